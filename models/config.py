@@ -1,0 +1,307 @@
+"""Model yamls: read, checked, and turned into plain immutable values. Errors name the file and the row."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from utils.errors import ConfigError, did_you_mean
+from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.log import LOGGER
+
+MODEL_FOLDER = PROJECT_ROOT / "models"
+SIZES: dict[str, tuple[float, float]] = {
+    "n": (0.33, 0.25),
+    "s": (0.33, 0.50),
+    "m": (0.67, 0.75),
+    "l": (1.0, 1.0),
+    "x": (1.33, 1.25),
+}
+MAX_LAYERS = 1000
+MAX_REPEATS = 1000
+KNOWN_KEYS = (
+    "nc",
+    "depth_multiple",
+    "width_multiple",
+    "anchors",
+    "activation",
+    "channel_multiple",
+    "backbone",
+    "head",
+)
+Anchors = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """One row `[from, number, module, args]`.
+
+    Attributes:
+        index: position over backbone and head together, from 0.
+        sources: absolute indices of the layers it reads; -1 is the picture.
+        number: repeats before the depth multiple.
+        module: registered name.
+        args: positional literals.
+        kwargs: keyword arguments, from a last argument that is a mapping.
+    """
+
+    index: int
+    sources: tuple[int, ...]
+    number: int
+    module: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A checked model yaml.
+
+    Attributes:
+        name: file name without folder, for messages and tables.
+        num_classes: number of classes.
+        depth_multiple: multiplies repeats.
+        width_multiple: multiplies channels.
+        channel_multiple: channels are rounded up to a multiple of it.
+        anchors: per level, w, h, w, h, ... in pixels; or how many per level, to be fitted to the data.
+        activation: text such as `nn.LeakyReLU(0.1)`, or None for SiLU.
+        layers: backbone and head in order.
+        backbone_length: how many of the layers are backbone.
+    """
+
+    name: str
+    num_classes: int
+    depth_multiple: float
+    width_multiple: float
+    channel_multiple: int
+    anchors: Anchors | int
+    activation: str | None
+    layers: tuple[LayerSpec, ...]
+    backbone_length: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the yaml's own form, of plain values; `from_dict` reads it back to an equal config."""
+        rows = [
+            [
+                list(layer.sources) if len(layer.sources) > 1 else layer.sources[0],
+                layer.number,
+                layer.module,
+                [*_plain(layer.args), *([dict(layer.kwargs)] if layer.kwargs else [])],
+            ]
+            for layer in self.layers
+        ]
+        return {
+            "nc": self.num_classes,
+            "depth_multiple": self.depth_multiple,
+            "width_multiple": self.width_multiple,
+            "channel_multiple": self.channel_multiple,
+            "anchors": self.anchors if isinstance(self.anchors, int) else [list(level) for level in self.anchors],
+            "activation": self.activation,
+            "backbone": rows[: self.backbone_length],
+            "head": rows[self.backbone_length :],
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any], *, name: str) -> ModelConfig:
+        """Check a mapping as a model yaml holds it.
+
+        Args:
+            value: the mapping.
+            name: file name for messages.
+
+        Raises:
+            ConfigError: names the file, the row and the field.
+        """
+        for key in value:
+            if key not in KNOWN_KEYS:
+                hint = did_you_mean(str(key), KNOWN_KEYS) or f"one of {', '.join(KNOWN_KEYS)}"
+                raise ConfigError(name, f"unknown key {key!r}", fix=hint)
+        backbone, head = (_rows(value.get(part), part=part, name=name) for part in ("backbone", "head"))
+        rows = [*backbone, *head]
+        if not rows:
+            raise ConfigError(name, "has no layers", fix="add backbone and head")
+        if len(rows) > MAX_LAYERS:
+            raise ConfigError(name, f"has {len(rows)} rows, more than {MAX_LAYERS}", fix="use `number` for repeats")
+        activation = value.get("activation")
+        if activation is not None and not isinstance(activation, str):
+            raise ConfigError(name, f"activation {activation!r} is no text", fix="write nn.SiLU() or nn.LeakyReLU(0.1)")
+        return cls(
+            name=name,
+            num_classes=_integer(value.get("nc", 80), "nc", name=name),
+            depth_multiple=_multiple(value.get("depth_multiple", 1.0), "depth_multiple", name=name),
+            width_multiple=_multiple(value.get("width_multiple", 1.0), "width_multiple", name=name),
+            channel_multiple=_integer(value.get("channel_multiple", 8), "channel_multiple", name=name),
+            anchors=_anchors(value.get("anchors", 3), name=name),
+            activation=activation,
+            layers=tuple(_layer(row, index, name=name) for index, row in enumerate(rows)),
+            backbone_length=len(backbone),
+        )
+
+    def with_classes(self, num_classes: int) -> ModelConfig:
+        """Return the same config for another number of classes."""
+        return replace(self, num_classes=num_classes)
+
+    def with_anchors(self, anchors: Anchors) -> ModelConfig:
+        """Return the same config with other anchors."""
+        return replace(self, anchors=anchors)
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """Read a model yaml by path or by bare name in any letter case.
+
+    A name of another size than the file that exists (`yolov5s-akconv-neck.yaml`) takes that file with the multiples of
+    the size asked for, and the log says so.
+
+    Raises:
+        ConfigError: no such file, or something in it is wrong.
+    """
+    try:
+        path = find_file(name, folders=[MODEL_FOLDER], flag="--cfg")
+    except ConfigError:
+        sized = _other_size(name)
+        if sized is None:
+            raise
+        path, size = sized
+        depth, width = SIZES[size]
+        LOGGER.info(f"{Path(name).name}: taken from {path.name} with the multiples of size {size} ({depth}, {width})")
+        value = {**load_yaml(path), "depth_multiple": depth, "width_multiple": width}
+        return ModelConfig.from_dict(value, name=Path(name).stem + path.suffix)
+    return ModelConfig.from_dict(load_yaml(path), name=path.name)
+
+
+def _other_size(name: str) -> tuple[Path, str] | None:
+    """Find a sibling of `name` that differs only in its size letter; return it and the letter asked for."""
+    match = re.fullmatch(r"(yolov5)([nsmlx])(.*?)(\.yaml)?", Path(name).name, re.IGNORECASE)
+    if match is None or len(Path(name).parts) > 1:
+        return None
+    for size in SIZES:
+        try:
+            path = find_file(f"{match[1]}{size}{match[3]}.yaml", folders=[MODEL_FOLDER], flag="--cfg")
+        except ConfigError:
+            continue
+        return path, match[2].lower()
+    return None
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return tuples as lists, all the way down, as yaml and checkpoints hold them."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _integer(value: Any, key: str, *, name: str) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
+        raise ConfigError(name, f"{key} must be an integer from 1 to 100000 (got {value!r})", fix=f"correct {key}")
+    return value
+
+
+def _multiple(value: Any, key: str, *, name: str) -> float:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 16:
+        raise ConfigError(name, f"{key} must be a number in (0, 16] (got {value!r})", fix=f"correct {key}")
+    return float(value)
+
+
+def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
+    """Check anchors: a count per level, or per level an even number of positive sizes in pixels."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
+        return value
+    numbers = isinstance(value, list) and all(
+        isinstance(level, list)
+        and level
+        and len(level) % 2 == 0
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < 1e5 for v in level)
+        for level in value
+    )
+    if not numbers or not value or len({len(level) for level in value}) != 1:
+        raise ConfigError(
+            name, f"anchors {str(value)[:60]!r} are wrong", fix="give per level the same number of w, h pairs in pixels"
+        )
+    return tuple(tuple(float(v) for v in level) for level in value)
+
+
+def _rows(value: Any, *, part: str, name: str) -> list[Any]:  # noqa: ANN401
+    if not isinstance(value, list):
+        raise ConfigError(name, f"{part} must be a list of rows (got {type(value).__name__})", fix=f"add {part}")
+    return value
+
+
+def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
+    """Check one row."""
+    where = f"{name}: layer {index}"
+    if not isinstance(row, list) or len(row) not in (3, 4):
+        raise ConfigError(where, f"row {str(row)[:60]!r} is wrong", fix="write [from, number, module, args]")
+    source, number, module = row[:3]
+    args = row[3] if len(row) == 4 else []
+    if not isinstance(module, str):
+        raise ConfigError(where, f"module {module!r} is no name", fix="write the module's name third")
+    where = f"{where} {module}"
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_REPEATS:
+        raise ConfigError(where, f"number must be from 1 to {MAX_REPEATS} (got {number!r})", fix="correct the row")
+    if not isinstance(args, list):
+        raise ConfigError(where, f"args must be a list (got {args!r})", fix="write them in brackets")
+    kwargs = args[-1] if args and isinstance(args[-1], dict) else {}
+    if any(not isinstance(key, str) for key in kwargs):
+        raise ConfigError(where, f"keyword arguments need names (got {kwargs!r})", fix="write {name: value}")
+    return LayerSpec(
+        index=index,
+        sources=_sources(source, index, where=where),
+        number=number,
+        module=module,
+        args=tuple(literal(arg) for arg in (args[:-1] if kwargs else args)),
+        kwargs={key: literal(arg) for key, arg in kwargs.items()},
+    )
+
+
+def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Turn `from` into absolute layer indices; only the first layer reads the picture."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed or any(isinstance(v, bool) or not isinstance(v, int) for v in listed):
+        raise ConfigError(where, f"from {value!r} must be layer numbers", fix="use -1 or earlier layers")
+    absolute = []
+    for v in listed:
+        target = index + v if v < 0 else v
+        if target >= index:
+            later = "itself" if target == index else f"layer {target}, which comes later"
+            raise ConfigError(where, f"from {value!r} refers to {later}", fix=f"use an index < {index}")
+        if target < -1 or (target == -1 and index > 0):
+            raise ConfigError(where, f"from {value!r} reaches before the first layer", fix="use -1 or an earlier layer")
+        absolute.append(target)
+    return tuple(absolute)
+
+
+def literal(value: Any) -> Any:  # noqa: ANN401
+    """Return the literal that a yaml argument means: `'None'` and `'[1, 2]'` are literals in text, other text is text."""
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def parse_call(text: str, *, where: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Split `nn.LeakyReLU(0.1, inplace=True)` into name, positional and keyword literals, evaluating nothing.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        function = node.func if isinstance(node, ast.Call) else node
+        name = ast.unparse(function)
+        arguments: Sequence[ast.expr] = node.args if isinstance(node, ast.Call) else []
+        keywords = node.keywords if isinstance(node, ast.Call) else []
+        if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            raise ValueError("no name")
+        return (
+            name,
+            tuple(ast.literal_eval(argument) for argument in arguments),
+            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords},
+        )
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ConfigError(where, f"{text[:60]!r} is no name(literals)", fix="write e.g. nn.LeakyReLU(0.1)") from error

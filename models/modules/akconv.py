@@ -1,0 +1,281 @@
+"""AKConv, the alterable kernel convolution: N sampling points of any number and shape, moved by learned offsets.
+
+Source: Zhang et al., arXiv 2311.11587; in its journal version LDConv. Definition as in docs/akconv.md.
+Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w) output size, N points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.common import BATCH_NORM, Activation, make_activation
+from models.registry import register
+
+Padding = Literal["border", "zeros"]
+Point = tuple[float, float]
+MAX_POINTS = 1024
+
+
+def base_points(num_points: int) -> list[tuple[int, int]]:
+    """Return the initial sampling points (row, column) of a kernel, origin at the top left.
+
+    Rows of round(sqrt(N)) points, the rest in a last, shorter row: 5 gives (0,0) (0,1) (1,0) (1,1) (2,0).
+
+    Raises:
+        ValueError: `num_points` is no integer from 1 to 1024.
+
+    Source: arXiv 2311.11587, Algorithm 1.
+    """
+    if isinstance(num_points, bool) or not isinstance(num_points, int) or not 1 <= num_points <= MAX_POINTS:
+        raise ValueError(f"the number of points must be an integer from 1 to {MAX_POINTS}, got {num_points!r}")
+    base = round(math.sqrt(num_points))
+    return [divmod(n, base) for n in range(num_points)]
+
+
+def centered_points(num_points: int) -> list[tuple[int, int]]:
+    """Return `base_points` moved so that the middle of their bounding box, rounded down, is the output pixel."""
+    points = base_points(num_points)
+    rows, columns = ((max(axis) + 1 - 1) // 2 for axis in zip(*points, strict=True))
+    return [(row - rows, column - columns) for row, column in points]
+
+
+def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | None) -> list[Point]:
+    """Return the N initial points for a shape given as None or "top_left", "centered", or a list of N points.
+
+    Raises:
+        ValueError: the list has another length, or an entry is no pair of finite numbers.
+    """
+    base = base_points(num_points)
+    if shape is None or shape == "top_left":
+        return [(float(row), float(column)) for row, column in base]
+    if shape == "centered":
+        return [(float(row), float(column)) for row, column in centered_points(num_points)]
+    if isinstance(shape, str):
+        raise ValueError(f"points must be top_left, centered, or a list of (row, column), got {shape!r}")
+    points = [tuple(point) if isinstance(point, Sequence) else (point,) for point in shape]
+    if len(points) != num_points:
+        raise ValueError(f"points must list {num_points} pairs, got {len(points)}")
+    for point in points:
+        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in point)
+        if len(point) != 2 or not numbers:
+            raise ValueError(f"a point must be a pair (row, column) of numbers, got {point!r}")
+    return [(float(row), float(column)) for row, column in points]
+
+
+def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
+    """Return where each output pixel samples the input.
+
+    Args:
+        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
+        points: (N, 2) initial points (row, column).
+        stride: distance of output pixels on the input.
+
+    Returns:
+        Rows and columns, each (B, h, w, N), float32, or float64 for float64 offsets: half precision cannot hold
+        positions on a map of 160 pixels.
+    """
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+    height, width = offset.shape[-2:]
+    row_offset, column_offset = offset.permute(0, 2, 3, 1).chunk(2, -1)  # 2 x (B, h, w, N)
+    rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * stride
+    columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * stride
+    points = points.to(offset.dtype)
+    return (
+        row_offset + (rows[:, None, None] + points[:, 0]),
+        column_offset + (columns[:, None] + points[:, 1]),
+    )
+
+
+def _axis_corners(position: Tensor, size: int, padding: Padding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the two neighbours of each position along one axis: low index, high index, low weight, high weight.
+
+    Indices are int64 inside [0, size - 1] whatever the position; the weights sum to 1, but for the part that falls
+    outside in `zeros` mode. The gradient at an integer position is the one towards the right; beyond the border it is 0.
+    """
+    if padding == "border":
+        position = position.clamp(0, size - 1)
+        floor = position.detach().floor()
+        low = floor.long()
+        high_weight = position - floor
+        return low, (low + 1).clamp(max=size - 1), 1 - high_weight, high_weight
+    position = position.clamp(-1, size)
+    floor = position.detach().floor()
+    low = floor.long()
+    high = low + 1
+    high_weight = position - floor
+    low_weight = (1 - high_weight) * ((low >= 0) & (low < size))
+    high_weight = high_weight * ((high >= 0) & (high < size))
+    return low.clamp(0, size - 1), high.clamp(0, size - 1), low_weight, high_weight
+
+
+def resample(x: Tensor, rows: Tensor, columns: Tensor, *, padding: Padding = "border") -> Tensor:
+    """Sample a map bilinearly at any positions.
+
+    Args:
+        x: (B, C, H, W), any floating dtype.
+        rows: (B, h, w, N) row positions in pixels, float32 or float64.
+        columns: (B, h, w, N) column positions.
+        padding: beyond the map read the nearest border pixel (`border`), or zero (`zeros`).
+
+    Returns:
+        (B, h, w, N, C) in the dtype of `x`. A position that is not finite gives NaN for its own sample alone.
+    """
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(batch * height * width, channels)  # no copy for a channels_last map
+    finite = rows.isfinite() & columns.isfinite()
+    top, bottom, top_weight, bottom_weight = _axis_corners(rows.where(finite, 0), height, padding)
+    left, right, left_weight, right_weight = _axis_corners(columns.where(finite, 0), width, padding)
+    first = torch.arange(batch, device=x.device)[:, None, None, None] * (height * width)
+    top, bottom = first + top * width, first + bottom * width
+    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)  # (B, h, w, N, 4)
+    top_weight = top_weight.where(finite, torch.nan)
+    bottom_weight = bottom_weight.where(finite, torch.nan)
+    weight = torch.stack(
+        (top_weight * left_weight, top_weight * right_weight, bottom_weight * left_weight, bottom_weight * right_weight),
+        -1,
+    )
+    # One pass that reads four pixels and writes their weighted sum. Interpolating in half precision would make the
+    # weights sum to 1 only within 2^-8, so the map is widened to the positions' precision instead.
+    samples = F.embedding_bag(
+        index.view(-1, 4), pixels.to(weight.dtype), per_sample_weights=weight.view(-1, 4), mode="sum"
+    )
+    return samples.to(x.dtype).view(*rows.shape, channels)
+
+
+def ak_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    points: Tensor,
+    stride: int = 1,
+    padding: Padding = "border",
+) -> Tensor:
+    """Convolve with an alterable kernel.
+
+    Args:
+        x: (B, C, H, W).
+        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets; h = (H - 1) // stride + 1,
+            likewise w.
+        weight: (O, C, N, 1).
+        bias: (O,) or None.
+        points: (N, 2) initial points (row, column) in input pixels.
+        stride: distance of output pixels on the input.
+        padding: what lies beyond the map: its nearest border pixel (`border`), or zero (`zeros`).
+
+    Returns:
+        (B, O, h, w). A non-finite offset makes its own output pixel NaN and touches nothing else.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+
+    Source: arXiv 2311.11587, eqs. 1 to 4.
+    """
+    batch, channels, height, width = x.shape
+    out_channels, num_points = weight.shape[0], points.shape[0]
+    size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
+    if tuple(weight.shape[1:]) != (channels, num_points, 1):
+        raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
+    if tuple(offset.shape) != (batch, 2 * num_points, *size):
+        raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
+    rows, columns = sampling_positions(offset, points, stride=stride)
+    samples = resample(x, rows, columns, padding=padding)  # (B, h, w, N, C)
+    matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, num_points * channels)  # (O, N C)
+    y = F.linear(samples.flatten(3), matrix, bias)  # (B, h, w, O)
+    return y.permute(0, 3, 1, 2)
+
+
+@register("in_out", aliases=("LDConv",))
+class AKConv(nn.Module):
+    """Alterable kernel convolution, batch norm, SiLU: (B, inc, H, W) -> (B, outc, (H - 1) // s + 1, (W - 1) // s + 1).
+
+    `p_conv` predicts the offsets and starts at zero, so that training begins with the initial shape itself.
+    """
+
+    def __init__(
+        self,
+        inc: int,
+        outc: int,
+        num_param: int,
+        stride: int = 1,
+        bias: bool | None = None,
+        *,
+        points: str | Sequence[Sequence[float]] | None = None,
+        padding: Padding = "border",
+        act: Activation = True,
+    ) -> None:
+        """Make the layer.
+
+        Args:
+            inc: input channels.
+            outc: output channels.
+            num_param: number of sampling points N, from 1.
+            stride: distance of output pixels on the input.
+            bias: give the column convolution a bias; by default it has none, as batch norm follows.
+            points: initial shape: "top_left" (default), "centered", or N pairs (row, column) in pixels.
+            padding: "border" or "zeros", what is read beyond the map.
+            act: True for SiLU, False for none, or a module to copy.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        super().__init__()
+        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+            raise ValueError(f"stride must be a positive integer, got {stride!r}")
+        if padding not in get_args(Padding):
+            raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
+        shape = initial_points(num_param, points)
+        self.num_param = num_param
+        self.stride = stride
+        self.padding: Padding = padding
+        self.conv = nn.Sequential(
+            nn.Conv2d(inc, outc, (num_param, 1), (num_param, 1), bias=bool(bias)),
+            nn.BatchNorm2d(outc, **BATCH_NORM),
+            make_activation(act),
+        )
+        self.p_conv = nn.Conv2d(inc, 2 * num_param, 3, stride, 1)
+        nn.init.zeros_(self.p_conv.weight)
+        nn.init.zeros_(self.p_conv.bias)
+        self.points: Tensor
+        self.register_buffer("points", torch.tensor(shape), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inc, H, W) to (B, outc, h, w)."""
+        column_conv = self.conv[0]
+        y = ak_conv2d(
+            x,
+            self.p_conv(x),
+            column_conv.weight,
+            column_conv.bias,
+            points=self.points,
+            stride=self.stride,
+            padding=self.padding,
+        )
+        return self.conv[2](self.conv[1](y))
+
+    def extra_flops(self, output: Tensor) -> int:
+        """Operations that no convolution or matrix product shows: the sampling, for one output (B, O, h, w).
+
+        Per sample 4 products and 3 sums for each channel; 4 sums for the position, 4 comparisons to clamp it, 2 floors,
+        4 differences and 4 products for the weights.
+        """
+        samples = output.numel() // output.shape[1] * self.num_param
+        return samples * (7 * self.p_conv.in_channels + 18)
+
+    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - signature of nn.Module
+        """Move or cast, but keep the initial points at full precision, as `half()` would round them."""
+        points = self.points
+        super()._apply(fn, recurse)
+        if self.points.dtype in (torch.float16, torch.bfloat16):
+            self.points = points.to(self.points.device)
+        return self
+
+
+LDConv = AKConv

@@ -1,0 +1,222 @@
+"""From a model config to the network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models.common
+import models.modules  # noqa: F401 - registers what model yamls may name
+from models.config import LayerSpec, ModelConfig, load_model_config, parse_call
+from models.head import Detect
+from models.registry import Entry, Row, lookup, round_up
+from utils.errors import ConfigError
+
+Output = list[Tensor] | tuple[Tensor, list[Tensor]]
+DETECT = "Detect"
+MAX_PARAMETERS_PER_LAYER = 2_000_000_000
+
+
+class DetectionModel(nn.Module):
+    """A detector: pictures (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
+
+    Attributes:
+        config: what it was built from, with the number of classes it has.
+        model: the layers in order; the last is Detect.
+    """
+
+    def __init__(self, cfg: str | dict[str, Any] | ModelConfig = "yolov5n.yaml", ch: int = 3, nc: int | None = None):
+        """Build the network with fresh weights.
+
+        Args:
+            cfg: name or path of a model yaml, its mapping, or a checked config.
+            ch: input channels.
+            nc: number of classes, in place of the config's.
+
+        Raises:
+            ConfigError: the config is wrong; names file and row.
+        """
+        super().__init__()
+        if isinstance(cfg, dict):
+            cfg = ModelConfig.from_dict(cfg, name="model")
+        config = load_model_config(cfg) if isinstance(cfg, str) else cfg
+        self.config = config if nc is None else config.with_classes(nc)
+        self.in_channels = ch
+        self.model = parse_model(self.config, ch)
+        self.sources = [layer.sources for layer in self.config.layers]
+        self._kept = {source for sources in self.sources for source in sources}
+        self.head.set_strides(self._measure_strides(), where=self.config.name)
+
+    @property
+    def head(self) -> Detect:
+        """The detection head."""
+        head = self.model[-1]
+        if not isinstance(head, Detect):
+            raise TypeError(f"the last layer is {type(head).__name__}, not Detect")
+        return head
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes it tells apart."""
+        return self.head.nc
+
+    @property
+    def max_stride(self) -> int:
+        """Pixels per cell of the coarsest level: picture sizes must be multiples of it."""
+        return max(self.head.strides)
+
+    def forward(self, x: Tensor) -> Output:
+        """Map pictures (B, ch, H, W) to raw maps in training mode, to predictions and raw maps in evaluation mode."""
+        outputs: dict[int, Tensor] = {-1: x}
+        y: Any = x
+        for index, (layer, sources) in enumerate(zip(self.model, self.sources, strict=True)):
+            maps = [outputs[source] for source in sources]
+            y = layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
+            if index in self._kept:
+                outputs[index] = y
+        return y
+
+    def _measure_strides(self) -> list[int]:
+        """Find each level's stride by sending sizes, without data, through the network."""
+        size = 256
+        training = self.training
+        try:
+            with torch.device("meta"):
+                picture = torch.zeros(1, self.in_channels, size, size)
+            twin = _meta_copy(self).train()
+            maps = twin(picture)
+            return [size // level.shape[2] for level in maps]
+        except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(self.config.name, f"maps do not fit together: {reason}", fix="check from and args") from error
+        finally:
+            self.train(training)
+
+
+def _reads_list(layer: nn.Module) -> bool:
+    """Whether a layer takes a list of maps even where its row names one."""
+    return isinstance(layer, (Detect, models.common.Concat))
+
+
+def _meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
+    """Copy a module without its data: the copy computes shapes only."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = tensor.detach().to("meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo)
+
+
+def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
+    """Build the layers of a config.
+
+    Args:
+        config: a checked config.
+        ch: input channels.
+
+    Returns:
+        The layers in order, the last being Detect.
+
+    Raises:
+        ConfigError: a module is unknown or refuses its arguments; names the row.
+    """
+    activation = None
+    if config.activation:
+        name, args, kwargs = parse_call(config.activation, where=f"{config.name}: activation")
+        entry = lookup(name, where=f"{config.name}: activation")
+        activation = _construct(entry, args, kwargs, where=f"{config.name}: activation {name}")
+    channels: dict[int, int] = {-1: ch}
+    layers = []
+    for spec in config.layers:
+        is_last = spec.index == len(config.layers) - 1
+        if is_last != (spec.module == DETECT):
+            where = f"{config.name}: layer {spec.index} {spec.module}"
+            raise ConfigError(where, "Detect must be the last layer, and only there", fix="end the head with Detect")
+        build = _build_detect if is_last else _build_layer
+        layer, channels[spec.index] = build(spec, config, channels, activation)
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _build_layer(
+    spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None
+) -> tuple[nn.Module, int]:
+    """Build one row; return the layer and its output channels."""
+    where = f"{config.name}: layer {spec.index}"
+    entry = lookup(spec.module, where=where)
+    where = f"{where} {spec.module}"
+    repeats = max(round(spec.number * config.depth_multiple), 1) if spec.number > 1 else 1
+    constants = {"nc": config.num_classes, "anchors": config.anchors}
+    row = Row(
+        in_channels=tuple(channels[source] for source in spec.sources),
+        args=tuple(constants.get(a, a) if isinstance(a, str) else a for a in spec.args),
+        repeats=repeats,
+        width=lambda nominal: round_up(nominal * config.width_multiple, config.channel_multiple),
+        module=spec.module,
+    )
+    try:
+        built = entry.rule(row)
+    except ValueError as error:
+        raise ConfigError(where, str(error), fix="correct the row") from error
+    args = built.args
+    if entry.takes_repeats:
+        args = (*args[:2], repeats, *args[2:])
+        repeats = 1
+    kwargs = dict(spec.kwargs)
+    if activation is not None and "act" not in kwargs and (entry.keywords is None or "act" in entry.keywords):
+        kwargs["act"] = activation
+    layers = []
+    for number in range(repeats):
+        again = (built.out_channels, *args[1:]) if number and args[:1] == row.in_channels else args
+        layers.append(_construct(entry, again, kwargs, where=where))
+    return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
+
+
+def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str) -> nn.Module:
+    """Call a module's constructor, first without allocating, so that absurd sizes are refused before memory is taken.
+
+    Raises:
+        ConfigError: it refuses the arguments, or the layer is absurdly large.
+    """
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in entry.factory(*args, **kwargs).parameters())
+        if count > MAX_PARAMETERS_PER_LAYER:
+            raise ValueError(f"would have {count:,} parameters")
+        return entry.factory(*args, **kwargs)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        reason = str(error).splitlines()[0].replace("__init__()", entry.name)
+        raise ConfigError(where, f"arguments do not fit: {reason}", fix="correct the row's args") from error
+
+
+def _build_detect(
+    spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None
+) -> tuple[nn.Module, int]:
+    """Build the head from its row `[nc, anchors]`; anchors may be a count, later fitted to the data."""
+    where = f"{config.name}: layer {spec.index} Detect"
+    if list(spec.args) not in (["nc", "anchors"], []):
+        given = dict(zip(("nc", "anchors"), spec.args, strict=False))
+        anchors = given.get("anchors", "anchors")
+        if len(spec.args) > 2 or anchors != "anchors":
+            raise ConfigError(where, f"args must be [nc, anchors] (got {list(spec.args)})", fix="write [nc, anchors]")
+    levels = [channels[source] for source in spec.sources]
+    anchors = config.anchors
+    if isinstance(anchors, int):
+        anchors = _placeholder_anchors(anchors, len(levels))
+    try:
+        return Detect(config.num_classes, anchors, levels), 0
+    except ValueError as error:
+        raise ConfigError(where, str(error), fix="give anchors for every level") from error
+
+
+def _placeholder_anchors(count: int, levels: int) -> tuple[tuple[float, ...], ...]:
+    """Square anchors that double in area from one to the next: what a model starts with until fitted to its data."""
+    sides = [8 * math.sqrt(2) ** n for n in range(count * levels)]
+    return tuple(
+        tuple(side for side in sides[level * count : (level + 1) * count] for _ in "wh") for level in range(levels)
+    )

@@ -1,0 +1,92 @@
+"""Box arithmetic. A function's name is its conversion; coordinates run x to the right, y down, in pixels unless said."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+IoUKind = Literal["iou", "giou", "diou", "ciou"]
+
+
+def _stack_last(parts: list[ArrayOrTensor]) -> ArrayOrTensor:
+    """Stack along a new last axis, for arrays and tensors alike."""
+    if isinstance(parts[0], Tensor):
+        return torch.stack(parts, -1)
+    return np.stack(parts, -1)
+
+
+def cxcywh_to_xyxy(boxes: ArrayOrTensor) -> ArrayOrTensor:
+    """Turn (..., 4) boxes of centre and size into left, top, right, bottom."""
+    cx, cy, w, h = (boxes[..., i] for i in range(4))
+    return _stack_last([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+
+
+def xyxy_to_cxcywh(boxes: ArrayOrTensor) -> ArrayOrTensor:
+    """Turn (..., 4) boxes of left, top, right, bottom into centre and size."""
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return _stack_last([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+
+
+def clip_xyxy(boxes: ArrayOrTensor, size_hw: tuple[int, int]) -> ArrayOrTensor:
+    """Return (..., 4) boxes cut at the borders of a picture of `size_hw` = (height, width)."""
+    height, width = size_hw
+    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    return _stack_last([x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height)])
+
+
+def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: float = 1e-7) -> Tensor:
+    """Overlap of boxes, pair by pair.
+
+    Args:
+        boxes1: (..., 4) as cx, cy, w, h in any one unit.
+        boxes2: the same shape, or broadcastable to it.
+        kind: `iou`, or one of its penalised forms, which also have a gradient where boxes do not meet.
+        eps: guards the divisions.
+
+    Returns:
+        (...): IoU in [0, 1]; the others reach down to -1 (GIoU) or below.
+
+    Source:
+        GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As there, CIoU's trade-off
+        alpha is held constant in the gradient.
+    """
+    cx1, cy1, w1, h1 = boxes1.unbind(-1)
+    cx2, cy2, w2, h2 = boxes2.unbind(-1)
+    left1, right1, top1, bottom1 = cx1 - w1 / 2, cx1 + w1 / 2, cy1 - h1 / 2, cy1 + h1 / 2
+    left2, right2, top2, bottom2 = cx2 - w2 / 2, cx2 + w2 / 2, cy2 - h2 / 2, cy2 + h2 / 2
+    overlap_w = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp(min=0)
+    overlap_h = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).clamp(min=0)
+    intersection = overlap_w * overlap_h
+    union = w1 * h1 + w2 * h2 - intersection + eps
+    iou = intersection / union
+    if kind == "iou":
+        return iou
+    hull_w = torch.maximum(right1, right2) - torch.minimum(left1, left2)
+    hull_h = torch.maximum(bottom1, bottom2) - torch.minimum(top1, top2)
+    if kind == "giou":
+        hull = hull_w * hull_h + eps
+        return iou - (hull - union) / hull
+    diagonal_squared = hull_w**2 + hull_h**2 + eps
+    distance_squared = (cx2 - cx1) ** 2 + (cy2 - cy1) ** 2
+    diou = iou - distance_squared / diagonal_squared
+    if kind == "diou":
+        return diou
+    aspect = (4 / math.pi**2) * (torch.atan(w2 / (h2 + eps)) - torch.atan(w1 / (h1 + eps))) ** 2
+    with torch.no_grad():
+        alpha = aspect / (1 - iou + aspect + eps)
+    return diou - alpha * aspect
+
+
+def pairwise_iou(boxes1_xyxy: np.ndarray, boxes2_xyxy: np.ndarray, *, eps: float = 1e-7) -> np.ndarray:
+    """IoU of every box of the first set with every box of the second: (n, 4), (m, 4) corners -> (n, m) in [0, 1]."""
+    first, second = boxes1_xyxy[:, None], boxes2_xyxy[None]
+    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
+    intersection = (high - low).clip(0).prod(-1)
+    area1 = (first[..., 2:] - first[..., :2]).prod(-1)
+    area2 = (second[..., 2:] - second[..., :2]).prod(-1)
+    return intersection / (area1 + area2 - intersection + eps)

@@ -1,0 +1,53 @@
+"""Typed errors. A script turns each into one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DetectorError(Exception):
+    """An error a person can act on: `where: what is wrong (value). Fix: what to do`."""
+
+    exit_code = 2
+
+    def __init__(self, where: object, what: str, *, fix: str = "") -> None:
+        """Compose the line.
+
+        Args:
+            where: file, `file:line`, or flag that is at fault.
+            what: what is wrong, with the value found.
+            fix: what to do about it, an imperative sentence without the final stop.
+        """
+        self.where, self.what, self.fix = str(where), what, fix
+        super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}." if fix else ""))
+
+
+class ConfigError(DetectorError):
+    """A model, data or hyperparameter yaml, or a flag, is wrong."""
+
+
+class DataError(DetectorError):
+    """An image, a label file or a data set is wrong or missing."""
+
+
+class CheckpointError(DetectorError):
+    """A weights file is missing, damaged, or does not fit."""
+
+
+class RunError(DetectorError):
+    """The run itself failed although its input was right, as by a non-finite loss or a full disk."""
+
+    exit_code = 1
+
+
+def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Return up to `limit` of `known` that look like `name`, best first, letter case ignored."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean A or B?" without the question mark's stop, or "" when nothing is near."""
+    near = nearest_names(name, known)
+    return f"did you mean {' or '.join(near)}?" if near else ""

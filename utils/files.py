@@ -1,0 +1,233 @@
+"""Files: atomic writing, strict yaml, run folders, and finding a file by its bare name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.errors import ConfigError, DetectorError, RunError, did_you_mean
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_DEPTH = 50
+
+
+def atomic_write(path: Path | str, content: bytes | str) -> Path:
+    """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    The bytes go to a temporary file in the same folder, are forced to disk, and take the name in one step.
+
+    Args:
+        path: where to write; missing folders are made.
+        content: the bytes, or text that is encoded as UTF-8.
+
+    Returns:
+        The path written.
+
+    Raises:
+        RunError: the folder cannot be written or the disk is full. The old file is untouched then.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        reason = error.strerror or str(error)
+        raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
+    return path
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a rename to disk, where the system lets folders be opened (Windows does not)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without surprises: no aliases, no duplicate keys, booleans and floats as in YAML 1.2."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:  # noqa: ANN401
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(None, None, "aliases (*name) are not accepted", self.peek_event().start_mark)
+        self.depth += 1
+        if self.depth > MAX_YAML_DEPTH:
+            raise yaml.MarkedYAMLError(None, None, f"nested deeper than {MAX_YAML_DEPTH}", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise yaml.MarkedYAMLError(None, None, "a key must be a plain value", key_node.start_mark)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    None, None, f"key {key!r} stands twice, first in line {seen[key]}", key_node.start_mark
+                )
+            seen[key] = key_node.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+_RESOLVERS = [
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
+    ("tag:yaml.org,2002:int", r"^[-+]?(?:0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+)$", [*"-+0123456789"]),
+    (
+        "tag:yaml.org,2002:float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        [*"-+0123456789."],
+    ),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", [*"~nN", ""]),
+]
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _RESOLVERS:
+    _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a yaml file that holds one mapping.
+
+    Returns:
+        The mapping, with plain Python values only.
+
+    Raises:
+        ConfigError: missing, larger than 1 MB, not UTF-8, no valid yaml, or no mapping. Names the line.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", fix="check the path") from error
+    if len(data) > MAX_YAML_BYTES:
+        raise ConfigError(path, f"is too large for a yaml ({len(data)} bytes)", fix="pass the right file")
+    try:
+        value = yaml.load(data.decode("utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, stricter
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"is not UTF-8 text (byte {error.start})", fix="save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        raise ConfigError(where, f"no valid yaml: {error.problem}", fix="correct that line") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(path, f"no valid yaml: {first_line}", fix="correct the file") from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise ConfigError(path, f"must hold `key: value` lines (got {kind})", fix="pass a yaml of the right kind")
+    return value
+
+
+def dump_yaml(path: Path | str, value: dict[str, Any]) -> Path:
+    """Write a mapping as yaml, atomically, keys in their given order."""
+    return atomic_write(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def dump_json(path: Path | str, value: Any) -> Path:  # noqa: ANN401
+    """Write a value as indented JSON, atomically."""
+    return atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> Path:
+    """Make and return the folder of one run: `project/name`, or `name2`, `name3`... when it exists.
+
+    The folder is claimed by making it, so two programs started at once never share one.
+
+    Raises:
+        ConfigError: the name is no plain folder name, or the folder cannot be made.
+    """
+    if not name or name in {".", ".."} or "\0" in name:
+        raise ConfigError("--name", f"is no folder name ({name!r})", fix="pass a plain name")
+    base = Path(project)
+    candidate = base / name
+    try:
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 100_000):
+            candidate = base / (name if number == 1 else f"{name}{number}")
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                if exist_ok and candidate.is_dir():
+                    return candidate
+                continue
+            return candidate
+    except OSError as error:
+        raise ConfigError(candidate, f"cannot be made ({error.strerror})", fix="choose --project and --name") from error
+    raise ConfigError(base / name, "has too many runs", fix="choose another --name")
+
+
+def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".yaml") -> Path:
+    """Find a file given as a path or as a bare name in any letter case.
+
+    Args:
+        name: what the user wrote, with or without the suffix.
+        folders: where a bare name is looked for, and all folders below them, after the working directory.
+        flag: the option or key named in the error.
+        suffix: what files of this kind end in.
+
+    Raises:
+        ConfigError: nothing fits; lists the nearest names.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    wanted = path.name.lower()
+    known: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted(folder.rglob(f"*{suffix}")):
+            known.setdefault(file.name.lower(), file)
+    for candidate in (wanted, wanted + suffix):
+        found = known.get(candidate)
+        bare = len(path.parts) == 1 or (found is not None and found.parent.name == path.parent.name)
+        if found is not None and bare:
+            return found
+    hint = did_you_mean(path.name, [file.name for file in known.values()])
+    raise ConfigError(flag, f"{name} does not exist", fix=hint or "check the path")
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for caches of this program: `$XDG_CACHE_HOME/akyolo` or `~/.cache/akyolo`."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(root) if root else Path.home() / ".cache") / "akyolo"
+
+
+def try_write(path: Path | str, content: bytes | str) -> DetectorError | None:
+    """Write a file that the run can do without, like a cache; return the error rather than raise it."""
+    try:
+        atomic_write(path, content)
+    except DetectorError as error:
+        return error
+    return None
