@@ -1,0 +1,100 @@
+"""The nouns that travel between rooms: Sample, Batch, Detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One picture with its labels.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`.
+        classes: (n,) int64.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a picture lies in the network's input: `input = original * ratio + pad`.
+
+    Attributes:
+        original_hw: height and width of the file's picture.
+        ratio_wh: scale along x and y.
+        pad_wh: pixels to the left and above.
+    """
+
+    original_hw: tuple[int, int]
+    ratio_wh: tuple[float, float]
+    pad_wh: tuple[float, float]
+
+    def to_input(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Bring (n, 4) boxes from pixels of the original to pixels of the input."""
+        return boxes_xyxy * np.tile(self.ratio_wh, 2).astype(np.float32) + np.tile(self.pad_wh, 2).astype(np.float32)
+
+    def to_original(self, boxes_xyxy: Tensor) -> Tensor:
+        """Bring (n, 4) boxes from pixels of the input to pixels of the original, cut at its borders."""
+        boxes = boxes_xyxy - boxes_xyxy.new_tensor(self.pad_wh * 2)
+        boxes = boxes / boxes_xyxy.new_tensor(self.ratio_wh * 2)
+        height, width = self.original_hw
+        return boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What the network sees in one step.
+
+    Attributes:
+        images: (B, 3, H, W) uint8, RGB, stored channels last.
+        targets: (n, 6) float32: picture in the batch, class, then cx, cy, w, h as shares of W and H.
+        indices: each picture's number in the data set.
+        placements: where each original lies in its input; empty for training pictures, which are assembled.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Sequence[int]
+    placements: Sequence[Placement] = ()
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from where it can be copied while the GPU computes."""
+        return Batch(
+            images=self.images.pin_memory(),
+            targets=self.targets.pin_memory(),
+            indices=self.indices,
+            placements=self.placements,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """What was found in one picture, best first.
+
+    Attributes:
+        boxes: (n, 4) x1, y1, x2, y2 in pixels.
+        scores: (n,) confidence in [0, 1].
+        classes: (n,) int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+    def __len__(self) -> int:
+        """Return how many were found."""
+        return len(self.scores)
