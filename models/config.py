@@ -145,7 +145,7 @@ class ModelConfig:
         """Return the same config for another number of classes."""
         return replace(self, num_classes=num_classes)
 
-    def with_anchors(self, anchors: Anchors) -> ModelConfig:
+    def with_anchors(self, anchors: Anchors | int) -> ModelConfig:
         """Return the same config with other anchors."""
         return replace(self, anchors=anchors)
 

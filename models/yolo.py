@@ -88,7 +88,7 @@ class DetectionModel(nn.Module):
         try:
             with torch.device("meta"):
                 picture = torch.zeros(1, self.in_channels, size, size)
-            twin = _meta_copy(self).train()
+            twin = meta_copy(self).train()
             maps = twin(picture)
             return [size // level.shape[2] for level in maps]
         except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
@@ -103,7 +103,7 @@ def _reads_list(layer: nn.Module) -> bool:
     return isinstance(layer, (Detect, models.common.Concat))
 
 
-def _meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
+def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
     """Copy a module without its data: the copy computes shapes only."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -55,6 +56,37 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
         reason = error.strerror or str(error)
         raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
     return path
+
+
+def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a folder of files that appears whole or not at all, in the place of an older one.
+
+    Args:
+        folder: its final path.
+        files: relative names with `/` and contents; taken one at a time, so a generator keeps memory small.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            for name, content in files:
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if folder.exists():
+                os.replace(folder, Path(temporary) / "old")
+            os.replace(new, folder)
+    except OSError as error:
+        if folder.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return folder  # another process made it first
+        reason = error.strerror or str(error)
+        raise RunError(folder, f"cannot be written ({reason})", fix="free space or check permissions") from error
+    return folder
 
 
 def _umask() -> int:

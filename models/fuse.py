@@ -1,0 +1,29 @@
+"""Fold batch norm into the convolution before it, for inference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.common import Conv
+from models.modules.akconv import AKConv
+
+
+def fused(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode whose Conv and AKConv layers have no batch norm of their own any more.
+
+    Predictions agree with the original but for rounding. The copy cannot be trained.
+    """
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+                module.bn = nn.Identity()
+            elif isinstance(module, AKConv) and isinstance(module.conv[1], nn.BatchNorm2d):
+                module.conv[0] = fuse_conv_bn_eval(module.conv[0], module.conv[1])
+                module.conv[1] = nn.Identity()
+    return model.requires_grad_(False)

@@ -1,0 +1,287 @@
+"""Model yamls: what is read, what is refused, and that nothing is ever executed."""
+
+import copy
+import json
+import logging
+
+import pytest
+
+from models.config import MODEL_FOLDER, SIZES, ModelConfig, literal, load_model_config, parse_call
+from utils.errors import ConfigError
+from utils.files import dump_yaml, load_yaml
+from utils.log import LOGGER
+
+SHIPPED = sorted(path.name for path in MODEL_FOLDER.glob("*.yaml"))
+CONFIG = {
+    "nc": 3,
+    "depth_multiple": 0.5,
+    "width_multiple": 0.25,
+    "channel_multiple": 4,
+    "anchors": [[10, 13, 16, 30], [30.5, 61, 62, 45]],
+    "activation": "nn.LeakyReLU(0.1)",
+    "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 3, "C3", [32, False, {"e": 0.25}]]],
+    "head": [[[-1, 0], 1, "Concat", [1]], [[0, -1], 1, "Detect", ["nc", "anchors"]]],
+}
+
+
+def changed(**values):
+    return {**copy.deepcopy(CONFIG), **values}
+
+
+def with_row(row):
+    return changed(backbone=[CONFIG["backbone"][0], row])
+
+
+def read(value):
+    return ModelConfig.from_dict(value, name="my.yaml")
+
+
+def test_fields():
+    config = read(CONFIG)
+    assert (config.num_classes, config.depth_multiple, config.width_multiple, config.channel_multiple) == (
+        3,
+        0.5,
+        0.25,
+        4,
+    )
+    assert config.anchors == ((10, 13, 16, 30), (30.5, 61, 62, 45))
+    assert config.activation == "nn.LeakyReLU(0.1)"
+    assert config.backbone_length == 2
+    assert [layer.index for layer in config.layers] == [0, 1, 2, 3]
+    assert [layer.sources for layer in config.layers] == [(-1,), (0,), (1, 0), (0, 2)]
+    assert [layer.module for layer in config.layers] == ["Conv", "C3", "Concat", "Detect"]
+    assert [layer.number for layer in config.layers] == [1, 3, 1, 1]
+    assert (config.layers[1].args, config.layers[1].kwargs) == ((32, False), {"e": 0.25})
+
+
+def test_defaults():
+    config = read({"backbone": [[-1, 1, "Conv"]], "head": [[-1, 1, "Detect", []]]})
+    assert (config.num_classes, config.depth_multiple, config.width_multiple) == (80, 1.0, 1.0)
+    assert (config.channel_multiple, config.anchors, config.activation) == (8, 3, None)
+    assert config.layers[0].args == ()
+
+
+def test_reading_does_not_change_the_mapping():
+    before = copy.deepcopy(CONFIG)
+    read(CONFIG)
+    assert before == CONFIG
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_to_dict_and_back_through_json_and_yaml(name, tmp_path):
+    config = load_model_config(name)
+    value = config.to_dict()
+    assert ModelConfig.from_dict(json.loads(json.dumps(value)), name=name) == config
+    assert ModelConfig.from_dict(load_yaml(dump_yaml(tmp_path / name, value)), name=name) == config
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [32, 3, {"e": 0.5, "act": False}],
+        [32, "None", "nearest"],
+        [32, [[0, 1], [2, 3]]],
+        pytest.param(
+            [32, "(3, 5)"], marks=pytest.mark.xfail(strict=True, reason="a tuple written as text comes back as a list")
+        ),
+        pytest.param([32, "'3'"], marks=pytest.mark.xfail(strict=True, reason="quoted text comes back as a number")),
+    ],
+)
+def test_arguments_survive_to_dict_and_back(args):
+    config = read(with_row([-1, 1, "Conv", args]))
+    assert read(config.to_dict()) == config
+
+
+def test_count_of_anchors_survives_to_dict_and_back():
+    config = read(changed(anchors=4))
+    assert config.anchors == 4
+    assert read(config.to_dict()) == config
+
+
+def test_with_classes_and_with_anchors_change_only_that():
+    config = read(CONFIG)
+    assert read(changed(nc=7)) == config.with_classes(7)
+    assert read(changed(anchors=[[1, 2]])) == config.with_anchors(((1.0, 2.0),))
+    assert config == read(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nc": 0}, r"my\.yaml: nc must be an integer from 1"),
+        ({"nc": 1.5}, "nc must be an integer"),
+        ({"nc": "3"}, "nc must be an integer"),
+        ({"nc": True}, "nc must be an integer"),
+        ({"nc": None}, "nc must be an integer"),
+        ({"nc": 10**6}, "nc must be an integer"),
+        ({"channel_multiple": 0}, "channel_multiple must be an integer"),
+        ({"depth_multiple": 0}, "depth_multiple must be a number"),
+        ({"depth_multiple": -1}, "depth_multiple must be a number"),
+        ({"depth_multiple": float("nan")}, "depth_multiple must be a number"),
+        ({"width_multiple": "1"}, "width_multiple must be a number"),
+        ({"width_multiple": 1e9}, "width_multiple must be a number"),
+        ({"width_multiple": False}, "width_multiple must be a number"),
+        ({"anchors": 0}, "anchors '0' are wrong"),
+        ({"anchors": True}, "anchors 'True' are wrong"),
+        ({"anchors": 2.0}, "anchors '2.0' are wrong"),
+        ({"anchors": None}, "anchors 'None' are wrong"),
+        ({"anchors": []}, "anchors .* are wrong"),
+        ({"anchors": [[]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, 2, 3]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, 2], [3, 4, 5, 6]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, 0]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, -2]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, float("nan")]]}, "anchors .* are wrong"),
+        ({"anchors": [[1, float("inf")]]}, "anchors .* are wrong"),
+        ({"anchors": [["1", "2"]]}, "anchors .* are wrong"),
+        ({"anchors": "auto"}, "anchors 'auto' are wrong"),
+        ({"activation": 3}, "activation 3 is no text"),
+        ({"activation": ["nn.SiLU()"]}, "activation .* is no text"),
+        ({"backbone": None}, "backbone must be a list of rows"),
+        ({"head": {"a": 1}}, "head must be a list of rows"),
+        ({"backbone": [], "head": []}, "has no layers"),
+        ({"backbone": CONFIG["backbone"] * 600}, "has 1202 rows, more than 1000"),
+        ({"widthmultiple": 1}, r"unknown key 'widthmultiple'. Fix: did you mean width_multiple\b"),
+        ({"zzzzzz": 1}, "unknown key 'zzzzzz'. Fix: one of nc, "),
+    ],
+)
+def test_wrong_values_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        read(changed(**change))
+
+
+def test_keys_that_are_no_text_are_refused():
+    with pytest.raises(ConfigError, match="unknown key 3"):
+        read({**CONFIG, 3: 4})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("Conv", r"my\.yaml: layer 1: row 'Conv' is wrong. Fix: write \[from, number, module, args\]"),
+        ([-1, 1], "layer 1: row .* is wrong"),
+        ([-1, 1, "Conv", [8], 5], "layer 1: row .* is wrong"),
+        ([-1, 1, 5, [8]], "layer 1: module 5 is no name"),
+        ([-1, 1, None, [8]], "layer 1: module None is no name"),
+        ([-1, 0, "Conv", [8]], "layer 1 Conv: number must be from 1 to 1000"),
+        ([-1, 10**9, "Conv", [8]], "layer 1 Conv: number must be from 1 to 1000"),
+        ([-1, 1.5, "Conv", [8]], "layer 1 Conv: number must be"),
+        ([-1, "1", "Conv", [8]], "layer 1 Conv: number must be"),
+        ([-1, True, "Conv", [8]], "layer 1 Conv: number must be"),
+        ([-1, 1, "Conv", 8], "layer 1 Conv: args must be a list"),
+        ([-1, 1, "Conv", None], "layer 1 Conv: args must be a list"),
+        ([-1, 1, "Conv", [8, {3: 4}]], "layer 1 Conv: keyword arguments need names"),
+        ([1, 1, "Conv", [8]], "layer 1 Conv: from 1 refers to itself. Fix: use an index < 1"),
+        ([[-1, 12], 1, "Concat", [1]], r"layer 1 Concat: from \[-1, 12\] refers to layer 12, which comes later"),
+        ([-2, 1, "Conv", [8]], "layer 1 Conv: from -2 reaches before the first layer"),
+        ([-9, 1, "Conv", [8]], "layer 1 Conv: from -9 reaches before the first layer"),
+        ([-(10**30), 1, "Conv", [8]], "reaches before the first layer"),
+        ([[], 1, "Conv", [8]], r"layer 1 Conv: from \[\] must be layer numbers"),
+        (["x", 1, "Conv", [8]], "from 'x' must be layer numbers"),
+        ([0.0, 1, "Conv", [8]], "from 0.0 must be layer numbers"),
+        ([None, 1, "Conv", [8]], "from None must be layer numbers"),
+        ([True, 1, "Conv", [8]], "from True must be layer numbers"),
+        ([[[-1]], 1, "Conv", [8]], "must be layer numbers"),
+    ],
+)
+def test_wrong_rows_are_refused_by_number(row, message):
+    with pytest.raises(ConfigError, match=message):
+        read(with_row(row))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nc: 3\nnc: 4\n", r":2:1: no valid yaml: key 'nc' stands twice, first in line 1"),
+        ("anchors: &a [[1, 2]]\nbackbone: *a\n", r":2:11: no valid yaml: aliases"),
+        ("backbone: [[-1, 1, Conv, [8]\n", "no valid yaml"),
+        ("backbone: !!python/object/apply:os.system ['touch hacked']\n", r":1:11: no valid yaml"),
+        ("- [-1, 1, Conv, [8]]\n", "must hold `key: value` lines"),
+    ],
+)
+def test_yaml_files_are_read_strictly(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_model_config(str(tmp_path / "bad.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov5n-AKConv.yaml", "yolov5n-akconv.yaml", "YOLOV5N-AKCONV.YAML", "yolov5n-AKconv"]
+)
+def test_bare_names_are_found_in_any_letter_case(name):
+    config = load_model_config(name)
+    assert config.name == "yolov5n-AKConv.yaml"
+    assert config == load_model_config(str(MODEL_FOLDER / "yolov5n-AKConv.yaml"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["paper", "residual", "neck", "head"])
+def test_a_size_without_a_file_takes_the_one_that_exists(size, kind, caplog, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    name = f"yolov5{size}-akconv-{kind}.yaml"
+    with caplog.at_level(logging.INFO, logger=LOGGER.name):
+        config = load_model_config(name)
+    there = load_model_config(f"yolov5n-AKConv-{kind}.yaml")
+    assert config.layers == there.layers
+    assert (config.depth_multiple, config.width_multiple) == SIZES[size]
+    assert config.name.lower() == name
+    said = f"{name}: taken from yolov5n-AKConv-{kind}.yaml with the multiples of size {size}"
+    assert (said in caplog.text) is (size != "n")
+
+
+def test_shipped_sizes_have_their_own_multiples():
+    for size, multiples in SIZES.items():
+        for name in (f"yolov5{size}.yaml", f"yolov5{size}-AKConv.yaml"):
+            config = load_model_config(name)
+            assert (config.depth_multiple, config.width_multiple) == multiples
+            assert config.layers == load_model_config(name.replace(f"v5{size}", "v5n")).layers
+            assert config.num_classes == 80
+
+
+@pytest.mark.parametrize("name", ["yolov5n-AKConvv.yaml", "yolov5n-akconv-nek", "yolov5z.yaml"])
+def test_a_name_that_does_not_exist_is_answered_with_the_nearest(name):
+    with pytest.raises(ConfigError, match=r"--cfg: .* does not exist. Fix: did you mean yolov5"):
+        load_model_config(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("None", None),
+        ("3", 3),
+        ("[1, (2, 3)]", [1, (2, 3)]),
+        ("nearest", "nearest"),
+        ("'3'", "3"),
+        ("os.system('x')", "os.system('x')"),
+        ("2 ** 999999999", "2 ** 999999999"),
+        ("(" * 5000, "(" * 5000),
+        (2.5, 2.5),
+        (["True", ["x"]], [True, ["x"]]),
+    ],
+)
+def test_literals(text, expected):
+    assert literal(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nn.SiLU", ("nn.SiLU", (), {})),
+        (" nn.SiLU() ", ("nn.SiLU", (), {})),
+        ("nn.LeakyReLU(0.1, inplace=True)", ("nn.LeakyReLU", (0.1,), {"inplace": True})),
+        ("Some_1(-1, [2, None], a='b')", ("Some_1", (-1, [2, None]), {"a": "b"})),
+    ],
+)
+def test_calls_are_split(text, expected):
+    assert parse_call(text, where="w") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nn.", "f(1)(2)", "f(g())", "f(x)", "f(*[1])", "a + b", "lambda: 0", "f(1", "[f][0](1)", "x = 1", "(" * 5000],
+)
+def test_anything_but_a_name_with_literals_is_refused(text):
+    with pytest.raises(ConfigError, match="is no name"):
+        parse_call(text, where="w")

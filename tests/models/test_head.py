@@ -1,0 +1,126 @@
+"""The detection head: raw maps, and their decoding against a loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.head import Detect, decode
+from utils.errors import ConfigError
+
+ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119))
+
+
+def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
+
+
+def decode_by_loop(raw, anchors, stride):
+    batch, num_anchors, height, width, numbers = raw.shape
+    rows = []
+    for b in range(batch):
+        for a in range(num_anchors):
+            for i in range(height):
+                for j in range(width):
+                    p = [sigmoid(float(v)) for v in raw[b, a, i, j]]
+                    centre = [(2 * p[0] - 0.5 + j) * stride, (2 * p[1] - 0.5 + i) * stride]
+                    size = [(2 * p[2]) ** 2 * anchors[a][0] * stride, (2 * p[3]) ** 2 * anchors[a][1] * stride]
+                    rows.append([*centre, *size, *p[4:]])
+    return np.array(rows).reshape(batch, -1, numbers)
+
+
+def make_head(num_classes=3, strides=(8, 16)):
+    head = Detect(num_classes, ANCHORS, (4, 6))
+    head.set_strides(strides, where="test.yaml")
+    return head
+
+
+def two_maps(batch=2):
+    return [torch.randn(batch, 4, 6, 10), torch.randn(batch, 6, 3, 5)]
+
+
+@pytest.mark.parametrize("numbers", [6, 9])
+def test_decode_equals_a_loop(numbers):
+    raw = torch.randn(2, 3, 4, 7, numbers, dtype=torch.float64) * 3
+    anchors = torch.tensor([[1.25, 1.625], [2, 3.75], [4.125, 2.875]], dtype=torch.float64)
+    expected = decode_by_loop(raw, anchors.tolist(), 8)
+    np.testing.assert_allclose(decode(raw, anchors, 8).numpy(), expected, rtol=1e-13)
+
+
+def test_decode_reaches_half_a_cell_around_and_four_times_the_anchor():
+    raw = torch.full((1, 1, 2, 3, 6), 100.0)
+    low, high = decode(-raw, torch.tensor([[2.0, 5.0]]), 10), decode(raw, torch.tensor([[2.0, 5.0]]), 10)
+    assert low[0, -1].tolist() == [15, 5, 0, 0, 0, 0]  # column 2, row 1
+    assert high[0, -1].tolist() == [35, 25, 80, 200, 1, 1]
+
+
+def test_raw_maps_hold_each_anchors_numbers_last():
+    head = make_head()
+    maps = two_maps()
+    raw = head.train()(maps)
+    assert [tuple(level.shape) for level in raw] == [(2, 3, 6, 10, 8), (2, 3, 3, 5, 8)]
+    for conv, level, x in zip(head.m, raw, maps, strict=True):
+        y = conv(x)
+        for anchor in range(3):
+            for number in range(8):
+                assert torch.equal(level[:, anchor, :, :, number], y[:, anchor * 8 + number])
+
+
+def test_evaluation_mode_returns_predictions_of_all_levels_finest_first():
+    head = make_head().eval()
+    decoded, raw = head(two_maps())
+    assert decoded.shape == (2, 3 * (60 + 15), 8)
+    levels = [decode(level, head.anchors[i], (8, 16)[i]) for i, level in enumerate(raw)]
+    torch.testing.assert_close(decoded, torch.cat(levels, 1))
+    torch.testing.assert_close(head.decode(raw), decoded)
+
+
+def test_inputs_are_not_changed():
+    maps = two_maps()
+    before = [level.clone() for level in maps]
+    make_head().eval()(maps)
+    assert len(maps) == 2
+    assert all(torch.equal(a, b) for a, b in zip(maps, before, strict=True))
+
+
+def test_anchors_are_kept_in_units_of_the_stride_and_saved():
+    head = make_head()
+    expected = torch.tensor(ANCHORS).view(2, 3, 2) / torch.tensor([8, 16]).view(2, 1, 1)
+    torch.testing.assert_close(head.anchors, expected)
+    assert set(head.state_dict()) == {"anchors", "m.0.weight", "m.0.bias", "m.1.weight", "m.1.bias"}
+
+
+def test_biases_start_rare():
+    head = Detect(3, ANCHORS, (4, 6))
+    for conv in head.m:
+        torch.nn.init.zeros_(conv.bias)
+    head.set_strides((8, 16), where="test.yaml")
+    for conv, stride in zip(head.m, (8, 16), strict=True):
+        bias = conv.bias.view(3, 8)
+        assert bias[:, :4].count_nonzero() == 0
+        torch.testing.assert_close(bias[:, 4], torch.full((3,), math.log(8 / (640 / stride) ** 2)))
+        torch.testing.assert_close(bias[:, 5:], torch.full((3, 3), math.log(0.6 / (3 - 0.99999))))
+        assert conv.bias.requires_grad
+
+
+def test_strides_that_shrink_are_refused():
+    with pytest.raises(ConfigError, match=r"test\.yaml: strides \[16, 8\] .* must grow from level to level"):
+        make_head(strides=(16, 8))
+
+
+def test_anchors_that_shrink_are_refused():
+    head = Detect(3, ANCHORS[::-1], (4, 6))
+    with pytest.raises(ConfigError, match="anchors must grow"):
+        head.set_strides((8, 16), where="test.yaml")
+
+
+def test_levels_without_anchors_are_refused():
+    with pytest.raises(ValueError, match="reads 3 maps, but anchors are given for 2 levels"):
+        Detect(3, ANCHORS, (4, 6, 8))
+
+
+def test_gradients_reach_every_parameter():
+    head = make_head().train()
+    sum(level.square().sum() for level in head(two_maps())).backward()
+    assert all(parameter.grad.count_nonzero() > 0 for parameter in head.parameters())

@@ -1,0 +1,17 @@
+"""Train a detector: `python train.py --cfg yolov5n-AKConv.yaml --data shapes.yaml --epochs 100 --imgsz 320`."""
+
+from utils.cli import parse_options, run_script
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    from utils.engine.options import TrainOptions
+
+    options, given = parse_options(TrainOptions, None, description=__doc__)
+    from utils.engine.training_run import run_training
+
+    run_training(options, given)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,137 @@
+"""From an options dataclass to command-line flags and back, and from errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from utils.errors import ConfigError, DetectorError, did_you_mean
+from utils.log import enable_console
+
+Options = TypeVar("Options")
+
+
+def option(
+    default: Any,  # noqa: ANN401 - any plain value
+    text: str,
+    *,
+    kind: Callable[[str], Any] | None = None,
+    flags: Sequence[str] = (),
+    many: bool = False,
+    bare: Any = None,  # noqa: ANN401
+    choices: Sequence[str] | None = None,
+) -> Any:  # noqa: ANN401 - a dataclass field
+    """Declare an options field that is also a flag, `--` and its name with dashes.
+
+    Args:
+        default: value without the flag. False makes a switch.
+        text: what it means, with unit, for `--help`.
+        kind: converts the text; by default the default's type.
+        flags: further spellings.
+        many: takes several values, kept as a tuple.
+        bare: value when the flag stands without one; makes the value optional.
+        choices: the only values allowed.
+    """
+    metadata = {"text": text, "kind": kind, "flags": tuple(flags), "many": many, "bare": bare, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(self.prog, message.rstrip("."), fix=f"see `python {self.prog} --help`")
+
+
+def build_parser(options_class: type[Any], *, description: str) -> argparse.ArgumentParser:
+    """Return the parser of an options dataclass. Only flags that were given appear in its result."""
+    parser = _Parser(
+        prog=os.path.basename(sys.argv[0]) or "program",
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    for field in dataclasses.fields(options_class):
+        dashed = "--" + field.name.replace("_", "-")
+        underscored = "--" + field.name
+        names = dict.fromkeys((dashed, underscored, *field.metadata["flags"]))
+        text = field.metadata["text"].replace("%", "%%")
+        if field.default is False:
+            parser.add_argument(*names, dest=field.name, action="store_true", help=text)
+            continue
+        kind = field.metadata["kind"] or type(field.default)
+        extra: dict[str, Any] = {}
+        if field.metadata["many"]:
+            extra["nargs"] = "+"
+        elif field.metadata["bare"] is not None:
+            extra.update(nargs="?", const=field.metadata["bare"])
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        parser.add_argument(
+            *names,
+            dest=field.name,
+            type=kind,
+            choices=field.metadata["choices"],
+            metavar=field.name.upper() if not field.metadata["choices"] else None,
+            help=f"{text} (default: {shown if shown != '' else 'none'})",
+            **extra,
+        )
+    return parser
+
+
+def parse_options(
+    options_class: type[Options], argv: Sequence[str] | None, *, description: str
+) -> tuple[Options, frozenset[str]]:
+    """Turn a command line into options.
+
+    Args:
+        options_class: a dataclass whose fields were made by `option`.
+        argv: the words after the program's name; None takes them from the system.
+        description: first lines of `--help`.
+
+    Returns:
+        The options, and the names of those that were given.
+
+    Raises:
+        ConfigError: an unknown flag, with the nearest one, or a value that does not fit.
+    """
+    parser = build_parser(options_class, description=description)
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        hint = did_you_mean(unknown[0], flags) or f"see `python {parser.prog} --help`"
+        raise ConfigError(parser.prog, f"unknown argument {unknown[0]!r}", fix=hint)
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in vars(values).items() if key != "debug"}
+    return options_class(**given), frozenset(given)
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main function; turn an error into one line on stderr and the process's exit code.
+
+    Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped from the keyboard.
+    """
+    enable_console()
+    debug = "--debug" in sys.argv
+    try:
+        main()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+    except DetectorError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped from the keyboard", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)

@@ -1,0 +1,201 @@
+"""Builds the parts of a run from its options: data, model, loaders. The only place where their numbers meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from models.config import ModelConfig, load_model_config
+from models.yolo import DetectionModel
+from utils.datasets.autoanchor import fit_anchors
+from utils.datasets.batching import ShuffledBatches, rectangular_batches
+from utils.datasets.config import DataConfig, load_data_config
+from utils.datasets.dataset import Augmentation, DetectionDataset, LoadedSample
+from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.loader import build_loader
+from utils.datasets.shapes import ensure_shapes
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, transfer_weights
+from utils.engine.hyperparameters import Hyperparameters
+from utils.engine.options import TrainOptions
+from utils.errors import CheckpointError, ConfigError, DataError
+from utils.log import LOGGER
+
+DEFAULT_MODEL = "yolov5n-AKConv.yaml"
+DEFAULT_CACHE_BYTES = 128_000_000
+MEMORY_SHARE = 0.5
+EVALUATION_PAD = 0.5
+
+
+def open_data(name: str) -> DataConfig:
+    """Read a data yaml, and draw the embedded set if that is what it names."""
+    config = load_data_config(name)
+    ensure_shapes(config)
+    return config
+
+
+def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
+    """Return the names that a model of this data set tells apart."""
+    return ("object",) if single_class and config.num_classes != 1 else config.names
+
+
+def round_image_size(size: int, stride: int) -> int:
+    """Return a picture side that the model can take: `size` rounded up to its stride, which is said."""
+    rounded = math.ceil(size / stride) * stride
+    if rounded != size:
+        LOGGER.warning(f"--imgsz {size} is no multiple of the stride {stride}; {rounded} is used")
+    return rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The two splits of a training run and their loaders."""
+
+    names: tuple[str, ...]
+    train: DatasetIndex
+    val: DatasetIndex
+    sampler: ShuffledBatches
+    train_loader: DataLoader[LoadedSample]
+    val_loader: DataLoader[LoadedSample]
+
+
+def evaluation_loader(
+    index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
+) -> DataLoader[LoadedSample]:
+    """Return batches of whole pictures, like shapes together, each batch as small as it may be."""
+    dataset = DetectionDataset(
+        index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES
+    )
+    batches = rectangular_batches(
+        index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
+    )
+    return build_loader(dataset, batches, workers=min(workers, len(batches)), pin=torch.cuda.is_available())
+
+
+def training_data(
+    config: DataConfig, options: TrainOptions, *, augmentation: Augmentation, image_size: int, stride: int
+) -> TrainingData:
+    """Scan both splits and make their loaders.
+
+    Raises:
+        DataError: a split is missing or unusable, or the training split has no objects.
+    """
+    scanned = {
+        split: build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
+        for split in ("train", "val")
+    }
+    train, val = scanned["train"], scanned["val"]
+    if not len(train.labels):
+        raise DataError(config.file, "no objects in 'train'", fix="add labels to the training pictures")
+    common = {"image_size": image_size, "stride": stride, "batch_size": options.batch_size}
+    rectangles = rectangular_batches(train.sizes_hw, **common, pad=0.0) if options.rect else None
+    sampler = ShuffledBatches(
+        len(train), batch_size=options.batch_size, image_size=image_size, seed=options.seed, rectangles=rectangles
+    )
+    dataset = DetectionDataset(
+        train,
+        image_size=image_size,
+        augmentation=augmentation,
+        seed=options.seed,
+        single_class=options.single_cls,
+        cache_bytes=_cache_bytes(train, image_size, wanted=bool(options.cache)),
+    )
+    return TrainingData(
+        names=class_names(config, single_class=options.single_cls),
+        train=train,
+        val=val,
+        sampler=sampler,
+        train_loader=build_loader(dataset, sampler, workers=options.workers, pin=torch.cuda.is_available()),
+        val_loader=evaluation_loader(
+            val,
+            batch_size=2 * options.batch_size,
+            image_size=image_size,
+            stride=stride,
+            workers=options.workers,
+            single_class=options.single_cls,
+        ),
+    )
+
+
+def _cache_bytes(index: DatasetIndex, image_size: int, *, wanted: bool) -> int:
+    """Return the memory for decoded pictures: a little by default, all of them with --cache if half the memory holds."""
+    if not wanted:
+        return DEFAULT_CACHE_BYTES
+    scale = image_size / index.sizes_hw.max(1)
+    needed = int((index.sizes_hw.prod(1) * scale**2 * 3).sum() * 1.01)
+    available = _available_memory()
+    LOGGER.info(f"--cache: {needed / 1e9:.2f} GB of pictures in each data process, {available / 1e9:.1f} GB are free")
+    if needed > MEMORY_SHARE * available:
+        LOGGER.warning("--cache: that is more than half of the free memory; only a part is kept")
+        return int(MEMORY_SHARE * available)
+    return needed
+
+
+def _available_memory() -> int:
+    """Return the memory that is free for programs, in bytes; 4 GB where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 4_000_000_000
+
+
+def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:
+    """Return the model config of a run, from --cfg or else from --weights, and what --weights holds.
+
+    Raises:
+        ConfigError: no such yaml, or wrong.
+        CheckpointError: the weights cannot be read.
+    """
+    content = load_checkpoint(options.weights) if options.weights else None
+    if options.cfg or content is None:
+        config = load_model_config(options.cfg or DEFAULT_MODEL)
+    else:
+        config = ModelConfig.from_dict(content["config"], name=content["config_name"])
+    count = int(hyperparameters.anchors)
+    return (config.with_anchors(count) if count else config), content
+
+
+def build_model(
+    config: ModelConfig, *, names: tuple[str, ...], content: Checkpoint | None, weights: str, freeze: Iterable[int]
+) -> DetectionModel:
+    """Build the network for a data set, with what fits of a checkpoint's weights, and layers frozen.
+
+    Raises:
+        CheckpointError: the checkpoint holds no weights.
+    """
+    model = DetectionModel(config, nc=len(names))
+    if content is not None:
+        if "ema" not in content:
+            raise CheckpointError(weights, "holds no weights", fix="pass a last.pt or best.pt")
+        transfer_weights(model, content["ema"], source=weights)
+    listed = tuple(freeze)
+    frozen = set(listed if len(listed) > 1 else range(listed[0]))
+    if any(not 0 <= number < len(model.model) for number in frozen):
+        raise ConfigError(
+            "--freeze", f"names layers beyond {len(model.model) - 1} (got {listed})", fix="see the layer table"
+        )
+    for number in frozen:
+        model.model[number].requires_grad_(False)
+    if frozen:
+        LOGGER.info(f"Frozen layers: {sorted(frozen)}")
+    return model
+
+
+def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int, max_ratio: float, seed: int) -> None:
+    """Fit the model's anchors to the labels, in place, if they serve fewer than 98 % of the objects or are none yet."""
+    sizes = index.sizes_hw[:, ::-1] * (image_size / index.sizes_hw.max(1, keepdims=True))  # (n, 2) width, height
+    boxes_wh = index.labels[:, 3:5] * sizes.repeat(index.starts[1:] - index.starts[:-1], axis=0)
+    strides = torch.tensor(model.head.strides, dtype=torch.float32).view(-1, 1, 1)
+    present = (model.head.anchors.cpu() * strides).numpy()
+    forced = isinstance(model.config.anchors, int)
+    fitted = fit_anchors(boxes_wh, present, max_ratio=max_ratio, image_size=image_size, seed=seed, forced=forced)
+    if fitted is None:
+        return
+    with torch.no_grad():
+        model.head.anchors.copy_(torch.from_numpy(fitted) / strides)
+    model.config = model.config.with_anchors(tuple(tuple(float(v) for v in level.reshape(-1)) for level in fitted))

@@ -1,0 +1,37 @@
+"""Users' own modules: python files named with --plugins are imported, so that what they register can be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.errors import ConfigError
+from utils.log import LOGGER
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Import each file once. These are programs of the user's, and run as such.
+
+    Raises:
+        ConfigError: a file is missing or its import fails.
+    """
+    for name in files:
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise ConfigError("--plugins", f"{name} does not exist", fix="check the path")
+        module_name = f"plugin_{path.stem}"
+        if module_name in sys.modules:
+            continue
+        specification = importlib.util.spec_from_file_location(module_name, path)
+        if specification is None or specification.loader is None:
+            raise ConfigError("--plugins", f"{name} is no python file", fix="pass a .py file")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[module_name] = module
+        try:
+            specification.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise ConfigError(name, f"import failed: {error}", fix="correct the file") from error
+        LOGGER.info(f"plugin {path.name} loaded")

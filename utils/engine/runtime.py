@@ -1,0 +1,90 @@
+"""The machine: which device, seeding, and what to note about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from utils.errors import ConfigError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device of `--device`: cpu, mps, a CUDA number, or the best there is.
+
+    Raises:
+        ConfigError: not there, or no such name.
+    """
+    wanted = name.strip().lower().removeprefix("cuda:")
+    if wanted in ("", "cuda"):
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        if wanted == "cuda":
+            raise ConfigError("--device", "no CUDA device is available", fix="use --device cpu")
+        return torch.device("cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if wanted == "mps" and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if wanted.isdigit() and int(wanted) < torch.cuda.device_count():
+        return torch.device("cuda", int(wanted))
+    there = ["cpu", *(str(i) for i in range(torch.cuda.device_count()))]
+    raise ConfigError("--device", f"{name!r} is not available", fix=f"use one of: {', '.join(there)}")
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed the generators that start weights and dropout, and on CUDA ask for repeatable kernels.
+
+    Data does not depend on these: its randomness is a function of (seed, epoch, sample).
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for users' modules that draw from it
+    torch.manual_seed(seed)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout in which this family's convolutions are faster: channels last, but on MPS."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return versions and hardware, for `env.json`."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": str(device),
+        "gpu": gpu,
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Bring (B, 3, H, W) uint8 pictures to the device as numbers in [0, 1], keeping their layout in memory."""
+    moved = images.to(device, non_blocking=True)
+    return moved.to(dtype, memory_format=torch.preserve_format).div_(255)
+
+
+def place(model: Module, device: torch.device) -> Module:
+    """Move a model to a device, in the memory layout that is faster there."""
+    return model.to(device=device, memory_format=memory_format(device))  # type: ignore[call-overload,no-any-return]

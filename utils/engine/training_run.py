@@ -1,0 +1,235 @@
+"""A whole training run: its folder, a fresh start or a resumed one, the training, and the last judgement."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.config import ModelConfig
+from models.yolo import DetectionModel
+from utils.datasets.index import DatasetIndex
+from utils.engine.assemble import (
+    TrainingData,
+    build_model,
+    check_anchors,
+    choose_config,
+    class_names,
+    open_data,
+    round_image_size,
+    training_data,
+)
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model
+from utils.engine.evaluation_run import judge
+from utils.engine.hyperparameters import Hyperparameters, load_hyperparameters
+from utils.engine.options import TrainOptions
+from utils.engine.plugins import load_plugins
+from utils.engine.records import columns_of
+from utils.engine.runtime import describe_environment, place, seed_everything, select_device
+from utils.engine.trainer import TRAINING_NMS, Trainer, plain
+from utils.engine.validator import Evaluation
+from utils.errors import CheckpointError, ConfigError
+from utils.files import atomic_write, dump_json, dump_yaml, make_run_dir
+from utils.log import LOGGER
+from utils.plots.curves import plot_results
+from utils.plots.labels import plot_labels
+
+CHANGEABLE = frozenset(
+    ("resume", "epochs", "device", "workers", "patience", "save_period", "nosave", "noval", "noplots", "cache")
+)
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a run ends with: its folder, the last judgement of its best model, and the figures in summary.json."""
+
+    run_dir: Path
+    evaluation: Evaluation
+    summary: dict[str, Any]
+
+
+def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingResult:
+    """Train as the options say.
+
+    Args:
+        options: of train.py.
+        given: names of the options that were given, which matters with --resume.
+
+    Raises:
+        DetectorError: something in the input is wrong (before anything is written), or the run failed.
+    """
+    content: Checkpoint | None = None
+    run_dir: Path | None = None
+    if options.resume:
+        options, content, run_dir = _resumed(options, frozenset(given))
+    device = select_device(options.device)
+    seed_everything(options.seed, device)
+    load_plugins(options.plugins)
+    if content is None:
+        hyperparameters = load_hyperparameters(options.hyp)
+    else:
+        hyperparameters = Hyperparameters(**content["hyperparameters"])
+    model, data, image_size = _parts(options, hyperparameters, content)
+    if run_dir is None:
+        run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
+        _describe_run(run_dir, options, hyperparameters, device, data)
+    trainer = Trainer(
+        options=options,
+        hyperparameters=hyperparameters,
+        model=model,
+        data=data,
+        run_dir=run_dir,
+        device=device,
+        image_size=image_size,
+    )
+    LOGGER.info(trainer.summary().table())
+    LOGGER.info(f"Run folder: {run_dir}\nDevice: {device}, {data.train_loader.num_workers} data processes")
+    if content is not None:
+        trainer.restore(content)
+        LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}")
+    trainer.train()
+    return _finish(trainer)
+
+
+def _parts(
+    options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None
+) -> tuple[DetectionModel, TrainingData, int]:
+    """Build model and data, the model first, since a wrong yaml is told sooner than a data set is scanned."""
+    if content is None:
+        config, weights = choose_config(options, hyperparameters)
+    else:
+        config, weights = ModelConfig.from_dict(content["config"], name=content["config_name"]), None
+    dataset = open_data(options.data)
+    names = class_names(dataset, single_class=options.single_cls)
+    model = build_model(config, names=names, content=weights, weights=options.weights, freeze=options.freeze)
+    image_size = round_image_size(options.imgsz, model.max_stride)
+    data = training_data(
+        dataset, options, augmentation=hyperparameters.augmentation, image_size=image_size, stride=model.max_stride
+    )
+    if content is None:
+        if hyperparameters.copy_paste > 0:
+            LOGGER.warning("copy_paste needs outlines; labels are read as boxes, so it changes nothing")
+        if not options.noautoanchor:
+            max_ratio = hyperparameters.anchor_t
+            check_anchors(model, data.train, image_size=image_size, max_ratio=max_ratio, seed=options.seed)
+    elif content["dataset"] != data.train.fingerprint():
+        raise ConfigError(
+            options.data, "the training split changed since the run was interrupted", fix="restore it, or start anew"
+        )
+    return model, data, image_size
+
+
+def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions, Checkpoint, Path]:
+    """Return the options of an interrupted run, with what may be changed taken from the command line.
+
+    Raises:
+        CheckpointError: no such run, or it has nothing left to do.
+        ConfigError: an option was given that would make it another run.
+    """
+    path = Path(options.resume)
+    if options.resume == "newest":
+        found = sorted(Path(options.project).rglob("last.pt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise CheckpointError("--resume", f"no last.pt below {options.project}", fix="name the file")
+        path = found[-1]
+    content = load_checkpoint(path)
+    if "optimizer" not in content:
+        raise CheckpointError(path, "holds a model but no run to go on with", fix="resume last.pt, not best.pt")
+    fixed = sorted(given - CHANGEABLE - {"project"})
+    if fixed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
+        raise ConfigError("--resume", f"takes the run's own options; {flags} cannot change", fix="leave them out")
+    known = {field.name for field in fields(TrainOptions)}
+    stored = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content["options"].items()
+        if name in known
+    }
+    changed = {name: getattr(options, name) for name in given & CHANGEABLE}
+    restored = replace(TrainOptions(**stored), **changed)
+    done = content["progress"]["epoch"]
+    if done >= restored.epochs:
+        raise CheckpointError(
+            path, f"has finished its {restored.epochs} epochs", fix="extend it with --epochs, or start a new run"
+        )
+    return restored, content, path.resolve().parent.parent
+
+
+def _describe_run(
+    run_dir: Path,
+    options: TrainOptions,
+    hyperparameters: Hyperparameters,
+    device: torch.device,
+    data: TrainingData,
+) -> None:
+    """Write what a run needs to be understood and repeated."""
+    dump_yaml(run_dir / "opt.yaml", plain(asdict(options)))
+    dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
+    environment = {**describe_environment(device), "seed": options.seed, "dataset": data.train.fingerprint()}
+    dump_json(run_dir / "env.json", environment)
+    write_skipped(run_dir, data.train, data.val)
+    if not options.noplots:
+        plot_labels(data.train.labels, class_names_of(data, options), run_dir / "labels.jpg")
+
+
+def class_names_of(data: TrainingData, options: TrainOptions) -> tuple[str, ...]:
+    """Return names for the label statistics, which show the file's classes even with --single-cls."""
+    if not options.single_cls:
+        return data.names
+    return tuple(str(number) for number in range(int(data.train.labels[:, 0].max()) + 1))
+
+
+def write_skipped(run_dir: Path, *indices: DatasetIndex) -> None:
+    """List skipped pictures in `skipped.csv`, if there are any."""
+    rows = [row for index in indices for row in index.skipped]
+    if rows:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([("file", "reason"), *rows])
+        atomic_write(run_dir / "skipped.csv", buffer.getvalue())
+
+
+def _finish(trainer: Trainer) -> TrainingResult:
+    """Judge the best model once more, draw everything, and write the run's summary."""
+    progress, run_dir, options = trainer.progress, trainer.run_dir, trainer.options
+    best = trainer.weights_dir / "best.pt"
+    model, _ = load_model(best)
+    model = place(model, trainer.device)
+    LOGGER.info(f"\n{progress.epoch} epochs in {progress.seconds / 3600:.3f} hours; judging {best}")
+    evaluation = judge(
+        model,
+        trainer.data.val_loader,
+        index=trainer.data.val,
+        names=trainer.data.names,
+        nms=TRAINING_NMS,
+        device=trainer.device,
+        half=trainer.amp,
+        run_dir=None if options.noplots else run_dir,
+        verbose=True,
+    )
+    if not options.noplots:
+        plot_results(columns_of(progress.rows), run_dir / "results.png")
+    cost = trainer.summary()
+    metrics = evaluation.metrics
+    summary = {
+        "config": model.config.name,
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "parameters": cost.parameters,
+        "gflops": cost.gflops,
+        "sampling_gflops": cost.sampling_gflops,
+        "image_size": trainer.image_size,
+        "precision": metrics.mean_precision,
+        "recall": metrics.mean_recall,
+        "map50": metrics.map50,
+        "map50_95": metrics.map50_95,
+        "training_seconds": progress.seconds,
+    }
+    dump_json(run_dir / SUMMARY, summary)
+    LOGGER.info(f"Results: {run_dir}")
+    return TrainingResult(run_dir=run_dir, evaluation=evaluation, summary=summary)

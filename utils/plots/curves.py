@@ -1,0 +1,87 @@
+"""Curves: training over epochs, and precision and recall over confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from utils.plots.figure import BLUE, GREY, ORANGE, save_figure
+
+RESULT_PANELS = (
+    ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
+    ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
+MAX_NAMED_CLASSES = 20
+
+
+def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> None:
+    """Draw losses and metrics over epochs, as `results.png`; a missing number leaves a gap."""
+    figure = Figure(figsize=(15, 6), layout="constrained")
+    axes = figure.subplots(2, 5)
+    epochs = np.asarray(columns["epoch"], float)
+    for row, names in enumerate(RESULT_PANELS):
+        for column, name in enumerate(names):
+            axis = axes[row][column]
+            values = np.asarray(columns[name], float)
+            axis.plot(epochs, values, color=BLUE, marker="." if len(epochs) <= 30 else None, linewidth=1.4)
+            if len(epochs) > 9 and np.isfinite(values).all():
+                window = np.hanning(7)[1:-1]
+                padded = np.pad(values, 2, mode="edge")
+                axis.plot(epochs, np.convolve(padded, window / window.sum(), "valid"), color=ORANGE, linewidth=1)
+            axis.set_title(name, fontsize=10)
+            axis.grid(color="#e4e6ea", linewidth=0.6)
+            if row == 1:
+                axis.set_xlabel("epoch", fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_confidence_curve(
+    confidences: np.ndarray, curves: np.ndarray, names: Sequence[str], *, label: str, best: float, path: Path | str
+) -> None:
+    """Draw a number over confidence, thinly for each class and thickly for their mean, the best point marked.
+
+    Args:
+        confidences: (k,).
+        curves: (c, k).
+        names: of the c classes.
+        label: what is drawn, as "F1".
+        best: confidence to mark.
+        path: where to write.
+    """
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axis = figure.subplots()
+    mean = _class_lines(axis, confidences, curves, names)
+    axis.plot(confidences, mean, color=BLUE, linewidth=2.6, label=f"all classes {mean.max():.2f}")
+    height = float(np.interp(best, confidences, mean))
+    axis.plot([best], [height], "o", color=ORANGE, label=f"best F1: {height:.2f} at {best:.3f}")
+    _finish(axis, "confidence", label)
+    save_figure(figure, path)
+
+
+def plot_precision_recall(curves: np.ndarray, ap50: np.ndarray, names: Sequence[str], path: Path | str) -> None:
+    """Draw precision over recall: (c, k) curves with their average precisions (c,) at overlap 0.5."""
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axis = figure.subplots()
+    recall = np.linspace(0, 1, curves.shape[1])
+    labelled = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
+    mean = _class_lines(axis, recall, curves, labelled)
+    axis.plot(recall, mean, color=BLUE, linewidth=2.6, label=f"all classes {ap50.mean():.3f} mAP@0.5")
+    _finish(axis, "recall", "precision")
+    save_figure(figure, path)
+
+
+def _class_lines(axis, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> np.ndarray:  # noqa: ANN001
+    """Draw one thin line for each class, named while they are few; return the mean."""
+    for curve, name in zip(curves, names, strict=True):
+        few = len(names) <= MAX_NAMED_CLASSES
+        axis.plot(x, curve, linewidth=1, color=None if few else GREY, label=name if few else None)
+    return curves.mean(0)
+
+
+def _finish(axis, x_label: str, y_label: str) -> None:  # noqa: ANN001
+    axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
+    axis.grid(color="#e4e6ea", linewidth=0.6)
+    axis.figure.legend(loc="outside right upper", fontsize=8)

@@ -1,0 +1,17 @@
+"""Judge a checkpoint: `python val.py --weights runs/train/exp/weights/best.pt --data shapes.yaml`."""
+
+from utils.cli import parse_options, run_script
+
+
+def main() -> None:
+    """Parse the command line and validate."""
+    from utils.engine.options import ValOptions
+
+    options, _ = parse_options(ValOptions, None, description=__doc__)
+    from utils.engine.evaluation_run import run_evaluation
+
+    run_evaluation(options)
+
+
+if __name__ == "__main__":
+    run_script(main)
