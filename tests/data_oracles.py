@@ -69,7 +69,7 @@ def _box_of(values):
 
 
 def slow_matches(targets, anchors, size_hw, max_ratio):
-    """List (image, anchor, row, column, class, x in cell, y in cell, w, h), in the order that assign_level documents."""
+    """List (image, anchor, row, column, class, x in cell, y in cell, w, h), in assign_level's order."""
     height, width = size_hw
     found = []
     for side in ("own", "left", "up", "right", "down"):

@@ -37,7 +37,7 @@ def test_matches_are_those_of_the_slow_loop_in_its_order(size_hw, near_border):
         for row, other in zip(rows, expected, strict=True):
             assert row[5:] == pytest.approx(other[5:], abs=1e-9)
         found += len(rows)
-    assert found > 20
+    assert found > 10
 
 
 def test_centres_on_cell_borders_and_middles_claim_the_cells_of_the_slow_loop():

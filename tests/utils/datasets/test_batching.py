@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+
+from utils.datasets.batching import ShuffledBatches, collate, rectangular_batches
+from utils.datasets.dataset import LoadedSample, SampleRef
+from utils.datasets.letterbox import letterbox_geometry
+from utils.structures import Placement, Sample
+
+
+def order_of(batches):
+    return [ref.index for batch in batches for ref in batch]
+
+
+def shuffled(seed=3, count=23, **options):
+    return ShuffledBatches(count, batch_size=5, image_size=64, seed=seed, **options)
+
+
+def test_epoch_is_a_permutation_cut_into_batches():
+    batches = shuffled()
+    listed = list(batches)
+    assert [len(batch) for batch in listed] == [5, 5, 5, 5, 3] and len(batches) == 5
+    assert sorted(order_of(listed)) == list(range(23)) != order_of(listed)
+    assert {(ref.epoch, ref.size_hw) for batch in listed for ref in batch} == {(0, (64, 64))}
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    batches, orders = shuffled(), {}
+    for epoch in (0, 1, 2, 7):
+        batches.set_epoch(epoch)
+        orders[epoch] = order_of(batches)
+        assert {ref.epoch for batch in batches for ref in batch} == {epoch}
+    assert len({tuple(order) for order in orders.values()}) == 4
+    fresh = shuffled()
+    fresh.set_epoch(7)
+    assert order_of(fresh) == orders[7] == order_of(fresh)
+    assert order_of(shuffled(seed=4)) != orders[0]
+
+
+def test_rectangles_shuffle_batches_and_keep_their_members():
+    sizes = np.random.default_rng(0).integers(40, 200, (23, 2))
+    planned = rectangular_batches(sizes, batch_size=5, image_size=64, stride=32, pad=0.0)
+    batches = shuffled(rectangles=planned)
+    batches.set_epoch(2)
+    members = [tuple(ref.index for ref in batch) for batch in batches]
+    assert set(members) == {tuple(ref.index for ref in batch) for batch in planned} and len(members) == len(batches)
+    assert members != [tuple(ref.index for ref in batch) for batch in planned]
+    planned_sizes = {ref.index: ref.size_hw for batch in planned for ref in batch}
+    assert all(ref.epoch == 2 and ref.size_hw == planned_sizes[ref.index] for batch in batches for ref in batch)
+
+
+@pytest.mark.parametrize(("stride", "pad"), [(32, 0.0), (32, 0.5), (64, 0.5)])
+@pytest.mark.parametrize("seed", range(4))
+def test_rectangles_are_multiples_of_the_stride_and_hold_their_pictures(stride, pad, seed):
+    rng = np.random.default_rng(seed)
+    sizes = np.exp(rng.uniform(np.log(20), np.log(900), (31, 2))).astype(np.int32)
+    planned = rectangular_batches(sizes, batch_size=4, image_size=320, stride=stride, pad=pad)
+    assert sorted(order_of(planned)) == list(range(31))
+    for batch in planned:
+        ((height, width),) = {ref.size_hw for ref in batch}
+        assert height % stride == width % stride == 0
+        for ref in batch:
+            ratio = 320 / sizes[ref.index].max()
+            scaled = sizes[ref.index] * ratio
+            assert scaled[0] <= height + 1e-6 and scaled[1] <= width + 1e-6
+            geometry = letterbox_geometry(tuple(int(s) for s in sizes[ref.index]), (height, width))
+            assert geometry.ratio >= ratio * (1 - 1e-9), "the picture would be shrunk below the image size"
+        needed = max(int(np.ceil((sizes[r.index] * 320 / sizes[r.index].max()).max())) for r in batch)
+        assert max(height, width) < needed + (pad + 1) * stride
+
+
+def test_rectangles_of_equal_pictures_are_as_small_as_can_be():
+    planned = rectangular_batches(np.array([[60, 120]] * 4), batch_size=4, image_size=128, stride=32, pad=0.0)
+    assert [ref.size_hw for ref in planned[0]] == [(64, 128)] * 4
+    planned = rectangular_batches(np.array([[120, 60]] * 3), batch_size=4, image_size=128, stride=32, pad=0.0)
+    assert [ref.size_hw for ref in planned[0]] == [(128, 64)] * 3
+    planned = rectangular_batches(np.array([[120, 60], [60, 120]]), batch_size=2, image_size=128, stride=32, pad=0.5)
+    assert [ref.size_hw for ref in planned[0]] == [(160, 160)] * 2
+
+
+def test_like_shapes_stand_together():
+    sizes = np.array([[50, 100], [100, 50], [51, 100], [100, 51]])
+    planned = rectangular_batches(sizes, batch_size=2, image_size=64, stride=32, pad=0.0)
+    assert [{ref.index for ref in batch} for batch in planned] == [{0, 2}, {1, 3}]
+    assert planned[0][0] == SampleRef(index=0, epoch=0, size_hw=(64, 64))
+
+
+def loaded(index, boxes, classes, placement=None, size_hw=(40, 60)):
+    image = np.random.default_rng(index).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    sample = Sample(image=image, boxes=boxes, classes=np.array(classes, np.int64))
+    return LoadedSample(sample=sample, index=index, placement=placement)
+
+
+def test_collated_pictures_are_channels_last_bytes():
+    samples = [loaded(4, [], []), loaded(2, [], [])]
+    batch = collate(samples)
+    assert batch.images.shape == (2, 3, 40, 60) and batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for image, sample in zip(batch.images, samples, strict=True):
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), sample.sample.image)
+    assert list(batch.indices) == [4, 2] and batch.targets.shape == (0, 6) and batch.targets.dtype == torch.float32
+
+
+def test_collated_targets_are_shares_of_width_and_height():
+    samples = [
+        loaded(0, [], []),
+        loaded(1, [[6, 10, 18, 30], [-20, 0, 30, 50]], [3, 1]),
+        loaded(2, [[0, 0, 60, 40]], [0]),
+    ]
+    expected = [[1, 3, 0.2, 0.5, 0.2, 0.5], [1, 1, 0.25, 0.5, 0.5, 1.0], [2, 0, 0.5, 0.5, 1, 1]]
+    np.testing.assert_allclose(collate(samples).targets.numpy(), expected, atol=1e-6)
+    assert samples[1].sample.boxes[1, 0] == -20, "the sample was changed"
+
+
+def test_placements_are_those_of_whole_pictures():
+    placement = Placement(original_hw=(80, 120), ratio_wh=(0.5, 0.5), pad_wh=(0.0, 0.0))
+    assert list(collate([loaded(0, [], [], placement), loaded(1, [], [], placement)]).placements) == [placement] * 2
+    assert list(collate([loaded(0, [], [])]).placements) == []

@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.data_oracles import bright_box, picture_with_rectangle, tree_hash, write_data_set
+from utils.datasets.batching import ShuffledBatches, rectangular_batches
+from utils.datasets.cache import PictureCache
+from utils.datasets.config import load_data_config
+from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.index import build_index
+from utils.datasets.loader import build_loader, usable_workers
+
+STRONG = Augmentation(
+    hsv_h=0.02, hsv_s=0.7, hsv_v=0.4, degrees=5, translate=0.1, scale=0.5, shear=2, perspective=0.0003,
+    flipud=0.5, fliplr=0.5, mosaic=0.7, mixup=0.5,
+)  # fmt: skip
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("set")
+    return build_index(load_data_config(write_data_set(root, count=8)), "train", use_cache=False)
+
+
+def data_set(index, **options):
+    return DetectionDataset(index, **{"image_size": SIZE, "augmentation": STRONG, "seed": 7, **options})
+
+
+def bytes_of(dataset, number, epoch=0, size_hw=(SIZE, SIZE)):
+    sample = dataset[SampleRef(index=number, epoch=epoch, size_hw=size_hw)].sample
+    return sample.image.tobytes(), sample.boxes.tobytes(), sample.classes.tobytes()
+
+
+def content(batch):
+    return batch.images.numpy().tobytes(), batch.targets.numpy().tobytes(), list(batch.indices), batch.images.shape
+
+
+def test_sample_is_a_pure_function_of_seed_epoch_and_number(index):
+    first, second = data_set(index), data_set(index)
+    forwards = [bytes_of(first, i, epoch) for epoch in (0, 1) for i in range(8)]
+    backwards = [bytes_of(second, i, epoch) for epoch in (1, 0) for i in reversed(range(8))]
+    assert forwards == backwards[::-1]
+
+
+def test_other_epoch_seed_or_number_gives_another_sample(index):
+    base = bytes_of(data_set(index), 3, 5)[0]
+    others = [bytes_of(data_set(index), 3, 6)[0], bytes_of(data_set(index, seed=8), 3, 5)[0]]
+    others += [bytes_of(data_set(index), 4, 5)[0], bytes_of(data_set(index, seed=5), 3, 7)[0]]
+    assert base not in others and len(set(others)) == 4
+
+
+@pytest.mark.parametrize("cache_bytes", [30_000, 10**8])
+def test_picture_cache_changes_nothing(index, cache_bytes):
+    plain, cached = data_set(index), data_set(index, cache_bytes=cache_bytes)
+    for epoch in (0, 1, 0):
+        for number in range(8):
+            assert bytes_of(plain, number, epoch) == bytes_of(cached, number, epoch)
+
+
+def test_global_random_state_is_neither_used_nor_changed(index):
+    dataset = data_set(index)
+    np.random.seed(1)
+    before = np.random.get_state()[1].tobytes()
+    first = bytes_of(dataset, 2)
+    assert np.random.get_state()[1].tobytes() == before
+    np.random.seed(2)
+    assert bytes_of(dataset, 2) == first
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_workers_change_nothing_over_two_epochs(index, training):
+    runs = []
+    for workers in (0, 2):
+        dataset = data_set(index, augmentation=STRONG if training else None)
+        batches = (
+            ShuffledBatches(8, batch_size=3, image_size=SIZE, seed=7)
+            if training
+            else rectangular_batches(index.sizes_hw, batch_size=3, image_size=SIZE, stride=32, pad=0.5)
+        )
+        loader = build_loader(dataset, batches, workers=workers)
+        run = []
+        for epoch in (0, 1):
+            if training:
+                batches.set_epoch(epoch)
+            run.append([content(batch) for batch in loader])
+        runs.append(run)
+    assert runs[0] == runs[1]
+    assert [len(epoch) for epoch in runs[0]] == [3, 3] and (runs[0][0] != runs[0][1]) is training
+
+
+def test_usable_workers_are_within_the_cores():
+    assert usable_workers(0) == 0 and usable_workers(-3) == 0
+    assert 1 <= usable_workers(10**6) < 10**6
+
+
+def test_batches_hold_samples_of_their_numbers(index):
+    batches = ShuffledBatches(8, batch_size=3, image_size=SIZE, seed=7)
+    dataset = data_set(index)
+    for batch in build_loader(dataset, batches, workers=0):
+        for position, number in enumerate(batch.indices):
+            sample = dataset[SampleRef(index=number, epoch=0, size_hw=(SIZE, SIZE))].sample
+            assert np.array_equal(batch.images[position].permute(1, 2, 0).numpy(), sample.image)
+            assert (batch.targets[:, 0] == position).sum() == len(sample.boxes)
+
+
+def test_evaluation_boxes_lie_on_their_pixels_and_go_back_to_the_file(index):
+    dataset = data_set(index, augmentation=None)
+    for number in range(len(index)):
+        loaded = dataset[SampleRef(index=number, epoch=0, size_hw=(96, 128))]
+        assert loaded.sample.image.shape == (96, 128, 3) and loaded.index == number
+        np.testing.assert_allclose(loaded.sample.boxes[0], bright_box(loaded.sample.image, 150), atol=1.6)
+        with Image.open(str(index.paths[number])) as opened:
+            original = bright_box(np.asarray(opened))
+        back = loaded.placement.to_original(torch.from_numpy(loaded.sample.boxes))
+        np.testing.assert_allclose(back[0].numpy(), original, atol=0.01)
+
+
+def test_training_boxes_lie_on_their_pixels(index):
+    weak = Augmentation(translate=0.1, scale=0.2, fliplr=0.5, flipud=0.5)
+    dataset = data_set(index, augmentation=weak)
+    compared = 0
+    for epoch in range(4):
+        for number in range(8):
+            sample = dataset[SampleRef(index=number, epoch=epoch, size_hw=(SIZE, SIZE))].sample
+            if len(sample.boxes):
+                np.testing.assert_allclose(sample.boxes[0], bright_box(sample.image), atol=2)
+                compared += 1
+    assert compared > 25
+
+
+def test_mosaic_samples_have_boxes_of_several_pictures_inside_the_picture(index):
+    dataset = data_set(index, augmentation=Augmentation(mosaic=1.0, scale=0.5, translate=0.1))
+    counts = []
+    for epoch in range(10):
+        loaded = dataset[SampleRef(index=1, epoch=epoch, size_hw=(SIZE, SIZE))]
+        sample = loaded.sample
+        assert sample.image.shape == (SIZE, SIZE, 3) and loaded.placement is None
+        assert (sample.boxes >= 0).all() and (sample.boxes <= SIZE).all() and len(sample.boxes) == len(sample.classes)
+        counts.append(len(sample.boxes))
+    assert max(counts) >= 2
+
+
+def test_rectangles_are_never_mosaics(index):
+    dataset = data_set(index, augmentation=Augmentation(mosaic=1.0))
+    sample = dataset[SampleRef(index=0, epoch=0, size_hw=(64, 96))].sample
+    assert sample.image.shape == (64, 96, 3) and len(sample.boxes) == 1
+
+
+def test_single_class_calls_everything_class_0(index):
+    classes = [
+        {int(c) for i in range(8) for c in dataset[SampleRef(index=i, epoch=0, size_hw=(SIZE, SIZE))].sample.classes}
+        for dataset in (data_set(index, augmentation=None, single_class=s) for s in (False, True))
+    ]
+    assert classes == [{0, 1}, {0}]
+
+
+def test_turned_photograph_keeps_its_box(tmp_path):
+    upright = picture_with_rectangle(60, 100, (10, 20, 40, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file holds the picture turned a quarter to the left
+    write_data_set(tmp_path, count=1)
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "images/train/p0.png", exif=exif)
+    (tmp_path / "labels/train/p0.txt").write_text(f"0 .25 {35 / 60} .3 .5")
+    index = build_index(load_data_config(str(tmp_path / "data.yaml")), "train", use_cache=False)
+    dataset = DetectionDataset(index, image_size=100)
+    sample = dataset[SampleRef(index=0, epoch=0, size_hw=(64, 128))].sample
+    np.testing.assert_allclose(sample.boxes[0], bright_box(sample.image), atol=1.01)
+    np.testing.assert_allclose(sample.boxes[0], (24, 22, 54, 52), atol=0.01)
+
+
+def test_using_the_data_leaves_it_untouched(tmp_path):
+    index = build_index(load_data_config(write_data_set(tmp_path, count=3)), "train")
+    before = tree_hash(tmp_path)
+    for number in range(3):
+        bytes_of(data_set(index, cache_bytes=10**7), number)
+    assert tree_hash(tmp_path) == before
+
+
+def test_picture_cache_stays_in_its_bound_and_drops_the_least_recently_used():
+    loads = []
+
+    def load(number):
+        loads.append(number)
+        return np.full((4, 5, 5), number, np.uint8)  # 100 bytes
+
+    cache = PictureCache(250)
+    for number in (0, 1, 0, 2, 0, 1):
+        assert (cache.get(number, load) == number).all()
+    assert loads == [0, 1, 2, 1]
+    assert not cache.get(1, load).flags.writeable
+    nothing = PictureCache(0)
+    nothing.get(5, load)
+    nothing.get(5, load)
+    assert loads[-2:] == [5, 5]

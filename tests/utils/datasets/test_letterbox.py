@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data_oracles import REFERENCE, bright_box, picture_with_rectangle
+from utils.datasets.letterbox import PAD_VALUE, fit_longer_side, letterbox, letterbox_geometry
+from utils.structures import Placement
+
+CASES = json.loads((REFERENCE / "letterbox.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['h']}x{c['w']}-{c['new']}-{c['auto']}-{c['scaleup']}")
+def test_geometry_is_that_of_the_reference(case):
+    target = case["new"] if isinstance(case["new"], list) else [case["new"]] * 2
+    options = {"minimal": case["auto"], "scale_up": case["scaleup"]}
+    geometry = letterbox_geometry((case["h"], case["w"]), tuple(target), **options)
+    assert list(geometry.out_hw) == case["out"]
+    assert [geometry.ratio] * 2 == case["ratio"]
+    assert list(geometry.pad_wh) == case["pad"]
+    padded, _ = letterbox(np.zeros((case["h"], case["w"], 3), np.uint8), tuple(target), **options)
+    assert list(padded.shape) == [*case["out"], 3]
+
+
+def test_reference_covers_all_options():
+    assert len(CASES) > 10
+    assert {(case["auto"], case["scaleup"]) for case in CASES} >= {(True, True), (False, True), (True, False)}
+
+
+@pytest.mark.parametrize("minimal", [True, False])
+@pytest.mark.parametrize("size_hw", [(45, 80), (80, 45), (33, 97), (128, 96), (300, 211)])
+def test_boxes_follow_the_pixels_into_the_input(size_hw, minimal):
+    height, width = size_hw
+    box = (width // 5, height // 4, width // 2, height // 4 + height // 3)
+    image, placement = letterbox(picture_with_rectangle(height, width, box), (96, 128), minimal=minimal)
+    np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image), atol=1.01)
+    assert placement.original_hw == size_hw
+
+
+def test_padding_is_grey_and_the_odd_pixel_goes_to_the_far_side():
+    image, placement = letterbox(np.full((50, 97, 3), 7, np.uint8), (100, 100), scale_up=False)
+    assert image.shape == (100, 100, 3) and placement.pad_wh == (1.0, 25.0)
+    assert (image[:25] == PAD_VALUE).all() and (image[75:] == PAD_VALUE).all()
+    assert (image[25:75, :1] == PAD_VALUE).all() and (image[25:75, 98:] == PAD_VALUE).all()
+    assert (image[25:75, 1:98] == 7).all()
+
+
+def test_small_picture_is_enlarged_only_where_allowed():
+    for scale_up, ratio in ((True, (4.0, 4.0)), (False, (1.0, 1.0))):
+        _, placement = letterbox(np.zeros((20, 32, 3), np.uint8), (96, 128), scale_up=scale_up)
+        assert placement.ratio_wh == ratio
+
+
+def test_placement_counts_from_the_file_if_the_picture_was_scaled_before():
+    box = (100, 40, 300, 160)
+    original = picture_with_rectangle(200, 400, box)
+    small = fit_longer_side(original, 128, smooth=True)
+    image, placement = letterbox(small, (96, 128), original_hw=(200, 400))
+    assert placement.original_hw == (200, 400)
+    np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image, 150), atol=1.01)
+
+
+def test_input_and_original_are_inverse():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        height, width = (int(side) for side in rng.integers(20, 900, 2))
+        _, placement = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), minimal=bool(rng.integers(2)))
+        low, high = rng.random((5, 2)) * 0.5, 0.5 + rng.random((5, 2)) * 0.5
+        boxes = (np.concatenate((low, high), 1) * [width, height, width, height]).astype(np.float32)
+        there = placement.to_input(boxes)
+        assert there.dtype == np.float32
+        back = placement.to_original(torch.from_numpy(there))
+        np.testing.assert_allclose(back.numpy(), boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_original_boxes_are_cut_at_its_borders():
+    placement = Placement(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
+    boxes = placement.to_original(torch.tensor([[0.0, 0.0, 500.0, 500.0], [24.0, 28.0, 44.0, 48.0]]))
+    assert boxes.tolist() == [[0, 0, 60, 40], [10, 10, 20, 20]]
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "expected"),
+    [
+        ((100, 200), (64, 128)),
+        ((200, 100), (128, 64)),
+        ((50, 30), (128, 77)),
+        ((1, 5000), (1, 128)),
+        ((128, 77), (128, 77)),
+    ],
+)
+@pytest.mark.parametrize("smooth", [True, False])
+def test_longer_side_is_fitted(size_hw, expected, smooth):
+    assert fit_longer_side(np.zeros((*size_hw, 3), np.uint8), 128, smooth=smooth).shape == (*expected, 3)
+
+
+def test_picture_of_the_right_size_is_not_resampled():
+    image = np.random.default_rng(0).integers(0, 256, (40, 128, 3), dtype=np.uint8)
+    assert np.array_equal(fit_longer_side(image, 128, smooth=False), image)
+
+
+def test_smooth_shrinking_averages_areas():
+    stripes = np.zeros((40, 80, 3), np.uint8)
+    stripes[:, ::4] = 200
+    assert np.abs(fit_longer_side(stripes, 20, smooth=True).astype(int) - 50).max() <= 1
+    assert np.abs(fit_longer_side(stripes, 20, smooth=False).astype(int) - 50).max() > 10
+
+
+@pytest.mark.xfail(strict=True, reason="BUG: the short side is rounded to 0 and cv2.resize fails", raises=Exception)
+def test_very_long_picture_is_fitted():
+    image, _ = letterbox(np.zeros((1, 5000, 3), np.uint8), (96, 128))
+    assert image.shape == (96, 128, 3)

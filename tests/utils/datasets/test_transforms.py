@@ -1,0 +1,226 @@
+import cv2
+import numpy as np
+import pytest
+
+from tests.data_oracles import bright_box, picture_with_rectangle
+from utils.datasets.letterbox import PAD_VALUE
+from utils.datasets.mosaic import mosaic
+from utils.datasets.transforms import (
+    blend,
+    draw_colour_gains,
+    draw_perspective,
+    flip_horizontally,
+    flip_vertically,
+    shift_colours,
+    warp,
+    warp_boxes,
+    worth_keeping,
+)
+from utils.structures import Sample
+
+STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
+
+
+def sample_of(image, *boxes, classes=None):
+    return Sample(
+        image=image,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        classes=np.arange(len(boxes), dtype=np.int64) if classes is None else np.array(classes, np.int64),
+    )
+
+
+def rectangle_sample(height, width, box):
+    return sample_of(picture_with_rectangle(height, width, box), box)
+
+
+@pytest.mark.parametrize(
+    ("flip", "expected"), [(flip_horizontally, (50, 5, 70, 40)), (flip_vertically, (10, 10, 30, 45))]
+)
+def test_flips_move_boxes_with_pixels_and_leave_the_original(flip, expected):
+    sample = rectangle_sample(50, 80, (10, 5, 30, 40))
+    flipped = flip(sample)
+    assert flipped.boxes.tolist() == [list(expected)] and flipped.boxes.dtype == np.float32
+    assert bright_box(flipped.image).tolist() == list(expected)
+    assert bright_box(sample.image).tolist() == sample.boxes[0].tolist() == [10, 5, 30, 40]
+    assert np.array_equal(flip(flipped).image, sample.image) and np.array_equal(flip(flipped).boxes, sample.boxes)
+
+
+@pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
+def test_flips_take_samples_without_boxes(flip):
+    assert flip(sample_of(np.zeros((5, 8, 3), np.uint8))).boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("perspective", [0.0, 0.001])
+def test_boxes_follow_pixels_through_drawn_warps(perspective):
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(60):
+        x1, y1 = (int(v) for v in rng.integers(15, 60, 2))
+        box = (x1, y1, x1 + int(rng.integers(25, 70)), y1 + int(rng.integers(20, 45)))
+        options = {"degrees": 25, "translate": 0.15, "scale": 0.3, "shear": 8, "perspective": perspective}
+        matrix = draw_perspective(rng, size_hw=(120, 170), out_hw=(140, 190), **options)
+        warped = warp(rectangle_sample(120, 170, box), matrix, (140, 190))
+        seen = bright_box(warped.image)
+        assert warped.image.shape == (140, 190, 3) and len(warped.boxes) == 1
+        (label,) = warped.boxes
+        assert (label[:2] >= 0).all() and label[2] <= 190 and label[3] <= 140
+        assert (label[:2] <= seen[:2] + 2).all() and (label[2:] >= seen[2:] - 2).all()
+        free = warp_boxes(np.array([box], np.float32), matrix)[0]
+        if (free[:2] >= 0).all() and free[2] <= 190 and free[3] <= 140:
+            inside += 1
+            np.testing.assert_allclose(label, seen, atol=2)
+    assert inside > 25
+
+
+def test_still_warp_centres_the_picture():
+    rng = np.random.default_rng(0)
+    matrix = draw_perspective(rng, size_hw=(60, 100), out_hw=(80, 140), **STILL)
+    warped = warp(rectangle_sample(60, 100, (10, 20, 50, 45)), matrix, (80, 140))
+    assert warped.boxes.tolist() == [[30, 30, 70, 55]]
+    assert bright_box(warped.image).tolist() == [30, 30, 70, 55]
+    assert (warped.image[:9] == PAD_VALUE).all() and (warped.image[:, :19] == PAD_VALUE).all()
+
+
+def test_drawn_warps_stay_in_their_ranges_and_use_them():
+    rng = np.random.default_rng(0)
+    draw = {"size_hw": (60, 100), "out_hw": (60, 100)}
+    zooms, angles, shifts = [], [], []
+    for _ in range(300):
+        matrix = draw_perspective(rng, **draw, **{**STILL, "scale": 0.5})
+        zooms.append(matrix[0, 0])
+        matrix = draw_perspective(rng, **draw, **{**STILL, "degrees": 10})
+        angles.append(np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0])))
+        shifts.append(draw_perspective(rng, **draw, **{**STILL, "translate": 0.1})[:2, 2] / (100, 60))
+    for values, limits in ((zooms, (0.5, 1.5)), (angles, (-10, 10)), (np.array(shifts), (-0.1, 0.1))):
+        span = limits[1] - limits[0]
+        assert limits[0] - 1e-9 <= np.min(values) < limits[0] + 0.05 * span
+        assert limits[1] + 1e-9 >= np.max(values) > limits[1] - 0.05 * span
+
+
+def test_warp_without_boxes_only_moves_the_picture():
+    warped = warp(sample_of(np.zeros((40, 60, 3), np.uint8)), np.eye(3), (50, 80))
+    assert warped.image.shape == (50, 80, 3) and warped.boxes.shape == (0, 4)
+
+
+def test_warp_keeps_the_classes_of_the_boxes_it_keeps():
+    boxes = [(-60, 5, -20, 30), (10, 5, 40, 30), (75, 5, 110, 30), (20, 10, 50, 35)]
+    moved = np.eye(3)
+    moved[0, 2] = -5
+    warped = warp(sample_of(np.zeros((40, 80, 3), np.uint8), *boxes, classes=[3, 1, 2, 0]), moved, (40, 80))
+    assert warped.classes.tolist() == [1, 2, 0]
+    np.testing.assert_allclose(warped.boxes[1], (70, 5, 80, 30))
+
+
+def test_zoomed_box_is_judged_by_its_scaled_size():
+    shrunk = np.diag([0.25, 0.25, 1.0])
+    warped = warp(sample_of(np.zeros((80, 120, 3), np.uint8), (8, 8, 48, 40)), shrunk, (20, 30))
+    assert warped.boxes.tolist() == [[2, 2, 12, 10]], "a sixteenth of the area is left, but all that scaling leaves"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((0, 0, 10, 10), (0, 0, 2, 10), False),  # not wider than 2
+        ((0, 0, 10, 10), (0, 0, 2.01, 10), True),
+        ((0, 0, 10, 10), (0, 0, 10, 2), False),  # not higher than 2
+        ((0, 0, 10, 10), (0, 0, 10, 2.01), True),
+        ((0, 0, 16, 10), (0, 0, 4, 4), False),  # exactly a tenth of the area
+        ((0, 0, 16, 10), (0, 0, 4, 4.01), True),
+        ((0, 0, 16, 10.01), (0, 0, 4, 4), False),
+        ((0, 0, 400, 4), (0, 0, 400, 4), False),  # aspect exactly 100
+        ((0, 0, 399, 4), (0, 0, 399, 4), True),
+        ((0, 0, 4, 400), (0, 0, 4, 400), False),
+        ((0, 0, 4, 399), (0, 0, 4, 399), True),
+        ((5, 5, 5, 5), (5, 5, 5, 5), False),
+        ((0, 0, 5, 5), (9, 9, 9, 4), False),
+    ],
+)
+def test_box_is_kept_by_its_sides_share_and_aspect(before, after, kept):
+    rows = [np.array([box], np.float64) for box in (before, after)]
+    assert worth_keeping(*rows).tolist() == [kept]
+
+
+@pytest.mark.parametrize("centre_xy", [(100, 100), (50, 150), (150, 60), (50, 50), (133, 77)])
+def test_mosaic_boxes_follow_pixels(centre_xy):
+    size = 100
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    sizes = [(70, 100), (100, 60), (45, 100), (100, 99)]
+    tiles = []
+    for number, ((height, width), colour) in enumerate(zip(sizes, colours, strict=True)):
+        box = (width // 4, height // 3, width - 9, height - 5)
+        tiles.append(sample_of(picture_with_rectangle(height, width, box, colour), box, classes=[number]))
+    joined = mosaic(tiles, size=size, centre_xy=centre_xy)
+    assert joined.image.shape == (200, 200, 3) and joined.boxes.dtype == np.float32
+    expected = {}
+    for number, colour in enumerate(colours):
+        box = bright_box(np.where((joined.image == colour).all(-1, keepdims=True), 255, 0))
+        if box is not None:
+            expected[number] = box.tolist()
+    assert dict(zip(joined.classes.tolist(), joined.boxes.tolist(), strict=True)) == expected
+    assert len(expected) >= 3
+
+
+def test_mosaic_tiles_touch_the_centre_and_the_rest_is_grey():
+    tiles = [sample_of(np.full((20, 30, 3), value, np.uint8)) for value in (1, 2, 3, 4)]
+    image = mosaic(tiles, size=64, centre_xy=(50, 40)).image[..., 0]
+    assert [image[39, 49], image[39, 50], image[40, 49], image[40, 50]] == [1, 2, 3, 4]
+    assert [(image == value).sum() for value in (1, 2, 3, 4)] == [600] * 4
+    assert (image == PAD_VALUE).sum() == 128 * 128 - 2400
+
+
+def test_blend_mixes_pixels_by_share_and_joins_labels():
+    first = sample_of(np.full((4, 6, 3), 200, np.uint8), (0, 0, 2, 2), classes=[1])
+    second = sample_of(np.full((4, 6, 3), 40, np.uint8), (1, 1, 5, 3), (2, 0, 4, 4), classes=[0, 2])
+    mixed = blend(first, second, 0.75)
+    assert (mixed.image == 160).all() and mixed.image.dtype == np.uint8
+    assert mixed.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 5, 3], [2, 0, 4, 4]] and mixed.classes.tolist() == [1, 0, 2]
+
+
+def test_gains_of_one_change_colours_by_rounding_only():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    shifted = shift_colours(image, (1.0, 1.0, 1.0))
+    assert np.abs(shifted.astype(int) - image).max() <= 6 and np.abs(shifted.astype(int) - image).mean() < 1.5
+    grey = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
+    assert np.array_equal(shift_colours(grey, (1.0, 1.0, 1.0)), grey)
+
+
+@pytest.mark.parametrize(
+    ("colour", "gains", "expected"),
+    [
+        ((0, 255, 0), (2.0, 1, 1), (0, 0, 255)),  # 120 degrees become 240
+        ((0, 255, 0), (1.5, 1, 1), (0, 255, 255)),  # 180
+        ((0, 0, 255), (1.5, 1, 1), (255, 0, 0)),  # 360 is 0 again
+        ((0, 0, 255), (1.75, 1, 1), (255, 255, 0)),  # 420 is 60
+        ((255, 0, 0), (1.9, 1, 1), (255, 0, 0)),  # 0 stays 0
+        ((200, 100, 100), (1, 0.0, 1), (200, 200, 200)),  # no saturation
+        ((200, 100, 100), (1, 1, 0.5), (100, 50, 50)),  # half the value
+        ((200, 100, 100), (1, 1, 2.0), (255, 127, 127)),  # value clipped
+        ((200, 100, 100), (1, 9.0, 1), (200, 0, 0)),  # saturation clipped
+    ],
+)
+def test_gains_turn_known_colours(colour, gains, expected):
+    image = np.full((3, 5, 3), colour, np.uint8)
+    shifted = shift_colours(image, gains)
+    assert np.abs(shifted.astype(int) - expected).max() <= 2
+    assert (image == colour).all()
+
+
+def test_drawn_gains_fill_their_ranges():
+    rng = np.random.default_rng(0)
+    gains = np.array([draw_colour_gains(rng, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4) for _ in range(400)])
+    assert (np.abs(gains - 1) <= (0.015, 0.7, 0.4)).all()
+    assert (np.abs(gains - 1).max(0) > np.multiply((0.015, 0.7, 0.4), 0.95)).all()
+    assert draw_colour_gains(rng, hsv_h=0, hsv_s=0, hsv_v=0) == (1, 1, 1)
+
+
+def test_opencv_threads_do_not_change_a_warp():
+    rng = np.random.default_rng(0)
+    sample = sample_of(rng.integers(0, 256, (150, 210, 3), dtype=np.uint8), (10, 10, 60, 50))
+    matrix = draw_perspective(rng, size_hw=(150, 210), out_hw=(128, 160), **{**STILL, "degrees": 9, "scale": 0.2})
+    threads, results = cv2.getNumThreads(), []
+    for count in (1, 2):
+        cv2.setNumThreads(count)
+        warped = warp(sample, matrix, (128, 160))
+        results.append((shift_colours(warped.image, (1.01, 1.2, 0.8)).tobytes(), warped.boxes.tobytes()))
+    cv2.setNumThreads(threads)
+    assert results[0] == results[1]

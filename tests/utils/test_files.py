@@ -1,0 +1,473 @@
+"""Files: atomic writing under faults, strict yaml, run folders, finding by name."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.errors import ConfigError, RunError
+from utils.files import (
+    atomic_write,
+    dump_json,
+    dump_yaml,
+    find_file,
+    load_yaml,
+    make_run_dir,
+    try_write,
+    user_cache_dir,
+)
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def fail_with(number):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def read_text(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_yaml(path)
+
+
+# atomic_write
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("größer\n", "größer\n".encode()), (b"\0\xff\r\n", b"\0\xff\r\n"), ("", b"")]
+)
+def test_writing_and_overwriting(content, expected, tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    assert atomic_write(str(path), content) == path
+    assert path.read_bytes() == expected
+    atomic_write(path, "second")
+    assert path.read_bytes() == b"second"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("call", ["replace", "fsync", "chmod", "fdopen"])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failing_write_leaves_the_old_content_and_no_other_file(call, number, old, tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    if old is not None:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, call, fail_with(number))
+    with pytest.raises(RunError) as caught:
+        atomic_write(path, b"new")
+    monkeypatch.undo()
+    assert str(caught.value).startswith(f"{path}: cannot be written ({os.strerror(number)}). Fix: ")
+    assert caught.value.exit_code == 1
+    assert os.listdir(tmp_path) == ([] if old is None else ["a.pt"])
+    assert old is None or path.read_bytes() == old
+
+
+def test_a_disk_that_fills_up_midway_leaves_the_old_content(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        error = try_write(path, b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert isinstance(error, RunError)
+    assert os.listdir(tmp_path) == ["a.pt"]
+    assert path.read_bytes() == b"old"
+
+
+def test_the_data_is_on_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+    path, events = tmp_path / "a.pt", []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle):
+        target = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        events.append(("fsync", "folder" if target.is_dir() else target.read_bytes()))
+        real_fsync(handle)
+
+    def replace(source, destination):
+        assert Path(source).parent == tmp_path
+        events.append(("replace", Path(destination).name))
+        real_replace(source, destination)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    atomic_write(path, b"content")
+    assert events == [("fsync", b"content"), ("replace", "a.pt"), ("fsync", "folder")]
+
+
+def test_no_reader_ever_sees_a_part(tmp_path):
+    path = tmp_path / "a.bin"
+    contents = [bytes([digit]) * 300_000 for digit in range(4)]
+    atomic_write(path, contents[0])
+    done, seen = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            data = path.read_bytes()
+            seen.append(len(data) == 300_000 and len(set(data[::1000])) == 1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: atomic_write(path, contents[n % 4]), range(40)))
+    done.set()
+    reader.join()
+    assert seen
+    assert all(seen)
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_modes_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        assert atomic_write(tmp_path / "a", "").stat().st_mode & 0o777 == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.xfail(strict=True, reason="os.umask(0) and back: two threads at once leave the process with umask 0")
+def test_writing_never_touches_the_umask_of_the_process(tmp_path, monkeypatch):
+    values = []
+    real = os.umask
+    monkeypatch.setattr(os, "umask", lambda mask: (values.append(mask), real(mask))[1])
+    atomic_write(tmp_path / "a", "x")
+    assert 0 not in values
+
+
+def test_long_names_can_be_written(tmp_path):
+    path = tmp_path / ("n" * 255)
+    atomic_write(path, "x")
+    assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("place", ["file/below.txt", "folder"])
+def test_impossible_places_are_refused(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        atomic_write(tmp_path / place, "x")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert os.listdir(tmp_path / "folder") == []
+
+
+def test_try_write_returns_the_error_instead_of_raising_it(tmp_path, monkeypatch):
+    assert try_write(tmp_path / "a", "x") is None
+    monkeypatch.setattr(os, "replace", fail_with(errno.ENOSPC))
+    assert isinstance(try_write(tmp_path / "a", "y"), RunError)
+    assert (tmp_path / "a").read_text() == "x"
+
+
+# yaml and json
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(value=st.dictionaries(st.text(max_size=8), plain, max_size=4))
+def test_yaml_returns_what_was_written(value, tmp_path_factory):
+    path = tmp_path_factory.mktemp("yaml") / "a.yaml"
+    assert load_yaml(dump_yaml(path, value)) == value
+
+
+def test_dumping_keeps_order_and_letters(tmp_path):
+    value = {"z": 1, "a": ["ä", "否"], "m": {"y": None, "b": 0.5}}
+    text = dump_yaml(tmp_path / "a.yaml", value).read_text(encoding="utf-8")
+    assert list(load_yaml(tmp_path / "a.yaml")) == ["z", "a", "m"]
+    assert "否" in text
+    text = dump_json(tmp_path / "a.json", value).read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["z", "a", "m"]
+    assert json.loads(text) == value
+    assert "否" in text
+    assert text.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("Off", "Off"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("1e5", 1e5),
+        ("1e-3", 1e-3),
+        ("-.5", -0.5),
+        ("2.", 2.0),
+        (".inf", float("inf")),
+        ("12:30:45", "12:30:45"),
+        ("2020-01-31", "2020-01-31"),
+        ("1_000", "1_000"),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("-7", -7),
+        pytest.param("010", 10, marks=pytest.mark.xfail(strict=True, reason="read as octal 8, as in YAML 1.1")),
+        pytest.param(
+            "089",
+            89,
+            marks=pytest.mark.xfail(strict=True, raises=ConfigError, reason="refused as octal, as in YAML 1.1"),
+        ),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("'1'", "1"),
+        ("<<", "<<"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value, tmp_path):
+    found = read_text(tmp_path, f"a: {text}\n")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"a\.yaml:3:1: no valid yaml: key 'a' stands twice, first in line 1"),
+        ("x:\n  a: 1\n  'a': 2\n", r"a\.yaml:3:3: .*stands twice, first in line 2"),
+        ("[{a: 1, a: 2}]", "stands twice"),
+        ("a: &x [1]\nb: *x\n", r"a\.yaml:2:4: no valid yaml: aliases \(\*name\) are not accepted"),
+        ("a: &x [*x]\n", "aliases"),
+        ("? [1, 2]\n: 3\n", "a key must be a plain value"),
+        ("a: [1, 2\n", r"a\.yaml:2:1: no valid yaml"),
+        ("a: 'open\n", "no valid yaml"),
+        ("\ta: 1\n", r"a\.yaml:1:1: no valid yaml"),
+        ("a: \x07", "no valid yaml: unacceptable character"),
+        ("a: 1\n---\nb: 2\n", r"a\.yaml:2:1: no valid yaml: but found another document"),
+        ("a: !!python/object/apply:os.system ['touch hacked']", r"a\.yaml:1:4: no valid yaml: could not determine"),
+        ("a: !!python/name:os.system", "could not determine a constructor"),
+        ("!!python/object/new:os.system ['touch hacked']", "could not determine a constructor"),
+        ("a: !own 1", "could not determine a constructor"),
+        ("a: " + "9" * 5000, "no valid yaml"),
+        ("a: " + "[" * 60 + "]" * 60, r"a\.yaml:1:53: no valid yaml: nested deeper than 50"),
+        ("a: " + "[" * 100_000, "nested deeper than 50"),
+        ("- 1\n", r"must hold `key: value` lines \(got list\)"),
+        ("5\n", r"must hold `key: value` lines \(got int\)"),
+        ("", r"must hold `key: value` lines \(got NoneType\)"),
+        (b"a: \xff\n", r"is not UTF-8 text \(byte 3\)"),
+        ("a: 1\n".encode("utf-16"), "is not UTF-8 text"),
+        ("a: '" + "x" * 1_000_000 + "'", r"is too large for a yaml \(1000005 bytes\)"),
+        pytest.param(
+            "a: !!timestamp x", "", marks=pytest.mark.xfail(strict=True, raises=AttributeError, reason="escapes pyyaml")
+        ),
+        pytest.param("a: !!bool x", "", marks=pytest.mark.xfail(strict=True, raises=KeyError, reason="escapes pyyaml")),
+        pytest.param(
+            "a: !!int ''", "", marks=pytest.mark.xfail(strict=True, raises=IndexError, reason="escapes pyyaml")
+        ),
+        pytest.param(
+            "!!map [1]", "", marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="escapes the loader")
+        ),
+    ],
+)
+def test_wrong_yaml_is_refused_with_its_line_and_never_run(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message or None) as caught:
+        read_text(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path}/a.yaml")
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["a.yaml"]
+
+
+def test_depth_and_size_up_to_the_limits_are_read(tmp_path):
+    value = read_text(tmp_path, "a: " + "[" * 45 + "]" * 45)["a"]
+    for _ in range(44):
+        (value,) = value
+    assert value == []
+    assert len(read_text(tmp_path, "a: '" + "x" * 999_990 + "'")["a"]) == 999_990
+
+
+def test_many_nodes_side_by_side_are_not_deep(tmp_path):
+    assert read_text(tmp_path, "a: [" + "[1], " * 500 + "]")["a"] == [[1]] * 500
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    assert read_text(tmp_path, "\ufeffnc: 3\n") == {"nc": 3}
+
+
+@pytest.mark.parametrize("place", ["missing.yaml", "."])
+def test_files_that_cannot_be_read_are_refused(place, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_yaml(tmp_path / place)
+
+
+def test_the_loader_of_pyyaml_is_left_as_it_was(tmp_path):
+    read_text(tmp_path, "a: yes\n")
+    assert yaml.safe_load("a: yes\nb: &x 1\nc: *x\n") == {"a": True, "b": 1, "c": 1}
+
+
+# run folders
+
+
+def test_run_folders_are_numbered(tmp_path):
+    made = [make_run_dir(tmp_path / "runs" / "train", "exp").name for _ in range(3)]
+    assert made == ["exp", "exp2", "exp3"]
+    assert all((tmp_path / "runs" / "train" / name).is_dir() for name in made)
+
+
+def test_a_hole_in_the_numbers_and_a_file_of_that_name(tmp_path):
+    (tmp_path / "exp").write_text("a file")
+    (tmp_path / "exp3").mkdir()
+    assert [make_run_dir(str(tmp_path), "exp").name for _ in range(2)] == ["exp2", "exp4"]
+    assert (tmp_path / "exp").read_text() == "a file"
+
+
+def test_an_existing_folder_is_used_on_request(tmp_path):
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "kept.txt").write_text("kept")
+    assert make_run_dir(tmp_path, "exp", exist_ok=True) == tmp_path / "exp"
+    assert (tmp_path / "exp" / "kept.txt").read_text() == "kept"
+    (tmp_path / "other").write_text("a file")
+    assert make_run_dir(tmp_path, "other", exist_ok=True) == tmp_path / "other2"
+
+
+@pytest.mark.parametrize("repeat", range(10))
+def test_many_runs_started_at_once_never_share_a_folder(repeat, tmp_path):
+    barrier = threading.Barrier(64)
+
+    def start(_):
+        barrier.wait()
+        return make_run_dir(tmp_path / "runs", "exp")
+
+    with ThreadPoolExecutor(64) as pool:
+        made = list(pool.map(start, range(64)))
+    assert {path.name for path in made} == {"exp", *(f"exp{n}" for n in range(2, 65))}
+
+
+def test_a_folder_made_by_another_program_in_between_is_not_taken(tmp_path, monkeypatch):
+    real = os.mkdir
+
+    def mkdir(path, *args, **kwargs):
+        if Path(path).name == "exp":
+            monkeypatch.setattr(os, "mkdir", real)
+            real(path)  # the other program was quicker
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    assert make_run_dir(tmp_path, "exp").name == "exp2"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b"])
+def test_names_that_are_no_folder_are_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match="--name: is no folder name"):
+        make_run_dir(tmp_path / "runs", name)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "/absolute"])
+@pytest.mark.xfail(strict=True, reason="only '.' and '..' themselves are refused, so --name leaves --project")
+def test_names_that_leave_the_project_are_refused(name, tmp_path):
+    name = name.replace("/absolute", str(tmp_path / "absolute"))
+    with pytest.raises(ConfigError, match="--name: is no folder name"):
+        make_run_dir(tmp_path / "runs", name)
+
+
+def test_a_project_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        make_run_dir(tmp_path / "file", "exp")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        make_run_dir(tmp_path, "x" * 300)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="'embedded null byte' escapes")
+def test_a_project_with_a_null_byte_is_refused(tmp_path):
+    with pytest.raises(ConfigError):
+        make_run_dir(f"{tmp_path}/a\0b", "exp")
+
+
+# finding
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Two folders to search, and an empty working directory."""
+    for name in ("first/Alpha.yaml", "first/deep/beta.yaml", "second/alpha.yaml", "second/gamma.txt", "here/x"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.chdir(tmp_path / "here")
+    return [tmp_path / "first", tmp_path / "missing", tmp_path / "second"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("Alpha.yaml", "first/Alpha.yaml"),
+        ("alpha.yaml", "first/Alpha.yaml"),
+        ("ALPHA", "first/Alpha.yaml"),
+        ("beta", "first/deep/beta.yaml"),
+        ("deep/Beta.yaml", "first/deep/beta.yaml"),
+        ("second/../first/alpha", "first/Alpha.yaml"),
+    ],
+)
+def test_files_are_found_by_bare_name_in_any_case(name, found, shelf):
+    assert find_file(name, folders=shelf, flag="--cfg").read_text() == found
+
+
+def test_a_path_wins_over_a_bare_name(shelf):
+    Path("alpha.yaml").write_text("in the working directory")
+    assert find_file("alpha.yaml", folders=shelf, flag="--cfg").read_text() == "in the working directory"
+    path = str(shelf[2] / "alpha.yaml")
+    assert str(find_file(path, folders=shelf, flag="--cfg")) == path
+
+
+def test_another_suffix(shelf):
+    assert find_file("Gamma", folders=shelf, flag="--list", suffix=".txt").read_text() == "second/gamma.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("alhpa.yaml", r"--cfg: alhpa\.yaml does not exist\. Fix: did you mean Alpha\.yaml"),
+        ("zzzzzzzz", r"--cfg: zzzzzzzz does not exist\. Fix: check the path"),
+        ("gamma", "does not exist"),
+        ("other/alpha.yaml", "does not exist"),
+        ("/nowhere/alpha.yaml", "does not exist"),
+        ("deep", "does not exist"),
+        ("", "does not exist"),
+        ("..", "does not exist"),
+        ("a\0b", "does not exist"),
+        pytest.param("x" * 5000, "", marks=pytest.mark.xfail(strict=True, raises=OSError, reason="file name too long")),
+        pytest.param(
+            "~nobody-of-that-name/a", "", marks=pytest.mark.xfail(strict=True, raises=RuntimeError, reason="no home")
+        ),
+    ],
+)
+def test_what_cannot_be_found_is_refused_with_the_nearest_name(name, message, shelf):
+    with pytest.raises(ConfigError, match=message or None):
+        find_file(name, folders=shelf, flag="--cfg")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("mine")
+    assert find_file("~/mine.yaml", folders=[], flag="--cfg") == tmp_path / "mine.yaml"
+
+
+def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert user_cache_dir() == tmp_path / "cache" / "akyolo"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache_dir() == tmp_path / ".cache" / "akyolo"
+    assert not (tmp_path / ".cache").exists()

@@ -1,0 +1,106 @@
+"""Which samples make a batch, of which size, and how they are joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from utils.boxes import xyxy_to_cxcywh
+from utils.datasets.dataset import LoadedSample, SampleRef
+from utils.structures import Batch
+
+
+class ShuffledBatches(Sampler[list[SampleRef]]):
+    """Batches of a training epoch: a permutation that depends on (seed, epoch) alone, cut into batches.
+
+    With `rectangles`, pictures of like shape stand together and only the order of the batches is shuffled.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        image_size: int,
+        seed: int,
+        rectangles: Sequence[list[SampleRef]] | None = None,
+    ) -> None:
+        """Plan batches of `batch_size` from `count` pictures; the last one may be smaller."""
+        self.count = count
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.seed = seed
+        self.rectangles = rectangles
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        return math.ceil(self.count / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next pass is for."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[SampleRef]]:
+        """Yield the epoch's batches."""
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
+        if self.rectangles is not None:
+            for number in rng.permutation(len(self.rectangles)):
+                batch = self.rectangles[int(number)]
+                yield [SampleRef(index=ref.index, epoch=self.epoch, size_hw=ref.size_hw) for ref in batch]
+            return
+        order = rng.permutation(self.count)
+        size_hw = (self.image_size, self.image_size)
+        for start in range(0, self.count, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield [SampleRef(index=int(i), epoch=self.epoch, size_hw=size_hw) for i in chosen]
+
+
+def rectangular_batches(
+    sizes_hw: np.ndarray, *, batch_size: int, image_size: int, stride: int, pad: float
+) -> list[list[SampleRef]]:
+    """Plan evaluation batches: pictures of like shape together, each batch in the smallest rectangle that holds it.
+
+    Args:
+        sizes_hw: (n, 2) height and width of each picture.
+        batch_size: pictures in a batch.
+        image_size: longer side of a picture in the network.
+        stride: rectangles are multiples of it.
+        pad: strides added before rounding up, so that objects at the border see some ground.
+    """
+    aspect = sizes_hw[:, 0] / sizes_hw[:, 1]  # height over width
+    order = np.argsort(aspect, kind="stable")
+    batches = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        lowest, highest = float(aspect[chosen].min()), float(aspect[chosen].max())
+        share = (1.0, 1.0)
+        if highest < 1:
+            share = (highest, 1.0)
+        elif lowest > 1:
+            share = (1.0, 1 / lowest)
+        height, width = (math.ceil(s * image_size / stride + pad) * stride for s in share)
+        batches.append([SampleRef(index=int(i), epoch=0, size_hw=(height, width)) for i in chosen])
+    return batches
+
+
+def collate(samples: Sequence[LoadedSample]) -> Batch:
+    """Join samples of one size into a batch. The pictures stay channels last in memory, as the network reads them."""
+    images = torch.from_numpy(np.stack([s.sample.image for s in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    rows = []
+    for position, loaded in enumerate(samples):
+        height, width = loaded.sample.size_hw
+        boxes = loaded.sample.boxes.clip(0, (width, height, width, height))
+        boxes = xyxy_to_cxcywh(boxes) / np.array((width, height, width, height), np.float32)
+        column = np.full((len(boxes), 1), position, np.float32)
+        rows.append(np.concatenate((column, loaded.sample.classes[:, None].astype(np.float32), boxes), 1))
+    return Batch(
+        images=images,
+        targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
+        indices=[s.index for s in samples],
+        placements=[s.placement for s in samples if s.placement is not None],
+    )

@@ -1,0 +1,136 @@
+"""Data yamls: where the pictures of each split lie, and what the classes are called."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import ConfigError, DataError
+from utils.files import PROJECT_ROOT, find_file, load_yaml
+
+DATA_FOLDER = PROJECT_ROOT / "data"
+EMBEDDED = "shapes.yaml"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """A checked data yaml.
+
+    Attributes:
+        file: the yaml.
+        names: class names in order.
+        roots: folders that relative paths are tried against, in order.
+        splits: per split the entries given: folders, globs, or txt lists.
+        generator: settings of the embedded set, or None.
+    """
+
+    file: Path
+    names: tuple[str, ...]
+    roots: tuple[Path, ...]
+    splits: dict[str, tuple[str, ...]]
+    generator: dict[str, Any] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.names)
+
+    def locate(self, split: str) -> list[Path]:
+        """Return the existing paths of a split; a glob's stars are kept.
+
+        Raises:
+            DataError: the split is not given, or a path does not exist; lists what was tried and the nearest that do.
+        """
+        entries = self.splits.get(split, ())
+        if not entries:
+            raise DataError(self.file, f"has no '{split}' split", fix=f"add a line `{split}: images/{split}`")
+        return [self._locate(entry, split) for entry in entries]
+
+    def _locate(self, entry: str, split: str) -> Path:
+        tried = [Path(entry)] if Path(entry).is_absolute() else [root / entry for root in self.roots]
+        for path in tried:
+            fixed = Path(*_before_stars(path.parts))
+            if fixed.exists():
+                return path
+        listed = ", ".join(dict.fromkeys(str(path) for path in tried))
+        near = _nearest_existing(tried)
+        fix = f"did you mean {near}?" if near else "correct `path` or the split's line"
+        raise DataError(self.file, f"'{split}' path does not exist (tried {listed})", fix=fix)
+
+
+def load_data_config(name: str) -> DataConfig:
+    """Read a data yaml by path or by bare name in any letter case.
+
+    Raises:
+        ConfigError: no such file, or a wrong or missing key.
+    """
+    path = find_file(name, folders=[DATA_FOLDER], flag="--data")
+    value = load_yaml(path)
+    names = _names(value, path)
+    root = value.get("path")
+    if root is not None and not isinstance(root, str):
+        raise ConfigError(path, f"path must be a folder (got {root!r})", fix="correct `path`")
+    bases = dict.fromkeys([path.resolve().parent, path.resolve().parent.parent, Path.cwd()])
+    generator = value.get("generator")
+    return DataConfig(
+        file=path,
+        names=names,
+        roots=tuple(Path(os.path.normpath(base / Path(root or "").expanduser())) for base in bases),
+        splits={split: _entries(value.get(split), split, path) for split in SPLITS},
+        generator=generator if isinstance(generator, dict) else None,
+    )
+
+
+def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Check `names`, a list or a mapping 0..n-1, and `nc` against it."""
+    names = value.get("names")
+    count = value.get("nc")
+    if names is None and isinstance(count, int) and count > 0:
+        return tuple(f"class{number}" for number in range(count))
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ConfigError(path, f"names must list the classes (got {str(names)[:40]})", fix="add `names: [cat, dog]`")
+    if count is not None and count != len(names):
+        raise ConfigError(path, f"nc is {count!r}, but names has {len(names)}", fix="correct or remove `nc`")
+    return tuple(str(name) for name in names)
+
+
+def _entries(value: Any, split: str, path: Path) -> tuple[str, ...]:  # noqa: ANN401
+    """Return a split's entries: nothing, one path, or a list of paths."""
+    if value is None or value == "":
+        return ()
+    entries = value if isinstance(value, list) else [value]
+    if any(not isinstance(entry, str) or not entry for entry in entries):
+        raise ConfigError(path, f"'{split}' must be a path or a list of paths (got {value!r})", fix="correct it")
+    return tuple(entries)
+
+
+def _before_stars(parts: Sequence[str]) -> list[str]:
+    """Return the leading parts of a path that hold no glob characters."""
+    kept: list[str] = []
+    for part in parts:
+        if any(star in part for star in "*?["):
+            break
+        kept.append(part)
+    return kept
+
+
+def _nearest_existing(tried: Sequence[Path]) -> str:
+    """Return the existing sibling whose name is nearest to a path that does not exist, or ""."""
+    for path in tried:
+        parent = path.parent
+        while not parent.exists() and parent != parent.parent:
+            path, parent = parent, parent.parent
+        siblings = [child.name for child in parent.iterdir() if child.is_dir() or child.suffix == ".txt"]
+        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+        if near:
+            return str(parent / near[0])
+    return ""
