@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from models.registry import Built, Row, register
 
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
 Activation = bool | nn.Module
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Return a batch norm with the family's constants."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
 def make_activation(act: Activation) -> nn.Module:
@@ -48,7 +52,7 @@ class Conv(nn.Module):
         """Make the layer: kernel k, stride s, padding p (None keeps the size), groups g, dilation d."""
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, k, s, autopad(k, p, d), groups=g, dilation=d, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(c2, **BATCH_NORM)
+        self.bn: nn.Module = batch_norm(c2)
         self.act = make_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +110,7 @@ class BottleneckCSP(nn.Module):
         self.cv2 = nn.Conv2d(c1, hidden, 1, 1, bias=False)
         self.cv3 = nn.Conv2d(hidden, hidden, 1, 1, bias=False)
         self.cv4 = Conv(2 * hidden, c2, 1, 1, act=act)
-        self.bn = nn.BatchNorm2d(2 * hidden, **BATCH_NORM)
+        self.bn = batch_norm(2 * hidden)
         self.act = make_activation(act)
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0, act=act) for _ in range(n)))
 

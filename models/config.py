@@ -273,7 +273,7 @@ def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa:
 
 
 def literal(value: Any) -> Any:  # noqa: ANN401
-    """Return the literal that a yaml argument means: `'None'` and `'[1, 2]'` are literals in text, other text is text."""
+    """Return the literal that a yaml argument means: `'None'` and `'[1, 2]'` are literals, other text is text."""
     if isinstance(value, list):
         return [literal(item) for item in value]
     if not isinstance(value, str):

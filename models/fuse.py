@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,8 +12,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.common import Conv
 from models.modules.akconv import AKConv
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def fused(model: nn.Module) -> nn.Module:
+
+def fused(model: Module) -> Module:
     """Return a copy in evaluation mode whose Conv and AKConv layers have no batch norm of their own any more.
 
     Predictions agree with the original but for rounding. The copy cannot be trained.
@@ -23,7 +26,8 @@ def fused(model: nn.Module) -> nn.Module:
             if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
                 module.conv = fuse_conv_bn_eval(module.conv, module.bn)
                 module.bn = nn.Identity()
-            elif isinstance(module, AKConv) and isinstance(module.conv[1], nn.BatchNorm2d):
-                module.conv[0] = fuse_conv_bn_eval(module.conv[0], module.conv[1])
-                module.conv[1] = nn.Identity()
+            elif isinstance(module, AKConv):
+                columns, norm, act = module.conv
+                if isinstance(columns, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module.conv = nn.Sequential(fuse_conv_bn_eval(columns, norm), nn.Identity(), act)
     return model.requires_grad_(False)

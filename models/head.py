@@ -25,8 +25,8 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
     Returns:
         (B, A H W, K): cx, cy, w, h in pixels, then objectness and class probabilities in [0, 1].
 
-    Source: centre within half a cell around the cell, size up to four times the anchor: arXiv 2011.08036, sec. 4 for the
-    centre; the squared sigmoid for the size is the family's own.
+    Source: a centre up to half a cell outside its cell, as in arXiv 2011.08036, sec. 4; a size up to four times the
+    anchor by the squared sigmoid, the family's own.
     """
     batch, _, height, width, numbers = raw.shape
     probability = raw.sigmoid()
@@ -109,6 +109,6 @@ class Detect(nn.Module):
         """
         with torch.no_grad():
             for conv, stride in zip(self.m, self.strides, strict=True):
-                bias = conv.bias.view(self.num_anchors, -1)
+                bias = conv.get_parameter("bias").view(self.num_anchors, -1)
                 bias[:, 4] += math.log(8 / (640 / stride) ** 2)
                 bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))

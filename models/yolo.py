@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import models.common
-import models.modules  # noqa: F401 - registers what model yamls may name
+import models.modules
 from models.config import LayerSpec, ModelConfig, load_model_config, parse_call
 from models.head import Detect
 from models.registry import Entry, Row, lookup, round_up
@@ -30,7 +30,9 @@ class DetectionModel(nn.Module):
         model: the layers in order; the last is Detect.
     """
 
-    def __init__(self, cfg: str | dict[str, Any] | ModelConfig = "yolov5n.yaml", ch: int = 3, nc: int | None = None):
+    def __init__(
+        self, cfg: str | dict[str, Any] | ModelConfig = "yolov5n.yaml", ch: int = 3, nc: int | None = None
+    ) -> None:
         """Build the network with fresh weights.
 
         Args:
@@ -93,7 +95,9 @@ class DetectionModel(nn.Module):
             return [size // level.shape[2] for level in maps]
         except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(self.config.name, f"maps do not fit together: {reason}", fix="check from and args") from error
+            raise ConfigError(
+                self.config.name, f"maps do not fit together: {reason}", fix="check from and args"
+            ) from error
         finally:
             self.train(training)
 

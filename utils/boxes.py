@@ -1,4 +1,4 @@
-"""Box arithmetic. A function's name is its conversion; coordinates run x to the right, y down, in pixels unless said."""
+"""Box arithmetic. A function's name is its conversion; x runs to the right, y down, in pixels unless said."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -119,7 +119,7 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(None, None, f"nested deeper than {MAX_YAML_DEPTH}", self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
-        return node
+        return cast(yaml.Node, node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -191,6 +191,18 @@ def dump_yaml(path: Path | str, value: dict[str, Any]) -> Path:
 def dump_json(path: Path | str, value: Any) -> Path:  # noqa: ANN401
     """Write a value as indented JSON, atomically."""
     return atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_json(path: Path | str) -> Any:  # noqa: ANN401
+    """Read a JSON file.
+
+    Raises:
+        ConfigError: missing, or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(path, f"cannot be read as JSON ({error})", fix="remove it and run again") from error
 
 
 def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> Path:

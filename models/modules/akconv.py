@@ -7,14 +7,14 @@ Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common import BATCH_NORM, Activation, make_activation
+from models.common import Activation, batch_norm, make_activation
 from models.registry import register
 
 Padding = Literal["border", "zeros"]
@@ -96,7 +96,7 @@ def _axis_corners(position: Tensor, size: int, padding: Padding) -> tuple[Tensor
     """Return the two neighbours of each position along one axis: low index, high index, low weight, high weight.
 
     Indices are int64 inside [0, size - 1] whatever the position; the weights sum to 1, but for the part that falls
-    outside in `zeros` mode. The gradient at an integer position is the one towards the right; beyond the border it is 0.
+    outside in `zeros` mode. The gradient at an integer position is that towards the right; beyond the border 0.
     """
     if padding == "border":
         position = position.clamp(0, size - 1)
@@ -137,7 +137,12 @@ def resample(x: Tensor, rows: Tensor, columns: Tensor, *, padding: Padding = "bo
     top_weight = top_weight.where(finite, torch.nan)
     bottom_weight = bottom_weight.where(finite, torch.nan)
     weight = torch.stack(
-        (top_weight * left_weight, top_weight * right_weight, bottom_weight * left_weight, bottom_weight * right_weight),
+        (
+            top_weight * left_weight,
+            top_weight * right_weight,
+            bottom_weight * left_weight,
+            bottom_weight * right_weight,
+        ),
         -1,
     )
     # One pass that reads four pixels and writes their weighted sum. Interpolating in half precision would make the
@@ -237,28 +242,28 @@ class AKConv(nn.Module):
         self.padding: Padding = padding
         self.conv = nn.Sequential(
             nn.Conv2d(inc, outc, (num_param, 1), (num_param, 1), bias=bool(bias)),
-            nn.BatchNorm2d(outc, **BATCH_NORM),
+            batch_norm(outc),
             make_activation(act),
         )
         self.p_conv = nn.Conv2d(inc, 2 * num_param, 3, stride, 1)
-        nn.init.zeros_(self.p_conv.weight)
-        nn.init.zeros_(self.p_conv.bias)
+        for parameter in self.p_conv.parameters():
+            nn.init.zeros_(parameter)
         self.points: Tensor
         self.register_buffer("points", torch.tensor(shape), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inc, H, W) to (B, outc, h, w)."""
-        column_conv = self.conv[0]
+        columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
         y = ak_conv2d(
             x,
             self.p_conv(x),
-            column_conv.weight,
-            column_conv.bias,
+            columns.weight,
+            columns.bias,
             points=self.points,
             stride=self.stride,
             padding=self.padding,
         )
-        return self.conv[2](self.conv[1](y))
+        return act(norm(y))
 
     def extra_flops(self, output: Tensor) -> int:
         """Operations that no convolution or matrix product shows: the sampling, for one output (B, O, h, w).
@@ -269,7 +274,7 @@ class AKConv(nn.Module):
         samples = output.numel() // output.shape[1] * self.num_param
         return samples * (7 * self.p_conv.in_channels + 18)
 
-    def _apply(self, fn, recurse: bool = True):  # noqa: ANN001, ANN202 - signature of nn.Module
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AKConv:
         """Move or cast, but keep the initial points at full precision, as `half()` would round them."""
         points = self.points
         super()._apply(fn, recurse)

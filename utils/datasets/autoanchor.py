@@ -15,7 +15,7 @@ KMEANS_ROUNDS = 30
 
 
 def best_ratio(boxes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Return for each of (n, 2) sizes how near the nearest of (k, 2) anchors comes: the worse side's share, in (0, 1]."""
+    """Return how near the nearest of (k, 2) anchors comes to each of (n, 2) sizes: the worse side's share, (0, 1]."""
     ratio = boxes_wh[:, None] / anchors_wh[None]
     return np.minimum(ratio, 1 / ratio).min(2).max(1)
 

@@ -283,7 +283,7 @@ def _read_cache(file: Path) -> DatasetIndex | None:
             )
     except FileNotFoundError:
         return None
-    except Exception as error:  # noqa: BLE001 - any damage at all means: scan again
+    except Exception as error:
         LOGGER.warning(f"label cache {file} is damaged ({type(error).__name__}); scanning again")
         return None
     count = len(index.paths)

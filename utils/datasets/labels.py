@@ -1,4 +1,4 @@
-"""The one way to read a label file: one row `class cx cy w h` (shares of the picture) or `class x1 y1 x2 y2 x3 y3 ...`."""
+"""The one way to read a label file: rows `class cx cy w h`, shares of the picture, or `class x1 y1 x2 y2 ...`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def build_loader(
     workers = usable_workers(workers)
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type] - lists of SampleRef in place of lists of int
+        # Lists of SampleRef take the place of lists of int.
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,

@@ -138,7 +138,7 @@ def draw_picture(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.n
         boxes.append(box)
         classes.append(label)
     noisy = canvas + 5 * rng.standard_normal(canvas.shape, dtype=np.float32)
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for label, (x1, y1, x2, y2) in zip(classes, boxes, strict=True):
         centre_x, centre_y = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
         rows.append((label, centre_x, centre_y, (x2 - x1) / width, (y2 - y1) / height))

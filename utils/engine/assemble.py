@@ -67,9 +67,7 @@ def evaluation_loader(
     index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
 ) -> DataLoader[LoadedSample]:
     """Return batches of whole pictures, like shapes together, each batch as small as it may be."""
-    dataset = DetectionDataset(
-        index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES
-    )
+    dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
     )
@@ -122,7 +120,7 @@ def training_data(
 
 
 def _cache_bytes(index: DatasetIndex, image_size: int, *, wanted: bool) -> int:
-    """Return the memory for decoded pictures: a little by default, all of them with --cache if half the memory holds."""
+    """Return the memory for decoded pictures: a little, or with --cache all of them if half the memory holds."""
     if not wanted:
         return DEFAULT_CACHE_BYTES
     scale = image_size / index.sizes_hw.max(1)

@@ -82,12 +82,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(
             path, "contains Python objects, not plain tensors; not executed", fix="train with this program"
         ) from error
-    except Exception as error:  # noqa: BLE001 - whatever the reader meets in damaged bytes
+    except Exception as error:
         raise damaged from error
     if not isinstance(content, dict) or "schema" not in content or "sha256" not in content:
         raise CheckpointError(path, "is no checkpoint of this program", fix="pass a last.pt or best.pt")
     if content["schema"] != SCHEMA:
-        raise CheckpointError(path, f"has version {content['schema']}, not {SCHEMA}", fix="use the program that wrote it")
+        raise CheckpointError(
+            path, f"has version {content['schema']}, not {SCHEMA}", fix="use the program that wrote it"
+        )
     expected = content.pop("sha256")
     if content_hash(content) != expected:
         raise CheckpointError(path, "is truncated or damaged (hash mismatch)", fix="use another checkpoint")
@@ -151,4 +153,3 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source:
         layers = sorted({".".join(name.split(".")[:2]) for name in left}, key=lambda n: [len(n), n])
         LOGGER.info(f"Not transferred: {', '.join(layers)}")
     return left
-

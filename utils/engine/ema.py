@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DECAY = 0.9999
 TAU = 2000
 
 
-class ModelEma:
+class ModelEma(Generic[Module]):
     """A copy of the model whose floating-point state follows the training one.
 
     Attributes:
@@ -20,7 +23,7 @@ class ModelEma:
         updates: how often it was moved.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = DECAY, tau: float = TAU, updates: int = 0) -> None:
+    def __init__(self, model: Module, *, decay: float = DECAY, tau: float = TAU, updates: int = 0) -> None:
         """Start from the model as it is; the decay grows from 0 to `decay` over about `tau` updates."""
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)

@@ -116,7 +116,8 @@ def judge(
     LOGGER.info(metrics_table(evaluation.metrics, names, pictures=pictures, verbose=verbose))
     spent = evaluation.milliseconds
     LOGGER.info(
-        f"Speed: {spent['pre']:.1f} ms preparing, {spent['inference']:.1f} ms inference, {spent['nms']:.1f} ms NMS per image"
+        f"Speed: {spent['pre']:.1f} ms preparing, {spent['inference']:.1f} ms inference, "
+        f"{spent['nms']:.1f} ms NMS per image"
     )
     if run_dir is not None:
         _draw_curves(evaluation, names, run_dir)
@@ -177,9 +178,7 @@ def coco_predictions(pictures: Sequence[PictureResult], index: DatasetIndex) -> 
     ]
 
 
-def coco_ground_truth(
-    pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]
-) -> dict[str, Any]:
+def coco_ground_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
     """Return the labels as a COCO instances file, so that other programs can judge the same predictions."""
     annotations: list[dict[str, Any]] = []
     for picture in pictures:

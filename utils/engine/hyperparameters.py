@@ -12,7 +12,7 @@ from utils.files import PROJECT_ROOT, find_file, load_yaml
 from utils.losses.detection import LossSettings
 
 HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
-OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr")
+OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "nbs")
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 
@@ -51,6 +51,7 @@ class Hyperparameters:
         mixup: probability of mixing two mosaics.
         copy_paste: probability of pasting outlined objects.
         offset_lr: factor on the learning rate of AKConv's offset convolutions.
+        nbs: nominal batch, up to which gradients of smaller batches are added before a step.
     """
 
     lr0: float = 0.01
@@ -83,6 +84,7 @@ class Hyperparameters:
     mixup: float = 0.0
     copy_paste: float = 0.0
     offset_lr: float = 1.0
+    nbs: float = 64.0
 
     @property
     def augmentation(self) -> Augmentation:
@@ -131,6 +133,6 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
     missing = [key for key in known if key not in value and key not in OPTIONAL]
     if missing:
         raise ConfigError(where, f"hyperparameters missing: {', '.join(missing)}", fix="copy them from data/hyps")
-    if value["lr0"] <= 0 or value["anchor_t"] <= 1:
-        raise ConfigError(where, "lr0 must be above 0 and anchor_t above 1", fix="correct them")
+    if value["lr0"] <= 0 or value["anchor_t"] <= 1 or value.get("nbs", 64) < 1:
+        raise ConfigError(where, "lr0 must be above 0, anchor_t above 1, nbs at least 1", fix="correct them")
     return Hyperparameters(**{key: float(number) for key, number in value.items()})

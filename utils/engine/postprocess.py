@@ -1,4 +1,4 @@
-"""Decoded predictions -> detections: confidence, then non-maximum suppression. No limit by clock: the same everywhere."""
+"""Decoded predictions -> detections: confidence, then non-maximum suppression. No limit by clock."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ class _Outputs:
         if options.save_txt:
             self._write_txt(label_stem, frame, found)
         if options.save_csv:
-            for box, score, number in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True):
+            for box, score, number in zip(
+                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True
+            ):
                 corners = [round(v, 1) for v in box]
                 self.rows.append((frame.path.name, self.names[number], f"{score:.2f}", number, *corners))
         if options.save_crop:
@@ -131,7 +133,11 @@ class _Outputs:
         if options.nosave and not options.view_img:
             return
         drawn = draw_boxes(
-            frame.image, found.boxes.numpy(), self._labels(found), found.classes.tolist(), thickness=options.line_thickness
+            frame.image,
+            found.boxes.numpy(),
+            self._labels(found),
+            found.classes.tolist(),
+            thickness=options.line_thickness,
         )
         if options.view_img:
             _show(frame.path.name, drawn)
@@ -140,7 +146,9 @@ class _Outputs:
         if frame.is_video:
             self._video(frame, stem).write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
         else:
-            suffix = frame.path.suffix if frame.path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else ".jpg"
+            suffix = (
+                frame.path.suffix if frame.path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else ".jpg"
+            )
             write_image(self.run_dir / f"{stem}{suffix}", drawn)
 
     def _labels(self, found: Detections) -> list[str]:
@@ -208,7 +216,9 @@ def run_detection(options: DetectOptions) -> Path:
     if options.data:
         names = load_data_config(options.data).names
     if len(names) != model.num_classes:
-        raise ConfigError(options.data, f"has {len(names)} names, the model {model.num_classes}", fix="leave --data out")
+        raise ConfigError(
+            options.data, f"has {len(names)} names, the model {model.num_classes}", fix="leave --data out"
+        )
     if any(not 0 <= number < len(names) for number in options.classes):
         raise ConfigError("--classes", f"must be from 0 to {len(names) - 1} (got {options.classes})", fix="correct it")
     sides = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2

@@ -31,7 +31,7 @@ Row = dict[str, float]
 
 
 def write_results(rows: Sequence[Row], path: Path | str) -> None:
-    """Write `results.csv` whole, atomically: the rows live in the checkpoint, so that no kill can tear or double them."""
+    """Write `results.csv` whole, atomically: rows live in the checkpoint, so no kill can tear or double them."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["epoch"] = table["epoch"].astype(int)
     buffer = io.StringIO()

@@ -48,7 +48,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
     Data does not depend on these: its randomness is a function of (seed, epoch, sample).
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - for users' modules that draw from it
+    np.random.seed(seed % 2**32)  # for users' modules that draw from it
     torch.manual_seed(seed)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -87,4 +87,4 @@ def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype 
 
 def place(model: Module, device: torch.device) -> Module:
     """Move a model to a device, in the memory layout that is faster there."""
-    return model.to(device=device, memory_format=memory_format(device))  # type: ignore[call-overload,no-any-return]
+    return model.to(device=device, memory_format=memory_format(device))  # type: ignore[call-overload]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-NOMINAL_BATCH = 64
 MIN_WARMUP_STEPS = 100
 
 
@@ -24,6 +23,7 @@ class Schedule:
         momentum: after warm-up.
         warmup_momentum: at its start.
         warmup_bias_lr: learning rate of biases at its start.
+        nominal_batch: pictures whose gradients make one optimizer step after the warm-up.
     """
 
     epochs: int
@@ -36,6 +36,7 @@ class Schedule:
     momentum: float
     warmup_momentum: float
     warmup_bias_lr: float
+    nominal_batch: float
 
     @property
     def warmup_steps(self) -> int:
@@ -59,8 +60,8 @@ class Schedule:
         return self._warming(step, self.warmup_momentum, self.momentum)
 
     def accumulate(self, step: int) -> int:
-        """Batches whose gradients are added before the optimizer steps, towards the nominal batch of 64."""
-        return max(round(self._warming(step, 1.0, NOMINAL_BATCH / self.batch_size)), 1)
+        """Batches whose gradients are added before the optimizer steps, towards the nominal batch."""
+        return max(round(self._warming(step, 1.0, self.nominal_batch / self.batch_size)), 1)
 
     def _warming(self, step: int, start: float, end: float) -> float:
         """Go from start to end over the warm-up, then stay."""

@@ -26,7 +26,7 @@ from utils.engine.pictures import plot_labelled_batch
 from utils.engine.postprocess import NmsSettings
 from utils.engine.records import Row, write_results
 from utils.engine.runtime import place, scale_pixels
-from utils.engine.schedule import NOMINAL_BATCH, Schedule
+from utils.engine.schedule import Schedule
 from utils.engine.validator import Evaluation, evaluate
 from utils.errors import RunError
 from utils.log import LOGGER
@@ -99,9 +99,10 @@ class Trainer:
             momentum=hyperparameters.momentum,
             warmup_momentum=hyperparameters.warmup_momentum,
             warmup_bias_lr=hyperparameters.warmup_bias_lr,
+            nominal_batch=hyperparameters.nbs,
         )
-        accumulate = max(round(NOMINAL_BATCH / options.batch_size), 1)
-        decay = hyperparameters.weight_decay * options.batch_size * accumulate / NOMINAL_BATCH
+        gathered = options.batch_size * max(round(hyperparameters.nbs / options.batch_size), 1)
+        decay = hyperparameters.weight_decay * gathered / hyperparameters.nbs
         groups = parameter_groups(self.model, weight_decay=decay, offset_lr=hyperparameters.offset_lr)
         self.optimizer = build_optimizer(
             options.optimizer, groups, lr=hyperparameters.lr0, momentum=hyperparameters.momentum
@@ -155,7 +156,9 @@ class Trainer:
         self.model.train()
         means = dict.fromkeys(COMPONENTS, 0.0)
         waited, asked = 0.0, time.perf_counter()
-        bar = tqdm(self.data.train_loader, total=self.schedule.batches, bar_format="{l_bar}{bar:10}{r_bar}", leave=False)
+        bar = tqdm(
+            self.data.train_loader, total=self.schedule.batches, bar_format="{l_bar}{bar:10}{r_bar}", leave=False
+        )
         for number, batch in enumerate(bar):
             waited += time.perf_counter() - asked
             step = epoch * self.schedule.batches + number

@@ -146,7 +146,7 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
         flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise ConfigError("--resume", f"takes the run's own options; {flags} cannot change", fix="leave them out")
     known = {field.name for field in fields(TrainOptions)}
-    stored = {
+    stored: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content["options"].items()
         if name in known

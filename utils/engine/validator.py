@@ -14,7 +14,7 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.boxes import cxcywh_to_xyxy
 from utils.engine.postprocess import NmsSettings, non_max_suppression
-from utils.engine.runtime import memory_format, scale_pixels
+from utils.engine.runtime import place, scale_pixels
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
@@ -95,7 +95,7 @@ def evaluate(
         on_batch: is shown each batch's number, the batch, and its detections in pixels of the input.
     """
     dtype = torch.float16 if half else torch.float32
-    network = fused(model).to(device=device, dtype=dtype, memory_format=memory_format(device))
+    network = place(fused(model).to(dtype), device)
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
     seconds = dict.fromkeys(PHASES, 0.0)
@@ -193,4 +193,3 @@ def _clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-

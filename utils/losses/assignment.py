@@ -41,8 +41,8 @@ class LevelMatches:
 def assign_level(targets: Tensor, anchors: Tensor, size_hw: tuple[int, int], *, max_ratio: float) -> LevelMatches:
     """Match targets to one level's anchors and cells.
 
-    An object goes to every anchor from which neither side differs by more than `max_ratio` times, in the cell that holds
-    its centre and in those two neighbours, one across and one down or up, that lie nearest to the centre and exist.
+    An object goes to every anchor from which neither side differs by more than `max_ratio` times, in the cell that
+    holds its centre and in those two neighbours, one across and one up or down, that lie nearest to it and exist.
 
     Args:
         targets: (T, 6): picture, class, cx, cy, w, h as shares of the picture.
@@ -51,8 +51,8 @@ def assign_level(targets: Tensor, anchors: Tensor, size_hw: tuple[int, int], *, 
         max_ratio: the hyperparameter `anchor_t`.
 
     Returns:
-        The matches in the order: own cell, left, upper, right, lower neighbour; then by anchor; then by target. Where two
-        objects claim the same prediction the later match decides its objectness.
+        The matches in the order: own cell, left, upper, right, lower neighbour; then by anchor; then by target. Where
+        two objects claim the same prediction the later match decides its objectness.
     """
     height, width = size_hw
     boxes = targets[:, 2:6] * targets.new_tensor((width, height, width, height))

@@ -43,8 +43,8 @@ class ConfusionMatrix:
             if label_free[label] and box_free[box]:
                 label_free[label] = box_free[box] = False
                 self.counts[predicted[box], labels[label]] += 1
-        np.add.at(self.counts, (background, labels[label_free]), 1)
-        np.add.at(self.counts, (predicted[box_free], background), 1)
+        self.counts[background] += np.bincount(labels[label_free], minlength=background + 1)
+        self.counts[:, background] += np.bincount(predicted[box_free], minlength=background + 1)
 
     def normalised(self) -> np.ndarray:
         """Return the shares of each true class's labels, (c + 1, c + 1); columns without labels are 0."""

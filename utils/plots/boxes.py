@@ -36,9 +36,9 @@ def class_colour(number: int) -> tuple[int, int, int]:
 @functools.lru_cache(maxsize=64)
 def _font(size: int, wide: bool) -> ImageFont.FreeTypeFont:
     """Return matplotlib's own font, or for scripts it lacks one of the system's, at a height in pixels."""
-    path = font_manager.findfont("DejaVu Sans")
+    path = str(font_manager.findfont("DejaVu Sans"))
     if wide:
-        known = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+        known = {font.name: str(font.fname) for font in font_manager.fontManager.ttflist}
         found = next((file for part in WIDE_FONTS for name, file in known.items() if name.startswith(part)), None)
         if found is None:
             raise LookupError("no font for this script")

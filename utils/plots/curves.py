@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.plots.figure import BLUE, GREY, ORANGE, save_figure
@@ -57,7 +58,7 @@ def plot_confidence_curve(
     axis.plot(confidences, mean, color=BLUE, linewidth=2.6, label=f"all classes {mean.max():.2f}")
     height = float(np.interp(best, confidences, mean))
     axis.plot([best], [height], "o", color=ORANGE, label=f"best F1: {height:.2f} at {best:.3f}")
-    _finish(axis, "confidence", label)
+    _finish(figure, axis, "confidence", label)
     save_figure(figure, path)
 
 
@@ -69,11 +70,11 @@ def plot_precision_recall(curves: np.ndarray, ap50: np.ndarray, names: Sequence[
     labelled = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
     mean = _class_lines(axis, recall, curves, labelled)
     axis.plot(recall, mean, color=BLUE, linewidth=2.6, label=f"all classes {ap50.mean():.3f} mAP@0.5")
-    _finish(axis, "recall", "precision")
+    _finish(figure, axis, "recall", "precision")
     save_figure(figure, path)
 
 
-def _class_lines(axis, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> np.ndarray:  # noqa: ANN001
+def _class_lines(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Draw one thin line for each class, named while they are few; return the mean."""
     for curve, name in zip(curves, names, strict=True):
         few = len(names) <= MAX_NAMED_CLASSES
@@ -81,7 +82,7 @@ def _class_lines(axis, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) 
     return curves.mean(0)
 
 
-def _finish(axis, x_label: str, y_label: str) -> None:  # noqa: ANN001
+def _finish(figure: Figure, axis: Axes, x_label: str, y_label: str) -> None:
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
     axis.grid(color="#e4e6ea", linewidth=0.6)
-    axis.figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)

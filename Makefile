@@ -1,0 +1,31 @@
+# Thin wrappers: the same lines stand in README.md for those without make.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: install demo test test-long check clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+demo: install
+	$(RUN) compare.py --cfg yolov5n.yaml yolov5n-AKConv.yaml --data shapes.yaml --hyp hyp.demo.yaml --imgsz 256 --batch-size 16 --epochs 12 --name demo
+
+test: install
+	$(RUN) -m pytest -m "not long"
+
+test-long: install
+	$(RUN) -m pytest
+
+check: install
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(MAKE) test
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

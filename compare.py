@@ -1,0 +1,17 @@
+"""Compare models: `python compare.py --cfg yolov5n.yaml yolov5n-AKConv.yaml --data shapes.yaml --epochs 100`."""
+
+from utils.cli import parse_options, run_script
+
+
+def main() -> None:
+    """Parse the command line and compare."""
+    from utils.engine.options import CompareOptions
+
+    options, _ = parse_options(CompareOptions, None, description=__doc__)
+    from utils.engine.compare import run_comparison
+
+    run_comparison(options)
+
+
+if __name__ == "__main__":
+    run_script(main)
