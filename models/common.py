@@ -23,14 +23,26 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def make_activation(act: Activation) -> nn.Module:
-    """Return a fresh activation module for True (SiLU), False (none) or an example to copy."""
+    """Return a fresh activation module for True (SiLU), False (none) or an example to copy.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if isinstance(act, nn.Module):
         return copy.deepcopy(act)
+    if not isinstance(act, bool):
+        raise ValueError(f"act must be true or false, got {act!r}; `activation:` on top of the yaml names another")
     return nn.SiLU() if act else nn.Identity()
 
 
 def autopad(kernel: int, padding: int | None = None, dilation: int = 1) -> int:
-    """Return the padding that keeps the size at stride 1 for an odd kernel, unless one is given."""
+    """Return the padding that keeps the size at stride 1 for an odd kernel, unless one is given.
+
+    Raises:
+        ValueError: there is no such kernel.
+    """
+    if kernel < 1:
+        raise ValueError(f"kernel must be at least 1, got {kernel}")
     return dilation * (kernel - 1) // 2 if padding is None else padding
 
 

@@ -90,7 +90,7 @@ class ModelConfig:
                 list(layer.sources) if len(layer.sources) > 1 else layer.sources[0],
                 layer.number,
                 layer.module,
-                [*_plain(layer.args), *([dict(layer.kwargs)] if layer.kwargs else [])],
+                [*map(_plain, layer.args), *([_plain(layer.kwargs)] if layer.kwargs else [])],
             ]
             for layer in self.layers
         ]
@@ -188,8 +188,14 @@ def _other_size(name: str) -> tuple[Path, str] | None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Return tuples as lists, all the way down, as yaml and checkpoints hold them."""
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    """Return an argument in the form from which `literal` makes it again."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple) or (isinstance(value, str) and literal(value) != value):
+        return repr(value)
+    return value
 
 
 def _integer(value: Any, key: str, *, name: str) -> int:  # noqa: ANN401

@@ -92,7 +92,10 @@ class DetectionModel(nn.Module):
                 picture = torch.zeros(1, self.in_channels, size, size)
             twin = meta_copy(self).train()
             maps = twin(picture)
-            return [size // level.shape[2] for level in maps]
+            cells = [(level.shape[2], level.shape[3]) for level in maps]
+            if any(height != width or not 0 < height <= size or size % height for height, width in cells):
+                raise ValueError(f"the head's maps are {cells} cells for {size} px, so their stride is no whole number")
+            return [size // height for height, _ in cells]
         except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -193,7 +196,7 @@ def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, whe
         if count > MAX_PARAMETERS_PER_LAYER:
             raise ValueError(f"would have {count:,} parameters")
         return entry.factory(*args, **kwargs)
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError, AssertionError) as error:
         reason = str(error).splitlines()[0].replace("__init__()", entry.name)
         raise ConfigError(where, f"arguments do not fit: {reason}", fix="correct the row's args") from error
 
@@ -203,11 +206,9 @@ def _build_detect(
 ) -> tuple[nn.Module, int]:
     """Build the head from its row `[nc, anchors]`; anchors may be a count, later fitted to the data."""
     where = f"{config.name}: layer {spec.index} Detect"
-    if list(spec.args) not in (["nc", "anchors"], []):
-        given = dict(zip(("nc", "anchors"), spec.args, strict=False))
-        anchors = given.get("anchors", "anchors")
-        if len(spec.args) > 2 or anchors != "anchors":
-            raise ConfigError(where, f"args must be [nc, anchors] (got {list(spec.args)})", fix="write [nc, anchors]")
+    if list(spec.args) not in (["nc", "anchors"], []) or spec.kwargs:
+        given = [*spec.args, *([spec.kwargs] if spec.kwargs else [])]
+        raise ConfigError(where, f"args must be [nc, anchors] (got {given})", fix="write [nc, anchors]")
     levels = [channels[source] for source in spec.sources]
     anchors = config.anchors
     if isinstance(anchors, int):

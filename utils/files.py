@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,21 +39,18 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary: str | None = None
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         reason = error.strerror or str(error)
         raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
     return path
@@ -89,13 +87,6 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
     return folder
 
 
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _sync_folder(folder: Path) -> None:
     """Force a rename to disk, where the system lets folders be opened (Windows does not)."""
     with contextlib.suppress(OSError):
@@ -106,8 +97,21 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+_TAG = "tag:yaml.org,2002:"
+_RESOLVERS = (
+    (f"{_TAG}bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
+    (f"{_TAG}int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", [*"-+0123456789"]),
+    (
+        f"{_TAG}float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        [*"-+0123456789."],
+    ),
+    (f"{_TAG}null", r"^(?:~|null|Null|NULL|)$", [*"~nN", ""]),
+)
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without surprises: no aliases, no duplicate keys, booleans and floats as in YAML 1.2."""
+    """YAML without surprises: plain values only, no aliases, no duplicate keys, scalars as in YAML 1.2."""
 
     depth = 0
 
@@ -122,6 +126,8 @@ class _StrictLoader(yaml.SafeLoader):
         return cast(yaml.Node, node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(None, None, "a mapping was expected", node.start_mark)
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -134,20 +140,45 @@ class _StrictLoader(yaml.SafeLoader):
             seen[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
+    def plain_scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401
+        """Return the value of a number, truth value or nothing; the pattern of its tag must fit."""
+        text = str(self.construct_scalar(node))  # type: ignore[arg-type]
+        pattern = next(pattern for tag, pattern, _ in _RESOLVERS if tag == node.tag)
+        if not re.match(pattern, text):
+            kind = node.tag.removeprefix(_TAG)
+            raise yaml.MarkedYAMLError(None, None, f"{text[:20]!r} is no {kind}", node.start_mark)
+        if node.tag == f"{_TAG}null":
+            return None
+        if node.tag == f"{_TAG}bool":
+            return text.lower() == "true"
+        if node.tag == f"{_TAG}float":
+            return float(re.sub(r"\.(?=[inIN])", "", text))
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
-_RESOLVERS = [
-    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
-    ("tag:yaml.org,2002:int", r"^[-+]?(?:0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+)$", [*"-+0123456789"]),
-    (
-        "tag:yaml.org,2002:float",
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-        [*"-+0123456789."],
-    ),
-    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", [*"~nN", ""]),
-]
-_StrictLoader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in _RESOLVERS:
-    _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes what `_StrictLoader` reads back equal: quotes where text looks like something else, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401
+        return True
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Represent text, quoted where it holds letters that cannot be seen."""
+        return self.represent_scalar(f"{_TAG}str", value, style=None if value.isprintable() else '"')
+
+
+for _class in (_StrictLoader, _PlainDumper):
+    _class.yaml_implicit_resolvers = {}
+    for _tag, _pattern, _first in _RESOLVERS:
+        _class.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+_PlainDumper.add_representer(str, _PlainDumper.text)
+_StrictLoader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
+}
+for _tag, _, _ in _RESOLVERS:
+    _StrictLoader.add_constructor(_tag, _StrictLoader.plain_scalar)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
@@ -185,7 +216,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 def dump_yaml(path: Path | str, value: dict[str, Any]) -> Path:
     """Write a mapping as yaml, atomically, keys in their given order."""
-    return atomic_write(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    return atomic_write(path, yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
 
 
 def dump_json(path: Path | str, value: Any) -> Path:  # noqa: ANN401
@@ -213,7 +244,8 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
     Raises:
         ConfigError: the name is no plain folder name, or the folder cannot be made.
     """
-    if not name or name in {".", ".."} or "\0" in name:
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
         raise ConfigError("--name", f"is no folder name ({name!r})", fix="pass a plain name")
     base = Path(project)
     candidate = base / name
@@ -228,8 +260,9 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
                     return candidate
                 continue
             return candidate
-    except OSError as error:
-        raise ConfigError(candidate, f"cannot be made ({error.strerror})", fix="choose --project and --name") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(candidate, f"cannot be made ({reason})", fix="choose --project and --name") from error
     raise ConfigError(base / name, "has too many runs", fix="choose another --name")
 
 
@@ -245,9 +278,11 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".
     Raises:
         ConfigError: nothing fits; lists the nearest names.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = Path(name)
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, a home of nobody
+        path = path.expanduser()
+        if path.is_file():
+            return path
     wanted = path.name.lower()
     known: dict[str, Path] = {}
     for folder in folders:

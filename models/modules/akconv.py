@@ -20,6 +20,7 @@ from models.registry import register
 Padding = Literal["border", "zeros"]
 Point = tuple[float, float]
 MAX_POINTS = 1024
+MAX_COORDINATE = 10_000
 
 
 def base_points(num_points: int) -> list[tuple[int, int]]:
@@ -49,7 +50,7 @@ def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | Non
     """Return the N initial points for a shape given as None or "top_left", "centered", or a list of N points.
 
     Raises:
-        ValueError: the list has another length, or an entry is no pair of finite numbers.
+        ValueError: the list has another length, or an entry is no pair of numbers within 10,000 pixels.
     """
     base = base_points(num_points)
     if shape is None or shape == "top_left":
@@ -62,7 +63,7 @@ def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | Non
     if len(points) != num_points:
         raise ValueError(f"points must list {num_points} pairs, got {len(points)}")
     for point in points:
-        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in point)
+        numbers = all(isinstance(v, (int, float)) and abs(v) <= MAX_COORDINATE for v in point)
         if len(point) != 2 or not numbers:
             raise ValueError(f"a point must be a pair (row, column) of numbers, got {point!r}")
     return [(float(row), float(column)) for row, column in points]
@@ -99,7 +100,8 @@ def _axis_corners(position: Tensor, size: int, padding: Padding) -> tuple[Tensor
     outside in `zeros` mode. The gradient at an integer position is that towards the right; beyond the border 0.
     """
     if padding == "border":
-        position = position.clamp(0, size - 1)
+        # Not clamp, whose gradient at the bounds differs between versions of torch.
+        position = position.where(position >= 0, 0).where(position <= size - 1, size - 1)
         floor = position.detach().floor()
         low = floor.long()
         high_weight = position - floor

@@ -81,10 +81,8 @@ def test_to_dict_and_back_through_json_and_yaml(name, tmp_path):
         [32, 3, {"e": 0.5, "act": False}],
         [32, "None", "nearest"],
         [32, [[0, 1], [2, 3]]],
-        pytest.param(
-            [32, "(3, 5)"], marks=pytest.mark.xfail(strict=True, reason="a tuple written as text comes back as a list")
-        ),
-        pytest.param([32, "'3'"], marks=pytest.mark.xfail(strict=True, reason="quoted text comes back as a number")),
+        pytest.param([32, "(3, 5)"]),
+        pytest.param([32, "'3'"]),
     ],
 )
 def test_arguments_survive_to_dict_and_back(args):

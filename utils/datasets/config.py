@@ -15,6 +15,15 @@ from utils.files import PROJECT_ROOT, find_file, load_yaml
 DATA_FOLDER = PROJECT_ROOT / "data"
 EMBEDDED = "shapes.yaml"
 SPLITS = ("train", "val", "test")
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where pictures are looked for: an existing file or folder, and below a folder perhaps a glob."""
+
+    path: Path
+    pattern: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +49,8 @@ class DataConfig:
         """How many classes there are."""
         return len(self.names)
 
-    def locate(self, split: str) -> list[Path]:
-        """Return the existing paths of a split; a glob's stars are kept.
+    def locate(self, split: str) -> list[Located]:
+        """Return where the pictures of a split are looked for.
 
         Raises:
             DataError: the split is not given, or a path does not exist; lists what was tried and the nearest that do.
@@ -51,12 +60,12 @@ class DataConfig:
             raise DataError(self.file, f"has no '{split}' split", fix=f"add a line `{split}: images/{split}`")
         return [self._locate(entry, split) for entry in entries]
 
-    def _locate(self, entry: str, split: str) -> Path:
-        tried = [Path(entry)] if Path(entry).is_absolute() else [root / entry for root in self.roots]
+    def _locate(self, entry: str, split: str) -> Located:
+        fixed, pattern = _split_glob(entry)
+        tried = [fixed] if fixed.is_absolute() else [root / fixed for root in self.roots]
         for path in tried:
-            fixed = Path(*_before_stars(path.parts))
-            if fixed.exists():
-                return path
+            if _exists(path):
+                return Located(path=path, pattern=pattern)
         listed = ", ".join(dict.fromkeys(str(path) for path in tried))
         near = _nearest_existing(tried)
         fix = f"did you mean {near}?" if near else "correct `path` or the split's line"
@@ -75,12 +84,16 @@ def load_data_config(name: str) -> DataConfig:
     root = value.get("path")
     if root is not None and not isinstance(root, str):
         raise ConfigError(path, f"path must be a folder (got {root!r})", fix="correct `path`")
+    try:
+        root_path = Path(root or "").expanduser()
+    except RuntimeError as error:
+        raise ConfigError(path, f"path {root!r} names nobody's home", fix="correct `path`") from error
     bases = dict.fromkeys([path.resolve().parent, path.resolve().parent.parent, Path.cwd()])
     generator = value.get("generator")
     return DataConfig(
         file=path,
         names=names,
-        roots=tuple(Path(os.path.normpath(base / Path(root or "").expanduser())) for base in bases),
+        roots=tuple(Path(os.path.normpath(base / root_path)) for base in bases),
         splits={split: _entries(value.get(split), split, path) for split in SPLITS},
         generator=generator if isinstance(generator, dict) else None,
     )
@@ -90,10 +103,12 @@ def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Check `names`, a list or a mapping 0..n-1, and `nc` against it."""
     names = value.get("names")
     count = value.get("nc")
-    if names is None and isinstance(count, int) and count > 0:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CLASSES):
+        raise ConfigError(path, f"nc must be from 1 to {MAX_CLASSES} (got {count!r})", fix="correct or remove `nc`")
+    if names is None and count is not None:
         return tuple(f"class{number}" for number in range(count))
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
             raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
@@ -113,22 +128,29 @@ def _entries(value: Any, split: str, path: Path) -> tuple[str, ...]:  # noqa: AN
     return tuple(entries)
 
 
-def _before_stars(parts: Sequence[str]) -> list[str]:
-    """Return the leading parts of a path that hold no glob characters."""
-    kept: list[str] = []
-    for part in parts:
-        if any(star in part for star in "*?["):
-            break
-        kept.append(part)
-    return kept
+def _split_glob(entry: str) -> tuple[Path, str]:
+    """Split a path before its first part with glob characters: `images/*/a.jpg` -> `images`, `*/a.jpg`."""
+    parts = Path(entry).parts
+    first = next((i for i, part in enumerate(parts) if any(star in part for star in "*?[")), len(parts))
+    return Path(*parts[:first]), "/".join(parts[first:])
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path exists; one that cannot, being too long or below a file, does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _nearest_existing(tried: Sequence[Path]) -> str:
     """Return the existing sibling whose name is nearest to a path that does not exist, or ""."""
     for path in tried:
         parent = path.parent
-        while not parent.exists() and parent != parent.parent:
+        while not _exists(parent) and parent != parent.parent:
             path, parent = parent, parent.parent
+        if not parent.is_dir():
+            continue
         siblings = [child.name for child in parent.iterdir() if child.is_dir() or child.suffix == ".txt"]
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
         if near:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.datasets.config import DataConfig
+from utils.datasets.config import DataConfig, Located
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.datasets.labels import LabelProblem, label_path, parse_labels, read_label_bytes
 from utils.errors import DataError
@@ -22,6 +22,7 @@ from utils.log import LOGGER
 
 CACHE_VERSION = 1
 SCAN_THREADS = 4
+Label = bytes | DataError | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
         DataError: no pictures, a class beyond `names`, no usable picture, or with `strict` anything bad.
     """
     paths = list_images(config, split)
-    labels = [read_label_bytes(label_path(path)) for path in paths]
+    labels = [_label_content(path) for path in paths]
     if all(label is None for label in labels):
         raise DataError(
             config.file,
@@ -121,25 +122,37 @@ def list_images(config: DataConfig, split: str) -> list[str]:
     found: set[str] = set()
     located = config.locate(split)
     for entry in located:
-        if any(star in str(entry) for star in "*?["):
-            base = Path(*entry.parts[: _stars_at(entry)])
-            found.update(_pictures(base.glob(str(entry.relative_to(base)))))
-        elif entry.is_dir():
-            found.update(_pictures(entry.rglob("*")))
-        elif entry.suffix.lower() == ".txt":
-            lines = entry.read_text(encoding="utf-8-sig").splitlines()
-            found.update(_from_list(line.strip(), entry.parent, config.roots) for line in lines if line.strip())
-        else:
-            found.update(_pictures([entry]))
+        try:
+            found.update(_listed(entry, config))
+        except (OSError, ValueError) as error:  # ValueError: a senseless glob, or a list that is not UTF-8
+            shown = entry.path / entry.pattern
+            raise DataError(
+                config.file, f"'{split}' cannot be read from {shown} ({error})", fix="correct it"
+            ) from error
     if not found:
-        where = ", ".join(str(entry) for entry in located)
+        where = ", ".join(str(entry.path / entry.pattern) for entry in located)
         raise DataError(config.file, f"'{split}' has no pictures in {where}", fix="check the path and the suffixes")
     return sorted(found)
 
 
-def _stars_at(path: Path) -> int:
-    """Return the position of the first part with glob characters."""
-    return next(i for i, part in enumerate(path.parts) if any(star in part for star in "*?["))
+def _listed(entry: Located, config: DataConfig) -> list[str]:
+    """Return the pictures of one entry: a glob, a folder with all below it, a txt list, or one picture."""
+    if entry.pattern:
+        return _pictures(entry.path.glob(entry.pattern))
+    if entry.path.is_dir():
+        return _pictures(entry.path.rglob("*"))
+    if entry.path.suffix.lower() == ".txt":
+        lines = entry.path.read_text(encoding="utf-8-sig").splitlines()
+        return [_from_list(line.strip(), entry.path.parent, config.roots) for line in lines if line.strip()]
+    return _pictures([entry.path])
+
+
+def _label_content(path: str) -> Label:
+    """Return what lies where a picture's labels should be: bytes, nothing, or the reason why it cannot be read."""
+    try:
+        return read_label_bytes(label_path(path))
+    except DataError as error:
+        return error
 
 
 def _pictures(candidates: Iterable[Path]) -> list[str]:
@@ -154,10 +167,10 @@ def _from_list(line: str, folder: Path, roots: Sequence[Path]) -> str:
     return os.path.normpath(folder / line)
 
 
-def _scan(config: DataConfig, split: str, paths: list[str], labels: list[bytes | None]) -> DatasetIndex:
+def _scan(config: DataConfig, split: str, paths: list[str], labels: list[Label]) -> DatasetIndex:
     """Decode every picture and check every label."""
 
-    def one(item: tuple[str, bytes | None]) -> _Scanned:
+    def one(item: tuple[str, Label]) -> _Scanned:
         return _scan_one(*item, config=config)
 
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
@@ -190,13 +203,15 @@ def _rows_of(scanned: _Scanned) -> np.ndarray:
     return np.zeros((0, 5), np.float32) if scanned.rows is None else scanned.rows
 
 
-def _scan_one(path: str, label: bytes | None, *, config: DataConfig) -> _Scanned:
+def _scan_one(path: str, label: Label, *, config: DataConfig) -> _Scanned:
     try:
         height, width = read_image(path).shape[:2]
     except DataError as error:
         return _Scanned(error=error.what)
     if min(height, width) < 10:
         return _Scanned(error=f"is too small ({width}x{height} pixels)")
+    if isinstance(label, DataError):
+        return _Scanned(error=f"{label.where}: {label.what}")
     if label is None:
         return _Scanned(size_hw=(height, width), missing=True)
     parsed = parse_labels(label, num_classes=config.num_classes)
@@ -232,7 +247,7 @@ def _report(index: DatasetIndex, split: str) -> None:
         LOGGER.warning(f"{len(index.skipped)} of {total} {split} pictures skipped, the first: {path}: {reason}")
 
 
-def _cache_file(config: DataConfig, split: str, paths: list[str], labels: list[bytes | None]) -> Path:
+def _cache_file(config: DataConfig, split: str, paths: list[str], labels: list[Label]) -> Path:
     """Name the cache by all that the scan depends on: label contents, picture files, class count, code version."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {config.num_classes} {config.file}".encode("utf-8", "surrogateescape"))
     for path, label in zip(paths, labels, strict=True):
@@ -241,7 +256,7 @@ def _cache_file(config: DataConfig, split: str, paths: list[str], labels: list[b
             state = (status.st_size, status.st_mtime_ns, status.st_ino)
         except OSError:
             state = (-1, -1, -1)
-        content = "-" if label is None else hashlib.sha256(label).hexdigest()
+        content = hashlib.sha256(label).hexdigest() if isinstance(label, bytes) else str(label)
         digest.update(f"{path}\0{state}\0{content}\n".encode("utf-8", "surrogateescape"))
     place = hashlib.sha256(f"{config.file.resolve()} {split}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return user_cache_dir() / "labels" / f"{split}-{place}-{digest.hexdigest()[:24]}.npz"
@@ -286,10 +301,19 @@ def _read_cache(file: Path) -> DatasetIndex | None:
     except Exception as error:
         LOGGER.warning(f"label cache {file} is damaged ({type(error).__name__}); scanning again")
         return None
+    if not _is_sound(index):
+        LOGGER.warning(f"label cache {file} is damaged (arrays do not fit together); scanning again")
+        return None
+    return index
+
+
+def _is_sound(index: DatasetIndex) -> bool:
+    """Whether kinds, shapes and ranges of all arrays make sense together."""
+    if index.paths.ndim != 1 or [a.dtype.kind for a in (index.paths, index.sizes_hw, index.labels, index.starts)] != [
+        *"Uifi"
+    ]:
+        return False
     count = len(index.paths)
-    whole = (
-        index.sizes_hw.shape == (count, 2)
-        and index.starts.shape == (count + 1,)
-        and index.labels.shape == (index.starts[-1], 5)
-    )
-    return index if whole else None
+    fits = index.sizes_hw.shape == (count, 2) and index.starts.shape == (count + 1,)
+    rising = fits and index.starts[0] == 0 and bool((np.diff(index.starts) >= 0).all())
+    return rising and index.labels.shape == (index.starts[-1], 5) and bool(np.isfinite(index.labels).all())

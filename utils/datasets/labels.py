@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
+
+from utils.errors import DataError
 
 MAX_LABEL_BYTES = 10_000_000
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
@@ -89,7 +93,7 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
         polygons += len(fields) > len(COLUMNS)
         kept, was_clipped = _clip(row)
         clipped += was_clipped
-        if kept[3] <= 0 or kept[4] <= 0:
+        if np.float32(kept[3]) <= 0 or np.float32(kept[4]) <= 0:
             dropped += 1
         else:
             rows.append(kept)
@@ -121,7 +125,7 @@ def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | 
             if value != int(value) or value < 0:
                 return LabelProblem(line=line, column=1, what=f"class {field[:20]} is no whole number from 0")
             if value >= num_classes:
-                what = f"class {int(value)} but there are {num_classes} classes (0-{num_classes - 1})"
+                what = f"class {value:.15g} but there are {num_classes} classes (0-{num_classes - 1})"
                 return LabelProblem(line=line, column=1, what=what, is_class_range=True)
         elif not 0 <= value <= 1:
             sign = "< 0" if value < 0 else "> 1"
@@ -137,7 +141,7 @@ def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | 
 def _number(text: str) -> float | None:
     """Return the number that plain decimal text means; None for anything else, such as `1_0`."""
     try:
-        return None if "_" in text else float(text)
+        return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
 
@@ -154,8 +158,16 @@ def _clip(row: list[float]) -> tuple[list[float], bool]:
 
 
 def read_label_bytes(path: Path | str) -> bytes | None:
-    """Return a label file's bytes, or None when there is none: a picture without labels."""
+    """Return a label file's bytes, or None when there is none: a picture without labels.
+
+    Raises:
+        DataError: something is there that cannot be read as a file.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
+            raise DataError(path, "is no regular file", fix="remove it")
         return Path(path).read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", fix="check the path and permissions") from error

@@ -56,7 +56,7 @@ def letterbox_geometry(
     ratio = min(target_hw[0] / height, target_hw[1] / width)
     if not scale_up:
         ratio = min(ratio, 1.0)
-    scaled_h, scaled_w = round(height * ratio), round(width * ratio)
+    scaled_h, scaled_w = max(round(height * ratio), 1), max(round(width * ratio), 1)
     pad_h, pad_w = target_hw[0] - scaled_h, target_hw[1] - scaled_w
     if minimal:
         pad_h, pad_w = pad_h % stride, pad_w % stride

@@ -53,7 +53,7 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
 
 def _suppress(prediction: Tensor, settings: NmsSettings) -> Detections:
     """Thin out the (n, 5 + classes) predictions of one picture."""
-    rows = prediction[prediction[:, 4] > settings.confidence]
+    rows = prediction[(prediction[:, 4] > settings.confidence) & prediction[:, :4].isfinite().all(1)]
     scores = rows[:, 5:] * rows[:, 4:5]  # (n, classes)
     if settings.multi_label and scores.shape[1] > 1:
         index, classes = (scores > settings.confidence).nonzero(as_tuple=True)
@@ -94,8 +94,9 @@ def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, overlap: float, limit: int
         stop = min(start + size, len(boxes_xyxy))
         alive = torch.arange(start, stop, device=boxes_xyxy.device)
         if len(kept):
-            free = (box_iou(boxes_xyxy[start:stop], boxes_xyxy[kept]) <= overlap).all(1)
-            alive = alive[free]
+            # In double and by "more than", as torchvision does: boxes without area (0 / 0) suppress nothing.
+            suppressed = (box_iou(boxes_xyxy[start:stop], boxes_xyxy[kept]).double() > overlap).any(1)
+            alive = alive[~suppressed]
         alive = alive[nms(boxes_xyxy[alive], scores[alive], overlap)]
         kept = torch.cat((kept, alive))[:limit]
         start, size = stop, size * 2

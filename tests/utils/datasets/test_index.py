@@ -286,7 +286,6 @@ def test_cache_whose_arrays_do_not_fit_together_is_rebuilt(root, cache_home, cha
     assert same(build(root), first)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: kind and range of the cached arrays are not checked")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -330,7 +329,6 @@ def test_fingerprint_is_that_of_the_content_wherever_it_lies(root, tmp_path):
     assert build(tmp_path / "copy").fingerprint() != mark
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: read_label_bytes catches FileNotFoundError only")
 def test_folder_named_like_a_label_file_does_not_end_the_scan(root):
     (root / "labels/train/p1.txt").unlink()
     (root / "labels/train/p1.txt").mkdir()

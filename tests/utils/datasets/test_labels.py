@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.data_oracles import reference_labels
 from utils.datasets.labels import MAX_LABEL_BYTES, label_path, parse_labels, read_label_bytes
 
-REPEATABLE = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+REPEATABLE = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 CLASSES = ["0", "1", "2", "3", "79", "0.5", "-1", "nan", "inf", "1e0", "2.0", "+1", "1_0", "x", "1e300"]
 SHARES = ["0", "0.0", "1", "1.0", ".5", "5e-1", "1e-3", "0.25", "0.333333", "1.", "-0.1", "1.32", "nan", "-inf", "a,b"]
 
@@ -176,19 +176,16 @@ def test_box_over_the_border_is_cut_and_counted_but_rounding_is_not():
     assert parsed.clipped == 2
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: zero area is tested in float64, rows are float32: 1e-46 becomes 0")
 def test_width_that_vanishes_in_float32_is_dropped():
     parsed = rows_of("0 .5 .5 1e-46 .2")
     assert len(parsed.rows) == 0 and parsed.dropped == 1
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: float() takes digits of any script, the docstring says plain decimal text")
 @pytest.mark.parametrize("text", ["\u0660 .5 .5 .2 .2", "0 \uff10.5 .5 .2 .2"])
 def test_digits_of_other_scripts_are_no_numbers(text):
     assert rows_of(text).problems
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the whole integer is printed, 300 digits for 1e300")
 def test_message_stays_short_whatever_the_class():
     (problem,) = rows_of("1e300 .5 .5 .2 .2").problems
     assert len(problem.what) <= 120

@@ -148,7 +148,6 @@ def test_unsure_not_a_number_is_left_out():
     assert len(found) == 1 and rows_of(found).isfinite().all()
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a box of NaN or infinity comes through")
 def test_box_that_is_no_number_is_left_out():
     given = one_picture(
         (float("nan"), 40, 20, 10, 0.95, 0.9), (50, 40, float("inf"), 6, 0.9, 0.9), (9, 9, 8, 6, 0.9, 0.9)
@@ -157,7 +156,6 @@ def test_box_that_is_no_number_is_left_out():
     assert len(found) == 1 and rows_of(found).isfinite().all()
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: float32(0.6) > 0.6: chunks compare in float32, torchvision in double")
 def test_overlap_equal_to_the_threshold_means_the_same_in_every_chunk():
     boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 4, 1])
     boxes[-1] = torch.tensor([1.0, 0, 5, 1])  # IoU 3/5 with the first
@@ -165,9 +163,6 @@ def test_overlap_equal_to_the_threshold_means_the_same_in_every_chunk():
     assert torch.equal(greedy_nms(boxes, scores, overlap=0.6, limit=10**6), nms(boxes, scores, 0.6))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: 0/0 of two boxes without area is kept by torchvision, dropped across chunks"
-)
 def test_boxes_without_area_are_treated_alike_in_every_chunk():
     boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 0, 5])
     scores = torch.linspace(1, 0.1, len(boxes))

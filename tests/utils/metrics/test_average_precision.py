@@ -76,6 +76,13 @@ def test_order_of_detections_does_not_matter():
     np.testing.assert_allclose(first.f1, second.f1)
 
 
+def test_detections_of_equal_confidence_keep_their_order():
+    rng = np.random.default_rng(0)
+    hits, scores = rng.random(300) < 0.5, rng.choice([0.3, 0.5, 0.7], 300)
+    apart = scores - np.arange(300) * 1e-6
+    assert numbers_of(hits, scores, labels=[0] * 160).map50 == numbers_of(hits, apart, labels=[0] * 160).map50
+
+
 def test_classes_are_kept_apart_and_those_without_labels_left_out():
     result = numbers_of([True, True, False], [0.9, 0.8, 0.7], classes=[1, 5, 3], labels=[1, 5, 5])
     assert result.classes.tolist() == [1, 5] and result.labels.tolist() == [1, 2]

@@ -6,7 +6,7 @@ NOTHING = np.zeros((0, 4)), np.zeros(0)
 
 
 def boxes(*rows):
-    return np.array(rows, np.float64).reshape(-1, 4)
+    return np.array(rows, np.float32).reshape(-1, 4)
 
 
 def test_hand_made_picture():

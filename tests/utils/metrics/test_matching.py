@@ -43,6 +43,11 @@ def test_label_goes_to_its_best_detection_and_duplicates_are_wrong():
     assert correct[:, 9].tolist() == [False, True, False], "at 0.95 the first has no claim, so the second is right"
 
 
+def test_overlap_equal_to_the_threshold_is_enough():
+    box, label = np.array([[0, 0, 10, 10]], np.float32), np.array([[0, 0, 20, 10]], np.float32)
+    assert match_detections(box, np.zeros(1), label, np.zeros(1)).tolist() == [[True] + [False] * 9]
+
+
 def test_classes_do_not_mix():
     box = np.array([[0.0, 0, 20, 10]])
     assert not match_detections(box, np.array([1]), box, np.array([0])).any()

@@ -1,0 +1,153 @@
+"""Flags as users know them, and mistakes answered by one line on stderr and exit code 2."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.cli import parse_options
+from utils.engine.options import CompareOptions, DetectOptions, TrainOptions, ValOptions
+from utils.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TRAIN_FLAGS = """weights cfg data hyp epochs batch_size imgsz rect resume nosave noval noautoanchor noplots cache device
+multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoothing patience freeze save_period seed
+no_amp plugins strict no_label_cache"""
+VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
+save_txt save_conf save_json half noplots project name exist_ok plugins strict no_label_cache"""
+DETECT_FLAGS = """weights source data imgsz conf_thres iou_thres max_det device view_img save_txt save_format save_csv
+save_conf save_crop nosave classes agnostic_nms project name exist_ok line_thickness hide_labels hide_conf half
+vid_stride plugins"""
+COMPARE_FLAGS = """cfg data hyp epochs batch_size imgsz device optimizer workers cos_lr seed
+no_amp project name plugins"""
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (TrainOptions, TRAIN_FLAGS),
+        (ValOptions, VAL_FLAGS),
+        (DetectOptions, DETECT_FLAGS),
+        (CompareOptions, COMPARE_FLAGS),
+    ],
+)
+def test_flag_set_is_frozen(options: type, names: str) -> None:
+    assert {field.name for field in dataclasses.fields(options)} == set(names.split())
+
+
+def test_defaults_are_those_users_know() -> None:
+    train, _ = parse_options(TrainOptions, [], description="")
+    assert (train.epochs, train.batch_size, train.imgsz, train.workers, train.patience) == (100, 16, 640, 8, 100)
+    assert (train.project, train.name, train.optimizer, train.save_period) == ("runs/train", "exp", "SGD", -1)
+    val, _ = parse_options(ValOptions, ["--weights", "a.pt"], description="")
+    assert (val.conf_thres, val.iou_thres, val.max_det, val.batch_size, val.task) == (0.001, 0.6, 300, 32, "val")
+    detect, _ = parse_options(DetectOptions, ["--weights", "a.pt"], description="")
+    assert (detect.conf_thres, detect.iou_thres, detect.max_det, detect.line_thickness) == (0.25, 0.45, 1000, 3)
+
+
+def test_all_spellings_of_a_flag_mean_the_same() -> None:
+    for flag in ("--imgsz", "--img", "--img-size"):
+        assert parse_options(TrainOptions, [flag, "320"], description="")[0].imgsz == 320
+    for flag in ("--batch-size", "--batch_size", "--batch"):
+        assert parse_options(TrainOptions, [flag, "4"], description="")[0].batch_size == 4
+
+
+def test_only_given_flags_are_reported_as_given() -> None:
+    options, given = parse_options(TrainOptions, ["--resume", "--epochs", "5"], description="")
+    assert (options.resume, options.epochs, given) == ("newest", 5, {"resume", "epochs"})
+
+
+def test_unknown_flag_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"--epochs"):
+        parse_options(TrainOptions, ["--epoch", "5"], description="")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--epochs", "0"],
+        ["--epochs", "many"],
+        ["--batch-size", "-3"],
+        ["--imgsz", "7"],
+        ["--optimizer", "LION"],
+        ["--label-smoothing", "1.5"],
+    ],
+)
+def test_values_out_of_range_are_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=words[0]):
+        parse_options(TrainOptions, words, description="")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny data set, one whose labels name a class too many, wrong yamls, a damaged checkpoint."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    for name, rows in (
+        ("good", "0 0.5 0.5 0.4 0.6\n"),
+        ("classes", "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.1 0.1\n7 0.5 0.5 0.4 0.6\n"),
+    ):
+        for kind in ("images", "labels"):
+            (folder / name / kind / "train").mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "images/train/a.png"), np.full((48, 64, 3), 90, np.uint8))
+        (folder / name / "labels/train/a.txt").write_text(rows)
+        (folder / f"{name}.yaml").write_text(
+            f"path: {name}\ntrain: images/train\nval: images/train\nnames: [cat, dog, cow]\n"
+        )
+    (folder / "missing.yaml").write_text("path: good\ntrain: images/trian\nval: images/train\nnames: [cat]\n")
+    model = (ROOT / "models/yolov5n.yaml").read_text()
+    (folder / "unknown.yaml").write_text(model.replace("Conv, [512, 3, 2]", "AKConvv, [512, 3, 2]", 1))
+    (folder / "from.yaml").write_text(model.replace("[[-1, 6], 1, Concat", "[[-1, 16], 1, Concat"))
+    (folder / "broken.pt").write_bytes(b"PK\x03\x04 this is no checkpoint")
+    (folder / "huge.yaml").write_text("train: [\n")
+    return folder
+
+
+MISTAKES = [
+    (["train.py", "--data", "nowhere.yaml"], "nowhere.yaml does not exist"),
+    (["train.py", "--data", "shape.yaml"], "did you mean shapes.yaml"),
+    (["train.py", "--cfg", "yolov5n-akonv.yaml"], "did you mean yolov5n-AKConv.yaml"),
+    (["train.py", "--data", "{}/missing.yaml"], "images/train"),
+    (["train.py", "--data", "{}/classes.yaml"], "labels/train/a.txt:3: class 7 but"),
+    (["train.py", "--data", "{}/huge.yaml"], "no valid yaml"),
+    (["train.py", "--cfg", "{}/unknown.yaml", "--data", "{}/good.yaml"], "layer 5 'AKConvv': unknown module"),
+    (["train.py", "--cfg", "{}/from.yaml", "--data", "{}/good.yaml"], "refers to layer 16, which comes later"),
+    (["train.py", "--hyp", "hyp.scratch-lo.yaml"], "did you mean hyp.scratch-low.yaml"),
+    (["train.py", "--weights", "{}/broken.pt"], "truncated or damaged"),
+    (["train.py", "--resume", "{}/nothing.pt"], "cannot be read"),
+    (["train.py", "--device", "cuda:9"], "not available"),
+    (["train.py", "--plugins", "{}/none.py"], "does not exist"),
+    (["val.py", "--data", "shapes.yaml"], "--weights: must be given"),
+    (["val.py", "--weights", "{}/broken.pt"], "truncated or damaged"),
+    (["detect.py", "--weights", "{}/broken.pt", "--source", "{}/nowhere"], "nowhere does not exist"),
+    (["detect.py", "--weights", "{}/broken.pt", "--source", "{}/good/images/train"], "truncated or damaged"),
+    (["compare.py", "--cfg", "yolov5n.yaml"], "two or more"),
+    (["compare.py", "--cfg", "yolov5n.yaml", "yolov9.yaml"], "yolov9.yaml does not exist"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(
+    words: list[str], expected: str, workplace: Path, tmp_path: Path
+) -> None:
+    script, *arguments = (word.format(workplace) for word in words)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments, "--device", "cpu"][: None if "--device" not in words else -2],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 2, result.stderr
+    assert len(errors) == 1 and expected in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists(), "a mistake must not leave a run folder"

@@ -1,0 +1,314 @@
+"""The whole way on a tiny drawn data set: train, resume, validate, detect, compare, often in real processes."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from utils.datasets.config import load_data_config
+from utils.datasets.shapes import ensure_shapes
+from utils.engine.checkpoint import content_hash, load_checkpoint
+from utils.engine.options import TrainOptions
+from utils.engine.records import COLUMNS
+from utils.engine.trainer import Trainer
+from utils.engine.training_run import run_training
+from utils.errors import ConfigError, RunError
+from utils.losses.detection import DetectionLoss
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_DATA = """path: shapes
+train: images/train
+val: images/val
+test: images/test
+names: [ring, cross, arc, wave, star, spiral]
+generator: {seed: 7, train: 10, val: 6, test: 3}
+"""
+
+
+def script(name: str, *words: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts as a user does, from another folder."""
+    command = [sys.executable, str(ROOT / name), *map(str, words)]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert not check or result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data yaml of a tiny drawn set."""
+    path = tmp_path_factory.mktemp("data") / "tiny.yaml"
+    path.write_text(TINY_DATA)
+    ensure_shapes(load_data_config(str(path)))
+    return path
+
+
+def options(data: Path, project: Path, **changes: object) -> TrainOptions:
+    """Options of a run of seconds."""
+    settings: dict[str, object] = {
+        "cfg": "yolov5n-akconv.yaml",
+        "data": str(data),
+        "epochs": 3,
+        "batch_size": 4,
+        "imgsz": 96,
+        "device": "cpu",
+        "workers": 0,
+        "project": str(project),
+        "noplots": True,
+    }
+    return TrainOptions(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of train.py with all its pictures, 2 epochs of the AKConv model."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ("--cfg", "yolov5n-akconv.yaml", "--data", data, "--epochs", 2, "--imgsz", 96, "--batch-size", 4)
+    result = script("train.py", *words, "--device", "cpu", "--workers", 2, "--name", "a", cwd=folder)
+    assert "mAP50-95" in result.stdout and "Instances" in result.stdout
+    return folder / "runs/train/a"
+
+
+def tree_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()
+
+
+def test_train_writes_what_users_look_for(trained: Path) -> None:
+    for name in (
+        "weights/last.pt weights/best.pt results.csv results.png labels.jpg train_batch0.jpg train_batch2.jpg "
+        "val_batch0_labels.jpg val_batch0_pred.jpg confusion_matrix.png PR_curve.png P_curve.png R_curve.png "
+        "F1_curve.png opt.yaml hyp.yaml env.json summary.json"
+    ).split():
+        assert (trained / name).stat().st_size > 0, name
+    table = pd.read_csv(trained / "results.csv")
+    assert tuple(table.columns) == COLUMNS and table["epoch"].tolist() == [0, 1]
+    for picture in trained.glob("*.[jp][pn]g"):
+        image = cv2.imread(str(picture))
+        assert image is not None and image.std() > 5, f"{picture.name} is blank"
+
+
+def test_checkpoint_holds_plain_values_and_verifies(trained: Path) -> None:
+    content = load_checkpoint(trained / "weights/last.pt")
+    assert content["epoch"] == 2 and content["ema"]["model.0.conv.weight"].dtype == torch.float32
+    assert content["ema"]["model.1.conv.0.weight"].shape[2:] == (3, 1)
+
+
+def test_the_same_seed_gives_the_same_results_with_any_number_of_workers(data: Path, tmp_path: Path) -> None:
+    first = run_training(options(data, tmp_path, name="a", workers=0)).run_dir
+    second = run_training(options(data, tmp_path, name="b", workers=2)).run_dir
+    other = run_training(options(data, tmp_path, name="c", seed=1)).run_dir
+    assert (first / "results.csv").read_bytes() == (second / "results.csv").read_bytes()
+    assert (first / "results.csv").read_bytes() != (other / "results.csv").read_bytes()
+    weights = [content_hash(load_checkpoint(run / "weights/last.pt")["model"]) for run in (first, second, other)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    optimizer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = (ROOT / "data/hyps/hyp.demo.yaml").read_text()
+    recipe = re.sub(r"warmup_epochs: \S+", "warmup_epochs: 0", re.sub(r"nbs: \d+", "nbs: 8", recipe))
+    (tmp_path / "hyp.yaml").write_text(recipe.replace("mixup: 0.0", "mixup: 0.5"))  # 2 batches a step, 3 an epoch
+    same = {"hyp": str(tmp_path / "hyp.yaml"), "optimizer": optimizer}
+    whole = run_training(options(data, tmp_path, name="whole", **same)).run_dir
+    report = Trainer._report
+
+    def stop_after_first_epoch(self: Trainer, *words: object, **named: object) -> None:
+        report(self, *words, **named)  # type: ignore[arg-type]
+        if self.progress.epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_report", stop_after_first_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(options(data, tmp_path, name="part", **same))
+    last = tmp_path / "part/weights/last.pt"
+    assert load_checkpoint(last)["gradients"], "the interruption must fall between two optimizer steps"
+    run_training(TrainOptions(resume=str(last)), {"resume"})
+    assert (tmp_path / "part/results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    for part in ("model", "ema", "optimizer", "gradients"):
+        both = [content_hash(load_checkpoint(run / "weights/last.pt")[part]) for run in (whole, tmp_path / "part")]
+        assert both[0] == both[1], part
+
+
+def test_a_killed_process_resumes_from_its_last_epoch(data: Path, tmp_path: Path) -> None:
+    words = ["--cfg", "yolov5n.yaml", "--data", data, "--epochs", 200, "--imgsz", 64, "--batch-size", 4, "--noplots"]
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, words), "--device", "cpu", "--workers", "0"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    results, last = tmp_path / "runs/train/exp/results.csv", tmp_path / "runs/train/exp/weights/last.pt"
+    deadline = time.monotonic() + 240
+    while (
+        process.poll() is None and time.monotonic() < deadline and not (last.exists() and len(pd.read_csv(results)) > 2)
+    ):
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = load_checkpoint(last)["progress"]["epoch"]
+    script("train.py", "--resume", "--epochs", done + 2, "--noplots", cwd=tmp_path)
+    assert pd.read_csv(results)["epoch"].tolist() == list(range(done + 2))
+    again = script("train.py", "--resume", cwd=tmp_path, check=False)
+    assert again.returncode == 2 and "has finished its" in again.stderr
+
+
+def test_resume_refuses_what_would_make_it_another_run(trained: Path) -> None:
+    last = str(trained / "weights/last.pt")
+    with pytest.raises(ConfigError, match="--batch-size"):
+        run_training(TrainOptions(resume=last, batch_size=8, epochs=9), {"resume", "batch_size", "epochs"})
+
+
+def test_training_starts_from_weights_and_says_what_was_left_out(
+    data: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="akyolo"):
+        run_training(
+            options(data, tmp_path, cfg="yolov5n.yaml", weights=str(trained / "weights/best.pt"), epochs=1, freeze=(2,))
+        )
+    assert "Transferred" in caplog.text and "Not transferred: model.1" in caplog.text
+    assert "Frozen layers: [0, 1]" in caplog.text
+
+
+def test_every_training_switch_runs(data: Path, tmp_path: Path) -> None:
+    switches = {
+        "rect": True,
+        "multi_scale": True,
+        "single_cls": True,
+        "cos_lr": True,
+        "label_smoothing": 0.1,
+        "optimizer": "Adam",
+        "cache": "ram",
+        "save_period": 1,
+        "noval": True,
+        "noautoanchor": True,
+        "epochs": 2,
+    }
+    run = run_training(options(data, tmp_path, **switches))
+    assert (run.run_dir / "weights/epoch1.pt").exists() and run.evaluation.metrics.labels.shape == (1,)
+    assert np.isfinite(pd.read_csv(run.run_dir / "results.csv")["metrics/mAP_0.5"]).tolist() == [False, True]
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_components_and_pictures(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = DetectionLoss.__call__
+    monkeypatch.setattr(
+        DetectionLoss, "__call__", lambda self, raw, targets: {**call(self, raw, targets), "box": raw[0].sum() * np.nan}
+    )
+    with pytest.raises(RunError, match=r"not finite \(box nan, obj .*\.jpg") as caught:
+        run_training(options(data, tmp_path))
+    assert caught.value.exit_code == 1
+
+
+def test_val_repeats_the_judgement_of_training(trained: Path, data: Path, tmp_path: Path) -> None:
+    best = trained / "weights/best.pt"
+    flags = ("--verbose", "--save-txt", "--save-conf", "--save-json", "--batch-size", 8, "--device", "cpu")
+    result = script("val.py", "--weights", best, "--data", data, *flags, cwd=tmp_path)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    header = ["Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95"]
+    row = next(line for line in lines if line[:2] == ["all", "6"])
+    summary = json.loads((trained / "summary.json").read_text())
+    assert header in lines and float(row[5]) == pytest.approx(summary["map50"], abs=2e-3)
+    assert "ms inference" in result.stdout and any(line[:1] == ["spiral"] for line in lines)
+    run = tmp_path / "runs/val/exp"
+    predictions = json.loads((run / "best_predictions.json").read_text())
+    truth = json.loads((run / "ground_truth.json").read_text())
+    assert len(truth["images"]) == 6 and set(predictions[0]) == {"image_id", "category_id", "bbox", "score"}
+    rows = np.loadtxt(next((run / "labels").glob("*.txt")), ndmin=2)
+    assert rows.shape[1] == 6 and (rows[:, 1:] >= 0).all() and (rows[:, 1:] <= 1).all()
+
+
+def test_detect_goes_through_a_folder_and_skips_what_is_no_picture(trained: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "图片 with space"
+    folder.mkdir()
+    for source in (data.parent / "shapes/images/test").iterdir():
+        (folder / f"细胞{source.name}").write_bytes(source.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    before = tree_hash(folder)
+    flags = ("--conf-thres", 0, "--max-det", 5, "--save-txt", "--save-csv", "--save-crop", "--imgsz", 96, 128)
+    result = script("detect.py", "--weights", trained / "weights/best.pt", "--source", folder, *flags, cwd=tmp_path)
+    run = tmp_path / "runs/detect/exp"
+    assert "1 of 4 files skipped" in result.stderr and len(list(run.glob("细胞*.jpg"))) == 3
+    table = pd.read_csv(run / "predictions.csv")
+    assert len(table) == 15 and {"Image Name", "Prediction", "Confidence", "xmin", "ymax"} <= set(table.columns)
+    assert len(list((run / "labels").glob("*.txt"))) == 3 and list((run / "crops").rglob("*.jpg"))
+    assert tree_hash(folder) == before
+
+
+def test_detect_annotates_a_video_and_filters_classes(trained: Path, data: Path, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for level in range(6):
+        writer.write(np.full((64, 96, 3), 40 * level, np.uint8))
+    writer.release()
+    flags = ("--vid-stride", 2, "--conf-thres", 0, "--max-det", 3, "--classes", 1, 4, "--save-txt", "--agnostic-nms")
+    script("detect.py", "--weights", trained / "weights/best.pt", "--source", "v.avi", *flags, cwd=tmp_path)
+    capture = cv2.VideoCapture(str(tmp_path / "runs/detect/exp/v.mp4"))
+    frames = 0
+    while capture.grab():
+        frames += 1
+    rows = np.concatenate([np.loadtxt(p, ndmin=2) for p in (tmp_path / "runs/detect/exp/labels").glob("v_*.txt")])
+    assert frames == 3 and set(rows[:, 0]) <= {1, 4}
+
+
+def test_compare_trains_all_alike_and_repeats_nothing(data: Path, tmp_path: Path) -> None:
+    words = ("--cfg", "yolov5n.yaml", "yolov5n-akconv.yaml", "--data", data, "--epochs", 1, "--imgsz", 96)
+    more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--name", "c")
+    first = script("compare.py", *words, *more, cwd=tmp_path)
+    again = script("compare.py", *words, *more, cwd=tmp_path)
+    assert again.stdout.count("finished already") == 2 and "finished already" not in first.stdout
+    folder = tmp_path / "runs/compare/c"
+    results = json.loads((folder / "compare.json").read_text())["results"]
+    assert [r["parameters"] for r in results] == [1_772_035, 1_301_405]
+    assert results[1]["sampling_gflops"] > 0 and all(r["inference_ms"] > 0 for r in results)
+    assert "| yolov5n-akconv - yolov5n" in (folder / "compare.md").read_text()
+    assert cv2.imread(str(folder / "compare.png")).std() > 5
+    other = script("compare.py", *words, *more, "--seed", 0, "--optimizer", "Adam", cwd=tmp_path, check=False)
+    assert other.returncode == 2 and "--optimizer" in other.stderr
+
+
+def test_a_users_own_module_trains_from_one_file(data: Path, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "my_module.py").write_text(readme.split("# my_module.py\n")[1].split("```")[0])
+    model = (ROOT / "models/yolov5n.yaml").read_text().replace("Conv, [512, 3, 2]", "GatedConv, [512]", 1)
+    (tmp_path / "mine.yaml").write_text(model)
+    words = ("--cfg", "mine.yaml", "--plugins", "my_module.py", "--data", data, "--epochs", 1, "--imgsz", 96)
+    result = script("train.py", *words, "--batch-size", 4, "--device", "cpu", "--noplots", cwd=tmp_path)
+    assert "GatedConv" in result.stdout
+    best = tmp_path / "runs/train/exp/weights/best.pt"
+    script("val.py", "--weights", best, "--plugins", "my_module.py", "--device", "cpu", "--noplots", cwd=tmp_path)
+
+
+def test_the_data_set_is_never_written_to(data: Path, trained: Path, tmp_path: Path) -> None:
+    before = tree_hash(data.parent / "shapes")
+    run_training(options(data, tmp_path, epochs=1, noplots=False))
+    assert tree_hash(data.parent / "shapes") == before
+
+
+def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY_DATA)
+    ensure_shapes(load_data_config(str(tmp_path / "tiny.yaml")))
+    assert tree_hash(tmp_path / "shapes") == tree_hash(data.parent / "shapes")
+    (tmp_path / "tiny.yaml").write_text(TINY_DATA.replace("seed: 7", "seed: 8"))
+    ensure_shapes(load_data_config(str(tmp_path / "tiny.yaml")))
+    assert tree_hash(tmp_path / "shapes") != tree_hash(data.parent / "shapes")
