@@ -177,8 +177,8 @@ _StrictLoader.yaml_constructors = {
     for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
     if tag in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
 }
-for _tag, _, _ in _RESOLVERS:
-    _StrictLoader.add_constructor(_tag, _StrictLoader.plain_scalar)
+for _resolver in _RESOLVERS:
+    _StrictLoader.add_constructor(_resolver[0], _StrictLoader.plain_scalar)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
