@@ -76,33 +76,35 @@ class DetectionModel(nn.Module):
         """Map pictures (B, ch, H, W) to raw maps in training mode, to predictions and raw maps in evaluation mode."""
         outputs: dict[int, Tensor] = {-1: x}
         y: Any = x
-        for index, (layer, sources) in enumerate(zip(self.model, self.sources, strict=True)):
-            maps = [outputs[source] for source in sources]
-            y = layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
+        for index in range(len(self.model)):
+            y = self._layer_output(index, outputs)
             if index in self._kept:
                 outputs[index] = y
         return y
 
+    def _layer_output(self, index: int, outputs: dict[int, Tensor]) -> Any:  # noqa: ANN401
+        """Apply one layer to the outputs kept so far."""
+        layer = self.model[index]
+        maps = [outputs[source] for source in self.sources[index]]
+        return layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
+
     def _measure_strides(self) -> list[int]:
         """Find each level's stride by sending sizes, without data, through the network."""
         size = 256
-        training = self.training
-        try:
-            with torch.device("meta"):
-                picture = torch.zeros(1, self.in_channels, size, size)
-            twin = meta_copy(self).train()
-            maps = twin(picture)
-            cells = [(level.shape[2], level.shape[3]) for level in maps]
-            if any(height != width or not 0 < height <= size or size % height for height, width in cells):
-                raise ValueError(f"the head's maps are {cells} cells for {size} px, so their stride is no whole number")
-            return [size // height for height, _ in cells]
-        except (RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                self.config.name, f"maps do not fit together: {reason}", fix="check from and args"
-            ) from error
-        finally:
-            self.train(training)
+        twin = meta_copy(self).train()
+        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device="meta")}
+        for spec in self.config.layers:
+            try:
+                outputs[spec.index] = twin._layer_output(spec.index, outputs)
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+                where = f"{self.config.name}: layer {spec.index} {spec.module}"
+                reason = str(error).splitlines()[0]
+                raise ConfigError(where, f"maps do not fit together: {reason}", fix="check from and args") from error
+        cells = [(level.shape[2], level.shape[3]) for level in outputs[len(self.model) - 1]]
+        if any(height != width or not 0 < height <= size or size % height for height, width in cells):
+            what = f"the head's maps are {cells} cells for {size} px, so their stride is no whole number"
+            raise ConfigError(self.config.name, what, fix="check strides and paddings")
+        return [size // height for height, _ in cells]
 
 
 def _reads_list(layer: nn.Module) -> bool:
@@ -136,6 +138,8 @@ def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
     if config.activation:
         name, args, kwargs = parse_call(config.activation, where=f"{config.name}: activation")
         entry = lookup(name, where=f"{config.name}: activation")
+        if entry.factory.__module__ not in (nn.SiLU.__module__, nn.Identity.__module__):
+            raise ConfigError(f"{config.name}: activation", f"{name} is no activation", fix="write e.g. nn.ReLU()")
         activation = _construct(entry, args, kwargs, where=f"{config.name}: activation {name}")
     channels: dict[int, int] = {-1: ch}
     layers = []
@@ -180,12 +184,19 @@ def _build_layer(
     layers = []
     for number in range(repeats):
         again = (built.out_channels, *args[1:]) if number and args[:1] == row.in_channels else args
-        layers.append(_construct(entry, again, kwargs, where=where))
+        layers.append(_construct(entry, again, kwargs, where=where, copies=repeats))
     return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
 
 
-def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str) -> nn.Module:
+def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str, copies: int = 1) -> nn.Module:
     """Call a module's constructor, first without allocating, so that absurd sizes are refused before memory is taken.
+
+    Args:
+        entry: what to build.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        where: file and row, for messages.
+        copies: how many like it the layer will hold.
 
     Raises:
         ConfigError: it refuses the arguments, or the layer is absurdly large.
@@ -193,11 +204,11 @@ def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, whe
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in entry.factory(*args, **kwargs).parameters())
-        if count > MAX_PARAMETERS_PER_LAYER:
-            raise ValueError(f"would have {count:,} parameters")
+        if count * copies > MAX_PARAMETERS_PER_LAYER:
+            raise ValueError(f"would have {count * copies:,} parameters")
         return entry.factory(*args, **kwargs)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError, AssertionError) as error:
-        reason = str(error).splitlines()[0].replace("__init__()", entry.name)
+        reason = str(error).splitlines()[0].replace(".__init__()", "")
         raise ConfigError(where, f"arguments do not fit: {reason}", fix="correct the row's args") from error
 
 

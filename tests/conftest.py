@@ -1,9 +1,14 @@
-"""Fixtures for all tests: a fixed seed, and the folder of reference arrays."""
+"""Fixtures for all tests: one thread, a fixed seed, and the folder of reference arrays."""
 
 from pathlib import Path
 
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # the maps are small: more threads only wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -51,10 +51,15 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: fl
     Returns:
         (...): IoU in [0, 1]; the others reach down to -1 (GIoU) or below.
 
+    Raises:
+        ValueError: there is no such kind.
+
     Source:
         GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As there, CIoU's trade-off
         alpha is held constant in the gradient.
     """
+    if kind not in get_args(IoUKind):
+        raise ValueError(f"kind must be one of {get_args(IoUKind)}, got {kind!r}")
     cx1, cy1, w1, h1 = boxes1.unbind(-1)
     cx2, cy2, w2, h2 = boxes2.unbind(-1)
     left1, right1, top1, bottom1 = cx1 - w1 / 2, cx1 + w1 / 2, cy1 - h1 / 2, cy1 + h1 / 2

@@ -20,7 +20,8 @@ class DetectorError(Exception):
             fix: what to do about it, an imperative sentence without the final stop.
         """
         self.where, self.what, self.fix = str(where), what, fix
-        super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}." if fix else ""))
+        stop = "" if fix.endswith("?") else "."
+        super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}{stop}" if fix else ""))
 
 
 class ConfigError(DetectorError):
@@ -48,6 +49,6 @@ def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[st
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean A or B?" without the question mark's stop, or "" when nothing is near."""
+    """Return "did you mean A or B?", or "" when nothing is near."""
     near = nearest_names(name, known)
     return f"did you mean {' or '.join(near)}?" if near else ""

@@ -38,9 +38,9 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
         RunError: the folder cannot be written or the disk is full. The old file is untouched then.
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
+        data = content.encode("utf-8") if isinstance(content, str) else content
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
@@ -48,10 +48,10 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name, half a letter in the text
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
     return path
 
@@ -76,9 +76,15 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
                 path = new / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+            old = Path(temporary) / "old"
             if folder.exists():
-                os.replace(folder, Path(temporary) / "old")
-            os.replace(new, folder)
+                os.replace(folder, old)
+            try:
+                os.replace(new, folder)
+            except OSError:
+                if old.exists():
+                    os.replace(old, folder)
+                raise
     except OSError as error:
         if folder.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return folder  # another process made it first
@@ -192,11 +198,12 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if size > MAX_YAML_BYTES:
+            raise ConfigError(path, f"is too large for a yaml ({size} bytes)", fix="pass the right file")
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})", fix="check the path") from error
-    if len(data) > MAX_YAML_BYTES:
-        raise ConfigError(path, f"is too large for a yaml ({len(data)} bytes)", fix="pass the right file")
     try:
         value = yaml.load(data.decode("utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, stricter
     except UnicodeDecodeError as error:

@@ -181,10 +181,12 @@ def ak_conv2d(
         (B, O, h, w). A non-finite offset makes its own output pixel NaN and touches nothing else.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not fit together, or there is no such padding.
 
     Source: arXiv 2311.11587, eqs. 1 to 4.
     """
+    if padding not in get_args(Padding):
+        raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
     batch, channels, height, width = x.shape
     out_channels, num_points = weight.shape[0], points.shape[0]
     size = ((height - 1) // stride + 1, (width - 1) // stride + 1)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from utils.errors import ConfigError, RunError
 from utils.files import (
     atomic_write,
+    atomic_write_folder,
     dump_json,
     dump_yaml,
     find_file,
@@ -175,6 +176,51 @@ def test_try_write_returns_the_error_instead_of_raising_it(tmp_path, monkeypatch
     monkeypatch.setattr(os, "replace", fail_with(errno.ENOSPC))
     assert isinstance(try_write(tmp_path / "a", "y"), RunError)
     assert (tmp_path / "a").read_text() == "x"
+
+
+# atomic_write_folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_takes_the_place_of_the_older_one_whole(tmp_path):
+    folder = tmp_path / "sets" / "shapes"
+    assert atomic_write_folder(str(folder), [("old.txt", b"1"), ("a/b.txt", b"2")]) == folder
+    assert contents(folder) == {"old.txt": b"1", "a/b.txt": b"2"}
+    atomic_write_folder(folder, iter([("a/b.txt", b"3")]))
+    assert contents(folder.parent) == {"shapes/a/b.txt": b"3"}
+
+
+def test_a_folder_that_breaks_off_midway_leaves_no_trace(tmp_path):
+    folder = tmp_path / "shapes"
+    atomic_write_folder(folder, [("a.txt", b"old")])
+
+    def files():
+        yield "a.txt", b"new"
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(RunError, match="cannot be written"):
+        atomic_write_folder(folder, files())
+    assert contents(tmp_path) == {"shapes/a.txt": b"old"}
+    assert os.listdir(tmp_path) == ["shapes"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_older_one(tmp_path, monkeypatch):
+    folder = tmp_path / "shapes"
+    atomic_write_folder(folder, [("a.txt", b"old")])
+    real = os.replace
+
+    def replace(source, destination):
+        if Path(source).name == "new":
+            raise OSError(errno.EIO, "broken")
+        real(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(RunError, match="cannot be written"):
+        atomic_write_folder(folder, [("a.txt", b"new")])
+    assert contents(tmp_path) == {"shapes/a.txt": b"old"}
 
 
 # yaml and json
