@@ -7,8 +7,9 @@ Every file in this folder is imported, so that the modules it registers are know
 import importlib
 import pkgutil
 
-from models.modules.akconv import AKConv, LDConv, ak_conv2d, base_points
+from models.modules.akconv import AKConv, LDConv, base_points
 from models.modules.c3_akconv import Bottleneck_AKConv, Bottleneck_LDConv, C3_AKConv, C3_LDConv
+from models.resampling.operator import ak_conv2d
 
 __all__ = [
     "AKConv",

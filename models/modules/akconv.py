@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
+from models.resampling.operator import ak_conv2d
+from models.resampling.positions import Padding
 
-Padding = Literal["border", "zeros"]
 Point = tuple[float, float]
 MAX_POINTS = 1024
 MAX_COORDINATE = 10_000
@@ -67,138 +67,6 @@ def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | Non
         if len(point) != 2 or not numbers:
             raise ValueError(f"a point must be a pair (row, column) of numbers, got {point!r}")
     return [(float(row), float(column)) for row, column in points]
-
-
-def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
-    """Return where each output pixel samples the input.
-
-    Args:
-        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
-        points: (N, 2) initial points (row, column).
-        stride: distance of output pixels on the input.
-
-    Returns:
-        Rows and columns, each (B, h, w, N), float32, or float64 for float64 offsets: half precision cannot hold
-        positions on a map of 160 pixels.
-    """
-    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    height, width = offset.shape[-2:]
-    row_offset, column_offset = offset.permute(0, 2, 3, 1).chunk(2, -1)  # 2 x (B, h, w, N)
-    rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * stride
-    columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * stride
-    points = points.to(offset.dtype)
-    return (
-        row_offset + (rows[:, None, None] + points[:, 0]),
-        column_offset + (columns[:, None] + points[:, 1]),
-    )
-
-
-def _axis_corners(position: Tensor, size: int, padding: Padding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the two neighbours of each position along one axis: low index, high index, low weight, high weight.
-
-    Indices are int64 inside [0, size - 1] whatever the position; the weights sum to 1, but for the part that falls
-    outside in `zeros` mode. The gradient at an integer position is that towards the right; beyond the border 0.
-    """
-    if padding == "border":
-        # Not clamp, whose gradient at the bounds differs between versions of torch.
-        position = position.where(position >= 0, 0).where(position <= size - 1, size - 1)
-        floor = position.detach().floor()
-        low = floor.long()
-        high_weight = position - floor
-        return low, (low + 1).clamp(max=size - 1), 1 - high_weight, high_weight
-    position = position.clamp(-1, size)
-    floor = position.detach().floor()
-    low = floor.long()
-    high = low + 1
-    high_weight = position - floor
-    low_weight = (1 - high_weight) * ((low >= 0) & (low < size))
-    high_weight = high_weight * ((high >= 0) & (high < size))
-    return low.clamp(0, size - 1), high.clamp(0, size - 1), low_weight, high_weight
-
-
-def resample(x: Tensor, rows: Tensor, columns: Tensor, *, padding: Padding = "border") -> Tensor:
-    """Sample a map bilinearly at any positions.
-
-    Args:
-        x: (B, C, H, W), any floating dtype.
-        rows: (B, h, w, N) row positions in pixels, float32 or float64.
-        columns: (B, h, w, N) column positions.
-        padding: beyond the map read the nearest border pixel (`border`), or zero (`zeros`).
-
-    Returns:
-        (B, h, w, N, C) in the dtype of `x`. A position that is not finite gives NaN for its own sample alone.
-    """
-    batch, channels, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(batch * height * width, channels)  # no copy for a channels_last map
-    finite = rows.isfinite() & columns.isfinite()
-    top, bottom, top_weight, bottom_weight = _axis_corners(rows.where(finite, 0), height, padding)
-    left, right, left_weight, right_weight = _axis_corners(columns.where(finite, 0), width, padding)
-    first = torch.arange(batch, device=x.device)[:, None, None, None] * (height * width)
-    top, bottom = first + top * width, first + bottom * width
-    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)  # (B, h, w, N, 4)
-    top_weight = top_weight.where(finite, torch.nan)
-    bottom_weight = bottom_weight.where(finite, torch.nan)
-    weight = torch.stack(
-        (
-            top_weight * left_weight,
-            top_weight * right_weight,
-            bottom_weight * left_weight,
-            bottom_weight * right_weight,
-        ),
-        -1,
-    )
-    # One pass that reads four pixels and writes their weighted sum. Interpolating in half precision would make the
-    # weights sum to 1 only within 2^-8, so the map is widened to the positions' precision instead.
-    samples = F.embedding_bag(
-        index.view(-1, 4), pixels.to(weight.dtype), per_sample_weights=weight.view(-1, 4), mode="sum"
-    )
-    return samples.to(x.dtype).view(*rows.shape, channels)
-
-
-def ak_conv2d(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    points: Tensor,
-    stride: int = 1,
-    padding: Padding = "border",
-) -> Tensor:
-    """Convolve with an alterable kernel.
-
-    Args:
-        x: (B, C, H, W).
-        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets; h = (H - 1) // stride + 1,
-            likewise w.
-        weight: (O, C, N, 1).
-        bias: (O,) or None.
-        points: (N, 2) initial points (row, column) in input pixels.
-        stride: distance of output pixels on the input.
-        padding: what lies beyond the map: its nearest border pixel (`border`), or zero (`zeros`).
-
-    Returns:
-        (B, O, h, w). A non-finite offset makes its own output pixel NaN and touches nothing else.
-
-    Raises:
-        ValueError: the shapes do not fit together, or there is no such padding.
-
-    Source: arXiv 2311.11587, eqs. 1 to 4.
-    """
-    if padding not in get_args(Padding):
-        raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
-    batch, channels, height, width = x.shape
-    out_channels, num_points = weight.shape[0], points.shape[0]
-    size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
-    if tuple(weight.shape[1:]) != (channels, num_points, 1):
-        raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
-    if tuple(offset.shape) != (batch, 2 * num_points, *size):
-        raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
-    rows, columns = sampling_positions(offset, points, stride=stride)
-    samples = resample(x, rows, columns, padding=padding)  # (B, h, w, N, C)
-    matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, num_points * channels)  # (O, N C)
-    y = F.linear(samples.flatten(3), matrix, bias)  # (B, h, w, O)
-    return y.permute(0, 3, 1, 2)
 
 
 @register("in_out", aliases=("LDConv",))

@@ -1,0 +1,17 @@
+"""Measure what AKConv costs against plain convolutions: `python benchmarks.py --device cpu`."""
+
+from utils.cli import parse_options, run_script
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    from utils.engine.options import BenchmarkOptions
+
+    options, _ = parse_options(BenchmarkOptions, None, description=__doc__)
+    from utils.engine.benchmark import run_benchmark
+
+    run_benchmark(options)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,1 @@
+"""Fused implementations of the resampling behind AKConv, one module for each backend."""
