@@ -34,7 +34,7 @@ def ak_conv2d_gathers(
 ) -> Tensor:
     """Compute `ak_conv2d`, whose contract it shares, by four gathers."""
     height, width = x.shape[2:]
-    rows, columns = sampling_positions(offset, points, stride=stride).chunk(2, -1)  # 2 x (B, h, w, N)
+    rows, columns = sampling_positions(offset, points, stride=stride)
     finite = (rows - rows == 0) & (columns - columns == 0)  # isfinite, in operations that export
     rows, columns = rows.where(finite, 0), columns.where(finite, 0)
     low, beyond = (0, 0) if padding == "border" else (-1, 1)
