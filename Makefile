@@ -19,7 +19,7 @@ test: install
 	$(RUN) -m pytest -m "not long"
 
 test-long: install
-	$(RUN) -m pytest
+	AKCONV_CASES=2000 $(RUN) -m pytest
 
 check: install
 	$(RUN) -m ruff format --check .

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from utils.cli import parse_options
-from utils.engine.options import CompareOptions, DetectOptions, TrainOptions, ValOptions
+from utils.engine.options import BenchmarkOptions, CompareOptions, DetectOptions, TrainOptions, ValOptions
 from utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +26,7 @@ save_conf save_crop nosave classes agnostic_nms project name exist_ok line_thick
 vid_stride plugins"""
 COMPARE_FLAGS = """cfg data hyp epochs batch_size imgsz device optimizer workers cos_lr seed
 no_amp project name plugins"""
+BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project name"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ no_amp project name plugins"""
         (ValOptions, VAL_FLAGS),
         (DetectOptions, DETECT_FLAGS),
         (CompareOptions, COMPARE_FLAGS),
+        (BenchmarkOptions, BENCHMARK_FLAGS),
     ],
 )
 def test_flag_set_is_frozen(options: type, names: str) -> None:

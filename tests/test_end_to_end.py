@@ -312,3 +312,11 @@ def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) 
     (tmp_path / "tiny.yaml").write_text(TINY_DATA.replace("seed: 7", "seed: 8"))
     ensure_shapes(load_data_config(str(tmp_path / "tiny.yaml")))
     assert tree_hash(tmp_path / "shapes") != tree_hash(data.parent / "shapes")
+
+
+def test_benchmarks_measure_layers_against_plain_convolutions(tmp_path: Path) -> None:
+    script("benchmarks.py", "--part", "layers", "--layer-batch", 1, "--rounds", 1, "--device", "cpu", cwd=tmp_path)
+    content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
+    (rows,) = content["parts"].values()
+    assert len(rows) == 3 * 13 and {row["variant"] for row in rows} == {"plain", "AKConv", "four gathers"}
+    assert "| 64 -> 128, 40 px, stride 2, N 13 | AKConv |" in (tmp_path / "runs/benchmark/exp/benchmark.md").read_text()

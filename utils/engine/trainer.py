@@ -308,7 +308,11 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         for name, parameter in self.model.named_parameters():
             if name in content["gradients"]:
-                parameter.grad = content["gradients"][name].to(self.device).to(memory_format=torch.preserve_format)
+                parameter.grad = _laid_out_like(parameter, content["gradients"][name])
+            state = self.optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[key] = _laid_out_like(parameter, value)
         self.progress = Progress(**content["progress"])
         torch.set_rng_state(content["random"])
 
@@ -341,6 +345,11 @@ class Trainer:
     def _plot_batch(self, batch: Batch, path: Path) -> None:
         """Draw a training batch with its labels."""
         plot_labelled_batch(batch, self.data.names, path)
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the memory layout of its parameter: another layout adds up in another order, to other bits."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _memory(device: torch.device) -> str:

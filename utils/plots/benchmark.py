@@ -31,5 +31,5 @@ def plot_ratios(parts: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]], 
         axis.invert_yaxis()
         axis.margins(x=0.08)
         axis.set_title(f"{title}: time as a ratio to the plain convolution", fontsize=10)
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8, loc="upper right")
     save_figure(figure, path)
