@@ -22,7 +22,7 @@ no_amp plugins strict no_label_cache"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
 save_txt save_conf save_json half noplots project name exist_ok plugins strict no_label_cache"""
 DETECT_FLAGS = """weights source data imgsz conf_thres iou_thres max_det device view_img save_txt save_format save_csv
-save_conf save_crop nosave classes agnostic_nms project name exist_ok line_thickness hide_labels hide_conf half
+save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride plugins"""
 COMPARE_FLAGS = """cfg data hyp epochs batch_size imgsz device optimizer workers cos_lr seed
 no_amp project name plugins"""

@@ -261,7 +261,20 @@ def test_detect_annotates_a_video_and_filters_classes(trained: Path, data: Path,
     for level in range(6):
         writer.write(np.full((64, 96, 3), 40 * level, np.uint8))
     writer.release()
-    flags = ("--vid-stride", 2, "--conf-thres", 0, "--max-det", 3, "--classes", 1, 4, "--save-txt", "--agnostic-nms")
+    flags = (
+        "--vid-stride",
+        2,
+        "--conf-thres",
+        0,
+        "--max-det",
+        3,
+        "--classes",
+        1,
+        4,
+        "--save-txt",
+        "--agnostic-nms",
+        "--augment",
+    )
     script("detect.py", "--weights", trained / "weights/best.pt", "--source", "v.avi", *flags, cwd=tmp_path)
     capture = cv2.VideoCapture(str(tmp_path / "runs/detect/exp/v.mp4"))
     frames = 0

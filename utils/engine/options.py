@@ -136,6 +136,7 @@ class DetectOptions:
     nosave: bool = option(False, "write no annotated pictures or videos")
     classes: tuple[int, ...] = option((), "keep these class numbers only", kind=int, many=True)
     agnostic_nms: bool = option(False, "let boxes of different classes suppress each other")
+    augment: bool = option(False, "look at three sizes, once mirrored: slower, often surer")
     project: str = option("runs/detect", "folder of all runs")
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")

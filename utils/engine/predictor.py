@@ -23,6 +23,7 @@ from utils.datasets.images import write_image
 from utils.datasets.letterbox import letterbox
 from utils.datasets.sources import Frame, Source, open_source
 from utils.engine.assemble import round_image_size
+from utils.engine.augmented import predict_augmented
 from utils.engine.checkpoint import load_model
 from utils.engine.options import DetectOptions
 from utils.engine.plugins import load_plugins
@@ -51,6 +52,7 @@ class Predictor:
         size_hw: tuple[int, int],
         nms: NmsSettings,
         half: bool = False,
+        augment: bool = False,
     ) -> None:
         """Fold the model's batch norms and move it.
 
@@ -61,11 +63,13 @@ class Predictor:
             size_hw: pictures are fitted into this, multiples of the model's stride.
             nms: thresholds.
             half: half precision.
+            augment: look at three sizes, once mirrored.
         """
         self.names = tuple(names)
         self.device = device
         self.size_hw = size_hw
         self.nms = nms
+        self.augment = augment
         self.dtype = torch.float16 if half else torch.float32
         self.stride = model.max_stride
         self.network = place(fused(model).to(self.dtype), device)
@@ -81,7 +85,10 @@ class Predictor:
         fitted, placement = letterbox(image, self.size_hw, minimal=True, stride=self.stride)
         batch = scale_pixels(torch.from_numpy(fitted)[None].permute(0, 3, 1, 2), self.device, self.dtype)
         times.append(time.perf_counter())
-        predictions = self.network(batch)[0]
+        if self.augment:
+            predictions = predict_augmented(self.network, batch, stride=self.stride)
+        else:
+            predictions = self.network(batch)[0]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         times.append(time.perf_counter())
@@ -237,6 +244,7 @@ def run_detection(options: DetectOptions) -> Path:
             agnostic=options.agnostic_nms,
         ),
         half=options.half and device.type == "cuda",
+        augment=options.augment,
     )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     return _look(predictor, source, options, run_dir)

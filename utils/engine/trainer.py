@@ -27,7 +27,7 @@ from utils.engine.postprocess import NmsSettings
 from utils.engine.records import Row, write_results
 from utils.engine.runtime import place, scale_pixels
 from utils.engine.schedule import Schedule
-from utils.engine.validator import Evaluation, evaluate
+from utils.engine.validator import Evaluation, evaluate, metrics_table
 from utils.errors import RunError
 from utils.log import LOGGER
 from utils.losses.detection import COMPONENTS, DetectionLoss
@@ -335,12 +335,11 @@ class Trainer:
     def _report(self, evaluation: Evaluation | None, *, trained: float, total: float, waited: float) -> None:
         """Say what came of an epoch, how long it took, and what is left."""
         left = (self.options.epochs - self.progress.epoch) * self.progress.seconds / self.progress.epoch
-        text = ""
         if evaluation is not None:
-            m = evaluation.metrics
-            text = f"P {m.mean_precision:.3f}  R {m.mean_recall:.3f}  mAP50 {m.map50:.3f}  mAP50-95 {m.map50_95:.3f}  "
-        text += f"{total:.1f} s, {waited / max(trained, 1e-9):.0%} of training waiting for data, {_span(left)} left"
-        LOGGER.info(f"{'':>11}{text}")
+            pictures = len(evaluation.pictures)
+            LOGGER.info(metrics_table(evaluation.metrics, self.data.names, pictures=pictures, verbose=False))
+        share = waited / max(trained, 1e-9)
+        LOGGER.info(f"{total:.1f} s, {share:.0%} of training waiting for data, {_span(left)} left".rjust(77))
 
     def _plot_batch(self, batch: Batch, path: Path) -> None:
         """Draw a training batch with its labels."""
