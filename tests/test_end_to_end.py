@@ -129,9 +129,9 @@ def test_the_same_seed_gives_the_same_results_with_any_number_of_workers(data: P
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     optimizer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = (ROOT / "data/hyps/hyp.demo.yaml").read_text()
-    recipe = re.sub(r"warmup_epochs: \S+", "warmup_epochs: 0", re.sub(r"nbs: \d+", "nbs: 8", recipe))
-    (tmp_path / "hyp.yaml").write_text(recipe.replace("mixup: 0.0", "mixup: 0.5"))  # 2 batches a step, 3 an epoch
+    recipe = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
+    recipe = re.sub(r"warmup_epochs: \S+", "warmup_epochs: 0", recipe).replace("mixup: 0.0", "mixup: 0.5")
+    (tmp_path / "hyp.yaml").write_text(recipe + "nbs: 8\n")  # mosaic; 2 batches a step, 3 an epoch
     same = {"hyp": str(tmp_path / "hyp.yaml"), "optimizer": optimizer}
     whole = run_training(options(data, tmp_path, name="whole", **same)).run_dir
     report = Trainer._report
