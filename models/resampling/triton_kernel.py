@@ -1,7 +1,7 @@
 """AKConv as fused Triton kernels: positions, bilinear sampling and the column product in one pass over the map.
 
-The function is `ak_conv2d_triton`; what it computes is defined in docs/akconv.md, and `models.modules.akconv.ak_conv2d`
-is the same in plain torch. The columns (B, h, w, N, C) never reach memory in the forward pass: a program samples a tile
+The function is `ak_conv2d_triton`; what it computes is defined in docs/akconv.md, and `bags.py` is
+the same in plain torch. The columns (B, h, w, N, C) never reach memory in the forward pass: a program samples a tile
 of output pixels, channel chunk by channel chunk, and multiplies it by the weight at once. The backward pass samples
 again, for keeping the columns would cost N times the memory of the map.
 
@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.resampling.positions import Padding
+
 if TYPE_CHECKING:
     import triton.language as tl
 
-Padding = Literal["border", "zeros"]
 Gradients = tuple[Tensor, Tensor, Tensor]
 
 WIDE_FROM = 2**30  # elements, from which int32 indices could overflow
