@@ -18,7 +18,7 @@ from utils.errors import ConfigError
 from utils.files import atomic_write_folder
 from utils.log import LOGGER
 
-VERSION = 1
+VERSION = 2
 MARKER = "shapes.json"
 SIZES_WH = ((320, 256), (320, 288), (256, 320), (320, 240))
 MAX_OBJECTS = 8
