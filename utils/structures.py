@@ -10,6 +10,32 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outlines:
+    """The outlines of a picture's objects, one after another in flat arrays; the last point joins the first.
+
+    Attributes:
+        points: (p, 2) float32, x and y.
+        starts: (n + 1,) int64: object i has points starts[i] to starts[i + 1], none if only its box is known.
+    """
+
+    points: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of objects, those without an outline included."""
+        return len(self.starts) - 1
+
+    def of(self, number: int) -> np.ndarray:
+        """Return the (k, 2) points of one object."""
+        return self.points[self.starts[number] : self.starts[number + 1]]
+
+    @property
+    def known(self) -> np.ndarray:
+        """Tell which objects have an outline, (n,) bool."""
+        return np.diff(self.starts) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One picture with its labels.
 
@@ -17,11 +43,13 @@ class Sample:
         image: (H, W, 3) uint8, RGB.
         boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`.
         classes: (n,) int64.
+        outlines: of the same n objects in pixels of `image`, perhaps reaching beyond it; None if no object has one.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
+    outlines: Outlines | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:

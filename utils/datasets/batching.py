@@ -17,7 +17,8 @@ from utils.structures import Batch
 class ShuffledBatches(Sampler[list[SampleRef]]):
     """Batches of a training epoch: a permutation that depends on (seed, epoch) alone, cut into batches.
 
-    With `rectangles`, pictures of like shape stand together and only the order of the batches is shuffled.
+    With `rectangles`, pictures of like shape stand together and only the order of the batches is shuffled. Of several
+    processes that train together each gets every n-th picture of each batch.
     """
 
     def __init__(
@@ -28,36 +29,72 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
         image_size: int,
         seed: int,
         rectangles: Sequence[list[SampleRef]] | None = None,
+        share: tuple[int, int] = (0, 1),
+        plain_from: int | None = None,
     ) -> None:
-        """Plan batches of `batch_size` from `count` pictures; the last one may be smaller."""
+        """Plan the batches.
+
+        Args:
+            count: pictures of the split.
+            batch_size: pictures in a batch, over all processes; the last one may be smaller.
+            image_size: side of the square samples.
+            seed: first part of the key of the shuffle.
+            rectangles: batches of like shape, to be taken as they are.
+            share: this process's number and how many there are. A last batch with fewer pictures than processes is
+                left out.
+            plain_from: the epoch from which samples are whole pictures, without mosaic.
+        """
         self.count = count
         self.batch_size = batch_size
         self.image_size = image_size
         self.seed = seed
         self.rectangles = rectangles
+        self.share = share
+        self.plain_from = plain_from
         self.epoch = 0
+        self.start = 0
+        self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
-        return math.ceil(self.count / self.batch_size)
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest >= self.share[1])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass is for."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, start: int = 0, weights: np.ndarray | None = None) -> None:
+        """Choose what the next pass is for.
+
+        Args:
+            epoch: the epoch.
+            start: batches at its beginning that are left out, since they were trained already.
+            weights: (count,) how often each picture is wanted; then pictures are drawn, not shuffled.
+        """
+        self.epoch, self.start, self.weights = epoch, start, weights
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
-        """Yield the epoch's batches."""
+        """Yield the epoch's batches, from `start` on, this process's share of each."""
+        rank, processes = self.share
+        for batch in self._planned()[self.start : len(self)]:
+            yield batch[rank::processes]
+
+    def _planned(self) -> list[list[SampleRef]]:
+        """Return all batches of the epoch."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
+        whole = self.plain_from is not None and self.epoch >= self.plain_from
         if self.rectangles is not None:
-            for number in rng.permutation(len(self.rectangles)):
-                batch = self.rectangles[int(number)]
-                yield [SampleRef(index=ref.index, epoch=self.epoch, size_hw=ref.size_hw) for ref in batch]
-            return
-        order = rng.permutation(self.count)
-        size_hw = (self.image_size, self.image_size)
-        for start in range(0, self.count, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield [SampleRef(index=int(i), epoch=self.epoch, size_hw=size_hw) for i in chosen]
+            order = rng.permutation(len(self.rectangles))
+            chosen = [[(ref.index, ref.size_hw) for ref in self.rectangles[int(number)]] for number in order]
+        else:
+            if self.weights is None:
+                order = rng.permutation(self.count)
+            else:
+                order = rng.choice(self.count, size=self.count, p=self.weights / self.weights.sum())
+            square = (self.image_size, self.image_size)
+            starts = range(0, self.count, self.batch_size)
+            chosen = [[(int(i), square) for i in order[start : start + self.batch_size]] for start in starts]
+        return [
+            [SampleRef(index=index, epoch=self.epoch, size_hw=size_hw, whole=whole) for index, size_hw in batch]
+            for batch in chosen
+        ]
 
 
 def rectangular_batches(

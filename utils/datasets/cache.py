@@ -1,15 +1,33 @@
-"""Pictures kept in memory at training size: as many as fit into a bound, the least recently used go first."""
+"""Decoded pictures at training size, kept in memory or on disk. What a cache returns never depends on what it holds."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
+
+from utils.datasets.flat_index import DatasetIndex
+from utils.datasets.images import read_image
+from utils.datasets.letterbox import fit_longer_side, letterbox_geometry
+from utils.errors import DetectorError
+from utils.files import try_write, user_cache_dir
+from utils.log import LOGGER
+
+DISK_VERSION = 1
+USABLE_DISK_SHARE = 0.9
+FILL_THREADS = 4
+_HEADER = np.dtype("<u4")  # height and width before the pixels
 
 
 class PictureCache:
-    """A bounded memory of decoded pictures. What it returns never depends on what it holds."""
+    """A bounded memory of decoded pictures; the least recently used go first."""
 
     def __init__(self, max_bytes: int) -> None:
         """Make a cache of at most `max_bytes`; 0 keeps nothing."""
@@ -31,3 +49,103 @@ class PictureCache:
             while self._bytes > self.max_bytes:
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
         return image
+
+
+class DiskCache:
+    """Decoded pictures of one split at one size, a file each, in the user's cache folder.
+
+    A file's name is the hash of the picture file's content, so that a changed picture is never mistaken for the old.
+    """
+
+    def __init__(self, folder: Path, names: np.ndarray, sizes_hw: np.ndarray) -> None:
+        """Look for picture i, of `sizes_hw[i]`, in the file `names[i]`; both are arrays, which processes share."""
+        self.folder = folder
+        self._names = names
+        self._sizes_hw = sizes_hw
+
+    def load(self, index: int) -> np.ndarray | None:
+        """Return picture `index`, (H, W, 3) uint8, or None if it is not there or not whole."""
+        return _read_pixels(self.folder / self._names[index].decode(), self._sizes_hw[index])
+
+
+def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = False) -> DiskCache | None:
+    """Decode what is not there yet of a split, having said how much disk it takes, and remove what is out of date.
+
+    Args:
+        index: the split.
+        image_size: length of the longer side.
+        smooth: as for `fit_longer_side`.
+
+    Returns:
+        The cache, or None, with a warning, where the disk has too little room.
+    """
+    folder = _folder(index, image_size, smooth=smooth)
+    square = (image_size, image_size)
+    sizes_hw = np.array([letterbox_geometry((int(h), int(w)), square).scaled_hw for h, w in index.sizes_hw], np.int32)
+    held = _files(folder)
+    needed = int(sizes_hw.prod(1, dtype=np.int64).sum() * 3 + 8 * len(index))
+    free = _free_bytes(folder)
+    LOGGER.info(
+        f"--cache disk: {needed / 1e9:.2f} GB of pictures in {folder}, {sum(held.values()) / 1e9:.2f} GB are there; "
+        f"{free / 1e9:.1f} GB are free"
+    )
+    if needed > sum(held.values()) + USABLE_DISK_SHARE * free:
+        LOGGER.warning("--cache disk: too little room, pictures are decoded each time")
+        return None
+    names = np.zeros(len(index), "S32")
+    cache = DiskCache(folder, names, sizes_hw)
+
+    def fill(number: int) -> DetectorError | None:
+        path = str(index.paths[number])
+        try:
+            names[number] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32].encode()
+            if held.get(names[number].decode()) == 8 + 3 * int(sizes_hw[number].prod()):
+                return None
+            image = fit_longer_side(read_image(path), image_size, smooth=smooth)
+        except (OSError, DetectorError):  # gone since the scan; whoever reads it next will say so
+            return None
+        header = np.array(image.shape[:2], _HEADER).tobytes()
+        return try_write(folder / names[number].decode(), header + image.tobytes())
+
+    with ThreadPoolExecutor(FILL_THREADS) as pool:
+        numbers = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching pictures", leave=False)
+        errors = [error for error in numbers if error is not None]
+    if errors:
+        LOGGER.warning(f"--cache disk: {len(errors)} pictures not kept, the first: {errors[0]}")
+    for stale in held.keys() - {name.decode() for name in names}:
+        (folder / stale).unlink(missing_ok=True)
+    return cache
+
+
+def _folder(index: DatasetIndex, image_size: int, *, smooth: bool) -> Path:
+    """Name the folder by where the pictures lie, so that a changed data set replaces its old pictures."""
+    parents = sorted({os.path.dirname(os.path.abspath(path)) for path in index.paths})
+    place = hashlib.sha256("\0".join(parents).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    kind = "-smooth" if smooth else ""
+    return user_cache_dir() / "pictures" / f"{image_size}{kind}-v{DISK_VERSION}-{place}"
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Return the sizes of a folder's files by name."""
+    try:
+        return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
+    except OSError:
+        return {}
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the room on the disk where a folder lies or will lie."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _read_pixels(path: Path, size_hw: np.ndarray) -> np.ndarray | None:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    height, width = (int(side) for side in size_hw)
+    if len(data) != 8 + height * width * 3 or data[:8].view(_HEADER).tolist() != [height, width]:
+        return None
+    return data[8:].reshape(height, width, 3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from utils.errors import ConfigError, DataError
 from utils.files import PROJECT_ROOT, find_file, load_yaml
@@ -16,6 +18,8 @@ DATA_FOLDER = PROJECT_ROOT / "data"
 EMBEDDED = "shapes.yaml"
 SPLITS = ("train", "val", "test")
 MAX_CLASSES = 100_000
+KNOWN_SETS = ("coco", "coco-polygons", "coco128", "VOC", "VisDrone")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class DataConfig:
         roots: folders that relative paths are tried against, in order.
         splits: per split the entries given: folders, globs, or txt lists.
         generator: settings of the embedded set, or None.
+        download: where the set can be fetched from: one of `KNOWN_SETS`, an https address of an archive, or "".
     """
 
     file: Path
@@ -43,6 +48,7 @@ class DataConfig:
     roots: tuple[Path, ...]
     splits: dict[str, tuple[str, ...]]
     generator: dict[str, Any] | None = None
+    download: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -53,7 +59,8 @@ class DataConfig:
         """Return where the pictures of a split are looked for.
 
         Raises:
-            DataError: the split is not given, or a path does not exist; lists what was tried and the nearest that do.
+            DataError: the split is not given, or a path does not exist; names the command that would fetch the set, or
+                lists what was tried and the nearest that do.
         """
         entries = self.splits.get(split, ())
         if not entries:
@@ -67,6 +74,9 @@ class DataConfig:
             if _exists(path):
                 return Located(path=path, pattern=pattern)
         listed = ", ".join(dict.fromkeys(str(path) for path in tried))
+        if self.download and not any(_exists(root) for root in self.roots):
+            fix = f"fetch the set with `python -m utils.datasets.download {self.file}` or train.py's --download"
+            raise DataError(self.file, f"'{split}' path does not exist ({tried[0]})", fix=fix)
         near = _nearest_existing(tried)
         fix = f"did you mean {near}?" if near else "correct `path` or the split's line"
         raise DataError(self.file, f"'{split}' path does not exist (tried {listed})", fix=fix)
@@ -96,7 +106,35 @@ def load_data_config(name: str) -> DataConfig:
         roots=tuple(Path(os.path.normpath(base / root_path)) for base in bases),
         splits={split: _entries(value.get(split), split, path) for split in SPLITS},
         generator=generator if isinstance(generator, dict) else None,
+        download=_download(value.get("download"), path),
     )
+
+
+def _download(value: Any, path: Path) -> str:  # noqa: ANN401
+    """Check `download`: a known set's name or an https address of an archive. Programs are refused, and never run."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, str) and (value in KNOWN_SETS or is_archive_address(value)):
+        return value
+    shown = str(value).strip().splitlines() or [""]
+    raise ConfigError(
+        path,
+        f"'download' is neither an https address of an archive nor one of {', '.join(KNOWN_SETS)} "
+        f"(got {shown[0][:40]!r}); nothing else is ever run",
+        fix="remove `download`, or fetch the set by hand",
+    )
+
+
+def is_archive_address(text: str) -> bool:
+    """Tell whether a text is an https address of a zip or tar file, without a password, in letters that can be seen."""
+    if not text.isascii() or not text.isprintable() or re.search(r"[\s\\]", text):
+        return False
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.username is None and parts.password is None and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme == "https" and named and parts.path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:

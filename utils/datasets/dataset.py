@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.datasets.cache import PictureCache
+from utils.datasets.cache import DiskCache, PictureCache
+from utils.datasets.copy_paste import copy_paste
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import fit_longer_side, letterbox
 from utils.datasets.mosaic import mosaic
+from utils.datasets.outlines import moved
 from utils.datasets.transforms import (
     blend,
     draw_colour_gains,
@@ -42,6 +44,7 @@ class Augmentation:
         fliplr: probability of mirroring left and right.
         mosaic: probability of joining four pictures.
         mixup: probability of mixing a mosaic with another.
+        copy_paste: probability that an object is pasted once more, mirrored; of objects with outlines.
     """
 
     hsv_h: float = 0.0
@@ -56,15 +59,20 @@ class Augmentation:
     fliplr: float = 0.0
     mosaic: float = 0.0
     mixup: float = 0.0
+    copy_paste: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRef:
-    """Which sample is wanted: the picture's number, the epoch it is drawn for, and the size of its batch."""
+    """Which sample is wanted: the picture's number, the epoch it is drawn for, and the size of its batch.
+
+    `whole` asks for the picture alone, whatever the probability of a mosaic.
+    """
 
     index: int
     epoch: int
     size_hw: tuple[int, int]
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         seed: int = 0,
         single_class: bool = False,
         cache_bytes: int = 0,
+        disk_cache: DiskCache | None = None,
     ) -> None:
         """Make the data set.
 
@@ -98,6 +107,7 @@ class DetectionDataset(Dataset[LoadedSample]):
             seed: first part of the key of all randomness.
             single_class: treat all classes as class 0.
             cache_bytes: memory for decoded pictures, in each worker process.
+            disk_cache: decoded pictures of this split and size; see `prepare_disk_cache`.
         """
         self.index = index
         self.image_size = image_size
@@ -105,6 +115,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         self.seed = seed
         self.single_class = single_class
         self.cache = PictureCache(cache_bytes)
+        self.disk_cache = disk_cache
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -121,17 +132,17 @@ class DetectionDataset(Dataset[LoadedSample]):
     def _augmented(self, ref: SampleRef, strength: Augmentation, rng: np.random.Generator) -> Sample:
         """Draw and apply: mosaic or one picture, warp, perhaps mixup, colours, mirrors."""
         square = ref.size_hw[0] == ref.size_hw[1]
-        if square and rng.random() < strength.mosaic:
+        if square and not ref.whole and rng.random() < strength.mosaic:
             sample = self._mosaic(ref.index, strength, rng)
             if rng.random() < strength.mixup:
                 other = self._mosaic(int(rng.integers(len(self))), strength, rng)
                 sample = blend(sample, other, float(rng.beta(32, 32)))
         else:
             sample, _ = self._fitted(ref.index, ref.size_hw, scale_up=True)
-            sample = self._warped(sample, ref.size_hw, strength, rng)
+            sample = self._warped(self._pasted(sample, strength, rng), ref.size_hw, strength, rng)
         gains = draw_colour_gains(rng, hsv_h=strength.hsv_h, hsv_s=strength.hsv_s, hsv_v=strength.hsv_v)
         if gains != (1, 1, 1):
-            sample = Sample(image=shift_colours(sample.image, gains), boxes=sample.boxes, classes=sample.classes)
+            sample = replace(sample, image=shift_colours(sample.image, gains))
         if rng.random() < strength.flipud:
             sample = flip_vertically(sample)
         if rng.random() < strength.fliplr:
@@ -144,7 +155,14 @@ class DetectionDataset(Dataset[LoadedSample]):
         chosen = rng.permutation([index, *rng.integers(len(self), size=3)])
         centre_x, centre_y = rng.integers(size // 2, size + size // 2, size=2, endpoint=True)
         canvas = mosaic([self.original(int(i)) for i in chosen], size=size, centre_xy=(int(centre_x), int(centre_y)))
-        return self._warped(canvas, (size, size), strength, rng)
+        return self._warped(self._pasted(canvas, strength, rng), (size, size), strength, rng)
+
+    @staticmethod
+    def _pasted(sample: Sample, strength: Augmentation, rng: np.random.Generator) -> Sample:
+        """Paste drawn objects; where there are no outlines nothing is drawn, and later draws stay as they are."""
+        if not strength.copy_paste or sample.outlines is None:
+            return sample
+        return copy_paste(sample, rng.random(len(sample.boxes)) < strength.copy_paste)
 
     def _warped(
         self, sample: Sample, out_hw: tuple[int, int], strength: Augmentation, rng: np.random.Generator
@@ -168,9 +186,18 @@ class DetectionDataset(Dataset[LoadedSample]):
         height, width = image.shape[:2]
         boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array((width, height, width, height), np.float32)
         classes = rows[:, 0].astype(np.int64)
-        return Sample(image=image, boxes=boxes, classes=np.zeros_like(classes) if self.single_class else classes)
+        outlines = self.index.outlines(index)
+        return Sample(
+            image=image,
+            boxes=boxes,
+            classes=np.zeros_like(classes) if self.single_class else classes,
+            outlines=outlines and moved(outlines, scale_xy=(width, height)),
+        )
 
     def _load(self, index: int) -> np.ndarray:
+        held = self.disk_cache.load(index) if self.disk_cache is not None else None
+        if held is not None:
+            return held
         image = read_image(str(self.index.paths[index]))
         return fit_longer_side(image, self.image_size, smooth=self.augmentation is None)
 
@@ -181,4 +208,11 @@ class DetectionDataset(Dataset[LoadedSample]):
         image, placement = letterbox(sample.image, size_hw, scale_up=scale_up, original_hw=(int(height), int(width)))
         rows = self.index.rows(index)
         original = cxcywh_to_xyxy(rows[:, 1:]) * np.array((width, height, width, height), np.float32)
-        return Sample(image=image, boxes=placement.to_input(original), classes=sample.classes), placement
+        outlines = self.index.outlines(index)
+        scale_xy = (placement.ratio_wh[0] * width, placement.ratio_wh[1] * height)
+        return Sample(
+            image=image,
+            boxes=placement.to_input(original),
+            classes=sample.classes,
+            outlines=outlines and moved(outlines, scale_xy=scale_xy, shift_xy=placement.pad_wh),
+        ), placement

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from utils.errors import DataError
+from utils.structures import Outlines
 
 MAX_LABEL_BYTES = 10_000_000
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
@@ -39,13 +40,15 @@ class LabelFile:
 
     Attributes:
         rows: (n, 5) float32: class, cx, cy, w, h as shares of the picture.
+        outlines: of the n objects, points as shares of the picture; none where the row was a box.
         problems: what is wrong; a file with problems should not be trained on.
-        polygons: how many rows were outlines, brought to their boxes.
+        polygons: how many rows were outlines.
         clipped: how many boxes reached beyond the picture and were cut.
         dropped: how many rows were left out, having no area or standing twice.
     """
 
     rows: np.ndarray
+    outlines: Outlines
     problems: tuple[LabelProblem, ...] = ()
     polygons: int = 0
     clipped: int = 0
@@ -80,37 +83,58 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     except UnicodeDecodeError as error:
         return _only_problem(f"is not UTF-8 text (byte {error.start})")
     rows: list[list[float]] = []
+    rings: list[list[float]] = []
     problems: list[LabelProblem] = []
     polygons = clipped = dropped = 0
     for number, line in enumerate(text.splitlines(), start=1):
         fields = line.split()
         if not fields:
             continue
-        row = _parse_row(fields, number, num_classes)
-        if isinstance(row, LabelProblem):
-            problems.append(row)
+        values = _parse_row(fields, number, num_classes)
+        if isinstance(values, LabelProblem):
+            problems.append(values)
             continue
-        polygons += len(fields) > len(COLUMNS)
-        kept, was_clipped = _clip(row)
+        is_outline = len(values) > len(COLUMNS)
+        polygons += is_outline
+        kept, was_clipped = _clip(_box_around(values) if is_outline else values)
         clipped += was_clipped
         if np.float32(kept[3]) <= 0 or np.float32(kept[4]) <= 0:
             dropped += 1
         else:
             rows.append(kept)
+            rings.append(values[1:] if is_outline else [])
     array = np.array(rows, dtype=np.float32).reshape(-1, 5)
     if len(array) > 1:
         unique = np.sort(np.unique(array, axis=0, return_index=True)[1])
         dropped += len(array) - len(unique)
         array = array[unique]
-    return LabelFile(rows=array, problems=tuple(problems), polygons=polygons, clipped=clipped, dropped=dropped)
+        rings = [rings[number] for number in unique]
+    return LabelFile(
+        rows=array,
+        outlines=_flat(rings),
+        problems=tuple(problems),
+        polygons=polygons,
+        clipped=clipped,
+        dropped=dropped,
+    )
+
+
+def _flat(rings: list[list[float]]) -> Outlines:
+    """Lay rings x, y, x, y... one after another."""
+    points = [value for ring in rings for value in ring]
+    return Outlines(
+        points=np.array(points, dtype=np.float32).reshape(-1, 2),
+        starts=np.cumsum([0, *(len(ring) // 2 for ring in rings)], dtype=np.int64),
+    )
 
 
 def _only_problem(what: str) -> LabelFile:
-    return LabelFile(rows=np.zeros((0, 5), np.float32), problems=(LabelProblem(line=1, column=0, what=what),))
+    problem = LabelProblem(line=1, column=0, what=what)
+    return LabelFile(rows=np.zeros((0, 5), np.float32), outlines=_flat([]), problems=(problem,))
 
 
 def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | LabelProblem:
-    """Read one row; an outline becomes the box around it."""
+    """Read the numbers of one row, a box or an outline."""
     count = len(fields)
     if count != 5 and (count < 7 or count % 2 == 0):
         what = f"has {count} columns, not 5 for a box or an odd number from 7 for an outline"
@@ -131,8 +155,11 @@ def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | 
             sign = "< 0" if value < 0 else "> 1"
             return LabelProblem(line=line, column=column, what=f"{name} {field[:20]} {sign}")
         values.append(value)
-    if count == 5:
-        return values
+    return values
+
+
+def _box_around(values: list[float]) -> list[float]:
+    """Return the row of the box around an outline's row."""
     x, y = values[1::2], values[2::2]
     width, height = max(x) - min(x), max(y) - min(y)
     return [values[0], min(x) + width / 2, min(y) + height / 2, width, height]

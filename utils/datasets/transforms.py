@@ -6,16 +6,21 @@ Each transform has a part that draws from a generator and a part that only compu
 from __future__ import annotations
 
 import math
+import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from utils.datasets.letterbox import PAD_VALUE
+from utils.datasets.outlines import boxes_within, join, moved, select, warped
 from utils.structures import Sample
 
 MIN_SIDE = 2.0
 MIN_AREA_SHARE = 0.1
+MIN_AREA_SHARE_OUTLINED = 0.01
 MAX_ASPECT = 100.0
+_KEPT = threading.local()  # a large array is dear to allocate: its memory comes from the system page by page
 
 
 def flip_horizontally(sample: Sample) -> Sample:
@@ -23,7 +28,8 @@ def flip_horizontally(sample: Sample) -> Sample:
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-    return Sample(image=np.ascontiguousarray(sample.image[:, ::-1]), boxes=boxes, classes=sample.classes)
+    outlines = sample.outlines and moved(sample.outlines, scale_xy=(-1, 1), shift_xy=(width, 0))
+    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes, outlines=outlines)
 
 
 def flip_vertically(sample: Sample) -> Sample:
@@ -31,7 +37,8 @@ def flip_vertically(sample: Sample) -> Sample:
     height = sample.image.shape[0]
     boxes = sample.boxes.copy()
     boxes[:, [1, 3]] = height - sample.boxes[:, [3, 1]]
-    return Sample(image=np.ascontiguousarray(sample.image[::-1]), boxes=boxes, classes=sample.classes)
+    outlines = sample.outlines and moved(sample.outlines, scale_xy=(1, -1), shift_xy=(0, height))
+    return replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes, outlines=outlines)
 
 
 def shift_colours(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> np.ndarray:
@@ -39,8 +46,10 @@ def shift_colours(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> n
     levels = np.arange(256, dtype=np.float64)
     hue = (levels * gains_hsv[0]) % 180  # OpenCV keeps hue in half degrees
     saturation, value = ((levels * gain).clip(0, 255) for gain in gains_hsv[1:])
-    table = np.stack((hue, saturation, value), -1).astype(np.uint8)[None]  # (1, 256, 3), one column for each channel
-    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+    channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))  # looked up apart: faster than in one table of three
+    tables = (table.astype(np.uint8) for table in (hue, saturation, value))
+    changed = [cv2.LUT(channel, table) for channel, table in zip(channels, tables, strict=True)]
+    return cv2.cvtColor(cv2.merge(changed), cv2.COLOR_HSV2RGB)
 
 
 def draw_colour_gains(
@@ -90,27 +99,50 @@ def draw_perspective(
 
 
 def warp(sample: Sample, matrix: np.ndarray, out_hw: tuple[int, int]) -> Sample:
-    """Send a sample through a 3x3 matrix; boxes become the boxes around their warped corners.
+    """Send a sample through a 3x3 matrix.
 
-    A box is kept if, cut at the borders, it is wider and higher than 2 px, has more than a tenth of the area it would
-    have if only scaled, and is less than 100 times longer than thick.
+    Boxes become the boxes around their warped corners, or around what is seen of the warped outline where that is
+    known. A box is kept if, cut at the borders, it is wider and higher than 2 px, has more than a tenth (with an
+    outline a hundredth) of the area it would have if only scaled, and is less than 100 times longer than thick.
     """
     height, width = out_hw
     affine = bool(np.array_equal(matrix[2], (0, 0, 1)))
-    if affine:
-        image = cv2.warpAffine(sample.image, matrix[:2], (width, height), borderValue=(PAD_VALUE,) * 3)
-    else:
-        image = cv2.warpPerspective(sample.image, matrix, (width, height), borderValue=(PAD_VALUE,) * 3)
+    image = _warp_pixels(sample.image, matrix, out_hw, affine=affine)
     if not len(sample.boxes):
-        return Sample(image=image, boxes=sample.boxes, classes=sample.classes)
+        return replace(sample, image=image)
     boxes = warp_boxes(sample.boxes, matrix)
     clipped = np.stack(
         (*(boxes[:, i].clip(0, (width, height)[i % 2]) for i in range(4)),),
         -1,
     ).astype(np.float32)
+    least_shares: np.ndarray | float = MIN_AREA_SHARE
+    outlines = sample.outlines and warped(sample.outlines, matrix)
+    if outlines is not None:
+        clipped = np.where(outlines.known[:, None], boxes_within(outlines, out_hw), clipped)
+        least_shares = np.where(outlines.known, MIN_AREA_SHARE_OUTLINED, MIN_AREA_SHARE)
     zoom = math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) if affine else 1.0
-    kept = worth_keeping(sample.boxes * zoom, clipped)
-    return Sample(image=image, boxes=clipped[kept], classes=sample.classes[kept])
+    kept = worth_keeping(sample.boxes * zoom, clipped, least_shares=least_shares)
+    return Sample(image=image, boxes=clipped[kept], classes=sample.classes[kept], outlines=select(outlines, kept))
+
+
+def _warp_pixels(image: np.ndarray, matrix: np.ndarray, out_hw: tuple[int, int], *, affine: bool) -> np.ndarray:
+    """Warp an (H, W, 3) picture by way of four channels, which OpenCV moves three times as fast as three."""
+    four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=_scratch((*image.shape[:2], 4)))
+    size_wh, border = (out_hw[1], out_hw[0]), (PAD_VALUE,) * 4
+    if affine:
+        moved_four = cv2.warpAffine(four, matrix[:2], size_wh, borderValue=border)
+    else:
+        moved_four = cv2.warpPerspective(four, matrix, size_wh, borderValue=border)
+    return cv2.cvtColor(moved_four, cv2.COLOR_RGBA2RGB)
+
+
+def _scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a uint8 array of any content, the same memory at each call of a thread."""
+    size = math.prod(shape)
+    held: np.ndarray | None = getattr(_KEPT, "held", None)
+    if held is None or held.size < size:
+        held = _KEPT.held = np.empty(size, np.uint8)
+    return held[:size].reshape(shape)
 
 
 def warp_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -121,13 +153,18 @@ def warp_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate((points.min(1), points.max(1)), 1)
 
 
-def worth_keeping(before_xyxy: np.ndarray, after_xyxy: np.ndarray) -> np.ndarray:
-    """Tell which (n, 4) boxes are still worth learning from after a warp and a cut; (n,) bool."""
+def worth_keeping(
+    before_xyxy: np.ndarray, after_xyxy: np.ndarray, *, least_shares: np.ndarray | float = MIN_AREA_SHARE
+) -> np.ndarray:
+    """Tell which (n, 4) boxes are still worth learning from after a warp and a cut; (n,) bool.
+
+    `least_shares` is what must be left of the area, for all boxes or (n,) for each.
+    """
     width, height = (after_xyxy[:, i + 2] - after_xyxy[:, i] for i in (0, 1))
     area_before = (before_xyxy[:, 2] - before_xyxy[:, 0]) * (before_xyxy[:, 3] - before_xyxy[:, 1])
     aspect = np.maximum(width / (height + 1e-16), height / (width + 1e-16))
     large = (width > MIN_SIDE) & (height > MIN_SIDE)
-    return large & (width * height / (area_before + 1e-16) > MIN_AREA_SHARE) & (aspect < MAX_ASPECT)
+    return large & (width * height / (area_before + 1e-16) > least_shares) & (aspect < MAX_ASPECT)
 
 
 def blend(first: Sample, second: Sample, share: float) -> Sample:
@@ -137,4 +174,5 @@ def blend(first: Sample, second: Sample, share: float) -> Sample:
         image=image,
         boxes=np.concatenate((first.boxes, second.boxes)),
         classes=np.concatenate((first.classes, second.classes)),
+        outlines=join((first, second)),
     )

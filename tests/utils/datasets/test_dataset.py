@@ -9,7 +9,7 @@ from utils.datasets.cache import PictureCache
 from utils.datasets.config import load_data_config
 from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
 from utils.datasets.index import build_index
-from utils.datasets.loader import build_loader, usable_workers
+from utils.datasets.loader import BatchLoader, usable_workers
 
 STRONG = Augmentation(
     hsv_h=0.02, hsv_s=0.7, hsv_v=0.4, degrees=5, translate=0.1, scale=0.5, shear=2, perspective=0.0003,
@@ -79,7 +79,7 @@ def test_workers_change_nothing_over_two_epochs(index, training):
             if training
             else rectangular_batches(index.sizes_hw, batch_size=3, image_size=SIZE, stride=32, pad=0.5)
         )
-        loader = build_loader(dataset, batches, workers=workers)
+        loader = BatchLoader(dataset, batches, workers=workers)
         run = []
         for epoch in (0, 1):
             if training:
@@ -98,7 +98,7 @@ def test_usable_workers_are_within_the_cores():
 def test_batches_hold_samples_of_their_numbers(index):
     batches = ShuffledBatches(8, batch_size=3, image_size=SIZE, seed=7)
     dataset = data_set(index)
-    for batch in build_loader(dataset, batches, workers=0):
+    for batch in BatchLoader(dataset, batches, workers=0):
         for position, number in enumerate(batch.indices):
             sample = dataset[SampleRef(index=number, epoch=0, size_hw=(SIZE, SIZE))].sample
             assert np.array_equal(batch.images[position].permute(1, 2, 0).numpy(), sample.image)

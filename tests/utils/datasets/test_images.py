@@ -1,12 +1,16 @@
 import io
 import os
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image, write_image
+from utils.datasets import images
+from utils.datasets.images import IMAGE_SUFFIXES, decode_image, has_suffix, read_image, to_rgb8, write_image
 from utils.errors import DataError
 
 HEIGHT, WIDTH = 36, 52
@@ -73,10 +77,174 @@ def test_sixteen_bits_become_eight(tmp_path, picture):
     assert difference(read_image(tmp_path / "colour.png"), picture) <= 1
 
 
-def test_transparency_is_dropped_not_blended(tmp_path, picture):
-    alpha = np.full((HEIGHT, WIDTH, 1), 100, np.uint8)
-    Image.fromarray(np.concatenate((picture, alpha), 2)).save(tmp_path / "a.png")
-    assert difference(read_image(tmp_path / "a.png"), picture) == 0
+# Where the pixel of row r and column c of the upright picture lies in the stored one of h rows and w columns.
+TURNED_BACK = {
+    1: lambda r, c, h, w: (r, c),
+    2: lambda r, c, h, w: (r, w - 1 - c),
+    3: lambda r, c, h, w: (h - 1 - r, w - 1 - c),
+    4: lambda r, c, h, w: (h - 1 - r, c),
+    5: lambda r, c, h, w: (c, r),
+    6: lambda r, c, h, w: (h - 1 - c, r),
+    7: lambda r, c, h, w: (h - 1 - c, w - 1 - r),
+    8: lambda r, c, h, w: (c, w - 1 - r),
+}
+
+
+def slow(stored, white, orientation=1):
+    """The picture as the eye sees it, a pixel at a time: 8 bits, over black, upright."""
+    h, w = stored.shape[:2]
+    stored = stored.reshape(h, w, -1)
+    rows, columns = (h, w) if orientation < 5 else (w, h)
+    upright = np.zeros((rows, columns, 3))
+    for r in range(rows):
+        for c in range(columns):
+            *colour, alpha = [float(v) / white for v in stored[TURNED_BACK[orientation](r, c, h, w)]]
+            if stored.shape[2] in (1, 3):
+                colour, alpha = [*colour, alpha], 1
+            upright[r, c] = [max(value, 0) * alpha * 255 for value in (colour * 3)[:3]]
+    return upright
+
+
+def with_orientation(image, kind, orientation, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, kind, exif=exif, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGBA", {"compression": "tiff_lzw"}),
+        ("TIFF", "L", {"compression": "tiff_adobe_deflate"}),
+    ],
+)
+def test_alpha_lies_over_black_and_every_kind_is_turned_upright(picture, kind, mode, options, orientation):
+    alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    alpha[:8], alpha[8:16] = 0, 255
+    stored = Image.fromarray(np.concatenate((picture, alpha), 2)).convert(mode)
+    image = decode_image(with_orientation(stored, kind, orientation, **options), name="a")
+    assert np.abs(image - slow(np.asarray(stored), 255, orientation)).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_are_divided_by_257_and_turned_upright(suffix, channels, orientation):
+    stored = np.random.default_rng(2).integers(0, 65536, (7, 11, channels), dtype=np.uint16)
+    stored[0], stored[1] = 0, 65535
+    data = cv2.imencode(suffix, stored[..., [2, 1, 0, 3][:channels]] if channels > 1 else stored)[1].tobytes()
+    if suffix == ".tiff":
+        data = set_tiff_orientation(data, orientation)
+    else:  # a chunk of PNG's own: length, name, content, checksum, after the header's 33 bytes
+        chunk = b"eXIf" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + bytes(6)
+        chunk = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        data = data[:33] + chunk + data[33:]
+    image = decode_image(data, name="a")
+    assert np.abs(image - slow(stored, 65535, orientation)).max() <= (0.5 + 1e-6 if channels < 4 else 1.5)
+
+
+def set_tiff_orientation(data, orientation):
+    """Write the orientation over a tag that nobody reads: the software's name, or else the resolution's unit."""
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [e for e in entries if int.from_bytes(e[:2], "little") not in (0x0112, 305, 296)]
+    entries.append(b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]))
+    entries.sort(key=lambda e: int.from_bytes(e[:2], "little"))
+    table = len(entries).to_bytes(2, "little") + b"".join(entries) + bytes(4)
+    return data[:4] + len(data).to_bytes(4, "little") + data[8:] + table
+
+
+@pytest.mark.parametrize("scale", [1, 255, 65535, 1e6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floating_point_has_the_white_that_its_range_suggests(channels, scale):
+    stored = (np.random.default_rng(3).random((7, 11, channels)) * scale).astype(np.float32)
+    stored[0, 0], stored[0, 1] = scale, -scale
+    for suffix in (".tiff", ".pfm"):
+        data = cv2.imencode(suffix, stored[..., ::-1] if channels > 1 else stored)[1].tobytes()
+        assert np.abs(decode_image(data, name="a") - slow(stored, scale)).max() <= 0.5 + 1e-3
+    stored[2], stored[3], stored[4] = np.nan, np.inf, -np.inf
+    assert (to_rgb8(stored)[2:5] == 0).all() and to_rgb8(stored)[0, 0].tolist() == [255] * 3
+
+
+def test_cmyk_and_ycck_jpeg_look_as_opencv_shows_them(picture):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).convert("CMYK").save(buffer, "JPEG", quality=100, subsampling=0)
+    data = bytearray(buffer.getvalue())
+    transform = data.index(b"Adobe") + 11
+    for kind in (0, 2):  # as stored, and as luminance, chroma and black
+        data[transform] = kind
+        expected = cv2.imdecode(np.frombuffer(bytes(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert difference(decode_image(bytes(data), name="a"), expected) <= 3 and expected.std() > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "group4"})]
+)
+def test_one_bit_is_black_and_white(picture, kind, options):
+    bits = picture[..., 0] > 128
+    image = decode_image(encoded(bits, kind, **options), name="a")
+    assert difference(image, bits[..., None].repeat(3, 2) * 255) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_with_a_transparent_colour_lies_over_black(picture, kind):
+    stored = Image.fromarray(picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    numbers = np.asarray(stored)
+    expected = np.asarray(stored.convert("RGB")).copy()
+    expected[numbers == 5] = 0
+    buffer = io.BytesIO()
+    stored.save(buffer, kind, transparency=5, optimize=False)
+    assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
+
+
+def test_a_transparent_colour_without_a_palette_lies_over_black(picture):
+    key = tuple(int(v) for v in picture[3, 4])
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", transparency=key)
+    expected = picture.copy()
+    expected[(picture == key).all(2)] = 0
+    assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
+
+
+def test_of_an_mpo_the_first_picture_is_read(tmp_path, picture):
+    first, second = Image.fromarray(picture), Image.fromarray(255 - picture)
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=100, subsampling=0)
+    with Image.open(tmp_path / "a.mpo") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)
+    assert difference(read_image(tmp_path / "a.mpo"), picture) <= 8
+
+
+def test_transparency_is_said_once(picture, caplog):
+    images._say_transparent.cache_clear()
+    data = encoded(np.concatenate((picture, picture[..., :1] // 2), 2), "PNG")
+    for _ in range(3):
+        decode_image(data, name="a")
+    assert caplog.text.count("over black") == 1
+
+
+def test_eight_threads_read_what_one_reads(picture):
+    kinds = [encoded(picture, kind) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
+    kinds.append(encoded(np.concatenate((picture, picture[..., :1]), 2), "PNG"))
+    alone = [decode_image(data, name="a") for data in kinds]
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: [decode_image(data, name="a") for data in kinds], range(64)):
+            assert all((a == b).all() for a, b in zip(alone, found, strict=True))
+    assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (4, 5, 7), (5,), (1, 2, 3, 4)])
+def test_an_array_that_is_no_picture_is_refused(shape):
+    with pytest.raises(ValueError, match="is no picture"):
+        to_rgb8(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("name", ["中文.png", "a b.png", "🚦 é.png", "line\nbreak.png", b"\xff\xfe.png"])
@@ -144,7 +312,7 @@ def test_picture_of_another_kind_than_its_suffix_is_read(tmp_path, picture):
 
 def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
     rng = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "WEBP"):
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"):
         for _ in range(60):
             data = bytearray(encoded(picture, kind))
             for _ in range(int(rng.integers(1, 5))):

@@ -34,7 +34,7 @@ def cache_files(cache_home):
 
 
 def same(first, second):
-    arrays = ("paths", "sizes_hw", "labels", "starts")
+    arrays = ("paths", "sizes_hw", "labels", "starts", "points", "point_starts")
     return (first.skipped, first.notes) == (second.skipped, second.notes) and all(
         np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays
     )
@@ -276,8 +276,10 @@ def test_cache_with_pickled_objects_is_refused_and_nothing_runs(root, cache_home
         {"sizes_hw": np.zeros((3, 3), np.int32)},
         {"labels": np.zeros((9, 5), np.float32)},
         {"paths": np.array(["a.jpg"])},
+        {"points": np.zeros((7, 2), np.float32)},
+        {"point_starts": np.array([0, 1])},
     ],
-    ids=["starts", "sizes", "labels", "paths"],
+    ids=["starts", "sizes", "labels", "paths", "points", "point starts"],
 )
 def test_cache_whose_arrays_do_not_fit_together_is_rebuilt(root, cache_home, changes):
     first = build(root)
@@ -333,3 +335,29 @@ def test_folder_named_like_a_label_file_does_not_end_the_scan(root):
     (root / "labels/train/p1.txt").unlink()
     (root / "labels/train/p1.txt").mkdir()
     assert names_of(build(root)) == ["p0.png", "p2.png"]
+
+
+def test_outlines_are_found_by_picture_from_scan_and_cache(root, monkeypatch):
+    assert build(root).outlines(0) is None, "a split of boxes has none"
+    (root / "labels/train/p0.txt").write_text("1 .5 .5 .2 .2\n0 .1 .2 .3 .2 .2 .6\n")
+    (root / "labels/train/p1.txt").write_text("")
+    (root / "labels/train/p2.txt").write_text("0 .2 .2 .4 .2 .4 .4 .2 .4\n")
+    scanned = build(root)
+    forbid_reading(monkeypatch)
+    for index in (scanned, build(root)):
+        assert index.points.shape == (7, 2) and index.point_starts.tolist() == [0, 0, 3, 7]
+        assert [len(index.outlines(i)) for i in range(3)] == [2, 0, 1]
+        assert index.outlines(0).known.tolist() == [False, True]
+        np.testing.assert_allclose(index.outlines(2).of(0), [(0.2, 0.2), (0.4, 0.2), (0.4, 0.4), (0.2, 0.4)])
+    assert "2 outlines" in scanned.notes[0]
+
+
+def test_fingerprint_and_cache_notice_an_outline_of_the_same_box(root):
+    file = root / "labels/train/p0.txt"
+    marks = []
+    for text in ("0 .2 .2 .4 .2 .4 .4 .2 .4", "0 .2 .2 .4 .2 .4 .4 .3 .4", "0 .3 .3 .2 .2"):
+        file.write_text(text)
+        index = build(root)
+        np.testing.assert_allclose(index.rows(0), [[0, 0.3, 0.3, 0.2, 0.2]], atol=1e-6)
+        marks.append(index.fingerprint())
+    assert len(set(marks)) == 3

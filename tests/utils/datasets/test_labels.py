@@ -213,3 +213,31 @@ def test_missing_label_file_is_none_and_empty_one_is_not(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
     assert read_label_bytes(tmp_path / "a.txt") == b""
     assert read_label_bytes(tmp_path / "b.txt") is None
+
+
+def test_outlines_are_kept_beside_the_boxes_row_by_row():
+    parsed = rows_of("0 .5 .5 .2 .4\n1 .1 .2 .3 .2 .2 .6\n2 .25 .25 .1 .1\n0 .5 .1 .9 .1 .9 .8 .5 .8 .5 .4\n")
+    assert parsed.outlines.known.tolist() == [False, True, False, True] and parsed.polygons == 2
+    np.testing.assert_allclose(parsed.outlines.of(1), [(0.1, 0.2), (0.3, 0.2), (0.2, 0.6)], atol=1e-7)
+    assert len(parsed.outlines.of(3)) == 5 and parsed.outlines.points.dtype == np.float32
+
+
+def test_outlines_stay_with_their_rows_when_others_are_dropped():
+    ring = ".1 .2 .3 .2 .2 .6"
+    text = f"0 .5 .5 .2 .2\n0 .1 .1 .2 .1 .3 .1\n1 {ring}\n0 .5 .5 .2 .2\n1 {ring}\n2 .4 .4 .6 .4 .6 .5\n2 x\n"
+    parsed = rows_of(text)
+    assert parsed.rows[:, 0].tolist() == [0, 1, 2] and parsed.dropped == 3 and len(parsed.problems) == 1
+    assert [len(parsed.outlines.of(number)) for number in range(3)] == [0, 3, 3]
+    np.testing.assert_allclose(parsed.outlines.of(2)[0], (0.4, 0.4))
+
+
+@settings(REPEATABLE, max_examples=60)
+@given(label_files())
+def test_every_outline_has_the_box_of_its_row(data):
+    parsed = parse_labels(data, num_classes=3)
+    assert len(parsed.outlines) == len(parsed.rows)
+    for row, known, number in zip(parsed.rows, parsed.outlines.known, range(len(parsed.rows)), strict=True):
+        if known:
+            ring = parsed.outlines.of(number).astype(np.float64)
+            low, high = ring.min(0), ring.max(0)
+            np.testing.assert_allclose(row[1:], (*((low + high) / 2), *(high - low)), atol=1e-6)

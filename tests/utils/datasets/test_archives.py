@@ -1,0 +1,139 @@
+"""Archives: what is honest comes out as it went in, what is hostile leaves not a byte anywhere."""
+
+import bz2
+import functools
+import gzip
+import io
+import lzma
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from tests.data_oracles import tree_hash
+from tests.utils.datasets.hostile_archives import GOOD, HOSTILE, LIMIT, special, tarred, zipped
+from utils.datasets import archives
+from utils.datasets.archives import open_archive
+from utils.datasets.convert.files import Folder, Joined
+from utils.datasets.known_sets import without_top_folder
+from utils.errors import DataError
+from utils.files import atomic_write_folder
+
+NOISE = np.random.default_rng(0).bytes(40_000)
+FILES = {"set/images/train/中文 1.jpg": NOISE, "set/labels/train/中文 1.txt": GOOD, "set/README.md": b"# read me\n"}
+
+
+@functools.cache
+def made(kind):
+    return HOSTILE[kind]()
+
+
+def read_all(data):
+    archive = open_archive(io.BytesIO(data), where="https://host/a.zip")
+    return {name: archive.read(name) for name in archive.names}
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda: zipped(*FILES.items()),
+        lambda: zipped(*FILES.items(), compression=zipfile.ZIP_STORED),
+        lambda: zipped(("set/", b""), ("set/images/", b""), *FILES.items()),
+        lambda: tarred(*FILES.items()),
+        lambda: tarred(*((f"./{name}", content) for name, content in FILES.items())),
+        lambda: gzip.compress(tarred(*FILES.items())),
+        lambda: bz2.compress(tarred(*FILES.items())),
+        lambda: lzma.compress(tarred(*FILES.items())),
+    ],
+    ids=["deflated", "stored", "with folders", "tar", "tar with dots", "gz", "bz2", "xz"],
+)
+def test_honest_archives_come_out_as_they_went_in(pack):
+    assert read_all(pack()) == FILES
+
+
+def test_members_may_be_read_in_any_order():
+    archive = open_archive(io.BytesIO(gzip.compress(tarred(*FILES.items()))), where="a")
+    assert [archive.read(name) for name in reversed(archive.names)] == list(FILES.values())[::-1]
+
+
+def test_programs_and_hidden_files_are_left_inside():
+    extra = ["set/run.py", "set/.ssh/key.txt", "set/a.sh", "set/.bashrc", "__MACOSX/a.txt", "set/lib.so", "x.desktop"]
+    data = zipped(*FILES.items(), *((name, b"x") for name in extra))
+    assert read_all(data) == FILES
+    assert open_archive(io.BytesIO(data), where="a").left_out == len(extra)
+
+
+def test_short_files_may_shrink_a_lot():
+    assert len(read_all(zipped(("labels/a.txt", bytes(900_000))))["labels/a.txt"]) == 900_000
+
+
+def test_ordinary_modes_are_no_links():
+    assert read_all(zipped((special("labels/a.txt", 0o100000), GOOD), (special("labels/b.txt", 0), GOOD)))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_archives_leave_nothing_anywhere(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_MEMBERS", LIMIT)
+    (tmp_path / "other.txt").write_text("untouched")
+    data = made(kind)
+    assert len(data) < 3_000_000
+    before = tree_hash(tmp_path)
+
+    def unpack():
+        archive = open_archive(io.BytesIO(data), where="https://host/set.zip")
+        yield from without_top_folder(archive)
+
+    tracemalloc.start()
+    with pytest.raises(DataError) as caught:
+        atomic_write_folder(tmp_path / "target", unpack())
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 60_000_000
+    message = str(caught.value)
+    assert message.startswith("https://host/set.zip: ") and message.isprintable() and len(message) < 300
+    assert tree_hash(tmp_path) == before
+
+
+def test_there_are_enough_hostile_archives_and_all_differ():
+    assert len({made(kind) for kind in HOSTILE}) == len(HOSTILE) >= 25
+
+
+def test_file_larger_than_allowed_is_refused(monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 30_000)
+    with pytest.raises(DataError, match="a file of 40,000 bytes"):
+        read_all(zipped(*FILES.items()))
+
+
+def test_total_larger_than_allowed_is_refused(monkeypatch):
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 40_000)
+    with pytest.raises(DataError, match="unpacks to far more"):
+        read_all(tarred(*FILES.items()))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["coco128/images/a.jpg", "coco128/labels/a.txt"], ["images/a.jpg", "labels/a.txt"]),
+        (["images/a.jpg", "labels/a.txt"], ["images/a.jpg", "labels/a.txt"]),
+        (["images/a.jpg", "images/b.jpg"], ["images/a.jpg", "images/b.jpg"]),
+        (["a/images/a.jpg", "README.md"], ["a/images/a.jpg", "README.md"]),
+    ],
+)
+def test_the_one_folder_that_holds_all_is_left_out(names, expected):
+    archive = open_archive(io.BytesIO(zipped(*((name, b"x") for name in names))), where="a")
+    assert [name for name, _ in without_top_folder(archive)] == expected
+
+
+def test_folders_and_archives_join_to_one_source(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/1.txt").write_bytes(b"folder")
+    (tmp_path / "a/.hidden").write_bytes(b"x")
+    folder = Folder(tmp_path / "a")
+    archive = open_archive(io.BytesIO(zipped(("b/1.txt", b"archive"), ("c.txt", b"2"))), where="a")
+    assert folder.names == ["b/1.txt"]
+    joined = Joined([folder, archive])
+    assert {name: joined.read(name) for name in joined.names} == {"b/1.txt": b"folder", "c.txt": b"2"}
+    for wrong in (tmp_path / "none", tmp_path / "a/b/1.txt"):
+        with pytest.raises(DataError, match="is no folder with files"):
+            Folder(wrong)

@@ -1,0 +1,395 @@
+"""Converters: published forms of labels become YOLO's, checked by drawing and by plain arithmetic."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data_oracles import tree_hash
+from utils.datasets.config import load_data_config
+from utils.datasets.convert import visdrone, voc
+from utils.datasets.convert.__main__ import convert
+from utils.datasets.convert.coco import join_rings
+from utils.datasets.index import build_index
+from utils.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[3]
+WIDTH, HEIGHT = 120, 80
+
+
+def write(path, content=None):
+    """Write text, bytes, a JSON value, or by default a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(buffer, "JPEG")
+        content = buffer.getvalue()
+    elif isinstance(content, dict):
+        content = json.dumps(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def rows_in(path):
+    return [[float(v) for v in line.split()] for line in path.read_text().splitlines()]
+
+
+def run(*words):
+    convert([str(word) for word in words])
+
+
+# VOC
+
+
+def thing(name, box, difficult=0):
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    hard = "" if difficult is None else f"<difficult>{difficult}</difficult>"
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    return f"<object><name>{name}</name>{hard}<bndbox>{corners}</bndbox>{part}</object>"
+
+
+def voc_xml(*things, width=WIDTH, height=HEIGHT):
+    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{''.join(things)}</annotation>"
+
+
+def write_voc(root, splits, year="2007"):
+    base = root / f"VOCdevkit/VOC{year}"
+    for split, annotations in splits.items():
+        for stem, xml in annotations.items():
+            write(base / f"JPEGImages/{stem}.jpg")
+            write(base / f"Annotations/{stem}.xml", xml)
+        write(base / f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in annotations))
+    return base
+
+
+def test_voc_boxes_follow_the_rule_and_difficult_ones_go(tmp_path, caplog):
+    things = [
+        thing("dog", (5, 6, 31, 40)),
+        thing("person", (1, 1, WIDTH, HEIGHT), None),
+        thing("cat", (9, 9, 20, 20), 1),
+    ]
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(*things, thing("unicorn", (1, 1, 9, 9)))}})
+    with caplog.at_level("INFO"):
+        run("voc", tmp_path / "in", tmp_path / "out")
+    dog, person = rows_in(tmp_path / "out/labels/train2007/a.txt")
+    # centre one pixel lower than the mean of the corners, which count from 1
+    expected = [11, ((5 + 31) / 2 - 1) / WIDTH, ((6 + 40) / 2 - 1) / HEIGHT, (31 - 5) / WIDTH, (40 - 6) / HEIGHT]
+    np.testing.assert_allclose(dog, expected, atol=1e-6)
+    assert person[0] == voc.NAMES.index("person") == 14 and person[3] == pytest.approx((WIDTH - 1) / WIDTH, abs=1e-5)
+    assert "1 difficult objects left out" in caplog.text and "1 objects of class 'unicorn' left out" in caplog.text
+
+
+def test_voc_splits_and_years_become_folders_and_a_yaml(tmp_path):
+    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+    write_voc(tmp_path / "in", {"train": {"a": xml, "b": xml}, "val": {"c": xml}, "test": {"d": xml}})
+    write(tmp_path / "in/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", "a\nb\nc\n")
+    write(tmp_path / "in/VOCdevkit/VOC2007/ImageSets/Main/dog_train.txt", "a 1\nb -1\n")
+    write_voc(tmp_path / "in", {"train": {"x": xml}}, year="2012")
+    before = tree_hash(tmp_path / "in")
+    run("voc", tmp_path / "in", tmp_path / "out")
+    assert tree_hash(tmp_path / "in") == before
+    found = {p.relative_to(tmp_path / "out/images").as_posix() for p in (tmp_path / "out/images").rglob("*.jpg")}
+    assert found == {"train2007/a.jpg", "train2007/b.jpg", "val2007/c.jpg", "test2007/d.jpg", "train2012/x.jpg"}
+    config = load_data_config(str(tmp_path / "out/data.yaml"))
+    assert config.names == voc.NAMES == load_data_config("VOC.yaml").names
+    assert [len(build_index(config, s, use_cache=False)) for s in ("train", "val", "test")] == [3, 1, 1]
+
+
+def test_voc_of_ones_own_has_own_names_and_needs_no_lists_or_sizes(tmp_path):
+    xml = voc_xml(thing("tall tree", (11, 21, 61, 41)), width=0, height=0)
+    for stem in ("a", "b"):
+        write(tmp_path / f"in/JPEGImages/{stem}.jpg")
+        write(tmp_path / f"in/Annotations/{stem}.xml", xml)
+    write(tmp_path / "in/Annotations/without.xml", xml)
+    run("voc", tmp_path / "in", tmp_path / "out", "--names", "bush", "tall tree")
+    assert sorted(p.name for p in (tmp_path / "out/images/train").iterdir()) == ["a.jpg", "b.jpg"]
+    np.testing.assert_allclose(
+        rows_in(tmp_path / "out/labels/train/b.txt"), [[1, 35 / WIDTH, 30 / HEIGHT, 50 / WIDTH, 20 / HEIGHT]], atol=1e-6
+    )
+    assert load_data_config(str(tmp_path / "out/data.yaml")).names == ("bush", "tall tree")
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "<annotation><object>",
+        '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
+        voc_xml(thing("dog", ("five", 6, 31, 40))),
+        "",
+    ],
+)
+def test_bad_xml_is_named_and_nothing_is_left(tmp_path, xml):
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40))), "b": xml}})
+    with pytest.raises(DataError, match=r"Annotations/b\.xml"):
+        run("voc", tmp_path / "in", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_voc_box_without_numbers_or_area_is_left_out(tmp_path, caplog):
+    things = "<object><name>dog</name><bndbox></bndbox></object>" + thing("dog", (9, 9, 9, 20))
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(things)}})
+    with caplog.at_level("INFO"):
+        run("voc", tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/labels/train2007/a.txt").read_bytes() == b""
+    assert "2 boxes without area left out" in caplog.text
+
+
+def test_list_that_points_elsewhere_gets_nothing(tmp_path):
+    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40)))}})
+    write(tmp_path / "in/secret.xml", voc_xml())
+    write(base / "ImageSets/Main/train.txt", "a\n../../../secret\n/etc/passwd\n")
+    run("voc", tmp_path / "in", tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == ["a.jpg", "a.txt", "data.yaml"]
+
+
+# VisDrone
+
+
+def test_visdrone_rows_shift_by_one_and_ignored_ones_go(tmp_path, caplog):
+    root = tmp_path / "in/VisDrone2019-DET-train"
+    write(root / "images/a.jpg")
+    lines = "10,20,30,40,1,4,0,0\n5,5,10,10,0,4,0,0\n0,0,50,50,0,0,0,0,\r\n1,2,3,4,1,10,1,2,\n\n1,1,9,9,1,11,0,0\n"
+    write(root / "annotations/a.txt", lines + "110,70,30,30,1,1,0,0\n")
+    write(root / "annotations/gone.txt", lines)
+    with caplog.at_level("INFO"):
+        run("visdrone", tmp_path / "in", tmp_path / "out")
+    rows = rows_in(tmp_path / "out/VisDrone2019-DET-train/labels/a.txt")
+    expected = [
+        [3, 25 / WIDTH, 40 / HEIGHT, 30 / WIDTH, 40 / HEIGHT],
+        [9, 2.5 / WIDTH, 4 / HEIGHT, 3 / WIDTH, 4 / HEIGHT],
+        [0, 115 / WIDTH, 75 / HEIGHT, 10 / WIDTH, 10 / HEIGHT],  # cut at the border
+    ]
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+    for words in ("2 rows to ignore", "1 rows of other categories", "1 annotations without a picture", "3 objects"):
+        assert words in caplog.text
+    config = load_data_config(str(tmp_path / "out/data.yaml"))
+    assert config.names == visdrone.NAMES == load_data_config("VisDrone.yaml").names
+    assert len(build_index(config, "train", use_cache=False).labels) == 3
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "a,b,c,d,1,4,0,0", "1,2,3,4,1,car,0,0", "1 2 3 4 1 4 0 0"])
+def test_bad_visdrone_row_is_named(tmp_path, line):
+    write(tmp_path / "in/x/images/a.jpg")
+    write(tmp_path / "in/x/annotations/a.txt", f"1,2,3,4,1,4,0,0\n{line}\n")
+    with pytest.raises(DataError, match=r"x/annotations/a\.txt:2"):
+        run("visdrone", tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# COCO
+
+
+def square(x, y, side=10):
+    return [x, y, x + side, y, x + side, y + side, x, y + side]
+
+
+def coco_json():
+    """Categories out of order with gaps, a crowd, several parts, run lengths, a box beyond the border."""
+    things = [
+        {
+            "image_id": 5,
+            "category_id": 90,
+            "bbox": [10, 20, 30, 40],
+            "segmentation": [[10, 20, 40, 20, 40, 60, 20, 60]],
+        },
+        {
+            "image_id": 5,
+            "category_id": 1,
+            "bbox": [0, 0, 50, 50],
+            "iscrowd": 1,
+            "segmentation": {"counts": [], "size": []},
+        },
+        {"image_id": 5, "category_id": 13, "bbox": [5, 5, 60, 20], "segmentation": [square(5, 5), square(55, 15)]},
+        {
+            "image_id": 5,
+            "category_id": 1,
+            "bbox": [100, 60, 40, 40],
+            "segmentation": {"counts": "abc", "size": [80, 120]},
+        },
+        {"image_id": 5, "category_id": 1, "bbox": [3, 3, 0, 5], "segmentation": []},
+        {"image_id": 5, "category_id": 1, "bbox": [1, 1, 8, 8]},
+    ]
+    return {
+        "images": [
+            {"id": 5, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT},
+            {"id": 6, "file_name": "empty.jpg", "width": WIDTH, "height": HEIGHT},
+            {"id": 7, "file_name": "gone.jpg", "width": WIDTH, "height": HEIGHT},
+        ],
+        "annotations": [{"id": i, "iscrowd": 0, **t} for i, t in enumerate(things)],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    root = tmp_path / "in"
+    for name in ("a", "empty"):
+        write(root / f"val2017/{name}.jpg")
+    write(root / "annotations/instances_val2017.json", coco_json())
+    write(root / "annotations/captions_val2017.json", {"images": [], "annotations": []})
+    return root
+
+
+def test_coco_categories_become_classes_in_the_order_of_ids(coco, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run("coco", coco, tmp_path / "out")
+    rows = rows_in(tmp_path / "out/labels/val2017/a.txt")
+    expected = [
+        [2, 25 / WIDTH, 40 / HEIGHT, 30 / WIDTH, 40 / HEIGHT],
+        [1, 35 / WIDTH, 15 / HEIGHT, 60 / WIDTH, 20 / HEIGHT],
+        [0, 110 / WIDTH, 70 / HEIGHT, 20 / WIDTH, 20 / HEIGHT],
+        [0, 5 / WIDTH, 5 / HEIGHT, 8 / WIDTH, 8 / HEIGHT],
+    ]
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+    assert (tmp_path / "out/labels/val2017/empty.txt").read_bytes() == b""
+    assert not (tmp_path / "out/labels/val2017/gone.txt").exists()
+    for words in (
+        "1 crowds left out",
+        "1 boxes without area left out",
+        "1 pictures without a file left out",
+        "4 objects",
+    ):
+        assert words in caplog.text
+    config = load_data_config(str(tmp_path / "out/data.yaml"))
+    assert config.names == ("person", "stop sign", "toothbrush")
+    assert len(build_index(config, "val", use_cache=False)) == 2
+
+
+def test_the_91_ids_of_coco_become_80_classes():
+    left_out = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    ids = [number for number in range(1, 91) if number not in left_out]
+    names = load_data_config("coco.yaml").names
+    assert len(ids) == len(names) == 80 and names == load_data_config("coco128.yaml").names
+    known = {
+        1: "person",
+        13: "stop sign",
+        18: "dog",
+        44: "bottle",
+        62: "chair",
+        70: "toilet",
+        84: "book",
+        90: "toothbrush",
+    }
+    assert {number: names[ids.index(number)] for number in known} == known
+
+
+def test_coco_outlines_on_request(coco, tmp_path):
+    run("coco", coco, tmp_path / "out", "--polygons")
+    index = build_index(load_data_config(str(tmp_path / "out/data.yaml")), "val", use_cache=False)
+    outlines = index.outlines(0)
+    assert outlines.known.tolist() == [True, True, False, False]
+    np.testing.assert_allclose(outlines.of(0) * (WIDTH, HEIGHT), [(10, 20), (40, 20), (40, 60), (20, 60)], atol=1e-3)
+    np.testing.assert_allclose(index.rows(0)[1, 1:], [35 / WIDTH, 15 / HEIGHT, 60 / WIDTH, 20 / HEIGHT], atol=1e-5)
+
+
+def test_joined_rings_enclose_what_the_parts_enclose():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        count = int(rng.integers(1, 6))
+        places = rng.permutation(16)[:count]
+        rings = []
+        for place in places:
+            angle = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 9))))
+            radius = rng.uniform(8, 22, len(angle))[:, None]
+            centre = (place % 4 * 50 + 25, place // 4 * 50 + 25)
+            rings.append((np.stack((np.cos(angle), np.sin(angle)), 1) * radius + centre).round())
+        joined = join_rings(rings)
+        apart, together = np.zeros((200, 200), np.uint8), np.zeros((200, 200), np.uint8)
+        for ring in rings:
+            cv2.fillPoly(apart, [ring.astype(np.int32)], 1)
+        cv2.fillPoly(together, [joined.astype(np.int32)], 1)
+        bridges = np.zeros((200, 200), np.uint8)
+        for start, end in zip(joined, np.roll(joined, -1, 0), strict=True):
+            cv2.line(bridges, tuple(int(v) for v in start), tuple(int(v) for v in end), 1, 2)
+        assert ((apart != together) & (bridges == 0)).sum() == 0
+        assert {tuple(p) for p in joined} == {tuple(p) for ring in rings for p in ring}
+
+
+def test_picture_names_that_lead_elsewhere_stay_inside(tmp_path):
+    content = coco_json()
+    content["images"][0]["file_name"] = "../../../evil/a.jpg"
+    content["images"][1]["file_name"] = "/abs/empty.jpg"
+    write(tmp_path / "in/labels.json", content)
+    run("coco", tmp_path / "in", tmp_path / "deep/er/out", "--labels-only")
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
+    base = "deep/er/out/labels/labels"
+    assert found == [f"{base}/abs/empty.txt", f"{base}/evil/a.txt", f"{base}/gone.txt"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["annotations"][0].pop("bbox"),
+        lambda c: c["annotations"][0].update(category_id=77),
+        lambda c: c["annotations"][0].update(image_id="x"),
+        lambda c: c["annotations"][0].update(bbox="abcd"),
+        lambda c: c["annotations"][0].update(bbox=[1, 2]),
+        lambda c: c["images"][0].pop("file_name"),
+        lambda c: c["images"][0].update(width=0),
+        lambda c: c.update(categories=None),
+        lambda c: c["categories"].append("cat"),
+        lambda c: c.update(annotations=[None]),
+    ],
+)
+def test_bad_coco_json_is_named_and_nothing_is_left(coco, tmp_path, change):
+    content = coco_json()
+    change(content)
+    write(coco / "annotations/instances_val2017.json", content)
+    with pytest.raises(DataError, match=r"instances_val2017\.json"):
+        run("coco", coco, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# The command
+
+
+def test_labels_only_leaves_pictures_where_they_are(coco, tmp_path):
+    run("coco", coco, tmp_path / "out", "--labels-only")
+    files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert files == [f"labels/val2017/{name}.txt" for name in ("a", "empty", "gone")]
+
+
+@pytest.mark.parametrize("kind", ["voc", "visdrone", "coco"])
+def test_source_of_another_kind_is_refused(kind, tmp_path):
+    write(tmp_path / "in/notes.txt", "hello")
+    write(tmp_path / "in/other.json", "[]")
+    with pytest.raises(DataError, match=f"^{kind}: has no"):
+        run(kind, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_target_that_exists_is_never_written_to(coco, tmp_path):
+    write(tmp_path / "out/mine.txt", "x")
+    with pytest.raises(ConfigError, match="exists already"):
+        run("coco", coco, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["voc"],
+        ["pascal", "a", "b"],
+        ["voc", "a", "b", "--polygons"],
+        ["coco", "a", "b", "--names", "x"],
+        ["voc", "a", "b", "--x"],
+    ],
+)
+def test_wrong_arguments_are_one_line(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^convert: "):
+        convert(words)
+
+
+def test_command_runs_as_a_program(coco, tmp_path):
+    command = [sys.executable, "-m", "utils.datasets.convert", "coco"]
+    done = subprocess.run([*command, coco, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"python train.py --data {tmp_path}/out/data.yaml" in done.stdout, done.stderr
+    failed = subprocess.run([*command, coco, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 2 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

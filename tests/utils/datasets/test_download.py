@@ -1,0 +1,369 @@
+"""Fetching data sets: only over https, only whole and as announced, and never anything that a yaml says to run."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data_oracles import tree_hash, write_data_set, write_yaml
+from tests.utils.datasets.hostile_archives import zipped
+from tests.utils.datasets.https_server import CERTIFICATE, serving
+from utils.datasets import known_sets
+from utils.datasets.config import KNOWN_SETS, load_data_config
+from utils.datasets.download import fetch
+from utils.datasets.index import build_index
+from utils.datasets.known_sets import KNOWN, Part, Source
+from utils.errors import ConfigError, DataError, RunError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A small data set as a zip, packed with its folder."""
+    root = tmp_path_factory.mktemp("packed") / "tiny"
+    write_data_set(root, count=2)
+    (root / "data.yaml").unlink()
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    return zipped(*((p.relative_to(root.parent).as_posix(), p.read_bytes()) for p in files))
+
+
+def config_of(folder, download, path="sets/tiny"):
+    text = f"path: {path}\ntrain: images/train\nval: images/val\nnames: [cat, dog]\ndownload: {download}\n"
+    return load_data_config(write_yaml(folder, text))
+
+
+def test_set_is_fetched_whole_and_its_hash_told(archive, tmp_path, caplog):
+    with serving({"/tiny.zip": archive}) as (address, asked), caplog.at_level("INFO"):
+        config = config_of(tmp_path, f"{address}/tiny.zip")
+        fetch(config)
+        assert len(build_index(config, "train", use_cache=False)) == 2
+        assert hashlib.sha256(archive).hexdigest() in caplog.text and "not checked" in caplog.text
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["data.yaml", "sets"]
+        assert [p.name for p in (tmp_path / "sets").iterdir()] == ["tiny"], "nothing temporary is left"
+        before = tree_hash(tmp_path)
+        fetch(config)
+    assert asked == ["/tiny.zip"] and tree_hash(tmp_path) == before, "what is there is not fetched again"
+
+
+def test_pinned_hash_is_checked(archive, tmp_path, caplog):
+    right, wrong = hashlib.sha256(archive).hexdigest(), hashlib.sha256(b"other").hexdigest()
+    with serving({"/tiny.zip": archive}) as (address, _):
+        with pytest.raises(DataError, match=f"has SHA-256 {right}, not {wrong}"):
+            fetch(config_of(tmp_path, f"{address}/tiny.zip#sha256={wrong}"))
+        assert not list((tmp_path / "sets").iterdir())
+        fetch(config_of(tmp_path, f"{address}/tiny.zip#sha256={right.upper()}"))
+        assert "not checked" not in caplog.text
+        with pytest.raises(ConfigError, match="64 digits"):
+            fetch(config_of(tmp_path, f"{address}/tiny.zip#md5=1234", path="sets/b"))
+
+
+def test_redirects_within_https_are_followed_and_endless_ones_are_not(archive, tmp_path):
+    with serving({"/a.zip": "/b.zip", "/b.zip": archive, "/c.zip": "/c.zip"}) as (address, asked):
+        fetch(config_of(tmp_path, f"{address}/a.zip"))
+        assert asked == ["/a.zip", "/b.zip"]
+        with pytest.raises(RunError, match="cannot be fetched"):
+            fetch(config_of(tmp_path, f"{address}/c.zip", path="sets/c"))
+        assert len(asked) < 15
+
+
+def announced(length, body, handler):
+    """Answer with a body that is not as long as announced."""
+    handler.send_response(200)
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+BAD_SERVERS = {
+    "truncated": (lambda zip_: partial(announced, len(zip_), zip_[:-500]), "truncated|IncompleteRead"),
+    "truncated, no length": (lambda zip_: partial(announced, None, zip_[:-500]), "damaged"),
+    "to http": (lambda zip_: "http://localhost:{plain}/tiny.zip", "redirects away from https"),
+    "to a file": (lambda zip_: "file:///etc/passwd", "redirects away from https"),
+    "to ftp": (lambda zip_: "ftp://localhost/tiny.zip", "redirects away from https"),
+    "to data": (lambda zip_: "data:application/zip;base64,UEsFBg==", "redirects away from https"),
+    "ten times as large": (lambda zip_: zip_ * 10, "is larger than"),
+    "ten times as large, no length": (lambda zip_: partial(announced, None, zip_ * 10), "is larger than"),
+    "announced too large": (lambda zip_: partial(announced, 10**12, zip_), "is larger than"),
+    "a web page": (lambda zip_: b"<html>Sign in</html>", "no zip or tar"),
+    "nothing": (lambda zip_: b"", "no zip or tar"),
+    "not found": (lambda zip_: None, "Not Found"),
+    "no answer": (lambda zip_: lambda handler: None, "cannot be fetched"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SERVERS)
+def test_bad_servers_are_refused_and_leave_nothing(kind, archive, tmp_path):
+    answer, words = BAD_SERVERS[kind]
+    with serving({"/tiny.zip": archive}, tls=False) as (plain, asked_plainly):
+        page = answer(archive)
+        page = page.format(plain=plain.rpartition(":")[2]) if isinstance(page, str) else page
+        with serving({"/tiny.zip": page}) as (address, _):
+            config = config_of(tmp_path, f"{address}/tiny.zip")
+            with pytest.raises((DataError, RunError), match=words) as caught:
+                fetch(config, max_bytes=2 * len(archive))
+    assert str(caught.value).isprintable() and address in str(caught.value)
+    assert not asked_plainly and not list((tmp_path / "sets").iterdir())
+
+
+def test_unknown_certificate_is_refused(archive, tmp_path, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with serving({"/tiny.zip": archive}) as (address, asked):
+        with pytest.raises(RunError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetch(config_of(tmp_path, f"{address}/tiny.zip"))
+    assert not asked
+
+
+def test_closed_port_and_unknown_host_are_one_line(tmp_path):
+    for host in ("localhost:1", "no-such-host.invalid"):
+        with pytest.raises(RunError, match="cannot be fetched"):
+            fetch(config_of(tmp_path, f"https://{host}/a.zip"))
+
+
+def test_folder_of_the_users_is_never_touched(archive, tmp_path):
+    own = tmp_path / "sets/tiny"
+    own.mkdir(parents=True)
+    with serving({"/tiny.zip": archive}) as (address, asked):
+        config = config_of(tmp_path, f"{address}/tiny.zip")
+        (own / "thesis.txt").write_text("mine")
+        with pytest.raises(ConfigError, match="exists without train"):
+            fetch(config)
+        assert not asked and (own / "thesis.txt").read_text() == "mine"
+        (own / "thesis.txt").unlink()
+        fetch(config)
+    assert (own / "images/train/p0.png").exists(), "an empty folder may be filled"
+
+
+def test_archive_of_something_else_is_said_so(tmp_path):
+    with serving({"/a.zip": zipped(("a/notes.txt", b"x"))}) as (address, _):
+        with pytest.raises(DataError, match="lacks train"):
+            fetch(config_of(tmp_path, f"{address}/a.zip"))
+
+
+def test_yaml_without_download_is_said_so(tmp_path):
+    with pytest.raises(ConfigError, match="has no `download`"):
+        fetch(load_data_config(write_yaml(tmp_path, "train: images\nnames: [a]")))
+
+
+def test_missing_set_names_the_command_that_fetches_it(tmp_path):
+    config = config_of(tmp_path, "https://localhost/tiny.zip")
+    with pytest.raises(DataError) as caught:
+        config.locate("train")
+    assert f"python -m utils.datasets.download {tmp_path}/data.yaml" in caught.value.fix
+    assert f"{tmp_path}/sets/tiny/images/train" in str(caught.value)
+    (tmp_path / "sets/tiny/images/tran").mkdir(parents=True)
+    with pytest.raises(DataError, match="did you mean"):
+        config.locate("train")
+
+
+PAYLOADS = [
+    "import os; os.system('touch {mark}')",
+    "|\n  import os\n  os.system('touch {mark}')\n",
+    "__import__('os').system('touch {mark}')",
+    "bash -c 'touch {mark}'",
+    "bash touch {mark}",
+    "curl -L http://localhost/a.zip -o a.zip",
+    "wget https://localhost/a.zip",
+    "python -c \"open('{mark}', 'w')\"",
+    "touch {mark}",
+    "$(touch {mark}).zip",
+    "https://localhost/$(touch {mark}).zip",
+    "https://localhost/`touch {mark}`.zip",
+    "'https://localhost/a.zip; touch {mark}'",
+    "'https://localhost/a.zip\ttouch {mark}'",
+    "http://localhost/a.zip",
+    "ftp://localhost/a.zip",
+    "file:///etc/passwd.zip",
+    "data:application/zip;base64,UEsFBg==.zip",
+    "HTTP://localhost/a.zip",
+    "https://localhost/a.sh",
+    "https://localhost/a.py",
+    "https://localhost/",
+    "https:///a.zip",
+    "https://user:password@localhost/a.zip",
+    "//localhost/a.zip",
+    "s3://bucket/a.zip",
+    "https://localhost\\@evil/a.zip",
+    "https://[::1/a.zip",
+    "coco2017",
+    "../../etc/passwd",
+    "[https://localhost/a.zip]",
+    "{url: https://localhost/a.zip}",
+    "true",
+    "3",
+    "!!python/object/apply:os.system ['touch {mark}']",
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_payload_is_run_and_the_key_is_named(payload, tmp_path):
+    mark = tmp_path / "executed"
+    path = write_yaml(tmp_path, f"train: images\nnames: [a]\ndownload: {payload.replace('{mark}', str(mark))}\n")
+    with pytest.raises(ConfigError) as caught:
+        fetch(load_data_config(path))
+    assert "data.yaml" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert "'download'" in str(caught.value) or "no valid yaml" in str(caught.value)
+    assert not mark.exists()
+
+
+def test_no_payload_runs_anything_in_a_process_of_its_own(tmp_path):
+    """The whole corpus under a tripwire for programs started, text compiled, and connections."""
+    for number, payload in enumerate(PAYLOADS):
+        mark = str(tmp_path / "executed")
+        write_yaml(tmp_path / str(number), f"train: x\nnames: [a]\ndownload: {payload.replace('{mark}', mark)}\n")
+    program = (
+        "import sys, pathlib\n"
+        "from utils.datasets.download import fetch\n"
+        "from utils.datasets.config import load_data_config\n"
+        "from utils.errors import ConfigError\n"
+        "tripped = []\n"
+        "watched = ('os.system', 'os.exec', 'os.posix_spawn', 'subprocess', 'socket', 'urllib', 'exec', 'compile')\n"
+        "sys.addaudithook(lambda name, _: tripped.append(name) if name.startswith(watched) else None)\n"
+        "files = sorted(pathlib.Path(sys.argv[1]).rglob('*.yaml'))\n"
+        "refused = 0\n"
+        "for number, path in enumerate(files + files):\n"
+        "    if number == len(files):\n"
+        "        tripped.clear()  # modules imported late run their own text\n"
+        "    try:\n"
+        "        fetch(load_data_config(str(path)))\n"
+        "    except ConfigError:\n"
+        "        refused += 1\n"
+        "print(refused, tripped)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.strip() == f"{2 * len(PAYLOADS)} []", result.stdout + result.stderr
+    assert len(PAYLOADS) >= 30 and not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["", "''", "coco128", "VOC", "https://host/a.tar.gz", "https://h.org:8443/d/A.ZIP?x=1"]
+)
+def test_known_names_and_archives_are_accepted(value, tmp_path):
+    assert config_of(tmp_path, value).download == value.strip("'")
+
+
+def test_every_known_set_has_a_recipe_over_https_and_a_yaml():
+    assert set(KNOWN) == set(KNOWN_SETS)
+    sources = [source for parts in KNOWN.values() for part in parts for source in part.sources]
+    assert all(source.url.startswith("https://") and source.max_bytes <= 50_000_000_000 for source in sources)
+    for name in ("coco", "coco128", "VOC", "VisDrone"):
+        assert load_data_config(f"{name}.yaml").download == name
+
+
+def picture(width=64, height=48):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def known_as_published():
+    """What the archives of each known set hold, with one picture for each split."""
+    voc = "VOCdevkit/VOC{year}/{kind}/{name}"
+    xml = (
+        b"<annotation><size><width>64</width><height>48</height></size><object><name>dog</name><difficult>0</difficult>"
+        b"<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
+    )
+
+    def voc_year(year, *splits):
+        files = {}
+        for number, split in enumerate(splits):
+            stem = f"{year}_{split}{number}"
+            files[voc.format(year=year, kind="JPEGImages", name=f"{stem}.jpg")] = picture()
+            files[voc.format(year=year, kind="Annotations", name=f"{stem}.xml")] = xml
+            files[voc.format(year=year, kind="ImageSets/Main", name=f"{split}.txt")] = f"{stem}\n".encode()
+        return files
+
+    def coco_json(split):
+        image = {"id": 7, "file_name": f"{split}.jpg", "width": 64, "height": 48}
+        thing = {"image_id": 7, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+        content = {"categories": [{"id": 1, "name": "person"}], "images": [image], "annotations": [thing]}
+        return json.dumps(content).encode()
+
+    coco = {
+        "annotations_trainval2017.zip": {
+            f"annotations/instances_{s}.json": coco_json(s) for s in ("train2017", "val2017")
+        }
+        | {"annotations/captions_val2017.json": b'{"images": [], "annotations": []}'},
+        "train2017.zip": {"train2017/train2017.jpg": picture()},
+        "val2017.zip": {"val2017/val2017.jpg": picture()},
+    }
+    drone = {
+        f"VisDrone2019-DET-{s}.zip": {
+            f"VisDrone2019-DET-{s}/images/a.jpg": picture(),
+            f"VisDrone2019-DET-{s}/annotations/a.txt": b"4,4,20,20,1,4,0,0\n",
+        }
+        for s in ("train", "val", "test-dev")
+    }
+    small = {"coco128/images/train2017/a.jpg": picture(), "coco128/labels/train2017/a.txt": b"0 .5 .5 .2 .2\n"}
+    return {
+        "coco": coco,
+        "coco-polygons": coco,
+        "coco128": {"coco128.zip": small},
+        "VisDrone": drone,
+        "VOC": {
+            "VOCtrainval_06-Nov-2007.zip": voc_year(2007, "train", "val"),
+            "VOCtest_06-Nov-2007.zip": voc_year(2007, "test"),
+            "VOCtrainval_11-May-2012.zip": voc_year(2012, "train", "val"),
+        },
+    }
+
+
+@pytest.mark.parametrize("name", KNOWN_SETS)
+def test_known_set_becomes_what_its_yaml_says(name, tmp_path, monkeypatch):
+    published = known_as_published()[name]
+    pages = {f"/{file}": zipped(*content.items()) for file, content in published.items()}
+    with serving(pages) as (address, asked):
+        local = tuple(
+            Part(
+                sources=tuple(Source(url=f"{address}/{source.url.rpartition('/')[2]}") for source in part.sources),
+                convert=part.convert,
+            )
+            for part in KNOWN[name]
+        )
+        monkeypatch.setitem(known_sets.KNOWN, name, local)
+        shipped = (ROOT / "data" / f"{name.removesuffix('-polygons')}.yaml").read_text()
+        shipped = shipped.replace("../datasets/", "sets/").replace("download: coco\n", f"download: {name}\n")
+        config = load_data_config(write_yaml(tmp_path, shipped))
+        fetch(config)
+    assert sorted(asked) == sorted(pages)
+    for split, entries in config.splits.items():
+        if entries:
+            index = build_index(config, split, use_cache=False)
+            assert len(index.labels) == len(index) == len(entries) and not index.skipped, "one object in each folder"
+
+
+def test_command_fetches_and_mistakes_are_one_line(archive, tmp_path):
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "utils.datasets.download", *words],
+            cwd=ROOT,
+            env={**os.environ, "SSL_CERT_FILE": str(CERTIFICATE)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    with serving({"/tiny.zip": archive}) as (address, _):
+        config = config_of(tmp_path, f"{address}/tiny.zip")
+        done = run(str(config.file))
+    assert done.returncode == 0 and (tmp_path / "sets/tiny/images/val/p1.png").exists(), done.stderr
+    assert hashlib.sha256(archive).hexdigest() in done.stdout
+    wrong = run("coco129.yaml")
+    assert wrong.returncode == 2 and "did you mean coco128.yaml" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -1,0 +1,175 @@
+"""What `--source` means; files come in order, decoded beside the work, bad ones left out and named."""
+
+import os
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.datasets.sources import beside, open_source
+from utils.errors import DataError
+
+
+def level(path: Path, value: int) -> Path:
+    """A picture of one grey, whose level tells which it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", np.full((20, 30, 3), value, np.uint8))[1].tobytes())
+    return path
+
+
+def video(path: Path, frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (64, 48))
+    for number in range(frames):
+        writer.write(np.full((48, 64, 3), 20 * number + 10, np.uint8))
+    writer.release()
+    return path
+
+
+def levels(source):
+    return [int(frame.image[0, 0, 0]) for frame in source]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, name in enumerate(["a.png", "b 细胞.PNG", "sub/c.png", "sub/deep/d.png"]):
+        level(tmp_path / "pics" / name, number)
+    (tmp_path / "pics/notes.md").write_text("no picture")
+    (tmp_path / "pics/folder.png").mkdir()
+    return tmp_path / "pics"
+
+
+def test_a_file_a_folder_and_globs(folder, monkeypatch):
+    assert levels(open_source(str(folder / "b 细胞.PNG"))) == [1]
+    assert levels(open_source(str(folder))) == [0, 1]
+    assert levels(open_source(str(folder / "*.png"))) == [0]
+    assert sorted(levels(open_source(str(folder / "**/*.[pP][nN][gG]")))) == [0, 1, 2, 3]
+    assert levels(open_source((folder / "b 细胞.PNG").as_uri())) == [1]
+    monkeypatch.setenv("HOME", str(folder))
+    assert levels(open_source("~/a.png")) == [0]
+
+
+def test_brackets_in_a_name_that_exists_are_no_glob(tmp_path):
+    assert levels(open_source(str(level(tmp_path / "a[1].png", 7)))) == [7]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_list_names_what_lies_beside_it_or_anywhere(folder, tmp_path, start, end, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    level(tmp_path / "here.png", 9)
+    lines = ["# a remark", "a.png", "", f"  {folder / 'b 细胞.PNG'}  ", "here.png", "sub", "more.txt", "sub/deep/*.png"]
+    (folder / "list.txt").write_bytes(start + end.join(line.encode() for line in lines))
+    (folder / "more.txt").write_text("a.png")
+    assert levels(open_source(str(folder / "list.txt"))) == [0, 1, 9, 2, 0, 3]
+
+
+def test_what_a_list_names_in_vain_is_skipped_counted_and_named(folder, caplog):
+    (folder / "list.txt").write_text("a.png\nmissing.png\nnotes.md\nb 细胞.PNG\n")
+    source = open_source(str(folder / "list.txt"))
+    assert levels(source) == [0, 1] and len(source.files) == 4
+    assert [path.name for path, _ in source.skipped] == ["missing.png", "notes.md"]
+    assert "missing.png" in caplog.text and "No such file" in source.skipped[0][1]
+
+
+def test_lists_that_are_wrong_get_one_line(folder):
+    (folder / "self.txt").write_text("self.txt\n")
+    (folder / "empty.txt").write_text("\n# nothing\n")
+    (folder / "utf16.txt").write_bytes("a.png".encode("utf-16"))
+    for name, message in (("self", "deep"), ("empty", "names nothing"), ("utf16", "no list in UTF-8")):
+        with pytest.raises(DataError, match=message):
+            open_source(str(folder / f"{name}.txt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere", "does not exist"),
+        ("pics/a.pn", "did you mean .*a.png"),
+        ("pics/notes.md", "holds no picture or video"),
+        ("pics/*.gif", "holds no picture or video"),
+        ("ftp://host/a.jpg", "of no kind that is known"),
+        ("https://www.youtube.com/watch?v=1", "download the video"),
+        ("https://youtu.be/1", "download the video"),
+    ],
+)
+def test_what_is_nothing_is_said(folder, monkeypatch, text, message):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(DataError, match=message):
+        open_source(text)
+
+
+def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
+    for number in range(40):
+        level(folder / f"p{number:02}.png", 100 + number)
+    (folder / "p05.png").write_bytes(b"")
+    (folder / "p11.png").write_bytes((folder / "p12.png").read_bytes()[:40])
+    (folder / "p17.avi").write_bytes(b"no video")
+    (folder / "p20.png").unlink()
+    os.mkfifo(folder / "p20.png")
+    (folder / "p30.png").unlink()
+    (folder / "p30.png").symlink_to(folder / "nowhere")
+    source = open_source(str(folder))
+    bad = {5, 11, 20, 30}
+    assert levels(source) == [0, 1, *(100 + n for n in range(40) if n not in bad)]
+    assert [path.name for path, _ in source.skipped] == ["p05.png", "p11.png", "p17.avi", "p20.png", "p30.png"]
+    assert all(reason for _, reason in source.skipped)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_video_gives_its_frames_between_pictures(folder, stride):
+    video(folder / "aa.avi", 7)
+    frames = list(open_source(str(folder), vid_stride=stride))
+    assert [frame.number for frame in frames] == [None, *range(0, 7, stride), None]
+    middle = frames[1:-1]
+    assert [round((frame.image.mean() - 10) / 20) for frame in middle] == list(range(0, 7, stride))
+    assert {(frame.total, frame.fps, frame.path.name) for frame in middle} == {(7, 12 / stride, "aa.avi")}
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_batches_hold_all_frames_prepared_in_order(folder, size):
+    for number in range(20):
+        level(folder / f"p{number:02}.png", 100 + number)
+    batches = list(open_source(str(folder)).batches(size, lambda frame: int(frame.image[0, 0, 0])))
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert [one for batch in batches for one in batch] == [0, 1, *range(100, 120)]
+
+
+def test_leaving_in_the_middle_ends_all_threads(folder):
+    for number in range(20):
+        level(folder / f"p{number:02}.png", 100 + number)
+    batches = open_source(str(folder)).batches(2, lambda frame: frame)
+    next(batches)
+    batches.close()
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("beside", "decode"))]
+
+
+def test_work_beside_keeps_order_and_hands_on_its_error():
+    def items():
+        yield from range(5)
+        raise DataError("a", "breaks")
+
+    taken = []
+    with pytest.raises(DataError, match="breaks"):
+        for item in beside(items(), ahead=2):
+            taken.append(item)
+    assert taken == list(range(5))
+
+
+def test_work_beside_runs_no_further_ahead_than_allowed():
+    made, may_go = [], threading.Event()
+
+    def items():
+        for number in range(50):
+            made.append(number)
+            yield number
+            if number == 3:
+                may_go.set()
+
+    taken = beside(items(), ahead=3)
+    assert next(taken) == 0
+    assert may_go.wait(5)
+    assert len(made) <= 6  # one taken, three waiting, one about to be put, one begun
+    taken.close()
+    assert len(made) <= 6

@@ -1,0 +1,84 @@
+"""Bring a data set to YOLO's form: `python -m utils.datasets.convert voc VOCdevkit datasets/VOC`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from utils.cli import run_script
+from utils.datasets.convert.coco import convert_coco
+from utils.datasets.convert.files import Folder
+from utils.datasets.convert.layout import Entry, Tally, with_data_yaml
+from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
+from utils.datasets.convert.visdrone import convert_visdrone
+from utils.datasets.convert.voc import NAMES as VOC_NAMES
+from utils.datasets.convert.voc import convert_voc
+from utils.errors import ConfigError
+from utils.files import atomic_write_folder
+from utils.log import LOGGER
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError("convert", message.rstrip("."), fix="see `python -m utils.datasets.convert --help`")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = _Parser(prog="python -m utils.datasets.convert", description=__doc__, allow_abbrev=False)
+    parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="what the source is")
+    parser.add_argument("source", type=Path, help="folder with pictures and annotations as they were published")
+    parser.add_argument("target", type=Path, help="folder to make, with images, labels and data.yaml")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)")
+    parser.add_argument("--polygons", action="store_true", help="coco: write outlines where there are some")
+    parser.add_argument(
+        "--labels-only", action="store_true", help="write labels, and leave the pictures where they are"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    return parser
+
+
+def convert(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Raises:
+        ConfigError: a wrong argument, or a target that exists.
+        DataError: the source is not what it should be.
+        RunError: the target cannot be written.
+    """
+    options = build_parser().parse_args(arguments)
+    target: Path = options.target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(target, "exists already", fix="choose another target")
+    for given, kind in ((options.names, "voc"), (options.polygons, "coco")):
+        if given and options.kind != kind:
+            raise ConfigError("convert", f"that option is for {kind} only", fix=f"leave it out for {options.kind}")
+    tally = Tally()
+    atomic_write_folder(target, _entries(options, tally))
+    LOGGER.info(f"{target}: {tally}")
+    if not options.labels_only:
+        LOGGER.info(f"Train with `python train.py --data {target / 'data.yaml'}`")
+
+
+def _entries(options: argparse.Namespace, tally: Tally) -> Iterator[Entry]:
+    """Yield all files to write."""
+    files = Folder(options.source)
+    common = {"labels_only": options.labels_only, "tally": tally}
+    names: list[str] = []
+    if options.kind == "voc":
+        names = list(options.names or VOC_NAMES)
+        entries = convert_voc(files, names=names, **common)
+    elif options.kind == "visdrone":
+        names = list(VISDRONE_NAMES)
+        entries = convert_visdrone(files, **common)
+    else:
+        entries = convert_coco(files, polygons=options.polygons, names=names, **common)
+    yield from entries if options.labels_only else with_data_yaml(entries, names)
+
+
+if __name__ == "__main__":
+    run_script(convert)

@@ -1,0 +1,108 @@
+"""Pascal VOC's XML -> YOLO: one file per picture, boxes in pixels from 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from xml.etree import ElementTree
+
+from utils.datasets.convert.files import Files
+from utils.datasets.convert.layout import Entry, Row, Tally, box_row, label_text, picture_size
+from utils.errors import DataError
+
+NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+MAX_XML_BYTES = 10_000_000
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
+
+
+def convert_voc(
+    files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, tally: Tally | None = None
+) -> Iterator[Entry]:
+    """Yield names and contents of a YOLO data set.
+
+    Every folder with `Annotations` is taken, such as `VOC2007`; its lists `ImageSets/Main/{train,val,test}.txt` become
+    `images/train2007` and so on, with `labels` beside `images`. Without lists all becomes `images/train`.
+
+    Args:
+        files: the set as it was published.
+        names: class names in order. Objects of other names are left out, as are those marked difficult.
+        labels_only: yield no pictures.
+        tally: counts what was met.
+
+    Raises:
+        DataError: no annotations, or one that cannot be read.
+    """
+    tally = Tally() if tally is None else tally
+    known = set(files.names)
+    stems_of: dict[str, list[str]] = {}
+    for name in files.names:
+        path = PurePosixPath(name)
+        if path.suffix == ".xml" and path.parent.name == "Annotations":
+            stems_of.setdefault(path.parent.parent.as_posix(), []).append(path.stem)
+    if not stems_of:
+        raise DataError("voc", "has no Annotations/*.xml", fix="pass the folder that holds VOCdevkit or VOC2007")
+    for root, stems in sorted(stems_of.items()):
+        prefix = "" if root == "." else f"{root}/"
+        year = re.search(r"VOC(\d{4})$", root)
+        for split, listed in _splits(files, known, prefix, sorted(stems)):
+            folder = split + (year[1] if year else "")
+            for stem in listed:
+                pictures = (f"{prefix}JPEGImages/{stem}{suffix}" for suffix in _PICTURE_SUFFIXES)
+                picture = next((name for name in pictures if name in known), None)
+                annotation = f"{prefix}Annotations/{stem}.xml"
+                if annotation not in known or (picture is None and not labels_only):
+                    tally["pictures without a file or annotation left out"] += 1
+                    continue
+                rows = _rows(files, annotation, picture, names, tally)
+                tally["pictures"] += 1
+                if picture is not None and not labels_only:
+                    yield f"images/{folder}/{PurePosixPath(picture).name}", files.read(picture)
+                yield f"labels/{folder}/{stem}.txt", label_text(rows)
+
+
+def _splits(files: Files, known: set[str], prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each split's name and its pictures' names without suffix."""
+    lists = [(split, f"{prefix}ImageSets/Main/{split}.txt") for split in ("train", "val", "test", "trainval")]
+    found = [(split, name) for split, name in lists if name in known]
+    if len(found) > 1:
+        found = [(split, name) for split, name in found if split != "trainval"]
+    for split, name in found:
+        lines = files.read(name).decode("utf-8", "replace").splitlines()
+        yield split, [line.split()[0] for line in lines if line.strip()]
+    if not found:
+        yield "train", stems
+
+
+def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[str], tally: Tally) -> list[Row]:
+    """Read one annotation.
+
+    Raises:
+        DataError: it is not as the format has it.
+    """
+    data = files.read(annotation)
+    if len(data) > MAX_XML_BYTES or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise DataError(annotation, "is no annotation (too large, or with entities)", fix="remove it")
+    rows = []
+    try:
+        tree = ElementTree.fromstring(data)  # noqa: S314 - entities, the only danger, were refused above
+        size_wh = tuple(float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
+        if not all(side > 0 for side in size_wh):
+            size_wh = picture_size(files.read(picture), picture) if picture is not None else (0.0, 0.0)
+        for thing in tree.iter("object"):
+            name = (thing.findtext("name") or "").strip()
+            if name not in names:
+                tally[f"objects of class {name[:40]!r} left out"] += 1
+            elif (thing.findtext("difficult") or "0").strip() == "1":
+                tally["difficult objects left out"] += 1
+            else:
+                corners = [float(thing.findtext(f"bndbox/{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax")]
+                row = box_row(names.index(name), [value - 1 for value in corners], (size_wh[0], size_wh[1]))
+                tally["objects" if row else "boxes without area left out"] += 1
+                rows += [row] if row else []
+    except (ElementTree.ParseError, ValueError, ZeroDivisionError) as error:
+        raise DataError(annotation, f"cannot be read ({error})", fix="correct or remove it") from error
+    return rows
