@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.yolo import DetectionModel
-from utils.errors import CheckpointError
+from models.yolo import DetectionModel, parse_model
+from utils.engine.inert_values import DamagedError, RefusedError, one_line, shown
+from utils.engine.official import ForeignError, from_official, plain_yaml
+from utils.engine.torch_file import read_torch_file
+from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
-from utils.log import LOGGER
 
 SCHEMA = 1
+MAX_BYTES = 16_000_000_000
+IN_CHANNELS = 3
 Checkpoint = dict[str, Any]
 
 
@@ -60,40 +62,67 @@ def save_checkpoint(path: Path | str, content: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read and verify a checkpoint.
+    """Read and verify a checkpoint, ours or one of YOLOv5's, which is turned into the content of one of ours.
 
     Raises:
         CheckpointError: missing, damaged, of another program, or of a newer version. Nothing in it is ever executed.
     """
     path = Path(path)
+    data = _read_bytes(path)
     try:
-        data = path.read_bytes()
+        content = read_torch_file(data)
+        ours = isinstance(content, dict) and "schema" in content and "sha256" in content
+        return _verified(content, path) if ours else from_official(content, name=path.name)
+    except RefusedError as error:
+        raise CheckpointError(
+            path, f"contains {error}, not plain tensors; not executed", fix="use a checkpoint of this program or YOLOv5"
+        ) from error
+    except DamagedError as error:
+        raise CheckpointError(
+            path, f"is truncated or damaged ({len(data)} bytes)", fix="use another checkpoint"
+        ) from error
+    except ForeignError as error:
+        raise CheckpointError(path, str(error), fix="pass a last.pt or best.pt, or a detector of YOLOv5") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Return a file's bytes."""
+    try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise CheckpointError(path, "is no file but a device or pipe", fix="check the path")
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="pass the right file")
+        return path.read_bytes()
     except OSError as error:
         near = ", ".join(str(p) for p in sorted(path.parent.glob("*.pt"))[:3]) if path.parent.is_dir() else ""
         raise CheckpointError(
             path, f"cannot be read ({error.strerror})", fix=f"there is {near}" if near else "check the path"
         ) from error
-    damaged = CheckpointError(path, f"is truncated or damaged ({len(data)} bytes)", fix="use another checkpoint")
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        raise damaged
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            path, "contains Python objects, not plain tensors; not executed", fix="train with this program"
-        ) from error
-    except Exception as error:
-        raise damaged from error
-    if not isinstance(content, dict) or "schema" not in content or "sha256" not in content:
-        raise CheckpointError(path, "is no checkpoint of this program", fix="pass a last.pt or best.pt")
+    except ValueError as error:
+        raise CheckpointError(repr(str(path)), f"is no path ({error})", fix="check the path") from error
+
+
+def _verified(content: Checkpoint, path: Path) -> Checkpoint:
+    """Return the content of one of our checkpoints without its hash, once that agrees."""
     if content["schema"] != SCHEMA:
-        raise CheckpointError(
-            path, f"has version {content['schema']}, not {SCHEMA}", fix="use the program that wrote it"
-        )
+        version = content["schema"] if type(content["schema"]) is int else "?"
+        raise CheckpointError(path, f"has version {version}, not {SCHEMA}", fix="use the program that wrote it")
     expected = content.pop("sha256")
-    if content_hash(content) != expected:
+    if holds_stand_ins(content) or content_hash(content) != expected:
         raise CheckpointError(path, "is truncated or damaged (hash mismatch)", fix="use another checkpoint")
     return content
+
+
+def holds_stand_ins(value: object) -> bool:
+    """Whether nested mappings and lists hold anything but tensors and plain scalars."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (dict, list, tuple)):
+            pending.extend(item.values() if isinstance(item, dict) else item)
+        elif not isinstance(item, (Tensor, str, bytes, int, float, type(None))):
+            return True
+    return False
 
 
 def describe_model(model: DetectionModel, names: tuple[str, ...]) -> Checkpoint:
@@ -120,36 +149,68 @@ def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[
         CheckpointError: it holds no model, or weights that do not fit it.
     """
     content = load_checkpoint(path) if content is None else content
+    config, weights, names = stored_config(content, path), content["ema"], content.get("names")
+    if not isinstance(names, list) or len(names) != config.num_classes or not all(isinstance(n, str) for n in names):
+        raise CheckpointError(path, f"has names that do not fit {config.num_classes} classes", fix="use another one")
     try:
-        config = ModelConfig.from_dict(content["config"], name=content["config_name"])
+        difference = _difference(config, weights)
+        if difference:
+            raise CheckpointError(path, f"weights do not fit its config: {difference}", fix="use another checkpoint")
         model = DetectionModel(config)
-        model.load_state_dict(content["ema"])
-    except KeyError as error:
-        raise CheckpointError(path, f"lacks {error}", fix="pass a last.pt or best.pt") from error
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise CheckpointError(path, f"weights do not fit its config: {first}", fix="use another checkpoint") from error
-    return model.eval(), tuple(content["names"])
+    except ConfigError as error:
+        raise _unbuildable(error, path) from error
+    strides = content.get("strides")
+    if isinstance(strides, list) and list(model.head.strides) != strides:
+        raise CheckpointError(
+            path, f"has strides {strides}, its yaml {list(model.head.strides)}", fix="use another one"
+        )
+    model.load_state_dict(weights)
+    return model.eval(), tuple(names)
 
 
-def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path | str) -> list[str]:
-    """Copy the entries that agree in name and shape, and say what was not.
+def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
+    """Return the model config that a checkpoint holds.
 
-    Returns:
-        Names of the model's entries that kept their own values.
+    Args:
+        content: what `load_checkpoint` returned.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: it holds none, or one that is wrong, or no weights for it.
     """
-    own = model.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and own[name].shape == tensor.shape and not name.endswith("anchors")
-    }
-    model.load_state_dict(fitting, strict=False)
-    left = [name for name in own if name not in fitting]
-    moved = sum(own[name].numel() for name in fitting)
-    share = moved / max(sum(tensor.numel() for tensor in own.values()), 1)
-    LOGGER.info(f"Transferred {len(fitting)}/{len(own)} items ({share:.1%} of the numbers) from {source}")
-    if left:
-        layers = sorted({".".join(name.split(".")[:2]) for name in left}, key=lambda n: [len(n), n])
-        LOGGER.info(f"Not transferred: {', '.join(layers)}")
-    return left
+    missing = [key for key in ("config", "config_name", "ema") if key not in content]
+    if missing:
+        raise CheckpointError(path, f"lacks {missing[0]!r}", fix="pass a last.pt or best.pt")
+    value, name, weights = content["config"], content["config_name"], content["ema"]
+    mapping = isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values())
+    if not mapping or not isinstance(value, dict) or not isinstance(name, str):
+        raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
+    try:
+        config = ModelConfig.from_dict(plain_yaml(value), name=one_line(name))
+    except ForeignError as error:
+        raise CheckpointError(path, str(error), fix="use another checkpoint") from error
+    except ConfigError as error:
+        raise _unbuildable(error, path) from error
+    layers = sum(max(round(layer.number * config.depth_multiple), 1) for layer in config.layers)
+    if layers > len(weights) + len(config.layers):
+        raise CheckpointError(path, f"describes {layers} layers, but has {len(weights)} tensors", fix="use another one")
+    return config
+
+
+def _unbuildable(error: ConfigError, path: Path | str) -> CheckpointError:
+    what = one_line(f"holds a network that cannot be built: {error.where}: {error.what}")
+    return CheckpointError(path, what, fix=one_line(error.fix))
+
+
+def _difference(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
+    """Say what first does not fit between a config and a state; found without taking memory for the network."""
+    with torch.device("meta"):
+        network = parse_model(config, IN_CHANNELS)
+    expected = {f"model.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+    for name in (*expected, *weights):
+        if name not in expected or name not in weights:
+            return f"{name} is missing" if name in expected else f"{shown(name)} is none of its layers'"
+        if expected[name] != weights[name].shape:
+            shapes = (" x ".join(map(str, shape)) or "one number" for shape in (weights[name].shape, expected[name]))
+            return f"{name} is {' instead of '.join(shapes)}"
+    return ""
