@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import time
+import contextlib
+import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from models.fuse import fused
-from models.yolo import DetectionModel
-from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.config import load_data_config
-from utils.datasets.images import write_image
-from utils.datasets.letterbox import letterbox
 from utils.datasets.sources import Frame, Source, open_source
+from utils.datasets.streams import Patience
 from utils.engine.assemble import round_image_size
-from utils.engine.augmented import predict_augmented
-from utils.engine.checkpoint import load_model
+from utils.engine.detection_outputs import Outputs, require_screen, write_skipped
+from utils.engine.looking import Fitted, Looking, Spent, fit, look
+from utils.engine.networks import Network, open_network
 from utils.engine.options import DetectOptions
 from utils.engine.plugins import load_plugins
-from utils.engine.postprocess import NmsSettings, non_max_suppression
-from utils.engine.runtime import place, scale_pixels, select_device
-from utils.errors import ConfigError, DataError, RunError
-from utils.files import atomic_write, make_run_dir
+from utils.engine.postprocess import NmsSettings
+from utils.engine.runtime import place, select_device
+from utils.errors import ConfigError, RunError
+from utils.files import make_run_dir
 from utils.log import LOGGER
-from utils.plots.boxes import draw_boxes, printable
 from utils.structures import Detections
 
 
@@ -41,11 +37,13 @@ class Predictor:
 
     Attributes:
         names: class names.
+        network: the model with its batch norms folded, on the device.
+        how: see `Looking`.
     """
 
     def __init__(
         self,
-        model: DetectionModel,
+        model: Network,
         names: Sequence[str],
         *,
         device: torch.device,
@@ -66,145 +64,27 @@ class Predictor:
             augment: look at three sizes, once mirrored.
         """
         self.names = tuple(names)
-        self.device = device
-        self.size_hw = size_hw
-        self.nms = nms
-        self.augment = augment
-        self.dtype = torch.float16 if half else torch.float32
-        self.stride = model.max_stride
-        self.network = place(fused(model).to(self.dtype), device)
+        dtype = torch.float16 if half else torch.float32
+        self.how = Looking(
+            size_hw=size_hw, stride=model.max_stride, nms=nms, device=device, dtype=dtype, augment=augment
+        )
+        self.network = place(fused(model).to(dtype), device)
 
-    @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> tuple[Detections, dict[str, float]]:
+    def fit(self, image: np.ndarray) -> Fitted:
+        """Fit an (H, W, 3) uint8 RGB picture; may be called from any thread."""
+        return fit(image, self.how)
+
+    def look(self, pictures: Sequence[Fitted]) -> list[tuple[Detections, Spent]]:
+        """Look at fitted pictures; see `look`."""
+        return look(self.network, pictures, self.how)
+
+    def __call__(self, image: np.ndarray) -> tuple[Detections, Spent]:
         """Look at one (H, W, 3) uint8 RGB picture.
 
         Returns:
             What was found, in pixels of the picture, and the milliseconds of each phase.
         """
-        times = [time.perf_counter()]
-        fitted, placement = letterbox(image, self.size_hw, minimal=True, stride=self.stride)
-        batch = scale_pixels(torch.from_numpy(fitted)[None].permute(0, 3, 1, 2), self.device, self.dtype)
-        times.append(time.perf_counter())
-        if self.augment:
-            predictions = predict_augmented(self.network, batch, stride=self.stride)
-        else:
-            predictions = self.network(batch)[0]
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        times.append(time.perf_counter())
-        found = non_max_suppression(predictions, self.nms)[0]
-        boxes = placement.to_original(found.boxes.cpu())
-        times.append(time.perf_counter())
-        spent = {
-            phase: 1000 * (end - start)
-            for phase, start, end in zip(("pre", "inference", "nms"), times, times[1:], strict=False)
-        }
-        return Detections(boxes=boxes, scores=found.scores.cpu(), classes=found.classes.cpu()), spent
-
-
-@dataclass(kw_only=True)
-class _Outputs:
-    """Where results go; made as they are needed."""
-
-    options: DetectOptions
-    run_dir: Path
-    names: tuple[str, ...]
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    used: Counter[str] = field(default_factory=Counter)
-    videos: dict[Path, cv2.VideoWriter] = field(default_factory=dict)
-    stems: dict[Path, str] = field(default_factory=dict)
-
-    def stem(self, path: Path) -> str:
-        """Return a name for a source's outputs; sources of one name in several folders get a number."""
-        if path not in self.stems:
-            self.used[path.stem] += 1
-            number = self.used[path.stem]
-            self.stems[path] = path.stem if number == 1 else f"{path.stem}-{number}"
-        return self.stems[path]
-
-    def write(self, frame: Frame, found: Detections) -> None:
-        """Write all that was asked for of one frame."""
-        options = self.options
-        stem = self.stem(frame.path)
-        label_stem = f"{stem}_{frame.number}" if frame.is_video else stem
-        if options.save_txt:
-            self._write_txt(label_stem, frame, found)
-        if options.save_csv:
-            for box, score, number in zip(
-                found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True
-            ):
-                corners = [round(v, 1) for v in box]
-                self.rows.append((frame.path.name, self.names[number], f"{score:.2f}", number, *corners))
-        if options.save_crop:
-            self._write_crops(label_stem, frame, found)
-        if options.nosave and not options.view_img:
-            return
-        drawn = draw_boxes(
-            frame.image,
-            found.boxes.numpy(),
-            self._labels(found),
-            found.classes.tolist(),
-            thickness=options.line_thickness,
-        )
-        if options.view_img:
-            _show(frame.path.name, drawn)
-        if options.nosave:
-            return
-        if frame.is_video:
-            self._video(frame, stem).write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-        else:
-            suffix = (
-                frame.path.suffix if frame.path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else ".jpg"
-            )
-            write_image(self.run_dir / f"{stem}{suffix}", drawn)
-
-    def _labels(self, found: Detections) -> list[str]:
-        if self.options.hide_labels:
-            return [""] * len(found)
-        labels = [printable(self.names[number], number) for number in found.classes.tolist()]
-        if self.options.hide_conf:
-            return labels
-        return [f"{label} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
-
-    def _write_txt(self, stem: str, frame: Frame, found: Detections) -> None:
-        height, width = frame.image.shape[:2]
-        boxes = found.boxes if self.options.save_format else xyxy_to_cxcywh(found.boxes)
-        shares = boxes / boxes.new_tensor((width, height, width, height))
-        lines = []
-        for box, score, number in zip(shares.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True):
-            values = [*box, score] if self.options.save_conf else box
-            lines.append(" ".join([str(number), *(f"{value:.6g}" for value in values)]) + "\n")
-        atomic_write(self.run_dir / "labels" / f"{stem}.txt", "".join(lines))
-
-    def _write_crops(self, stem: str, frame: Frame, found: Detections) -> None:
-        for position, (box, number) in enumerate(zip(found.boxes.tolist(), found.classes.tolist(), strict=True)):
-            x1, y1, x2, y2 = (round(v) for v in box)
-            crop = frame.image[y1:y2, x1:x2]
-            if crop.size:
-                folder = self.names[number].replace("/", "_").replace("\\", "_").strip(". ") or str(number)
-                suffix = "" if position == 0 else str(position + 1)
-                write_image(self.run_dir / "crops" / folder / f"{stem}{suffix}.jpg", crop)
-
-    def _video(self, frame: Frame, stem: str) -> cv2.VideoWriter:
-        """Return the writer of a video's annotated copy."""
-        if frame.path not in self.videos:
-            height, width = frame.image.shape[:2]
-            path = self.run_dir / f"{stem}.mp4"
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (width, height))
-            if not writer.isOpened():
-                raise RunError(path, "cannot be written as a video", fix="use --nosave, or check the disk")
-            self.videos[frame.path] = writer
-        return self.videos[frame.path]
-
-    def close(self) -> None:
-        """Finish videos and the table."""
-        for writer in self.videos.values():
-            writer.release()
-        if self.options.save_csv:
-            buffer = io.StringIO()
-            header = ("Image Name", "Prediction", "Confidence", "Class", "xmin", "ymin", "xmax", "ymax")
-            csv.writer(buffer, lineterminator="\n").writerows([header, *self.rows])
-            atomic_write(self.run_dir / "predictions.csv", buffer.getvalue())
+        return self.look([self.fit(image)])[0]
 
 
 def run_detection(options: DetectOptions) -> Path:
@@ -218,8 +98,12 @@ def run_detection(options: DetectOptions) -> Path:
     """
     device = select_device(options.device)
     load_plugins(options.plugins)
-    source = open_source(options.source, vid_stride=options.vid_stride)
-    model, names = load_model(options.weights)
+    if options.view_img:
+        require_screen()
+    patience = Patience(give_up=options.stream_timeout)
+    source = open_source(options.source, vid_stride=options.vid_stride, patience=patience)
+    opened = open_network(options.weights, device, trust=options.trust)
+    model, names = opened.network, opened.description.names
     if options.data:
         names = load_data_config(options.data).names
     if len(names) != model.num_classes:
@@ -251,24 +135,38 @@ def run_detection(options: DetectOptions) -> Path:
 
 
 def _look(predictor: Predictor, source: Source, options: DetectOptions, run_dir: Path) -> Path:
-    """Go through the frames; say what was found in each, and at the end what it took."""
-    outputs = _Outputs(options=options, run_dir=run_dir, names=predictor.names)
+    """Go through the frames; say what was found in each, and at the end what it took.
+
+    Raises:
+        RunError: no file of the source could be read, or all streams were given up.
+    """
     totals: Counter[str] = Counter()
     seen = 0
+    progress = _Progress(len(source.files), endless=bool(source.streams))
+    batches = source.batches(options.batch_size, lambda frame: (frame, predictor.fit(frame.image)))
     try:
-        for frame in source:
-            found, spent = predictor(frame.image)
-            seen += 1
-            totals.update(spent)
-            LOGGER.info(_line(frame, found, predictor.names, spent["inference"], seen, len(source.files)))
-            outputs.write(frame, found)
+        with (
+            contextlib.closing(batches),
+            progress,
+            Outputs(options=options, run_dir=run_dir, names=predictor.names) as outputs,
+        ):
+            for batch in batches:
+                results = predictor.look([fitted for _, fitted in batch])
+                for (frame, _), (found, spent) in zip(batch, results, strict=True):
+                    seen += 1
+                    totals.update(spent)
+                    number = progress.step(frame, options.vid_stride)
+                    line = _line(frame, found, predictor.names, spent["inference"], number, len(source.files))
+                    progress.say(line)
+                    outputs.write(frame, found)
     finally:
-        outputs.close()
+        write_skipped(run_dir, source.skipped)
     if not seen:
         path, reason = source.skipped[0]
-        raise DataError(path, reason, fix="no file of the source could be read")
+        raise RunError(path, reason, fix=f"none of the {len(source.skipped)} files of the source could be read")
     if source.skipped:
-        LOGGER.warning(f"{len(source.skipped)} of {len(source.files)} files skipped")
+        listed = f"list in {run_dir / 'skipped.csv'}"
+        LOGGER.warning(f"{len(source.skipped)} of {len(source.files)} files skipped; {listed}")
     LOGGER.info(
         f"Speed: {totals['pre'] / seen:.1f} ms preparing, {totals['inference'] / seen:.1f} ms inference, "
         f"{totals['nms'] / seen:.1f} ms NMS per image\nResults: {run_dir}"
@@ -276,23 +174,47 @@ def _look(predictor: Predictor, source: Source, options: DetectOptions, run_dir:
     return run_dir
 
 
-def _line(frame: Frame, found: Detections, names: Sequence[str], milliseconds: float, seen: int, files: int) -> str:
+class _Progress:
+    """A bar with the time left below the lines, where stderr is a terminal."""
+
+    def __init__(self, files: int, *, endless: bool) -> None:
+        self._bar = tqdm(total=None if endless else files, unit="image", disable=None, leave=False, dynamic_ncols=True)
+        self._number = 0
+        self._video: Path | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def step(self, frame: Frame, stride: int) -> int:
+        """Count a frame; return the number of its file among those that could be read, from 1.
+
+        A video counts as one file until its first frame tells how many it has.
+        """
+        new = not frame.is_video or frame.path != self._video
+        self._video = frame.path if frame.is_video else None
+        self._number += new
+        if new and frame.total and self._bar.total is not None:
+            self._bar.total += math.ceil(frame.total / stride) - 1
+        self._bar.update()
+        return self._number
+
+    def say(self, line: str) -> None:
+        """Log a line above the bar."""
+        if self._bar.disable:
+            LOGGER.info(line)
+            return
+        with tqdm.external_write_mode(file=sys.stdout):
+            LOGGER.info(line)
+
+
+def _line(frame: Frame, found: Detections, names: Sequence[str], milliseconds: float, number: int, files: int) -> str:
     """Say what was found in a frame: `image 3/40 a.jpg: 480x640 2 cats, 1 dog, 31.2 ms`."""
     counts = Counter(found.classes.tolist())
     listed = ", ".join(f"{count} {names[n]}{'s' * (count > 1)}" for n, count in sorted(counts.items()))
     height, width = frame.image.shape[:2]
-    where = f"frame {frame.number}/{frame.total or '?'}" if frame.is_video else f"image {seen}/{files}"
-    return f"{where} {frame.path}: {height}x{width} {listed or '(no detections)'}, {milliseconds:.1f} ms"
-
-
-def _show(title: str, image: np.ndarray) -> None:
-    """Show a picture in a window.
-
-    Raises:
-        ConfigError: there is no screen, or this OpenCV has no windows.
-    """
-    try:
-        cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        cv2.waitKey(1)
-    except cv2.error as error:
-        raise ConfigError("--view-img", "no window can be opened here", fix="leave it out") from error
+    where = f"frame {frame.number}/{frame.total or '?'}" if frame.is_video else f"image {number}/{files}"
+    shown = os.fsencode(frame.path).decode("utf-8", "backslashreplace")  # a name may be no text
+    return f"{where} {shown}: {height}x{width} {listed or '(no detections)'}, {milliseconds:.1f} ms"

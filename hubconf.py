@@ -1,0 +1,97 @@
+"""Entry points of torch.hub: `torch.hub.load("path/to/here", "custom", path="best.pt", source="local")`.
+
+The plain function behind `custom` is `utils.engine.autoshape.load_detector`.
+"""
+
+from __future__ import annotations
+
+from utils.engine import autoshape as _engine
+from utils.errors import ConfigError as _ConfigError
+
+dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
+_Model = _engine.AutoShape | _engine.DetectionModel
+
+
+def custom(
+    path: str, autoshape: bool = True, _verbose: bool = True, device: object = None, allow_urls: bool = False
+) -> _Model:
+    """Return a trained model.
+
+    Args:
+        path: a checkpoint.
+        autoshape: ready to call with pictures; otherwise the bare network.
+        _verbose: accepted for old programs; nothing is printed.
+        device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best there is.
+        allow_urls: fetch pictures whose web address is given.
+
+    Raises:
+        DetectorError: the checkpoint cannot be read, or there is no such device.
+    """
+    return _engine.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls)
+
+
+def create(
+    cfg: str,
+    weights: str = "",
+    channels: int = 3,
+    classes: int | None = None,
+    autoshape: bool = True,
+    device: object = None,
+) -> _Model:
+    """Build a model from any yaml, such as `yolov5s-AKConv-neck.yaml`.
+
+    Args:
+        cfg: name or path of a model yaml.
+        weights: a checkpoint from which what fits is taken; none starts with fresh weights.
+        channels: of the pictures; anything but 3 only without `autoshape`.
+        classes: number of classes; by default the checkpoint's, else the yaml's.
+        autoshape: ready to call with pictures; otherwise the bare network.
+        device: see `custom`.
+
+    Raises:
+        DetectorError: a file cannot be read or is wrong, or there is no such device.
+    """
+    return _engine.create_detector(
+        cfg, weights=weights, classes=classes, channels=channels, device=_name(device), autoshape=autoshape
+    )
+
+
+def _name(device: object) -> str:
+    """Return a device in any of its spellings as a word."""
+    return "" if device is None else str(device)
+
+
+class _Entry:
+    """One model by name, called as YOLOv5's entry points are."""
+
+    def __init__(self, cfg: str) -> None:
+        self.cfg = cfg
+        self.__doc__ = f"Build {cfg}, with fresh weights or with what fits of `weights`; see `create`."
+
+    def __call__(
+        self,
+        pretrained: bool = False,
+        channels: int = 3,
+        classes: int | None = None,
+        autoshape: bool = True,
+        _verbose: bool = True,
+        device: object = None,
+        *,
+        weights: str = "",
+    ) -> _Model:
+        if pretrained and not weights:
+            fix = "pass weights=best.pt, or leave pretrained out for fresh weights"
+            raise _ConfigError("pretrained", "no weights are shipped or fetched", fix=fix)
+        return create(self.cfg, weights, channels, classes, autoshape, device)
+
+
+yolov5n = _Entry("yolov5n.yaml")
+yolov5s = _Entry("yolov5s.yaml")
+yolov5m = _Entry("yolov5m.yaml")
+yolov5l = _Entry("yolov5l.yaml")
+yolov5x = _Entry("yolov5x.yaml")
+yolov5n_akconv = _Entry("yolov5n-AKConv.yaml")
+yolov5s_akconv = _Entry("yolov5s-AKConv.yaml")
+yolov5m_akconv = _Entry("yolov5m-AKConv.yaml")
+yolov5l_akconv = _Entry("yolov5l-AKConv.yaml")
+yolov5x_akconv = _Entry("yolov5x-AKConv.yaml")

@@ -1,0 +1,81 @@
+"""A fake network camera: pictures one after the other over http, with connections that break as ordered."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import cv2
+import numpy as np
+
+HEIGHT, WIDTH = 48, 64
+DARKEST = 90  # no picture of these cameras has a darker pixel, but for what JPEG adds
+
+
+def camera_picture(number: int) -> np.ndarray:
+    """A bright picture, noisy so that its JPEG has many bytes to cut, with its number as the level of a corner."""
+    picture = np.random.default_rng(number).integers(DARKEST + 40, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    picture[:16, :16] = DARKEST + 40 + number % 100
+    return picture.repeat(3, 2)
+
+
+class Camera:
+    """What one address does.
+
+    Attributes:
+        connections: how often somebody connected.
+        sent: how many whole pictures were sent.
+    """
+
+    def __init__(
+        self, frames: int, *, breaks: int, pause: float = 0.004, then: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Send `frames` pictures a connection, the last one cut short.
+
+        Args:
+            frames: pictures of each connection.
+            breaks: after so many connections no more are accepted.
+            pause: seconds between two pictures.
+            then: tells whether a connection is accepted at all.
+        """
+        self.frames, self.breaks, self.pause, self.then = frames, breaks, pause, then
+        self.connections = self.sent = 0
+
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        self.connections += 1
+        if self.connections > self.breaks or not self.then():
+            handler.send_error(503)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        for number in range(self.frames):
+            data = cv2.imencode(".jpg", camera_picture(self.sent))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            whole = number < self.frames - 1
+            handler.wfile.write(head + (data + b"\r\n" if whole else data[: len(data) * 3 // 4]))
+            handler.wfile.flush()
+            self.sent += whole
+            time.sleep(self.pause)
+
+
+@contextmanager
+def cameras(**named: Camera) -> Iterator[dict[str, str]]:
+    """Serve cameras; give the address of each."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.close_connection = True
+            try:
+                named[self.path.strip("/").split("?")[0]].serve(self)
+            except OSError:
+                pass  # the reader went away
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {name: f"http://127.0.0.1:{server.server_address[1]}/{name}" for name in named}
+        server.shutdown()

@@ -1,0 +1,119 @@
+"""The hub's entry points, and every snippet of docs/python.md, run as written from another folder."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.yolo import DetectionModel
+from tests.lively_model import lively_model
+from utils.engine.autoshape import AutoShape
+from utils.engine.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
+from utils.errors import CheckpointError, ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("ring", "cross", "arc")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with best.pt and a picture, as the documentation assumes."""
+    folder = tmp_path_factory.mktemp("place")
+    model = lively_model("yolov5n-akconv.yaml", len(NAMES), objectness=-3)
+    save_checkpoint(folder / "best.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
+    noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    (folder / "pictures").mkdir()
+    cv2.imwrite(str(folder / "pictures/street.jpg"), cv2.resize(noise, (180, 120)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def hub_module_forgotten() -> Iterator[None]:
+    yield
+    sys.modules.pop("hubconf", None)
+
+
+def hub(name: str, *words: object, **named: object) -> object:
+    return torch.hub.load(str(ROOT), name, *words, source="local", **named)
+
+
+def test_every_snippet_of_the_documentation_runs(place: Path) -> None:
+    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.S)
+    # Only the installed packages are on the path, but for the snippet that says so.
+    program = "\n".join(snippets).replace("/path/to/this/repository", str(ROOT))
+    first, rest = program.split("from utils.engine.autoshape", 1)
+    program = (
+        f"{first}\nimport sys; sys.path.insert(0, {str(ROOT)!r})\nfrom utils.engine.autoshape{rest}\nresults.print()\n"
+    )
+    program += "print(neck.model.config.name, type(network).__name__, list(fresh.names.values()))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("image 1/1: 120x180 ") and "(no detections)" not in lines[0]
+    assert "4 (4, 3, 256, 320)" in lines and sum(line.startswith("street.jpg ") for line in lines) == 1 + 1
+    assert lines[-1] == "yolov5s-AKConv-neck.yaml DetectionModel ['class0', 'class1', 'class2']", lines[-1]
+    saved = place / "runs/detect"
+    assert {p.name for p in (saved / "exp").glob("*.jpg")} >= {"street.jpg", "street-2.jpg", "image3.jpg"}
+    assert len(list((saved / "exp2/crops").rglob("*.jpg"))) > 4
+
+
+def test_entry_points_are_the_names_users_know() -> None:
+    names = set(_entry_points())
+    sizes = {f"yolov5{size}" for size in "nsmlx"}
+    assert names == {"custom", "create", *sizes, *(f"{name}_akconv" for name in sizes)}
+
+
+def _entry_points() -> list[str]:
+    module = importlib.import_module("hubconf")  # as torch.hub.list finds them
+    return [name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_custom_loads_a_checkpoint(place: Path, device: object) -> None:
+    model = hub("custom", path=str(place / "best.pt"), device=device)
+    assert isinstance(model, AutoShape) and model.names == dict(enumerate(NAMES))
+    settings = (model.conf, model.iou, model.agnostic, model.multi_label, model.classes, model.max_det, model.amp)
+    assert settings == (0.25, 0.45, False, False, None, 1000, False)
+    assert len(model(str(place / "pictures/street.jpg"), size=320).xyxy[0])
+    parameters = list(inspect.signature(importlib.import_module("hubconf").custom).parameters)
+    assert parameters[:4] == ["path", "autoshape", "_verbose", "device"]
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n_akconv"])
+def test_a_model_by_name_is_fresh_or_takes_weights(place: Path, name: str) -> None:
+    fresh = hub(name, classes=2, device="cpu")
+    assert isinstance(fresh, AutoShape) and len(fresh.names) == 2
+    taken = hub(name, weights=str(place / "best.pt"), device="cpu", autoshape=False)
+    stored = DetectionModel("yolov5n-akconv.yaml", nc=len(NAMES))
+    stored.load_state_dict(load_checkpoint(place / "best.pt")["ema"])
+    assert taken.num_classes == len(NAMES)
+    for key in ("model.0.conv.weight", "model.24.m.0.weight"):
+        assert torch.equal(taken.state_dict()[key], stored.state_dict()[key])
+    with torch.inference_mode():
+        assert taken(torch.zeros(1, 3, 64, 64))[0].shape == (1, 252, 8)
+
+
+@pytest.mark.parametrize("size", ["s", "m", "l", "x"])
+def test_larger_models_are_of_their_size(size: str) -> None:
+    module = importlib.import_module("hubconf")
+    for kin, suffix in ((f"yolov5{size}", ""), (f"yolov5{size}_akconv", "-AKConv")):
+        assert getattr(module, kin).cfg == f"yolov5{size}{suffix}.yaml"
+        assert (ROOT / "models" / getattr(module, kin).cfg).is_file()
+
+
+def test_mistakes_get_one_line(place: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pretrained: no weights are shipped or fetched\. Fix: "):
+        hub("yolov5s", pretrained=True)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        hub("custom", path=str(place / "none.pt"))
+    with pytest.raises(ConfigError, match="is not available"):
+        hub("custom", path=str(place / "best.pt"), device="cuda:77")
