@@ -8,6 +8,11 @@ def main() -> None:
     from utils.engine.options import TrainOptions
 
     options, given = parse_options(TrainOptions, None, description=__doc__)
+    if options.evolve:
+        from utils.engine.evolve import run_evolution
+
+        run_evolution(options, given)
+        return
     from utils.engine.training_run import run_training
 
     run_training(options, given)

@@ -91,7 +91,8 @@ class DetectionModel(nn.Module):
     def _measure_strides(self) -> list[int]:
         """Find each level's stride by sending sizes, without data, through the network."""
         size = 256
-        twin = meta_copy(self).train()
+        twin = meta_copy(self).eval()  # batch norm of training is slow to work out without data
+        twin.head.train()
         outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device="meta")}
         for spec in self.config.layers:
             try:

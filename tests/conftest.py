@@ -1,5 +1,6 @@
 """Fixtures for all tests: one thread, a fixed seed, and the folder of reference arrays."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    torch.set_num_threads(1)  # the maps are small: more threads only wait for each other
+    # The maps are small: more threads, here or in the scripts that tests start, only wait for each other.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

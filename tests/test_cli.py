@@ -11,21 +11,31 @@ import numpy as np
 import pytest
 
 from utils.cli import parse_options
-from utils.engine.options import BenchmarkOptions, CompareOptions, DetectOptions, TrainOptions, ValOptions
+from utils.engine.options import (
+    BenchmarkOptions,
+    CompareOptions,
+    DetectOptions,
+    ExportOptions,
+    TrainOptions,
+    ValOptions,
+)
 from utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 TRAIN_FLAGS = """weights cfg data hyp epochs batch_size imgsz rect resume nosave noval noautoanchor noplots cache device
+image_weights evolve sync_bn tensorboard download
 multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoothing patience freeze save_period seed
 no_amp plugins strict no_label_cache"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
-save_txt save_conf save_json half noplots project name exist_ok plugins strict no_label_cache"""
-DETECT_FLAGS = """weights source data imgsz conf_thres iou_thres max_det device view_img save_txt save_format save_csv
+save_txt save_conf save_json coco_eval augment half noplots project name exist_ok plugins strict no_label_cache trust"""
+DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
-vid_stride plugins"""
-COMPARE_FLAGS = """cfg data hyp epochs batch_size imgsz device optimizer workers cos_lr seed
-no_amp project name plugins"""
+vid_stride plugins trust"""
+COMPARE_FLAGS = """cfg weights sweep data hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
+jobs no_amp project name plugins"""
+EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms topk_per_class
+topk_all iou_thres conf_thres include benchmark rounds project name plugins"""
 BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project name"
 
 
@@ -37,6 +47,7 @@ BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project n
         (DetectOptions, DETECT_FLAGS),
         (CompareOptions, COMPARE_FLAGS),
         (BenchmarkOptions, BENCHMARK_FLAGS),
+        (ExportOptions, EXPORT_FLAGS),
     ],
 )
 def test_flag_set_is_frozen(options: type, names: str) -> None:

@@ -8,11 +8,11 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from utils.errors import ConfigError, DetectorError, did_you_mean
-from utils.log import enable_console
+from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
+from utils.log import LOGGER, enable_console
 
 Options = TypeVar("Options")
 
@@ -104,6 +104,7 @@ def parse_options(
     """
     parser = build_parser(options_class, description=description)
     values, unknown = parser.parse_known_args(argv)
+    unknown = _without_known_to_others(unknown, options_class)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         hint = did_you_mean(unknown[0], flags) or f"see `python {parser.prog} --help`"
@@ -112,10 +113,39 @@ def parse_options(
     return options_class(**given), frozenset(given)
 
 
+def _without_known_to_others(unknown: Sequence[str], options_class: type[Any]) -> list[str]:
+    """Return unknown words without those that `options_class.IGNORED` lists, which one warning names.
+
+    `IGNORED` and `REFUSED` are mappings of flags that users' old scripts may pass, such as `--entity`, to the reason
+    why this program does without.
+
+    Raises:
+        ConfigError: a flag of `REFUSED`.
+    """
+    ignored: Mapping[str, str] = getattr(options_class, "IGNORED", {})
+    refused: Mapping[str, str] = getattr(options_class, "REFUSED", {})
+    rest: list[str] = []
+    named: list[str] = []
+    dropping = False
+    for word in unknown:
+        flag = word.split("=")[0].replace("_", "-") if word.startswith("--") else ""
+        if flag in refused:
+            raise ConfigError(flag, f"is not supported: {refused[flag]}", fix="leave it out")
+        if flag in ignored:
+            named.append(f"{flag} ({ignored[flag]})")
+        dropping = flag in ignored or (dropping and not word.startswith("-"))
+        if not dropping:
+            rest.append(word)
+    if named:
+        LOGGER.warning(f"ignored: {', '.join(named)}")
+    return rest
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function; turn an error into one line on stderr and the process's exit code.
 
-    Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped from the keyboard.
+    Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped from the keyboard, 143 by
+    SIGTERM.
     """
     enable_console()
     debug = "--debug" in sys.argv
@@ -126,7 +156,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except DetectorError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("stopped from the keyboard", file=sys.stderr)

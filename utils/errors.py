@@ -42,6 +42,15 @@ class RunError(DetectorError):
     exit_code = 1
 
 
+class RunStopped(DetectorError):  # noqa: N818 - no error
+    """The run was asked to stop, and was saved."""
+
+    def __init__(self, where: object, what: str, *, fix: str, exit_code: int) -> None:
+        """Compose the line; `exit_code` is the shell's for the signal that asked."""
+        super().__init__(where, what, fix=fix)
+        self.exit_code = exit_code
+
+
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return up to `limit` of `known` that look like `name`, best first, letter case ignored."""
     by_lower = {candidate.lower(): candidate for candidate in known}

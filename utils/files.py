@@ -93,6 +93,59 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
     return folder
 
 
+def keep_previous(path: Path | str) -> None:
+    """Keep a file's present content under the name `<stem>.prev<suffix>` before it is written anew.
+
+    Raises:
+        RunError: it cannot be kept.
+    """
+    path = Path(path)
+    previous = path.with_name(f"{path.stem}.prev{path.suffix}")
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        if not path.exists():
+            return
+        os.link(path, temporary)
+        os.replace(temporary, previous)
+        # Two names of one file: renaming one onto the other does nothing, and leaves the first.
+        temporary.unlink(missing_ok=True)
+    except OSError:  # a file system without links
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        atomic_write(previous, path.read_bytes())
+
+
+class FolderLock:
+    """Holds a folder for one process, until it is released or the process ends in whatever way."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Take the folder.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no lock, and no harm but to who starts a run twice
+            self._handle = -1
+            return
+        self._handle = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._handle, 100).decode(errors="replace") or "another process"
+            self.release()
+            raise ConfigError(folder, f"is in use by {holder}", fix="choose --name, or stop that run") from error
+        os.truncate(self._handle, 0)
+        os.pwrite(self._handle, f"pid {os.getpid()}".encode(), 0)
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
 def _sync_folder(folder: Path) -> None:
     """Force a rename to disk, where the system lets folders be opened (Windows does not)."""
     with contextlib.suppress(OSError):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+
+from utils.errors import RunError
 
 LOGGER = logging.getLogger("akyolo")
 
@@ -25,3 +29,12 @@ def enable_console(level: int = logging.INFO) -> None:
         LOGGER.addHandler(_Console())
     LOGGER.setLevel(level)
     LOGGER.propagate = False
+
+
+@contextlib.contextmanager
+def optional() -> Iterator[None]:
+    """Let a picture or a table that cannot be written be a warning: a full disk is no reason to lose a training."""
+    try:
+        yield
+    except RunError as error:
+        LOGGER.warning(f"left out: {error}")

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.autoanchor import fit_anchors
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
+from utils.datasets.cache import prepare_disk_cache
 from utils.datasets.config import DataConfig, load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, LoadedSample
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex, build_index
-from utils.datasets.loader import build_loader
+from utils.datasets.loader import BatchLoader
 from utils.datasets.shapes import ensure_shapes
-from utils.engine.checkpoint import Checkpoint, load_checkpoint, transfer_weights
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, stored_config
+from utils.engine.distributed import Team
 from utils.engine.hyperparameters import Hyperparameters
 from utils.engine.options import TrainOptions
+from utils.engine.transfer import transfer_weights
 from utils.errors import CheckpointError, ConfigError, DataError
 from utils.log import LOGGER
 
@@ -31,10 +34,12 @@ MEMORY_SHARE = 0.5
 EVALUATION_PAD = 0.5
 
 
-def open_data(name: str) -> DataConfig:
-    """Read a data yaml, and draw the embedded set if that is what it names."""
+def open_data(name: str, *, download: bool = False) -> DataConfig:
+    """Read a data yaml, and draw the embedded set if that is what it names; fetch a missing set only if asked to."""
     config = load_data_config(name)
     ensure_shapes(config)
+    if download:
+        fetch(config)
     return config
 
 
@@ -59,23 +64,29 @@ class TrainingData:
     train: DatasetIndex
     val: DatasetIndex
     sampler: ShuffledBatches
-    train_loader: DataLoader[LoadedSample]
-    val_loader: DataLoader[LoadedSample]
+    train_batches: BatchLoader
+    val_loader: BatchLoader
 
 
 def evaluation_loader(
     index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
-) -> DataLoader[LoadedSample]:
+) -> BatchLoader:
     """Return batches of whole pictures, like shapes together, each batch as small as it may be."""
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
     )
-    return build_loader(dataset, batches, workers=min(workers, len(batches)), pin=torch.cuda.is_available())
+    return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=torch.cuda.is_available())
 
 
 def training_data(
-    config: DataConfig, options: TrainOptions, *, augmentation: Augmentation, image_size: int, stride: int
+    config: DataConfig,
+    options: TrainOptions,
+    *,
+    hyperparameters: Hyperparameters,
+    image_size: int,
+    stride: int,
+    team: Team,
 ) -> TrainingData:
     """Scan both splits and make their loaders.
 
@@ -92,22 +103,30 @@ def training_data(
     common = {"image_size": image_size, "stride": stride, "batch_size": options.batch_size}
     rectangles = rectangular_batches(train.sizes_hw, **common, pad=0.0) if options.rect else None
     sampler = ShuffledBatches(
-        len(train), batch_size=options.batch_size, image_size=image_size, seed=options.seed, rectangles=rectangles
+        len(train),
+        batch_size=options.batch_size,
+        image_size=image_size,
+        seed=options.seed,
+        rectangles=rectangles,
+        share=(team.rank, team.size),
+        plain_from=options.epochs - int(hyperparameters.close_mosaic) if hyperparameters.close_mosaic else None,
     )
+    _require_usable_batches(len(train), options, image_size=image_size, stride=stride, team=team)
     dataset = DetectionDataset(
         train,
         image_size=image_size,
-        augmentation=augmentation,
+        augmentation=hyperparameters.augmentation,
         seed=options.seed,
         single_class=options.single_cls,
-        cache_bytes=_cache_bytes(train, image_size, wanted=bool(options.cache)),
+        cache_bytes=_cache_bytes(train, image_size, wanted=options.cache == "ram"),
+        disk_cache=prepare_disk_cache(train, image_size=image_size) if options.cache == "disk" else None,
     )
     return TrainingData(
         names=class_names(config, single_class=options.single_cls),
         train=train,
         val=val,
         sampler=sampler,
-        train_loader=build_loader(dataset, sampler, workers=options.workers, pin=torch.cuda.is_available()),
+        train_batches=BatchLoader(dataset, sampler, workers=options.workers, pin=torch.cuda.is_available()),
         val_loader=evaluation_loader(
             val,
             batch_size=2 * options.batch_size,
@@ -117,6 +136,29 @@ def training_data(
             single_class=options.single_cls,
         ),
     )
+
+
+def _require_usable_batches(count: int, options: TrainOptions, *, image_size: int, stride: int, team: Team) -> None:
+    """Check that every process has a picture in a batch, and that batch norm has more than one value to go by.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if options.batch_size % team.size or count < team.size:
+        raise ConfigError(
+            "--batch-size",
+            f"{options.batch_size} and {count} pictures do not share out among {team.size} processes",
+            fix=f"use a multiple of {team.size}",
+        )
+    smallest = min(count, count % options.batch_size or options.batch_size) // team.size
+    side = image_size // 2 // stride if options.multi_scale else image_size // stride
+    if max(side, 1) == 1 and smallest <= 1:
+        raise ConfigError(
+            f"--imgsz {image_size}",
+            f"leaves a single cell of the one picture in the smallest batch ({count} pictures, batch "
+            f"{options.batch_size}), and batch norm needs two values",
+            fix=f"use --imgsz {2 * stride}, or a --batch-size that leaves no batch of one",
+        )
 
 
 def _cache_bytes(index: DatasetIndex, image_size: int, *, wanted: bool) -> int:
@@ -153,7 +195,7 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
     if options.cfg or content is None:
         config = load_model_config(options.cfg or DEFAULT_MODEL)
     else:
-        config = ModelConfig.from_dict(content["config"], name=content["config_name"])
+        config = stored_config(content, options.weights)
     count = int(hyperparameters.anchors)
     return (config.with_anchors(count) if count else config), content
 

@@ -12,7 +12,7 @@ from utils.files import PROJECT_ROOT, find_file, load_yaml
 from utils.losses.detection import LossSettings
 
 HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
-OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "nbs")
+OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "close_mosaic", "nbs")
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 
@@ -51,6 +51,7 @@ class Hyperparameters:
         mixup: probability of mixing two mosaics.
         copy_paste: probability of pasting outlined objects.
         offset_lr: factor on the learning rate of AKConv's offset convolutions.
+        close_mosaic: epochs at the end that are trained without mosaic.
         nbs: nominal batch, up to which gradients of smaller batches are added before a step.
     """
 
@@ -84,6 +85,7 @@ class Hyperparameters:
     mixup: float = 0.0
     copy_paste: float = 0.0
     offset_lr: float = 1.0
+    close_mosaic: float = 0.0
     nbs: float = 64.0
 
     @property

@@ -1,12 +1,11 @@
-"""Training: one linear loop. Each epoch ends with a checkpoint from which the run goes on as if never stopped."""
+"""Training: one linear loop. A run that is interrupted anywhere goes on as if it never was."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,13 @@ from tqdm import tqdm
 from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
 from utils.engine.assemble import TrainingData
+from utils.engine.callbacks import Callback, make_callbacks
 from utils.engine.checkpoint import Checkpoint, describe_model, save_checkpoint, weights_of
+from utils.engine.console import epoch_row, epoch_time, headline
+from utils.engine.distributed import Team, sync_batch_norms
 from utils.engine.ema import ModelEma
 from utils.engine.hyperparameters import Hyperparameters
+from utils.engine.image_weights import picture_weights
 from utils.engine.optim import build_optimizer, parameter_groups, set_rates
 from utils.engine.options import TrainOptions
 from utils.engine.pictures import plot_labelled_batch
@@ -27,35 +30,30 @@ from utils.engine.postprocess import NmsSettings
 from utils.engine.records import Row, write_results
 from utils.engine.runtime import place, scale_pixels
 from utils.engine.schedule import Schedule
+from utils.engine.stopping import StopRequest
+from utils.engine.train_state import (
+    Progress,
+    StatisticsBackup,
+    pending_gradients,
+    plain,
+    require_finite_state,
+    restore_gradients,
+    restore_optimizer,
+)
 from utils.engine.validator import Evaluation, evaluate, metrics_table
-from utils.errors import RunError
-from utils.log import LOGGER
+from utils.errors import RunError, RunStopped
+from utils.files import dump_json, keep_previous
+from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.structures import Batch
 
 MAX_GRADIENT_NORM = 10.0
+MAX_SKIPPED = 10
 TRAINING_NMS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run stands: all that changes besides tensors.
-
-    Attributes:
-        epoch: epochs done.
-        last_step: step of the last optimizer update, counted in batches.
-        best_fitness: so far.
-        best_epoch: the epoch, from 0, that had it; -1 before the first.
-        seconds: training and validation time so far.
-        rows: results of every epoch done.
-    """
-
-    epoch: int = 0
-    last_step: int = -1
-    best_fitness: float = -1.0
-    best_epoch: int = -1
-    seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
+class _StopNow(Exception):  # noqa: N818 - no error
+    """The wish to stop, noticed where the run can be saved."""
 
 
 class Trainer:
@@ -77,6 +75,7 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
         image_size: int,
+        team: Team | None = None,
     ) -> None:
         """Make the parts from the options; nothing is written yet."""
         self.options = options
@@ -85,9 +84,15 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.image_size = image_size
+        self.team = team = team or Team()
         self.model = place(model, device)
         self.ema = ModelEma(self.model)
+        if options.sync_bn and team.size > 1:
+            sync_batch_norms(self.model)
+        self.statistics = StatisticsBackup(self.model)
         self.progress = Progress()
+        self.stop = StopRequest()
+        self.callbacks: list[Callback] = []
         self.schedule = Schedule(
             epochs=options.epochs,
             batches=len(data.sampler),
@@ -116,6 +121,7 @@ class Trainer:
             anchors=head.anchors,
             strides=head.strides,
             num_classes=head.nc,
+            total=team.add if team.size > 1 else None,
         )
 
     @property
@@ -127,88 +133,152 @@ class Trainer:
         """Train to the last epoch, or until patience ends.
 
         Raises:
-            RunError: the loss became non-finite, or a checkpoint could not be written.
+            RunError: ten batches in a row gave no finite loss or gradient, or a checkpoint could not be written.
+            RunStopped: Ctrl-C or SIGTERM; the run was saved.
         """
-        LOGGER.info(self._headline())
-        try:
-            for epoch in range(self.progress.epoch, self.options.epochs):
-                start = time.perf_counter()
-                losses, waited = self._train_epoch(epoch)
-                trained = time.perf_counter() - start
-                is_last = epoch + 1 == self.options.epochs
-                evaluation = None if self.options.noval and not is_last else self.validate()
-                self._record(epoch, losses, evaluation)
-                self.progress.seconds += time.perf_counter() - start
-                self._save(evaluation)
-                self._report(evaluation, trained=trained, total=time.perf_counter() - start, waited=waited)
-                if self._patience_ended(epoch):
-                    break
-        except KeyboardInterrupt:
-            last = self.weights_dir / "last.pt"
-            if last.exists():
-                LOGGER.warning(f"stopped after epoch {self.progress.epoch}; go on: python train.py --resume {last}")
-            raise
+        LOGGER.info(headline())
+        if self.team.leads:
+            self.callbacks = make_callbacks(self.run_dir, tensorboard=self.options.tensorboard)
+        self._tell("on_train_start")
+        with self.stop:
+            try:
+                for epoch in range(self.progress.epoch, self.options.epochs):
+                    if epoch and self._patience_ended(epoch - 1):
+                        break
+                    self._epoch(epoch)
+            except _StopNow:
+                self._save_stopped()
+        self._tell("on_train_end")
         return self.progress
 
-    def _train_epoch(self, epoch: int) -> tuple[dict[str, float], float]:
-        """Train one epoch; return the mean losses, and the seconds spent waiting for data."""
-        self.data.sampler.set_epoch(epoch)
+    def _epoch(self, epoch: int) -> None:
+        """Train one epoch or what is left of it, validate, and save."""
+        start = time.perf_counter()
+        waited = self._train_epoch(epoch)
+        trained = time.perf_counter() - start
+        losses = self.progress.means
+        self._tell("on_train_epoch_end", losses)
+        is_last = epoch + 1 == self.options.epochs
+        evaluation = None
+        if self.team.leads and (is_last or not self.options.noval):
+            evaluation = self.validate()
+        self._record(epoch, losses, evaluation)
+        self.progress.seconds += time.perf_counter() - start
+        self._save(evaluation)
+        self._tell("on_fit_epoch_end", self.progress.rows[-1])
+        if evaluation is not None:
+            LOGGER.info(
+                metrics_table(evaluation.metrics, self.data.names, pictures=len(evaluation.pictures), verbose=False)
+            )
+        left = (self.options.epochs - self.progress.epoch) * self.progress.seconds / self.progress.epoch
+        total = time.perf_counter() - start
+        LOGGER.info(epoch_time(total=total, waited=waited / max(trained, 1e-9), left=left))
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Train an epoch's batches from where the run stands; return the seconds spent waiting for data."""
+        progress = self.progress
+        weights = picture_weights(self.data.train, progress.class_ap) if self.options.image_weights else None
+        self.data.sampler.set_epoch(epoch, start=progress.batch, weights=weights)
         self.model.train()
-        means = dict.fromkeys(COMPONENTS, 0.0)
+        if not progress.batch:
+            progress.means = dict.fromkeys(COMPONENTS, 0.0)
         waited, asked = 0.0, time.perf_counter()
         bar = tqdm(
-            self.data.train_loader, total=self.schedule.batches, bar_format="{l_bar}{bar:10}{r_bar}", leave=False
+            self.data.train_batches,
+            total=self.schedule.batches,
+            initial=progress.batch,
+            bar_format="{l_bar}{bar:10}{r_bar}",
+            leave=False,
+            disable=not self.team.leads,
         )
-        for number, batch in enumerate(bar):
+        for batch in bar:
             waited += time.perf_counter() - asked
-            step = epoch * self.schedule.batches + number
-            set_rates(self.optimizer, self.schedule, step)
-            images = self._resized(scale_pixels(batch.images, self.device), step)
+            number = progress.batch
+            side = self._train_batch(batch, epoch, number)
+            progress.batch = number + 1
+            bar.set_description(self._row(epoch, len(batch.targets), side))
+            if epoch == 0 and number < 3 and not self.options.noplots and self.team.leads:
+                self._plot_batch(batch, self.run_dir / f"train_batch{number}.jpg")
+            if self.team.agree(self.stop.signal is not None):
+                raise _StopNow
+            asked = time.perf_counter()
+        LOGGER.info(self._row(epoch, None, self.image_size))
+        return waited
+
+    def _train_batch(self, batch: Batch, epoch: int, number: int) -> int:
+        """Forward, backward, and perhaps a step of the optimizer; return the side of the pictures in pixels."""
+        progress = self.progress
+        step = epoch * self.schedule.batches + number
+        set_rates(self.optimizer, self.schedule, step)
+        images = self._resized(scale_pixels(batch.images, self.device), step)
+        self.statistics.take()
+        try:
             with torch.autocast(self.device.type, enabled=self.amp):
                 raw = self.model(images)
             losses = self.loss(raw, batch.targets.to(self.device, non_blocking=True))
-            total = torch.stack(tuple(losses.values())).sum() * len(images)
-            self._require_finite(total, losses, batch, epoch)
+            count = self.team.add(torch.tensor(float(len(images)), device=self.device))
+            total = torch.stack(tuple(losses.values())).sum() * count
+            reported = self.team.add(torch.stack(tuple(losses.values())).detach()).tolist()
+            values = dict(zip(losses, reported, strict=True))
+            if not all(np.isfinite(value) for value in reported):
+                self.statistics.put_back()
+                self._skip(batch, epoch, number, f"the loss is not finite ({_listed(values)})")
+                return images.shape[-1]
             self.scaler.scale(total).backward()
-            if step - self.progress.last_step >= self.schedule.accumulate(step):
-                self._update(batch, epoch)
-                self.progress.last_step = step
-            for name, value in losses.items():
-                means[name] += (float(value.detach()) - means[name]) / (number + 1)
-            bar.set_description(self._row(epoch, means, len(batch.targets), images.shape[-1]))
-            if epoch == 0 and number < 3 and not self.options.noplots:
-                self._plot_batch(batch, self.run_dir / f"train_batch{number}.jpg")
-            asked = time.perf_counter()
-        LOGGER.info(self._row(epoch, means, None, self.image_size))
-        return means, waited
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise self._out_of_memory(images) from error
+            raise
+        for name, value in values.items():
+            progress.means[name] += (value - progress.means[name]) / (number + 1)
+        if step - progress.last_step >= self.schedule.accumulate(step):
+            self._update(batch, epoch, number)
+            progress.last_step = step
+        return images.shape[-1]
 
-    def _update(self, batch: Batch, epoch: int) -> None:
+    def _update(self, batch: Batch, epoch: int, number: int) -> None:
         """Step the optimizer by the gradients gathered so far, clipped, and move the average."""
+        self.team.add_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=MAX_GRADIENT_NORM)
         if not self.amp and not bool(norm.isfinite()):  # with mixed precision the scaler skips such a step itself
-            raise RunError(
-                f"epoch {epoch}", f"gradients became {float(norm)} ({self._names(batch)})", fix="lower lr0 in --hyp"
-            )
+            self.optimizer.zero_grad()
+            self._skip(batch, epoch, number, f"gradients became {float(norm)}")
+            return
+        self.progress.skipped = 0
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.ema.update(self.model)
 
-    def _require_finite(self, total: Tensor, losses: dict[str, Tensor], batch: Batch, epoch: int) -> None:
-        """Stop on a loss that is no number, naming components and pictures."""
-        if not bool(total.isfinite()):
-            parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+    def _skip(self, batch: Batch, epoch: int, number: int, reason: str) -> None:
+        """Leave a batch out, and note which one; give up after ten in a row.
+
+        Raises:
+            RunError: names the pictures.
+        """
+        self.progress.skipped += 1
+        names = [Path(str(self.data.train.paths[i])).name for i in batch.indices]
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        LOGGER.warning(f"epoch {epoch}, batch {number} skipped: {reason}; pictures {listed}")
+        if self.team.leads:
+            note = {"epoch": epoch, "batch": number, "seed": self.options.seed, "reason": reason, "pictures": names}
+            dump_json(self.run_dir / "nan_step.json", note)
+        if self.progress.skipped >= MAX_SKIPPED:
             raise RunError(
                 f"epoch {epoch}",
-                f"the loss is not finite ({parts}; {self._names(batch)})",
+                f"{MAX_SKIPPED} batches in a row failed ({reason}; {listed})",
                 fix="lower lr0 in --hyp, or try --no-amp",
             )
 
-    def _names(self, batch: Batch) -> str:
-        """Name the first pictures of a batch."""
-        names = [Path(str(self.data.train.paths[i])).name for i in batch.indices]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    def _out_of_memory(self, images: Tensor) -> RunError:
+        """Return the error for a batch that memory cannot hold."""
+        peak = f", peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB" if self.amp else ""
+        return RunError(
+            f"--batch-size {self.options.batch_size}",
+            f"{len(images)} pictures of {images.shape[-1]} px need more memory than there is{peak}",
+            fix="use a smaller --batch-size or --imgsz",
+        )
 
     def _resized(self, images: Tensor, step: int) -> Tensor:
         """With --multi-scale, bring a batch to a size drawn from (seed, step), a multiple of the stride."""
@@ -223,12 +293,23 @@ class Trainer:
 
     def validate(self) -> Evaluation:
         """Judge the averaged model on the validation split."""
+
+        def look_up(*_: object) -> None:
+            if self.stop.signal is not None and self.team.size == 1:
+                raise _StopNow
+
         return evaluate(
-            self.ema.model, self.data.val_loader, nms=TRAINING_NMS, device=self.device, loss=self.loss, half=self.amp
+            self.ema.model,
+            self.data.val_loader,
+            nms=TRAINING_NMS,
+            device=self.device,
+            loss=self.loss.alone(),
+            half=self.amp,
+            on_batch=look_up,
         )
 
-    def _record(self, epoch: int, losses: dict[str, float], evaluation: Evaluation | None) -> None:
-        """Add the epoch's row, and note the best."""
+    def _record(self, epoch: int, losses: Mapping[str, float], evaluation: Evaluation | None) -> None:
+        """Add the epoch's row, and note the best; the leader's word counts for all."""
         nothing = float("nan")
         row: Row = {"epoch": epoch, **{f"train/{name}_loss": losses[name] for name in COMPONENTS}}
         metrics = evaluation.metrics if evaluation else None
@@ -240,11 +321,15 @@ class Trainer:
         }
         row |= {f"val/{name}_loss": evaluation.losses[name] if evaluation else nothing for name in COMPONENTS}
         row |= {f"x/lr{number}": group["lr"] for number, group in enumerate(self.optimizer.param_groups[:3])}
-        self.progress.rows.append(row)
-        self.progress.epoch = epoch + 1
-        if evaluation is not None and evaluation.fitness > self.progress.best_fitness:
-            self.progress.best_fitness = evaluation.fitness
-            self.progress.best_epoch = epoch
+        progress = self.progress
+        progress.rows.append(row)
+        progress.epoch, progress.batch, progress.means = epoch + 1, 0, {}
+        fitness = evaluation.fitness if evaluation is not None else None
+        ap = class_ap(evaluation, self.model.num_classes) if evaluation is not None else progress.class_ap
+        fitness, progress.class_ap = self.team.share((fitness, ap))
+        if fitness is not None and fitness > progress.best_fitness:
+            progress.best_fitness = fitness
+            progress.best_epoch = epoch
 
     def _patience_ended(self, epoch: int) -> bool:
         """Whether the best epoch lies too far back."""
@@ -257,17 +342,58 @@ class Trainer:
 
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write results and checkpoints; the best model, as well as every n-th, without what only training needs."""
-        write_results(self.progress.rows, self.run_dir / "results.csv")
-        is_best = evaluation is None or self.progress.best_epoch == self.progress.epoch - 1
-        final = self.progress.epoch == self.options.epochs
-        if not self.options.nosave or final:
-            save_checkpoint(self.weights_dir / "last.pt", self.state())
+        progress = self.progress
+        state = self.state()
+        if not self.team.leads:
+            return
+        require_finite_state(self.ema.model, f"epoch {progress.epoch - 1}")
+        write_results(progress.rows, self.run_dir / "results.csv")
+        is_best = evaluation is None or progress.best_epoch == progress.epoch - 1
+        period = self.options.save_period
         light = self._light_state()
         if is_best:
-            save_checkpoint(self.weights_dir / "best.pt", light)
-        period = self.options.save_period
-        if period > 0 and self.progress.epoch % period == 0:
-            save_checkpoint(self.weights_dir / f"epoch{self.progress.epoch}.pt", light)
+            self._write_checkpoint("best.pt", light)
+        if period > 0 and progress.epoch % period == 0:
+            self._write_checkpoint(f"epoch{progress.epoch}.pt", light)
+        if not self.options.nosave or progress.epoch == self.options.epochs:
+            keep_previous(self.weights_dir / "last.pt")
+            # Last, so that a run that goes on from it has all that belongs to its epoch.
+            self._write_checkpoint("last.pt", state)
+
+    def _write_checkpoint(self, name: str, content: Checkpoint) -> None:
+        """Write one checkpoint.
+
+        Raises:
+            RunError: it cannot be written; says from where the run can go on.
+        """
+        path = self.weights_dir / name
+        try:
+            save_checkpoint(path, content)
+        except RunError as error:
+            kept = self.weights_dir / "last.pt"
+            resume = f"free space, then python train.py --resume {kept}" if kept.exists() else "free space"
+            raise RunError(path, error.what, fix=resume) from error
+        self._tell("on_model_save", path)
+
+    def _save_stopped(self) -> None:
+        """Save in the middle of an epoch.
+
+        Raises:
+            RunStopped: always; says how to go on.
+        """
+        state = self.state()
+        progress, last = self.progress, self.weights_dir / "last.pt"
+        if self.team.leads:
+            require_finite_state(self.model, f"epoch {progress.epoch}")
+            keep_previous(last)
+            self._write_checkpoint("last.pt", state)
+        self.team.wait()
+        raise RunStopped(
+            "stopped",
+            f"in epoch {progress.epoch} after {progress.batch} of {self.schedule.batches} batches, and saved",
+            fix=f"go on with: python train.py --resume {last}",
+            exit_code=self.stop.exit_code or 143,
+        )
 
     def _light_state(self) -> Checkpoint:
         """Return the averaged model and where it comes from."""
@@ -282,97 +408,66 @@ class Trainer:
 
     def state(self) -> Checkpoint:
         """Return all that the run needs to go on as if never stopped, gradients not yet applied included."""
-        gradients = {
-            name: parameter.grad.detach().cpu().contiguous()
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
         return {
             **self._light_state(),
             "model": weights_of(self.model),
             "updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "gradients": gradients,
+            "gradients": self.team.gather(pending_gradients(self.model)),
             "progress": asdict(self.progress),
             "random": torch.get_rng_state(),
             "dataset": self.data.train.fingerprint(),
         }
 
     def restore(self, content: Checkpoint) -> None:
-        """Put back what `state` returned."""
+        """Put back what `state` returned.
+
+        Raises:
+            RunError: pending gradients of another number of processes.
+        """
         self.model.load_state_dict(content["model"])
         self.ema.model.load_state_dict(content["ema"])
         self.ema.updates = content["updates"]
-        self.optimizer.load_state_dict(content["optimizer"])
+        restore_optimizer(self.optimizer, content["optimizer"], self.model)
         self.scaler.load_state_dict(content["scaler"])
-        for name, parameter in self.model.named_parameters():
-            if name in content["gradients"]:
-                parameter.grad = _laid_out_like(parameter, content["gradients"][name])
-            state = self.optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[key] = _laid_out_like(parameter, value)
-        self.progress = Progress(**content["progress"])
+        pending = content["gradients"]
+        if len(pending) != self.team.size:
+            raise RunError(
+                "--resume", f"the run had {len(pending)} processes (now {self.team.size})", fix="start as many"
+            )
+        restore_gradients(self.model, pending[self.team.rank])
+        self.progress = Progress.from_dict(content["progress"])
         torch.set_rng_state(content["random"])
 
     def summary(self) -> ModelSummary:
         """Return the model's size and cost at the run's picture size."""
-        return summarize(self.model, (self.image_size, self.image_size))
+        return summarize(self.ema.model, (self.image_size, self.image_size))
 
-    def _headline(self) -> str:
-        """Return the heading of the epoch rows."""
-        names = ("Epoch", "Memory", *(f"{name}_loss" for name in COMPONENTS), "Instances", "Size")
-        return "\n" + "".join(f"{name:>11}" for name in names)
-
-    def _row(self, epoch: int, means: dict[str, float], instances: int | None, size: int) -> str:
-        """Return one epoch's row: its number, memory, mean losses, instances of the batch, picture side."""
-        cells = [f"{epoch}/{self.options.epochs - 1}", _memory(self.device)]
-        cells += [f"{means[name]:.4g}" for name in COMPONENTS]
-        cells += [str(instances) if instances is not None else "", str(size)]
-        return "".join(f"{cell:>11}" for cell in cells)
-
-    def _report(self, evaluation: Evaluation | None, *, trained: float, total: float, waited: float) -> None:
-        """Say what came of an epoch, how long it took, and what is left."""
-        left = (self.options.epochs - self.progress.epoch) * self.progress.seconds / self.progress.epoch
-        if evaluation is not None:
-            pictures = len(evaluation.pictures)
-            LOGGER.info(metrics_table(evaluation.metrics, self.data.names, pictures=pictures, verbose=False))
-        share = waited / max(trained, 1e-9)
-        LOGGER.info(f"{total:.1f} s, {share:.0%} of training waiting for data, {_span(left)} left".rjust(77))
+    def _row(self, epoch: int, instances: int | None, size: int) -> str:
+        """Return one epoch's row."""
+        epochs = self.options.epochs
+        return epoch_row(epoch, epochs, self.progress.means, instances=instances, size=size, device=self.device)
 
     def _plot_batch(self, batch: Batch, path: Path) -> None:
         """Draw a training batch with its labels."""
-        plot_labelled_batch(batch, self.data.names, path)
+        with optional():
+            plot_labelled_batch(batch, self.data.names, path)
+
+    def _tell(self, event: str, *values: object) -> None:
+        """Tell the listeners what happened."""
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *values)
 
 
-def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """Return a value in the memory layout of its parameter: another layout adds up in another order, to other bits."""
-    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+def class_ap(evaluation: Evaluation, num_classes: int) -> list[float]:
+    """Return every class's mAP50-95; a class without objects in the split has the mean."""
+    metrics = evaluation.metrics
+    values = [metrics.map50_95] * num_classes
+    for number, ap in zip(metrics.classes, metrics.ap.mean(1), strict=True):
+        values[int(number)] = float(ap)
+    return values
 
 
-def _memory(device: torch.device) -> str:
-    """Return the memory in use: reserved on CUDA, else this process's peak, in GB."""
-    if device.type == "cuda":
-        return f"{torch.cuda.memory_reserved(device) / 1e9:.3g}G"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return "-"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.3g}G"
-
-
-def _span(seconds: float) -> str:
-    """Return a duration as h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return nested mappings and sequences as dicts and lists, which checkpoints and yaml hold."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return value
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

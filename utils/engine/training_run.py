@@ -24,18 +24,22 @@ from utils.engine.assemble import (
     round_image_size,
     training_data,
 )
+from utils.engine.autobatch import choose_batch
+from utils.engine.callbacks import require_tensorboard
 from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model
+from utils.engine.distributed import Team, join_team, launch_mark, leave_team, local_device, restarted_run
 from utils.engine.evaluation_run import judge
 from utils.engine.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.engine.options import TrainOptions
 from utils.engine.plugins import load_plugins
 from utils.engine.records import columns_of
 from utils.engine.runtime import describe_environment, place, seed_everything, select_device
-from utils.engine.trainer import TRAINING_NMS, Trainer, plain
+from utils.engine.train_state import plain
+from utils.engine.trainer import TRAINING_NMS, Trainer
 from utils.engine.validator import Evaluation
 from utils.errors import CheckpointError, ConfigError
-from utils.files import atomic_write, dump_json, dump_yaml, make_run_dir
-from utils.log import LOGGER
+from utils.files import FolderLock, atomic_write, dump_json, dump_yaml, make_run_dir
+from utils.log import LOGGER, optional
 from utils.plots.curves import plot_results
 from utils.plots.labels import plot_labels
 
@@ -54,67 +58,122 @@ class TrainingResult:
     summary: dict[str, Any]
 
 
-def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingResult:
-    """Train as the options say.
+def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingResult | None:
+    """Train as the options say, together with other processes if torchrun started this one.
 
     Args:
         options: of train.py.
         given: names of the options that were given, which matters with --resume.
 
+    Returns:
+        What the run ended with; None in a process other than the first.
+
     Raises:
         DetectorError: something in the input is wrong (before anything is written), or the run failed.
+        RunStopped: Ctrl-C or SIGTERM; the run was saved.
     """
     content: Checkpoint | None = None
     run_dir: Path | None = None
-    if options.resume:
+    restarted = restarted_run(options.project)
+    if restarted is not None:
+        LOGGER.warning(f"torchrun started its processes anew; going on in {restarted}")
+        run_dir, last = restarted, restarted / "weights" / "last.pt"
+        if last.is_file():
+            options, content, run_dir = _resumed(replace(options, resume=str(last)), frozenset())
+    elif options.resume:
         options, content, run_dir = _resumed(options, frozenset(given))
-    device = select_device(options.device)
+    device = select_device(local_device(options.device))
+    team = join_team(device)
+    try:
+        return _run_in_team(options, content, run_dir, device, team)
+    finally:
+        leave_team()
+
+
+def _run_in_team(
+    options: TrainOptions, content: Checkpoint | None, run_dir: Path | None, device: torch.device, team: Team
+) -> TrainingResult | None:
+    """Make the parts, train, and judge the best model."""
     seed_everything(options.seed, device)
     load_plugins(options.plugins)
+    if options.tensorboard:
+        require_tensorboard()
     if content is None:
         hyperparameters = load_hyperparameters(options.hyp)
     else:
         hyperparameters = Hyperparameters(**content["hyperparameters"])
-    model, data, image_size = _parts(options, hyperparameters, content)
+    if options.batch_size == -1:
+        options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, team))
+    model, data, image_size = _parts(options, hyperparameters, content, team)
     if run_dir is None:
-        run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
-        _describe_run(run_dir, options, hyperparameters, device, data)
-    trainer = Trainer(
-        options=options,
-        hyperparameters=hyperparameters,
-        model=model,
-        data=data,
-        run_dir=run_dir,
-        device=device,
-        image_size=image_size,
-    )
-    LOGGER.info(trainer.summary().table())
-    LOGGER.info(f"Run folder: {run_dir}\nDevice: {device}, {data.train_loader.num_workers} data processes")
-    if content is not None:
-        trainer.restore(content)
-        LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}")
-    trainer.train()
-    return _finish(trainer)
+        made = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if team.leads else None
+        run_dir = Path(team.share(str(made)))
+    lock = FolderLock(run_dir) if team.leads else None
+    try:
+        if team.leads:
+            atomic_write(run_dir / ".launch", launch_mark())
+            if content is None:
+                _describe_run(run_dir, options, hyperparameters, device, data)
+        trainer = Trainer(
+            options=options,
+            hyperparameters=hyperparameters,
+            model=model,
+            data=data,
+            run_dir=run_dir,
+            device=device,
+            image_size=image_size,
+            team=team,
+        )
+        LOGGER.info(trainer.summary().table())
+        processes = f"{team.size} processes, " if team.size > 1 else ""
+        LOGGER.info(
+            f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_batches.workers} data processes each"
+        )
+        if content is not None:
+            trainer.restore(content)
+            within = f" and {trainer.progress.batch} batches" if trainer.progress.batch else ""
+            LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}{within}")
+        trainer.train()
+        return _finish(trainer) if team.leads else None
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _measured_batch(options: TrainOptions, hyperparameters: Hyperparameters, device: torch.device, team: Team) -> int:
+    """Return the batch for --batch-size -1, over all processes."""
+    config, _ = choose_config(options, hyperparameters)
+    model = DetectionModel(config)
+    image_size = round_image_size(options.imgsz, model.max_stride)
+    batch = choose_batch(model, image_size=image_size, device=device, amp=not options.no_amp)
+    return int(team.share(batch)) * team.size
 
 
 def _parts(
-    options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None
+    options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None, team: Team
 ) -> tuple[DetectionModel, TrainingData, int]:
     """Build model and data, the model first, since a wrong yaml is told sooner than a data set is scanned."""
     if content is None:
         config, weights = choose_config(options, hyperparameters)
     else:
         config, weights = ModelConfig.from_dict(content["config"], name=content["config_name"]), None
+    # One process fetches and draws, the others find it there.
+    if team.leads:
+        open_data(options.data, download=options.download)
+    team.wait()
     dataset = open_data(options.data)
     names = class_names(dataset, single_class=options.single_cls)
     model = build_model(config, names=names, content=weights, weights=options.weights, freeze=options.freeze)
     image_size = round_image_size(options.imgsz, model.max_stride)
     data = training_data(
-        dataset, options, augmentation=hyperparameters.augmentation, image_size=image_size, stride=model.max_stride
+        dataset,
+        options,
+        hyperparameters=hyperparameters,
+        image_size=image_size,
+        stride=model.max_stride,
+        team=team,
     )
     if content is None:
-        if hyperparameters.copy_paste > 0:
-            LOGGER.warning("copy_paste needs outlines; labels are read as boxes, so it changes nothing")
         if not options.noautoanchor:
             max_ratio = hyperparameters.anchor_t
             check_anchors(model, data.train, image_size=image_size, max_ratio=max_ratio, seed=options.seed)
@@ -138,7 +197,7 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
         if not found:
             raise CheckpointError("--resume", f"no last.pt below {options.project}", fix="name the file")
         path = found[-1]
-    content = load_checkpoint(path)
+    content = _intact(path)
     if "optimizer" not in content:
         raise CheckpointError(path, "holds a model but no run to go on with", fix="resume last.pt, not best.pt")
     fixed = sorted(given - CHANGEABLE - {"project"})
@@ -154,11 +213,28 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     changed = {name: getattr(options, name) for name in given & CHANGEABLE}
     restored = replace(TrainOptions(**stored), **changed)
     done = content["progress"]["epoch"]
-    if done >= restored.epochs:
+    finished = (path.resolve().parent.parent / SUMMARY).is_file()
+    if done >= restored.epochs and finished:
         raise CheckpointError(
             path, f"has finished its {restored.epochs} epochs", fix="extend it with --epochs, or start a new run"
         )
     return restored, content, path.resolve().parent.parent
+
+
+def _intact(path: Path) -> Checkpoint:
+    """Read the checkpoint to go on from, or the one before it if it is damaged.
+
+    Raises:
+        CheckpointError: neither can be read.
+    """
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        previous = path.with_name(f"{path.stem}.prev{path.suffix}")
+        if not previous.is_file():
+            raise
+        LOGGER.warning(f"{error} Going on from {previous}, one epoch earlier")
+        return load_checkpoint(previous)
 
 
 def _describe_run(
@@ -174,8 +250,9 @@ def _describe_run(
     environment = {**describe_environment(device), "seed": options.seed, "dataset": data.train.fingerprint()}
     dump_json(run_dir / "env.json", environment)
     write_skipped(run_dir, data.train, data.val)
-    if not options.noplots:
-        plot_labels(data.train.labels, class_names_of(data, options), run_dir / "labels.jpg")
+    with optional():
+        if not options.noplots:
+            plot_labels(data.train.labels, class_names_of(data, options), run_dir / "labels.jpg")
 
 
 def class_names_of(data: TrainingData, options: TrainOptions) -> tuple[str, ...]:
@@ -212,8 +289,9 @@ def _finish(trainer: Trainer) -> TrainingResult:
         run_dir=None if options.noplots else run_dir,
         verbose=True,
     )
-    if not options.noplots:
-        plot_results(columns_of(progress.rows), run_dir / "results.png")
+    with optional():
+        if not options.noplots:
+            plot_results(columns_of(progress.rows), run_dir / "results.png")
     cost = trainer.summary()
     metrics = evaluation.metrics
     summary = {

@@ -5,7 +5,8 @@ Letters: B batch, A anchors per level, (H, W) cells, K = 5 + classes, M matches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,6 +69,7 @@ class DetectionLoss:
         strides: Sequence[int],
         num_classes: int,
         autobalance: bool = False,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Make the loss.
 
@@ -77,13 +79,22 @@ class DetectionLoss:
             strides: pixels per cell of each level.
             num_classes: classes the model tells apart; with one there is no class loss.
             autobalance: let the levels' objectness weights follow their losses.
+            total: sums a tensor over all processes that share the batch. Each then gets its part of the losses, which
+                add up to those of the whole batch.
         """
         self.settings = settings
         self.anchors = anchors
         self.num_classes = num_classes
         self.balance = list(BALANCE.get(len(strides), BALANCE_OTHERWISE))
         self.autobalance = autobalance
+        self.total = total
         self._anchor_level = list(strides).index(AUTOBALANCE_STRIDE) if AUTOBALANCE_STRIDE in strides else 0
+
+    def alone(self) -> DetectionLoss:
+        """Return the same loss for batches that one process has to itself."""
+        other = copy.copy(self)
+        other.total = None
+        return other
 
     def __call__(self, raw: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Return the mean losses `box`, `obj` and `cls`, weighted, each a scalar.
@@ -93,21 +104,23 @@ class DetectionLoss:
             targets: (T, 6): picture, class, cx, cy, w, h as shares of the picture.
         """
         box, objectness, classes = (raw[0].new_zeros((), dtype=torch.float32) for _ in COMPONENTS)
-        for level, (logits, anchors) in enumerate(zip(raw, self.anchors, strict=True)):
-            logits = logits.float()
-            matches = assign_level(
-                targets, anchors, (logits.shape[2], logits.shape[3]), max_ratio=self.settings.anchor_t
-            )
+        assigned = [
+            assign_level(targets, anchors, (logits.shape[2], logits.shape[3]), max_ratio=self.settings.anchor_t)
+            for logits, anchors in zip(raw, self.anchors, strict=True)
+        ]
+        matched_shares, cell_shares = self._shares(raw, assigned)
+        for level, (logits, matches) in enumerate(zip(raw, assigned, strict=True)):
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             wanted = logits.new_zeros(logits.shape[:4])
             if len(matches):
                 place = (matches.image, matches.anchor, matches.row, matches.column)
                 predicted = logits[place]  # (M, K)
                 overlap = self._overlap(predicted, matches)
-                box = box + (1 - overlap).mean()
-                wanted[place] = overlap.detach().clamp(min=0)
+                box = box + (1 - overlap).mean() * matched_shares[level]
+                wanted[place] = overlap.detach().clamp(min=0).to(wanted.dtype)
                 if self.num_classes > 1:
-                    classes = classes + self._class_loss(predicted[:, 5:], matches.classes)
-            level_loss = self._cross_entropy(logits[..., 4], wanted, self.settings.obj_pw)
+                    classes = classes + self._class_loss(predicted[:, 5:], matches.classes) * matched_shares[level]
+            level_loss = self._cross_entropy(logits[..., 4], wanted, self.settings.obj_pw) * cell_shares[level]
             objectness = objectness + level_loss * self.balance[level]
             if self.autobalance:
                 self.balance[level] = self.balance[level] * 0.9999 + 0.0001 / float(level_loss.detach())
@@ -115,6 +128,16 @@ class DetectionLoss:
             self.balance = [weight / self.balance[self._anchor_level] for weight in self.balance]
         settings = self.settings
         return {"box": box * settings.box, "obj": objectness * settings.obj, "cls": classes * settings.cls}
+
+    def _shares(self, raw: Sequence[Tensor], assigned: Sequence[LevelMatches]) -> tuple[list[float], list[float]]:
+        """Return for each level which share of the whole batch's matches, and of its cells, this process has."""
+        ones = [1.0] * len(raw)
+        if self.total is None:
+            return ones, ones
+        mine = [float(len(matches)) for matches in assigned] + [float(logits[..., 4].numel()) for logits in raw]
+        counts = torch.tensor(mine, dtype=torch.float64, device=raw[0].device)
+        shares = (counts / self.total(counts).clamp(min=1)).tolist()
+        return shares[: len(raw)], shares[len(raw) :]
 
     @staticmethod
     def _overlap(predicted: Tensor, matches: LevelMatches) -> Tensor:

@@ -1,0 +1,196 @@
+"""Several processes that train one model: started by torchrun, each with its share of every batch.
+
+Gradients are added up once before each optimizer step, and every mean in the loss is over the whole batch, so that two
+processes do what one does but for the order of summation (with `--sync-bn`, since batch norm too takes means).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from utils.errors import ConfigError
+from utils.log import LOGGER
+
+TIMEOUT = timedelta(hours=3)
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def add(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, the same bits in each; alone, the tensor itself."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def share(self, value: Any) -> Any:  # noqa: ANN401 - any plain value
+        """Return the leader's value, a plain one."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says yes; all get the same answer."""
+        return bool(self.add(torch.tensor(float(flag))) > 0) if self.size > 1 else flag
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in place, in one message."""
+        if self.size == 1:
+            return
+        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in wanted])
+        dist.all_reduce(flat)
+        for parameter, part in zip(wanted, flat.split([p.numel() for p in wanted]), strict=True):
+            gradient = torch.empty_like(parameter, requires_grad=False)  # in the memory layout of the parameter
+            parameter.grad = gradient.copy_(part.view_as(parameter))
+
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
+        """Return every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+def join_team(device: torch.device) -> Team:
+    """Meet the other processes if torchrun started this one: gloo on CPU, nccl on GPUs.
+
+    Raises:
+        ConfigError: this torch cannot, or the environment is incomplete.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size <= 1:
+        return Team()
+    if not dist.is_available():
+        raise ConfigError("torchrun", "this torch has no distributed package", fix="start train.py with python")
+    if not dist.is_initialized():
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error
+    team = Team(rank=dist.get_rank(), size=dist.get_world_size())
+    if not team.leads:
+        LOGGER.setLevel("ERROR")
+    return team
+
+
+def leave_team() -> None:
+    """End the meeting, if there was one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """Return the device this process takes: under torchrun with GPUs, the one of its local rank."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or not torch.cuda.is_available() or name.strip().lower() in ("cpu", "mps"):
+        return name
+    listed = [part.strip() for part in name.split(",") if part.strip()]
+    return listed[int(rank) % len(listed)] if len(listed) > 1 else rank
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; each one's loss depends on every one's value, so gradients add up alike."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+        """Add up."""
+        return dist_sum(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        """Add up what came back."""
+        return dist_sum(gradients[0])
+
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose mean and variance are those of the whole batch, on any device; torch's own needs CUDA."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        if not self.training:
+            return super().forward(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = dist_sum(x.new_tensor(x.numel() / x.shape[1]))
+        mean = _Sum.apply(x.sum((0, 2, 3))) / count
+        centred = x - mean.view(1, -1, 1, 1)
+        variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
+        with torch.no_grad():
+            share = self.momentum if self.momentum is not None else 0.1
+            if self.running_mean is not None and self.running_var is not None:
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+
+
+def dist_sum(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, without a gradient."""
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value
+
+
+def sync_batch_norms(model: nn.Module) -> None:
+    """Put `SyncedBatchNorm` in the place of every batch norm of a model, with its parameters and statistics."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                synced = SyncedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+                synced.weight, synced.bias = child.weight, child.bias
+                synced.running_mean, synced.running_var = child.running_mean, child.running_var
+                synced.num_batches_tracked = child.num_batches_tracked
+                synced.train(child.training)
+                setattr(parent, name, synced)
+
+
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+
+
+def launch_mark() -> str:
+    """Return what names this launch of torchrun, the same after it restarted its processes; "" without torchrun."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{run}-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}" if run is not None else ""
+
+
+def restarted_run(project: str) -> Path | None:
+    """Return the folder of the run that this launch of torchrun began before it restarted its processes, if it did."""
+    if int(os.environ.get(RESTARTS, "0")) == 0:
+        return None
+    marks = (mark for mark in Path(project).glob("*/.launch") if mark.read_text(encoding="utf-8") == launch_mark())
+    return next((mark.parent for mark in marks), None)
