@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.datasets.letterbox import PAD_VALUE
 
@@ -35,6 +35,26 @@ def predict_augmented(network: Callable[[Tensor], tuple[Tensor, object]], images
         boxes = torch.stack((centre_x, centre_y, width, height), -1)
         found.append(torch.cat((boxes, predictions[..., 4:]), -1))
     return torch.cat(found, 1)
+
+
+class Augmented(nn.Module):
+    """A model that looks three times; takes and gives what the model itself does, but no raw maps.
+
+    Attributes:
+        num_classes: the model's.
+        max_stride: the model's.
+    """
+
+    def __init__(self, model: nn.Module, *, num_classes: int, max_stride: int) -> None:
+        """Wrap a model in evaluation mode."""
+        super().__init__()
+        self.model = model
+        self.num_classes = num_classes
+        self.max_stride = max_stride
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map (B, 3, H, W) in [0, 1] to (B, n, 5 + classes) predictions of all views, in pixels."""
+        return predict_augmented(self.model, images, stride=self.max_stride), []
 
 
 def _scaled(images: Tensor, share: float, stride: int) -> Tensor:

@@ -1,21 +1,23 @@
-"""val.py's work: judge a checkpoint on a split, print the table, and write what was asked for."""
+"""val.py's work: judge checkpoints on a split, print the tables, and write what was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from models.yolo import DetectionModel
 from utils.boxes import xyxy_to_cxcywh
+from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.engine.assemble import class_names, evaluation_loader, open_data, round_image_size
-from utils.engine.checkpoint import load_checkpoint, load_model
+from utils.engine.augmented import Augmented
+from utils.engine.coco_files import coco_arrays, coco_predictions, coco_table, coco_truth
+from utils.engine.ensemble import Judged, LoadedModels, OneClass, load_models
 from utils.engine.options import ValOptions
-from utils.engine.pictures import plot_detected_batch, plot_labelled_batch
+from utils.engine.pictures import plot_detected_batch, plot_labelled_batch, plot_mistakes
 from utils.engine.plugins import load_plugins
 from utils.engine.postprocess import NmsSettings
 from utils.engine.runtime import place, select_device
@@ -23,76 +25,98 @@ from utils.engine.validator import Evaluation, PictureResult, evaluate, metrics_
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.log import LOGGER
+from utils.metrics.coco import coco_figures
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
+from utils.plots.fonts import printable
 from utils.plots.matrices import plot_confusion
 from utils.structures import Batch, Detections
 
 USUAL_CONFIDENCE = 0.001
+SPEED_CONFIDENCE, SPEED_OVERLAP = 0.25, 0.45
 DRAWN_BATCHES = 3
 
 
 def run_evaluation(options: ValOptions) -> Evaluation:
-    """Judge a checkpoint as the options say.
+    """Judge checkpoints as the options say.
 
     Raises:
         DetectorError: something in the input is wrong.
     """
     device = select_device(options.device)
     load_plugins(options.plugins)
-    content = load_checkpoint(options.weights)
-    model, names = load_model(options.weights, content=content)
-    stored = content.get("options", {})
-    data = options.data or stored.get("data", "")
-    config = open_data(data)
-    single_class = options.single_cls or bool(stored.get("single_cls"))
-    if len(class_names(config, single_class=single_class)) != len(names):
-        raise ConfigError(
-            config.file, f"has {config.num_classes} classes, but the model tells {len(names)}", fix="pass its --data"
-        )
-    if options.conf_thres > USUAL_CONFIDENCE:
+    loaded = load_models(options.weights, device=device, trust=options.trust)
+    config = open_data(options.data or loaded.data)
+    single_class = options.single_cls or loaded.single_class
+    names = _agreed_names(config, loaded, single_class=single_class)
+    speed = options.task == "speed"
+    if options.conf_thres > USUAL_CONFIDENCE and not speed:
         LOGGER.warning(f"--conf-thres {options.conf_thres} is above {USUAL_CONFIDENCE}: mAP will be too low")
     if options.half and device.type != "cuda":
         LOGGER.warning("--half needs CUDA; full precision is used")
-    image_size = round_image_size(options.imgsz or content.get("image_size", 640), model.max_stride)
-    index = build_index(config, options.task, use_cache=not options.no_label_cache, strict=options.strict)
+    stride = loaded.model.max_stride
+    image_size = round_image_size(options.imgsz or loaded.image_size, stride)
+    split = "val" if speed else options.task
+    index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     loader = evaluation_loader(
         index,
         batch_size=options.batch_size,
         image_size=image_size,
-        stride=model.max_stride,
+        stride=stride,
         workers=options.workers,
         single_class=single_class,
     )
+    model: Judged = place(loaded.model, device)
+    if single_class and model.num_classes > 1:
+        model = OneClass(model, max_stride=stride)
+    if options.augment:
+        model = Augmented(model, num_classes=len(names), max_stride=stride)
     evaluation = judge(
-        place(model, device),
+        model,
         loader,
         index=index,
         names=names,
         nms=NmsSettings(
-            confidence=options.conf_thres,
-            overlap=options.iou_thres,
+            confidence=SPEED_CONFIDENCE if speed else options.conf_thres,
+            overlap=SPEED_OVERLAP if speed else options.iou_thres,
             max_detections=options.max_det,
             multi_label=True,
         ),
         device=device,
         half=options.half and device.type == "cuda",
-        run_dir=None if options.noplots else run_dir,
+        run_dir=None if options.noplots or speed else run_dir,
         verbose=options.verbose,
     )
     if options.save_txt:
-        for picture in evaluation.pictures:
-            _write_txt(run_dir, Path(str(index.paths[picture.index])).stem, picture, with_score=options.save_conf)
-    if options.save_json:
-        stem = Path(options.weights).stem
-        dump_json(run_dir / f"{stem}_predictions.json", coco_predictions(evaluation.pictures, index))
-        dump_json(run_dir / "ground_truth.json", coco_ground_truth(evaluation.pictures, index, names))
+        _write_labels(run_dir / "labels", evaluation.pictures, index, with_score=options.save_conf)
+    _coco(options, config, evaluation, index=index, names=names, run_dir=run_dir)
+    if speed:
+        settings = {"device": str(device), "image_size": image_size, "batch_size": options.batch_size}
+        dump_json(run_dir / "speed.json", {**settings, "milliseconds_per_image": evaluation.milliseconds})
     LOGGER.info(f"Results: {run_dir}")
     return evaluation
 
 
+def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: bool) -> tuple[str, ...]:
+    """Return the class names to print: the model's, or the one that stands for all.
+
+    Raises:
+        ConfigError: data set and model tell different numbers of classes.
+    """
+    names = class_names(config, single_class=single_class)
+    if single_class:
+        return names if len(names) == 1 else ("object",)
+    if len(names) != len(loaded.names):
+        raise ConfigError(
+            config.file,
+            f"has {config.num_classes} classes, but the model tells {len(loaded.names)}",
+            fix="pass its --data",
+        )
+    return loaded.names
+
+
 def judge(
-    model: DetectionModel,
+    model: Judged,
     batches: Iterable[Batch],
     *,
     index: DatasetIndex,
@@ -114,25 +138,35 @@ def judge(
     evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=draw)
     pictures = len(evaluation.pictures)
     LOGGER.info(metrics_table(evaluation.metrics, names, pictures=pictures, verbose=verbose))
-    spent = evaluation.milliseconds
-    LOGGER.info(
-        f"Speed: {spent['pre']:.1f} ms preparing, {spent['inference']:.1f} ms inference, "
-        f"{spent['nms']:.1f} ms NMS per image"
-    )
+    LOGGER.info(speed_line(evaluation.milliseconds))
     if run_dir is not None:
         _draw_curves(evaluation, names, run_dir)
+        plot_mistakes(evaluation.pictures, [str(path) for path in index.paths], names, run_dir)
     return evaluation
+
+
+def speed_line(spent: Mapping[str, float]) -> str:
+    """Say how long each phase took, and the share of NMS and matching in all of it, from milliseconds per picture."""
+    share = (spent["nms"] + spent["matching"]) / max(sum(spent.values()), 1e-9)
+    return (
+        f"Speed: {spent['pre']:.1f} ms preparing, {spent['inference']:.1f} ms inference, {spent['nms']:.1f} ms NMS, "
+        f"{spent['matching']:.1f} ms matching per image, {spent['loading']:.1f} ms waiting for it "
+        f"(NMS and matching {share:.0%})"
+    )
 
 
 def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> None:
     """Draw P, R and F1 over confidence, precision over recall, and the confusion matrix."""
-    metrics = evaluation.metrics
-    plot_confusion(
-        evaluation.confusion.counts, evaluation.confusion.normalised(), names, run_dir / "confusion_matrix.png"
+    metrics, confusion = evaluation.metrics, evaluation.confusion
+    empty = sum(not len(picture.label_classes) for picture in evaluation.pictures)
+    note = (
+        f"{len(evaluation.pictures)} pictures, {empty} of them background without any object; boxes above confidence "
+        f"{confusion.confidence}, pairs above overlap {confusion.overlap}"
     )
+    plot_confusion(confusion.counts, confusion.normalised(), names, run_dir / "confusion_matrix.png", note=note)
     if not len(metrics.classes):
         return
-    present = [names[int(number)] for number in metrics.classes]
+    present = [printable(names[int(number)], int(number)) for number in metrics.classes]
     p, r = metrics.precision_curve, metrics.recall_curve
     curves = {"P": ("precision", p), "R": ("recall", r), "F1": ("F1", 2 * p * r / (p + r + 1e-16))}
     for name, (label, values) in curves.items():
@@ -144,63 +178,48 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
             best=metrics.best_confidence,
             path=run_dir / f"{name}_curve.png",
         )
-    plot_precision_recall(metrics.precision_over_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png")
+    best = (metrics.recall, metrics.precision, metrics.best_confidence)
+    plot_precision_recall(metrics.precision_over_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png", best=best)
 
 
-def _write_txt(run_dir: Path, stem: str, picture: PictureResult, *, with_score: bool) -> None:
-    """Write one picture's detections: class cx cy w h as shares, and perhaps the confidence."""
-    height, width = picture.size_hw
-    shares = xyxy_to_cxcywh(picture.boxes) / np.array((width, height, width, height))
-    lines = []
-    for label, box, score in zip(picture.classes, shares, picture.scores, strict=True):
-        numbers = [*box, score] if with_score else [*box]
-        lines.append(" ".join([str(int(label)), *(f"{value:.6g}" for value in numbers)]))
-    atomic_write(run_dir / "labels" / f"{stem}.txt", "".join(line + "\n" for line in lines))
+def _coco(
+    options: ValOptions,
+    config: DataConfig,
+    evaluation: Evaluation,
+    *,
+    index: DatasetIndex,
+    names: Sequence[str],
+    run_dir: Path,
+) -> None:
+    """Write COCO JSON and print COCO's figures, if asked for; for COCO itself unasked, as users expect."""
+    save = options.save_json or Path(config.file).stem == "coco"
+    if not save and not options.coco_eval:
+        return
+    truth = coco_truth(evaluation.pictures, index, names)
+    predictions = coco_predictions(evaluation.pictures, index, names)
+    if save:
+        dump_json(run_dir / f"{Path(options.weights[0]).stem}_predictions.json", predictions)
+        dump_json(run_dir / "ground_truth.json", truth)
+    figures = coco_figures(*coco_arrays(truth, predictions))
+    if save:
+        dump_json(run_dir / "coco.json", figures)
+    LOGGER.info(coco_table(figures, evaluation.metrics, max_detections=options.max_det))
 
 
-def image_id(index: DatasetIndex, number: int) -> int | str:
-    """Return a picture's name in COCO files: its stem, as a number where it is one."""
-    stem = Path(str(index.paths[number])).stem
-    return int(stem) if stem.isascii() and stem.isdigit() else stem
+def _write_labels(folder: Path, pictures: Sequence[PictureResult], index: DatasetIndex, *, with_score: bool) -> None:
+    """Write each picture's detections: class cx cy w h as shares, and perhaps the confidence.
 
-
-def coco_predictions(pictures: Sequence[PictureResult], index: DatasetIndex) -> list[dict[str, Any]]:
-    """Return all detections as COCO's results list: boxes x, y, w, h in pixels of the file."""
-    return [
-        {
-            "image_id": image_id(index, picture.index),
-            "category_id": int(label),
-            "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-            "score": round(float(score), 5),
-        }
-        for picture in pictures
-        for box, score, label in zip(picture.boxes, picture.scores, picture.classes, strict=True)
-    ]
-
-
-def coco_ground_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
-    """Return the labels as a COCO instances file, so that other programs can judge the same predictions."""
-    annotations: list[dict[str, Any]] = []
+    Pictures of one name in several folders get a number.
+    """
+    used: Counter[str] = Counter()
     for picture in pictures:
-        for (x1, y1, x2, y2), label in zip(picture.label_boxes.tolist(), picture.label_classes, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id(index, picture.index),
-                    "category_id": int(label),
-                    "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                    "area": round((x2 - x1) * (y2 - y1), 3),
-                    "iscrowd": 0,
-                }
-            )
-    images = [
-        {
-            "id": image_id(index, picture.index),
-            "file_name": Path(str(index.paths[picture.index])).name,
-            "height": picture.size_hw[0],
-            "width": picture.size_hw[1],
-        }
-        for picture in pictures
-    ]
-    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+        stem = Path(str(index.paths[picture.index])).stem
+        used[stem] += 1
+        name = stem if used[stem] == 1 else f"{stem}-{used[stem]}"
+        height, width = picture.size_hw
+        shares = xyxy_to_cxcywh(picture.boxes) / np.array((width, height, width, height))
+        lines = []
+        for label, box, score in zip(picture.classes, shares, picture.scores, strict=True):
+            numbers = [*box, score] if with_score else [*box]
+            lines.append(" ".join([str(int(label)), *(f"{value:.6g}" for value in numbers)]))
+        atomic_write(folder / f"{name}.txt", "".join(line + "\n" for line in lines))

@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from models.fuse import fused
-from models.yolo import DetectionModel
 from utils.boxes import cxcywh_to_xyxy
+from utils.engine.ensemble import Judged
 from utils.engine.postprocess import NmsSettings, non_max_suppression
 from utils.engine.runtime import place, scale_pixels
 from utils.losses.detection import COMPONENTS, DetectionLoss
@@ -21,7 +21,8 @@ from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.matching import match_detections
 from utils.structures import Batch, Detections
 
-PHASES = ("pre", "inference", "nms")
+PHASES = ("loading", "pre", "inference", "nms", "matching")
+OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Evaluation:
         losses: mean of each component over batches; empty if no loss was given.
         pictures: one result for each picture, in order of their numbers.
         confusion: who is taken for whom.
-        milliseconds: per picture, of preparing, inference, and NMS.
+        milliseconds: per picture, of each of `PHASES`; the first batch, which warms up, counts only if it is alone.
     """
 
     metrics: PrecisionRecall
@@ -74,7 +75,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: DetectionModel,
+    model: Judged,
     batches: Iterable[Batch],
     *,
     nms: NmsSettings,
@@ -98,42 +99,41 @@ def evaluate(
     network = place(fused(model).to(dtype), device)
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
-    seconds = dict.fromkeys(PHASES, 0.0)
+    watch = _Stopwatch(device)
     pictures: list[PictureResult] = []
-    count = 0
     header = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
     with torch.inference_mode():
         for number, batch in enumerate(tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")):
-            count += 1
-            start = _clock(device)
+            watch.lap("loading")
             images = scale_pixels(batch.images, device, dtype)
             targets = batch.targets.to(device)
-            prepared = _clock(device)
+            watch.lap("pre")
             predictions, raw = network(images)
-            inferred = _clock(device)
+            watch.lap("inference")
             if loss is not None:
                 for name, value in loss(raw, targets).items():
                     sums[name] += float(value)
-            thinning = _clock(device)
+            watch.lap(OTHER)
             detections = non_max_suppression(predictions, nms)
-            done = _clock(device)
-            for phase, spent in zip(PHASES, (prepared - start, inferred - prepared, done - thinning), strict=True):
-                seconds[phase] += spent
+            watch.lap("nms")
             for position in range(len(images)):
                 picture = _judge(batch, position, detections[position])
                 pictures.append(picture)
                 confusion.add(
                     picture.boxes, picture.scores, picture.classes, picture.label_boxes, picture.label_classes
                 )
+            watch.lap("matching")
             if on_batch is not None:
                 on_batch(number, batch, detections)
+            watch.end_batch(len(images))
     pictures.sort(key=lambda picture: picture.index)
+    count = max(watch.batches, 1)
     return Evaluation(
         metrics=measure(pictures),
-        losses={name: total / max(count, 1) for name, total in sums.items()} if loss is not None else {},
+        losses={name: total / count for name, total in sums.items()} if loss is not None else {},
         pictures=pictures,
         confusion=confusion,
-        milliseconds={phase: 1000 * spent / max(len(pictures), 1) for phase, spent in seconds.items()},
+        milliseconds=watch.milliseconds(),
     )
 
 
@@ -188,8 +188,43 @@ def _judge(batch: Batch, position: int, found: Detections) -> PictureResult:
     )
 
 
-def _clock(device: torch.device) -> float:
-    """Return the time in seconds once the device has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+class _Stopwatch:
+    """Sums the seconds of each phase of a batch.
+
+    Attributes:
+        batches: how many have ended.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.batches = 0
+        self._seconds = dict.fromkeys((*PHASES, OTHER), 0.0)
+        self._first = dict(self._seconds)
+        self._pictures = self._first_pictures = 0
+        self._last = self._now()
+
+    def lap(self, phase: str) -> None:
+        """End a phase."""
+        now = self._now()
+        self._seconds[phase] += now - self._last
+        self._last = now
+
+    def end_batch(self, pictures: int) -> None:
+        """End a batch; the time since its last phase is left out."""
+        self.batches += 1
+        self._pictures += pictures
+        if self.batches == 1:
+            self._first, self._first_pictures = dict(self._seconds), pictures
+        self._last = self._now()
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the time of each phase per picture, without the first batch if there are more."""
+        left_out = 1 if self.batches > 1 else 0
+        pictures = max(self._pictures - left_out * self._first_pictures, 1)
+        return {phase: 1000 * (self._seconds[phase] - left_out * self._first[phase]) / pictures for phase in PHASES}
+
+    def _now(self) -> float:
+        """Return the time in seconds once the device has done all its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -10,6 +10,30 @@ CONFIDENCE = 0.25
 OVERLAP = 0.45
 
 
+def pair_boxes(boxes_xyxy: np.ndarray, label_boxes_xyxy: np.ndarray, *, overlap: float = OVERLAP) -> np.ndarray:
+    """Pair boxes with labels whatever their classes, pairs of largest overlap first, each used once.
+
+    Args:
+        boxes_xyxy: (n, 4).
+        label_boxes_xyxy: (m, 4).
+        overlap: what the IoU of a pair must exceed.
+
+    Returns:
+        (n,) each box's label, -1 without one.
+    """
+    partner = np.full(len(boxes_xyxy), -1, np.int64)
+    if not len(boxes_xyxy) or not len(label_boxes_xyxy):
+        return partner
+    iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
+    free = np.ones(len(label_boxes_xyxy), bool)
+    pairs = np.argwhere(iou > overlap)
+    for label, box in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")]:
+        if free[label] and partner[box] < 0:
+            free[label] = False
+            partner[box] = label
+    return partner
+
+
 class ConfusionMatrix:
     """Counts of (predicted class, true class); the last row and column are background.
 
@@ -34,18 +58,18 @@ class ConfusionMatrix:
         """Count one picture: pairs of largest overlap first, each box used once, then what is left over."""
         background = len(self.counts) - 1
         sure = scores > self.confidence
-        boxes, predicted = boxes_xyxy[sure], classes[sure].astype(np.int64)
-        labels = label_classes.astype(np.int64)
-        iou = pairwise_iou(label_boxes_xyxy, boxes)  # (m, n)
-        label_free, box_free = np.ones(len(labels), bool), np.ones(len(predicted), bool)
-        pairs = np.argwhere(iou > self.overlap)
-        for label, box in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")]:
-            if label_free[label] and box_free[box]:
-                label_free[label] = box_free[box] = False
-                self.counts[predicted[box], labels[label]] += 1
-        self.counts[background] += np.bincount(labels[label_free], minlength=background + 1)
-        self.counts[:, background] += np.bincount(predicted[box_free], minlength=background + 1)
+        predicted, labels = classes[sure].astype(np.int64), label_classes.astype(np.int64)
+        partner = pair_boxes(boxes_xyxy[sure], label_boxes_xyxy, overlap=self.overlap)
+        paired = partner >= 0
+        np.add.at(self.counts, (predicted[paired], labels[partner[paired]]), 1)
+        missed = np.ones(len(labels), bool)
+        missed[partner[paired]] = False
+        self.counts[background] += np.bincount(labels[missed], minlength=background + 1)
+        self.counts[:, background] += np.bincount(predicted[~paired], minlength=background + 1)
 
     def normalised(self) -> np.ndarray:
-        """Return the shares of each true class's labels, (c + 1, c + 1); columns without labels are 0."""
+        """Return each column's shares, (c + 1, c + 1), 0 where it is empty.
+
+        A class's column tells what became of its labels; background's, what the false alarms were taken for.
+        """
         return self.counts / np.maximum(self.counts.sum(0, keepdims=True), 1)

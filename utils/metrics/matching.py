@@ -39,8 +39,10 @@ def match_detections(
     iou = np.where(label_classes[:, None] == classes[None], iou, -1)
     claimed = iou.argmax(0)
     overlap = iou[claimed, np.arange(len(boxes_xyxy))]
-    for column, threshold in enumerate(thresholds):
-        candidates = np.flatnonzero(overlap >= threshold)
-        first = np.unique(claimed[candidates], return_index=True)[1]
-        correct[candidates[first], column] = True
+    near = np.flatnonzero(overlap >= thresholds.min())  # few of an untrained model's hundreds
+    hit = overlap[near, None] >= thresholds  # (k, t)
+    place = np.where(hit, np.arange(len(near))[:, None], len(near))
+    first = np.full((len(label_boxes_xyxy), len(thresholds)), len(near))
+    np.minimum.at(first, claimed[near], place)
+    correct[near] = hit & (first[claimed[near]] == place)
     return correct

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from matplotlib import font_manager
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from utils.log import LOGGER
+from utils.plots.fonts import font
+from utils.plots.fonts import printable as printable
 
 PALETTE = (
     (217, 70, 60),
@@ -25,43 +24,13 @@ PALETTE = (
     (90, 100, 220),
     (160, 90, 50),
 )
-WIDE_FONTS = ("Noto Sans CJK", "Source Han Sans", "WenQuanYi", "Microsoft YaHei", "PingFang", "SimHei", "Arial Unicode")
+CAPTION_PIXELS = 12
+MAX_CAPTION = 40
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
     """Return the RGB colour of a class."""
     return PALETTE[number % len(PALETTE)]
-
-
-@functools.lru_cache(maxsize=64)
-def _font(size: int, wide: bool) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's own font, or for scripts it lacks one of the system's, at a height in pixels."""
-    path = str(font_manager.findfont("DejaVu Sans"))
-    if wide:
-        known = {font.name: str(font.fname) for font in font_manager.fontManager.ttflist}
-        found = next((file for part in WIDE_FONTS for name, file in known.items() if name.startswith(part)), None)
-        if found is None:
-            raise LookupError("no font for this script")
-        path = found
-    return ImageFont.truetype(path, size)
-
-
-@functools.lru_cache(maxsize=1024)
-def printable(name: str, number: int) -> str:
-    """Return a class name if a font here can show it, else its number; says so once."""
-    if _is_simple(name):
-        return name
-    try:
-        _font(12, True)
-    except LookupError:
-        LOGGER.warning(f"no font here shows the class name {name!r}; its number {number} is drawn instead")
-        return str(number)
-    return name
-
-
-def _is_simple(text: str) -> bool:
-    """Whether matplotlib's font has the letters: Latin, Greek, Cyrillic and their neighbours."""
-    return all(ord(letter) < 0x0590 for letter in text)
 
 
 def draw_boxes(
@@ -108,14 +77,14 @@ def _draw_label(
     size_wh: tuple[int, int],
 ) -> None:
     """Draw a label above a box's corner, or inside where there is no room, and wholly within the picture."""
-    font = _font(height, not _is_simple(text))
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    letters = font(text, height)
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=letters)
     width, tall = right - left + 4, bottom - top + 4
     x = min(max(corner_xy[0] - 1, 0), max(size_wh[0] - width, 0))
     y = corner_xy[1] - tall if corner_xy[1] >= tall else min(corner_xy[1], size_wh[1] - tall)
     pen.rectangle((x, y, x + width, y + tall), fill=colour)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=(20, 20, 20) if luminance > 150 else (255, 255, 255))
+    pen.text((x + 2 - left, y + 2 - top), text, font=letters, fill=(20, 20, 20) if luminance > 150 else (255, 255, 255))
 
 
 def picture_grid(
@@ -149,12 +118,11 @@ def picture_grid(
         row, column = divmod(position, columns)
         corner = (column * width * scale, row * height * scale)
         pen.rectangle((*corner, corner[0] + width * scale, corner[1] + height * scale), outline=(255, 255, 255))
-        shortened = caption if len(caption) <= 40 else f"{caption[:37]}..."
-        font = _font(12, not _is_simple(shortened)) if printable(shortened, position) == shortened else _font(12, False)
+        shortened = caption if len(caption) <= MAX_CAPTION else f"{caption[: MAX_CAPTION - 3]}..."
         pen.text(
             (corner[0] + 5, corner[1] + 4),
             shortened,
-            font=font,
+            font=font(shortened, CAPTION_PIXELS),
             fill=(255, 255, 255),
             stroke_width=2,
             stroke_fill=(0, 0, 0),

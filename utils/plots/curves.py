@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from utils.plots.figure import BLUE, GREY, ORANGE, save_figure
+from utils.plots.fonts import families
 
 RESULT_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
@@ -42,35 +44,54 @@ def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> No
 def plot_confidence_curve(
     confidences: np.ndarray, curves: np.ndarray, names: Sequence[str], *, label: str, best: float, path: Path | str
 ) -> None:
-    """Draw a number over confidence, thinly for each class and thickly for their mean, the best point marked.
+    """Draw a number over confidence, thinly for each class and thickly for their mean, the best threshold marked.
 
     Args:
         confidences: (k,).
         curves: (c, k).
         names: of the c classes.
         label: what is drawn, as "F1".
-        best: confidence to mark.
+        best: confidence where the mean F1 is best.
         path: where to write.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
     mean = _class_lines(axis, confidences, curves, names)
-    axis.plot(confidences, mean, color=BLUE, linewidth=2.6, label=f"all classes {mean.max():.2f}")
+    axis.plot(confidences, mean, color=BLUE, linewidth=2.6, label="all classes")
     height = float(np.interp(best, confidences, mean))
-    axis.plot([best], [height], "o", color=ORANGE, label=f"best F1: {height:.2f} at {best:.3f}")
-    _finish(figure, axis, "confidence", label)
+    axis.axvline(best, color=ORANGE, linewidth=1, linestyle="--")
+    axis.plot([best], [height], "o", color=ORANGE, label=f"{label} {height:.2f} at the\nbest threshold {best:.3f}")
+    _finish(figure, axis, "confidence", label, names)
     save_figure(figure, path)
 
 
-def plot_precision_recall(curves: np.ndarray, ap50: np.ndarray, names: Sequence[str], path: Path | str) -> None:
-    """Draw precision over recall: (c, k) curves with their average precisions (c,) at overlap 0.5."""
+def plot_precision_recall(
+    curves: np.ndarray,
+    ap50: np.ndarray,
+    names: Sequence[str],
+    path: Path | str,
+    *,
+    best: tuple[np.ndarray, np.ndarray, float] | None = None,
+) -> None:
+    """Draw precision over recall at overlap 0.5.
+
+    Args:
+        curves: (c, k), the abscissa being recall from 0 to 1.
+        ap50: (c,) average precisions.
+        names: of the c classes.
+        path: where to write.
+        best: recall (c,) and precision (c,) at the best threshold, and that threshold, to mark.
+    """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
     recall = np.linspace(0, 1, curves.shape[1])
     labelled = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
     mean = _class_lines(axis, recall, curves, labelled)
     axis.plot(recall, mean, color=BLUE, linewidth=2.6, label=f"all classes {ap50.mean():.3f} mAP@0.5")
-    _finish(figure, axis, "recall", "precision")
+    if best is not None:
+        point = f"each class at the\nbest threshold {best[2]:.3f}"
+        axis.plot(best[0], best[1], "o", color=ORANGE, markersize=5, clip_on=False, label=point)
+    _finish(figure, axis, "recall", "precision", names)
     save_figure(figure, path)
 
 
@@ -82,7 +103,8 @@ def _class_lines(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[
     return curves.mean(0)
 
 
-def _finish(figure: Figure, axis: Axes, x_label: str, y_label: str) -> None:
+def _finish(figure: Figure, axis: Axes, x_label: str, y_label: str, names: Sequence[str]) -> None:
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
     axis.grid(color="#e4e6ea", linewidth=0.6)
-    figure.legend(loc="outside right upper", fontsize=8)
+    few = names if len(names) <= MAX_NAMED_CLASSES else ()
+    figure.legend(loc="outside right upper", prop=FontProperties(family=families(few), size=8))

@@ -6,6 +6,9 @@ import torch
 from torchvision.ops import nms
 
 from tests.data_oracles import REFERENCE
+from utils.engine import postprocess
+from utils.engine.nms_benchmark import SETTINGS, with_torchvision
+from utils.engine.nms_benchmark import flood as flood_of_logits
 from utils.engine.postprocess import FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
 
 FIELDS = {
@@ -167,3 +170,67 @@ def test_boxes_without_area_are_treated_alike_in_every_chunk():
     boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 0, 5])
     scores = torch.linspace(1, 0.1, len(boxes))
     assert torch.equal(greedy_nms(boxes, scores, overlap=0.5, limit=10**6), nms(boxes, scores, 0.5))
+
+
+def drawn_flood(side, classes, seed=0, spread=1.0):
+    """Predictions of a model whose logits are noise: every box a candidate for every class."""
+    given = flood_of_logits(side, classes, seed=seed)
+    usual = torch.tensor([side / 2, side / 2, 60, 60])
+    given[..., :4] = usual + (given[..., :4] - usual) * spread
+    return given
+
+
+@pytest.mark.parametrize(
+    ("side", "classes", "spread", "full"),
+    [(320, 3, 1.0, True), (224, 20, 1.0, True), (320, 3, 0.02, False), (640, 1, 0.01, False)],
+    ids=["few classes", "many classes", "all in one heap", "one class in one heap"],
+)
+def test_flood_of_an_untrained_model_is_thinned_as_by_one_call_of_torchvision(side, classes, spread, full):
+    given = drawn_flood(side, classes, spread=spread)
+    (found,) = non_max_suppression(given, SETTINGS)
+    expected = with_torchvision(given[0])
+    assert torch.equal(rows_of(found), rows_of(expected))
+    assert (len(found) == 300) == full and len(found) > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"agnostic": True}, {"classes": [2, 0]}, {"multi_label": True, "classes": [1]}]
+)
+def test_pools_of_candidates_do_not_show(options, monkeypatch):
+    settings = NmsSettings(confidence=0.001, overlap=0.6, max_detections=200, **options)
+    given = drawn_flood(256, 3, spread=0.3)
+    few = non_max_suppression(given, settings)[0]
+    monkeypatch.setattr(postprocess, "FIRST_POOL", 10**9)
+    every = non_max_suppression(given, settings)[0]
+    monkeypatch.setattr(postprocess, "FIRST_POOL", 40)
+    fewest = non_max_suppression(given, settings)[0]
+    assert (
+        20 < len(every) and torch.equal(rows_of(few), rows_of(every)) and torch.equal(rows_of(fewest), rows_of(every))
+    )
+
+
+def test_scores_that_tie_are_kept_in_the_order_of_the_boxes():
+    given = drawn_flood(320, 3)
+    given[..., 4:] = (given[..., 4:] * 4).round() / 4
+    assert torch.equal(rows_of(non_max_suppression(given, SETTINGS)[0]), rows_of(with_torchvision(given[0])))
+
+
+def test_pictures_of_a_batch_do_not_meet_whatever_the_threads():
+    given = torch.cat([drawn_flood(256, 3, seed=seed) for seed in range(5)])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        together = non_max_suppression(given, SETTINGS)
+    finally:
+        torch.set_num_threads(threads)
+    for number, found in enumerate(together):
+        assert torch.equal(rows_of(found), rows_of(non_max_suppression(given[number : number + 1], SETTINGS)[0]))
+
+
+@pytest.mark.parametrize("overlap", [0.01, 0.3, 0.6, 0.99, 1.0])
+def test_no_pair_is_overlooked_at_any_overlap(overlap):
+    boxes, scores = flood(1500, 4)
+    boxes = torch.cat((boxes, boxes[:300], boxes[300:600] * 1.001))
+    scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
+    kept = greedy_nms(boxes, scores, overlap=overlap, limit=10**6)
+    assert torch.equal(kept, nms(boxes, scores, overlap)) and 1 < len(kept) < len(boxes) + (overlap == 1.0)
