@@ -34,8 +34,8 @@ save_conf save_crop nosave classes agnostic_nms augment project name exist_ok li
 vid_stride plugins trust"""
 COMPARE_FLAGS = """cfg weights sweep data hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
 jobs no_amp project name plugins"""
-EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms topk_per_class
-topk_all iou_thres conf_thres include benchmark rounds project name plugins"""
+EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
+topk_per_class topk_all iou_thres conf_thres include benchmark rounds project name plugins"""
 BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project name"
 
 

@@ -89,9 +89,11 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: fl
 
 def pairwise_iou(boxes1_xyxy: np.ndarray, boxes2_xyxy: np.ndarray, *, eps: float = 1e-7) -> np.ndarray:
     """IoU of every box of the first set with every box of the second: (n, 4), (m, 4) corners -> (n, m) in [0, 1]."""
-    first, second = boxes1_xyxy[:, None], boxes2_xyxy[None]
-    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
-    intersection = (high - low).clip(0).prod(-1)
-    area1 = (first[..., 2:] - first[..., :2]).prod(-1)
-    area2 = (second[..., 2:] - second[..., :2]).prod(-1)
+    left1, top1, right1, bottom1 = (side[:, None] for side in boxes1_xyxy.T)  # each side apart: whole rows at a time
+    left2, top2, right2, bottom2 = boxes2_xyxy.T
+    width = (np.minimum(right1, right2) - np.maximum(left1, left2)).clip(0)
+    height = (np.minimum(bottom1, bottom2) - np.maximum(top1, top2)).clip(0)
+    intersection = width * height
+    area1 = (right1 - left1) * (bottom1 - top1)
+    area2 = (right2 - left2) * (bottom2 - top2)
     return intersection / (area1 + area2 - intersection + eps)

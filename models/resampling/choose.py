@@ -2,7 +2,9 @@
 
 | implementation | what | when |
 |---|---|---|
-| `gathers` | four gathers and plain arithmetic | the model is being exported or traced |
+| `onnx` | nodes of a graph, few and quick in ONNX Runtime | `torch.onnx.export` traces the model |
+| `traced` | bags without a backward pass of their own | `torch.jit.trace` does |
+| `gathers` | four gathers and plain arithmetic | `torch.export` does |
 | `bags` | one weighted gather and one matrix product | otherwise |
 | `triton` | fused kernels, forward and backward, on CUDA | when asked for: so far run by Triton's interpreter alone |
 
@@ -20,11 +22,15 @@ from torch import Tensor
 
 from models.resampling.bags import ak_conv2d_bags
 from models.resampling.gathers import ak_conv2d_gathers
+from models.resampling.onnx_nodes import ak_conv2d_onnx
+from models.resampling.traced import ak_conv2d_traced
 from models.resampling.triton_kernel import ak_conv2d_triton
 from utils.log import LOGGER
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "gathers": ak_conv2d_gathers,
+    "onnx": ak_conv2d_onnx,
+    "traced": ak_conv2d_traced,
     "bags": ak_conv2d_bags,
     "triton": ak_conv2d_triton,
 }
@@ -42,7 +48,9 @@ def choose(*, implementation: str | None = None) -> str:
         if wanted not in IMPLEMENTATIONS:
             raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {wanted!r}")
         return wanted
-    if torch.jit.is_tracing() or torch.jit.is_scripting() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing():
+        return "onnx" if torch.onnx.is_in_onnx_export() else "traced"
+    if torch.jit.is_scripting() or torch.compiler.is_exporting():
         return "gathers"
     return "bags"
 

@@ -1,0 +1,17 @@
+"""Write a checkpoint in other formats: `python export.py --weights best.pt --include torchscript onnx openvino`."""
+
+from utils.cli import parse_options, run_script
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    from utils.engine.options import ExportOptions
+
+    options, given = parse_options(ExportOptions, None, description=__doc__)
+    from utils.engine.export import run_export
+
+    run_export(options, given)
+
+
+if __name__ == "__main__":
+    run_script(main)
