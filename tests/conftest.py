@@ -1,10 +1,22 @@
 """Fixtures for all tests: one thread, a fixed seed, and the folder of reference arrays."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from utils.datasets.config import load_data_config
+from utils.datasets.shapes import ensure_shapes
+
+TINY_DATA = """path: shapes
+train: images/train
+val: images/val
+test: images/test
+names: [ring, cross, arc, wave, star, spiral]
+generator: {seed: 7, train: 10, val: 6, test: 3}
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +34,20 @@ def fixed_seed():
 @pytest.fixture(scope="session")
 def reference():
     return Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data yaml of a tiny drawn set; tests leave the set as it is."""
+    path = tmp_path_factory.mktemp("data") / "tiny.yaml"
+    path.write_text(TINY_DATA)
+    ensure_shapes(load_data_config(str(path)))
+    return path

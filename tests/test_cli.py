@@ -29,7 +29,8 @@ multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoo
 no_amp plugins strict no_label_cache"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
 save_txt save_conf save_json coco_eval augment half noplots project name exist_ok plugins strict no_label_cache trust"""
-DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device view_img save_txt save_format save_csv
+DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device
+view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride plugins trust"""
 COMPARE_FLAGS = """cfg weights sweep data hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds

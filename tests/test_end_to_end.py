@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import TINY_DATA
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
 from utils.engine.checkpoint import content_hash, load_checkpoint
@@ -25,13 +25,6 @@ from utils.engine.training_run import run_training
 from utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_DATA = """path: shapes
-train: images/train
-val: images/val
-test: images/test
-names: [ring, cross, arc, wave, star, spiral]
-generator: {seed: 7, train: 10, val: 6, test: 3}
-"""
 
 
 def script(name: str, *words: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -40,23 +33,6 @@ def script(name: str, *words: object, cwd: Path, check: bool = True) -> subproce
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert not check or result.returncode == 0, result.stderr[-3000:]
     return result
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's own cache out of the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data yaml of a tiny drawn set."""
-    path = tmp_path_factory.mktemp("data") / "tiny.yaml"
-    path.write_text(TINY_DATA)
-    ensure_shapes(load_data_config(str(path)))
-    return path
 
 
 def options(data: Path, project: Path, **changes: object) -> TrainOptions:

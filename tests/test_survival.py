@@ -1,5 +1,6 @@
 """A run survives what happens to runs: stopped, killed or short of a worker anywhere, it ends with the same bits."""
 
+import errno
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,33 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_end_to_end import ROOT, TINY_DATA, options
-from utils.datasets.config import load_data_config
-from utils.datasets.shapes import ensure_shapes
-from utils.engine.checkpoint import content_hash, load_checkpoint
+from tests.conftest import TINY_DATA
+from tests.test_end_to_end import ROOT, options
+from utils.engine.checkpoint import content_hash, load_checkpoint, save_checkpoint
 from utils.engine.options import TrainOptions
 from utils.engine.trainer import MAX_SKIPPED, Trainer
 from utils.engine.training_run import run_training
-from utils.errors import RunError, RunStopped
-from utils.files import make_run_dir
+from utils.errors import ConfigError, RunError, RunStopped
+from utils.files import FolderLock, keep_previous, make_run_dir
 from utils.losses.detection import DetectionLoss
 
 PARTS = ("model", "ema", "optimizer", "gradients")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "tiny.yaml"
-    path.write_text(TINY_DATA)
-    ensure_shapes(load_data_config(str(path)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +304,9 @@ def test_bad_batches_are_skipped_named_and_never_saved(
         assert all(bool(v.isfinite().all()) for v in content[part].values() if v.is_floating_point())
 
 
-def test_bad_weights_in_a_batch_do_not_spoil_the_statistics(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_weights_in_a_batch_do_not_spoil_the_statistics(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from utils.engine import trainer as module
 
     scale, count = module.scale_pixels, [0]
@@ -365,8 +352,6 @@ def test_many_runs_at_once_choose_many_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pictures", [1, 2, 3])
 def test_tiny_data_sets_train_or_say_why_not(pictures: int, tmp_path: Path) -> None:
-    from utils.errors import ConfigError
-
     yaml = tmp_path / "few.yaml"
     yaml.write_text(TINY_DATA.replace("train: 10", f"train: {pictures}").replace("val: 6", "val: 1"))
     trained = 0
@@ -382,42 +367,51 @@ def test_tiny_data_sets_train_or_say_why_not(pictures: int, tmp_path: Path) -> N
     assert trained >= 6
 
 
-def test_every_failing_file_call_of_a_save_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk or a broken one, at the n-th call that changes files, for every n until a save goes through."""
-    import errno
+FILE_CALLS = ("open", "fsync", "replace", "link", "unlink")
 
+
+def break_file_call(patch: pytest.MonkeyPatch, number: int, code: int) -> list[int]:
+    """Let the n-th call that changes files fail; return a list whose one number counts the calls."""
     from utils import files
-    from utils.engine.checkpoint import save_checkpoint
-    from utils.files import keep_previous
 
+    count = [0]
+
+    def breaking(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*words: object, **named: object) -> object:
+            count[0] += 1
+            if count[0] == number:
+                raise OSError(code, os.strerror(code))
+            return real(*words, **named)
+
+        return call
+
+    for name in FILE_CALLS:
+        patch.setattr(files.os, name, breaking(getattr(os, name)))
+    return count
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_every_failing_file_call_of_a_save_leaves_a_checkpoint(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk or a broken one, at the n-th call, for every n until a save goes through."""
     last = tmp_path / "weights/last.pt"
     save_checkpoint(last, {"epoch": 0, "value": torch.arange(1000.0)})
-    calls = ("open", "fsync", "replace", "link", "unlink")
-    for code in (errno.ENOSPC, errno.EIO):
-        for fail_at in range(1, 40):
-            count = [0]
-            with monkeypatch.context() as patch:
-                for name in calls:
-                    real = getattr(os, name)
-
-                    def failing(*words: object, _real: Callable[..., object] = real, **named: object) -> object:
-                        count[0] += 1
-                        if count[0] == fail_at:
-                            raise OSError(code, os.strerror(code))
-                        return _real(*words, **named)
-
-                    patch.setattr(files.os, name, failing)
-                try:
-                    keep_previous(last)
-                    save_checkpoint(last, {"epoch": fail_at, "value": torch.arange(1000.0)})
-                except RunError as error:
-                    assert "\n" not in str(error) and len(str(error)) < 400
-            assert load_checkpoint(last)["epoch"] in (0, fail_at, *range(fail_at))
-            assert not list(tmp_path.rglob("*.tmp")), (fail_at, list(tmp_path.rglob("*")))
-            if count[0] < fail_at:
-                break
-        else:
-            raise AssertionError("no save ever went through")
+    saved = 0
+    for number in range(1, 40):
+        with monkeypatch.context() as patch:
+            count = break_file_call(patch, number, code)
+            try:
+                keep_previous(last)
+                save_checkpoint(last, {"epoch": number, "value": torch.arange(1000.0)})
+                saved = number
+            except RunError as error:
+                assert "\n" not in str(error) and len(str(error)) < 400
+        assert load_checkpoint(last)["epoch"] in (saved, number)
+        assert not list(tmp_path.rglob("*.tmp")), number
+        if count[0] < number:
+            return
+    raise AssertionError("no save ever went through")
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -443,9 +437,6 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path
 
 
 def test_a_living_run_is_not_resumed_by_another(whole: Path, data: Path, recipe: Path, tmp_path: Path) -> None:
-    from utils.errors import ConfigError
-    from utils.files import FolderLock
-
     run_training(options(data, tmp_path, name="part", hyp=str(recipe), optimizer=whole.name, epochs=1))
     lock = FolderLock(tmp_path / "part")
     with pytest.raises(ConfigError, match=r"is in use by pid \d+"):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_end_to_end import TINY_DATA, options
+from tests.conftest import TINY_DATA
+from tests.test_end_to_end import options
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.shapes import ensure_shapes

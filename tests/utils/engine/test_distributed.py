@@ -31,7 +31,9 @@ def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
     return model, images, torch.from_numpy(targets).float()
 
 
-def gradients(model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: Team) -> dict[str, torch.Tensor]:
+def gradients(
+    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: Team
+) -> dict[str, torch.Tensor]:
     """Losses, gradients and running statistics after one batch, added up over the team."""
     loss = DetectionLoss(
         LossSettings(),

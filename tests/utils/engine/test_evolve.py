@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.test_end_to_end import TINY_DATA, options
+from tests.conftest import TINY_DATA
+from tests.test_end_to_end import options
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
 from utils.engine import evolve
@@ -24,7 +25,12 @@ def test_recipes_stay_in_their_ranges_and_follow_the_best() -> None:
     start = Hyperparameters()
     assert next_recipe(start, [], seed=0) is start
     good, bad = replace(start, degrees=30.0), replace(start, degrees=0.0)
-    past = [generation(0, 0.1, bad), generation(1, 0.9, good), generation(2, float("nan"), replace(start, degrees=45.0))]
+    failed = replace(start, degrees=45.0)
+    past = [
+        generation(0, 0.1, bad),
+        generation(1, 0.9, good),
+        generation(2, float("nan"), failed),
+    ]
     near = 0
     for seed in range(200):
         recipe = next_recipe(start, past, seed=seed)
