@@ -1,233 +1,252 @@
-"""compare.py's work: train several models alike, and set their accuracy beside their cost."""
+"""compare.py's work: train several models alike with several seeds, and say which is better, at what cost."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import pandas as pd
 import torch
 
-from models.config import load_model_config
-from models.fuse import fused
-from utils.engine.checkpoint import load_model
-from utils.engine.options import CompareOptions, TrainOptions
+from utils.datasets.config import DataConfig
+from utils.datasets.index import DatasetIndex, build_index
+from utils.engine.assemble import open_data
+from utils.engine.comparison import (
+    ModelScores,
+    compare_with_first,
+    gather,
+    learning_warnings,
+    overlap_warning,
+    overlapping_pictures,
+    seed_warnings,
+    size_warnings,
+)
+from utils.engine.comparison_cost import inference_cost, standing_cost
+from utils.engine.comparison_outputs import own_command, write_findings, write_pictured_report
+from utils.engine.comparison_runs import FailedRun, PlannedRun, finish_runs, plan_runs
+from utils.engine.comparison_tables import Findings
+from utils.engine.contestants import (
+    Contestant,
+    differing_rows,
+    from_configs,
+    from_weights,
+    keep_configs,
+    require_buildable,
+)
+from utils.engine.hyperparameters import load_hyperparameters
+from utils.engine.judgements import Judgement, figures_of, image_size_of, judge_checkpoint
+from utils.engine.options import CompareOptions
 from utils.engine.plugins import load_plugins
-from utils.engine.runtime import describe_environment, place, select_device
-from utils.engine.trainer import plain
-from utils.engine.training_run import SUMMARY, run_training
-from utils.errors import ConfigError
-from utils.files import atomic_write, dump_json, load_json, load_yaml
+from utils.engine.runtime import describe_environment, select_device
+from utils.engine.sweep import variants
+from utils.errors import DetectorError, RunError
 from utils.log import LOGGER
-from utils.plots.comparison import plot_comparison
+from utils.metrics.bootstrap import draw_resamples
 
-TIMED_ROUNDS = 30
-WARM_UP_ROUNDS = 5
-FREE_OPTIONS = frozenset(("project", "name", "exist_ok", "resume", "device", "workers"))
+RESAMPLES = 1000
+RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
-    """One number of the comparison.
+class _Ready:
+    """A model whose runs are at hand: its best checkpoints, one for each seed."""
 
-    Attributes:
-        key: in the JSON.
-        title: in the table.
-        form: how the number is written.
-        relative: whether the difference is a share of the baseline rather than a subtraction.
-    """
+    contestant: Contestant
+    checkpoints: tuple[Path, ...]
 
-    key: str
-    title: str
-    form: str
-    relative: bool = False
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the model was trained with."""
+        return image_size_of(self.checkpoints[0])
 
 
-COLUMNS = (
-    Column(key="parameters", title="Parameters", form="{:,.0f}", relative=True),
-    Column(key="gflops", title="GFLOPs", form="{:.2f}", relative=True),
-    Column(key="precision", title="P", form="{:.3f}"),
-    Column(key="recall", title="R", form="{:.3f}"),
-    Column(key="map50", title="mAP50", form="{:.3f}"),
-    Column(key="map50_95", title="mAP50-95", form="{:.3f}"),
-    Column(key="training_seconds", title="Training s", form="{:.0f}", relative=True),
-    Column(key="inference_ms", title="Inference ms", form="{:.1f}", relative=True),
-)
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """What all steps of a comparison share."""
+
+    options: CompareOptions
+    folder: Path
+    data: DataConfig
+    val: DatasetIndex
+    device: torch.device
 
 
 def run_comparison(options: CompareOptions) -> Path:
-    """Train every model that is not trained yet, and write table, JSON and picture.
+    """Train every model that is not trained yet, judge all, and write table, JSON and picture.
 
     Returns:
         The comparison's folder.
 
     Raises:
-        DetectorError: something in the input is wrong, or a run failed; finished runs are kept for the next call.
+        DetectorError: something in the input is wrong (before anything is written).
+        RunError: runs failed; what the others tell is written, and finished runs are kept for the next call.
     """
-    load_plugins(options.plugins)
-    for cfg in options.cfg:
-        load_model_config(cfg)  # a wrong name is told before the first hour of training
-    folder = Path(options.project) / options.name
-    labels = _labels(options.cfg)
-    run_dirs = [
-        _finished_run(options, cfg, folder / f"{label}-seed{options.seed}")
-        for cfg, label in zip(options.cfg, labels, strict=True)
-    ]
     device = select_device(options.device)
-    results = [{"model": label, **load_json(run / SUMMARY)} for label, run in zip(labels, run_dirs, strict=True)]
-    size = int(results[0]["image_size"])
-    timings = inference_milliseconds([run / "weights" / "best.pt" for run in run_dirs], size=size, device=device)
-    for result, milliseconds in zip(results, timings, strict=True):
-        result["inference_ms"] = milliseconds
-    _write(folder, options, results, run_dirs, device)
+    load_plugins(options.plugins)
+    load_hyperparameters(options.hyp)
+    folder = Path(options.project) / options.name
+    contestants = _contestants(options, folder)
+    data = open_data(options.data)
+    taken = [contestant.label for contestant in contestants]
+    contestants += from_weights(options.weights, names=data.names, taken=taken)
+    val = build_index(data, "val")
+    runs = plan_runs(options, contestants, folder)
+    keep_configs(folder, contestants)
+    failed = finish_runs(runs, jobs=options.jobs)
+    ready = _ready(contestants, runs, failed)
+    if ready:
+        stage = _Stage(options=options, folder=folder, data=data, val=val, device=device)
+        _present(stage, contestants, ready, runs, failed)
+    if failed:
+        names = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+        raise RunError(
+            folder,
+            f"{len(failed)} of {len(runs)} runs failed: {names}",
+            fix="mend what their logs tell and give the same command; finished runs are not repeated",
+        )
     return folder
 
 
-def _labels(cfgs: Sequence[str]) -> list[str]:
-    """Return a distinct short name for each config."""
-    labels: list[str] = []
-    for cfg in cfgs:
-        stem = Path(cfg).stem
-        count = sum(label == stem or label.startswith(f"{stem}-again") for label in labels)
-        labels.append(stem if not count else f"{stem}-again{count}")
-    return labels
+def _contestants(options: CompareOptions, folder: Path) -> list[Contestant]:
+    """Return the models to train, with those of --sweep; nothing is written yet."""
+    contestants = from_configs(options.cfg)
+    for label, config in variants(contestants[-1].config, options.sweep) if options.sweep else ():
+        require_buildable(config)
+        path = folder / "configs" / f"{label}.yaml"  # where `keep_configs` puts it
+        contestants.append(Contestant(label=label, cfg=str(path), config=config))
+    return contestants
 
 
-def _finished_run(options: CompareOptions, cfg: str, run_dir: Path) -> Path:
-    """Train one model, go on where an earlier call stopped, or take the run that is finished already.
-
-    Raises:
-        ConfigError: the folder holds a run with other settings.
-    """
-    wanted = TrainOptions(
-        cfg=cfg,
-        data=options.data,
-        hyp=options.hyp,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        imgsz=options.imgsz,
-        device=options.device,
-        optimizer=options.optimizer,
-        workers=options.workers,
-        cos_lr=options.cos_lr,
-        seed=options.seed,
-        no_amp=options.no_amp,
-        plugins=options.plugins,
-        project=str(run_dir.parent),
-        name=run_dir.name,
-        exist_ok=True,
-    )
-    last = run_dir / "weights" / "last.pt"
-    if (run_dir / "opt.yaml").is_file():
-        present = load_yaml(run_dir / "opt.yaml")
-        differing = [
-            key for key, value in plain(asdict(wanted)).items() if key not in FREE_OPTIONS and present.get(key) != value
-        ]
-        if differing:
-            flags = ", ".join("--" + key.replace("_", "-") for key in differing)
-            raise ConfigError(run_dir, f"holds a run with other settings ({flags})", fix="choose another --name")
-        if (run_dir / SUMMARY).is_file():
-            LOGGER.info(f"{run_dir}: finished already")
-            return run_dir
-    LOGGER.info(f"\n{run_dir.name}: training {cfg}")
-    if last.is_file():
-        resumed = TrainOptions(resume=str(last), device=options.device, workers=options.workers)
-        run_training(resumed, ("resume", "device", "workers"))
-    else:
-        run_training(wanted)
-    return run_dir
+def _ready(contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed: Sequence[FailedRun]) -> list[_Ready]:
+    """Return the models that have a run at hand."""
+    lost = {failure.run.folder for failure in failed}
+    ready = []
+    for contestant in contestants:
+        own = tuple(run.best for run in runs if run.model == contestant.label and run.folder not in lost)
+        if contestant.weights or own:
+            ready.append(_Ready(contestant=contestant, checkpoints=contestant.weights or own))
+    return ready
 
 
-def inference_milliseconds(checkpoints: Sequence[Path], *, size: int, device: torch.device) -> list[float]:
-    """Time one picture through each model, the models taking turns so that a busy moment hits all alike.
-
-    Args:
-        checkpoints: best.pt of each run.
-        size: side of the square picture in pixels.
-        device: where to compute.
-
-    Returns:
-        The median of thirty rounds for each, batch norms folded, without NMS.
-    """
-    networks = [place(fused(load_model(path)[0]), device) for path in checkpoints]
-    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    picture = picture.contiguous(memory_format=torch.channels_last)
-    spent: list[list[float]] = [[] for _ in networks]
-    with torch.inference_mode():
-        for number in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
-            for network, times in zip(networks, spent, strict=True):
-                start = time.perf_counter()
-                network(picture)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if number >= WARM_UP_ROUNDS:
-                    times.append(1000 * (time.perf_counter() - start))
-    return [median(times) for times in spent]
-
-
-def comparison_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return the results as a markdown table: a row for each model, then each one's difference from the first."""
-    rows = [["Model", *(column.title for column in COLUMNS)]]
-    rows += [[str(r["model"]), *(column.form.format(r[column.key]) for column in COLUMNS)] for r in results]
-    baseline = results[0]
-    for result in results[1:]:
-        cells = []
-        for column in COLUMNS:
-            change = result[column.key] - baseline[column.key]
-            cells.append(f"{change / baseline[column.key]:+.1%}" if column.relative else f"{change:+.3f}")
-        rows.append([f"{result['model']} - {baseline['model']}", *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join(("-" * (w + 2)) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _write(
-    folder: Path,
-    options: CompareOptions,
-    results: Sequence[dict[str, Any]],
-    run_dirs: Sequence[Path],
-    device: torch.device,
+def _present(
+    stage: _Stage,
+    contestants: Sequence[Contestant],
+    ready: Sequence[_Ready],
+    runs: Sequence[PlannedRun],
+    failed: Sequence[FailedRun],
 ) -> None:
-    """Write compare.md, compare.json and compare.png, and print the table."""
-    table = comparison_table(results)
-    environment = describe_environment(device)
-    heading = (
-        f"# Comparison\n\n{options.data}, {results[0]['image_size']} px, {options.epochs} epochs, batch "
-        f"{options.batch_size}, {options.hyp}, seed {options.seed}, on {environment['gpu'] or 'CPU'} with "
-        f"{environment['torch_threads']} threads. Same data order and augmentation for all. One run each: a difference "
-        f"smaller than the luck of the seed means nothing.\n\n"
-    )
-    atomic_write(folder / "compare.md", heading + table + "\n")
-    dump_json(
-        folder / "compare.json",
-        {"options": plain(asdict(options)), "environment": environment, "results": list(results)},
-    )
-    histories = [pd.read_csv(run / "results.csv") for run in run_dirs]
-    plot_comparison(
-        [str(result["model"]) for result in results],
-        {
-            "mAP50": [history["metrics/mAP_0.5"].tolist() for history in histories],
-            "mAP50-95": [history["metrics/mAP_0.5:0.95"].tolist() for history in histories],
-            "training box loss": [history["train/box_loss"].tolist() for history in histories],
+    """Judge the runs, compare the models, and write what came of it."""
+    judged = _judgements(stage, ready)
+    models = _scores(stage, ready, judged)
+    baseline = contestants[0].label
+    warnings = [*size_warnings(stage.val, stage.data.names), *seed_warnings(models), *learning_warnings(models)]
+    warnings += _overlaps(stage, ready)
+    if stage.options.jobs > 1 and runs:
+        warnings.append(
+            f"Up to {stage.options.jobs} trainings ran side by side; their seconds are those of a full house."
+        )
+    absent = [c.label for c in contestants if c.label not in [model.label for model in models]]
+    if absent:
+        warnings.append(f"No run of {', '.join(absent)} came to its end; the tables do without.")
+    if baseline in absent:
+        warnings.append(f"The baseline {baseline} is missing, so there is nothing to take differences from.")
+    if len({one.image_size for one in ready}) > 1:
+        warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
+    findings = Findings(
+        heading=_heading(stage),
+        models=models,
+        pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
+        costs=_costs(stage, ready),
+        warnings=warnings,
+        failed=failed,
+        resamples=RESAMPLES,
+        settings={
+            c.label: differing_rows(c.config, contestants[0].config) for c in contestants[1:] if c.label not in absent
         },
-        {
-            "parameters": [result["parameters"] for result in results],
-            "GFLOPs, sampling counted": [result["gflops"] for result in results],
-            "inference, ms a picture": [result["inference_ms"] for result in results],
-            "training, s": [result["training_seconds"] for result in results],
-        },
-        folder / "compare.png",
+        commands=[own_command(), *(run.command() for run in runs)],
+        environment=describe_environment(stage.device),
     )
-    LOGGER.info(f"\n{table}\n\nTable: {folder / 'compare.md'}\nPicture: {folder / 'compare.png'}")
+    checkpoints = [one.checkpoints for one in ready]
+    write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
+    write_pictured_report(findings, judged, names=stage.data.names, val=stage.val, folder=stage.folder)
+
+
+def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]:
+    """Judge every run of every model."""
+    LOGGER.info(f"\nJudging {sum(len(one.checkpoints) for one in ready)} runs on {len(stage.val)} pictures")
+    return [
+        [
+            judge_checkpoint(
+                checkpoint,
+                stage.val,
+                batch_size=2 * stage.options.batch_size,
+                workers=stage.options.workers,
+                device=stage.device,
+                keep=stage.folder / "judged" / f"{one.contestant.label}-{number}.npz",
+            )
+            for number, checkpoint in enumerate(one.checkpoints)
+        ]
+        for one in ready
+    ]
+
+
+def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Judgement]]) -> list[ModelScores]:
+    """Resample the figures of every run, with the same resamples for all."""
+    weights = draw_resamples(len(stage.val), RESAMPLES, seed=RESAMPLING_SEED)
+    return [
+        gather(
+            one.contestant.label,
+            [figures_of(judgement, weights, stage.data.names) for judgement in own],
+            finished=not one.contestant.cfg,
+        )
+        for one, own in zip(ready, judged, strict=True)
+    ]
+
+
+def _overlaps(stage: _Stage, ready: Sequence[_Ready]) -> list[str]:
+    """Return warnings about validation pictures that a model was trained on."""
+    trained_on = {stage.options.data} if any(one.contestant.cfg for one in ready) else set()
+    trained_on |= {one.contestant.data for one in ready if one.contestant.data}
+    warnings, seen = [], set()
+    for name in sorted(trained_on):
+        try:
+            data = open_data(name)
+            train = build_index(data, "train")
+        except DetectorError as error:
+            warnings.append(f"Whether validation pictures were trained on is not known for {name} ({error.what}).")
+            continue
+        found = overlapping_pictures(train, stage.val) if data.file not in seen else []
+        seen.add(data.file)
+        if found:
+            warnings.append(overlap_warning(found, pictures=len(stage.val), trained_on=name))
+    unknown = [one.contestant.label for one in ready if not one.contestant.cfg and not one.contestant.data]
+    if unknown:
+        warnings.append(f"What {', '.join(unknown)} was trained on is not known; it may have seen these pictures.")
+    return warnings
+
+
+def _costs(stage: _Stage, ready: Sequence[_Ready]) -> list[dict[str, Any]]:
+    """Return what each model costs."""
+    firsts = [one.checkpoints[0] for one in ready]
+    sizes = [one.image_size for one in ready]
+    timings = inference_cost(firsts, sizes, device=stage.device)
+    return [
+        {**standing_cost(one.checkpoints, image_size=size), **timing}
+        for one, size, timing in zip(ready, sizes, timings, strict=True)
+    ]
+
+
+def _heading(stage: _Stage) -> str:
+    """Say in a sentence or two what was done."""
+    options = stage.options
+    gpu = torch.cuda.get_device_name(stage.device) if stage.device.type == "cuda" else "CPU"
+    pictures = f"{len(stage.val)} validation pictures with {len(stage.val.labels)} objects"
+    trained = (
+        f" Trained alike: {options.imgsz} px, {options.epochs} epochs, batch {options.batch_size}, "
+        f"{options.optimizer}, {options.hyp}, seeds {', '.join(map(str, options.all_seeds))}, the same data order and "
+        "augmentation for all."
+        if options.cfg
+        else ""
+    )
+    return f"{options.data}: {pictures}, on {gpu}.{trained}"

@@ -1,0 +1,99 @@
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from utils.metrics.paired_difference import Difference, Scores, paired_difference
+from utils.metrics.verdict import BETTER, UNKNOWN, WORSE, holm, judge_all, seeds_needed, sentence
+
+
+def difference(value=0.02, *, seed=0.0004, image=0.00005, seeds=3, knows=True):
+    """A difference as two models with equal luck have it."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(4000)
+    noise = (noise - noise.mean()) / noise.std(ddof=1) * math.sqrt(image)
+    points = np.linspace(-1, 1, seeds)
+    points *= math.sqrt(seed / 2) / np.std(points, ddof=1) if seeds > 1 else 0
+    model = Scores(points=points + value, resampled=np.tile(noise, (seeds, 1)))
+    baseline = Scores(points=points, resampled=np.zeros((seeds, 4000)))
+    result = paired_difference(model, baseline, images=10_000)
+    assert result.value == pytest.approx(value)
+    return result if knows else dataclasses.replace(result, knows_seeds=False, seed_variance=math.nan)
+
+
+def test_holm_agrees_with_its_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == [] and holm([0.02]) == [0.02]
+
+
+def test_holm_keeps_the_chance_of_one_false_claim():
+    rng = np.random.default_rng(0)
+    false = sum(min(holm(rng.random(6).tolist())) < 0.05 for _ in range(4000))
+    assert 0.035 < false / 4000 < 0.065
+
+
+def test_clear_differences_get_a_word_and_small_ones_do_not():
+    words = [verdict.word for verdict in judge_all([difference(0.2), difference(-0.2), difference(0.001)])]
+    assert words == [BETTER, WORSE, UNKNOWN]
+
+
+def test_a_difference_that_stands_alone_may_fall_among_many():
+    one = next(d for d in (difference(v / 1000) for v in range(1, 200)) if d.p_value < 0.03)
+    assert judge_all([one])[0].word == BETTER
+    assert judge_all([one, *[difference(0.0)] * 5])[0].word == UNKNOWN
+
+
+def test_one_seed_tells_nothing_of_recipes_but_something_of_weights():
+    clear = difference(0.2, seeds=1)
+    assert not clear.knows_seeds
+    (recipe,), (weights,) = judge_all([clear]), judge_all([clear], finished=True)
+    assert (recipe.word, recipe.more_seeds, weights.word) == (UNKNOWN, None, BETTER)
+    assert "--seeds 0 1 2" in sentence(recipe, clear, model="b", baseline="a", figure="mAP50-95")
+    assert "as far as these weights go" in sentence(weights, clear, model="b", baseline="a", figure="mAP50-95")
+
+
+def test_seeds_needed_would_tell_four_times_in_five():
+    present = difference(0.03, seed=0.0016, image=0.00001)
+    more = seeds_needed(present)
+    assert more is not None and 5 < 3 + more < 40
+    rng = np.random.default_rng(1)
+    told, trials, seeds = 0, 400, 3 + more
+    for _ in range(trials):
+        noise = np.tile(rng.normal(0, math.sqrt(0.00001), 50), (seeds, 1))
+        shift = rng.normal(0, math.sqrt(0.00001))
+        ours = Scores(points=0.03 + shift + rng.normal(0, math.sqrt(0.0008), seeds), resampled=noise)
+        theirs = Scores(points=rng.normal(0, math.sqrt(0.0008), seeds), resampled=np.zeros((seeds, 50)))
+        told += judge_all([paired_difference(ours, theirs, images=500)])[0].word == BETTER
+    assert 0.7 < told / trials < 0.92
+
+
+def test_when_pictures_are_too_few_no_number_of_seeds_is_promised():
+    few = difference(0.01, image=0.0004)
+    verdict = judge_all([few])[0]
+    assert verdict.more_seeds is None and verdict.times_pictures == pytest.approx(31.4, rel=0.05)
+    assert "times as many validation pictures" in sentence(verdict, few, model="b", baseline="a", figure="mAP50-95")
+
+
+def test_larger_differences_need_fewer_seeds():
+    needed = [seeds_needed(difference(value, seed=0.002)) for value in (0.03, 0.04, 0.06)]
+    assert all(a > b for a, b in itertools.pairwise(needed))
+
+
+def test_sentences_name_the_models_and_the_interval():
+    worse = difference(-0.2)
+    text = sentence(judge_all([worse])[0], worse, model="wide", baseline="narrow", figure="mAP50-95")
+    assert text.startswith("wide is worse than narrow: mAP50-95 -0.200, 95 % interval -0.2")
+    unknown = difference(0.03, seed=0.001)
+    text = sentence(judge_all([unknown])[0], unknown, model="b", baseline="a", figure="mAP50-95")
+    assert "cannot tell yet" in text and "more seeds of each would tell" in text
+
+
+def test_equal_figures_are_called_equal():
+    zeros = Scores(points=np.zeros(3), resampled=np.zeros((3, 9)))
+    same = paired_difference(zeros, zeros, images=9)
+    assert isinstance(same, Difference) and same.p_value == 1
+    (verdict,) = judge_all([same])
+    assert verdict.word == UNKNOWN and verdict.more_seeds is None
+    assert "the same" in sentence(verdict, same, model="b", baseline="a", figure="mAP50")

@@ -1,0 +1,234 @@
+"""From judged runs to what is reported: means and spreads, differences with intervals, verdicts, and warnings."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.datasets.index import DatasetIndex
+from utils.engine.judgements import ALL, Key
+from utils.metrics.paired_difference import Difference, Scores, paired_difference, pooled_spread
+from utils.metrics.verdict import Verdict, judge_all, sentence
+
+TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
+DECIDING: Key = (ALL, "", "map50_95")
+UNLEARNED = 0.02
+FEW_IMAGES, FEW_LABELS, FEW_IMAGES_OF_CLASS = 50, 30, 10
+RULE = (
+    f"fewer than {FEW_IMAGES} pictures, or a class with fewer than {FEW_LABELS} objects or in fewer than "
+    f"{FEW_IMAGES_OF_CLASS} pictures"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelScores:
+    """All figures of one model: per key, the runs' own values and resampled ones."""
+
+    label: str
+    finished: bool
+    figures: Mapping[Key, Scores]
+
+    @property
+    def seeds(self) -> int:
+        """How many runs there are."""
+        return self.figures[DECIDING].seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One model against the baseline.
+
+    Attributes:
+        model: label.
+        baseline: label.
+        differences: of every figure.
+        verdicts: of mAP50 and mAP50-95; the latter decides.
+        words: the verdict as a sentence.
+    """
+
+    model: str
+    baseline: str
+    differences: Mapping[Key, Difference]
+    verdicts: Mapping[Key, Verdict]
+    words: str
+
+
+def gather(label: str, runs: Sequence[Mapping[Key, np.ndarray]], *, finished: bool) -> ModelScores:
+    """Put the figures of a model's runs together."""
+    return ModelScores(
+        label=label,
+        finished=finished,
+        figures={
+            key: Scores(
+                points=np.array([run[key][0] for run in runs]), resampled=np.stack([run[key][1:] for run in runs])
+            )
+            for key in runs[0]
+        },
+    )
+
+
+def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pair]:
+    """Compare every further model with the first, corrected for their number.
+
+    Args:
+        models: the first is the baseline.
+        images: pictures in the validation set.
+    """
+    baseline, others = models[0], models[1:]
+    differences: list[dict[Key, Difference]] = [{} for _ in others]
+    for key in baseline.figures:
+        pooled = pooled_spread([model.figures[key] for model in models])
+        for found, other in zip(differences, others, strict=True):
+            found[key] = paired_difference(other.figures[key], baseline.figures[key], images=images, pooled=pooled)
+    finished = all(model.finished for model in models)
+    verdicts: list[dict[Key, Verdict]] = [{} for _ in others]
+    for figure in TITLES:
+        key = (ALL, "", figure)
+        judged = judge_all([found[key] for found in differences], finished=finished)
+        for told, verdict in zip(verdicts, judged, strict=True):
+            told[key] = verdict
+    return [
+        Pair(
+            model=other.label,
+            baseline=baseline.label,
+            differences=found,
+            verdicts=told,
+            words=sentence(
+                told[DECIDING],
+                found[DECIDING],
+                model=other.label,
+                baseline=baseline.label,
+                figure=TITLES[DECIDING[2]],
+            ),
+        )
+        for other, found, told in zip(others, differences, verdicts, strict=True)
+    ]
+
+
+def size_warnings(index: DatasetIndex, names: Sequence[str]) -> list[str]:
+    """Say when a validation set is too small for an interval to be trusted."""
+    found = []
+    if len(index) < FEW_IMAGES:
+        found.append(f"{len(index)} pictures")
+    image_of = np.repeat(np.arange(len(index)), np.diff(index.starts))
+    for number in np.unique(index.labels[:, 0].astype(np.int64)):
+        mine = index.labels[:, 0] == number
+        labels, pictures = int(mine.sum()), len(np.unique(image_of[mine]))
+        if labels < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS:
+            found.append(f"{names[int(number)]} with {labels} objects in {pictures} pictures")
+    if not found:
+        return []
+    shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+    return [f"The validation set is too small to be sure of the intervals ({shown}). The rule: {RULE}."]
+
+
+def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
+    """Say when there are too few seeds."""
+    counts = {model.label: model.seeds for model in models}
+    if max(counts.values()) == 1:
+        return ["One run of each model: the intervals cover other pictures, but not the luck of the seed."]
+    few = [label for label, count in counts.items() if count < 3]
+    if not few:
+        return []
+    return [
+        f"Fewer than three seeds of {', '.join(few)}: the spread over seeds is a rough guess, and the intervals are "
+        "wide, or where the models' luck differs, too narrow."
+    ]
+
+
+def learning_warnings(models: Sequence[ModelScores]) -> list[str]:
+    """Say when a model has learned next to nothing, so that a difference from it means little."""
+    found = [model.label for model in models if model.figures[ALL, "", "map50"].points.mean() < UNLEARNED]
+    if not found:
+        return []
+    return [f"{', '.join(found)}: mAP50 below {UNLEARNED}, so next to nothing was learned; train longer."]
+
+
+def overlapping_pictures(train: DatasetIndex, val: DatasetIndex) -> list[str]:
+    """Return the validation pictures whose file is, byte for byte, also among the training pictures."""
+    by_size: dict[int, list[str]] = {}
+    for path in map(str, train.paths):
+        by_size.setdefault(_bytes_of(path), []).append(path)
+    hashes: dict[int, set[bytes]] = {}
+    found = []
+    for path in map(str, val.paths):
+        size = _bytes_of(path)
+        if size not in by_size:
+            continue
+        if size not in hashes:
+            hashes[size] = {hashlib.sha256(Path(other).read_bytes()).digest() for other in by_size[size]}
+        if hashlib.sha256(Path(path).read_bytes()).digest() in hashes[size]:
+            found.append(path)
+    return found
+
+
+def _bytes_of(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1
+
+
+def overlap_warning(found: Sequence[str], *, pictures: int, trained_on: str) -> str:
+    """Say that a model has seen validation pictures in training."""
+    name = Path(found[0]).name
+    return (
+        f"{len(found)} of {pictures} validation pictures are also training pictures of {trained_on} (the first: "
+        f"{name}): figures on them are no test."
+    )
+
+
+def pair_json(pair: Pair) -> dict[str, Any]:
+    """Return a comparison as plain values."""
+    verdict = pair.verdicts[DECIDING]
+    return {
+        "model": pair.model,
+        "baseline": pair.baseline,
+        "verdict": verdict.word,
+        "words": pair.words,
+        "more_seeds": verdict.more_seeds,
+        "differences": [
+            {
+                "group": key[0],
+                "name": key[1],
+                "figure": key[2],
+                "value": _number(difference.value),
+                "low": _number(difference.low),
+                "high": _number(difference.high),
+                "standard_error": _number(difference.standard_error),
+                "degrees_of_freedom": _number(difference.degrees),
+                "p_value": _number(difference.p_value),
+                "p_value_corrected": _number(pair.verdicts[key].p_value) if key in pair.verdicts else None,
+                "seed_variance": _number(difference.seed_variance),
+                "image_variance": _number(difference.image_variance),
+                "covers_seeds": difference.knows_seeds,
+            }
+            for key, difference in pair.differences.items()
+        ],
+    }
+
+
+def model_json(model: ModelScores) -> list[dict[str, Any]]:
+    """Return a model's figures as plain values: mean, spread, and one value for each run."""
+    return [
+        {
+            "group": key[0],
+            "name": key[1],
+            "figure": key[2],
+            "mean": _number(float(scores.points.mean())),
+            "spread": _number(math.sqrt(scores.variance)) if scores.seeds > 1 else None,
+            "runs": [_number(float(value)) for value in scores.points],
+        }
+        for key, scores in model.figures.items()
+    ]
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON knows."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""What the picture of a comparison is made from: the curves of all runs, the differences, and the costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.engine.comparison import TITLES
+from utils.engine.comparison_tables import Findings
+from utils.engine.judgements import ALL
+from utils.plots.comparison import Curve, Interval, plot_comparison
+
+CURVES = {
+    "mAP50": "metrics/mAP_0.5",
+    "mAP50-95": "metrics/mAP_0.5:0.95",
+    "training box loss": "train/box_loss",
+}
+COSTS = {
+    "gflops": "GFLOPs",
+    "inference_ms": "inference, ms a picture",
+    "parameters": "parameters",
+}
+
+
+def draw_comparison(findings: Findings, checkpoints: Sequence[Sequence[Path]], path: Path) -> None:
+    """Draw compare.png.
+
+    Args:
+        findings: of the comparison.
+        checkpoints: of each model, one for each seed.
+        path: where to write.
+    """
+    names = [model.label for model in findings.models]
+    plot_comparison(
+        names,
+        curves=curves_of(checkpoints),
+        intervals=intervals_of(findings),
+        accuracy=[float(model.figures[ALL, "", "map50_95"].points.mean()) for model in findings.models],
+        costs={title: [float(cost[key]) for cost in findings.costs] for key, title in COSTS.items()},
+        path=path,
+    )
+
+
+def curves_of(checkpoints: Sequence[Sequence[Path]]) -> dict[str, list[Curve]]:
+    """Return per title the curves of all runs, read from the results.csv beside their weights where there is one."""
+    found: dict[str, list[Curve]] = {title: [] for title in CURVES}
+    for model, runs in enumerate(checkpoints):
+        for checkpoint in runs:
+            path = checkpoint.parent.parent / "results.csv"
+            if not path.is_file():
+                continue
+            table = pd.read_csv(path)
+            for title, column in CURVES.items():
+                if column in table:
+                    values = np.asarray(table[column], float)
+                    found[title].append(Curve(model=model, values=values))
+    return {title: curves for title, curves in found.items() if curves}
+
+
+def intervals_of(findings: Findings) -> dict[str, list[Interval]]:
+    """Return per title every further model's difference from the baseline."""
+    return {
+        title: [
+            Interval(
+                model=number + 1,
+                value=pair.differences[ALL, "", figure].value,
+                low=pair.differences[ALL, "", figure].low,
+                high=pair.differences[ALL, "", figure].high,
+            )
+            for number, pair in enumerate(findings.pairs)
+        ]
+        for figure, title in TITLES.items()
+    }

@@ -1,0 +1,210 @@
+"""A comparison in words and markdown tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.engine.comparison import DECIDING, TITLES, ModelScores, Pair
+from utils.engine.comparison_runs import FailedRun
+from utils.engine.judgements import ALL, Key
+
+NOTHING = "-"
+MOST_ROWS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostColumn:
+    """One number of the cost table: its key, heading, and how it is written."""
+
+    key: str
+    title: str
+    form: str
+
+
+COST_COLUMNS = (
+    CostColumn(key="parameters", title="Parameters", form="{:,.0f}"),
+    CostColumn(key="gflops", title="GFLOPs", form="{:.3g}"),
+    CostColumn(key="sampling_gflops", title="of them sampling", form="{:.2g}"),
+    CostColumn(key="training_seconds", title="Training s", form="{:.0f}"),
+    CostColumn(key="training_memory_gb", title="Training GB", form="{:.2f}"),
+    CostColumn(key="inference_ms", title="Inference ms, median", form="{:.1f}"),
+    CostColumn(key="inference_ms_p95", title="p95", form="{:.1f}"),
+    CostColumn(key="inference_memory_gb", title="Inference GB", form="{:.2f}"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that a comparison has to tell.
+
+    Attributes:
+        heading: settings in a sentence or two.
+        models: their figures; the first is the baseline.
+        pairs: every further model against it.
+        costs: per model, by the keys of `COST_COLUMNS`.
+        warnings: sentences.
+        failed: runs that did not come to their end.
+        settings: per further model, what its yaml has otherwise than the baseline's.
+        commands: lines that repeat all of it.
+        environment: of the machine.
+        resamples: of the validation pictures.
+    """
+
+    heading: str
+    models: Sequence[ModelScores]
+    pairs: Sequence[Pair]
+    costs: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str] = ()
+    failed: Sequence[FailedRun] = ()
+    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    resamples: int = 0
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the first being the heading, as an aligned markdown table."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def accuracy_table(models: Sequence[ModelScores]) -> str:
+    """Return mean and spread of every model."""
+    rows = [["Model", "Seeds", *TITLES.values()]]
+    for model in models:
+        cells = [_mean_and_spread(model, (ALL, "", figure)) for figure in TITLES]
+        rows.append([model.label, str(model.seeds), *cells])
+    return table(rows)
+
+
+def difference_table(pairs: Sequence[Pair]) -> str:
+    """Return every model's difference from the baseline with its interval, and the verdict on mAP50-95."""
+    several = len(pairs) > 1
+    rows = [["Difference", *TITLES.values(), "p, Holm" if several else "p", "Verdict on mAP50-95"]]
+    for pair in pairs:
+        cells = [_interval(pair, (ALL, "", figure)) for figure in TITLES]
+        verdict = pair.verdicts[DECIDING]
+        rows.append([f"{pair.model} - {pair.baseline}", *cells, _chance(verdict.p_value), verdict.word])
+    return table(rows)
+
+
+def detail_table(models: Sequence[ModelScores], pairs: Sequence[Pair], group: str) -> str:
+    """Return mAP50-95 per class or per object size: the baseline's, and each difference; empty if there is none."""
+    baseline = models[0]
+    names = [key[1] for key in baseline.figures if key[0] == group and key[2] == DECIDING[2]]
+    if not names:
+        return ""
+    rows = [["mAP50-95", baseline.label, *(f"{pair.model} - {pair.baseline}" for pair in pairs)]]
+    for name in names:
+        key = (group, name, DECIDING[2])
+        rows.append([name, _mean_and_spread(baseline, key), *(_interval(pair, key) for pair in pairs)])
+    return table(rows)
+
+
+def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what each model costs, and how far from the baseline that is."""
+    columns = [column for column in COST_COLUMNS if any(cost.get(column.key) is not None for cost in costs)]
+    rows = [["Model", *(column.title for column in columns)]]
+    rows += [
+        [m.label, *(_cost(c.get(column.key), column) for column in columns)] for m, c in zip(models, costs, strict=True)
+    ]
+    for model, cost in zip(models[1:], costs[1:], strict=True):
+        cells = [_share(cost.get(column.key), costs[0].get(column.key)) for column in columns]
+        rows.append([f"{model.label} - {models[0].label}", *cells])
+    return table(rows)
+
+
+def markdown(findings: Findings) -> str:
+    """Return the whole of compare.md."""
+    models, pairs = findings.models, findings.pairs
+    parts = ["# Comparison", findings.heading]
+    if findings.failed:
+        lines = [
+            f"- {f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})" for f in findings.failed
+        ]
+        parts += ["## Failed runs", "\n".join(lines)]
+    parts += ["## Verdict", "\n".join(f"- {pair.words}" for pair in pairs) or "Nothing to compare."]
+    if findings.warnings:
+        parts.append("\n".join(f"- **Note:** {warning}" for warning in findings.warnings))
+    parts += ["## Accuracy", "Mean over seeds ± their standard deviation.", accuracy_table(models)]
+    if pairs:
+        parts += ["## Differences", explanation(pairs), difference_table(pairs)]
+    for group, title in (("class", "Per class"), ("size", "Per object size")):
+        detail = detail_table(models, pairs, group)
+        if detail:
+            parts += [f"## {title}", DETAIL_NOTES[group], detail]
+    parts += ["## Cost", COST_NOTE, cost_table(models, findings.costs)]
+    if findings.settings:
+        parts += ["## What differs", "\n".join(_differing(label, rows) for label, rows in findings.settings.items())]
+    parts += ["## Commands", "```\n" + "\n".join(findings.commands) + "\n```"]
+    environment = ", ".join(f"{k} {v}" for k, v in findings.environment.items() if k != "command" and v is not None)
+    parts += ["## Environment", environment]
+    return "\n\n".join(parts) + "\n"
+
+
+def _differing(label: str, rows: Sequence[str]) -> str:
+    shown = [f"`{row}`" for row in rows[:MOST_ROWS]]
+    more = f"; and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+    return f"- {label}: {'; '.join(shown) or 'nothing in the yaml'}{more}"
+
+
+DETAIL_NOTES = {
+    "class": "Intervals of single classes are not corrected for their number: one in twenty misses by chance.",
+    "size": "By area in pixels of the picture file: small below 32², large from 96². Not corrected for their number.",
+}
+COST_NOTE = (
+    "GFLOPs count AKConv's sampling. Inference: one picture, batch norms folded, without NMS, the models taking turns. "
+    "Training memory: reserved on CUDA, of the whole process elsewhere."
+)
+
+
+def explanation(pairs: Sequence[Pair]) -> str:
+    """Say what the intervals cover."""
+    covers = all(pair.differences[DECIDING].knows_seeds for pair in pairs)
+    luck = "other pictures of the same kind and other seeds" if covers else "other pictures of the same kind only"
+    text = f"In brackets the 95 % interval: it covers {luck} (docs/statistics.md). mAP50-95 decides."
+    if len(pairs) > 1:
+        text += (
+            f" p-values and verdicts are corrected for {len(pairs)} comparisons after Holm; the intervals are not, so "
+            "one that leaves out 0 need not make a verdict."
+        )
+    return text
+
+
+def _mean_and_spread(model: ModelScores, key: Key) -> str:
+    scores = model.figures.get(key)
+    if scores is None:
+        return NOTHING
+    mean = f"{scores.points.mean():.3f}"
+    return f"{mean} ± {math.sqrt(scores.variance):.3f}" if scores.seeds > 1 else mean
+
+
+def _interval(pair: Pair, key: Key) -> str:
+    difference = pair.differences.get(key)
+    if difference is None or math.isnan(difference.value):
+        return NOTHING
+    if math.isnan(difference.low):
+        return f"{difference.value:+.3f}"
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _chance(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cost(value: float | None, column: CostColumn) -> str:
+    return NOTHING if value is None else column.form.format(value)
+
+
+def _share(value: float | None, baseline: float | None) -> str:
+    return NOTHING if value is None or not baseline else f"{value / baseline - 1:+.1%}"

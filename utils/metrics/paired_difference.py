@@ -1,0 +1,168 @@
+"""The difference of two models, each trained with one or several seeds and judged on the same pictures.
+
+Two kinds of luck stand between the figures and the truth: which pictures the validation set happens to hold, and which
+seed a training happened to have. docs/statistics.md derives the interval and measures how often it holds the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.metrics.student import chance_beyond, deviation_of
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One figure (mAP, or the AP of a class) of all runs of one model.
+
+    Attributes:
+        points: (s,) on the validation set itself, one for each seed.
+        resampled: (s, r) on r resamples of its pictures, the same for all runs of a comparison; nan where undefined.
+    """
+
+    points: np.ndarray
+    resampled: np.ndarray
+
+    @property
+    def seeds(self) -> int:
+        """How many runs there are."""
+        return len(self.points)
+
+    @property
+    def variance(self) -> float:
+        """Variance of a run's figure over seeds; nan with one seed."""
+        return float(np.var(self.points, ddof=1)) if self.seeds > 1 else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSpread:
+    """Variance over seeds borrowed by models that were trained once, and its degrees of freedom."""
+
+    variance: float
+    degrees: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A difference and how sure it is.
+
+    Attributes:
+        value: the model's mean minus the baseline's.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        standard_error: of the value; nan when unknown.
+        degrees: of freedom of Student's t.
+        p_value: chance of a difference at least as large between equal models, other seeds and pictures or other
+            pictures alone, whichever is greater.
+        seed_variance: of a pair of runs, one of each model; nan when no model has two seeds.
+        image_variance: of the value, through the choice of pictures, whatever the seeds.
+        seeds: how many runs the model and the baseline have.
+        knows_seeds: whether the interval covers the luck of the seed; otherwise it speaks of these weights alone.
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    degrees: float
+    p_value: float
+    seed_variance: float
+    image_variance: float
+    seeds: tuple[int, int]
+    knows_seeds: bool
+
+
+def pooled_spread(models: Sequence[Scores]) -> SeedSpread | None:
+    """Return the mean variance over seeds of the models trained more than once, or None if there are none."""
+    several = [model for model in models if model.seeds > 1]
+    degrees = sum(model.seeds - 1 for model in several)
+    if not degrees:
+        return None
+    total = sum(model.variance * (model.seeds - 1) for model in several)
+    return SeedSpread(variance=total / degrees, degrees=float(degrees))
+
+
+def paired_difference(model: Scores, baseline: Scores, *, images: int, pooled: SeedSpread | None = None) -> Difference:
+    """Return model minus baseline with a 95 % interval that covers other pictures and other seeds.
+
+    The variance is s_m^2 / S_m + s_b^2 / S_b + c: the spread over seeds as seen on these pictures, which holds the
+    seeds' interplay with the pictures too, and what all seeds of a model have in common under resampling of the
+    pictures. Student's t gets its degrees of freedom after Welch and Satterthwaite. A few seeds may agree by luck, so
+    the p-value is not taken for less than the one that the resampled pictures alone give for these very runs.
+
+    Args:
+        model: its figures.
+        baseline: likewise, with the same resamples.
+        images: pictures in the validation set.
+        pooled: spread over seeds for whichever of the two has one seed; without it the interval covers pictures only.
+    """
+    value = float(model.points.mean() - baseline.points.mean())
+    common, of_these_runs = _image_variance(model, baseline, images=images)
+    seed_variance, of_seeds, knows_seeds = 0.0, 0.0, True
+    spread = 0.0  # sum of squares over degrees of freedom
+    for one in (model, baseline):
+        if one.seeds > 1:
+            variance, degrees = one.variance, one.seeds - 1.0
+        elif pooled is not None:
+            variance, degrees = pooled.variance, pooled.degrees
+        else:
+            knows_seeds = False
+            continue
+        seed_variance += variance
+        of_seeds += variance / one.seeds
+        spread += (variance / one.seeds) ** 2 / degrees
+    from_pictures = common if knows_seeds else of_these_runs
+    total = of_seeds + from_pictures
+    spread += from_pictures**2 / max(images - 1, 1)
+    degrees = total**2 / spread if spread > 0 else math.inf
+    error = math.sqrt(total) if math.isfinite(total) else math.nan
+    reach = deviation_of(CONFIDENCE, degrees) * error if math.isfinite(error) else math.nan
+    p_value = max(_p_value(value, total, degrees), _p_value(value, of_these_runs, max(images - 1.0, 1.0)))
+    return Difference(
+        value=value,
+        low=value - reach,
+        high=value + reach,
+        standard_error=error,
+        degrees=degrees,
+        p_value=p_value,
+        seed_variance=seed_variance if knows_seeds else math.nan,
+        image_variance=common,
+        seeds=(model.seeds, baseline.seeds),
+        knows_seeds=knows_seeds,
+    )
+
+
+def _p_value(value: float, variance: float, degrees: float) -> float:
+    """Return the chance of a value at least as large when the truth is 0; 1 when the variance is unknown."""
+    if variance > 0:
+        return chance_beyond(value / math.sqrt(variance), degrees)
+    return 0.0 if value and variance == 0 else 1.0
+
+
+def _image_variance(model: Scores, baseline: Scores, *, images: int) -> tuple[float, float]:
+    """Return the variance of the difference through the choice of pictures.
+
+    The variance of the resampled mean difference holds, for each model, the share (V - C) / S of what pictures do to
+    each seed apart: V is the variance of one run, C the covariance of two runs of the model. The spread over seeds
+    holds the same share already, so it is taken out; counted twice, it would make the interval too wide.
+
+    Returns:
+        Without that share, at least 0, and with it; nan where too few resamples have the figure.
+    """
+    whole = np.isfinite(model.resampled).all(0) & np.isfinite(baseline.resampled).all(0)
+    if whole.sum() < 2:
+        return math.nan, math.nan
+    ours, theirs = model.resampled[:, whole], baseline.resampled[:, whole]
+    variance = float(np.var(ours.mean(0) - theirs.mean(0), ddof=1))
+    interplay = 0.0
+    for one in (ours, theirs):
+        if len(one) > 1:
+            interplay += float(np.var(one - one.mean(0), axis=1, ddof=1).sum()) / (len(one) - 1) / len(one)
+    widened = images / max(images - 1, 1)  # a resample's variance is that of n - 1 pictures in n
+    return max(variance - interplay, 0.0) * widened, variance * widened
