@@ -51,7 +51,7 @@ def fingerprints(run: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=["SGD", "AdamW"])
+@pytest.fixture(scope="module")
 def whole(request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that nothing happened to."""
     project = tmp_path_factory.mktemp("whole")
@@ -59,7 +59,15 @@ def whole(request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_fac
     return project / request.param
 
 
-@pytest.mark.parametrize("moment", ["mid-epoch", "pending gradients", "last batch", "validation"])
+MOMENTS = ("mid-epoch", "pending gradients", "last batch", "validation")
+STOPS = [
+    *(("SGD", moment) for moment in MOMENTS),
+    ("AdamW", "pending gradients"),
+    *(pytest.param("AdamW", moment, marks=pytest.mark.long) for moment in MOMENTS if moment != "pending gradients"),
+]
+
+
+@pytest.mark.parametrize(("whole", "moment"), STOPS, indirect=["whole"])
 def test_a_stopped_run_goes_on_to_the_same_bits(
     moment: str, whole: Path, data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,9 +339,9 @@ def test_ten_bad_batches_in_a_row_end_the_run(data: Path, tmp_path: Path, monkey
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    whole: Path, data: Path, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: Path, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_training(options(data, tmp_path, name="part", hyp=str(recipe), optimizer=whole.name, epochs=2))
+    run_training(options(data, tmp_path, name="part", hyp=str(recipe), epochs=2))
     last = tmp_path / "part/weights/last.pt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -350,7 +358,7 @@ def test_many_runs_at_once_choose_many_folders(tmp_path: Path) -> None:
     assert len(set(folders)) == 64 and all(folder.is_dir() for folder in folders)
 
 
-@pytest.mark.parametrize("pictures", [1, 2, 3])
+@pytest.mark.parametrize("pictures", [1, *(pytest.param(number, marks=pytest.mark.long) for number in (2, 3))])
 def test_tiny_data_sets_train_or_say_why_not(pictures: int, tmp_path: Path) -> None:
     yaml = tmp_path / "few.yaml"
     yaml.write_text(TINY_DATA.replace("train: 10", f"train: {pictures}").replace("val: 6", "val: 1"))
@@ -436,8 +444,8 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path
     assert load_checkpoint(tmp_path / "runs/train/exp/weights/best.pt")["epoch"] == 1
 
 
-def test_a_living_run_is_not_resumed_by_another(whole: Path, data: Path, recipe: Path, tmp_path: Path) -> None:
-    run_training(options(data, tmp_path, name="part", hyp=str(recipe), optimizer=whole.name, epochs=1))
+def test_a_living_run_is_not_resumed_by_another(data: Path, recipe: Path, tmp_path: Path) -> None:
+    run_training(options(data, tmp_path, name="part", hyp=str(recipe), epochs=1))
     lock = FolderLock(tmp_path / "part")
     with pytest.raises(ConfigError, match=r"is in use by pid \d+"):
         run_training(TrainOptions(resume=str(tmp_path / "part/weights/last.pt"), epochs=2), {"resume", "epochs"})
