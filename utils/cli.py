@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
 from utils.log import LOGGER, enable_console
+from utils.memory import keep_freed_memory
 
 Options = TypeVar("Options")
 
@@ -148,6 +149,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     SIGTERM.
     """
     enable_console()
+    keep_freed_memory()
     debug = "--debug" in sys.argv
     try:
         main()

@@ -126,9 +126,12 @@ class AKConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inc, H, W) to (B, outc, h, w)."""
         columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
+        offset = self.p_conv(x)
+        if self.p_conv.out_channels > 2 * self.num_param:  # widened by models/fuse.py
+            offset = offset[:, : 2 * self.num_param]
         y = ak_conv2d(
             x,
-            self.p_conv(x),
+            offset,
             columns.weight,
             columns.bias,
             points=self.points,

@@ -5,10 +5,12 @@
 | `onnx` | nodes of a graph, few and quick in ONNX Runtime | `torch.onnx.export` traces the model |
 | `traced` | bags without a backward pass of their own | `torch.jit.trace` does |
 | `gathers` | four gathers and plain arithmetic | `torch.export` does |
-| `bags` | one weighted gather and one matrix product | otherwise |
+| `native` | a compiled kernel and one matrix product | on the CPU, where `python -m models.resampling.build` made it |
+| `bags` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |
 | `triton` | fused kernels, forward and backward, on CUDA | when asked for: so far run by Triton's interpreter alone |
 
-The argument `implementation` of `ak_conv2d`, or else the environment variable AKCONV_IMPLEMENTATION, overrides it.
+The argument `implementation` of `ak_conv2d`, or else the environment variable AKCONV_IMPLEMENTATION, overrides it. All
+of them give the same bits every time, as `torch.use_deterministic_algorithms` wants, but for `gathers` on CUDA.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import torch
 from torch import Tensor
 
 from models.resampling.bags import ak_conv2d_bags
+from models.resampling.build import load
 from models.resampling.gathers import ak_conv2d_gathers
+from models.resampling.native import ak_conv2d_native
 from models.resampling.onnx_nodes import ak_conv2d_onnx
 from models.resampling.traced import ak_conv2d_traced
 from models.resampling.triton_kernel import ak_conv2d_triton
@@ -31,19 +35,25 @@ IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "gathers": ak_conv2d_gathers,
     "onnx": ak_conv2d_onnx,
     "traced": ak_conv2d_traced,
+    "native": ak_conv2d_native,
     "bags": ak_conv2d_bags,
     "triton": ak_conv2d_triton,
 }
 VARIABLE = "AKCONV_IMPLEMENTATION"
 
 
-def choose(*, implementation: str | None = None) -> str:
-    """Return the name of the implementation that runs now.
+def choose(x: Tensor, *, implementation: str | None = None) -> str:
+    """Return the name of the implementation that runs now, for a map `x`.
 
     Raises:
-        ValueError: an override names none.
+        ValueError: an override names none, or one that cannot serve.
     """
+    on_cpu = x.device.type == "cpu"
+    if implementation == "native" and not (on_cpu and load(torch.float32)):
+        raise ValueError("native needs a tensor on the CPU and python -m models.resampling.build")
     wanted = implementation or os.environ.get(VARIABLE)
+    if wanted == "native" and not on_cpu:  # shapes are found on a device without memory, whatever the environment says
+        wanted = "bags"
     if wanted:
         if wanted not in IMPLEMENTATIONS:
             raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {wanted!r}")
@@ -52,6 +62,8 @@ def choose(*, implementation: str | None = None) -> str:
         return "onnx" if torch.onnx.is_in_onnx_export() else "traced"
     if torch.jit.is_scripting() or torch.compiler.is_exporting():
         return "gathers"
+    if on_cpu and not torch.compiler.is_compiling() and load(torch.float32):
+        return "native"
     return "bags"
 
 

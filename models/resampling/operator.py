@@ -48,7 +48,7 @@ def ak_conv2d(
     batch, channels, height, width = x.shape
     num_points = points.shape[0]
     size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
-    chosen = choose(implementation=implementation)
+    chosen = choose(x, implementation=implementation)
     if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
         if tuple(weight.shape[1:]) != (channels, num_points, 1):
             raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from models.modules import AKConv, ak_conv2d, base_points
+from models.resampling.build import load
 from models.resampling.choose import VARIABLE, choose
 from tests.oracles import akconv_pixelwise
 
-IMPLEMENTATIONS = ("bags", "gathers")
+COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m models.resampling.build")
+IMPLEMENTATIONS = ("bags", "gathers", pytest.param("native", marks=COMPILED))
 PADDINGS = ("border", "zeros")
 
 
@@ -84,12 +86,18 @@ def test_an_offset_that_is_no_number_spoils_its_own_pixel_only(implementation: s
 
 def test_the_choice_follows_argument_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert choose() == "bags"
+    x = torch.empty(1, 1, 1, 1)
+    assert choose(x) == ("native" if load(torch.float32) else "bags")
+    assert choose(x.to("meta")) == "bags"
     monkeypatch.setenv(VARIABLE, "gathers")
-    assert choose() == "gathers"
-    assert choose(implementation="bags") == "bags"
+    assert choose(x) == "gathers"
+    assert choose(x, implementation="bags") == "bags"
     with pytest.raises(ValueError, match="implementation must be one of"):
-        choose(implementation="magic")
+        choose(x, implementation="magic")
+    with pytest.raises(ValueError, match="native needs a tensor on the CPU"):
+        choose(x.to("meta"), implementation="native")
+    monkeypatch.setenv(VARIABLE, "native")
+    assert choose(x.to("meta")) == "bags"
 
 
 def moving_layer(padding: str) -> AKConv:
