@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
-from models.resampling.operator import ak_conv2d
+from models.resampling.operator import ak_layer2d
 from models.resampling.positions import Padding
 
 Point = tuple[float, float]
@@ -126,12 +126,9 @@ class AKConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inc, H, W) to (B, outc, h, w)."""
         columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
-        offset = self.p_conv(x)
-        if self.p_conv.out_channels > 2 * self.num_param:  # widened by models/fuse.py
-            offset = offset[:, : 2 * self.num_param]
-        y = ak_conv2d(
+        y = ak_layer2d(
             x,
-            offset,
+            self.p_conv,
             columns.weight,
             columns.bias,
             points=self.points,

@@ -23,17 +23,18 @@ from utils.cli import run_script
 from utils.errors import ConfigError
 from utils.log import LOGGER
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCE = Path(__file__).with_name("native_layer.c")
+INCLUDED = SOURCE.with_name("native.c")
 FOLDER = SOURCE.with_name("compiled")
 REALS = {torch.float32: "float", torch.float64: "double"}
 # No -ffast-math: a position that is not a number must stay one.
-FLAGS = ("-O3", "-march=native", "-std=c11", "-fPIC", "-fopenmp")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
 COMPILER_SECONDS = 120
 
 
 def library_path(dtype: torch.dtype) -> Path:
     """Return where the compiled kernel of a dtype lies: its name changes with the source and with the processor."""
-    content = SOURCE.read_bytes() + repr((FLAGS, platform.machine(), _processor())).encode()
+    content = SOURCE.read_bytes() + INCLUDED.read_bytes() + repr((FLAGS, platform.machine(), _processor())).encode()
     return FOLDER / f"akconv-{REALS[dtype]}-{hashlib.sha256(content).hexdigest()[:16]}.so"
 
 

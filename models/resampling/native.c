@@ -72,22 +72,24 @@ static inline Sample find(const Shape *s, const REAL *offset, const REAL *points
     return a;
 }
 
+/* Add up four rows by their weights. */
+static inline void blend(const Shape *s, const REAL *map, Sample a, REAL *to) {
+    const REAL *r0 = map + a.place[0], *r1 = map + a.place[1], *r2 = map + a.place[2], *r3 = map + a.place[3];
+    const REAL w0 = a.weight[0], w1 = a.weight[1], w2 = a.weight[2], w3 = a.weight[3];
+#pragma omp simd
+    for (ptrdiff_t c = 0; c < s->channels; c++) to[c] = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c];
+}
+
 /* Sample the map: out holds (B, h, w, N) rows. */
 void forward(const Shape *s, const REAL *map, const REAL *offset, const REAL *points, REAL *out) {
 #pragma omp parallel for collapse(2) schedule(static) num_threads((int)s->threads)
     for (ptrdiff_t b = 0; b < s->batch; b++)
         for (ptrdiff_t i = 0; i < s->out_h; i++)
-            for (ptrdiff_t j = 0; j < s->out_w; j++)
-                for (ptrdiff_t n = 0; n < s->points; n++) {
-                    const Sample a = find(s, offset, points, b, i, j, n);
-                    const REAL *r0 = map + a.place[0], *r1 = map + a.place[1];
-                    const REAL *r2 = map + a.place[2], *r3 = map + a.place[3];
-                    const REAL w0 = a.weight[0], w1 = a.weight[1], w2 = a.weight[2], w3 = a.weight[3];
-                    REAL *to = out + (((b * s->out_h + i) * s->out_w + j) * s->points + n) * s->channels;
-#pragma omp simd
-                    for (ptrdiff_t c = 0; c < s->channels; c++)
-                        to[c] = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c];
-                }
+            for (ptrdiff_t j = 0; j < s->out_w; j++) {
+                REAL *pixel = out + ((b * s->out_h + i) * s->out_w + j) * s->points * s->channels;
+                for (ptrdiff_t n = 0; n < s->points; n++)
+                    blend(s, map, find(s, offset, points, b, i, j, n), pixel + n * s->channels);
+            }
 }
 
 /* Gradients of the map, which must hold zeros, and of the offsets, (chunks, B, h, w, 2N), from grad, shaped as out.

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.resampling.build import load
+from models.resampling.build import REALS, load
 from models.resampling.positions import Padding
 
 SMALL = 1 << 15  # numbers to write, below which waking other threads costs more than they save
@@ -67,7 +67,7 @@ class _Native(torch.autograd.Function):
     """Rows of a map, sampled: (B H W, C) and offsets (B, 2N, h, w) to (B, h, w, N C)."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,  # noqa: ANN401
         rows: Tensor,
         offset: Tensor,
@@ -86,7 +86,7 @@ class _Native(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
         rows, offset, points = ctx.saved_tensors
         sampling: _Sampling = ctx.sampling
         threads = torch.get_num_threads()
@@ -103,8 +103,8 @@ class _Native(torch.autograd.Function):
         return grad_rows, grad_offset.permute(0, 3, 1, 2), None, None
 
 
-def _address(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _address(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def ak_conv2d_native(
@@ -141,3 +141,59 @@ def ak_conv2d_native(
     # A 1x1 convolution over N C channels; of channels-last weights this is no copy either.
     matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, -1, 1, 1)
     return F.conv2d(columns, matrix, bias)
+
+
+def serves(x: Tensor, p_conv: nn.Conv2d) -> bool:
+    """Return whether `ak_layer_native` can stand in for `p_conv` and what follows: no gradients, nobody watching."""
+    watched = p_conv._forward_hooks or p_conv._forward_pre_hooks
+    plain = x.dtype in REALS and p_conv.weight.dtype == x.dtype and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.is_grad_enabled() and not watched
+
+
+def ak_layer_native(
+    x: Tensor,
+    p_conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    points: Tensor,
+    stride: int,
+    padding: Padding,
+) -> Tensor:
+    """Compute a whole layer up to its batch norm, offsets included, row by row: (B, C, H, W) to (B, O, h, w).
+
+    Args:
+        x: the map, float32 or float64, on the CPU.
+        p_conv: the 3x3 convolution of stride `stride` and padding 1 that makes the offsets.
+        weight: (O, C, N, 1).
+        bias: (O,) or None.
+        points: (N, 2) initial points.
+        stride: distance of output pixels on the input.
+        padding: what lies beyond the map.
+
+    Raises:
+        MemoryError: there is none left.
+    """
+    batch, channels, height, width = x.shape
+    outputs, _, num_points, _ = weight.shape
+    out_h, out_w = (height - 1) // stride + 1, (width - 1) // stride + 1
+    rows, points = x.permute(0, 2, 3, 1).contiguous(), points.to(x.dtype).contiguous()
+    # Points and taps before channels: of weights that lie channels last these are no copies.
+    offset_weight = p_conv.weight.permute(0, 2, 3, 1).contiguous()
+    matrix = weight.squeeze(3).transpose(1, 2).contiguous()
+    out = x.new_empty(batch, out_h, out_w, outputs)
+    threads = torch.get_num_threads() if out.numel() * num_points > SMALL else 1
+    shape = _Shape(
+        *(batch, height, width, out_h, out_w, num_points, channels, stride),
+        *(0, 0, 0, 0),
+        *(padding == "zeros", threads, 1),
+    )
+    failed = load(x.dtype).layer(  # type: ignore[union-attr]  # whoever chose this has loaded it
+        ctypes.byref(shape),
+        *map(_address, (rows, offset_weight, p_conv.bias, points, matrix, bias)),
+        ctypes.c_ssize_t(outputs),
+        _address(out),
+    )
+    if failed:
+        raise MemoryError(f"AKConv found no memory for the rows of a map of {height} x {width} pixels")
+    return out.permute(0, 3, 1, 2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.resampling.choose import IMPLEMENTATIONS, choose, say_once
+from models.resampling.native import ak_layer_native, serves
 from models.resampling.positions import Padding
 
 
@@ -58,3 +59,23 @@ def ak_conv2d(
             say_once(chosen, x.device.type)
     run = IMPLEMENTATIONS[chosen]
     return run(x, offset, weight, bias, points=points, stride=stride, padding=padding)
+
+
+def ak_layer2d(
+    x: Tensor,
+    p_conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    points: Tensor,
+    stride: int = 1,
+    padding: Padding = "border",
+) -> Tensor:
+    """Convolve with an alterable kernel whose offsets `p_conv`, a 3x3 convolution, makes of the map itself.
+
+    Args and errors are those of `ak_conv2d`; without gradients both may be done in one pass.
+    """
+    if choose(x) == "native" and serves(x, p_conv):
+        say_once("native", "cpu")
+        return ak_layer_native(x, p_conv, weight, bias, points=points, stride=stride, padding=padding)
+    return ak_conv2d(x, p_conv(x), weight, bias, points=points, stride=stride, padding=padding)
