@@ -18,6 +18,7 @@ import torch
 from tests.conftest import TINY_DATA
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
+from utils.engine.benchmark_subjects import layer_subjects
 from utils.engine.checkpoint import content_hash, load_checkpoint
 from utils.engine.options import TrainOptions
 from utils.engine.records import COLUMNS
@@ -259,9 +260,18 @@ def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) 
     assert tree_hash(tmp_path / "shapes") != tree_hash(data.parent / "shapes")
 
 
-def test_benchmarks_measure_layers_against_plain_convolutions(tmp_path: Path) -> None:
-    script("benchmarks.py", "--part", "layers", "--layer-batch", 1, "--rounds", 1, "--device", "cpu", cwd=tmp_path)
+def test_benchmarks_measure_by_number_of_points(tmp_path: Path) -> None:
+    script("benchmarks.py", "--part", "points", "--layer-batch", 1, "--rounds", 1, "--device", "cpu", cwd=tmp_path)
     content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
     (rows,) = content["parts"].values()
-    assert len(rows) == 3 * 13 and {row["variant"] for row in rows} == {"plain", "AKConv", "four gathers"}
-    assert "| 64 -> 128, 40 px, stride 2, N 13 | AKConv |" in (tmp_path / "runs/benchmark/exp/benchmark.md").read_text()
+    assert [row["case"] for row in rows] == ["3x3 convolution", *(f"N {n}" for n in (1, 2, 3, 5, 7, 9, 11, 13))]
+    assert all(row["memory_mb"] > 0 and set(row["timings"]) == {"forward", "forward + backward"} for row in rows)
+    assert "| N 13 | AKConv |" in (tmp_path / "runs/benchmark/exp/benchmark.md").read_text()
+
+
+def test_benchmarks_compare_each_layer_with_what_it_replaces() -> None:
+    for plain, ours, gathers in layer_subjects():
+        assert [plain.variant, ours.variant, gathers.variant] == ["plain", "AKConv", "four gathers"]
+        x = plain.picture(2, 0, torch.device("cpu"))
+        shapes = {subject.module(torch.device("cpu"))(x).shape for subject in (plain, ours, gathers)}
+        assert len(shapes) == 1 and x.shape[1] == plain.layer.channels  # type: ignore[union-attr]

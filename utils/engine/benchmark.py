@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,32 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common import Conv
-from models.config import ModelConfig, load_model_config
 from models.fuse import fused
-from models.modules.akconv import AKConv
-from models.resampling.choose import VARIABLE
 from models.summary import count_flops
-from models.yolo import DetectionModel
+from utils.engine.benchmark_subjects import (
+    GATHERS,
+    OURS,
+    PLAIN,
+    Subject,
+    layer_subjects,
+    model_subjects,
+    point_subjects,
+)
 from utils.engine.options import BenchmarkOptions
-from utils.engine.runtime import describe_environment, memory_format, place, select_device
+from utils.engine.runtime import describe_environment, place, select_device
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.log import LOGGER
+from utils.memory import keep_freed_memory
 from utils.plots.benchmark import plot_ratios
 
-# Input and output channels, side of the map at 640 px, stride, points: where yolov5n-AKConv uses AKConv.
-LAYERS = (
-    (16, 32, 160, 2, 3),
-    (32, 64, 80, 2, 3),
-    (64, 128, 40, 2, 3),
-    (128, 256, 20, 2, 3),
-    (64, 64, 40, 1, 3),
-    (256, 128, 10, 1, 1),
-)
-SWEPT_LAYER = (64, 128, 40, 2)
-SWEPT_POINTS = (1, 2, 3, 5, 7, 9, 11, 13)
-PAPER_POINTS = (3, 5, 9)
-PLAIN, OURS, GATHERS = "plain", "AKConv", "four gathers"
+WARM_UP_ROUNDS = 2
+METHODS = multiprocessing.get_all_start_methods()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +46,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case of the benchmark.
+    """One line of a table.
 
     Attributes:
         case: what was measured.
@@ -62,7 +54,7 @@ class Row:
         timings: per quantity, as `forward` or `training step`.
         parameters: of the layer or model.
         gflops: for one picture, sampling counted.
-        memory_mb: peak beyond what was there before; 0 where not measured.
+        memory_mb: peak of a forward and backward pass, beyond what was there before.
     """
 
     case: str
@@ -70,176 +62,104 @@ class Row:
     timings: dict[str, Timing]
     parameters: int
     gflops: float
-    memory_mb: float = 0.0
+    memory_mb: float
 
 
-@contextmanager
-def _implementation(variant: str) -> Iterator[None]:
-    """Let AKConv run by four gathers for the yardstick, and by what it chooses itself otherwise."""
-    before = os.environ.get(VARIABLE)
-    if variant == GATHERS:
-        os.environ[VARIABLE] = "gathers"
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
-
-
-def take_turns(
-    actions: Sequence[tuple[str, Callable[[], object]]], *, rounds: int, device: torch.device
-) -> list[Timing]:
-    """Time actions of (variant, function), each once in every round, so that a busy moment hits all alike."""
+def take_turns(actions: Sequence[Callable[[], object]], *, rounds: int, device: torch.device) -> list[Timing]:
+    """Time actions, each once in every round, so that a busy moment hits all alike."""
     spent: list[list[float]] = [[] for _ in actions]
-    for number in range(rounds + 2):  # two to warm up
-        for (variant, action), times in zip(actions, spent, strict=True):
-            with _implementation(variant):
-                start = time.perf_counter()
-                action()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if number >= 2:
-                    times.append(1000 * (time.perf_counter() - start))
+    for number in range(rounds + WARM_UP_ROUNDS):
+        for action, times in zip(actions, spent, strict=True):
+            start = time.perf_counter()
+            action()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= WARM_UP_ROUNDS:
+                times.append(1000 * (time.perf_counter() - start))
     return [Timing(minimum=min(times), median=median(times)) for times in spent]
 
 
-def _inference(module: nn.Module, picture: Tensor) -> Callable[[], object]:
-    network = place(fused(module), picture.device)
+def _inference(subject: Subject, module: nn.Module, picture: Tensor) -> Callable[[], object]:
+    network, picture = place(fused(module), picture.device), picture.detach()
 
     def run() -> None:
-        with torch.inference_mode():
+        with subject.implementation(), torch.inference_mode():
             network(picture)
 
     return run
 
 
-def _training(module: nn.Module, picture: Tensor, *, amp: bool) -> Callable[[], object]:
+def _training(subject: Subject, module: nn.Module, picture: Tensor, *, amp: bool) -> Callable[[], object]:
     """Return one forward and backward pass in training mode, gradients of the input included for a layer."""
     module.train()
 
     def run() -> None:
-        with torch.autocast(picture.device.type, enabled=amp):
-            output = module(picture)
-        maps = output if isinstance(output, list) else [output]
-        torch.stack([m.float().square().mean() for m in maps]).sum().backward()
+        with subject.implementation():
+            with torch.autocast(picture.device.type, enabled=amp):
+                output = module(picture)
+            maps = output if isinstance(output, list) else [output]
+            torch.stack([m.float().square().mean() for m in maps]).sum().backward()
         module.zero_grad()
 
     return run
 
 
-def _layer_rows(options: BenchmarkOptions, device: torch.device) -> list[Row]:
-    """Measure single layers against the convolution each replaces."""
-    cases = [*LAYERS, *((*SWEPT_LAYER, points) for points in SWEPT_POINTS)]
-    rows: list[Row] = []
-    for channels, out, side, stride, points in dict.fromkeys(cases):
-        kernel = 3 if points > 1 or stride > 1 else 1
-        picture = torch.randn(options.layer_batch, channels, side, side, device=device)
-        picture = picture.contiguous(memory_format=memory_format(device)).requires_grad_()
-        built = {
-            PLAIN: place(Conv(channels, out, kernel, stride), device),
-            OURS: place(_moving(AKConv(channels, out, points, stride)), device),
-        }
-        built[GATHERS] = built[OURS]
-        forward = take_turns(
-            [(v, _inference(m, picture.detach())) for v, m in built.items()], rounds=options.rounds, device=device
-        )
-        both = take_turns(
-            [(v, _training(m, picture, amp=options.amp)) for v, m in built.items()],
-            rounds=options.rounds,
-            device=device,
-        )
-        case = f"{channels} -> {out}, {side} px, stride {stride}, N {points}"
-        for (variant, module), f, b in zip(built.items(), forward, both, strict=True):
-            rows.append(_row(case, variant, module, picture.shape, {"forward": f, "forward + backward": b}))
-        LOGGER.info(_line(rows[-3:]))
-    return rows
-
-
-def _moving(layer: AKConv) -> AKConv:
-    """Give a fresh layer's offsets some spread, as after training; at zero all reads would be whole pixels."""
-    nn.init.normal_(layer.p_conv.weight, std=0.05)
-    return layer
-
-
-def _row(case: str, variant: str, module: nn.Module, shape: Sequence[int], timings: dict[str, Timing]) -> Row:
-    flops, _ = count_flops(module, torch.empty(1, *shape[1:], device="meta"))
-    parameters = sum(p.numel() for p in module.parameters())
-    return Row(case=case, variant=variant, timings=timings, parameters=parameters, gflops=flops / 1e9)
-
-
-def _with_points(config: ModelConfig, points: int) -> ModelConfig:
-    """Return a config with another number of points in every AKConv row."""
-    layers = tuple(
-        replace(layer, args=(layer.args[0], points, *layer.args[2:])) if layer.module == "AKConv" else layer
-        for layer in config.layers
-    )
-    return replace(config, layers=layers)
-
-
-def model_configs() -> dict[str, tuple[str, ModelConfig]]:
-    """Return the whole models to measure: name -> variant and config."""
-    ours, paper = load_model_config("yolov5n-AKConv.yaml"), load_model_config("yolov5n-AKConv-paper.yaml")
-    return {
-        "yolov5n": (PLAIN, load_model_config("yolov5n.yaml")),
-        "yolov5n-AKConv": (OURS, ours),
-        **{f"paper's placement, N {n}": (OURS, _with_points(paper, n)) for n in PAPER_POINTS},
-        "yolov5n-AKConv by four gathers": (GATHERS, ours),
-    }
-
-
-def _model_rows(options: BenchmarkOptions, device: torch.device) -> list[Row]:
-    """Measure whole models: inference at batch 1 and at the training batch, a training step, peak memory."""
-    configs = model_configs()
-    models = {name: place(_moving_model(config), device) for name, (_, config) in configs.items()}
-    timings: dict[str, dict[str, Timing]] = {name: {} for name in models}
-    for batch in dict.fromkeys((1, options.batch_size)):
-        picture = _picture(batch, options.imgsz, device)
-        actions = [(configs[name][0], _inference(model, picture)) for name, model in models.items()]
-        for name, timing in zip(models, take_turns(actions, rounds=options.rounds, device=device), strict=True):
-            timings[name][f"inference, batch {batch}"] = timing
-    picture = _picture(options.batch_size, options.imgsz, device)
-    steps = [(configs[name][0], _training(model, picture, amp=options.amp)) for name, model in models.items()]
-    for name, timing in zip(models, take_turns(steps, rounds=options.rounds, device=device), strict=True):
-        timings[name][f"training step, batch {options.batch_size}"] = timing
+def _rows(subjects: Sequence[Subject], options: BenchmarkOptions, device: torch.device) -> list[Row]:
+    """Measure subjects that are compared with each other."""
+    whole = subjects[0].layer is None
+    modules = [subject.module(device) for subject in subjects]
+    timings: list[dict[str, Timing]] = [{} for _ in subjects]
+    largest = options.batch_size if whole else options.layer_batch
+    quantities: list[tuple[str, int, bool]] = [("forward", largest, False), ("forward + backward", largest, True)]
+    if whole:
+        quantities = [(f"inference, batch {batch}", batch, False) for batch in dict.fromkeys((1, largest))]
+        quantities.append((f"training step, batch {largest}", largest, True))
+    for quantity, batch, trained in quantities:
+        actions = []
+        for subject, module in zip(subjects, modules, strict=True):
+            picture = subject.picture(batch, options.imgsz, device)
+            if trained:
+                actions.append(_training(subject, module, picture, amp=options.amp))
+            else:
+                actions.append(_inference(subject, module, picture))
+        for timing, kept in zip(take_turns(actions, rounds=options.rounds, device=device), timings, strict=True):
+            kept[quantity] = timing
     rows = []
-    for name, model in models.items():
-        row = _row(name, configs[name][0], model, (1, 3, options.imgsz, options.imgsz), timings[name])
-        rows.append(replace(row, memory_mb=_peak_memory(name, options)))
+    for subject, module, timing_of in zip(subjects, modules, timings, strict=True):
+        shape = subject.picture(1, options.imgsz, torch.device("cpu")).shape
+        rows.append(
+            Row(
+                case=subject.case,
+                variant=subject.variant,
+                timings=timing_of,
+                parameters=sum(p.numel() for p in module.parameters()),
+                gflops=count_flops(module, torch.empty(shape, device="meta"))[0] / 1e9,
+                memory_mb=_peak_memory(subject, options),
+            )
+        )
+    LOGGER.info(f"measured: {', '.join(dict.fromkeys(row.case for row in rows))}")
     return rows
 
 
-def _moving_model(config: ModelConfig) -> DetectionModel:
-    model = DetectionModel(config)
-    for module in model.modules():
-        if isinstance(module, AKConv):
-            _moving(module)
-    return model
-
-
-def _picture(batch: int, size: int, device: torch.device) -> Tensor:
-    picture = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    return picture.contiguous(memory_format=memory_format(device))
-
-
-def _peak_memory(name: str, options: BenchmarkOptions) -> float:
+def _peak_memory(subject: Subject, options: BenchmarkOptions) -> float:
     """Return a training step's peak memory in MB, measured in a process of its own, so that nothing before counts."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return float(pool.apply(peak_memory_of, (name, options)))
+    context = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
+    context.set_forkserver_preload([__name__])  # a server that has imported torch, and done nothing with it yet
+    with context.Pool(1) as pool:
+        return float(pool.apply(peak_memory_of, (subject, options)))
 
 
-def peak_memory_of(name: str, options: BenchmarkOptions) -> float:
-    """Take two training steps of a model and return the peak memory in MB beyond that before them."""
+def peak_memory_of(subject: Subject, options: BenchmarkOptions) -> float:
+    """Take two training steps and return the peak memory in MB beyond that before them."""
+    keep_freed_memory()
     device = select_device(options.device)
-    variant, config = model_configs()[name]
-    step = _training(
-        place(_moving_model(config), device), _picture(options.batch_size, options.imgsz, device), amp=options.amp
-    )
+    batch = options.batch_size if subject.layer is None else options.layer_batch
+    picture = subject.picture(batch, options.imgsz, device)
+    step = _training(subject, subject.module(device), picture, amp=options.amp)
     gc.collect()
     before = _resident_mb(device, peak=False)
-    with _implementation(variant):
-        step()
-        step()
+    step()
+    step()
     return _resident_mb(device, peak=True) - before
 
 
@@ -253,30 +173,24 @@ def _resident_mb(device: torch.device, *, peak: bool) -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(key))
 
 
-def _line(rows: Sequence[Row]) -> str:
-    """Say one layer's ratios to the plain convolution."""
-    plain = next(row for row in rows if row.variant == PLAIN)
-    parts = [
-        f"{row.variant} " + ", ".join(f"{t.median / plain.timings[key].median:.2f}" for key, t in row.timings.items())
-        for row in rows
-        if row.variant != PLAIN
-    ]
-    return f"{plain.case}: {'; '.join(parts)} of the plain convolution (forward, forward + backward)"
+def _plain_of(row: Row, rows: Sequence[Row]) -> Row:
+    """Return the plain row of the same case, or else the first of all."""
+    return next((r for r in rows if r.variant == PLAIN and r.case == row.case), rows[0])
 
 
 def ratio_table(rows: Sequence[Row]) -> str:
-    """Return a markdown table: medians, and in brackets their ratio to the plain row of the case, or else the first."""
+    """Return a markdown table: medians, and in brackets their ratio to plain and that of the minima."""
     keys = list(rows[0].timings)
-    head = ["case", "variant", *(f"{key}, ms" for key in keys), "parameters", "GFLOPs"]
-    if rows[0].memory_mb:
-        head.append("peak memory of a step, MB")
+    head = ["case", "variant", *(f"{key}, ms" for key in keys), "peak memory, MB", "parameters", "GFLOPs"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        plain = next((r for r in rows if r.variant == PLAIN and r.case == row.case), rows[0])
-        cells = [f"{t.median:.2f} ({t.median / plain.timings[key].median:.2f})" for key, t in row.timings.items()]
+        plain = _plain_of(row, rows)
+        cells = []
+        for key, timing in row.timings.items():
+            ratios = timing.median / plain.timings[key].median, timing.minimum / plain.timings[key].minimum
+            cells.append(f"{timing.median:.2f} ({ratios[0]:.2f}, {ratios[1]:.2f})")
+        cells.append(f"{row.memory_mb:.0f} ({row.memory_mb / plain.memory_mb:.2f})")
         cells += [f"{row.parameters:,}", f"{row.gflops:.3f}"]
-        if row.memory_mb:
-            cells.append(f"{row.memory_mb:.0f} ({row.memory_mb / plain.memory_mb:.2f})")
         lines.append("| " + " | ".join([row.case, row.variant, *cells]) + " |")
     return "\n".join(lines)
 
@@ -290,15 +204,21 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
     device = select_device(options.device)
     run_dir = make_run_dir(options.project, options.name)
     environment = describe_environment(device)
-    parts = {}
-    if options.part in ("all", "models"):
-        parts[f"Whole models, {options.imgsz} px"] = _model_rows(options, device)
-    if options.part in ("all", "layers"):
-        parts[f"Layers, batch {options.layer_batch}"] = _layer_rows(options, device)
+    asked = {
+        "models": (f"Whole models, {options.imgsz} px", model_subjects()),
+        "layers": (f"Layers, batch {options.layer_batch}", layer_subjects()),
+        "points": (f"One layer by its number of points, batch {options.layer_batch}", point_subjects()),
+    }
+    parts = {
+        title: [row for subjects in groups for row in _rows(subjects, options, device)]
+        for part, (title, groups) in asked.items()
+        if options.part in ("all", part)
+    }
     heading = (
-        f"# Cost of AKConv\n\n{environment['gpu'] or 'CPU'}, {environment['torch_threads']} threads, torch "
-        f"{environment['torch']}; medians of {options.rounds} rounds in which all variants take turns, channels last. "
-        f"In brackets the ratio to the plain convolution or model.\n"
+        f"# Cost of AKConv\n\n{environment['gpu'] or 'CPU'}, {environment['cpu_count']} cores, "
+        f"{environment['torch_threads']} threads, torch {environment['torch']}; medians of {options.rounds} rounds in "
+        f"which all variants take turns, channels last. In brackets the ratio to the plain convolution or model: of "
+        f"medians, of minima.\n"
     )
     text = heading + "".join(f"\n## {title}\n\n{ratio_table(rows)}\n" for title, rows in parts.items())
     atomic_write(run_dir / "benchmark.md", text)
@@ -314,7 +234,7 @@ def _ratios(rows: Sequence[Row]) -> list[tuple[str, dict[str, float]]]:
     """Return each row's label and ratios to plain, the plain rows themselves left out."""
     ratios = []
     for row in rows:
-        plain = next((r for r in rows if r.variant == PLAIN and r.case == row.case), rows[0])
+        plain = _plain_of(row, rows)
         if row is not plain:
             label = row.case if row.variant == OURS or GATHERS in row.case else f"{row.case} ({row.variant})"
             values = {key: t.median / plain.timings[key].median for key, t in row.timings.items()}

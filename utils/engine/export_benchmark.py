@@ -55,7 +55,7 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
     paths = {PYTORCH: Path(options.weights), **written}
     networks = {name: open_network(path, device).network for name, path in paths.items()}
     picture = torch.rand(1, 3, description.image_size, description.image_size)
-    actions = [("", _look(network, picture.to(device), device)) for network in networks.values()]
+    actions = [_look(network, picture.to(device), device) for network in networks.values()]
     timings = dict(zip(paths, take_turns(actions, rounds=options.rounds, device=device), strict=True))
     rows = []
     for name, network in networks.items():

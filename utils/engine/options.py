@@ -259,7 +259,7 @@ class CompareOptions:
 class BenchmarkOptions:
     """Options of benchmarks.py."""
 
-    part: str = option("all", "what to measure", choices=("all", "layers", "models"))
+    part: str = option("all", "what to measure", choices=("all", "models", "layers", "points"))
     device: str = option("", "cpu, mps, or a CUDA device's number")
     imgsz: int = option(640, "picture side in pixels of whole models", flags=("--img", "--img-size"))
     batch_size: int = option(4, "pictures per batch of whole models, beside batch 1", flags=("--batch",))
