@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     """Let freed memory stay with the process for the next map of features, where the C library is glibc.
 
     By default each large tensor is mapped anew, and the system clears its pages one by one: inference of yolov5n at
-    640 px in batches of 4 takes 1.4 to 1.6 times as long.
+    640 px in batches of 4 takes 1.4 to 1.7 times as long.
 
     Returns:
         Whether it was set.

@@ -25,7 +25,9 @@ def plot_ratios(parts: Mapping[str, Sequence[tuple[str, Mapping[str, float]]]], 
             bars = axis.barh(
                 positions, [ratios[quantity] for _, ratios in rows], thickness, label=quantity, color=COLOURS[number]
             )
-            axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+            axis.bar_label(
+                bars, fmt="%.2f", padding=2, fontsize=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            )
         axis.axvline(1, color="black", linewidth=1)
         axis.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
         axis.invert_yaxis()

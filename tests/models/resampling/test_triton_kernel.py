@@ -64,7 +64,7 @@ except RuntimeError as error:
 def untuned(monkeypatch, request):
     """Trying every tile for every size would take minutes on a GPU."""
     if DEVICE == "cuda" and "tuned" not in request.node.name:
-        for kernel in triton_kernel._kernels():
+        for kernel in triton_kernel.kernels():
             monkeypatch.setattr(kernel, "tuned", None)
 
 
