@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
-	-$(RUN) -m models.resampling.build
+	-$(RUN) -m utils.native
 	touch $@
 
 demo: install

@@ -9,25 +9,31 @@ from utils.engine import autoshape as _engine
 from utils.errors import ConfigError as _ConfigError
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
-_Model = _engine.AutoShape | _engine.DetectionModel
+_Model = _engine.AutoShape | _engine.Network
 
 
 def custom(
-    path: str, autoshape: bool = True, _verbose: bool = True, device: object = None, allow_urls: bool = False
+    path: str,
+    autoshape: bool = True,
+    _verbose: bool = True,
+    device: object = None,
+    allow_urls: bool = False,
+    trust: bool = False,
 ) -> _Model:
     """Return a trained model.
 
     Args:
-        path: a checkpoint.
+        path: a checkpoint, or an exported file: an .onnx, .torchscript, OpenVINO folder or .xml.
         autoshape: ready to call with pictures; otherwise the bare network.
         _verbose: accepted for old programs; nothing is printed.
         device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best there is.
         allow_urls: fetch pictures whose web address is given.
+        trust: run a TorchScript file, which is a program, that was not exported on this machine.
 
     Raises:
-        DetectorError: the checkpoint cannot be read, or there is no such device.
+        DetectorError: the file cannot be read, a package that it needs is missing, or there is no such device.
     """
-    return _engine.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls)
+    return _engine.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls, trust=trust)
 
 
 def create(

@@ -6,12 +6,14 @@ Letters: B batch, A anchors per level, (H, W) a level's size, K = 5 + classes: x
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from utils.errors import ConfigError
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
@@ -23,12 +25,15 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
         stride: pixels per cell.
 
     Returns:
-        (B, A H W, K): cx, cy, w, h in pixels, then objectness and class probabilities in [0, 1].
+        (B, A H W, K): cx, cy, w, h in pixels, then objectness and class probabilities in [0, 1]. Half precision is
+        decoded in float32, and stays that: from 512 pixels on its own steps are half a pixel.
 
     Source: a centre up to half a cell outside its cell, as in arXiv 2011.08036, sec. 4; a size up to four times the
     anchor by the squared sigmoid, the family's own.
     """
     batch, _, height, width, numbers = raw.shape
+    if raw.dtype in HALF:
+        raw = raw.float()
     probability = raw.sigmoid()
     columns = torch.arange(width, device=raw.device, dtype=raw.dtype)
     rows = torch.arange(height, device=raw.device, dtype=raw.dtype)
@@ -86,6 +91,14 @@ class Detect(nn.Module):
         """Turn the raw maps of all levels into predictions (B, all, K) in pixels, finest level first."""
         levels = zip(raw, self.anchors, self.strides, strict=True)
         return torch.cat([decode(level, anchors, stride) for level, anchors, stride in levels], 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Detect:
+        """Move or cast, but keep the anchors at full precision, as `half()` would round them."""
+        anchors = self.anchors
+        super()._apply(fn, recurse)
+        if self.anchors.dtype in HALF:
+            self.anchors = anchors.to(self.anchors.device)
+        return self
 
     def set_strides(self, strides: Sequence[int], *, where: str) -> None:
         """Fix each level's stride, bring anchors from pixels to units of it, and start the biases.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"structures", "boxes", "files", "cli", "errors", "log", "memory"}
+LEAVES = {"structures", "boxes", "files", "cli", "errors", "log", "memory", "native"}
 ALLOWED = {
     "leaf": {"leaf"},
     "models": {"leaf", "models"},

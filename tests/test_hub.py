@@ -1,6 +1,7 @@
 """The hub's entry points, and every snippet of docs/python.md, run as written from another folder."""
 
 import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -17,18 +18,24 @@ from models.yolo import DetectionModel
 from tests.lively_model import lively_model
 from utils.engine.autoshape import AutoShape
 from utils.engine.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
+from utils.engine.export_formats import ExportForm, to_onnx
+from utils.engine.exported import Description, ExportedNetwork
 from utils.errors import CheckpointError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("ring", "cross", "arc")
+EXPORTS = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with best.pt and a picture, as the documentation assumes."""
+    """A folder with best.pt, best.onnx where that can be made, and a picture, as the documentation assumes."""
     folder = tmp_path_factory.mktemp("place")
     model = lively_model("yolov5n-akconv.yaml", len(NAMES), objectness=-3)
     save_checkpoint(folder / "best.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
+    if EXPORTS:
+        description = Description(names=NAMES, stride=32)
+        (folder / "best.onnx").write_bytes(to_onnx(ExportForm(model, half=False).eval(), description, opset=17))
     noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     (folder / "pictures").mkdir()
     cv2.imwrite(str(folder / "pictures/street.jpg"), cv2.resize(noise, (180, 120)))
@@ -48,6 +55,8 @@ def hub(name: str, *words: object, **named: object) -> object:
 def test_every_snippet_of_the_documentation_runs(place: Path) -> None:
     text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len([snippet for snippet in snippets if "best.onnx" in snippet]) == 1
+    snippets = [snippet for snippet in snippets if EXPORTS or "best.onnx" not in snippet]
     # Only the installed packages are on the path, but for the snippet that says so.
     program = "\n".join(snippets).replace("/path/to/this/repository", str(ROOT))
     first, rest = program.split("from utils.engine.autoshape", 1)
@@ -86,6 +95,15 @@ def test_custom_loads_a_checkpoint(place: Path, device: object) -> None:
     assert len(model(str(place / "pictures/street.jpg"), size=320).xyxy[0])
     parameters = list(inspect.signature(importlib.import_module("hubconf").custom).parameters)
     assert parameters[:4] == ["path", "autoshape", "_verbose", "device"]
+
+
+@pytest.mark.skipif(not EXPORTS, reason="needs onnx and onnxruntime")
+def test_custom_loads_an_exported_file(place: Path) -> None:
+    found, expected = (hub("custom", path=str(place / name), device="cpu") for name in ("best.onnx", "best.pt"))
+    assert isinstance(found, AutoShape) and isinstance(found.model, ExportedNetwork) and found.names == expected.names
+    street = str(place / "pictures/street.jpg")
+    torch.testing.assert_close(found(street, size=320).xyxy[0], expected(street, size=320).xyxy[0], rtol=0, atol=1e-2)
+    assert isinstance(hub("custom", path=str(place / "best.onnx"), device="cpu", autoshape=False), ExportedNetwork)
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n_akconv"])

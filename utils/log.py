@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
-from utils.errors import RunError
+from utils.errors import DataError, RunError
 
 LOGGER = logging.getLogger("akyolo")
 
@@ -33,8 +33,11 @@ def enable_console(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def optional() -> Iterator[None]:
-    """Let a picture or a table that cannot be written be a warning: a full disk is no reason to lose a training."""
+    """Let a picture or a table that cannot be made be a warning.
+
+    A full disk, or a picture that has gone from the data set since, is no reason to lose a training or its figures.
+    """
     try:
         yield
-    except RunError as error:
+    except (DataError, RunError) as error:
         LOGGER.warning(f"left out: {error}")

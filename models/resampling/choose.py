@@ -5,7 +5,7 @@
 | `onnx` | nodes of a graph, few and quick in ONNX Runtime | `torch.onnx.export` traces the model |
 | `traced` | bags without a backward pass of their own | `torch.jit.trace` does |
 | `gathers` | four gathers and plain arithmetic | `torch.export` does |
-| `native` | a compiled kernel and one matrix product | on the CPU, where `python -m models.resampling.build` made it |
+| `native` | a compiled kernel and one matrix product | on the CPU, where `python -m utils.native` made it |
 | `bags` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |
 | `triton` | fused kernels, forward and backward, on CUDA | when asked for: so far run by Triton's interpreter alone |
 
@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from models.resampling.bags import ak_conv2d_bags
-from models.resampling.build import load
 from models.resampling.gathers import ak_conv2d_gathers
-from models.resampling.native import ak_conv2d_native
+from models.resampling.native import ak_conv2d_native, load
 from models.resampling.onnx_nodes import ak_conv2d_onnx
 from models.resampling.traced import ak_conv2d_traced
 from models.resampling.triton_kernel import ak_conv2d_triton
@@ -50,7 +49,7 @@ def choose(x: Tensor, *, implementation: str | None = None) -> str:
     """
     on_cpu = x.device.type == "cpu"
     if implementation == "native" and not (on_cpu and load(torch.float32)):
-        raise ValueError("native needs a tensor on the CPU and python -m models.resampling.build")
+        raise ValueError("native needs a tensor on the CPU and python -m utils.native")
     wanted = implementation or os.environ.get(VARIABLE)
     if wanted == "native" and not on_cpu:  # shapes are found on a device without memory, whatever the environment says
         wanted = "bags"

@@ -1,6 +1,6 @@
 /* AKConv's sampling on the CPU: positions, weights and reads in one pass, forward and backward, over channels-last rows.
  *
- * Compiled twice by build.py, with REAL as float and as double. Letters: B batch, (H, W) map, (h, w) output, N points,
+ * Compiled twice by utils/native.py, with REAL as float and as double. Letters: B batch, (H, W) map, (h, w) output, N points,
  * C channels. A row is the C numbers of one pixel.
  * GOMP's functions are left for torch's own copy of the library to serve, so that one set of threads does all.
  */

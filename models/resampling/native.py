@@ -13,11 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.resampling.build import REALS, load
 from models.resampling.positions import Padding
+from utils import native
 
+REALS = {torch.float32: "float", torch.float64: "double"}
 SMALL = 1 << 15  # numbers to write, below which waking other threads costs more than they save
 FEWEST_CHANNELS = 8  # of a chunk: a processor's vector
+
+
+def load(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Return the compiled kernel of float32 or float64, or None where there is none."""
+    return native.load(f"akconv-{REALS[dtype]}") if dtype in REALS else None
 
 
 class _Shape(ctypes.Structure):
@@ -78,7 +84,7 @@ class _Native(torch.autograd.Function):
         out = rows.new_empty(shape.batch, shape.out_h, shape.out_w, shape.points * shape.channels)
         library = load(rows.dtype)
         if library is None:
-            raise RuntimeError("the kernel is not compiled: python -m models.resampling.build")
+            raise RuntimeError("the kernel is not compiled: python -m utils.native")
         library.forward(ctypes.byref(shape), *map(_address, (rows, offset, points, out)))
         ctx.save_for_backward(rows, offset, points)
         ctx.sampling = sampling

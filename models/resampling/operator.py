@@ -73,9 +73,14 @@ def ak_layer2d(
 ) -> Tensor:
     """Convolve with an alterable kernel whose offsets `p_conv`, a 3x3 convolution, makes of the map itself.
 
-    Args and errors are those of `ak_conv2d`; without gradients both may be done in one pass.
+    Args and errors are those of `ak_conv2d`; without gradients both may be done in one pass. Of a convolution with more
+    than 2N channels the first 2N are offsets.
     """
-    if choose(x) == "native" and serves(x, p_conv):
+    moves = 2 * points.shape[0]
+    if choose(x) == "native" and p_conv.out_channels == moves and serves(x, p_conv):
         say_once("native", "cpu")
         return ak_layer_native(x, p_conv, weight, bias, points=points, stride=stride, padding=padding)
-    return ak_conv2d(x, p_conv(x), weight, bias, points=points, stride=stride, padding=padding)
+    offset = p_conv(x)
+    if p_conv.out_channels > moves:
+        offset = offset[:, :moves]
+    return ak_conv2d(x, offset, weight, bias, points=points, stride=stride, padding=padding)

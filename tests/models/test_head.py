@@ -124,3 +124,51 @@ def test_gradients_reach_every_parameter():
     head = make_head().train()
     sum(level.square().sum() for level in head(two_maps())).backward()
     assert all(parameter.grad.count_nonzero() > 0 for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_decoded_in_float32(dtype):
+    # 640 x 640 px at stride 8: half precision steps by half a pixel from 512 on, bfloat16 by 4.
+    raw = (torch.randn(1, 3, 80, 80, 6, generator=torch.Generator().manual_seed(0)) * 2).to(dtype)
+    anchors = torch.tensor([[1.2573, 1.6291], [2.0137, 3.7719], [4.1234, 2.8765]])
+    found, expected = decode(raw, anchors, 8), decode(raw.double(), anchors.double(), 8)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+    rounded = decode(raw.double(), anchors.double(), 8).to(dtype).double()
+    assert (rounded - expected)[..., :4].abs().max() > 0.1, "the case would show half precision"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_head_in_half_precision_keeps_its_anchors(dtype):
+    head = make_head().eval()
+    with torch.no_grad():
+        head.anchors *= 1.0371
+    kept = head.anchors.clone()
+    expected = head.decode([torch.ones(1, 3, 6, 10, 8), torch.ones(1, 3, 3, 5, 8)])
+    cast = head.to(dtype)
+    assert cast is head and cast.m[0].weight.dtype == dtype and torch.equal(cast.anchors, kept)
+    maps = [level.to(dtype) for level in two_maps()]
+    with torch.no_grad():
+        decoded, raw = cast(maps)
+    assert decoded.dtype == torch.float32 and {level.dtype for level in raw} == {dtype}
+    assert torch.equal(cast.decode([torch.ones(1, 3, *s, 8, dtype=dtype) for s in ((6, 10), (3, 5))]), expected)
+    assert torch.equal(cast.float().anchors, kept)
+    assert cast.double().anchors.dtype == torch.float64
+
+
+def test_in_mixed_precision_boxes_are_float32():
+    head = make_head().eval()
+    maps = two_maps(1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        decoded, raw = head(maps)
+    assert raw[0].dtype == torch.bfloat16 and decoded.dtype == torch.float32
+    assert torch.equal(decoded, head.decode(raw))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_single_precision_is_traced_without_a_cast():
+    raw, anchors = torch.randn(1, 2, 3, 5, 7), torch.rand(2, 2)
+    graph = torch.jit.trace(lambda maps: decode(maps, anchors, 8), raw).graph
+    entry = next(graph.inputs()).debugName()
+    kinds = {node.kind() for node in graph.nodes() if entry in [value.debugName() for value in node.inputs()]}
+    assert "aten::sigmoid" in kinds and "aten::to" not in kinds

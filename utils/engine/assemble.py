@@ -20,12 +20,12 @@ from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.loader import BatchLoader
 from utils.datasets.shapes import ensure_shapes
-from utils.engine.checkpoint import Checkpoint, load_checkpoint, stored_config
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
 from utils.engine.distributed import Team
 from utils.engine.hyperparameters import Hyperparameters
 from utils.engine.options import TrainOptions
 from utils.engine.transfer import transfer_weights
-from utils.errors import CheckpointError, ConfigError, DataError
+from utils.errors import ConfigError, DataError
 from utils.log import LOGGER
 
 DEFAULT_MODEL = "yolov5n-AKConv.yaml"
@@ -210,9 +210,7 @@ def build_model(
     """
     model = DetectionModel(config, nc=len(names))
     if content is not None:
-        if "ema" not in content:
-            raise CheckpointError(weights, "holds no weights", fix="pass a last.pt or best.pt")
-        transfer_weights(model, content["ema"], source=weights)
+        transfer_weights(model, stored_weights(content, weights), source=weights)
     listed = tuple(freeze)
     frozen = set(listed if len(listed) > 1 else range(listed[0]))
     if any(not 0 <= number < len(model.model) for number in frozen):

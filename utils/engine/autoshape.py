@@ -16,14 +16,16 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.engine.call_inputs import Picture, Taken, take
-from utils.engine.checkpoint import load_checkpoint, load_model
+from utils.engine.checkpoint import load_checkpoint, stored_weights
+from utils.engine.exported import ExportedNetwork
 from utils.engine.looking import Looking, find, fit, look
+from utils.engine.networks import Network, is_exported, open_network
 from utils.engine.options import check_thresholds
 from utils.engine.postprocess import NmsSettings
 from utils.engine.results import Results
 from utils.engine.runtime import place, select_device
 from utils.engine.transfer import transfer_weights
-from utils.errors import CheckpointError, ConfigError
+from utils.errors import ConfigError
 from utils.structures import Detections, Placement
 
 BATCH_SIZE = 16
@@ -44,7 +46,7 @@ class AutoShape(nn.Module):
         amp: mixed precision, where the device is no CPU.
         allow_urls: fetch pictures whose address is given. Off, since an address from elsewhere could make this machine
             ask its neighbours.
-        model: the network, batch norms folded.
+        model: the network, batch norms folded; or that of an exported file, which stays on the device it was opened on.
         names: class number -> name.
         stride: pixels per cell of the coarsest level.
     """
@@ -57,16 +59,16 @@ class AutoShape(nn.Module):
     max_det = 1000
     amp = False
 
-    def __init__(self, model: DetectionModel, names: Sequence[str], *, allow_urls: bool = False) -> None:
+    def __init__(self, model: Network, names: Sequence[str], *, allow_urls: bool = False) -> None:
         """Fold the model's batch norms.
 
         Args:
-            model: left as it is.
+            model: left as it is; an exported one is used as it is.
             names: class names.
             allow_urls: see the attribute.
         """
         super().__init__()
-        self.model = fused(model)
+        self.model: Network = fused(model)
         self.names = dict(enumerate(names))
         self.stride = model.max_stride
         self.allow_urls = allow_urls
@@ -118,7 +120,7 @@ class AutoShape(nn.Module):
         if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= 8192 for side in sides):
             raise ConfigError("size", f"must be a number of pixels up to 8192, or two (got {size})", fix="correct it")
         classes = None if self.classes is None else [self.classes] if isinstance(self.classes, int) else self.classes
-        parameter = next(self.model.parameters())
+        device, dtype = self._home()
         return Looking(
             size_hw=(self._round(sides[0]), self._round(sides[1])),
             stride=self.stride,
@@ -130,11 +132,18 @@ class AutoShape(nn.Module):
                 agnostic=self.agnostic,
                 multi_label=self.multi_label,
             ),
-            device=parameter.device,
-            dtype=parameter.dtype,
+            device=device,
+            dtype=dtype,
             augment=augment,
             amp=self.amp,
         )
+
+    def _home(self) -> tuple[torch.device, torch.dtype]:
+        """Return where the network computes, and what it takes."""
+        if isinstance(self.model, ExportedNetwork):
+            return self.model.device, torch.float32
+        parameter = next(self.model.parameters())
+        return parameter.device, parameter.dtype
 
     def _round(self, side: int) -> int:
         """Return a side rounded up to the stride."""
@@ -166,22 +175,30 @@ class AutoShape(nn.Module):
 
 
 def load_detector(
-    weights: str | Path, *, device: str = "", autoshape: bool = True, allow_urls: bool = False
-) -> AutoShape | DetectionModel:
+    weights: str | Path,
+    *,
+    device: str = "",
+    autoshape: bool = True,
+    allow_urls: bool = False,
+    trust: bool = False,
+) -> AutoShape | Network:
     """Return a trained model, ready to call.
 
     Args:
-        weights: a checkpoint.
+        weights: a checkpoint, or what export.py made of one: an .onnx, .torchscript, OpenVINO folder or .xml.
         device: cpu, mps, a CUDA device's number, or nothing for the best there is.
         autoshape: ready to call with pictures; otherwise the bare network, (B, 3, H, W) in [0, 1] to predictions.
         allow_urls: fetch pictures whose web address is given.
+        trust: run a TorchScript file, which is a program, that was not exported on this machine.
 
     Raises:
-        DetectorError: the weights cannot be read, or there is no such device.
+        DetectorError: the weights cannot be read, a package that they need is missing, or there is no such device.
     """
     where = select_device(device)
-    model, names = load_model(weights)
-    return place(AutoShape(model, names, allow_urls=allow_urls) if autoshape else model, where)
+    opened = open_network(weights, where, trust=trust)
+    if not autoshape:
+        return place(opened.network, where)
+    return place(AutoShape(opened.network, opened.description.names, allow_urls=allow_urls), where)
 
 
 def create_detector(
@@ -210,16 +227,18 @@ def create_detector(
         raise ConfigError("channels", f"must be 3 for pictures (got {channels})", fix="pass autoshape=False")
     where = select_device(device)
     config = load_model_config(cfg)
+    if weights and is_exported(weights):
+        raise ConfigError("weights", f"{weights} is an exported file", fix="pass the checkpoint, a .pt")
     content = load_checkpoint(weights) if weights else None
-    if content is not None and "ema" not in content:
-        raise CheckpointError(weights, "holds no weights", fix="pass a last.pt or best.pt")
-    known = [str(name) for name in content["names"]] if content is not None else []
+    stored = stored_weights(content, weights) if content is not None else {}
+    listed = content.get("names") if content is not None else None
+    known = [str(name) for name in listed] if isinstance(listed, list) else []
     count = classes if classes is not None else len(known) or config.num_classes
     names = known if len(known) == count else [f"class{number}" for number in range(count)]
     model = DetectionModel(config, ch=channels, nc=count)
     if content is not None:
-        transfer_weights(model, content["ema"], source=weights)
-        anchors = content["ema"].get(f"model.{len(model.model) - 1}.anchors")
+        transfer_weights(model, stored, source=weights)
+        anchors = stored.get(f"model.{len(model.model) - 1}.anchors")
         if anchors is not None and anchors.shape == model.head.anchors.shape:
             with torch.no_grad():
                 model.head.anchors.copy_(anchors)

@@ -149,13 +149,8 @@ def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[
         CheckpointError: it holds no model, or weights that do not fit it.
     """
     content = load_checkpoint(path) if content is None else content
-    config, weights, names = stored_config(content, path), content["ema"], content.get("names")
-    if not isinstance(names, list) or len(names) != config.num_classes or not all(isinstance(n, str) for n in names):
-        raise CheckpointError(path, f"has names that do not fit {config.num_classes} classes", fix="use another one")
+    config, names = stored_network(content, path)
     try:
-        difference = _difference(config, weights)
-        if difference:
-            raise CheckpointError(path, f"weights do not fit its config: {difference}", fix="use another checkpoint")
         model = DetectionModel(config)
     except ConfigError as error:
         raise _unbuildable(error, path) from error
@@ -164,8 +159,30 @@ def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[
         raise CheckpointError(
             path, f"has strides {strides}, its yaml {list(model.head.strides)}", fix="use another one"
         )
-    model.load_state_dict(weights)
-    return model.eval(), tuple(names)
+    model.load_state_dict(content["ema"])
+    return model.eval(), names
+
+
+def stored_network(content: Checkpoint, path: Path | str) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Return the model config and the class names that a checkpoint holds; nothing is built yet.
+
+    Args:
+        content: what `load_checkpoint` returned.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: it holds no model, or weights or names that do not fit it.
+    """
+    config, names = stored_config(content, path), content.get("names")
+    if not isinstance(names, list) or len(names) != config.num_classes or not all(isinstance(n, str) for n in names):
+        raise CheckpointError(path, f"has names that do not fit {config.num_classes} classes", fix="use another one")
+    try:
+        difference = _difference(config, content["ema"])
+    except ConfigError as error:
+        raise _unbuildable(error, path) from error
+    if difference:
+        raise CheckpointError(path, f"weights do not fit its config: {difference}", fix="use another checkpoint")
+    return config, tuple(names)
 
 
 def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
@@ -181,9 +198,8 @@ def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
     missing = [key for key in ("config", "config_name", "ema") if key not in content]
     if missing:
         raise CheckpointError(path, f"lacks {missing[0]!r}", fix="pass a last.pt or best.pt")
-    value, name, weights = content["config"], content["config_name"], content["ema"]
-    mapping = isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values())
-    if not mapping or not isinstance(value, dict) or not isinstance(name, str):
+    value, name, weights = content["config"], content["config_name"], stored_weights(content, path)
+    if not isinstance(value, dict) or not isinstance(name, str):
         raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
     try:
         config = ModelConfig.from_dict(plain_yaml(value), name=one_line(name))
@@ -195,6 +211,21 @@ def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
     if layers > len(weights) + len(config.layers):
         raise CheckpointError(path, f"describes {layers} layers, but has {len(weights)} tensors", fix="use another one")
     return config
+
+
+def stored_weights(content: Checkpoint, path: Path | str) -> dict[str, Tensor]:
+    """Return the averaged weights that a checkpoint holds.
+
+    Raises:
+        CheckpointError: it holds none, or something else in their place.
+    """
+    if "ema" not in content:
+        raise CheckpointError(path, "holds no weights", fix="pass a last.pt or best.pt")
+    weights = content["ema"]
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
+    return dict(weights)
 
 
 def _unbuildable(error: ConfigError, path: Path | str) -> CheckpointError:

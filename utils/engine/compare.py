@@ -13,35 +13,39 @@ from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.engine.assemble import open_data
 from utils.engine.comparison import (
+    DECIDING,
     ModelScores,
     compare_with_first,
     gather,
     learning_warnings,
-    overlap_warning,
-    overlapping_pictures,
     seed_warnings,
     size_warnings,
 )
 from utils.engine.comparison_cost import inference_cost, standing_cost
+from utils.engine.comparison_notes import heading, overlaps
 from utils.engine.comparison_outputs import own_command, write_findings, write_pictured_report
-from utils.engine.comparison_runs import FailedRun, PlannedRun, finish_runs, plan_runs
+from utils.engine.comparison_plan import SUMMARY, PlannedRun, plan_runs
+from utils.engine.comparison_runs import FailedRun, finish_runs
 from utils.engine.comparison_tables import Findings
 from utils.engine.contestants import (
     Contestant,
+    config_file,
+    differing_recipe,
     differing_rows,
     from_configs,
-    from_weights,
+    hyp_file,
     keep_configs,
     require_buildable,
 )
-from utils.engine.hyperparameters import load_hyperparameters
+from utils.engine.finished_weights import from_weights, trained_otherwise, unfinished
 from utils.engine.judgements import Judgement, figures_of, image_size_of, judge_checkpoint
 from utils.engine.options import CompareOptions
 from utils.engine.plugins import load_plugins
+from utils.engine.report_sampling import SamplingPicture, sampling_pictures
 from utils.engine.runtime import describe_environment, select_device
 from utils.engine.sweep import variants
-from utils.errors import DetectorError, RunError
-from utils.log import LOGGER
+from utils.errors import RunError
+from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
 
 RESAMPLES = 1000
@@ -50,10 +54,11 @@ RESAMPLING_SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """A model whose runs are at hand: its best checkpoints, one for each seed."""
+    """A model whose runs are at hand: its best checkpoints, one for each seed, and the seeds as far as known."""
 
     contestant: Contestant
     checkpoints: tuple[Path, ...]
+    seeds: tuple[int | None, ...]
 
     @property
     def image_size(self) -> int:
@@ -84,7 +89,6 @@ def run_comparison(options: CompareOptions) -> Path:
     """
     device = select_device(options.device)
     load_plugins(options.plugins)
-    load_hyperparameters(options.hyp)
     folder = Path(options.project) / options.name
     contestants = _contestants(options, folder)
     data = open_data(options.data)
@@ -110,11 +114,22 @@ def run_comparison(options: CompareOptions) -> Path:
 
 def _contestants(options: CompareOptions, folder: Path) -> list[Contestant]:
     """Return the models to train, with those of --sweep; nothing is written yet."""
-    contestants = from_configs(options.cfg)
-    for label, config in variants(contestants[-1].config, options.sweep) if options.sweep else ():
-        require_buildable(config)
-        path = folder / "configs" / f"{label}.yaml"  # where `keep_configs` puts it
-        contestants.append(Contestant(label=label, cfg=str(path), config=config))
+    contestants = from_configs(options.cfg, hyps=options.hyp)
+    if not options.sweep:
+        return contestants
+    base, taken = contestants[-1], [contestant.label for contestant in contestants]
+    for variant in variants(base.config, options.sweep, hyperparameters=base.hyperparameters, taken=taken):
+        require_buildable(variant.config)
+        same_numbers = variant.hyperparameters == base.hyperparameters
+        contestants.append(
+            Contestant(
+                label=variant.label,
+                cfg=str(config_file(folder, variant.label)),  # where `keep_configs` puts it
+                config=variant.config,
+                hyp=base.hyp if same_numbers else str(hyp_file(folder, variant.label)),
+                hyperparameters=variant.hyperparameters,
+            )
+        )
     return contestants
 
 
@@ -123,9 +138,11 @@ def _ready(contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed
     lost = {failure.run.folder for failure in failed}
     ready = []
     for contestant in contestants:
-        own = tuple(run.best for run in runs if run.model == contestant.label and run.folder not in lost)
-        if contestant.weights or own:
-            ready.append(_Ready(contestant=contestant, checkpoints=contestant.weights or own))
+        own = [run for run in runs if run.model == contestant.label and run.folder not in lost]
+        checkpoints = contestant.weights or tuple(run.best for run in own)
+        if checkpoints:
+            seeds = contestant.seeds or tuple(run.seed for run in own)
+            ready.append(_Ready(contestant=contestant, checkpoints=checkpoints, seeds=seeds))
     return ready
 
 
@@ -141,7 +158,9 @@ def _present(
     models = _scores(stage, ready, judged)
     baseline = contestants[0].label
     warnings = [*size_warnings(stage.val, stage.data.names), *seed_warnings(models), *learning_warnings(models)]
-    warnings += _overlaps(stage, ready)
+    present = [one.contestant for one in ready]
+    warnings += [*unfinished(present, summary=SUMMARY), *trained_otherwise(present)]
+    warnings += overlaps(stage.options.data, stage.val, present)
     if stage.options.jobs > 1 and runs:
         warnings.append(
             f"Up to {stage.options.jobs} trainings ran side by side; their seconds are those of a full house."
@@ -154,7 +173,7 @@ def _present(
     if len({one.image_size for one in ready}) > 1:
         warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
     findings = Findings(
-        heading=_heading(stage),
+        heading=heading(stage.options, stage.val, present, device=stage.device),
         models=models,
         pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
         costs=_costs(stage, ready),
@@ -162,14 +181,26 @@ def _present(
         failed=failed,
         resamples=RESAMPLES,
         settings={
-            c.label: differing_rows(c.config, contestants[0].config) for c in contestants[1:] if c.label not in absent
+            c.label: [*differing_rows(c.config, contestants[0].config), *differing_recipe(c, contestants[0])]
+            for c in contestants[1:]
+            if c.label not in absent
         },
         commands=[own_command(), *(run.command() for run in runs)],
         environment=describe_environment(stage.device),
     )
     checkpoints = [one.checkpoints for one in ready]
-    write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
-    write_pictured_report(findings, judged, names=stage.data.names, val=stage.val, folder=stage.folder)
+    best = [own[int(model.figures[DECIDING].points.argmax())] for model, own in zip(models, checkpoints, strict=True)]
+    labels, names = [model.label for model in models], stage.data.names
+    sampling: list[SamplingPicture] = []
+    with optional():
+        sampling = sampling_pictures(labels, best, val=stage.val, names=names, folder=stage.folder)
+    overview = write_findings(
+        findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder, sampling=sampling
+    )
+    with optional():
+        write_pictured_report(
+            findings, judged, names=names, val=stage.val, folder=stage.folder, overview=overview, sampling=sampling
+        )
 
 
 def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]:
@@ -199,31 +230,10 @@ def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Ju
             one.contestant.label,
             [figures_of(judgement, weights, stage.data.names) for judgement in own],
             finished=not one.contestant.cfg,
+            seed_numbers=one.seeds,
         )
         for one, own in zip(ready, judged, strict=True)
     ]
-
-
-def _overlaps(stage: _Stage, ready: Sequence[_Ready]) -> list[str]:
-    """Return warnings about validation pictures that a model was trained on."""
-    trained_on = {stage.options.data} if any(one.contestant.cfg for one in ready) else set()
-    trained_on |= {one.contestant.data for one in ready if one.contestant.data}
-    warnings, seen = [], set()
-    for name in sorted(trained_on):
-        try:
-            data = open_data(name)
-            train = build_index(data, "train")
-        except DetectorError as error:
-            warnings.append(f"Whether validation pictures were trained on is not known for {name} ({error.what}).")
-            continue
-        found = overlapping_pictures(train, stage.val) if data.file not in seen else []
-        seen.add(data.file)
-        if found:
-            warnings.append(overlap_warning(found, pictures=len(stage.val), trained_on=name))
-    unknown = [one.contestant.label for one in ready if not one.contestant.cfg and not one.contestant.data]
-    if unknown:
-        warnings.append(f"What {', '.join(unknown)} was trained on is not known; it may have seen these pictures.")
-    return warnings
 
 
 def _costs(stage: _Stage, ready: Sequence[_Ready]) -> list[dict[str, Any]]:
@@ -235,18 +245,3 @@ def _costs(stage: _Stage, ready: Sequence[_Ready]) -> list[dict[str, Any]]:
         {**standing_cost(one.checkpoints, image_size=size), **timing}
         for one, size, timing in zip(ready, sizes, timings, strict=True)
     ]
-
-
-def _heading(stage: _Stage) -> str:
-    """Say in a sentence or two what was done."""
-    options = stage.options
-    gpu = torch.cuda.get_device_name(stage.device) if stage.device.type == "cuda" else "CPU"
-    pictures = f"{len(stage.val)} validation pictures with {len(stage.val.labels)} objects"
-    trained = (
-        f" Trained alike: {options.imgsz} px, {options.epochs} epochs, batch {options.batch_size}, "
-        f"{options.optimizer}, {options.hyp}, seeds {', '.join(map(str, options.all_seeds))}, the same data order and "
-        "augmentation for all."
-        if options.cfg
-        else ""
-    )
-    return f"{options.data}: {pictures}, on {gpu}.{trained}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,16 +26,23 @@ RULE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelScores:
-    """All figures of one model: per key, the runs' own values and resampled ones."""
+    """All figures of one model: per key, the runs' own values and resampled ones; and the seeds as far as known."""
 
     label: str
     finished: bool
     figures: Mapping[Key, Scores]
+    seed_numbers: tuple[int | None, ...] = ()
 
     @property
     def seeds(self) -> int:
         """How many runs there are."""
         return self.figures[DECIDING].seeds
+
+    def of_seed(self, seed: int, key: Key = DECIDING) -> float | None:
+        """Return a figure of the run with this seed; None if there is no such run."""
+        if seed not in self.seed_numbers:
+            return None
+        return float(self.figures[key].points[self.seed_numbers.index(seed)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +64,18 @@ class Pair:
     words: str
 
 
-def gather(label: str, runs: Sequence[Mapping[Key, np.ndarray]], *, finished: bool) -> ModelScores:
-    """Put the figures of a model's runs together."""
+def gather(
+    label: str,
+    runs: Sequence[Mapping[Key, np.ndarray]],
+    *,
+    finished: bool,
+    seed_numbers: Sequence[int | None] = (),
+) -> ModelScores:
+    """Put the figures of a model's runs together; `seed_numbers` are theirs, None where not known."""
     return ModelScores(
         label=label,
         finished=finished,
+        seed_numbers=tuple(seed_numbers),
         figures={
             key: Scores(
                 points=np.array([run[key][0] for run in runs]), resampled=np.stack([run[key][1:] for run in runs])
@@ -133,13 +145,27 @@ def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
     counts = {model.label: model.seeds for model in models}
     if max(counts.values()) == 1:
         return ["One run of each model: the intervals cover other pictures, but not the luck of the seed."]
+    found = []
     few = [label for label, count in counts.items() if count < 3]
-    if not few:
-        return []
-    return [
-        f"Fewer than three seeds of {', '.join(few)}: the spread over seeds is a rough guess, and the intervals are "
-        "wide, or where the models' luck differs, too narrow."
-    ]
+    if few:
+        found.append(
+            f"Fewer than three seeds of {', '.join(few)}: the spread over seeds is a rough guess, and the intervals "
+            "are wide, or where the models' luck differs, too narrow."
+        )
+    known = [model for model in models if model.seed_numbers and None not in model.seed_numbers]
+    if len({model.seed_numbers for model in known}) > 1:
+        sets = "; ".join(f"{model.label} {', '.join(map(str, model.seed_numbers))}" for model in known)
+        found.append(
+            f"The models do not have the same seeds ({sets}). All runs count; those of seeds that only one model has "
+            "saw their pictures in another order."
+        )
+    return found
+
+
+def shared_seeds(models: Sequence[ModelScores]) -> list[int]:
+    """Return in ascending order the seeds that at least two of the models have."""
+    seeds = [seed for model in models for seed in set(model.seed_numbers) if seed is not None]
+    return sorted(seed for seed in set(seeds) if seeds.count(seed) > 1)
 
 
 def learning_warnings(models: Sequence[ModelScores]) -> list[str]:
@@ -148,40 +174,6 @@ def learning_warnings(models: Sequence[ModelScores]) -> list[str]:
     if not found:
         return []
     return [f"{', '.join(found)}: mAP50 below {UNLEARNED}, so next to nothing was learned; train longer."]
-
-
-def overlapping_pictures(train: DatasetIndex, val: DatasetIndex) -> list[str]:
-    """Return the validation pictures whose file is, byte for byte, also among the training pictures."""
-    by_size: dict[int, list[str]] = {}
-    for path in map(str, train.paths):
-        by_size.setdefault(_bytes_of(path), []).append(path)
-    hashes: dict[int, set[bytes]] = {}
-    found = []
-    for path in map(str, val.paths):
-        size = _bytes_of(path)
-        if size not in by_size:
-            continue
-        if size not in hashes:
-            hashes[size] = {hashlib.sha256(Path(other).read_bytes()).digest() for other in by_size[size]}
-        if hashlib.sha256(Path(path).read_bytes()).digest() in hashes[size]:
-            found.append(path)
-    return found
-
-
-def _bytes_of(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return -1
-
-
-def overlap_warning(found: Sequence[str], *, pictures: int, trained_on: str) -> str:
-    """Say that a model has seen validation pictures in training."""
-    name = Path(found[0]).name
-    return (
-        f"{len(found)} of {pictures} validation pictures are also training pictures of {trained_on} (the first: "
-        f"{name}): figures on them are no test."
-    )
 
 
 def pair_json(pair: Pair) -> dict[str, Any]:

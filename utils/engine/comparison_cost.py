@@ -14,7 +14,8 @@ import torch
 from models.fuse import fused
 from models.summary import summarize
 from utils.engine.checkpoint import load_model
-from utils.engine.comparison_runs import SUMMARY, peak_memory_gb
+from utils.engine.comparison_logs import peak_memory_gb
+from utils.engine.comparison_plan import SUMMARY
 from utils.engine.runtime import memory_format, place
 from utils.errors import DetectorError
 from utils.files import load_json

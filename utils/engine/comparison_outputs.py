@@ -14,11 +14,13 @@ from utils.engine.comparison_pictures import draw_comparison
 from utils.engine.comparison_tables import Findings, accuracy_table, cost_table, difference_table, markdown
 from utils.engine.judgements import Judgement
 from utils.engine.options import CompareOptions
-from utils.engine.report import ReportPicture, write_report
+from utils.engine.report import SAMPLING_HEADING, ReportPicture, write_report
 from utils.engine.report_examples import example_pictures
+from utils.engine.report_sampling import SamplingPicture
 from utils.files import atomic_write, dump_json
-from utils.log import LOGGER
+from utils.log import LOGGER, optional
 
+PICTURE = "compare.png"
 MOST_EXAMPLES = 3  # models whose pictures are shown beside the baseline's
 
 
@@ -34,8 +36,11 @@ def write_findings(
     checkpoints: Sequence[Sequence[Path]],
     val: DatasetIndex,
     folder: Path,
-) -> None:
-    """Write compare.md, compare.json and compare.png, and print the tables and the verdict.
+    sampling: Sequence[SamplingPicture] = (),
+) -> Path | None:
+    """Print the tables and the verdict, and write compare.md, compare.json and compare.png.
+
+    A picture that cannot be written is a warning: the numbers stand beside it.
 
     Args:
         findings: of the comparison.
@@ -43,13 +48,27 @@ def write_findings(
         checkpoints: of each model, one for each seed.
         val: the validation set.
         folder: where to write.
+        sampling: pictures of where AKConv samples, which compare.md shows at its end.
+
+    Returns:
+        The picture, or None if it could not be written.
     """
     models, pairs = findings.models, findings.pairs
-    atomic_write(folder / "compare.md", markdown(findings))
+    tables = [accuracy_table(models), *([difference_table(pairs)] if pairs else []), cost_table(models, findings.costs)]
+    LOGGER.info("\n" + "\n\n".join(tables) + "\n")
+    for warning in findings.warnings:
+        LOGGER.warning(warning)
+    for pair in pairs:
+        LOGGER.info(pair.words)
+    parts = [markdown(findings).rstrip("\n")]
+    if sampling:
+        parts += [f"## {SAMPLING_HEADING}", *(picture.markdown(folder) for picture in sampling)]
+    atomic_write(folder / "compare.md", "\n\n".join(parts) + "\n")
     results = [
         {
             "model": model.label,
             "seeds": model.seeds,
+            "seed_numbers": list(model.seed_numbers),
             "checkpoints": [str(path) for path in own],
             **cost,
             **{figure: float(model.figures["all", "", figure].points.mean()) for figure in ("map50", "map50_95")},
@@ -70,39 +89,65 @@ def write_findings(
         "commands": list(findings.commands),
     }
     dump_json(folder / "compare.json", content)
-    draw_comparison(findings, checkpoints, folder / "compare.png")
-    tables = [accuracy_table(models), *([difference_table(pairs)] if pairs else []), cost_table(models, findings.costs)]
-    LOGGER.info("\n" + "\n\n".join(tables) + "\n")
-    for warning in findings.warnings:
-        LOGGER.warning(warning)
-    for pair in pairs:
-        LOGGER.info(pair.words)
-    LOGGER.info(f"\nTable: {folder / 'compare.md'}\nPicture: {folder / 'compare.png'}")
+    LOGGER.info(f"\nTable: {folder / 'compare.md'}")
+    with optional():
+        draw_comparison(findings, checkpoints, folder / PICTURE)
+        LOGGER.info(f"Picture: {folder / PICTURE}")
+        return folder / PICTURE
+    return None
 
 
 def write_pictured_report(
-    findings: Findings, judged: Sequence[Sequence[Judgement]], *, names: Sequence[str], val: DatasetIndex, folder: Path
+    findings: Findings,
+    judged: Sequence[Sequence[Judgement]],
+    *,
+    names: Sequence[str],
+    val: DatasetIndex,
+    folder: Path,
+    overview: Path | None,
+    sampling: Sequence[SamplingPicture] = (),
 ) -> None:
     """Write report.html.
 
     Args:
-        findings: of the comparison, whose compare.png is written already.
+        findings: of the comparison.
         judged: of each model, one for each seed.
         names: of the classes.
         val: the validation set.
         folder: where to write.
+        overview: the picture of curves, differences and costs, if there is one.
+        sampling: pictures of where AKConv samples.
+
+    Raises:
+        RunError: it cannot be written.
     """
-    picture = (folder / "compare.png").read_bytes()
     caption = "Accuracy and loss over epochs, differences with intervals, and accuracy against cost"
+    seeds = {model.label: model.seed_numbers for model in findings.models}
     examples: list[ReportPicture] = []
     for pair, own in list(zip(findings.pairs, judged[1:], strict=bool(findings.pairs)))[:MOST_EXAMPLES]:
         labels = (pair.model, pair.baseline)
-        examples += example_pictures(own, judged[0], labels=labels, index=val, names=names)
+        model, baseline = _same_seed_first((own, judged[0]), [seeds[pair.model], seeds[pair.baseline]])
+        examples += example_pictures(model, baseline, labels=labels, index=val, names=names)
     path = write_report(
         markdown(findings),
         title=f"Comparison: {', '.join(model.label for model in findings.models)}",
-        overview=ReportPicture(content=picture, kind="png", caption=caption),
+        overview=None
+        if overview is None
+        else ReportPicture(content=overview.read_bytes(), kind="png", caption=caption),
         examples=examples,
+        sampling=[picture.embedded() for picture in sampling],
         path=folder / "report.html",
     )
     LOGGER.info(f"Report: {path}")
+
+
+def _same_seed_first(
+    judged: Sequence[Sequence[Judgement]], seeds: Sequence[Sequence[int | None]]
+) -> list[Sequence[Judgement]]:
+    """Put the judgements of the lowest seed that all models have first, where there is one."""
+    shared = set.intersection(*(set(own) for own in seeds)) - {None}
+    if not shared:
+        return list(judged)
+    first = min(seed for seed in shared if seed is not None)
+    places = [own.index(first) for own in seeds]
+    return [[own[place], *own[:place], *own[place + 1 :]] for own, place in zip(judged, places, strict=True)]

@@ -18,10 +18,10 @@ CURVES = {
     "mAP50-95": "metrics/mAP_0.5:0.95",
     "training box loss": "train/box_loss",
 }
-COSTS = {
-    "gflops": "GFLOPs",
-    "inference_ms": "inference, ms a picture",
-    "parameters": "parameters",
+COSTS = {  # key -> title, and what the number is divided by
+    "gflops": ("GFLOPs", 1.0),
+    "inference_ms": ("inference, ms a picture", 1.0),
+    "parameters": ("parameters, millions", 1e6),
 }
 
 
@@ -39,7 +39,7 @@ def draw_comparison(findings: Findings, checkpoints: Sequence[Sequence[Path]], p
         curves=curves_of(checkpoints),
         intervals=intervals_of(findings),
         accuracy=[float(model.figures[ALL, "", "map50_95"].points.mean()) for model in findings.models],
-        costs={title: [float(cost[key]) for cost in findings.costs] for key, title in COSTS.items()},
+        costs={title: [float(cost[key]) / unit for cost in findings.costs] for key, (title, unit) in COSTS.items()},
         path=path,
     )
 

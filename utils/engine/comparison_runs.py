@@ -3,86 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from utils.engine.contestants import FREE_OPTIONS, Contestant
-from utils.engine.options import CompareOptions, TrainOptions
-from utils.errors import ConfigError
-from utils.files import PROJECT_ROOT, load_yaml
+from utils.engine.comparison_logs import epochs_done, last_words
+from utils.engine.comparison_plan import PlannedRun
+from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
 
-SUMMARY = "summary.json"
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 60.0
-MEMORY_CELL = re.compile(r"^\s*\d+/\d+\s+([\d.]+(?:e[+-]?\d+)?)G\s", re.MULTILINE)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One training run.
-
-    Attributes:
-        model: label of the contestant.
-        seed: of all its randomness.
-        options: of train.py.
-    """
-
-    model: str
-    seed: int
-    options: TrainOptions
-
-    @property
-    def folder(self) -> Path:
-        """Where the run lies."""
-        return Path(self.options.project) / self.options.name
-
-    @property
-    def log(self) -> Path:
-        """Where its output goes, beside the folder."""
-        return self.folder.with_name(f"{self.folder.name}.log")
-
-    @property
-    def best(self) -> Path:
-        """Its best checkpoint."""
-        return self.folder / "weights" / "best.pt"
-
-    @property
-    def finished(self) -> bool:
-        """Whether it needs no more training."""
-        return (self.folder / SUMMARY).is_file() and self.best.is_file()
-
-    def words(self, *, resumed: bool) -> list[str]:
-        """Return the words after `python train.py`, as a user would write them."""
-        if resumed:
-            options = {"resume": str(self.folder / "weights" / "last.pt"), "workers": self.options.workers}
-            if self.options.device:
-                options["device"] = self.options.device
-            return [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        defaults = TrainOptions()
-        words: list[str] = []
-        for field in fields(TrainOptions):
-            value = getattr(self.options, field.name)
-            if value == getattr(defaults, field.name) and field.name != "seed":
-                continue
-            flag = "--" + field.name.replace("_", "-")
-            words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-        return words
-
-    def command(self) -> str:
-        """Return the line that trains this model by itself."""
-        return "python train.py " + shlex.join(self.words(resumed=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,63 +30,6 @@ class FailedRun:
     run: PlannedRun
     exit_code: int
     reason: str
-
-
-def plan_runs(options: CompareOptions, contestants: Sequence[Contestant], folder: Path) -> list[PlannedRun]:
-    """Return the runs of all yamls, every seed of all models before the next seed, so that all grow evenly.
-
-    Raises:
-        ConfigError: a run's folder holds a run with other settings.
-    """
-    cores = os.cpu_count() or 1
-    workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
-    runs = [
-        PlannedRun(
-            model=contestant.label,
-            seed=seed,
-            options=TrainOptions(
-                cfg=contestant.cfg,
-                data=options.data,
-                hyp=options.hyp,
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                imgsz=options.imgsz,
-                device=options.device,
-                optimizer=options.optimizer,
-                workers=workers,
-                cos_lr=options.cos_lr,
-                seed=seed,
-                no_amp=options.no_amp,
-                plugins=options.plugins,
-                project=str(folder),
-                name=f"{contestant.label}-seed{seed}",
-                exist_ok=True,
-            ),
-        )
-        for seed in options.all_seeds
-        for contestant in contestants
-        if contestant.cfg
-    ]
-    for run in runs:
-        _require_same_settings(run)
-    return runs
-
-
-def _require_same_settings(run: PlannedRun) -> None:
-    """Check a folder that exists already.
-
-    Raises:
-        ConfigError: it holds a run with other settings.
-    """
-    path = run.folder / "opt.yaml"
-    if not path.is_file():
-        return
-    present = load_yaml(path)
-    wanted = json.loads(json.dumps(asdict(run.options)))
-    differing = [key for key, value in wanted.items() if key not in FREE_OPTIONS and present.get(key, value) != value]
-    if differing:
-        flags = ", ".join("--" + key.replace("_", "-") for key in differing)
-        raise ConfigError(run.folder, f"holds a run with other settings ({flags})", fix="choose another --name")
 
 
 def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
@@ -216,7 +97,7 @@ class _Job:
 
     def still_runs(self) -> bool:
         """Bring the line of progress up to date."""
-        self._bar.n = _epochs_done(self.run)
+        self._bar.n = epochs_done(self.run.folder)
         self._bar.refresh()
         return self.process.poll() is None
 
@@ -243,14 +124,6 @@ def _environment(jobs: int) -> dict[str, str]:
     return environment
 
 
-def _epochs_done(run: PlannedRun) -> int:
-    """Return how many epochs a run's results.csv holds."""
-    try:
-        return max((run.folder / "results.csv").read_text(encoding="utf-8").count("\n") - 1, 0)
-    except OSError:
-        return 0
-
-
 def _stop(running: Sequence[_Job]) -> None:
     """Ask processes to stop and save themselves, then insist."""
     for job in running:
@@ -262,23 +135,3 @@ def _stop(running: Sequence[_Job]) -> None:
             job.process.wait(max(deadline - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
             job.process.kill()
-
-
-def last_words(log: Path) -> str:
-    """Return the error that a log ends with, or else its last line."""
-    try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError:
-        return "no output"
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    told = [line for line in lines if line]
-    return (errors or told or ["no output"])[-1]
-
-
-def peak_memory_gb(log: Path) -> float | None:
-    """Return the most memory that a training said it took, in GB: reserved on CUDA, else of the whole process."""
-    try:
-        cells = MEMORY_CELL.findall(log.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-    return max(map(float, cells)) if cells else None

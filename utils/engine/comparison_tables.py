@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.engine.comparison import DECIDING, TITLES, ModelScores, Pair
+from utils.engine.comparison import DECIDING, TITLES, ModelScores, Pair, shared_seeds
 from utils.engine.comparison_runs import FailedRun
 from utils.engine.judgements import ALL, Key
 
@@ -111,6 +111,26 @@ def detail_table(models: Sequence[ModelScores], pairs: Sequence[Pair], group: st
     return table(rows)
 
 
+def seed_table(models: Sequence[ModelScores]) -> str:
+    """Return mAP50-95 of the runs whose seed several models have; empty with fewer than two such seeds.
+
+    In brackets stands what a run has more than the first model's of that seed.
+    """
+    seeds = shared_seeds(models)
+    if len(seeds) < 2:
+        return ""
+    rows = [["mAP50-95", *(model.label for model in models)]]
+    for seed in seeds:
+        baseline = models[0].of_seed(seed)
+        cells = []
+        for number, model in enumerate(models):
+            value = model.of_seed(seed)
+            gain = f" ({value - baseline:+.3f})" if number and value is not None and baseline is not None else ""
+            cells.append(NOTHING if value is None else f"{value:.3f}{gain}")
+        rows.append([f"seed {seed}", *cells])
+    return table(rows)
+
+
 def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> str:
     """Return what each model costs, and how far from the baseline that is."""
     columns = [column for column in COST_COLUMNS if any(cost.get(column.key) is not None for cost in costs)]
@@ -139,6 +159,9 @@ def markdown(findings: Findings) -> str:
     parts += ["## Accuracy", "Mean over seeds ± their standard deviation.", accuracy_table(models)]
     if pairs:
         parts += ["## Differences", explanation(pairs), difference_table(pairs)]
+    seeds = seed_table(models)
+    if seeds:
+        parts += ["## Per seed", SEED_NOTE, seeds]
     for group, title in (("class", "Per class"), ("size", "Per object size")):
         detail = detail_table(models, pairs, group)
         if detail:
@@ -162,6 +185,10 @@ DETAIL_NOTES = {
     "class": "Intervals of single classes are not corrected for their number: one in twenty misses by chance.",
     "size": "By area in pixels of the picture file: small below 32², large from 96². Not corrected for their number.",
 }
+SEED_NOTE = (
+    "Runs of one seed side by side, in brackets the difference: to look at, not to judge by, as the first weights and "
+    "the order of pictures are most of what a seed shares between models. The intervals take the seeds as independent."
+)
 COST_NOTE = (
     "GFLOPs count AKConv's sampling. Inference: one picture, batch norms folded, without NMS, the models taking turns. "
     "Training memory: reserved on CUDA, of the whole process elsewhere."

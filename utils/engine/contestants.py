@@ -1,23 +1,28 @@
-"""Who takes part in a comparison: model yamls to be trained, and finished weights."""
+"""Who takes part in a comparison: model yamls to be trained, each with its hyperparameters."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
-from utils.engine.checkpoint import load_checkpoint, load_model
-from utils.errors import CheckpointError, ConfigError
+from utils.engine.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
+from utils.engine.optim import OFFSET_CONVOLUTION
+from utils.errors import ConfigError
 from utils.files import dump_yaml, load_yaml
+from utils.log import LOGGER
 
 # Settings that do not change what a run learns.
 FREE_OPTIONS = frozenset(
-    ("project", "name", "exist_ok", "resume", "device", "workers", "cache", "noplots", "nosave", "save_period")
+    "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download "
+    "no_label_cache".split()
 )
+# Files whose content is compared instead of their name, and the seed.
+TOLD_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
+DEFAULT_HYP = "hyp.scratch-low.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +33,64 @@ class Contestant:
         label: short distinct name.
         cfg: model yaml to train; empty for finished weights.
         config: the checked yaml.
+        hyp: hyperparameter yaml to train with; empty for finished weights.
+        hyperparameters: the numbers of that yaml, or those in the weights; empty if not known.
         weights: finished checkpoints, one for each seed; empty for a yaml.
+        seeds: of the weights, None where not known; empty for a yaml.
         data: data yaml the weights were trained on, as far as is known.
+        options: of train.py, which the weights were trained with, as far as is known.
     """
 
     label: str
     cfg: str = ""
     config: ModelConfig
+    hyp: str = ""
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
     weights: tuple[Path, ...] = ()
+    seeds: tuple[int | None, ...] = ()
     data: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(kw_only=True)
-class _Group:
-    """Weights that differ in nothing but the seed."""
+def from_configs(
+    cfgs: Sequence[str], *, hyps: Sequence[str] = (DEFAULT_HYP,), taken: Sequence[str] = ()
+) -> list[Contestant]:
+    """Check model yamls and hyperparameter yamls, pair each of the former with each of the latter, and name them apart.
 
-    paths: list[Path] = field(default_factory=list)
-    seeds: set[int] = field(default_factory=set)
-    config: ModelConfig
-    data: str
-
-
-def from_configs(cfgs: Sequence[str], *, taken: Sequence[str] = ()) -> list[Contestant]:
-    """Check model yamls and name them apart.
+    A pair that would train to the same bits as one before is left out: another `offset_lr` means nothing to a model
+    without AKConv.
 
     Raises:
         ConfigError: a yaml does not exist, or cannot be built.
     """
+    recipes = [(hyp, load_hyperparameters(hyp)) for hyp in hyps]
     contestants: list[Contestant] = []
     for cfg in cfgs:
         config = load_model_config(cfg)
         require_buildable(config)
-        label = distinct(Path(cfg).stem, [*taken, *(c.label for c in contestants)])
-        contestants.append(Contestant(label=label, cfg=cfg, config=config))
+        learns_offsets = len(hyps) == 1 or has_offsets(config)
+        own: list[Hyperparameters] = []
+        for hyp, hyperparameters in recipes:
+            alike = [other for other in own if other != hyperparameters and _same(other, hyperparameters)]
+            if alike and not learns_offsets:
+                LOGGER.info(f"{cfg} with {hyp}: left out, offset_lr changes nothing in a model without AKConv")
+                continue
+            own.append(hyperparameters)
+            stem = Path(cfg).stem if len(hyps) == 1 else f"{Path(cfg).stem}-{Path(hyp).stem.removeprefix('hyp.')}"
+            label = distinct(stem, [*taken, *(c.label for c in contestants)])
+            numbers = asdict(hyperparameters)
+            contestants.append(Contestant(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=numbers))
     return contestants
+
+
+def _same(one: Hyperparameters, other: Hyperparameters) -> bool:
+    """Tell whether hyperparameters differ in nothing but `offset_lr`."""
+    return asdict(one) | {"offset_lr": 1.0} == asdict(other) | {"offset_lr": 1.0}
+
+
+def has_offsets(config: ModelConfig) -> bool:
+    """Tell whether a model has offset convolutions, for which `offset_lr` is."""
+    return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in DetectionModel(config).named_modules())
 
 
 def require_buildable(config: ModelConfig) -> None:
@@ -71,45 +100,6 @@ def require_buildable(config: ModelConfig) -> None:
         ConfigError: it cannot be built.
     """
     DetectionModel(config)
-
-
-def from_weights(paths: Sequence[str], *, names: Sequence[str], taken: Sequence[str] = ()) -> list[Contestant]:
-    """Read finished weights; those trained alike but for the seed become one model with several seeds.
-
-    Args:
-        paths: checkpoints.
-        names: classes of the data set.
-        taken: labels of others.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or stands twice.
-        ConfigError: a model tells other classes apart than the data set.
-    """
-    groups: dict[str, _Group] = {}
-    known: set[Path] = set()
-    for name in paths:
-        path = Path(name)
-        content = load_checkpoint(path)
-        if path.resolve() in known:
-            raise CheckpointError(path, "stands twice among --weights", fix="leave one out")
-        known.add(path.resolve())
-        model, classes = load_model(path, content=content)
-        stored = content.get("options") or {}
-        if len(classes) != (1 if stored.get("single_cls") else len(names)):
-            raise ConfigError(path, f"tells {len(classes)} classes, but --data has {len(names)}", fix="pass its --data")
-        seed = int(stored.get("seed", 0))
-        key = _recipe(model.config, stored, content.get("hyperparameters"))
-        if not stored or (key in groups and seed in groups[key].seeds):
-            key = str(path)
-        group = groups.setdefault(key, _Group(config=model.config, data=str(stored.get("data", ""))))
-        group.paths.append(path)
-        group.seeds.add(seed)
-    contestants: list[Contestant] = []
-    for group in groups.values():
-        label = _run_name(group.paths[0]) if len(group.paths) == 1 else Path(group.config.name).stem
-        label = distinct(label, [*taken, *(c.label for c in contestants)])
-        contestants.append(Contestant(label=label, config=group.config, weights=tuple(group.paths), data=group.data))
-    return contestants
 
 
 def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
@@ -129,17 +119,21 @@ def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
     return found
 
 
-def _recipe(config: ModelConfig, options: Mapping[str, Any], hyperparameters: object) -> str:
-    """Return a text that is equal for runs that differ in the seed alone."""
-    kept = {key: value for key, value in options.items() if key not in FREE_OPTIONS | {"seed"}}
-    plain = config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    return json.dumps([plain, kept, hyperparameters], sort_keys=True, default=str)
+def differing_recipe(contestant: Contestant, baseline: Contestant) -> list[str]:
+    """Say in words which hyperparameters and options a model was trained with otherwise than the baseline.
 
-
-def _run_name(path: Path) -> str:
-    """Return what a checkpoint is called: its run's folder, or the file itself."""
-    parent = path.resolve().parent
-    return parent.parent.name if parent.name == "weights" and parent.parent.name else path.stem
+    Only what is known of both is compared; the seed and what changes no result is left out.
+    """
+    pairs = (
+        ("", contestant.hyperparameters, baseline.hyperparameters),
+        ("--", contestant.options, baseline.options),
+    )
+    return [
+        f"{dashes}{key.replace('_', '-') if dashes else key}: {theirs[key]} -> {value}"
+        for dashes, ours, theirs in pairs
+        for key, value in ours.items()
+        if key in theirs and value != theirs[key] and key not in FREE_OPTIONS | TOLD_BY_CONTENT
+    ]
 
 
 def distinct(stem: str, taken: Sequence[str]) -> str:
@@ -152,6 +146,16 @@ def distinct(stem: str, taken: Sequence[str]) -> str:
     return f"{stem}-again{number}"
 
 
+def config_file(folder: Path, label: str) -> Path:
+    """Return where a comparison keeps the model yaml of a contestant."""
+    return folder / "configs" / f"{label}.yaml"
+
+
+def hyp_file(folder: Path, label: str) -> Path:
+    """Return where a comparison keeps the hyperparameter yaml of a contestant."""
+    return folder / "configs" / f"{label}.hyp.yaml"
+
+
 def keep_configs(folder: Path, contestants: Sequence[Contestant]) -> None:
     """Write each yaml as it was read to `configs/`, so that a folder never mixes runs of two versions of a file.
 
@@ -161,11 +165,17 @@ def keep_configs(folder: Path, contestants: Sequence[Contestant]) -> None:
     for contestant in contestants:
         if not contestant.cfg:
             continue
-        path = folder / "configs" / f"{contestant.label}.yaml"
-        plain = contestant.config.to_dict()
+        path, hyp = config_file(folder, contestant.label), hyp_file(folder, contestant.label)
+        plain, numbers = contestant.config.to_dict(), dict(contestant.hyperparameters)
         if not path.is_file():
             dump_yaml(path, plain)
         elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != plain:
-            raise ConfigError(
-                contestant.cfg, f"has changed since the runs in {folder} were started", fix="choose another --name"
-            )
+            raise _changed(contestant.cfg, folder)
+        if not hyp.is_file():
+            dump_yaml(hyp, numbers)
+        elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != numbers:
+            raise _changed(contestant.hyp, folder)
+
+
+def _changed(file: str, folder: Path) -> ConfigError:
+    return ConfigError(file, f"has changed since the runs in {folder} were started", fix="choose another --name")

@@ -24,7 +24,7 @@ from utils.engine.runtime import place, select_device
 from utils.engine.validator import Evaluation, PictureResult, evaluate, metrics_table
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
-from utils.log import LOGGER
+from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.fonts import printable
@@ -127,21 +127,27 @@ def judge(
     run_dir: Path | None = None,
     verbose: bool = False,
 ) -> Evaluation:
-    """Judge a model and present it: the table, the time of each phase, and with `run_dir` pictures and curves."""
+    """Judge a model and present it: the table, the time of each phase, and with `run_dir` pictures and curves.
+
+    A picture that cannot be written is a warning: the figures do not hang on it.
+    """
 
     def draw(number: int, batch: Batch, detections: Sequence[Detections]) -> None:
         if run_dir is not None and number < DRAWN_BATCHES:
             captions = [Path(str(index.paths[i])).name for i in batch.indices]
-            plot_labelled_batch(batch, names, run_dir / f"val_batch{number}_labels.jpg", captions)
-            plot_detected_batch(batch, detections, names, run_dir / f"val_batch{number}_pred.jpg", captions)
+            with optional():
+                plot_labelled_batch(batch, names, run_dir / f"val_batch{number}_labels.jpg", captions)
+                plot_detected_batch(batch, detections, names, run_dir / f"val_batch{number}_pred.jpg", captions)
 
     evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=draw)
     pictures = len(evaluation.pictures)
     LOGGER.info(metrics_table(evaluation.metrics, names, pictures=pictures, verbose=verbose))
     LOGGER.info(speed_line(evaluation.milliseconds))
     if run_dir is not None:
-        _draw_curves(evaluation, names, run_dir)
-        plot_mistakes(evaluation.pictures, [str(path) for path in index.paths], names, run_dir)
+        with optional():
+            _draw_curves(evaluation, names, run_dir)
+        with optional():
+            plot_mistakes(evaluation.pictures, [str(path) for path in index.paths], names, run_dir)
     return evaluation
 
 

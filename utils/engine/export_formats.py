@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.fuse import fused
+from models.fuse import fused, widen_offsets
 from models.head import decode
 from models.yolo import DetectionModel
 from utils.engine.exported import INPUT, OPENVINO_NOTE, OUTPUT, TORCHSCRIPT_NOTE, Description, require_package
@@ -38,6 +38,7 @@ class ExportForm(nn.Module):
         """
         super().__init__()
         self.network = fused(model)
+        widen_offsets(self.network)
         self.anchors: Tensor
         self.register_buffer("anchors", self.network.head.anchors.clone(), persistent=False)
         self.strides = self.network.head.strides

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,13 +99,15 @@ class ExportedNetwork(nn.Module):
 
     Attributes:
         description: what the file says of itself.
+        device: where it was opened, and where it is best given pictures.
     """
 
-    def __init__(self, run: Run, description: Description) -> None:
-        """Wrap a function from pictures (B, 3, H, W) float32 to the file's output."""
+    def __init__(self, run: Run, description: Description, *, device: torch.device | None = None) -> None:
+        """Wrap a function from pictures (B, 3, H, W) float32 to the file's output; the CPU is the default device."""
         super().__init__()
         self._run = run
         self.description = description
+        self.device = device or torch.device("cpu")
 
     @property
     def num_classes(self) -> int:
@@ -121,8 +124,20 @@ class ExportedNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map pictures (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes), and no raw maps."""
+        """Map pictures (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes), and no raw maps.
+
+        Raises:
+            CheckpointError: the file answers in another form, as other families of detectors do.
+        """
         rows = self._run(images.float())
+        wanted = 6 if self.description.nms else 5 + self.num_classes
+        if rows.ndim != 3 or rows.shape[2] != wanted:
+            shape = "x".join(map(str, rows.shape))
+            raise CheckpointError(
+                "the exported file",
+                f"answers with {shape} numbers, not {wanted} for each box of {self.num_classes} classes",
+                fix="export it with export.py, or with YOLOv5",
+            )
         return (_as_predictions(rows, self.num_classes) if self.description.nms else rows), []
 
 
@@ -170,7 +185,7 @@ def open_torchscript(data: bytes, device: torch.device, *, where: Path | str) ->
         output = module(images)
         return output[0] if isinstance(output, tuple) else output
 
-    return ExportedNetwork(run, description)
+    return ExportedNetwork(run, description, device=device)
 
 
 def open_onnx(data: bytes, device: torch.device, *, where: Path | str) -> ExportedNetwork:
@@ -207,7 +222,7 @@ def open_onnx(data: bytes, device: torch.device, *, where: Path | str) -> Export
         array = np.ascontiguousarray(images.cpu().numpy(), dtype=entry_type)
         return torch.from_numpy(session.run([output], {entry.name: array})[0]).float().to(images.device)
 
-    return ExportedNetwork(run, description)
+    return ExportedNetwork(run, description, device=device)
 
 
 def open_openvino(xml: bytes, weights: bytes, *, where: Path | str) -> ExportedNetwork:
@@ -234,9 +249,12 @@ def open_openvino(xml: bytes, weights: bytes, *, where: Path | str) -> ExportedN
         raise CheckpointError(where, f"cannot be opened by OpenVINO: {reason}", fix="export it again") from error
     description = Description.from_text(text, where=where)
 
+    one_at_a_time = threading.Lock()  # the network has one request, which a second caller would find busy
+
     def run(images: Tensor) -> Tensor:
-        found = network([np.ascontiguousarray(images.cpu().numpy())])[0]
-        return torch.from_numpy(np.array(found)).to(images.device)
+        with one_at_a_time:
+            found = np.array(network([np.ascontiguousarray(images.cpu().numpy())])[0])
+        return torch.from_numpy(found).to(images.device)
 
     return ExportedNetwork(run, description)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from models.yolo import DetectionModel
-from utils.engine.checkpoint import load_checkpoint, load_model
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model
 from utils.engine.exported import (
     Description,
     ExportedNetwork,
@@ -22,6 +22,7 @@ from utils.errors import CheckpointError, ConfigError
 
 Network = DetectionModel | ExportedNetwork
 DEFAULT_IMAGE_SIZE = 640
+MAX_IMAGE_SIZE = 8192
 MAX_BYTES = 16_000_000_000
 FOREIGN = (".engine", ".mlmodel", ".mlpackage", ".tflite", ".pb", ".pdmodel")
 
@@ -56,17 +57,28 @@ def open_network(weights: Path | str, device: torch.device, *, trust: bool = Fal
     if not is_exported(path):
         content = load_checkpoint(path)
         model, names = load_model(path, content=content)
-        stored: dict[str, Any] = content.get("options") or {}
-        description = Description(
-            names=names,
-            stride=model.max_stride,
-            image_size=int(content.get("image_size") or DEFAULT_IMAGE_SIZE),
-            data=str(stored.get("data", "")),
-            single_class=bool(stored.get("single_cls")),
-        )
-        return OpenedNetwork(network=model, description=description)
+        return OpenedNetwork(network=model, description=_description(content, names, model.max_stride, path))
     network = _open_exported(path, device, trust=trust)
     return OpenedNetwork(network=network, description=network.description)
+
+
+def _description(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> Description:
+    """Return what a checkpoint says of its model.
+
+    Raises:
+        CheckpointError: the size or the options it was trained with are none.
+    """
+    size, stored = content.get("image_size"), content.get("options")
+    options: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    data, single = options.get("data", ""), options.get("single_cls", False)
+    plain = type(data) is str and isinstance(single, (bool, type(None)))
+    if not plain or not (stored is None or isinstance(stored, dict)):
+        raise CheckpointError(path, "has options that are none", fix="use another checkpoint")
+    if size is not None and not (type(size) is int and 0 <= size <= MAX_IMAGE_SIZE):
+        raise CheckpointError(path, "has an image_size that is no number of pixels", fix="use another checkpoint")
+    return Description(
+        names=names, stride=stride, image_size=size or DEFAULT_IMAGE_SIZE, data=data, single_class=bool(single)
+    )
 
 
 def _open_exported(path: Path, device: torch.device, *, trust: bool) -> ExportedNetwork:
@@ -84,7 +96,9 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
         return open_onnx(data, device, where=path)
     if not (trust or is_own(data)):
         what = "is a TorchScript file, which is a program, and was not exported on this machine"
-        raise CheckpointError(path, what, fix="pass --trust if you know where it is from, or use the .onnx")
+        raise CheckpointError(
+            path, what, fix="pass --trust (in Python trust=True) if you know where it is from, or use the .onnx"
+        )
     return open_torchscript(data, device, where=path)
 
 

@@ -183,6 +183,10 @@ class DetectOptions:
     hide_conf: bool = option(False, "draw names without confidences")
     half: bool = option(False, "half precision, on CUDA")
     vid_stride: int = option(1, "take every n-th frame of a video")
+    visualize: bool = option(False, "draw where AKConv layers sample, of the first 8 pictures, into sampling/")
+    visualize_layers: tuple[str, ...] = option(
+        (), "layers to draw: 3, model.5, model.17.m.0.cv2; by default the first of each stride", kind=str, many=True
+    )
     stream_timeout: float = option(30.0, "seconds without a frame after which a stream is given up")
     trust: bool = option(False, "run a TorchScript file, which is a program, that was not exported here")
     plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
@@ -209,12 +213,16 @@ class CompareOptions:
     """Options of compare.py: which models, and how all of them are trained."""
 
     cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline", kind=str, many=True)
-    weights: tuple[str, ...] = option((), "finished checkpoints, beside or instead of --cfg", kind=str, many=True)
+    weights: tuple[str, ...] = option(
+        (), "finished checkpoints or folders of runs, beside or instead of --cfg", kind=str, many=True
+    )
     sweep: tuple[str, ...] = option(
-        (), "vary a keyword of a module in the last --cfg: AKConv.num_param 3 5 9", kind=str, many=True
+        (), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0", kind=str, many=True
     )
     data: str = option("shapes.yaml", "data yaml; the embedded set by default")
-    hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
+    hyp: tuple[str, ...] = option(
+        ("hyp.scratch-low.yaml",), "hyperparameter yaml; of several, each for every --cfg", kind=str, many=True
+    )
     epochs: int = option(100, "epochs to train each")
     batch_size: int = option(16, "pictures per batch", flags=("--batch",))
     imgsz: int = option(640, "picture side in pixels", flags=("--img", "--img-size"))
@@ -236,7 +244,8 @@ class CompareOptions:
         Raises:
             ConfigError: names the flag.
         """
-        count = len(self.cfg) + len(self.weights)
+        patterns = sum(any(letter in word for letter in "*?[") for word in self.weights)
+        count = len(self.cfg) * len(self.hyp) + len(self.weights) + patterns
         if self.sweep:
             require(len(self.cfg) >= 1, "--cfg", "a model yaml to vary with --sweep", "none")
         else:
@@ -331,7 +340,7 @@ class ExportOptions:
     half: bool = option(False, "half precision inside; boxes stay in full")
     dynamic: bool = option(False, "batch, height and width open: always so")
     simplify: bool = option(False, "run onnxslim over the ONNX graph")
-    opset: int = option(17, "version of ONNX's operators, 12 to 20")
+    opset: int = option(0, "version of ONNX's operators, 12 to 20; 0: 17, or 19 for models with AKConv")
     verbose: bool = option(False, "tell the difference to PyTorch for each size")
     nms: bool = option(False, "suppression inside the ONNX graph")
     agnostic_nms: bool = option(False, "with --nms, let boxes of different classes suppress each other")
@@ -356,7 +365,7 @@ class ExportOptions:
         require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)
         require(all(32 <= side <= 8192 for side in self.imgsz), "--imgsz", "from 32 to 8192", self.imgsz)
         require(self.batch_size >= 1, "--batch-size", "at least 1", self.batch_size)
-        require(12 <= self.opset <= 20, "--opset", "from 12 to 20", self.opset)
+        require(self.opset == 0 or 12 <= self.opset <= 20, "--opset", "from 12 to 20", self.opset)
         require(self.rounds >= 1, "--rounds", "at least 1", self.rounds)
         for name in self.include:
             if name in self.ELSEWHERE:
@@ -364,6 +373,6 @@ class ExportOptions:
             require(name in self.FORMATS, "--include", f"among {', '.join(self.FORMATS)}", name)
         if self.nms:
             require("onnx" in self.include, "--nms", "with --include onnx", self.include)
-            require(self.opset >= 13, "--opset", "at least 13 with --nms", self.opset)
+            require(self.opset != 12, "--opset", "at least 13 with --nms", self.opset)
             require(self.topk_per_class >= 1, "--topk-per-class", "at least 1", self.topk_per_class)
             check_thresholds(self.conf_thres, self.iou_thres, self.topk_all)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +14,12 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from utils.boxes import cxcywh_to_xyxy
+from utils.engine.nms_kernel import MAX_CANDIDATES, suppress_natively
+from utils.native import load
 from utils.structures import Detections
 
+Item = TypeVar("Item")
 CLASS_SHIFT = 7680.0
-MAX_CANDIDATES = 30_000
 FIRST_POOL = 2048
 FIRST_CHUNK = 512
 ROUNDING = 1e-3
@@ -53,6 +57,8 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
     Returns:
         For each picture what remains, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
     """
+    if predictions.device.type == "cpu" and predictions.dtype == torch.float32 and load("nms"):
+        return _in_threads(partial(suppress_natively, settings=settings), predictions.contiguous().unbind())
     chances, objectness = predictions[..., 5:], predictions[..., 4]
     wanted = _wanted(settings, chances)
     column = None
@@ -70,11 +76,18 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
         classes = None if column is None else column[number]
         return _suppress(predictions[number], best[number], classes, settings)
 
-    workers = min(torch.get_num_threads(), len(predictions)) if predictions.device.type == "cpu" else 1
+    numbers = range(len(predictions))
+    return _in_threads(one, numbers) if predictions.device.type == "cpu" else [one(number) for number in numbers]
+
+
+def _in_threads(one: Callable[[Item], Detections], items: Iterable[Item]) -> list[Detections]:
+    """Thin out pictures side by side: most of the time is spent outside Python's lock."""
+    items = list(items)
+    workers = min(torch.get_num_threads(), len(items))
     if workers < 2:
-        return [one(number) for number in range(len(predictions))]
-    with ThreadPoolExecutor(workers) as threads:  # most of the time is spent outside Python's lock
-        return list(threads.map(one, range(len(predictions))))
+        return [one(item) for item in items]
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(one, items))
 
 
 def _suppress(prediction: Tensor, best: Tensor, column: Tensor | None, settings: NmsSettings) -> Detections:

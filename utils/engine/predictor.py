@@ -26,6 +26,7 @@ from utils.engine.options import DetectOptions
 from utils.engine.plugins import load_plugins
 from utils.engine.postprocess import NmsSettings
 from utils.engine.runtime import place, select_device
+from utils.engine.sampling_outputs import MOST_PICTURES, SamplingPictures
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir
 from utils.log import LOGGER
@@ -130,11 +131,19 @@ def run_detection(options: DetectOptions) -> Path:
         half=options.half and device.type == "cuda",
         augment=options.augment,
     )
+    sampling = SamplingPictures(
+        predictor.network,
+        predictor.how,
+        wanted=options.visualize_layers,
+        most=MOST_PICTURES if options.visualize or options.visualize_layers else 0,
+    )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
-    return _look(predictor, source, options, run_dir)
+    return _look(predictor, source, options, run_dir, sampling)
 
 
-def _look(predictor: Predictor, source: Source, options: DetectOptions, run_dir: Path) -> Path:
+def _look(
+    predictor: Predictor, source: Source, options: DetectOptions, run_dir: Path, sampling: SamplingPictures
+) -> Path:
     """Go through the frames; say what was found in each, and at the end what it took.
 
     Raises:
@@ -148,17 +157,19 @@ def _look(predictor: Predictor, source: Source, options: DetectOptions, run_dir:
         with (
             contextlib.closing(batches),
             progress,
+            sampling,
             Outputs(options=options, run_dir=run_dir, names=predictor.names) as outputs,
         ):
             for batch in batches:
                 results = predictor.look([fitted for _, fitted in batch])
-                for (frame, _), (found, spent) in zip(batch, results, strict=True):
+                for (frame, fitted), (found, spent) in zip(batch, results, strict=True):
                     seen += 1
                     totals.update(spent)
                     number = progress.step(frame, options.vid_stride)
                     line = _line(frame, found, predictor.names, spent["inference"], number, len(source.files))
                     progress.say(line)
                     outputs.write(frame, found)
+                    sampling.add(frame.image, fitted, found, predictor.names, run_dir / outputs.stem(frame.path))
     finally:
         write_skipped(run_dir, source.skipped)
     if not seen:

@@ -26,6 +26,8 @@ COLUMNS = (
     "x/lr0",
     "x/lr1",
     "x/lr2",
+    "akconv/mean_offset",
+    "akconv/outside",
 )
 Row = dict[str, float]
 

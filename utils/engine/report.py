@@ -12,19 +12,26 @@ from pathlib import Path
 from utils.files import atomic_write
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --paper: #ffffff; --line: #d8dce3; --soft: #f3f5f8; --blue: #2563a8; }
+:root { color-scheme: light dark; --ink: #1c2330; --paper: #ffffff; --line: #d8dce3; --soft: #f3f5f8;
+  --shade: #1c233040; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --paper: #14181f; --line: #39414d; --soft: #1e242d; --blue: #7fb2ec; }
+  :root { --ink: #e6e9ef; --paper: #14181f; --line: #39414d; --soft: #1e242d; --shade: #000000a0; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem 4rem; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; background: linear-gradient(90deg, var(--paper) 40%, transparent) 0 / 2.5rem 100% local,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 2.5rem 100% local,
+  linear-gradient(90deg, var(--shade), transparent) 0 / .7rem 100% scroll,
+  linear-gradient(270deg, var(--shade), transparent) 100% 0 / .7rem 100% scroll; background-repeat: no-repeat; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
+td.long { min-width: 10.5rem; white-space: normal; }
+.whole { white-space: nowrap; }
 thead th { background: var(--soft); }
 pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .82rem; }
 code { font-size: .88em; background: var(--soft); padding: 0 .2em; }
@@ -32,7 +39,16 @@ pre code { padding: 0; }
 img { max-width: 100%; height: auto; background: #ffffff; }
 figure { margin: 1rem 0; }
 figcaption { font-size: .88rem; margin-top: .3rem; }
+ul { padding-left: 1.4rem; }
+@media (max-width: 45rem) {
+  table { font-size: .82rem; }
+  th, td { padding: .3rem .4rem; }
+  figure img { max-width: 46rem; }
+}
 """
+
+LONG_NAME = 20  # letters
+SAMPLING_HEADING = "Where AKConv samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +61,32 @@ class ReportPicture:
 
 
 def write_report(
-    text: str, *, title: str, overview: ReportPicture, examples: Sequence[ReportPicture], path: Path
+    text: str,
+    *,
+    title: str,
+    overview: ReportPicture | None,
+    examples: Sequence[ReportPicture],
+    sampling: Sequence[ReportPicture] = (),
+    path: Path,
 ) -> Path:
     """Write report.html.
 
     Args:
         text: of compare.md.
         title: of the browser's tab.
-        overview: curves, differences and costs, put before the accuracy.
+        overview: curves, differences and costs, put before the accuracy; None if there is no such picture.
         examples: pictures where the models differ most, put before the commands.
+        sampling: pictures of where AKConv samples, put after these.
         path: where to write.
     """
     body = to_html(text)
-    shown = "".join(map(_figure, examples))
-    gallery = f"<h2>Where they differ most</h2>\n{shown}" if examples else ""
-    body = _before_heading(body, "Accuracy", f"<h2>At a glance</h2>\n{_figure(overview)}")
+    gallery = "".join(
+        f"<h2>{heading}</h2>\n{''.join(map(_figure, pictures))}"
+        for heading, pictures in (("Where they differ most", examples), (SAMPLING_HEADING, sampling))
+        if pictures
+    )
+    if overview is not None:
+        body = _before_heading(body, "Accuracy", f"<h2>At a glance</h2>\n{_figure(overview)}")
     body = _before_heading(body, "Commands", gallery)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -79,7 +106,7 @@ def _figure(picture: ReportPicture) -> str:
     data = base64.b64encode(picture.content).decode("ascii")
     caption = html.escape(picture.caption)
     return (
-        f'<figure><img src="data:image/{picture.kind};base64,{data}" alt="{caption}">'
+        f'<figure><div class="scroll"><img src="data:image/{picture.kind};base64,{data}" alt="{caption}"></div>'
         f"<figcaption>{caption}</figcaption></figure>\n"
     )
 
@@ -107,10 +134,23 @@ def to_html(text: str) -> str:
 def _table(lines: Sequence[str]) -> str:
     """Return a markdown table, whose second line is its rule, as HTML that scrolls by itself on narrow screens."""
     rows = [[_inline(cell.strip()) for cell in line.strip().strip("|").split(" | ")] for line in lines]
-    head = "".join(f"<th>{cell}</th>" for cell in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[2:])
+    head = "".join(f"<th>{_whole_figures(cell)}</th>" for cell in rows[0])
+    body = "".join(
+        f"<tr>{_first_cell(row[0])}{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows[2:]
+    )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{table}</div>'
+
+
+def _first_cell(cell: str) -> str:
+    """Return the cell that names a row; a long name may take several lines, but not one for each syllable."""
+    kind = ' class="long"' if len(cell) > LONG_NAME else ""
+    return f"<td{kind}>{cell}</td>"
+
+
+def _whole_figures(cell: str) -> str:
+    """Keep a browser from breaking a heading within the name of a figure."""
+    return cell.replace("mAP50-95", '<span class="whole">mAP50-95</span>')
 
 
 def _inline(text: str) -> str:

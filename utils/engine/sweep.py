@@ -1,21 +1,23 @@
-"""--sweep: variants of a model yaml that differ in one keyword of one module, or in several at once."""
+"""--sweep: variants of a model that differ in a keyword of a module, in a hyperparameter, or in several at once."""
 
 from __future__ import annotations
 
 import inspect
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.config import LayerSpec, ModelConfig, literal
 from models.registry import Row, lookup
-from utils.engine.contestants import distinct
+from utils.engine.contestants import distinct, has_offsets
+from utils.engine.hyperparameters import check_hyperparameters
 from utils.errors import ConfigError, did_you_mean
 
 DIMENSION = re.compile(r"(?P<module>[A-Za-z_][\w.]*)(?:@(?P<key>\w+)=(?P<now>[^.]+))?\.(?P<keyword>[A-Za-z_]\w*)")
 EXAMPLE = "write --sweep AKConv.num_param 3 5 9"
+HYP = "hyp"  # stands where a module does, for the hyperparameters
 MAX_VARIANTS = 100
 
 
@@ -24,8 +26,8 @@ class Dimension:
     """One thing that varies.
 
     Attributes:
-        module: name in the yaml.
-        keyword: argument of its constructor.
+        module: name in the yaml, or `hyp`.
+        keyword: argument of its constructor, or a hyperparameter.
         values: to try.
         only: change only the rows whose keyword has this value now, as ("num_param", 3); None changes all.
     """
@@ -36,18 +38,29 @@ class Dimension:
     only: tuple[str, Any] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One combination of values: its name, the model, and all hyperparameters."""
+
+    label: str
+    config: ModelConfig
+    hyperparameters: Mapping[str, float]
+
+
 def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
     """Read `AKConv.num_param 3 5 9 AKConv.padding border zeros`: a name, then its values, and again.
 
-    `AKConv@num_param=3.points centered` changes only the rows where num_param is 3.
+    `AKConv@num_param=3.points centered` changes only the rows where num_param is 3; `hyp.offset_lr 0.1 1.0` varies a
+    hyperparameter.
 
     Args:
         words: as given.
-        known: modules in the yaml; a word that names one of them starts the next dimension.
+        known: modules in the yaml; a word that names one of them, or `hyp`, starts the next dimension.
 
     Raises:
         ConfigError: no module of that name in the yaml, or no values.
     """
+    known = [*known, HYP]
     found: list[tuple[re.Match[str], list[Any]]] = []
     for word in words:
         match = DIMENSION.fullmatch(word)
@@ -74,31 +87,50 @@ def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
     ]
 
 
-def variants(base: ModelConfig, words: Sequence[str]) -> list[tuple[str, ModelConfig]]:
-    """Return label and config of every combination of values, without those equal to the base.
+def variants(
+    base: ModelConfig, words: Sequence[str], *, hyperparameters: Mapping[str, float], taken: Sequence[str] = ()
+) -> list[Variant]:
+    """Return every combination of values, without those equal to the base.
+
+    Args:
+        base: the model to vary.
+        words: of --sweep.
+        hyperparameters: all numbers the base is trained with.
+        taken: labels of others.
 
     Raises:
-        ConfigError: the words are wrong, the module does not take the keyword, or nothing would change.
+        ConfigError: the words are wrong, the module does not take the keyword, there is no such hyperparameter or not
+            with such a value, or nothing would change.
     """
     dimensions = parse_sweep(words, [layer.module for layer in base.layers])
+    useless = {"offset_lr"} if any(d.module == HYP for d in dimensions) and not has_offsets(base) else set()
     stem = base.name.removesuffix(".yaml")
-    found: list[tuple[str, ModelConfig]] = []
-    seen = [base.to_dict()]
+    found: list[Variant] = []
+    seen = [_learned(base, hyperparameters, useless)]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
-        config, parts = base, [stem]
+        config, numbers, parts = base, dict(hyperparameters), [stem]
         for dimension, value in zip(dimensions, values, strict=True):
-            config = _changed(config, dimension, value)
+            if dimension.module == HYP:
+                numbers = asdict(check_hyperparameters({**numbers, dimension.keyword: value}, where="--sweep"))
+            else:
+                config = _changed(config, dimension, value)
             parts.append(f"{dimension.keyword}-{_file_name(value)}")
-        if config.to_dict() in seen:
+        if _learned(config, numbers, useless) in seen:
             continue
-        seen.append(config.to_dict())
-        label = distinct("-".join(parts), [name for name, _ in found])
-        found.append((label, replace(config, name=f"{label}.yaml")))
+        seen.append(_learned(config, numbers, useless))
+        label = distinct("-".join(parts), [*taken, *(variant.label for variant in found)])
+        found.append(Variant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
     if not found:
-        raise ConfigError("--sweep", "changes nothing in the model", fix="give other values")
+        told = "; its offset_lr is for AKConv's offset convolutions, and it has none" if useless else ""
+        raise ConfigError("--sweep", f"changes nothing in the model{told}", fix="give other values")
     if len(found) > MAX_VARIANTS:
         raise ConfigError("--sweep", f"makes {len(found)} models, more than {MAX_VARIANTS}", fix="give fewer values")
     return found
+
+
+def _learned(config: ModelConfig, numbers: Mapping[str, float], useless: set[str]) -> list[dict[str, Any]]:
+    """Return all that decides what a run learns."""
+    return [config.to_dict(), {key: value for key, value in numbers.items() if key not in useless}]
 
 
 def _changed(config: ModelConfig, dimension: Dimension, value: Any) -> ModelConfig:  # noqa: ANN401

@@ -28,6 +28,7 @@ class Progress:
         seconds: training and validation time so far.
         class_ap: mAP50-95 of every class at the last validation, for --image-weights.
         rows: results of every epoch done.
+        told: kinds of trouble with the offsets that were warned of.
     """
 
     epoch: int = 0
@@ -40,6 +41,7 @@ class Progress:
     seconds: float = 0.0
     class_ap: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Progress:

@@ -23,6 +23,7 @@ from utils.engine.distributed import Team, sync_batch_norms
 from utils.engine.ema import ModelEma
 from utils.engine.hyperparameters import Hyperparameters
 from utils.engine.image_weights import picture_weights
+from utils.engine.offset_record import OffsetRecord
 from utils.engine.optim import build_optimizer, parameter_groups, set_rates
 from utils.engine.options import TrainOptions
 from utils.engine.pictures import plot_labelled_batch
@@ -87,6 +88,7 @@ class Trainer:
         self.team = team = team or Team()
         self.model = place(model, device)
         self.ema = ModelEma(self.model)
+        self.offsets = OffsetRecord(self.ema.model, offset_lr=hyperparameters.offset_lr)
         if options.sync_bn and team.size > 1:
             sync_batch_norms(self.model)
         self.statistics = StatisticsBackup(self.model)
@@ -292,9 +294,10 @@ class Trainer:
         return F.interpolate(images, size=target, mode="bilinear", align_corners=False)
 
     def validate(self) -> Evaluation:
-        """Judge the averaged model on the validation split."""
+        """Judge the averaged model on the validation split, and measure its offsets."""
 
-        def look_up(*_: object) -> None:
+        def look_up(number: int, batch: Batch, _: object) -> None:
+            self.offsets.look(number, len(self.data.val_loader), batch)
             if self.stop.signal is not None and self.team.size == 1:
                 raise _StopNow
 
@@ -322,6 +325,8 @@ class Trainer:
         row |= {f"val/{name}_loss": evaluation.losses[name] if evaluation else nothing for name in COMPONENTS}
         row |= {f"x/lr{number}": group["lr"] for number, group in enumerate(self.optimizer.param_groups[:3])}
         progress = self.progress
+        progress.told += self.offsets.warn(epoch, told=progress.told)
+        row |= self.offsets.columns()
         progress.rows.append(row)
         progress.epoch, progress.batch, progress.means = epoch + 1, 0, {}
         fitness = evaluation.fitness if evaluation is not None else None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.config import ModelConfig
 from models.yolo import DetectionModel
 from utils.datasets.index import DatasetIndex
 from utils.engine.assemble import (
@@ -26,15 +25,16 @@ from utils.engine.assemble import (
 )
 from utils.engine.autobatch import choose_batch
 from utils.engine.callbacks import require_tensorboard
-from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model
+from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model, stored_config
 from utils.engine.distributed import Team, join_team, launch_mark, leave_team, local_device, restarted_run
 from utils.engine.evaluation_run import judge
 from utils.engine.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.engine.options import TrainOptions
 from utils.engine.plugins import load_plugins
 from utils.engine.records import columns_of
+from utils.engine.resumable import check_run, fitted, stored_hyperparameters
 from utils.engine.runtime import describe_environment, place, seed_everything, select_device
-from utils.engine.train_state import plain
+from utils.engine.train_state import Progress, plain
 from utils.engine.trainer import TRAINING_NMS, Trainer
 from utils.engine.validator import Evaluation
 from utils.errors import CheckpointError, ConfigError
@@ -101,7 +101,7 @@ def _run_in_team(
     if content is None:
         hyperparameters = load_hyperparameters(options.hyp)
     else:
-        hyperparameters = Hyperparameters(**content["hyperparameters"])
+        hyperparameters = stored_hyperparameters(content, options.resume)
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, team))
     model, data, image_size = _parts(options, hyperparameters, content, team)
@@ -130,7 +130,7 @@ def _run_in_team(
             f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_batches.workers} data processes each"
         )
         if content is not None:
-            trainer.restore(content)
+            trainer.restore(fitted(content, trainer, options.resume))
             within = f" and {trainer.progress.batch} batches" if trainer.progress.batch else ""
             LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}{within}")
         trainer.train()
@@ -156,7 +156,7 @@ def _parts(
     if content is None:
         config, weights = choose_config(options, hyperparameters)
     else:
-        config, weights = ModelConfig.from_dict(content["config"], name=content["config_name"]), None
+        config, weights = stored_config(content, options.resume), None
     # One process fetches and draws, the others find it there.
     if team.leads:
         open_data(options.data, download=options.download)
@@ -188,7 +188,7 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     """Return the options of an interrupted run, with what may be changed taken from the command line.
 
     Raises:
-        CheckpointError: no such run, or it has nothing left to do.
+        CheckpointError: no such run, or it has nothing left to do, or holds what no run writes.
         ConfigError: an option was given that would make it another run.
     """
     path = Path(options.resume)
@@ -197,22 +197,17 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
         if not found:
             raise CheckpointError("--resume", f"no last.pt below {options.project}", fix="name the file")
         path = found[-1]
-    content = _intact(path)
+    content, path = _intact(path)
     if "optimizer" not in content:
         raise CheckpointError(path, "holds a model but no run to go on with", fix="resume last.pt, not best.pt")
     fixed = sorted(given - CHANGEABLE - {"project"})
     if fixed:
         flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise ConfigError("--resume", f"takes the run's own options; {flags} cannot change", fix="leave them out")
-    known = {field.name for field in fields(TrainOptions)}
-    stored: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in content["options"].items()
-        if name in known
-    }
+    stored = check_run(content, path)
     changed = {name: getattr(options, name) for name in given & CHANGEABLE}
-    restored = replace(TrainOptions(**stored), **changed)
-    done = content["progress"]["epoch"]
+    restored = replace(stored, **{**changed, "resume": str(path)})
+    done = Progress.from_dict(content["progress"]).epoch
     finished = (path.resolve().parent.parent / SUMMARY).is_file()
     if done >= restored.epochs and finished:
         raise CheckpointError(
@@ -221,20 +216,20 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     return restored, content, path.resolve().parent.parent
 
 
-def _intact(path: Path) -> Checkpoint:
-    """Read the checkpoint to go on from, or the one before it if it is damaged.
+def _intact(path: Path) -> tuple[Checkpoint, Path]:
+    """Read the checkpoint to go on from, or the one before it if it is damaged; return also which.
 
     Raises:
         CheckpointError: neither can be read.
     """
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(path), path
     except CheckpointError as error:
         previous = path.with_name(f"{path.stem}.prev{path.suffix}")
         if not previous.is_file():
             raise
         LOGGER.warning(f"{error} Going on from {previous}, one epoch earlier")
-        return load_checkpoint(previous)
+        return load_checkpoint(previous), previous
 
 
 def _describe_run(

@@ -18,6 +18,7 @@ from utils.plots.figure import BLUE, GREEN, GREY, ORANGE, save_figure
 COLOURS = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b03a5b", "#4d7f86", "#a08a2c", GREY)
 GRID = "#e4e6ea"
 ROW_HEIGHT = 0.28
+MOST_TICKS = 6  # that fit side by side with four decimals each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,9 @@ def _draw_curves(axis: Axes, runs: Sequence[Curve], title: str) -> None:
                 axis.plot(range(len(values)), values, color=colour_of(model), linewidth=0.7, alpha=0.45)
         axis.plot(range(length), mean, color=colour_of(model), linewidth=2, marker=marker)
     axis.set(title=title, xlabel="epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    longest = max(len(run.values) for run in runs)
+    axis.set_xlim(-0.04 * longest, longest - 1 + 0.04 * longest)
     axis.set_ylim(bottom=0)
     axis.grid(color=GRID, linewidth=0.6)
 
@@ -111,6 +114,7 @@ def _draw_intervals(axis: Axes, rows: Sequence[Interval], names: Sequence[str], 
         [abs(value) for row in rows for value in (row.value, row.low, row.high) if math.isfinite(value)] + [1e-3]
     )
     axis.set_xlim(-1.1 * widest, 1.1 * widest)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS))
     axis.set_yticks(range(len(rows)), [names[row.model] for row in rows], fontsize=9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_title(f"{title}, difference from {names[0]} with 95 % interval", fontsize=10)
@@ -120,7 +124,8 @@ def _draw_intervals(axis: Axes, rows: Sequence[Interval], names: Sequence[str], 
 def _draw_cost(axis: Axes, costs: Sequence[float], accuracy: Sequence[float], title: str) -> None:
     """Draw accuracy over cost, a dot for each model."""
     for number, (cost, value) in enumerate(zip(costs, accuracy, strict=True)):
-        axis.plot([cost], [value], "o", color=colour_of(number), markersize=9)
+        axis.plot([cost], [value], "o", color=colour_of(number), markersize=9, clip_on=False)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS))
     axis.set_xlim(0, max(costs) * 1.15 or 1)
     axis.set_ylim(0, max(accuracy) * 1.2 or 1)
     axis.set(xlabel=title, ylabel="mAP50-95")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from models.modules import AKConv, ak_conv2d, base_points
-from models.resampling.build import load
 from models.resampling.choose import VARIABLE, choose
+from models.resampling.native import load
 from tests.oracles import akconv_pixelwise
 
-COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m models.resampling.build")
+COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.native")
 IMPLEMENTATIONS = ("bags", "gathers", pytest.param("native", marks=COMPILED))
 PADDINGS = ("border", "zeros")
 

@@ -1,20 +1,13 @@
-"""The compiled kernel: how it is built, and the whole layer in one pass against the layer in two."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The compiled kernel: a whole layer in one pass against the layer in two."""
 
 import pytest
 import torch
 
 from models.modules import AKConv
-from models.resampling import build
-from models.resampling.build import FLAGS, SOURCE, library_path, load
 from models.resampling.choose import VARIABLE
-from utils.errors import ConfigError
+from models.resampling.native import load
 
-ROOT = Path(__file__).resolve().parents[3]
-COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m models.resampling.build")
+COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.native")
 # Batch, channels, outputs, height, width, points, stride: outputs and widths beside, at and beyond whole vectors.
 CASES = (
     (2, 5, 7, 9, 12, 5, 2),
@@ -104,41 +97,3 @@ def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mo
     for gradients in found[1:]:
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, found[0][name], rtol=1e-10, atol=1e-10)
-
-
-@COMPILED
-def test_the_source_compiles_without_a_warning(tmp_path: Path) -> None:
-    for real in ("float", "double"):
-        command = ["cc", *FLAGS, "-Wall", "-Wextra", "-Werror", f"-DREAL={real}", "-c", str(SOURCE)]
-        result = subprocess.run([*command, "-o", str(tmp_path / "o")], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-
-
-def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = [sys.executable, "-m", "models.resampling.build"]
-    monkeypatch.setenv("CC", "no-such-compiler")
-    result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stdout == "" and result.stderr.count("\n") == 1
-    assert "no C compiler found" in result.stderr
-
-
-def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\necho 'native.c:1: error: it is raining' >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setattr(build, "FOLDER", tmp_path / "compiled")
-    with pytest.raises(ConfigError, match="it is raining"):
-        build.build()
-    assert list((tmp_path / "compiled").iterdir()) == []
-
-
-def test_a_damaged_library_is_a_warning_and_bags_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "FOLDER", tmp_path)
-    library_path(torch.float32).write_bytes(b"no library")
-    load.cache_clear()
-    try:
-        assert load(torch.float32) is None
-    finally:
-        load.cache_clear()

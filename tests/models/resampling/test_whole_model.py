@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.config import load_model_config
-from models.resampling.build import load
 from models.resampling.choose import VARIABLE
+from models.resampling.native import load
 from models.yolo import DetectionModel
 
 

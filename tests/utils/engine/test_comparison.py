@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,13 +15,22 @@ from utils.engine.comparison import (
     gather,
     learning_warnings,
     model_json,
-    overlapping_pictures,
     pair_json,
     seed_warnings,
+    shared_seeds,
     size_warnings,
 )
+from utils.engine.comparison_notes import overlapping_pictures
+from utils.engine.comparison_outputs import _same_seed_first
 from utils.engine.comparison_pictures import draw_comparison
-from utils.engine.comparison_tables import Findings, cost_table, detail_table, difference_table, markdown
+from utils.engine.comparison_tables import (
+    Findings,
+    cost_table,
+    detail_table,
+    difference_table,
+    markdown,
+    seed_table,
+)
 from utils.engine.judgements import figures_of, judgement_of, of_size
 from utils.engine.validator import PictureResult, measure
 from utils.metrics.bootstrap import draw_resamples
@@ -169,6 +179,28 @@ def test_few_seeds_and_models_that_learned_nothing_are_warned_of(models):
     assert "not the luck of the seed" in seed_warnings([one, one])[0]
     assert "of one, two:" in seed_warnings([one, two, models[0]])[0]
     assert "next to nothing" in learning_warnings([scores_of("noise", [1], noise=400)])[0]
+
+
+def test_runs_of_one_seed_stand_side_by_side(models):
+    first, second, third = (
+        replace(model, seed_numbers=seeds)
+        for model, seeds in zip(models, [(0, 1, 2), (1, 2, 7), (None, 1, 9)], strict=True)
+    )
+    assert shared_seeds([first, second, third]) == [1, 2] and shared_seeds(models) == []
+    lines = seed_table([first, second, third]).splitlines()
+    one, two = first.of_seed(1), second.of_seed(1)
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["seed 1", "seed 2"]
+    assert f"{one:.3f} | {two:.3f} ({two - one:+.3f})" in " ".join(lines[2].split())
+    assert lines[3].rstrip(" |").endswith("-") and third.of_seed(2) is None
+    assert seed_table([first, third]) == "" and seed_table(models) == "", "a single shared seed tells nothing"
+    (warning,) = seed_warnings([first, second])
+    assert "the same seeds (plain 0, 1, 2; sharp 1, 2, 7)" in warning and seed_warnings([first, models[1]]) == []
+
+
+def test_pictures_show_runs_of_the_same_seed_where_there_are_such():
+    assert _same_seed_first(["abc", "xy"], [(0, 1, 2), (1, 2)]) == [["b", "a", "c"], ["x", "y"]]
+    assert _same_seed_first(["ab", "x"], [(0, 1), (5,)]) == ["ab", "x"]
+    assert _same_seed_first(["a", "x"], [(None,), (None,)]) == ["a", "x"]
 
 
 def test_one_seed_each_leaves_the_interval_but_not_the_verdict():

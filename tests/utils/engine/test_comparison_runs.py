@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from models.config import load_model_config
 from utils.cli import build_parser
-from utils.engine.comparison_runs import finish_runs, last_words, peak_memory_gb, plan_runs
+from utils.engine.compare import run_comparison
+from utils.engine.comparison_logs import epochs_done, last_words, peak_memory_gb
+from utils.engine.comparison_plan import PlannedRun, plan_runs
+from utils.engine.comparison_runs import FailedRun, finish_runs
 from utils.engine.contestants import from_configs, keep_configs
+from utils.engine.hyperparameters import load_hyperparameters
 from utils.engine.options import CompareOptions, TrainOptions
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 from utils.files import dump_yaml
 
 STAND_IN = """
@@ -115,6 +120,11 @@ def test_a_folder_with_other_settings_is_refused(workplace, contestants):
     del stored["cos_lr"]  # a run of an older version knows fewer options
     dump_yaml(run.folder / "opt.yaml", {**stored, "epochs": 100})
     assert plan_runs(options(), contestants, Path("runs"))
+    dump_yaml(run.folder / "hyp.yaml", {**contestants[0].hyperparameters, "lr0": 0.5})
+    with pytest.raises(ConfigError, match=r"other hyperparameters \(lr0\)"):
+        plan_runs(options(), contestants, Path("runs"))
+    dump_yaml(run.folder / "hyp.yaml", {"lr0": contestants[0].hyperparameters["lr0"]})
+    assert plan_runs(options(), contestants, Path("runs"))
 
 
 def test_a_changed_yaml_is_not_mixed_with_runs_of_the_old_one(workplace):
@@ -126,6 +136,33 @@ def test_a_changed_yaml_is_not_mixed_with_runs_of_the_old_one(workplace):
     mine.write_text(source.read_text().replace("width_multiple: 0.25", "width_multiple: 0.5"))
     with pytest.raises(ConfigError, match="has changed since"):
         keep_configs(workplace / "runs", from_configs([str(mine)]))
+    (mine.parent / "hyp.yaml").write_text((source.parents[1] / "data/hyps/hyp.scratch-low.yaml").read_text())
+    keep_configs(workplace / "others", from_configs(["yolov5n.yaml"], hyps=["hyp.yaml"]))
+    (mine.parent / "hyp.yaml").write_text((source.parents[1] / "data/hyps/hyp.scratch-high.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"hyp\.yaml: has changed since"):
+        keep_configs(workplace / "others", from_configs(["yolov5n.yaml"], hyps=["hyp.yaml"]))
+
+
+def test_every_model_is_trained_with_every_hyperparameter_yaml(workplace):
+    (workplace / "hyp.slow.yaml").write_text(
+        yaml_of("hyp.scratch-low.yaml").replace("offset_lr: 1.0", "offset_lr: 0.1")
+    )
+    hyps = ("hyp.scratch-low.yaml", "hyp.slow.yaml", "hyp.scratch-high.yaml")
+    given = CompareOptions(cfg=("yolov5n.yaml", "yolov5n-AKConv.yaml"), hyp=hyps, seeds=(0, 1))
+    runs = plan_runs(given, from_configs(given.cfg, hyps=given.hyp), Path("runs"))
+    assert [(run.model, run.options.hyp) for run in runs[:5]] == [
+        ("yolov5n-scratch-low", "hyp.scratch-low.yaml"),
+        ("yolov5n-scratch-high", "hyp.scratch-high.yaml"),  # offset_lr alone changes nothing in yolov5n
+        ("yolov5n-AKConv-scratch-low", "hyp.scratch-low.yaml"),
+        ("yolov5n-AKConv-slow", "hyp.slow.yaml"),
+        ("yolov5n-AKConv-scratch-high", "hyp.scratch-high.yaml"),
+    ]
+    assert len(runs) == 10 and runs[3].folder.name == "yolov5n-AKConv-slow-seed0"
+    assert "--hyp hyp.slow.yaml" in runs[3].command()
+
+
+def yaml_of(name: str) -> str:
+    return (Path(__file__).resolve().parents[3] / "data/hyps" / name).read_text()
 
 
 def test_last_words_of_a_log(tmp_path):
@@ -133,3 +170,36 @@ def test_last_words_of_a_log(tmp_path):
     assert last_words(log) == "no output" and peak_memory_gb(log) is None
     log.write_text("one\nKilled\n\n")
     assert last_words(log) == "Killed" and peak_memory_gb(log) is None
+    assert epochs_done(tmp_path) == 0
+    (tmp_path / "results.csv").write_text("epoch\n0\n1\n")
+    assert epochs_done(tmp_path) == 2
+
+
+def test_a_swept_hyperparameter_reaches_train_py_in_a_yaml_of_its_own(data, tmp_path, monkeypatch):
+    seen: list[PlannedRun] = []
+
+    def fail_all(runs: list[PlannedRun], *, jobs: int) -> list[FailedRun]:
+        seen.extend(runs)
+        return [FailedRun(run=run, exit_code=1, reason="not now") for run in runs]
+
+    monkeypatch.setattr("utils.engine.compare.finish_runs", fail_all)
+    words = ("hyp.offset_lr", "0.1", "1.0", "AKConv.padding", "border", "zeros")
+    given = CompareOptions(
+        cfg=("yolov5n.yaml", "yolov5n-AKConv.yaml"), sweep=words, data=str(data), device="cpu", project=str(tmp_path)
+    )
+    with pytest.raises(RunError, match="5 of 5 runs failed"):
+        run_comparison(given)
+    swept = {run.model.removeprefix("yolov5n-AKConv-"): run for run in seen[2:]}
+    rates = {label: load_hyperparameters(run.options.hyp).offset_lr for label, run in swept.items()}
+    assert rates == {
+        "offset_lr-0.1-padding-border": 0.1,
+        "offset_lr-0.1-padding-zeros": 0.1,
+        "offset_lr-1.0-padding-zeros": 1.0,
+    }
+    slow = swept["offset_lr-0.1-padding-border"]
+    assert (
+        slow.options.hyp == str(tmp_path / f"exp/configs/{slow.model}.hyp.yaml")
+        and f"--hyp {slow.options.hyp}" in slow.command()
+    )
+    assert load_model_config(slow.options.cfg).to_dict() == load_model_config("yolov5n-AKConv.yaml").to_dict()
+    assert swept["offset_lr-1.0-padding-zeros"].options.hyp == "hyp.scratch-low.yaml", "as nothing in it is changed"

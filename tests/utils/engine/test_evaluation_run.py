@@ -16,7 +16,7 @@ from utils.engine.checkpoint import describe_model, save_checkpoint, weights_of
 from utils.engine.ensemble import Ensemble, OneClass, load_models
 from utils.engine.evaluation_run import run_evaluation, speed_line
 from utils.engine.options import ValOptions
-from utils.errors import CheckpointError, DataError
+from utils.errors import CheckpointError, DataError, RunError
 from utils.metrics.coco import FIGURES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,6 +88,18 @@ def test_everything_is_written_and_coco_agrees_with_pycocotools(place, tmp_path)
         assert cv2.imread(str(run / name)).std() > 5, name
     for name in ("val_batch0_labels.jpg", "val_batch0_pred.jpg", "worst_misses.jpg", "worst_false_alarms.jpg"):
         assert cv2.imread(str(run / name)).std() > 5, name
+
+
+def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_figures(place, tmp_path, monkeypatch, caplog):
+    def full(path, content):
+        raise RunError(path, "cannot be written (No space left on device)", fix="free space")
+
+    for user in ("utils.plots.figure", "utils.datasets.images"):
+        monkeypatch.setattr(f"{user}.atomic_write", full)
+    found = judge(place, tmp_path, "a.pt", noplots=False)
+    assert found.metrics.map50 > 0.3 and not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.jpg"))
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert len(told) == 3 and all("No space left" in text for text in told), "a batch, the curves, and the mistakes"
 
 
 def test_background_pictures_count_in_the_confusion_matrix(place, tmp_path):

@@ -10,6 +10,7 @@ from utils.engine import postprocess
 from utils.engine.nms_benchmark import SETTINGS, with_torchvision
 from utils.engine.nms_benchmark import flood as flood_of_logits
 from utils.engine.postprocess import FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
+from utils.native import load
 
 FIELDS = {
     "conf_thres": "confidence",
@@ -20,6 +21,16 @@ FIELDS = {
     "multi_label": "multi_label",
 }
 CASES = json.loads((REFERENCE / "nms.json").read_text())
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Every test twice: by the compiled kernel and without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(postprocess, "load", lambda name: None)
+    elif load("nms") is None:
+        pytest.skip("needs python -m utils.native")
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +245,47 @@ def test_no_pair_is_overlooked_at_any_overlap(overlap):
     scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
     kept = greedy_nms(boxes, scores, overlap=overlap, limit=10**6)
     assert torch.equal(kept, nms(boxes, scores, overlap)) and 1 < len(kept) < len(boxes) + (overlap == 1.0)
+
+
+def odd_predictions(trial, draw):
+    """Predictions with ties, numbers that are none, boxes without area or without end, in turn."""
+    classes = int(torch.randint(1, 6, (1,), generator=draw))
+    count = int(torch.randint(0, 4000 if trial % 3 else 40, (1,), generator=draw))
+    boxes = torch.rand(2, count, 4, generator=draw) * torch.tensor([600.0, 400, 120, 90]) + 5 * (trial % 2)
+    found = torch.cat((boxes, torch.rand(2, count, 1 + classes, generator=draw)), 2)
+    if trial % 4 == 1:
+        found[..., 4:] = (found[..., 4:] * 8).round() / 8
+    if count:
+        some = torch.randint(0, count, (9,), generator=draw)
+        if trial % 5 == 2:
+            found[0, some, torch.randint(0, 5 + classes, (9,), generator=draw)] = torch.nan
+        if trial % 7 == 3:
+            found[1, some, torch.randint(0, 4, (9,), generator=draw)] = torch.inf
+        if trial % 6 == 4:
+            found[:, ::3, 2:4] = 0
+    return found
+
+
+def test_the_kernel_gives_the_bits_of_torch(way, monkeypatch):
+    if way == "torch":
+        pytest.skip("compares both")
+    draw, rows = torch.Generator().manual_seed(0), 0
+    for trial in range(60):
+        given = odd_predictions(trial, draw)
+        for multi_label in (True, False):
+            settings = NmsSettings(
+                confidence=(0.001, 0.25, 0.0)[trial % 3],
+                overlap=(0.45, 0.6, 0.7, 0.02)[trial % 4],
+                max_detections=(300, 5, 1000)[trial % 3],
+                multi_label=multi_label,
+                agnostic=bool(trial % 2),
+                classes=(None, [0], [0, 2])[trial % 3],
+            )
+            found = non_max_suppression(given, settings)
+            with monkeypatch.context() as without:
+                without.setattr(postprocess, "load", lambda name: None)
+                expected = non_max_suppression(given, settings)
+            for one, other in zip(found, expected, strict=True):
+                rows += len(one)
+                assert torch.equal(rows_of(one), rows_of(other)), trial
+    assert rows > 10_000

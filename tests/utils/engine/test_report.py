@@ -1,5 +1,11 @@
+import html
+import json
+import os
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -83,6 +89,83 @@ def test_the_report_needs_nothing_from_elsewhere(tmp_path):
     assert images[0]["alt"] == 'a "quoted" <caption>' and not re.search(r"https?://|<script|<link", page)
     assert page.index("At a glance") < page.index(">Accuracy<") < page.index("differ most") < page.index(">Commands<")
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.seen
+
+
+def test_the_report_does_without_a_picture_that_could_not_be_written(tmp_path):
+    path = write_report(MARKDOWN, title="t", overview=None, examples=[], path=tmp_path / "report.html")
+    page = path.read_text(encoding="utf-8")
+    assert checked(page).text.count("Accuracy") == 1 and "At a glance" not in page and "<img" not in page
+
+
+LONG = "yolov5n-AKConv-num_param-3-padding-zeros"
+WIDE = f"""# Comparison
+
+/some/folder/{"of-a-long-name/" * 8}data.yaml: 6 validation pictures.
+
+## Accuracy
+
+| Model | Seeds | mAP50 | mAP50-95 |
+|-------|------:|------:|---------:|
+| {LONG} | 3 | 0.512 ± 0.010 | 0.312 ± 0.010 |
+
+## Per class
+
+| mAP50-95 | {LONG} | {LONG} - yolov5n | {LONG}-again1 - yolov5n | {LONG}-again2 - yolov5n |
+|---|---:|---:|---:|---:|
+| red | 0.312 ± 0.010 | +0.010 [-0.100, +0.120] | +0.010 [-0.100, +0.120] | +0.010 [-0.100, +0.120] |
+
+## What differs
+
+- {LONG}: `row 1: AKConv [128, 3, 2] -> AKConv [128, 3, 2, {{'padding': 'zeros'}}]`
+
+## Commands
+
+```
+python compare.py --cfg {"yolov5n-AKConv.yaml " * 20}
+```
+"""
+# Measured inside a frame, as no browser's own window is as narrow as a phone. A sideways scroll belongs to the parts
+# that are made for it, and nothing beside them may stick out.
+MEASURE = """<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"
+onload="const d = this.contentDocument, e = d.documentElement;
+const free = [...d.querySelectorAll('body *')].filter(x => !x.closest('.scroll, pre'));
+document.title = JSON.stringify({{
+  inner: this.contentWindow.innerWidth, page: e.scrollWidth,
+  out: free.filter(x => x.getBoundingClientRect().right > e.clientWidth + 1).map(x => x.tagName),
+  parts: [...d.querySelectorAll('.scroll')].map(x => [x.clientWidth, x.scrollWidth]),
+  pictures: [...d.images].map(x => [x.naturalWidth, x.clientWidth]),
+  smallest: Math.min(...[...d.querySelectorAll('p, li, td, th, code, figcaption')].map(
+    x => parseFloat(d.defaultView.getComputedStyle(x).fontSize))),
+}});"></iframe>"""
+
+
+def browser() -> str:
+    names = ("chromium", "chromium-headless-shell", "google-chrome", "chrome")
+    found = os.environ.get("CHROME") or next(filter(None, map(shutil.which, names)), "")
+    if not found:
+        pytest.skip("no browser: set CHROME to one")
+    return found
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_report_without_scrolling_it_sideways(tmp_path: Path, width: int):
+    chrome = browser()
+    picture = cv2.imencode(".png", np.zeros((600, 1680, 3), np.uint8))[1].tobytes()
+    shown = ReportPicture(content=picture, kind="png", caption="a wide picture")
+    path = write_report(WIDE, title="t", overview=shown, examples=[shown], path=tmp_path / "report.html")
+    frame = tmp_path / "frame.html"
+    frame.write_text(MEASURE.format(width=width, page=html.escape(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
+    seen = subprocess.run([chrome, *flags, frame.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    measured = json.loads(html.unescape(re.findall(r"<title>(.*?)</title>", seen)[0]))
+    assert measured["inner"] == width and measured["page"] <= width and measured["out"] == []
+    glance, accuracy, classes, examples = measured["parts"]
+    assert (glance[1] > glance[0]) == (examples[1] > examples[0]) == (width == 390), (
+        "a picture stays large enough to read"
+    )
+    assert (accuracy[1] > accuracy[0]) == (classes[1] > classes[0]) == (width == 390)
+    assert all(natural == 1680 and 700 < drawn <= 1152 for natural, drawn in measured["pictures"])
+    assert measured["smallest"] >= 11
 
 
 def judgement(hits: list[int], alarms: list[int]) -> Judgement:

@@ -1,15 +1,32 @@
+from dataclasses import asdict
+
 import pytest
 
 import models.modules  # noqa: F401 - registers AKConv
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
-from utils.engine.sweep import parse_sweep, variants
+from utils.engine.hyperparameters import Hyperparameters
+from utils.engine.sweep import Variant, parse_sweep
+from utils.engine.sweep import variants as all_variants
 from utils.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
 def base() -> ModelConfig:
     return load_model_config("yolov5n-AKConv.yaml")
+
+
+NUMBERS = asdict(Hyperparameters())
+
+
+def swept(base: ModelConfig, words: list[str], **more: object) -> list[Variant]:
+    return all_variants(base, words, hyperparameters=NUMBERS, **more)  # type: ignore[arg-type]
+
+
+def variants(base: ModelConfig, words: list[str]) -> list[tuple[str, ModelConfig]]:
+    found = swept(base, words)
+    assert all(variant.hyperparameters == NUMBERS for variant in found)
+    return [(variant.label, variant.config) for variant in found]
 
 
 def arguments(config: ModelConfig, module: str = "AKConv") -> list[tuple]:
@@ -72,8 +89,29 @@ def test_words_are_split_at_modules_of_the_model_only():
         (["AKConv.inc", "3"], "follows from the row's inputs"),
         (["AKConv@num_param=7.stride", "1"], "changes nothing"),
         (["AKConv.num_param", *map(str, range(100, 250))], "more than 100"),
+        (["hyp.offset_rl", "0.1"], "did you mean offset_lr"),
+        (["hyp.offset_lr"], "has no values"),
+        (["hyp.offset_lr", "fast"], "offset_lr must be a number"),
+        (["hyp.mosaic", "2"], "mosaic is a probability"),
     ],
 )
 def test_mistakes_are_named(base, words, message):
     with pytest.raises(ConfigError, match=r"--sweep.*" + message):
         variants(base, words)
+
+
+def test_a_hyperparameter_is_swept_alone_and_with_a_keyword(base):
+    (slow,) = swept(base, ["hyp.offset_lr", "0.1", "1.0"])
+    assert slow.label == "yolov5n-AKConv-offset_lr-0.1" and slow.config.to_dict() == base.to_dict()
+    assert slow.hyperparameters == {**NUMBERS, "offset_lr": 0.1} and NUMBERS["offset_lr"] == 1.0
+    found = swept(base, ["hyp.offset_lr", "0.1", "1", "AKConv.padding", "border", "zeros"])
+    told = [(one.hyperparameters["offset_lr"], arguments(one.config)[0][1].get("padding")) for one in found]
+    assert told == [(0.1, None), (0.1, "zeros"), (1.0, "zeros")], "the fourth is the base itself"
+    assert swept(base, ["hyp.lr0", "0.02"], taken=["yolov5n-AKConv-lr0-0.02"])[0].label.endswith("-again1")
+
+
+def test_a_hyperparameter_without_effect_is_refused():
+    plain = load_model_config("yolov5n.yaml")
+    with pytest.raises(ConfigError, match=r"--sweep: changes nothing.*offset_lr is for AKConv"):
+        swept(plain, ["hyp.offset_lr", "0.1", "0.5"])
+    assert len(swept(plain, ["hyp.lr0", "0.02", "hyp.offset_lr", "0.1", "0.5"])) == 1

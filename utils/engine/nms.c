@@ -1,0 +1,170 @@
+/* Candidates and non-maximum suppression of one picture, to the bit as postprocess.py does it by torch and torchvision.
+ *
+ * Sums and products keep the order of torchvision's; the file is compiled without contracting them.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKETS 2048 /* of one digit, 11 bits */
+#define FEW 2048     /* candidates that decide as a rule, tried first */
+#define BLOCK 16     /* kept boxes compared at a time */
+#define CLASS_SHIFT 7680.0f
+
+typedef struct {
+    ptrdiff_t rows, classes, limit, candidates;
+    ptrdiff_t agnostic, multi_label;
+    double confidence, overlap;
+} Settings;
+
+typedef struct {
+    uint32_t key; /* falls as the score rises: the bits of a positive number are in its order */
+    uint32_t column;
+    ptrdiff_t row;
+} Candidate;
+
+typedef struct {
+    float *left, *top, *right, *bottom, *area; /* shifted by class, a block more than the limit */
+    ptrdiff_t count;
+} Kept;
+
+static uint32_t key_of(float score) {
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    return ~bits;
+}
+
+static float score_of(uint32_t key) {
+    float score;
+    key = ~key;
+    memcpy(&score, &key, sizeof score);
+    return score;
+}
+
+/* Write a row's candidates; a row holding a number that is none has no candidate. */
+static ptrdiff_t from_row(const Settings *s, const float *row, ptrdiff_t number, const unsigned char *wanted,
+                          Candidate *to) {
+    const float confidence = (float)s->confidence, objectness = row[4], *chances = row + 5;
+    if (!(objectness > confidence)) return 0;
+    ptrdiff_t best = 0, count = 0;
+    for (ptrdiff_t c = 0; c < s->classes; c++) {
+        if (s->multi_label && wanted && !wanted[c]) continue;
+        if (chances[c] != chances[c]) return 0;
+        if (chances[c] > chances[best]) best = c;
+    }
+    const ptrdiff_t first = s->multi_label ? 0 : best, end = s->multi_label ? s->classes : best + 1;
+    for (ptrdiff_t c = first; c < end; c++) {
+        const float score = chances[c] * objectness;
+        if (score > confidence && (!wanted || wanted[c]))
+            to[count++] = (Candidate){key_of(score), (uint32_t)c, number};
+    }
+    return count;
+}
+
+/* Keep the best `few` candidates, and those that share the last bucket with one of them, in their order. */
+static ptrdiff_t best_of(const Candidate *all, ptrdiff_t count, ptrdiff_t few, Candidate *to) {
+    ptrdiff_t histogram[BUCKETS] = {0}, reached = 0, written = 0;
+    for (ptrdiff_t i = 0; i < count; i++) histogram[all[i].key >> 21]++;
+    uint32_t last = 0;
+    while (last < BUCKETS - 1 && (reached += histogram[last]) < few) last++;
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (all[i].key >> 21 <= last) to[written++] = all[i];
+    return written;
+}
+
+/* Sort by key, equal ones in their order: three digits, the lowest first. Returns which of the two arrays holds it. */
+static Candidate *sorted(Candidate *from, Candidate *to, ptrdiff_t count) {
+    for (int shift = 0; shift < 32; shift += 11) {
+        ptrdiff_t starts[BUCKETS + 1] = {0};
+        for (ptrdiff_t i = 0; i < count; i++) starts[(from[i].key >> shift & (BUCKETS - 1)) + 1]++;
+        for (int d = 0; d < BUCKETS; d++) starts[d + 1] += starts[d];
+        for (ptrdiff_t i = 0; i < count; i++) to[starts[from[i].key >> shift & (BUCKETS - 1)]++] = from[i];
+        Candidate *other = from;
+        from = to;
+        to = other;
+    }
+    return from;
+}
+
+static int is_finite(float number) { return number - number == 0; }
+
+/* Take candidates in order until `limit` boxes are kept. */
+static void take(const Settings *s, const float *prediction, const Candidate *ordered, ptrdiff_t count, Kept *kept,
+                 float *boxes, float *scores, int64_t *classes) {
+    kept->count = 0;
+    for (ptrdiff_t i = 0; i < count && kept->count < s->limit; i++) {
+        const float *row = prediction + ordered[i].row * (5 + s->classes);
+        const float box[4] = {row[0] - row[2] / 2, row[1] - row[3] / 2, row[0] + row[2] / 2, row[1] + row[3] / 2};
+        if (!is_finite(box[0]) || !is_finite(box[1]) || !is_finite(box[2]) || !is_finite(box[3])) continue;
+        const float shift = s->agnostic ? 0 : (float)ordered[i].column * CLASS_SHIFT;
+        const float left = box[0] + shift, top = box[1] + shift, right = box[2] + shift, bottom = box[3] + shift;
+        const float area = (right - left) * (bottom - top);
+        int hit = 0;
+        for (ptrdiff_t start = 0; start < kept->count && !hit; start += BLOCK)
+#pragma omp simd reduction(| : hit)
+            for (ptrdiff_t k = start; k < start + BLOCK; k++) {
+                const float x1 = kept->left[k] > left ? kept->left[k] : left;
+                const float y1 = kept->top[k] > top ? kept->top[k] : top;
+                const float x2 = kept->right[k] < right ? kept->right[k] : right;
+                const float y2 = kept->bottom[k] < bottom ? kept->bottom[k] : bottom;
+                const float width = x2 - x1 > 0 ? x2 - x1 : 0, height = y2 - y1 > 0 ? y2 - y1 : 0;
+                const float shared = width * height;
+                hit |= (double)(shared / (kept->area[k] + area - shared)) > s->overlap; /* 0 / 0 is no hit */
+            }
+        if (hit) continue;
+        const ptrdiff_t k = kept->count++;
+        kept->left[k] = left;
+        kept->top[k] = top;
+        kept->right[k] = right;
+        kept->bottom[k] = bottom;
+        kept->area[k] = area;
+        memcpy(boxes + 4 * k, box, sizeof box);
+        scores[k] = score_of(ordered[i].key);
+        classes[k] = ordered[i].column;
+    }
+}
+
+/* Thin out prediction (rows, 5 + classes): cx, cy, w, h, objectness, chances. `wanted` (classes) or NULL says which
+ * classes may count. Writes boxes (limit, 4), scores and classes (limit), best first; returns how many, -1 where memory
+ * is lacking. */
+ptrdiff_t suppress(const Settings *s, const float *prediction, const unsigned char *wanted, float *boxes, float *scores,
+                   int64_t *classes) {
+    ptrdiff_t count = 0, room = 0, result = -1;
+    Candidate *all = NULL, *first = NULL, *second = NULL;
+    Kept kept = {0};
+    for (ptrdiff_t r = 0; r < s->rows; r++) {
+        if (room - count < s->classes) {
+            room = 2 * room + s->classes + 4096;
+            Candidate *larger = realloc(all, (size_t)room * sizeof *all);
+            if (!larger) goto end;
+            all = larger;
+        }
+        count += from_row(s, prediction + r * (5 + s->classes), r, wanted, all + count);
+    }
+    first = malloc((size_t)(count + 1) * sizeof *first);
+    second = malloc((size_t)(count + 1) * sizeof *second);
+    /* Zeros after the last kept box overlap with nothing. */
+    kept.left = calloc((size_t)(5 * (s->limit + BLOCK)), sizeof(float));
+    if (!first || !second || !kept.left) goto end;
+    kept.top = kept.left + (s->limit + BLOCK);
+    kept.right = kept.top + (s->limit + BLOCK);
+    kept.bottom = kept.right + (s->limit + BLOCK);
+    kept.area = kept.bottom + (s->limit + BLOCK);
+    const ptrdiff_t tries[2] = {FEW, s->candidates};
+    for (int t = 0; t < 2; t++) {
+        ptrdiff_t some = best_of(all, count, tries[t], first);
+        const Candidate *ordered = sorted(first, second, some);
+        if (some > s->candidates) some = s->candidates;
+        memset(kept.left, 0, (size_t)(5 * (s->limit + BLOCK)) * sizeof(float));
+        take(s, prediction, ordered, some, &kept, boxes, scores, classes);
+        if (kept.count == s->limit || some == count) break;
+    }
+    result = kept.count;
+end:
+    free(all);
+    free(first);
+    free(second);
+    free(kept.left);
+    return result;
+}
