@@ -89,18 +89,24 @@ class DetectionModel(nn.Module):
         return layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
 
     def _measure_strides(self) -> list[int]:
-        """Find each level's stride by sending sizes, without data, through the network."""
-        size = 256
-        twin = meta_copy(self).eval()  # batch norm of training is slow to work out without data
-        twin.head.train()
-        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device="meta")}
-        for spec in self.config.layers:
-            try:
-                outputs[spec.index] = twin._layer_output(spec.index, outputs)
-            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
-                where = f"{self.config.name}: layer {spec.index} {spec.module}"
-                reason = str(error).splitlines()[0]
-                raise ConfigError(where, f"maps do not fit together: {reason}", fix="check from and args") from error
+        """Find each level's stride by looking at a small black picture.
+
+        On torch's device without data the same takes seconds: the first addition there loads its compiler.
+        """
+        size = 128
+        self.eval()  # batch norm shall not learn of it
+        self.head.train()
+        device = next(self.parameters()).device
+        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device=device)}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may draw numbers
+            for spec in self.config.layers:
+                try:
+                    outputs[spec.index] = self._layer_output(spec.index, outputs)
+                except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+                    where = f"{self.config.name}: layer {spec.index} {spec.module}"
+                    what = f"maps do not fit together: {str(error).splitlines()[0]}"
+                    raise ConfigError(where, what, fix="check from and args") from error
+        self.train()
         cells = [(level.shape[2], level.shape[3]) for level in outputs[len(self.model) - 1]]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
             what = f"the head's maps are {cells} cells for {size} px, so their stride is no whole number"

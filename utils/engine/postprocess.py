@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.engine.nms_kernel import MAX_CANDIDATES, suppress_natively
@@ -154,6 +153,8 @@ def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, overlap: float, limit: int
     Returns:
         (k,) int64 indices of the kept boxes, best first.
     """
+    from torchvision.ops import nms  # takes seconds to import, and the compiled kernel does without
+
     device = boxes_xyxy.device
     corners = np.ascontiguousarray(boxes_xyxy.numpy().T) if device.type == "cpu" else None
     kept = torch.empty(0, dtype=torch.int64, device=device)

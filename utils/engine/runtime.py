@@ -6,12 +6,12 @@ import os
 import platform
 import random
 import sys
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
-import torchvision
 from torch import nn
 
 from utils.errors import ConfigError
@@ -67,7 +67,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "platform": platform.platform(),
