@@ -99,6 +99,7 @@ def test_the_same_seed_gives_the_same_results_with_any_number_of_workers(data: P
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.long
 def test_a_killed_process_resumes_from_its_last_epoch(data: Path, tmp_path: Path) -> None:
     words = ["--cfg", "yolov5n.yaml", "--data", data, "--epochs", 200, "--imgsz", 64, "--batch-size", 4, "--noplots"]
     command = [sys.executable, str(ROOT / "train.py"), *map(str, words), "--device", "cpu", "--workers", "0"]

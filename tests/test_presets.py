@@ -35,7 +35,7 @@ def numbers(text):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_holds_the_numbers_users_know(name):
-    expected = {"offset_lr": 1.0, **numbers(LOW), **numbers(PRESETS[name])}
+    expected = {"offset_lr": 0.1, **numbers(LOW), **numbers(PRESETS[name])}
     written = {key: float(value) for key, value in load_yaml(HYPS / f"hyp.{name}.yaml").items()}
     loaded = asdict(load_hyperparameters(f"hyp.{name}.yaml"))
     assert {key: loaded[key] for key in expected} == expected

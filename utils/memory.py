@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 
@@ -14,6 +15,7 @@ SETTINGS = (
 )
 
 
+@functools.cache
 def keep_freed_memory() -> bool:
     """Let freed memory stay with the process for the next map of features, where the C library is glibc.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import detect
+from models.yolo import DetectionModel
 from utils.cli import run_script
 
 QUIET = {"builtins.id"}
@@ -62,6 +63,7 @@ def main() -> None:
     """Open all files of the list."""
     torch.set_num_threads(1)
     paths = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    DetectionModel("yolov5n.yaml")  # loads what torch loads late
     recorder = Recorder()
     sys.addaudithook(recorder)
     for path in paths[:2]:

@@ -84,7 +84,7 @@ class Hyperparameters:
     mosaic: float = 1.0
     mixup: float = 0.0
     copy_paste: float = 0.0
-    offset_lr: float = 1.0
+    offset_lr: float = 0.1
     close_mosaic: float = 0.0
     nbs: float = 64.0
 

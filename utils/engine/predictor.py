@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from models.fuse import fused
+from models.yolo import DetectionModel
 from utils.datasets.config import load_data_config
 from utils.datasets.sources import Frame, Source, open_source
 from utils.datasets.streams import Patience
@@ -27,6 +29,7 @@ from utils.engine.plugins import load_plugins
 from utils.engine.postprocess import NmsSettings
 from utils.engine.runtime import place, select_device
 from utils.engine.sampling_outputs import MOST_PICTURES, SamplingPictures
+from utils.engine.side_by_side import side_by_side
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir
 from utils.log import LOGGER
@@ -151,6 +154,7 @@ def _look(
     """
     totals: Counter[str] = Counter()
     seen = 0
+    workers = _workers(predictor, source, options)
     progress = _Progress(len(source.files), endless=bool(source.streams))
     batches = source.batches(options.batch_size, lambda frame: (frame, predictor.fit(frame.image)))
     try:
@@ -160,8 +164,9 @@ def _look(
             sampling,
             Outputs(options=options, run_dir=run_dir, names=predictor.names) as outputs,
         ):
-            for batch in batches:
-                results = predictor.look([fitted for _, fitted in batch])
+            begun = time.perf_counter()
+            looked = side_by_side(lambda some: predictor.look([one for _, one in some]), batches, workers=workers)
+            for batch, results in looked:
                 for (frame, fitted), (found, spent) in zip(batch, results, strict=True):
                     seen += 1
                     totals.update(spent)
@@ -178,11 +183,27 @@ def _look(
     if source.skipped:
         listed = f"list in {run_dir / 'skipped.csv'}"
         LOGGER.warning(f"{len(source.skipped)} of {len(source.files)} files skipped; {listed}")
+    rate = seen / (time.perf_counter() - begun)
+    at_once = f", {workers} batches at once" if workers > 1 else ""
     LOGGER.info(
         f"Speed: {totals['pre'] / seen:.1f} ms preparing, {totals['inference'] / seen:.1f} ms inference, "
-        f"{totals['nms'] / seen:.1f} ms NMS per image\nResults: {run_dir}"
+        f"{totals['nms'] / seen:.1f} ms NMS per image{at_once}; "
+        f"{rate:.1f} images a second\nResults: {run_dir}"
     )
     return run_dir
+
+
+def _workers(predictor: Predictor, source: Source, options: DetectOptions) -> int:
+    """Return how many batches to look at side by side: several of files on the CPU, one of all else.
+
+    Streams want their answer at once, runtimes of exported files have threads of their own, and `--visualize` looks
+    into the network while nobody else may use it.
+    """
+    watched = options.visualize or options.visualize_layers
+    ours = isinstance(predictor.network, DetectionModel) and predictor.how.device.type == "cpu"
+    if not ours or watched or source.streams or len(source.files) <= options.batch_size:
+        return 1
+    return torch.get_num_threads()
 
 
 class _Progress:

@@ -145,7 +145,7 @@ def test_a_changed_yaml_is_not_mixed_with_runs_of_the_old_one(workplace):
 
 def test_every_model_is_trained_with_every_hyperparameter_yaml(workplace):
     (workplace / "hyp.slow.yaml").write_text(
-        yaml_of("hyp.scratch-low.yaml").replace("offset_lr: 1.0", "offset_lr: 0.1")
+        yaml_of("hyp.scratch-low.yaml").replace("offset_lr: 0.1", "offset_lr: 0.05")
     )
     hyps = ("hyp.scratch-low.yaml", "hyp.slow.yaml", "hyp.scratch-high.yaml")
     given = CompareOptions(cfg=("yolov5n.yaml", "yolov5n-AKConv.yaml"), hyp=hyps, seeds=(0, 1))
@@ -183,7 +183,7 @@ def test_a_swept_hyperparameter_reaches_train_py_in_a_yaml_of_its_own(data, tmp_
         return [FailedRun(run=run, exit_code=1, reason="not now") for run in runs]
 
     monkeypatch.setattr("utils.engine.compare.finish_runs", fail_all)
-    words = ("hyp.offset_lr", "0.1", "1.0", "AKConv.padding", "border", "zeros")
+    words = ("hyp.offset_lr", "1.0", "0.1", "AKConv.padding", "border", "zeros")
     given = CompareOptions(
         cfg=("yolov5n.yaml", "yolov5n-AKConv.yaml"), sweep=words, data=str(data), device="cpu", project=str(tmp_path)
     )
@@ -192,14 +192,14 @@ def test_a_swept_hyperparameter_reaches_train_py_in_a_yaml_of_its_own(data, tmp_
     swept = {run.model.removeprefix("yolov5n-AKConv-"): run for run in seen[2:]}
     rates = {label: load_hyperparameters(run.options.hyp).offset_lr for label, run in swept.items()}
     assert rates == {
-        "offset_lr-0.1-padding-border": 0.1,
-        "offset_lr-0.1-padding-zeros": 0.1,
+        "offset_lr-1.0-padding-border": 1.0,
         "offset_lr-1.0-padding-zeros": 1.0,
+        "offset_lr-0.1-padding-zeros": 0.1,
     }
-    slow = swept["offset_lr-0.1-padding-border"]
+    fast = swept["offset_lr-1.0-padding-border"]
     assert (
-        slow.options.hyp == str(tmp_path / f"exp/configs/{slow.model}.hyp.yaml")
-        and f"--hyp {slow.options.hyp}" in slow.command()
+        fast.options.hyp == str(tmp_path / f"exp/configs/{fast.model}.hyp.yaml")
+        and f"--hyp {fast.options.hyp}" in fast.command()
     )
-    assert load_model_config(slow.options.cfg).to_dict() == load_model_config("yolov5n-AKConv.yaml").to_dict()
-    assert swept["offset_lr-1.0-padding-zeros"].options.hyp == "hyp.scratch-low.yaml", "as nothing in it is changed"
+    assert load_model_config(fast.options.cfg).to_dict() == load_model_config("yolov5n-AKConv.yaml").to_dict()
+    assert swept["offset_lr-0.1-padding-zeros"].options.hyp == "hyp.scratch-low.yaml", "as nothing in it is changed"

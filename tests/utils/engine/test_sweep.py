@@ -101,12 +101,12 @@ def test_mistakes_are_named(base, words, message):
 
 
 def test_a_hyperparameter_is_swept_alone_and_with_a_keyword(base):
-    (slow,) = swept(base, ["hyp.offset_lr", "0.1", "1.0"])
-    assert slow.label == "yolov5n-AKConv-offset_lr-0.1" and slow.config.to_dict() == base.to_dict()
-    assert slow.hyperparameters == {**NUMBERS, "offset_lr": 0.1} and NUMBERS["offset_lr"] == 1.0
-    found = swept(base, ["hyp.offset_lr", "0.1", "1", "AKConv.padding", "border", "zeros"])
+    (fast,) = swept(base, ["hyp.offset_lr", "0.1", "1.0"])
+    assert fast.label == "yolov5n-AKConv-offset_lr-1.0" and fast.config.to_dict() == base.to_dict()
+    assert fast.hyperparameters == {**NUMBERS, "offset_lr": 1.0} and NUMBERS["offset_lr"] == 0.1
+    found = swept(base, ["hyp.offset_lr", "1", "0.1", "AKConv.padding", "border", "zeros"])
     told = [(one.hyperparameters["offset_lr"], arguments(one.config)[0][1].get("padding")) for one in found]
-    assert told == [(0.1, None), (0.1, "zeros"), (1.0, "zeros")], "the fourth is the base itself"
+    assert told == [(1.0, None), (1.0, "zeros"), (0.1, "zeros")], "the fourth is the base itself"
     assert swept(base, ["hyp.lr0", "0.02"], taken=["yolov5n-AKConv-lr0-0.02"])[0].label.endswith("-again1")
 
 
