@@ -48,11 +48,12 @@ def choose(x: Tensor, *, implementation: str | None = None) -> str:
         ValueError: an override names none, or one that cannot serve.
     """
     on_cpu = x.device.type == "cpu"
-    if implementation == "native" and not (on_cpu and load(torch.float32)):
-        raise ValueError("native needs a tensor on the CPU and python -m utils.native")
     wanted = implementation or os.environ.get(VARIABLE)
-    if wanted == "native" and not on_cpu:  # shapes are found on a device without memory, whatever the environment says
+    # Shapes are found on a device without memory, whatever the environment says.
+    if wanted == "native" and not on_cpu and not implementation:
         wanted = "bags"
+    if wanted == "native" and not (on_cpu and load(torch.float32)):
+        raise ValueError("native needs a tensor on the CPU and python -m utils.native")
     if wanted:
         if wanted not in IMPLEMENTATIONS:
             raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {wanted!r}")

@@ -127,7 +127,10 @@ def ak_conv2d_native(
 
     Raises:
         RuntimeError: it is not compiled.
+        ValueError: a tensor is not on the CPU.
     """
+    if any(tensor.device.type != "cpu" for tensor in (x, offset, points)):
+        raise ValueError("the compiled kernel needs map, offsets and points on the CPU")
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     # Positions and sums in single precision at least, whatever the map's.
@@ -149,11 +152,24 @@ def ak_conv2d_native(
     return F.conv2d(columns, matrix, bias)
 
 
-def serves(x: Tensor, p_conv: nn.Conv2d) -> bool:
-    """Return whether `ak_layer_native` can stand in for `p_conv` and what follows: no gradients, nobody watching."""
-    watched = p_conv._forward_hooks or p_conv._forward_pre_hooks
-    plain = x.dtype in REALS and p_conv.weight.dtype == x.dtype and not torch.is_autocast_enabled("cpu")
-    return plain and not torch.is_grad_enabled() and not watched
+def serves(x: Tensor, p_conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, *, points: Tensor, stride: int) -> bool:
+    """Return whether `ak_layer_native` can stand in for `p_conv` and what follows: no gradients, nobody watching.
+
+    The kernel reads memory by these shapes, so whatever does not fit together is left to torch, which says so.
+    """
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or x.dtype not in REALS or x.dim() != 4:
+        return False
+    channels, moves = x.shape[1], 2 * points.shape[0]
+    tensors = [t for t in (p_conv.weight, p_conv.bias, weight, bias) if t is not None]
+    return (
+        tuple(p_conv.weight.shape) == (moves, channels, 3, 3)
+        and (p_conv.stride, p_conv.padding, p_conv.dilation) == ((stride, stride), (1, 1), (1, 1))
+        and tuple(weight.shape[1:]) == (channels, points.shape[0], 1)
+        and (bias is None or tuple(bias.shape) == (weight.shape[0],))
+        and all(t.dtype == x.dtype and t.device == x.device for t in tensors)
+        and points.device == x.device
+        and not (p_conv._forward_hooks or p_conv._forward_pre_hooks)
+    )
 
 
 def ak_layer_native(

@@ -77,7 +77,11 @@ def ak_layer2d(
     than 2N channels the first 2N are offsets.
     """
     moves = 2 * points.shape[0]
-    if choose(x) == "native" and p_conv.out_channels == moves and serves(x, p_conv):
+    if (
+        choose(x) == "native"
+        and padding in get_args(Padding)
+        and serves(x, p_conv, weight, bias, points=points, stride=stride)
+    ):
         say_once("native", "cpu")
         return ak_layer_native(x, p_conv, weight, bias, points=points, stride=stride, padding=padding)
     offset = p_conv(x)

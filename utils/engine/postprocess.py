@@ -56,7 +56,8 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
     Returns:
         For each picture what remains, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
     """
-    if predictions.device.type == "cpu" and predictions.dtype == torch.float32 and load("nms"):
+    plain = predictions.device.type == "cpu" and predictions.dtype == torch.float32 and predictions.shape[2] > 5
+    if plain and load("nms"):
         return _in_threads(partial(suppress_natively, settings=settings), predictions.contiguous().unbind())
     chances, objectness = predictions[..., 5:], predictions[..., 4]
     wanted = _wanted(settings, chances)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from models.modules import AKConv
+from models.modules import AKConv, ak_conv2d
 from models.resampling.choose import VARIABLE
 from models.resampling.native import load
+from models.resampling.operator import ak_layer2d
 
 COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.native")
 # Batch, channels, outputs, height, width, points, stride: outputs and widths beside, at and beyond whole vectors.
@@ -97,3 +98,33 @@ def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mo
     for gradients in found[1:]:
         for name, gradient in gradients.items():
             torch.testing.assert_close(gradient, found[0][name], rtol=1e-10, atol=1e-10)
+
+
+@COMPILED
+def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
+    layer, x = moving_layer(CASES[0], "border")
+    weights = layer.conv[0].weight  # type: ignore[union-attr]
+    told = {"points": layer.points, "stride": layer.stride}
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match="channels"):
+            layer(x[:, :-1])
+        with pytest.raises(ValueError, match="weight must be"):
+            ak_layer2d(x, layer.p_conv, weights[:, :-1], **told)
+        with pytest.raises(ValueError, match="offset must be"):
+            ak_layer2d(x, layer.p_conv, weights, points=layer.points, stride=layer.stride + 1)
+        with pytest.raises(RuntimeError, match="bias"):
+            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **told)
+        with pytest.raises(ValueError, match="padding must be"):
+            ak_layer2d(x, layer.p_conv, weights, **told, padding="mirror")  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match=r"dtype|type"):
+            layer(x.double())
+        with pytest.raises(ValueError, match="on the CPU"):
+            offset = torch.empty(2, 10, 5, 6, device="meta")
+            ak_conv2d(x, offset, weights, **told, implementation="native")
+
+
+def test_a_kernel_asked_for_and_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.resampling.choose.load", lambda dtype: None)
+    monkeypatch.setenv(VARIABLE, "native")
+    with pytest.raises(ValueError, match=r"python -m utils\.native"):
+        moving_layer(CASES[0], "border")[0](torch.rand(1, 5, 4, 6))
