@@ -98,6 +98,21 @@ def test_values_out_of_range_are_refused(words: list[str]) -> None:
         parse_options(TrainOptions, words, description="")
 
 
+def test_flags_of_old_scripts_may_have_negative_values(caplog: pytest.LogCaptureFixture) -> None:
+    words = ["--bbox_interval", "-1", "--local_rank", "-1", "--seed", "3"]
+    with caplog.at_level("WARNING", logger="akyolo"):
+        options, given = parse_options(TrainOptions, words, description="")
+    assert options.seed == 3 and given == {"seed"}
+    assert "--bbox-interval" in caplog.text and "--local-rank" in caplog.text
+
+
+@pytest.mark.parametrize("error", ['RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', "MemoryError()"])
+def test_no_memory_left_is_one_line(error: str) -> None:
+    program = f"from utils.cli import run_script\ndef main():\n    raise {error}\nrun_script(main)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--batch-size" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny data set, one whose labels name a class too many, wrong yamls, a damaged checkpoint."""
@@ -119,6 +134,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "from.yaml").write_text(model.replace("[[-1, 6], 1, Concat", "[[-1, 16], 1, Concat"))
     (folder / "broken.pt").write_bytes(b"PK\x03\x04 this is no checkpoint")
     (folder / "huge.yaml").write_text("train: [\n")
+    recipe = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
+    (folder / "fast.yaml").write_text(recipe.replace("\nmomentum: 0.937", "\nmomentum: 1.0"))
     return folder
 
 
@@ -132,6 +149,8 @@ MISTAKES = [
     (["train.py", "--cfg", "{}/unknown.yaml", "--data", "{}/good.yaml"], "layer 5 'AKConvv': unknown module"),
     (["train.py", "--cfg", "{}/from.yaml", "--data", "{}/good.yaml"], "refers to layer 16, which comes later"),
     (["train.py", "--hyp", "hyp.scratch-lo.yaml"], "did you mean hyp.scratch-low.yaml"),
+    (["train.py", "--hyp", "{}/fast.yaml"], "momentum and warmup_momentum must be below 1"),
+    (["train.py", "--seed", str(2**64)], "--seed: must be from 0"),
     (["train.py", "--weights", "{}/broken.pt"], "truncated or damaged"),
     (["train.py", "--resume", "{}/nothing.pt"], "cannot be read"),
     (["train.py", "--device", "cuda:9"], "not available"),

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
 from utils.log import LOGGER, enable_console
-from utils.memory import keep_freed_memory
+from utils.memory import keep_freed_memory, out_of_memory
 
 Options = TypeVar("Options")
 
@@ -134,7 +135,7 @@ def _without_known_to_others(unknown: Sequence[str], options_class: type[Any]) -
             raise ConfigError(flag, f"is not supported: {refused[flag]}", fix="leave it out")
         if flag in ignored:
             named.append(f"{flag} ({ignored[flag]})")
-        dropping = flag in ignored or (dropping and not word.startswith("-"))
+        dropping = flag in ignored or (dropping and not re.match(r"-(?!\d)", word))
         if not dropping:
             rest.append(word)
     if named:
@@ -160,6 +161,11 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             traceback.print_exc()
         print(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (RuntimeError, MemoryError) as error:
+        if debug or not out_of_memory(error):
+            raise
+        print("error: there is not enough memory for this. Fix: a smaller --batch-size or --imgsz", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped from the keyboard", file=sys.stderr)
         sys.exit(130)

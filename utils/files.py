@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.errors import ConfigError, DetectorError, RunError, did_you_mean
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
+LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> Path:
@@ -38,7 +40,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
         RunError: the folder cannot be written or the disk is full. The old file is untouched then.
     """
     path = Path(path)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = _temporary_in(path.parent)
     try:
         data = content.encode("utf-8") if isinstance(content, str) else content
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +50,36 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name, half a letter in the text
+    except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
+        if not isinstance(error, (OSError, ValueError)):  # ValueError: a null byte in the name, half a letter in text
+            raise
         reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            reason += f": needs {len(data) / 1e6:.1f} MB, {_free_bytes(path.parent) / 1e6:.1f} MB free"
         raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
     return path
+
+
+def _temporary_in(folder: Path) -> Path:
+    """Return a name for what is not yet whole, which `remove_leftovers` knows."""
+    return folder / f".{secrets.token_hex(8)}.tmp"
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove what programs killed while they wrote below a folder have left; nobody else may write there now."""
+    for path in Path(folder).rglob(".*.tmp"):
+        if LEFTOVER.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) -> Path:
@@ -101,7 +127,7 @@ def keep_previous(path: Path | str) -> None:
     """
     path = Path(path)
     previous = path.with_name(f"{path.stem}.prev{path.suffix}")
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = _temporary_in(path.parent)
     try:
         if not path.exists():
             return

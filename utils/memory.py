@@ -1,4 +1,4 @@
-"""How the process asks the system for memory."""
+"""How the process asks the system for memory, and how it hears that there is none."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # another C library
         return False
     return all(mallopt(number, value) == 1 for number, value, variable in SETTINGS if variable not in os.environ)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, of a GPU or of the machine."""
+    # By name: scripts that need no torch need not wait for it.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)

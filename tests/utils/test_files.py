@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import threading
@@ -23,6 +24,7 @@ from utils.files import (
     find_file,
     load_yaml,
     make_run_dir,
+    remove_leftovers,
     try_write,
     user_cache_dir,
 )
@@ -74,7 +76,9 @@ def test_a_failing_write_leaves_the_old_content_and_no_other_file(call, number, 
     with pytest.raises(RunError) as caught:
         atomic_write(path, b"new")
     monkeypatch.undo()
-    assert str(caught.value).startswith(f"{path}: cannot be written ({os.strerror(number)}). Fix: ")
+    free = r": needs 0\.0 MB, \d+\.\d MB free" if number == errno.ENOSPC else ""
+    start = re.escape(f"{path}: cannot be written ({os.strerror(number)}") + free + r"\). Fix: "
+    assert re.match(start, str(caught.value))
     assert caught.value.exit_code == 1
     assert os.listdir(tmp_path) == ([] if old is None else ["a.pt"])
     assert old is None or path.read_bytes() == old
@@ -537,3 +541,12 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache_dir() == tmp_path / ".cache" / "akyolo"
     assert not (tmp_path / ".cache").exists()
+
+
+def test_only_what_a_killed_program_left_is_removed(tmp_path):
+    (tmp_path / "weights").mkdir()
+    stay = [tmp_path / name for name in (".lock", "a.tmp", ".notes.tmp", "weights/last.pt")]
+    for path in [*stay, tmp_path / "weights/.0123456789abcdef.tmp"]:
+        path.write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(stay)

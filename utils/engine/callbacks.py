@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from utils.engine.records import Row
 from utils.errors import ConfigError
+from utils.log import LOGGER
 
 if TYPE_CHECKING:
     from utils.engine.trainer import Trainer
@@ -87,10 +88,13 @@ class TensorBoard(Callback):
 
     def on_fit_epoch_end(self, trainer: Trainer, row: Row) -> None:
         """Write an epoch's numbers."""
-        for name, value in row.items():
-            if name != "epoch" and value == value:
-                self.writer.add_scalar(name, value, int(row["epoch"]))
-        self.writer.flush()
+        try:
+            for name, value in row.items():
+                if name != "epoch" and value == value:
+                    self.writer.add_scalar(name, value, int(row["epoch"]))
+            self.writer.flush()
+        except OSError as error:  # a full disk: results.csv has the same numbers
+            LOGGER.warning(f"left out: TensorBoard's file of epoch {row['epoch']} ({error.strerror})")
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the file."""

@@ -97,7 +97,11 @@ def join_team(device: torch.device) -> Team:
         raise ConfigError("torchrun", "this torch has no distributed package", fix="start train.py with python")
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            # What the processes tell each other beside gradients, like the wish to stop, lies on the CPU.
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=TIMEOUT)
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error
@@ -192,5 +196,5 @@ def restarted_run(project: str) -> Path | None:
     """Return the folder of the run that this launch of torchrun began before it restarted its processes, if it did."""
     if int(os.environ.get(RESTARTS, "0")) == 0:
         return None
-    marks = (mark for mark in Path(project).glob("*/.launch") if mark.read_text(encoding="utf-8") == launch_mark())
+    marks = (mark for mark in Path(project).rglob(".launch") if mark.read_text(encoding="utf-8") == launch_mark())
     return next((mark.parent for mark in marks), None)

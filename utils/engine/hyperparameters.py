@@ -137,4 +137,6 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
         raise ConfigError(where, f"hyperparameters missing: {', '.join(missing)}", fix="copy them from data/hyps")
     if value["lr0"] <= 0 or value["anchor_t"] <= 1 or value.get("nbs", 64) < 1:
         raise ConfigError(where, "lr0 must be above 0, anchor_t above 1, nbs at least 1", fix="correct them")
+    if max(value["momentum"], value["warmup_momentum"]) >= 1:
+        raise ConfigError(where, "momentum and warmup_momentum must be below 1", fix="correct them")
     return Hyperparameters(**{key: float(number) for key, number in value.items()})

@@ -53,7 +53,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float)
 def build_optimizer(name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float) -> torch.optim.Optimizer:
     """Make SGD with Nesterov momentum, Adam or AdamW; the latter take `momentum` as beta1."""
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[name]
     return kind(groups, lr=lr, betas=(momentum, 0.999))
 

@@ -9,6 +9,7 @@ from utils.cli import option
 from utils.errors import ConfigError
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
+MAX_SEED = 2**53  # beyond it a number does not survive every file
 VAL_TASKS = ("train", "val", "test", "speed")
 
 
@@ -90,7 +91,7 @@ class TrainOptions:
         require(self.evolve >= 0, "--evolve", "at least 1", self.evolve)
         require(not (self.image_weights and self.rect), "--image-weights", "without --rect", "both")
         require(self.workers >= 0, "--workers", "at least 0", self.workers)
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
+        require(0 <= self.seed <= MAX_SEED, "--seed", f"from 0 to {MAX_SEED}", self.seed)
         require(0 <= self.label_smoothing < 1, "--label-smoothing", "in [0, 1)", self.label_smoothing)
         require(self.patience >= 0, "--patience", "at least 0", self.patience)
 
@@ -250,7 +251,8 @@ class CompareOptions:
             require(len(self.cfg) >= 1, "--cfg", "a model yaml to vary with --sweep", "none")
         else:
             require(count >= 2, "--cfg", "two or more model yamls, --weights counted", count)
-        require(all(seed >= 0 for seed in self.all_seeds), "--seeds", "at least 0", self.all_seeds)
+        fits = all(0 <= seed <= MAX_SEED for seed in self.all_seeds)
+        require(fits, "--seeds", f"from 0 to {MAX_SEED}", self.all_seeds)
         require(len(set(self.all_seeds)) == len(self.all_seeds), "--seeds", "different numbers", self.all_seeds)
         require(self.jobs >= 1, "--jobs", "at least 1", self.jobs)
         require(self.epochs >= 1, "--epochs", "at least 1", self.epochs)

@@ -54,11 +54,12 @@ def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
     for name in ("model", "ema"):
         _require_finite(_tensors(content.get(name), name, path), name, path)
     _require(fits(content.get("updates"), int) and content["updates"] >= 0, "updates", path)
+    _require(isinstance(content.get("machine", {}), dict), "machine", path)
     _require(type(content.get("dataset")) is str, "dataset", path)
     gradients = content.get("gradients")
     _require(isinstance(gradients, list) and len(gradients) > 0, "gradients", path)
     for number, own in enumerate(content["gradients"]):
-        _tensors(own, f"gradients {number}", path)
+        _require_finite(_tensors(own, f"gradients {number}", path), f"gradients {number}", path)
     _require(isinstance(content.get("scaler"), dict), "scaler", path)
     try:
         torch.Generator().set_state(content.get("random"))  # type: ignore[arg-type]
@@ -171,6 +172,7 @@ def _check_progress(content: Checkpoint, options: TrainOptions, path: Path | str
         "epoch": progress.epoch >= 0,
         "batch": progress.batch >= 0,
         "means": not progress.batch or set(progress.means) == set(COMPONENTS),
+        "counted": progress.counted >= 0,
         "last_step": progress.last_step >= -1,
         "skipped": progress.skipped >= 0,
         "best_fitness": math.isfinite(progress.best_fitness),

@@ -7,6 +7,7 @@ import platform
 import random
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from utils.errors import ConfigError
+from utils.files import PROJECT_ROOT
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -75,8 +77,38 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "device": str(device),
         "gpu": gpu,
+        "git": commit_of(PROJECT_ROOT),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def arithmetic() -> dict[str, str]:
+    """Return what the last bits of a sum depend on: versions, threads and processor, as torch scopes its promises."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": str(torch.get_num_threads()),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that a git checkout stands at, read from its files; None for no checkout."""
+    try:
+        git = folder / ".git"
+        if git.is_file():  # a worktree names its folder
+            git = Path(git.read_text(encoding="utf-8").removeprefix("gitdir:").strip())
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not head.startswith("ref: "):
+            return head
+        common = git / "commondir"
+        root = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
+        name = head.removeprefix("ref: ")
+        if (root / name).is_file():
+            return (root / name).read_text(encoding="utf-8").strip()
+        packed = (root / "packed-refs").read_text(encoding="utf-8").splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:

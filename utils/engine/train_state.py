@@ -21,6 +21,7 @@ class Progress:
         epoch: epochs done.
         batch: batches done of the epoch that was interrupted, 0 between epochs.
         means: mean losses of those batches.
+        counted: batches in these means, which are all but those skipped.
         last_step: step of the last optimizer update, counted in batches.
         skipped: batches skipped in a row, their loss or gradient being no number.
         best_fitness: so far.
@@ -34,6 +35,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     means: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
     last_step: int = -1
     skipped: int = 0
     best_fitness: float = -1.0
@@ -56,6 +58,12 @@ def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
+
+
+def finite_gradients(model: nn.Module) -> bool:
+    """Whether all gradients gathered so far are numbers."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return not gradients or bool(torch.stack(torch._foreach_norm(gradients, float("inf"))).isfinite().all())
 
 
 def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:

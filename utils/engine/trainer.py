@@ -29,12 +29,13 @@ from utils.engine.options import TrainOptions
 from utils.engine.pictures import plot_labelled_batch
 from utils.engine.postprocess import NmsSettings
 from utils.engine.records import Row, write_results
-from utils.engine.runtime import place, scale_pixels
+from utils.engine.runtime import arithmetic, place, scale_pixels
 from utils.engine.schedule import Schedule
 from utils.engine.stopping import StopRequest
 from utils.engine.train_state import (
     Progress,
     StatisticsBackup,
+    finite_gradients,
     pending_gradients,
     plain,
     require_finite_state,
@@ -46,6 +47,7 @@ from utils.errors import RunError, RunStopped
 from utils.files import dump_json, keep_previous
 from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss
+from utils.memory import out_of_memory
 from utils.structures import Batch
 
 MAX_GRADIENT_NORM = 10.0
@@ -93,6 +95,7 @@ class Trainer:
             sync_batch_norms(self.model)
         self.statistics = StatisticsBackup(self.model)
         self.progress = Progress()
+        self.saved: int | None = None  # epochs that last.pt holds
         self.stop = StopRequest()
         self.callbacks: list[Callback] = []
         self.schedule = Schedule(
@@ -145,7 +148,9 @@ class Trainer:
         with self.stop:
             try:
                 for epoch in range(self.progress.epoch, self.options.epochs):
-                    if epoch and self._patience_ended(epoch - 1):
+                    if self._patience_ended():
+                        patience = f"--patience {self.options.patience}"
+                        LOGGER.info(f"Stopped: no better fitness since epoch {self.progress.best_epoch}, {patience}")
                         break
                     self._epoch(epoch)
             except _StopNow:
@@ -161,9 +166,14 @@ class Trainer:
         losses = self.progress.means
         self._tell("on_train_epoch_end", losses)
         is_last = epoch + 1 == self.options.epochs
-        evaluation = None
+        evaluation, stopped = None, False
         if self.team.leads and (is_last or not self.options.noval):
-            evaluation = self.validate()
+            try:
+                evaluation = self.validate()
+            except _StopNow:
+                stopped = True
+        if self.team.agree(stopped):
+            raise _StopNow
         self._record(epoch, losses, evaluation)
         self.progress.seconds += time.perf_counter() - start
         self._save(evaluation)
@@ -183,7 +193,7 @@ class Trainer:
         self.data.sampler.set_epoch(epoch, start=progress.batch, weights=weights)
         self.model.train()
         if not progress.batch:
-            progress.means = dict.fromkeys(COMPONENTS, 0.0)
+            progress.means, progress.counted = dict.fromkeys(COMPONENTS, 0.0), 0
         waited, asked = 0.0, time.perf_counter()
         bar = tqdm(
             self.data.train_batches,
@@ -227,31 +237,39 @@ class Trainer:
                 self._skip(batch, epoch, number, f"the loss is not finite ({_listed(values)})")
                 return images.shape[-1]
             self.scaler.scale(total).backward()
+            if self.team.agree(not finite_gradients(self.model)):
+                self._drop_gradients(step)
+                self._skip(batch, epoch, number, "a gradient is not finite")
+                return images.shape[-1]
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if out_of_memory(error):
                 raise self._out_of_memory(images) from error
             raise
+        progress.skipped = 0
+        progress.counted += 1
         for name, value in values.items():
-            progress.means[name] += (value - progress.means[name]) / (number + 1)
+            progress.means[name] += (value - progress.means[name]) / progress.counted
         if step - progress.last_step >= self.schedule.accumulate(step):
-            self._update(batch, epoch, number)
+            self._update()
             progress.last_step = step
         return images.shape[-1]
 
-    def _update(self, batch: Batch, epoch: int, number: int) -> None:
+    def _update(self) -> None:
         """Step the optimizer by the gradients gathered so far, clipped, and move the average."""
         self.team.add_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=MAX_GRADIENT_NORM)
-        if not self.amp and not bool(norm.isfinite()):  # with mixed precision the scaler skips such a step itself
-            self.optimizer.zero_grad()
-            self._skip(batch, epoch, number, f"gradients became {float(norm)}")
-            return
-        self.progress.skipped = 0
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=MAX_GRADIENT_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.ema.update(self.model)
+
+    def _drop_gradients(self, step: int) -> None:
+        """Start to gather gradients anew: what is no number cannot be taken out of a sum."""
+        self.optimizer.zero_grad()
+        self.progress.last_step = step
+        if self.amp:  # most likely the loss was scaled up too far
+            self.scaler.update(self.scaler.get_scale() * self.scaler.get_backoff_factor())
 
     def _skip(self, batch: Batch, epoch: int, number: int, reason: str) -> None:
         """Leave a batch out, and note which one; give up after ten in a row.
@@ -260,12 +278,14 @@ class Trainer:
             RunError: names the pictures.
         """
         self.progress.skipped += 1
-        names = [Path(str(self.data.train.paths[i])).name for i in batch.indices]
+        indices = [int(index) for own in self.team.gather([*batch.indices]) for index in own]
+        names = [Path(str(self.data.train.paths[i])).name for i in indices]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         LOGGER.warning(f"epoch {epoch}, batch {number} skipped: {reason}; pictures {listed}")
         if self.team.leads:
             note = {"epoch": epoch, "batch": number, "seed": self.options.seed, "reason": reason, "pictures": names}
-            dump_json(self.run_dir / "nan_step.json", note)
+            with optional():
+                dump_json(self.run_dir / "nan_step.json", note)
         if self.progress.skipped >= MAX_SKIPPED:
             raise RunError(
                 f"epoch {epoch}",
@@ -298,7 +318,7 @@ class Trainer:
 
         def look_up(number: int, batch: Batch, _: object) -> None:
             self.offsets.look(number, len(self.data.val_loader), batch)
-            if self.stop.signal is not None and self.team.size == 1:
+            if self.stop.signal is not None:
                 raise _StopNow
 
         return evaluate(
@@ -336,14 +356,10 @@ class Trainer:
             progress.best_fitness = fitness
             progress.best_epoch = epoch
 
-    def _patience_ended(self, epoch: int) -> bool:
+    def _patience_ended(self) -> bool:
         """Whether the best epoch lies too far back."""
-        patience = self.options.patience
-        best = self.progress.best_epoch
-        if patience == 0 or best < 0 or epoch - best < patience:
-            return False
-        LOGGER.info(f"Stopped: no better fitness since epoch {best}, --patience {patience}")
-        return True
+        patience, progress = self.options.patience, self.progress
+        return patience > 0 and progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= patience
 
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write results and checkpoints; the best model, as well as every n-th, without what only training needs."""
@@ -353,17 +369,23 @@ class Trainer:
             return
         require_finite_state(self.ema.model, f"epoch {progress.epoch - 1}")
         write_results(progress.rows, self.run_dir / "results.csv")
-        is_best = evaluation is None or progress.best_epoch == progress.epoch - 1
+        # What was not judged is the best only as long as nothing was.
+        is_best = progress.best_epoch == (progress.epoch - 1 if evaluation is not None else -1)
         period = self.options.save_period
         light = self._light_state()
         if is_best:
             self._write_checkpoint("best.pt", light)
         if period > 0 and progress.epoch % period == 0:
             self._write_checkpoint(f"epoch{progress.epoch}.pt", light)
-        if not self.options.nosave or progress.epoch == self.options.epochs:
-            keep_previous(self.weights_dir / "last.pt")
+        if not self.options.nosave or progress.epoch == self.options.epochs or self._patience_ended():
             # Last, so that a run that goes on from it has all that belongs to its epoch.
-            self._write_checkpoint("last.pt", state)
+            self._save_last(state)
+
+    def _save_last(self, state: Checkpoint) -> None:
+        """Write last.pt, and keep the one before."""
+        keep_previous(self.weights_dir / "last.pt")
+        self._write_checkpoint("last.pt", state)
+        self.saved = self.progress.epoch
 
     def _write_checkpoint(self, name: str, content: Checkpoint) -> None:
         """Write one checkpoint.
@@ -376,8 +398,8 @@ class Trainer:
             save_checkpoint(path, content)
         except RunError as error:
             kept = self.weights_dir / "last.pt"
-            resume = f"free space, then python train.py --resume {kept}" if kept.exists() else "free space"
-            raise RunError(path, error.what, fix=resume) from error
+            resume = f"free space, then python train.py --resume {kept}, whole after {self.saved} of its epochs"
+            raise RunError(path, error.what, fix=resume if self.saved is not None else "free space") from error
         self._tell("on_model_save", path)
 
     def _save_stopped(self) -> None:
@@ -390,8 +412,7 @@ class Trainer:
         progress, last = self.progress, self.weights_dir / "last.pt"
         if self.team.leads:
             require_finite_state(self.model, f"epoch {progress.epoch}")
-            keep_previous(last)
-            self._write_checkpoint("last.pt", state)
+            self._save_last(state)
         self.team.wait()
         raise RunStopped(
             "stopped",
@@ -423,6 +444,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "random": torch.get_rng_state(),
             "dataset": self.data.train.fingerprint(),
+            "machine": arithmetic(),
         }
 
     def restore(self, content: Checkpoint) -> None:
@@ -443,7 +465,12 @@ class Trainer:
             )
         restore_gradients(self.model, pending[self.team.rank])
         self.progress = Progress.from_dict(content["progress"])
+        self.saved = self.progress.epoch
         torch.set_rng_state(content["random"])
+        other = {name: value for name, value in arithmetic().items() if content.get("machine", {}).get(name) != value}
+        if other and self.team.leads:
+            now = ", ".join(f"{name} {value}" for name, value in other.items())
+            LOGGER.warning(f"the run began with other arithmetic (now {now}): it goes on, but not to the same bits")
 
     def summary(self) -> ModelSummary:
         """Return the model's size and cost at the run's picture size."""

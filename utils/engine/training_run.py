@@ -38,7 +38,7 @@ from utils.engine.train_state import Progress, plain
 from utils.engine.trainer import TRAINING_NMS, Trainer
 from utils.engine.validator import Evaluation
 from utils.errors import CheckpointError, ConfigError
-from utils.files import FolderLock, atomic_write, dump_json, dump_yaml, make_run_dir
+from utils.files import FolderLock, atomic_write, dump_json, dump_yaml, load_json, make_run_dir, remove_leftovers
 from utils.log import LOGGER, optional
 from utils.plots.curves import plot_results
 from utils.plots.labels import plot_labels
@@ -111,6 +111,7 @@ def _run_in_team(
     lock = FolderLock(run_dir) if team.leads else None
     try:
         if team.leads:
+            remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_mark())
             if content is None:
                 _describe_run(run_dir, options, hyperparameters, device, data)
@@ -208,12 +209,21 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     changed = {name: getattr(options, name) for name in given & CHANGEABLE}
     restored = replace(stored, **{**changed, "resume": str(path)})
     done = Progress.from_dict(content["progress"]).epoch
-    finished = (path.resolve().parent.parent / SUMMARY).is_file()
-    if done >= restored.epochs and finished:
+    run_dir = path.resolve().parent.parent
+    if path.resolve().parent.name != "weights":  # its run would be written into a folder that has nothing to do with it
+        raise CheckpointError(path, "lies outside its run's folder", fix="put it back as weights/last.pt of its run")
+    if done >= restored.epochs and _summed_up(run_dir) == done:
         raise CheckpointError(
             path, f"has finished its {restored.epochs} epochs", fix="extend it with --epochs, or start a new run"
         )
-    return restored, content, path.resolve().parent.parent
+    return restored, content, run_dir
+
+
+def _summed_up(run_dir: Path) -> int:
+    """Return the epochs that a run's summary is of, 0 without one: a run may be stopped in its last judgement."""
+    path = run_dir / SUMMARY
+    summary = load_json(path) if path.is_file() else {}
+    return summary.get("epochs", 0) if isinstance(summary, dict) else 0
 
 
 def _intact(path: Path) -> tuple[Checkpoint, Path]:
@@ -240,6 +250,7 @@ def _describe_run(
     data: TrainingData,
 ) -> None:
     """Write what a run needs to be understood and repeated."""
+    (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
     dump_yaml(run_dir / "opt.yaml", plain(asdict(options)))
     dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
     environment = {**describe_environment(device), "seed": options.seed, "dataset": data.train.fingerprint()}
@@ -270,6 +281,9 @@ def _finish(trainer: Trainer) -> TrainingResult:
     """Judge the best model once more, draw everything, and write the run's summary."""
     progress, run_dir, options = trainer.progress, trainer.run_dir, trainer.options
     best = trainer.weights_dir / "best.pt"
+    if not best.is_file():  # the run went on from a last.pt that was brought here alone
+        LOGGER.warning(f"{best} is not there; judging last.pt")
+        best = best.with_name("last.pt")
     model, _ = load_model(best)
     model = place(model, trainer.device)
     LOGGER.info(f"\n{progress.epoch} epochs in {progress.seconds / 3600:.3f} hours; judging {best}")

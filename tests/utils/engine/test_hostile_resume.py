@@ -102,7 +102,7 @@ def one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
         write_results(self.progress.rows, tmp_path / "results.csv")
         columns_of(self.progress.rows)
         epoch_time(total=1.0, waited=0.1, left=self.progress.seconds)
-        self._patience_ended(self.progress.epoch)
+        self._patience_ended()
         self.stop.signal = 15
         return side
 
