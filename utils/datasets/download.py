@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, NoReturn, cast
 from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
@@ -202,9 +202,16 @@ def _entries(parts: Sequence[Part], place: Path) -> Iterator[Entry]:
             yield from part.convert(Joined(archives))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError("download", message.rstrip("."), fix="see `python -m utils.datasets.download --help`")
+
+
 def main() -> None:
     """Fetch the set of the data yaml named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.datasets.download", description=__doc__)
+    parser = _Parser(prog="python -m utils.datasets.download", description=__doc__, allow_abbrev=False)
     parser.add_argument("data", help="data yaml, by path or bare name")
     parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
     fetch(load_data_config(parser.parse_args().data))

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -129,6 +130,83 @@ def test_bad_xml_is_named_and_nothing_is_left(tmp_path, xml):
     with pytest.raises(DataError, match=r"Annotations/b\.xml"):
         run("voc", tmp_path / "in", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 9))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "latin-1", "cp037"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE a [<!ENTITY x "dog"><!ENTITY y "&x;">]><annotation><object><name>&y;</name></object></annotation>',
+        f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><annotation>&l8;</annotation>',
+        f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><annotation x="&l8;"/>',
+        '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><annotation/>',
+        "<!DOCTYPE annotation><annotation/>",
+    ],
+)
+def test_doctype_is_refused_in_every_encoding(tmp_path, monkeypatch, text, encoding):
+    data = text.encode(encoding)
+    if encoding in ("latin-1", "cp037"):  # the second has another < than ASCII, and is told by the first line alone
+        data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + data
+    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40)))}})
+    write(base / "Annotations/a.xml", data)
+    seen = []
+    monkeypatch.setattr(voc, "TreeBuilder", watched_builder(seen))
+    with pytest.raises(DataError, match=r"Annotations/a\.xml: cannot be read \(") as caught:
+        run("voc", tmp_path / "in", tmp_path / "out")
+    assert "a DOCTYPE" in str(caught.value) or encoding in ("cp037", "utf-16-be", "utf-16-le")
+    assert not seen, "nothing after the DOCTYPE is looked at, so nothing is expanded"
+
+
+def watched_builder(seen):
+    class Watched(ElementTree.TreeBuilder):
+        def start(self, *words):
+            seen.append(words)
+            return super().start(*words)
+
+        def data(self, text):
+            seen.append(text)
+            return super().data(text)
+
+    return Watched
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+def test_annotations_may_have_any_common_encoding(tmp_path, encoding):
+    head = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?><!-- a comment -->'
+    xml = head + voc_xml(thing("br\xfblot &amp; &#66;", (5, 6, 31, 40)))
+    write_voc(tmp_path / "in", {"train": {"a": xml.encode(encoding)}})
+    run("voc", tmp_path / "in", tmp_path / "out", "--names", "br\xfblot & B")
+    assert len(rows_in(tmp_path / "out/labels/train2007/a.txt")) == 1
+
+
+def test_unknown_encodings_are_named(tmp_path):
+    for encoding in ("nonsense", "utf-7", "gbk"):
+        xml = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml()
+        write_voc(tmp_path / "in", {"train": {"a": xml}})
+        with pytest.raises(DataError, match=r"Annotations/a\.xml: cannot be read"):
+            run("voc", tmp_path / "in", tmp_path / "out")
+
+
+def test_lists_keep_stems_with_spaces_and_flags_are_no_stems(tmp_path):
+    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+    stems = ["photo 1", "photo 2", "a holiday at sea", "plain", "photo", "near  two"]
+    base = write_voc(tmp_path / "in", {"train": dict.fromkeys(stems, xml)})
+    lines = "photo 1\r\nphoto 2\na holiday at sea  1\nplain -1\nphoto  0\n near  two \n\nplain\n"
+    write(base / "ImageSets/Main/train.txt", b"\xef\xbb\xbf" + lines.encode())
+    run("voc", tmp_path / "in", tmp_path / "out")
+    assert {p.stem for p in (tmp_path / "out/images/train2007").iterdir()} == set(stems)
+    assert {p.stem for p in (tmp_path / "out/labels/train2007").iterdir()} == set(stems)
+
+
+def test_trainval_beside_test_is_trained_on(tmp_path):
+    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+    write_voc(tmp_path / "in", {"trainval": {"a": xml}, "test": {"b": xml}})
+    run("voc", tmp_path / "in", tmp_path / "out")
+    splits = load_data_config(str(tmp_path / "out/data.yaml")).splits
+    assert splits["train"] == ("images/trainval2007",) and splits["val"] == splits["test"] == ("images/test2007",)
 
 
 def test_voc_box_without_numbers_or_area_is_left_out(tmp_path, caplog):
@@ -393,3 +471,5 @@ def test_command_runs_as_a_program(coco, tmp_path):
     assert done.returncode == 0 and f"python train.py --data {tmp_path}/out/data.yaml" in done.stdout, done.stderr
     failed = subprocess.run([*command, coco, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2 and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    empty = subprocess.run(command[:3], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert empty.returncode == 2 and empty.stderr.startswith("error: convert: ") and empty.stderr.count("\n") == 1

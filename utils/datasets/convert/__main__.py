@@ -15,7 +15,7 @@ from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
 from utils.datasets.convert.voc import convert_voc
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.files import atomic_write_folder
 from utils.log import LOGGER
 
@@ -78,6 +78,8 @@ def _entries(options: argparse.Namespace, tally: Tally) -> Iterator[Entry]:
     else:
         entries = convert_coco(files, polygons=options.polygons, names=names, **common)
     yield from entries if options.labels_only else with_data_yaml(entries, names)
+    if not tally["pictures"]:
+        raise DataError(options.source, f"has no picture that can be used ({tally})", fix="pass the folder with all")
 
 
 if __name__ == "__main__":

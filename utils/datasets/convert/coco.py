@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import Entry, Row, Tally, box_row, label_text
+from utils.datasets.convert.layout import Entry, LabelFiles, Row, Tally, box_row, label_text, split_in
+from utils.datasets.convert.pictures import PictureFiles
 from utils.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Annotations:
+    """What one JSON says.
+
+    Attributes:
+        file: its name.
+        split: what the folders of its pictures and labels are called.
+        pictures: their ids and names.
+        rows_of: label rows by the pictures' ids; a class is a place in `categories`.
+        categories: ids and names, in the order of ids.
+        tally: what was met.
+    """
+
+    file: str
+    split: str
+    pictures: list[tuple[Any, str]]
+    rows_of: dict[Any, list[Row]]
+    categories: list[tuple[int, str]]
+    tally: Tally
 
 
 def convert_coco(
@@ -24,9 +47,10 @@ def convert_coco(
 ) -> Iterator[Entry]:
     """Yield names and contents of a YOLO data set.
 
-    Every `instances_SPLIT.json` becomes `labels/SPLIT`; if there is none, every JSON file with categories does. Its
-    pictures are found by name wherever they lie, and become `images/SPLIT`. A class is the place of its category in the
-    order of ids, so COCO's ids 1 to 90 with gaps become 0 to 79.
+    Every `instances_SPLIT.json` becomes `labels/SPLIT`; if there is none, every JSON file with categories does. Where a
+    file's name tells no split, its folders' may: `valid/_annotations.coco.json` becomes `labels/valid`. Pictures are
+    found by name wherever they lie, and become `images/SPLIT`. A class is the place of its category in the order of
+    ids, so COCO's ids 1 to 90 with gaps become 0 to 79; categories of one name are one class, also in several files.
 
     Args:
         files: the set as it was published.
@@ -37,37 +61,83 @@ def convert_coco(
         names: takes the class names in order.
 
     Raises:
-        DataError: no annotations, or such as cannot be read.
+        DataError: no annotations, such as cannot be read, or such as leave open which picture is meant.
     """
     tally = Tally() if tally is None else tally
     jsons = [name for name in files.names if name.endswith(".json")]
-    found = False
-    for name in [name for name in jsons if PurePosixPath(name).name.startswith("instances_")] or jsons:
-        content = _load(files.read(name), name)
-        if content is None:
-            continue
-        found = True
-        split = PurePosixPath(name).stem.removeprefix("instances_")
-        try:
-            rows_of, class_names = _rows_by_image(content, polygons=polygons, tally=tally)
-            targets = [(image["id"], _plain(image["file_name"])) for image in content["images"]]
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"is not as COCO has it ({type(error).__name__}: {error})"
-            raise DataError(name, reason, fix="correct it") from error
-        if names is not None:
-            names[:] = class_names
-        pictures = {} if labels_only else _by_file_name(files.names, split)
-        for number, target in targets:
-            picture = pictures.get(PurePosixPath(target).name)
-            if picture is None and not labels_only:
+    jsons = [name for name in jsons if PurePosixPath(name).name.startswith("instances_")] or jsons
+    # All are read before anything is written, since the classes of one file depend on the others.
+    read = [part for name in jsons if (part := _read(files.read(name), name, polygons=polygons)) is not None]
+    if not read:
+        raise DataError("coco", "has no JSON with images, annotations and categories", fix="pass the folder with it")
+    read = _without_joins(read, tally)
+    class_names = _joined_classes(read, tally)
+    if names is not None:
+        names[:] = class_names
+    label_files = LabelFiles()
+    depth = max((name.count("/") + 1 for part in read for _, name in part.pictures), default=1)
+    picture_files = PictureFiles(
+        () if labels_only else (n for n in files.names if not n.endswith(".json")), depth=depth
+    )
+    for part in read:
+        tally.update(part.tally)
+        classes = [class_names.index(name) for _, name in part.categories]
+        wanted = (name for _, name in part.pictures)
+        found = picture_files.match(wanted, annotations=part.file, split=part.split)
+        for number, name in part.pictures:
+            if name not in found and not labels_only:
                 tally["pictures without a file left out"] += 1
                 continue
             tally["pictures"] += 1
-            if picture is not None:
-                yield f"images/{split}/{target}", files.read(picture)
-            yield f"labels/{split}/{PurePosixPath(target).with_suffix('.txt')}", label_text(rows_of.get(number, []))
-    if not found:
-        raise DataError("coco", "has no JSON with images, annotations and categories", fix="pass the folder with it")
+            target = f"{part.split}/{_below_images(name)}"
+            label_file = label_files.claim(f"labels/{target}", picture=found.get(name, name), where=part.file)
+            if not labels_only:
+                yield f"images/{target}", files.read(found[name])
+            yield label_file, label_text((classes[label], values) for label, values in part.rows_of.get(number, ()))
+
+
+def _read(data: bytes, name: str, *, polygons: bool) -> _Annotations | None:
+    """Return what a JSON says, or None if it is no list of objects.
+
+    Raises:
+        DataError: it is no JSON, or not as COCO has it.
+    """
+    content = _load(data, name)
+    if content is None:
+        return None
+    tally = Tally()
+    try:
+        rows_of, categories = _rows_by_image(content, polygons=polygons, tally=tally)
+        pictures = [(image["id"], _plain(image["file_name"])) for image in content["images"]]
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"is not as COCO has it ({type(error).__name__}: {error})"
+        raise DataError(name, reason, fix="correct it") from error
+    path = PurePosixPath(name)
+    stem = path.stem.removeprefix("instances_")
+    split = next((word for word in (stem, *reversed(path.parent.parts)) if split_in(word)), stem)
+    return _Annotations(file=name, split=split, pictures=pictures, rows_of=rows_of, categories=categories, tally=tally)
+
+
+def _without_joins(read: Sequence[_Annotations], tally: Tally) -> list[_Annotations]:
+    """Leave out `trainval` where `train` and `val` are there too: trained on, it would hold what is validated on."""
+    splits = {part.split for part in read}
+    kept = [
+        part
+        for part in read
+        if "trainval" not in part.split or not splits >= {part.split.replace("trainval", s) for s in ("train", "val")}
+    ]
+    tally["files that join train and val left out"] += len(read) - len(kept)
+    return kept
+
+
+def _joined_classes(read: Sequence[_Annotations], tally: Tally) -> list[str]:
+    """Return the names of all files' categories, each once, in the order of ids; of one id, the first file's first."""
+    first_id: dict[str, int] = {}
+    for part in read:
+        for number, name in part.categories:
+            first_id[name] = min(number, first_id.get(name, number))
+        tally["categories of one name joined"] += len(part.categories) - len({name for _, name in part.categories})
+    return sorted(first_id, key=first_id.__getitem__)
 
 
 def _load(data: bytes, name: str) -> dict[str, Any] | None:
@@ -85,20 +155,45 @@ def _load(data: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _plain(file_name: str) -> str:
-    """Return a picture's name and folders, but never a way out of the target folder."""
-    return "/".join(part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in ("/", ".."))
+    """Return a picture's name and folders, but never a way out of the target folder.
+
+    Raises:
+        ValueError: nothing is left, or no file can have that name.
+    """
+    plain = "/".join(part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in ("/", ".."))
+    if not plain or "\0" in plain:
+        raise ValueError(f"{file_name!r} is no file name")
+    plain.encode()  # half a letter, which JSON can hold, is a ValueError
+    return plain
 
 
-def _by_file_name(names: Sequence[str], split: str) -> dict[str, str]:
-    """Map pictures' names to where they lie; of several of one name that in the split's folder counts."""
-    elsewhere_first = sorted(names, key=lambda name: split in name.split("/"))
-    return {PurePosixPath(name).name: name for name in elsewhere_first if not name.endswith(".json")}
+def _below_images(name: str) -> str:
+    """Return a picture's name without folders `images`: the last one is what `labels` lies beside."""
+    *folders, last = name.split("/")
+    return "/".join((*(folder for folder in folders if folder != "images"), last))
 
 
-def _rows_by_image(content: dict[str, Any], *, polygons: bool, tally: Tally) -> tuple[dict[Any, list[Row]], list[str]]:
-    """Return the label rows by the pictures' ids, and the class names."""
-    categories = sorted(content["categories"], key=lambda category: int(category["id"]))
-    class_of = {category["id"]: number for number, category in enumerate(categories)}
+def _categories(content: dict[str, Any]) -> list[tuple[Any, str]]:
+    """Return the categories' ids and names, in the order of ids.
+
+    Raises:
+        ValueError: two have one id, or a name cannot be written.
+    """
+    name_of: dict[Any, str] = {}
+    for category in content["categories"]:
+        number, name = category["id"], str(category["name"])
+        name.encode()
+        if name_of.setdefault(number, name) != name:
+            raise ValueError(f"categories {name_of[number]!r} and {name!r} have one id ({number})")
+    return sorted(name_of.items(), key=lambda category: int(category[0]))
+
+
+def _rows_by_image(
+    content: dict[str, Any], *, polygons: bool, tally: Tally
+) -> tuple[dict[Any, list[Row]], list[tuple[int, str]]]:
+    """Return the label rows by the pictures' ids, and the categories' ids and names."""
+    categories = _categories(content)
+    class_of = {number: place for place, (number, _) in enumerate(categories)}
     size_of = {image["id"]: (float(image["width"]), float(image["height"])) for image in content["images"]}
     rows_of: dict[Any, list[Row]] = {}
     for thing in content["annotations"]:
@@ -117,7 +212,7 @@ def _rows_by_image(content: dict[str, Any], *, polygons: bool, tally: Tally) -> 
         tally["objects"] += 1
         tally["of them with outlines"] += outline is not None
         rows_of.setdefault(thing["image_id"], []).append((label, outline) if outline is not None else row)
-    return rows_of, [str(category["name"]) for category in categories]
+    return rows_of, [(int(number), name) for number, name in categories]
 
 
 def _outline(segmentation: Any, size_wh: tuple[float, float]) -> list[float] | None:  # noqa: ANN401

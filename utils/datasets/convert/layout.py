@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 
 from PIL import Image
 
@@ -13,6 +15,10 @@ from utils.errors import DataError
 
 Entry = tuple[str, bytes]
 Row = tuple[int, Sequence[float]]
+# Words that files and folders may well be called, and that begin or end like a split.
+_NO_SPLITS = frozenset(
+    "constrain contest festival interval latest strain valley valleys value values valve valves".split()
+)
 
 
 class Tally(Counter[str]):
@@ -31,6 +37,32 @@ def box_row(label: int, box_xyxy: Sequence[float], size_wh: tuple[float, float])
     if not (x2 > x1 and y2 > y1):  # NaN too
         return None
     return label, ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+
+
+class LabelFiles:
+    """The label files of a data set; each belongs to one picture."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._picture_of: dict[str, str] = {}
+
+    def claim(self, target: str, *, picture: str, where: str) -> str:
+        """Return the name of a picture's label file.
+
+        Args:
+            target: the picture's place in the result, `labels` instead of `images`.
+            picture: what messages call the picture.
+            where: the annotation file, for messages.
+
+        Raises:
+            DataError: the file is another picture's, as when names differ in the suffix only.
+        """
+        label_file = str(PurePosixPath(target).with_suffix(".txt"))
+        if label_file in self._picture_of:
+            what = f"{picture!r} would overwrite the labels of {self._picture_of[label_file]!r} ({label_file})"
+            raise DataError(where, what, fix="rename one of the pictures, or name it once")
+        self._picture_of[label_file] = picture
+        return label_file
 
 
 def label_text(rows: Iterable[Row]) -> bytes:
@@ -55,9 +87,9 @@ def with_data_yaml(entries: Iterable[Entry], names: Sequence[str]) -> Iterator[E
     """Yield the entries, and after them a data yaml: folders of pictures named train..., val..., test... as splits."""
     folders: dict[str, None] = {}
     for name, content in entries:
-        folder = name.rpartition("/")[0]
-        if "images" in folder.split("/"):
-            folders[folder] = None
+        parts = name.split("/")[:-1]
+        if "images" in parts:
+            folders["/".join(parts[: parts.index("images") + 2])] = None  # what lies deeper is found from there
         yield name, content
     splits = {split: [f for f in folders if _split_of(f) == split] for split in ("train", "val", "test")}
     splits["val"] = splits["val"] or splits["test"] or splits["train"]
@@ -67,6 +99,17 @@ def with_data_yaml(entries: Iterable[Entry], names: Sequence[str]) -> Iterator[E
 
 
 def _split_of(folder: str) -> str:
-    """Tell which split a folder of pictures belongs to, by its name."""
-    words = folder.lower()
-    return next((split for split in ("test", "val") if split in words), "train")
+    """Tell which split a folder of pictures belongs to, by the nearest part of its path that names one."""
+    return next((split for part in reversed(folder.split("/")) if (split := split_in(part))), "train")
+
+
+def split_in(name: str) -> str:
+    """Return the split that a name tells, or "": the first word counts that starts or ends in train, val or test.
+
+    So `trainval2017` is train, `valid` and `minival2014` are val, and `VisDrone2019-DET-test-dev` is test.
+    """
+    for word in re.findall("[a-z]+", name.lower()):
+        for split in ("train", "val", "test"):
+            if (word.startswith(split) or word.endswith(split)) and word not in _NO_SPLITS:
+                return split
+    return ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import Entry, Row, Tally, box_row, label_text, picture_size
+from utils.datasets.convert.layout import Entry, LabelFiles, Row, Tally, box_row, label_text, picture_size
 from utils.errors import DataError
 
 NAMES = (
@@ -34,9 +35,10 @@ def convert_voc(
         tally: counts what was met.
 
     Raises:
-        DataError: no annotations, or one that cannot be read.
+        DataError: no annotations, one that cannot be read, or two pictures of one name in one split.
     """
     tally = Tally() if tally is None else tally
+    label_files = LabelFiles()
     known = set(files.names)
     stems_of: dict[str, list[str]] = {}
     for name in files.names:
@@ -59,22 +61,56 @@ def convert_voc(
                     continue
                 rows = _rows(files, annotation, picture, names, tally)
                 tally["pictures"] += 1
+                target = f"{folder}/{PurePosixPath(picture or f'{stem}.xml').name}"
+                label_file = label_files.claim(f"labels/{target}", picture=picture or annotation, where=annotation)
                 if picture is not None and not labels_only:
-                    yield f"images/{folder}/{PurePosixPath(picture).name}", files.read(picture)
-                yield f"labels/{folder}/{stem}.txt", label_text(rows)
+                    yield f"images/{target}", files.read(picture)
+                yield label_file, label_text(rows)
 
 
 def _splits(files: Files, known: set[str], prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield each split's name and its pictures' names without suffix."""
     lists = [(split, f"{prefix}ImageSets/Main/{split}.txt") for split in ("train", "val", "test", "trainval")]
-    found = [(split, name) for split, name in lists if name in known]
-    if len(found) > 1:
-        found = [(split, name) for split, name in found if split != "trainval"]
-    for split, name in found:
-        lines = files.read(name).decode("utf-8", "replace").splitlines()
-        yield split, [line.split()[0] for line in lines if line.strip()]
+    found = {split: name for split, name in lists if name in known}
+    if found.keys() & {"train", "val"}:
+        found.pop("trainval", None)  # it joins these two
+    known_stems = frozenset(stems)
+    for split, name in found.items():
+        lines = files.read(name).decode("utf-8-sig", "replace").splitlines()
+        yield split, list(dict.fromkeys(_listed(line.strip(), known_stems) for line in lines if line.strip()))
     if not found:
         yield "train", stems
+
+
+def _listed(line: str, stems: Collection[str]) -> str:
+    """Return the stem in a line of a list: `stem` or `stem -1|0|1`. A stem may have spaces, and end in a number too."""
+    return line if line in stems else re.sub(r"\s+[-+]?[01]$", "", line)
+
+
+def _parse(data: bytes) -> Element:
+    """Return an XML's root element.
+
+    Entities, which can make a short file endless or reach for other files, are declared in a DOCTYPE and nowhere else.
+    So that is refused where the parser meets it: in the bytes it cannot be told, since any encoding may hide it.
+
+    Raises:
+        ValueError: there is a DOCTYPE.
+        ExpatError: it is no XML.
+        LookupError: its encoding is unknown.
+    """
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a DOCTYPE, which no annotation needs")
+
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.DefaultHandler = lambda _: None  # with one, the parser leaves entities as they are
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(data, True)
+    return builder.close()
 
 
 def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[str], tally: Tally) -> list[Row]:
@@ -84,11 +120,11 @@ def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[st
         DataError: it is not as the format has it.
     """
     data = files.read(annotation)
-    if len(data) > MAX_XML_BYTES or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise DataError(annotation, "is no annotation (too large, or with entities)", fix="remove it")
+    if len(data) > MAX_XML_BYTES:
+        raise DataError(annotation, f"is too large for an annotation ({len(data)} bytes)", fix="remove it")
     rows = []
     try:
-        tree = ElementTree.fromstring(data)  # noqa: S314 - entities, the only danger, were refused above
+        tree = _parse(data)
         size_wh = tuple(float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         if not all(side > 0 for side in size_wh):
             size_wh = picture_size(files.read(picture), picture) if picture is not None else (0.0, 0.0)
@@ -103,6 +139,6 @@ def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[st
                 row = box_row(names.index(name), [value - 1 for value in corners], (size_wh[0], size_wh[1]))
                 tally["objects" if row else "boxes without area left out"] += 1
                 rows += [row] if row else []
-    except (ElementTree.ParseError, ValueError, ZeroDivisionError) as error:
+    except (expat.ExpatError, ValueError, LookupError, ZeroDivisionError) as error:
         raise DataError(annotation, f"cannot be read ({error})", fix="correct or remove it") from error
     return rows
