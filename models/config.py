@@ -23,6 +23,7 @@ SIZES: dict[str, tuple[float, float]] = {
 }
 MAX_LAYERS = 1000
 MAX_REPEATS = 1000
+MAX_ANCHORS = 100
 KNOWN_KEYS = (
     "nc",
     "depth_multiple",
@@ -212,7 +213,7 @@ def _multiple(value: Any, key: str, *, name: str) -> float:  # noqa: ANN401
 
 def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
     """Check anchors: a count per level, or per level an even number of positive sizes in pixels."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ANCHORS:
         return value
     numbers = isinstance(value, list) and all(
         isinstance(level, list)

@@ -238,8 +238,12 @@ def _build_detect(
 
 
 def _placeholder_anchors(count: int, levels: int) -> tuple[tuple[float, ...], ...]:
-    """Square anchors that double in area from one to the next: what a model starts with until fitted to its data."""
-    sides = [8 * math.sqrt(2) ** n for n in range(count * levels)]
+    """Squares of 8 pixels and up, each twice the area of the one before: what a model has until it is fitted to data.
+
+    More than fifteen stand closer, so that the largest is one of 1024 pixels.
+    """
+    growth = min(math.sqrt(2), 128 ** (1 / max(count * levels - 1, 1)))
+    sides = [8 * growth**n for n in range(count * levels)]
     return tuple(
         tuple(side for side in sides[level * count : (level + 1) * count] for _ in "wh") for level in range(levels)
     )

@@ -87,3 +87,20 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path
     assert process.returncode == 1 and len(lines) == 1 and "cannot be written" in lines[0], process.stderr[-2000:]
     assert not list((tmp_path / "runs").rglob("*.tmp"))
     assert load_checkpoint(tmp_path / "runs/train/exp/weights/best.pt")["epoch"] == 1
+
+
+def test_little_shared_memory_means_fewer_data_processes(data: Path, tmp_path: Path) -> None:
+    """8 MB, in a namespace of its own: torch's data processes die of a bus error where batches do not fit."""
+    alone = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("needs a mount namespace")
+    words = ("--data", data, "--epochs", 1, "--imgsz", 320, "--batch-size", 5, "--workers", 2, "--device", "cpu")
+    done = subprocess.run(
+        [*alone, sys.executable, str(ROOT / "train.py"), *map(str, words), "--noplots", "--cfg", "yolov5n.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "/dev/shm has 8 MB free" in done.stderr and "1 are started" in done.stderr

@@ -34,7 +34,7 @@ def fit_anchors(
     seed: int = 0,
     forced: bool = False,
 ) -> np.ndarray | None:
-    """Return better anchors, or None if the present ones serve.
+    """Return better anchors, or None if the present ones serve, or if there are fewer objects than anchors.
 
     Args:
         boxes_wh: (n, 2) widths and heights in pixels of the network's input.
@@ -42,11 +42,16 @@ def fit_anchors(
         max_ratio: how many times a side may differ, `anchor_t`.
         image_size: side of the network's input.
         seed: of the random improvement.
-        forced: fit in any case, as when the present ones are placeholders.
+        forced: fit in any case, as when the present ones are placeholders; a warning tells when they have to stay.
     """
     boxes = boxes_wh[(boxes_wh >= 2).any(1)].astype(np.float64)
     flat = anchors_wh.reshape(-1, 2)
     if len(boxes) < len(flat):
+        if forced:
+            LOGGER.warning(
+                f"{len(boxes)} objects are too few to fit {len(flat)} anchors to: squares from {flat.min():.0f} to "
+                f"{flat.max():.0f} px serve in their place. Fix: write w, h pairs into the model yaml's anchors"
+            )
         return None
     recall = possible_recall(boxes, flat, max_ratio=max_ratio)
     LOGGER.info(f"Anchors serve {recall:.2%} of the objects at {image_size} px")

@@ -17,8 +17,8 @@ from utils.structures import Batch
 class ShuffledBatches(Sampler[list[SampleRef]]):
     """Batches of a training epoch: a permutation that depends on (seed, epoch) alone, cut into batches.
 
-    With `rectangles`, pictures of like shape stand together and only the order of the batches is shuffled. Of several
-    processes that train together each gets every n-th picture of each batch.
+    With `rectangles`, pictures of like shape stand together, whole, and only the order of the batches is shuffled. Of
+    several processes that train together each gets every n-th picture of each batch.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
             seed: first part of the key of the shuffle.
             rectangles: batches of like shape, to be taken as they are.
             share: this process's number and how many there are. A last batch with fewer pictures than processes is
-                left out.
+                left out; of rectangles that is the same one in every epoch.
             plain_from: the epoch from which samples are whole pictures, without mosaic.
         """
         self.count = count
         self.batch_size = batch_size
         self.image_size = image_size
         self.seed = seed
-        self.rectangles = rectangles
+        self.rectangles = rectangles and [batch for batch in rectangles if len(batch) >= share[1]]
         self.share = share
         self.plain_from = plain_from
         self.epoch = 0
@@ -79,7 +79,7 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
     def _planned(self) -> list[list[SampleRef]]:
         """Return all batches of the epoch."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
-        whole = self.plain_from is not None and self.epoch >= self.plain_from
+        whole = self.rectangles is not None or (self.plain_from is not None and self.epoch >= self.plain_from)
         if self.rectangles is not None:
             order = rng.permutation(len(self.rectangles))
             chosen = [[(ref.index, ref.size_hw) for ref in self.rectangles[int(number)]] for number in order]

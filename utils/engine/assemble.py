@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from models.config import ModelConfig, load_model_config
+from models.config import MAX_ANCHORS, ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.autoanchor import fit_anchors
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
@@ -18,7 +19,7 @@ from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex, build_index
-from utils.datasets.loader import BatchLoader
+from utils.datasets.loader import BatchLoader, usable_workers
 from utils.datasets.shapes import ensure_shapes
 from utils.engine.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
 from utils.engine.distributed import Team
@@ -76,7 +77,18 @@ def evaluation_loader(
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
     )
-    return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=torch.cuda.is_available())
+    return BatchLoader(
+        dataset,
+        batches,
+        workers=min(workers, len(batches)),
+        pin=torch.cuda.is_available(),
+        batch_bytes=_batch_bytes(batch_size, image_size),
+    )
+
+
+def _batch_bytes(batch_size: int, image_size: int) -> int:
+    """Return what the pictures of a batch take in memory at most, a byte for each of three colours."""
+    return batch_size * 3 * image_size**2
 
 
 def training_data(
@@ -118,7 +130,7 @@ def training_data(
         augmentation=hyperparameters.augmentation,
         seed=options.seed,
         single_class=options.single_cls,
-        cache_bytes=_cache_bytes(train, image_size, wanted=options.cache == "ram"),
+        cache_bytes=_cache_bytes(train, image_size, options, team) if options.cache == "ram" else DEFAULT_CACHE_BYTES,
         disk_cache=prepare_disk_cache(train, image_size=image_size) if options.cache == "disk" else None,
     )
     return TrainingData(
@@ -126,7 +138,13 @@ def training_data(
         train=train,
         val=val,
         sampler=sampler,
-        train_batches=BatchLoader(dataset, sampler, workers=options.workers, pin=torch.cuda.is_available()),
+        train_batches=BatchLoader(
+            dataset,
+            sampler,
+            workers=options.workers,
+            pin=torch.cuda.is_available(),
+            batch_bytes=_batch_bytes(-(-options.batch_size // team.size), image_size),
+        ),
         val_loader=evaluation_loader(
             val,
             batch_size=2 * options.batch_size,
@@ -161,17 +179,26 @@ def _require_usable_batches(count: int, options: TrainOptions, *, image_size: in
         )
 
 
-def _cache_bytes(index: DatasetIndex, image_size: int, *, wanted: bool) -> int:
-    """Return the memory for decoded pictures: a little, or with --cache all of them if half the memory holds."""
-    if not wanted:
-        return DEFAULT_CACHE_BYTES
+def _cache_bytes(index: DatasetIndex, image_size: int, options: TrainOptions, team: Team) -> int:
+    """Return the memory for decoded pictures in each data process: all of them, if half of what is free holds that.
+
+    Data processes share nothing: each fills a memory of its own, and mosaics lead each to all pictures.
+    """
     scale = image_size / index.sizes_hw.max(1)
     needed = int((index.sizes_hw.prod(1) * scale**2 * 3).sum() * 1.01)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", team.size))  # those on this machine
+    processes = ranks * max(usable_workers(options.workers), 1)
     available = _available_memory()
-    LOGGER.info(f"--cache: {needed / 1e9:.2f} GB of pictures in each data process, {available / 1e9:.1f} GB are free")
-    if needed > MEMORY_SHARE * available:
-        LOGGER.warning("--cache: that is more than half of the free memory; only a part is kept")
-        return int(MEMORY_SHARE * available)
+    LOGGER.info(
+        f"--cache: {needed / 1e9:.2f} GB of pictures in each of {processes} data processes, "
+        f"{needed * processes / 1e9:.2f} GB together; {available / 1e9:.1f} GB are free"
+    )
+    if needed * processes > MEMORY_SHARE * available:
+        LOGGER.warning(
+            "--cache: that is more than half of the free memory; only a part is kept. "
+            "With fewer --workers it is more, with --cache disk all"
+        )
+        return int(MEMORY_SHARE * available / processes)
     return needed
 
 
@@ -188,7 +215,8 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
     """Return the model config of a run, from --cfg or else from --weights, and what --weights holds.
 
     Raises:
-        ConfigError: no such yaml, or wrong.
+        ConfigError: no such yaml, or wrong; or anchors are to be fitted to the data, but too many, or against
+            --noautoanchor.
         CheckpointError: the weights cannot be read.
     """
     content = load_checkpoint(options.weights) if options.weights else None
@@ -196,8 +224,17 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
         config = load_model_config(options.cfg or DEFAULT_MODEL)
     else:
         config = stored_config(content, options.weights)
-    count = int(hyperparameters.anchors)
-    return (config.with_anchors(count) if count else config), content
+    count = round(hyperparameters.anchors)
+    if count > MAX_ANCHORS:
+        what = f"anchors is {hyperparameters.anchors:g} per level, more than {MAX_ANCHORS}"
+        raise ConfigError(options.hyp, what, fix="write a small number such as 3")
+    # A checkpoint's own count stays: these are the anchors it was trained with.
+    counted = options.hyp if count else options.cfg or (config.name if content is None else "")
+    config = config.with_anchors(count) if count else config
+    if options.noautoanchor and counted and isinstance(config.anchors, int):
+        what = f"keeps the model's anchors, but {counted} gives only how many to fit ({config.anchors} per level)"
+        raise ConfigError("--noautoanchor", what, fix=f"leave it out, or correct anchors in {counted}")
+    return config, content
 
 
 def build_model(
@@ -207,18 +244,21 @@ def build_model(
 
     Raises:
         CheckpointError: the checkpoint holds no weights.
+        ConfigError: no such layers to freeze, or nothing is left to train.
     """
     model = DetectionModel(config, nc=len(names))
     if content is not None:
         transfer_weights(model, stored_weights(content, weights), source=weights)
-    listed = tuple(freeze)
+    listed, last = tuple(freeze), len(model.model) - 1
+    if min(listed) < 0 or max(listed) > (last if len(listed) > 1 else last + 1):
+        what = f"names layers that there are not (got {' '.join(map(str, listed))})"
+        raise ConfigError("--freeze", what, fix=f"give how many of the first, or several from 0 to {last}")
     frozen = set(listed if len(listed) > 1 else range(listed[0]))
-    if any(not 0 <= number < len(model.model) for number in frozen):
-        raise ConfigError(
-            "--freeze", f"names layers beyond {len(model.model) - 1} (got {listed})", fix="see the layer table"
-        )
     for number in frozen:
         model.model[number].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        what = f"leaves nothing to train of the {last + 1} layers of {config.name} (got {' '.join(map(str, listed))})"
+        raise ConfigError("--freeze", what, fix=f"freeze the first {last} at most")
     if frozen:
         LOGGER.info(f"Frozen layers: {sorted(frozen)}")
     return model

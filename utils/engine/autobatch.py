@@ -9,6 +9,7 @@ import torch
 
 from models.yolo import DetectionModel
 from utils.engine.runtime import place
+from utils.errors import ConfigError
 from utils.log import LOGGER
 
 TRIED = (1, 2, 4, 8, 16)
@@ -17,34 +18,42 @@ FALLBACK = 16
 LARGEST = 1024
 
 
-def fitting_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float) -> int:
+def fitting_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float, below: int = LARGEST + 1) -> int:
     """Return the batch whose memory, on a straight line through the measured ones, stays within a budget.
 
     Args:
-        sizes: batch sizes that were tried.
+        sizes: batch sizes that were tried and fitted, at least one.
         used: memory of each, in bytes.
         budget: in bytes.
+        below: the smallest size known not to fit.
 
     Returns:
-        From 1 to 1024; 16 if memory did not grow with the batch, so that nothing can be told.
+        From 1 to 1024, and less than `below`; 16 if memory did not grow with the batch, so that nothing can be told.
     """
     if len(sizes) < 2:
-        return max(sizes, default=FALLBACK)
+        return max(sizes)
     slope, start = np.polyfit(sizes, used, 1)
-    if slope <= 0:
-        return FALLBACK
-    return int(np.clip((budget - start) // slope, 1, LARGEST))
+    wanted = (budget - start) // slope if slope > 0 else FALLBACK
+    return int(np.clip(wanted, 1, below - 1))
 
 
 def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device, amp: bool) -> int:
-    """Return a batch size for a model: measured on CUDA, 16 elsewhere, where memory is not the limit."""
+    """Return a batch size for a model: measured on CUDA, 16 elsewhere, where memory is not the limit.
+
+    Raises:
+        ConfigError: not even one picture fits.
+    """
     if device.type != "cuda":
         LOGGER.warning(f"--batch-size -1 measures a GPU; on {device.type} {FALLBACK} is used")
         return FALLBACK
     total = torch.cuda.get_device_properties(device).total_memory
     taken = torch.cuda.memory_reserved(device)
     sizes, used = measured_memory(lambda batch: _training_memory(model, batch, image_size, device, amp))
-    batch = fitting_batch(sizes, used, budget=SHARE * total - taken)
+    if not sizes:
+        what = f"a single picture of {image_size} px does not fit into the GPU's {total / 1e9:.1f} GB"
+        raise ConfigError("--batch-size -1", what, fix="use a smaller --imgsz or model, or end what else uses the GPU")
+    below = TRIED[len(sizes)] if len(sizes) < len(TRIED) else LARGEST + 1
+    batch = fitting_batch(sizes, used, budget=SHARE * total - taken, below=below)
     LOGGER.info(f"--batch-size {batch}: {SHARE:.0%} of {total / 1e9:.1f} GB, measured with {list(sizes)}")
     return batch
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from utils.errors import ConfigError
 from utils.log import LOGGER
 
-TIMEOUT = timedelta(hours=3)
+MEETING = timedelta(minutes=2)  # until all have come
+TIMEOUT = timedelta(hours=3)  # while the first one validates or fetches data
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,13 @@ def join_team(device: torch.device) -> Team:
                 torch.cuda.set_device(device)
             # What the processes tell each other beside gradients, like the wish to stop, lies on the CPU.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+            # torchrun keeps one store; without a part of its own a restarted process calls at the dead ones' addresses.
+            store = dist.PrefixStore(f"attempt {os.environ.get(RESTARTS, '0')}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=MEETING)
+            # Older versions of torch have it under its former name.
+            set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+            set_timeout(TIMEOUT)
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error

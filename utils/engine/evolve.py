@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from utils.engine.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.engine.options import TrainOptions
-from utils.engine.training_run import run_training
-from utils.errors import ConfigError, RunError
-from utils.files import atomic_write, dump_yaml, make_run_dir
+from utils.engine.training_run import SUMMARY, run_training
+from utils.errors import ConfigError, RunError, RunStopped
+from utils.files import atomic_write, dump_yaml, load_json, make_run_dir
 from utils.log import LOGGER
 from utils.plots.evolution import plot_evolution
 
@@ -94,7 +94,12 @@ def run_evolution(options: TrainOptions, given: Iterable[str] = ()) -> Path:
 
     Raises:
         DetectorError: something in the input is wrong. A training that fails counts as a bad recipe.
+        RunStopped: Ctrl-C or SIGTERM; says how to go on.
     """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:  # before each of them makes a folder of its own
+        what = f"runs in one process (torchrun started {processes})"
+        raise ConfigError("--evolve", what, fix="start without torchrun")
     if options.resume or options.noval:
         raise ConfigError("--evolve", "works without --resume and --noval", fix="use --name with --exist-ok to go on")
     start = load_hyperparameters(options.hyp)
@@ -115,20 +120,31 @@ def run_evolution(options: TrainOptions, given: Iterable[str] = ()) -> Path:
 
 
 def _generation(options: TrainOptions, start: Hyperparameters, past: list[Generation], folder: Path) -> Generation:
-    """Train the next recipe."""
+    """Train the next recipe, or go on with it if the program ended before it was in the table."""
     number = len(past)
     recipe = next_recipe(start, past, seed=options.seed)
     name = f"generation{number}"
     hyp = dump_recipe(recipe, folder / f"hyp_{name}.yaml")
-    last = folder / name / "weights" / "last.pt"
+    run, last = folder / name, folder / name / "weights" / "last.pt"
+    begun = _was_given(run, hyp)
     LOGGER.info(f"\nGeneration {number} of {options.evolve}")
+    finished = _finished(run, number, recipe) if begun else None
+    if finished is not None:
+        LOGGER.info(f"Trained before: {run}")
+        return finished
+    saved = any(path.is_file() for path in (last, last.with_name("last.prev.pt")))
     try:
-        if last.is_file() and not (folder / name / "summary.json").is_file():
+        if begun and saved and not (run / SUMMARY).is_file():
             result = run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
         else:
             result = run_training(
                 replace(options, evolve=0, hyp=str(hyp), project=str(folder), name=name, exist_ok=True, noplots=True)
             )
+    except RunStopped as error:
+        # To resume the generation alone, as the training advises, would leave the search where it is.
+        again = "" if options.exist_ok else f" and --name {folder.relative_to(options.project)} --exist-ok"
+        what, fix = f"in generation {number}, {error.what}", f"go on with the same command{again}"
+        raise RunStopped(error.where, what, fix=fix, exit_code=error.exit_code) from error
     except RunError as error:
         LOGGER.warning(f"generation {number} failed: {error}")
         return Generation(number=number, fitness=np.nan, map50=np.nan, map50_95=np.nan, recipe=recipe)
@@ -142,6 +158,25 @@ def _generation(options: TrainOptions, start: Hyperparameters, past: list[Genera
         map50_95=evaluation.metrics.map50_95,
         recipe=recipe,
     )
+
+
+def _was_given(run: Path, hyp: Path) -> bool:
+    """Whether a run was begun with this recipe; another one is left by another search in the same folder."""
+    try:
+        return load_hyperparameters(str(run / "hyp.yaml")) == load_hyperparameters(str(hyp))
+    except ConfigError:
+        return False
+
+
+def _finished(run: Path, number: int, recipe: Hyperparameters) -> Generation | None:
+    """Return what came of a run that was trained to its end, by its summary; None if it was not."""
+    try:
+        summary = load_json(run / SUMMARY)
+        map50, map50_95 = float(summary["map50"]), float(summary["map50_95"])
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return None
+    fitness = 0.1 * map50 + 0.9 * map50_95  # as `Evaluation.fitness`
+    return Generation(number=number, fitness=fitness, map50=map50, map50_95=map50_95, recipe=recipe)
 
 
 def dump_recipe(recipe: Hyperparameters, path: Path) -> Path:
@@ -160,21 +195,25 @@ def read_table(path: Path) -> list[Generation]:
     if not path.is_file():
         return []
     try:
-        rows = pd.read_csv(path).to_dict("records")
-        return [
-            Generation(
-                number=int(row["generation"]),
-                fitness=float(row["fitness"]),
-                map50=float(row["mAP_0.5"]),
-                map50_95=float(row["mAP_0.5:0.95"]),
-                recipe=check_hyperparameters(
-                    {k: v for k, v in row.items() if k in Hyperparameters.__dataclass_fields__}, where=str(path)
-                ),
-            )
-            for row in rows
-        ]
-    except (KeyError, ValueError) as error:
+        with io.StringIO(path.read_text(encoding="utf-8")) as text:
+            reader = csv.DictReader(text)
+            if "generation" not in (reader.fieldnames or ()):
+                raise KeyError("generation")
+            return [_read_row(row, path) for row in reader]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise ConfigError(path, f"is no table of a search ({error})", fix="choose another --name") from error
+
+
+def _read_row(row: dict[str, str], path: Path) -> Generation:
+    """Return one generation. Python reads a number to its last bit, as a search that goes on needs it."""
+    recipe = {key: float(row[key]) for key in row if key in Hyperparameters.__dataclass_fields__}
+    return Generation(
+        number=int(row["generation"]),
+        fitness=float(row["fitness"]),
+        map50=float(row["mAP_0.5"]),
+        map50_95=float(row["mAP_0.5:0.95"]),
+        recipe=check_hyperparameters(recipe, where=str(path)),
+    )
 
 
 def _write(folder: Path, past: list[Generation]) -> None:

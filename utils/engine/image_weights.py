@@ -9,7 +9,7 @@ import numpy as np
 from utils.datasets.index import DatasetIndex
 
 
-def picture_weights(index: DatasetIndex, class_ap: Sequence[float]) -> np.ndarray:
+def picture_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_class: bool = False) -> np.ndarray:
     """Return how often each picture is wanted.
 
     A class counts as (1 - AP)^2 over its share of all objects, a picture as the sum over its objects. A picture without
@@ -17,12 +17,15 @@ def picture_weights(index: DatasetIndex, class_ap: Sequence[float]) -> np.ndarra
 
     Args:
         index: the training split.
-        class_ap: AP of every class, in [0, 1]; empty before the first validation.
+        class_ap: AP of every class that is trained, in [0, 1]; empty before the first validation.
+        single_class: all classes of the split are trained as one; so they are when `class_ap` is of one.
 
     Returns:
         (pictures,) float64, above 0.
     """
     classes = index.labels[:, 0].astype(np.int64)
+    if single_class or len(class_ap) == 1:
+        classes = np.zeros_like(classes)
     known = np.zeros(max(int(classes.max(initial=0)) + 1, len(class_ap)))
     known[: len(class_ap)] = class_ap
     counts = np.bincount(classes, minlength=len(known)).clip(min=1)

@@ -40,8 +40,15 @@ def select_device(name: str) -> torch.device:
         return torch.device("mps")
     if wanted.isdigit() and int(wanted) < torch.cuda.device_count():
         return torch.device("cuda", int(wanted))
-    there = ["cpu", *(str(i) for i in range(torch.cuda.device_count()))]
-    raise ConfigError("--device", f"{name!r} is not available", fix=f"use one of: {', '.join(there)}")
+    count = torch.cuda.device_count()
+    reason = "" if count else ": torch finds no CUDA device"
+    fix = f"use one of: {', '.join(('cpu', *map(str, range(count))))}"
+    listed = len([part for part in wanted.split(",") if part.strip()])
+    if listed > 1:
+        what = f"{name!r} names {listed} devices, and one process uses one{reason}"
+        fix += f"; to train on several, start torchrun --nproc-per-node {listed} train.py"
+        raise ConfigError("--device", what, fix=fix)
+    raise ConfigError("--device", f"{name!r} is not available{reason}", fix=fix)
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

@@ -49,6 +49,31 @@ def test_rectangles_shuffle_batches_and_keep_their_members():
     assert all(ref.epoch == 2 and ref.size_hw == planned_sizes[ref.index] for batch in batches for ref in batch)
 
 
+def test_rectangles_are_whole_pictures_even_where_they_are_square():
+    planned = rectangular_batches(np.full((8, 2), 100), batch_size=4, image_size=64, stride=32, pad=0.0)
+    batches = ShuffledBatches(8, batch_size=4, image_size=64, seed=0, rectangles=planned)
+    assert all(ref.whole and ref.size_hw == (64, 64) for batch in batches for ref in batch)
+    assert not any(ref.whole for batch in shuffled() for ref in batch)
+
+
+@pytest.mark.parametrize("count", [5, 7, 8, 9])
+def test_of_rectangles_too_every_process_gets_a_share_in_every_epoch(count):
+    sizes = np.random.default_rng(1).integers(40, 200, (count, 2))
+    planned = rectangular_batches(sizes, batch_size=4, image_size=64, stride=32, pad=0.0)
+    ranks = [
+        ShuffledBatches(count, batch_size=4, image_size=64, seed=0, rectangles=planned, share=(rank, 2))
+        for rank in range(2)
+    ]
+    for epoch in range(8):
+        for batches in ranks:
+            batches.set_epoch(epoch)
+        shares = [list(batches) for batches in ranks]
+        assert [len(share) for share in shares] == [len(ranks[0])] * 2
+        assert all(batch for share in shares for batch in share)
+        members = sorted(index for share in shares for index in order_of(share))
+        assert members == sorted(order_of([batch for batch in planned if len(batch) >= 2]))
+
+
 @pytest.mark.parametrize(("stride", "pad"), [(32, 0.0), (32, 0.5), (64, 0.5)])
 @pytest.mark.parametrize("seed", range(4))
 def test_rectangles_are_multiples_of_the_stride_and_hold_their_pictures(stride, pad, seed):
