@@ -127,17 +127,17 @@ def until_listening(process: subprocess.Popen[str]) -> None:
 def survive(folder: Path, words: tuple[object, ...], number: signal.Signals, *, times: int, epoch: float) -> None:
     """Start a run, strike it `times` times, each time going on with it, then let it end.
 
-    One strike in four comes while the program starts, before it has taken the run's folder. A later one that may be
-    heeded must have been.
+    One strike in four comes while the program starts, before it has taken the run's folder; not so of Ctrl-C, which may
+    get lost in an import. A later one that may be heeded must have been.
     """
     run = folder / "runs/train/exp"
     early = random.Random(1)
     for moment in moments(times, epoch):
         process = start(folder, *again(run, words))
         allowed = {-number if number == signal.SIGKILL else 128 + number}
-        if early.random() < 0.25:
+        if number != signal.SIGINT and early.random() < 0.25:
             time.sleep(early.uniform(0.0, 3.0))
-            allowed |= {-number, 128 + number, 1}  # 1 where Ctrl-C falls into an import of numpy, which loses it
+            allowed |= {-number}
         elif number == signal.SIGKILL:
             until_held(run, process, by=process.pid)
             time.sleep(moment)
