@@ -163,7 +163,8 @@ class BatchLoader:
                 return
             except (RuntimeError, OSError, EOFError) as error:
                 # It may also die while it hands over a batch, and the connection breaks; its own errors come otherwise.
-                cut_off = self.workers > 0 and not isinstance(error, RuntimeError)
+                raised_there = str(error).startswith("Caught")  # as torch passes on what a worker's program raises
+                cut_off = self.workers > 0 and not isinstance(error, RuntimeError) and not raised_there
                 if not (cut_off or str(error).startswith(DEAD_WORKER)):
                     raise
                 losses += 1

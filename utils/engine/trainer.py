@@ -189,7 +189,10 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         """Train an epoch's batches from where the run stands; return the seconds spent waiting for data."""
         progress = self.progress
-        weights = picture_weights(self.data.train, progress.class_ap) if self.options.image_weights else None
+        weights = None
+        if self.options.image_weights:
+            single = self.options.single_cls
+            weights = picture_weights(self.data.train, progress.class_ap, single_class=single)
         self.data.sampler.set_epoch(epoch, start=progress.batch, weights=weights)
         self.model.train()
         if not progress.batch:
