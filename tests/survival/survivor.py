@@ -127,8 +127,8 @@ def until_listening(process: subprocess.Popen[str]) -> None:
 def survive(folder: Path, words: tuple[object, ...], number: signal.Signals, *, times: int, epoch: float) -> None:
     """Start a run, strike it `times` times, each time going on with it, then let it end.
 
-    One strike in four comes while the program starts, before it has taken the run's folder; not so of Ctrl-C, which may
-    get lost in an import. A later one that may be heeded must have been.
+    One strike in four comes while the program starts, before it has taken the run's folder; not so of Ctrl-C, which a
+    program that a shell started in the background ignores until it trains. Later ones must be heeded.
     """
     run = folder / "runs/train/exp"
     early = random.Random(1)

@@ -89,6 +89,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path
     assert load_checkpoint(tmp_path / "runs/train/exp/weights/best.pt")["epoch"] == 1
 
 
+@pytest.mark.long
 def test_little_shared_memory_means_fewer_data_processes(data: Path, tmp_path: Path) -> None:
     """8 MB, in a namespace of its own: torch's data processes die of a bus error where batches do not fit."""
     alone = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"', "sh"]

@@ -64,7 +64,7 @@ def test_asked_to_stop_it_saves_and_goes_on(
     assert fingerprints(tmp_path / "runs/train/exp") == fingerprints(whole)
 
 
-@strikes(2, 20)
+@strikes(1, 20)
 def test_killed_data_processes_are_started_anew(
     times: int, epochs: int, left_alone: LeftAlone, data: Path, recipe: Path, tmp_path: Path
 ) -> None:
