@@ -44,16 +44,20 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of one line."""
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of one line; its `prog` is a script, or `python -m` and a module."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(self.prog, message.rstrip("."), fix=f"see `python {self.prog} --help`")
+        """Raise a ConfigError that names the script, or the module without its package."""
+        module = self.prog.startswith("python -m ")
+        where = self.prog.rpartition(".")[2] if module else self.prog
+        command = self.prog if module else f"python {self.prog}"
+        raise ConfigError(where, message.rstrip("."), fix=f"see `{command} --help`")
 
 
 def build_parser(options_class: type[Any], *, description: str) -> argparse.ArgumentParser:
     """Return the parser of an options dataclass. Only flags that were given appear in its result."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog=os.path.basename(sys.argv[0]) or "program",
         description=description,
         argument_default=argparse.SUPPRESS,

@@ -5,7 +5,6 @@ Only over https, only archives, checked before anything is taken out of them; wh
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import http.client
@@ -16,12 +15,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NoReturn, cast
+from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
-from utils.cli import run_script
+from utils.cli import OneLineParser, run_script
 from utils.datasets.archives import open_archive
 from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.convert.files import Joined
@@ -202,16 +201,9 @@ def _entries(parts: Sequence[Part], place: Path) -> Iterator[Entry]:
             yield from part.convert(Joined(archives))
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError("download", message.rstrip("."), fix="see `python -m utils.datasets.download --help`")
-
-
 def main() -> None:
     """Fetch the set of the data yaml named on the command line."""
-    parser = _Parser(prog="python -m utils.datasets.download", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m utils.datasets.download", description=__doc__, allow_abbrev=False)
     parser.add_argument("data", help="data yaml, by path or bare name")
     parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
     fetch(load_data_config(parser.parse_args().data))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from utils.cli import run_script
+from utils.cli import OneLineParser, run_script
 from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.files import Folder
 from utils.datasets.convert.layout import Entry, Tally, with_data_yaml
@@ -20,16 +19,9 @@ from utils.files import atomic_write_folder
 from utils.log import LOGGER
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError("convert", message.rstrip("."), fix="see `python -m utils.datasets.convert --help`")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = _Parser(prog="python -m utils.datasets.convert", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m utils.datasets.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="what the source is")
     parser.add_argument("source", type=Path, help="folder with pictures and annotations as they were published")
     parser.add_argument("target", type=Path, help="folder to make, with images, labels and data.yaml")
