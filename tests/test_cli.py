@@ -1,7 +1,7 @@
 """Flags as users know them, and mistakes answered by one line on stderr and exit code 2."""
 
 import dataclasses
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -164,23 +164,43 @@ MISTAKES = [
 ]
 
 
+def complained(words: list[str], workplace: Path) -> tuple[str, list[str]]:
+    """A script and its arguments, on the CPU unless they name a device."""
+    script, *arguments = (word.format(workplace) for word in words)
+    return str(ROOT / script), arguments if "--device" in arguments else [*arguments, "--device", "cpu"]
+
+
+def check_complaint(code: int | str | None, stderr: str, expected: str, folder: Path) -> None:
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert code == 2, stderr
+    assert len(errors) == 1 and expected in errors[0], stderr
+    assert "Traceback" not in stderr
+    assert not (folder / "runs").exists(), "a mistake must not leave a run folder"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
 def test_a_mistake_gets_one_line_and_exit_code_2(
-    words: list[str], expected: str, workplace: Path, tmp_path: Path
+    words: list[str],
+    expected: str,
+    workplace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    script, *arguments = (word.format(workplace) for word in words)
-    result = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments, "--device", "cpu"][: None if "--device" not in words else -2],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert result.returncode == 2, result.stderr
-    assert len(errors) == 1 and expected in errors[0], result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "runs").exists(), "a mistake must not leave a run folder"
+    """The script runs in this process, which has paid for importing torch already."""
+    script, arguments = complained(words, workplace)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    check_complaint(ended.value.code, capfd.readouterr().err, expected, tmp_path)
+
+
+@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py"])
+def test_a_mistake_ends_a_real_process(script: str, workplace: Path, tmp_path: Path) -> None:
+    words, expected = [mistake for mistake in MISTAKES if mistake[0][0] == script][-1]
+    script, arguments = complained(words, workplace)
+    done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    check_complaint(done.returncode, done.stderr, expected, tmp_path)

@@ -24,10 +24,11 @@ def whole(request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_fac
 
 
 MOMENTS = ("mid-epoch", "pending gradients", "last batch", "validation")
+SHORT = [("SGD", "mid-epoch"), ("SGD", "pending gradients"), ("SGD", "validation"), ("AdamW", "pending gradients")]
 STOPS = [
-    *(("SGD", moment) for moment in MOMENTS),
-    ("AdamW", "pending gradients"),
-    *(pytest.param("AdamW", moment, marks=pytest.mark.long) for moment in MOMENTS if moment != "pending gradients"),
+    pytest.param(optimizer, moment, marks=() if (optimizer, moment) in SHORT else pytest.mark.long)
+    for optimizer in ("SGD", "AdamW")
+    for moment in MOMENTS
 ]
 
 

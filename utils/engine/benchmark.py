@@ -144,7 +144,9 @@ def _rows(subjects: Sequence[Subject], options: BenchmarkOptions, device: torch.
 def _peak_memory(subject: Subject, options: BenchmarkOptions) -> float:
     """Return a training step's peak memory in MB, measured in a process of its own, so that nothing before counts."""
     context = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-    context.set_forkserver_preload([__name__])  # a server that has imported torch, and done nothing with it yet
+    # A server that has imported what takes seconds, and done nothing with it yet. From another folder than the
+    # project's it does not find this module (Python 3.11 forgets to pass sys.path on), which then each process imports.
+    context.set_forkserver_preload(["torch._dynamo", "matplotlib.pyplot", "pandas", "torchvision", __name__])
     with context.Pool(1) as pool:
         return float(pool.apply(peak_memory_of, (subject, options)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -475,8 +476,9 @@ class Trainer:
             now = ", ".join(f"{name} {value}" for name, value in other.items())
             LOGGER.warning(f"the run began with other arithmetic (now {now}): it goes on, but not to the same bits")
 
+    @functools.cached_property
     def summary(self) -> ModelSummary:
-        """Return the model's size and cost at the run's picture size."""
+        """The model's size and cost at the run's picture size."""
         return summarize(self.ema.model, (self.image_size, self.image_size))
 
     def _row(self, epoch: int, instances: int | None, size: int) -> str:

@@ -125,7 +125,7 @@ def _run_in_team(
             image_size=image_size,
             team=team,
         )
-        LOGGER.info(trainer.summary().table())
+        LOGGER.info(trainer.summary.table())
         processes = f"{team.size} processes, " if team.size > 1 else ""
         LOGGER.info(
             f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_batches.workers} data processes each"
@@ -301,7 +301,7 @@ def _finish(trainer: Trainer) -> TrainingResult:
     with optional():
         if not options.noplots:
             plot_results(columns_of(progress.rows), run_dir / "results.png")
-    cost = trainer.summary()
+    cost = trainer.summary
     metrics = evaluation.metrics
     summary = {
         "config": model.config.name,

@@ -33,9 +33,15 @@ plain_ak_conv2d = functools.partial(ak_conv2d, implementation="bags")
 runs_kernels = pytest.mark.skipif(not HAS_TRITON or (DEVICE == "cpu" and not INTERPRETED), reason="no GPU to run on")
 
 
+def seeds(start, short, stop):
+    """Some for the short form, all for the long one."""
+    return [*range(start, short), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(short, stop))]
+
+
 @pytest.mark.skipif(not HAS_TRITON or DEVICE == "cuda" or INTERPRETED, reason="the kernels run in this process")
-def test_in_interpreter():
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+@pytest.mark.parametrize("which", ["not long", pytest.param("long", marks=pytest.mark.long)])
+def test_in_interpreter(which):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which, __file__]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     if OLD_INTERPRETER in run.stdout:
@@ -134,7 +140,7 @@ def expected_gradients(tensors, settings):
 
 
 @runs_kernels
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(0, 10, 30))
 def test_forward(seed):
     tensors, settings = draw(seed, batch=0 if seed == 0 else None, max_points=9)
     y = ak_conv2d_triton(**tensors, **settings)
@@ -148,7 +154,7 @@ def test_forward(seed):
 
 
 @runs_kernels
-@pytest.mark.parametrize("seed", range(100, 110))
+@pytest.mark.parametrize("seed", seeds(100, 104, 110))
 def test_gradients(seed):
     tensors, settings = draw(seed, max_points=6)
     y, actual = gradients(ak_conv2d_triton, tensors, settings)
