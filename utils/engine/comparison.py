@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.datasets.index import DatasetIndex
 from utils.engine.judgements import ALL, Key
-from utils.metrics.paired_difference import Difference, Scores, paired_difference, pooled_spread
+from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.verdict import Verdict, judge_all, sentence
 
 TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
@@ -95,9 +95,9 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
     baseline, others = models[0], models[1:]
     differences: list[dict[Key, Difference]] = [{} for _ in others]
     for key in baseline.figures:
-        pooled = pooled_spread([model.figures[key] for model in models])
+        lenders = [model.figures[key] for model in models]
         for found, other in zip(differences, others, strict=True):
-            found[key] = paired_difference(other.figures[key], baseline.figures[key], images=images, pooled=pooled)
+            found[key] = paired_difference(other.figures[key], baseline.figures[key], images=images, lenders=lenders)
     finished = all(model.finished for model in models)
     verdicts: list[dict[Key, Verdict]] = [{} for _ in others]
     for figure in TITLES:
@@ -197,7 +197,7 @@ def pair_json(pair: Pair) -> dict[str, Any]:
                 "degrees_of_freedom": _number(difference.degrees),
                 "p_value": _number(difference.p_value),
                 "p_value_corrected": _number(pair.verdicts[key].p_value) if key in pair.verdicts else None,
-                "seed_variance": _number(difference.seed_variance),
+                "seed_variance": _number(sum(difference.seed_variances)),
                 "image_variance": _number(difference.image_variance),
                 "covers_seeds": difference.knows_seeds,
             }

@@ -56,6 +56,8 @@ SETTINGS = (
     Setting(name="5 and 2 seeds", seeds=(2, 5)),
     Setting(name="30 pictures", images=30),
     Setting(name="200 pictures, different", images=200, model=GOOD),
+    Setting(name="3 and 1 seeds", seeds=(1, 3)),
+    Setting(name="2 and 1 seeds", seeds=(1, 2)),
     Setting(name="finished weights", seeds=(1, 1), finished=True),
 )
 
@@ -113,7 +115,10 @@ def compare_once(
         truth = run_truths[0] - run_truths[1]
     else:
         truth = np.subtract(populations[0].of_recipe(), populations[1].of_recipe())
-    differences = [paired_difference(ours, theirs, images=setting.images) for ours, theirs in zip(*scores, strict=True)]
+    differences = [
+        paired_difference(ours, theirs, images=setting.images, lenders=() if setting.finished else (ours, theirs))
+        for ours, theirs in zip(*scores, strict=True)
+    ]
     words = [judge_all([difference], finished=setting.finished)[0].word for difference in differences]
     return Outcome(
         differences=(differences[0], differences[1]),
@@ -169,6 +174,7 @@ class SimulationOptions:
 
     comparisons: int = option(1000, "comparisons of each setting")
     resamples: int = option(200, "bootstrap resamples of each comparison")
+    first: int = option(0, "number of the first comparison; another draws other pictures and seeds")
     jobs: int = option(1, "processes")
     settings: tuple[str, ...] = option((), "settings to run, by name; all by default", kind=str, many=True)
 
@@ -189,6 +195,8 @@ class SimulationOptions:
         ):
             if value < 1:
                 raise ConfigError(flag, f"must be at least 1 (got {value})", fix=f"correct {flag}")
+        if self.first < 0:
+            raise ConfigError("--first", f"must be at least 0 (got {self.first})", fix="correct --first")
 
 
 def main() -> None:
@@ -200,7 +208,13 @@ def main() -> None:
     for setting in SETTINGS:
         if options.settings and setting.name not in options.settings:
             continue
-        for tally in simulate(setting, comparisons=options.comparisons, resamples=options.resamples, jobs=options.jobs):
+        for tally in simulate(
+            setting,
+            comparisons=options.comparisons,
+            resamples=options.resamples,
+            jobs=options.jobs,
+            first=options.first,
+        ):
             seeds = " and ".join(map(str, dict.fromkeys(setting.seeds)))
             LOGGER.info(
                 f"| {setting.name} | {setting.images} | {seeds} | {tally.title} | {tally.truth:+.4f} "

@@ -41,14 +41,6 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedSpread:
-    """Variance over seeds borrowed by models that were trained once, and its degrees of freedom."""
-
-    variance: float
-    degrees: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Difference:
     """A difference and how sure it is.
 
@@ -60,8 +52,11 @@ class Difference:
         degrees: of freedom of Student's t.
         p_value: chance of a difference at least as large between equal models, other seeds and pictures or other
             pictures alone, whichever is greater.
-        seed_variance: of a pair of runs, one of each model; nan when no model has two seeds.
+        seed_variances: of a run of the model and of the baseline, over seeds; nan when no model has two.
         image_variance: of the value, through the choice of pictures, whatever the seeds.
+        interplay_variances: of a run of the model and of the baseline, through the choice of pictures, where another
+            seed would have gone another way; their spread over seeds holds it.
+        images: pictures in the validation set.
         seeds: how many runs the model and the baseline have.
         knows_seeds: whether the interval covers the luck of the seed; otherwise it speaks of these weights alone.
     """
@@ -72,23 +67,20 @@ class Difference:
     standard_error: float
     degrees: float
     p_value: float
-    seed_variance: float
+    seed_variances: tuple[float, float]
     image_variance: float
+    interplay_variances: tuple[float, float]
+    images: int
     seeds: tuple[int, int]
     knows_seeds: bool
 
-
-def pooled_spread(models: Sequence[Scores]) -> SeedSpread | None:
-    """Return the mean variance over seeds of the models trained more than once, or None if there are none."""
-    several = [model for model in models if model.seeds > 1]
-    degrees = sum(model.seeds - 1 for model in several)
-    if not degrees:
-        return None
-    total = sum(model.variance * (model.seeds - 1) for model in several)
-    return SeedSpread(variance=total / degrees, degrees=float(degrees))
+    @property
+    def lends_luck(self) -> bool:
+        """Whether a model that was trained once is taken to have the luck of those trained several times."""
+        return self.knows_seeds and min(self.seeds) == 1
 
 
-def paired_difference(model: Scores, baseline: Scores, *, images: int, pooled: SeedSpread | None = None) -> Difference:
+def paired_difference(model: Scores, baseline: Scores, *, images: int, lenders: Sequence[Scores] = ()) -> Difference:
     """Return model minus baseline with a 95 % interval that covers other pictures and other seeds.
 
     The variance is s_m^2 / S_m + s_b^2 / S_b + c: the spread over seeds as seen on these pictures, which holds the
@@ -100,23 +92,22 @@ def paired_difference(model: Scores, baseline: Scores, *, images: int, pooled: S
         model: its figures.
         baseline: likewise, with the same resamples.
         images: pictures in the validation set.
-        pooled: spread over seeds for whichever of the two has one seed; without it the interval covers pictures only.
+        lenders: models of the comparison, whose mean spread over seeds whichever of the two has one run borrows; if
+            none has several runs, the interval covers pictures only.
     """
     value = float(model.points.mean() - baseline.points.mean())
-    common, of_these_runs = _image_variance(model, baseline, images=images)
-    seed_variance, of_seeds, knows_seeds = 0.0, 0.0, True
-    spread = 0.0  # sum of squares over degrees of freedom
-    for one in (model, baseline):
-        if one.seeds > 1:
-            variance, degrees = one.variance, one.seeds - 1.0
-        elif pooled is not None:
-            variance, degrees = pooled.variance, pooled.degrees
-        else:
-            knows_seeds = False
-            continue
-        seed_variance += variance
-        of_seeds += variance / one.seeds
-        spread += (variance / one.seeds) ** 2 / degrees
+    common, of_these_runs, interplay = _image_variance(model, baseline, images=images)
+    shares = [_seed_shares(one, lenders) for one in (model, baseline)]
+    knows_seeds = all(shares)
+    seed_variances = [sum(share * lender.variance for lender, share in own) if own else math.nan for own in shares]
+    # A spread may serve twice, for its own model and lent to the other: its terms are one guess and add up first.
+    terms: dict[int, tuple[float, float]] = {}
+    for one, own in zip((model, baseline), shares, strict=True):
+        for lender, share in own:
+            before = terms.get(id(lender), (0.0, 0.0))[0]
+            terms[id(lender)] = before + share * lender.variance / one.seeds, lender.seeds - 1.0
+    of_seeds = sum(term for term, _ in terms.values())
+    spread = sum(term**2 / degrees for term, degrees in terms.values())  # squares over degrees of freedom
     from_pictures = common if knows_seeds else of_these_runs
     total = of_seeds + from_pictures
     spread += from_pictures**2 / max(images - 1, 1)
@@ -131,11 +122,20 @@ def paired_difference(model: Scores, baseline: Scores, *, images: int, pooled: S
         standard_error=error,
         degrees=degrees,
         p_value=p_value,
-        seed_variance=seed_variance if knows_seeds else math.nan,
+        seed_variances=(seed_variances[0], seed_variances[1]),
         image_variance=common,
+        interplay_variances=interplay,
+        images=images,
         seeds=(model.seeds, baseline.seeds),
         knows_seeds=knows_seeds,
     )
+
+
+def _seed_shares(model: Scores, lenders: Sequence[Scores]) -> list[tuple[Scores, float]]:
+    """Return whose spread over seeds, in which shares, tells that of a model; nothing where no spread is known."""
+    several = [model] if model.seeds > 1 else [lender for lender in lenders if lender.seeds > 1]
+    degrees = sum(lender.seeds - 1 for lender in several)
+    return [(lender, (lender.seeds - 1) / degrees) for lender in several]
 
 
 def _p_value(value: float, variance: float, degrees: float) -> float:
@@ -145,7 +145,7 @@ def _p_value(value: float, variance: float, degrees: float) -> float:
     return 0.0 if value and variance == 0 else 1.0
 
 
-def _image_variance(model: Scores, baseline: Scores, *, images: int) -> tuple[float, float]:
+def _image_variance(model: Scores, baseline: Scores, *, images: int) -> tuple[float, float, tuple[float, float]]:
     """Return the variance of the difference through the choice of pictures.
 
     The variance of the resampled mean difference holds, for each model, the share (V - C) / S of what pictures do to
@@ -153,16 +153,18 @@ def _image_variance(model: Scores, baseline: Scores, *, images: int) -> tuple[fl
     holds the same share already, so it is taken out; counted twice, it would make the interval too wide.
 
     Returns:
-        Without that share, at least 0, and with it; nan where too few resamples have the figure.
+        Without that share, at least 0, and with it; and V - C of both models, 0 for one run. All nan where too few
+        resamples have the figure.
     """
     whole = np.isfinite(model.resampled).all(0) & np.isfinite(baseline.resampled).all(0)
     if whole.sum() < 2:
-        return math.nan, math.nan
+        return math.nan, math.nan, (math.nan, math.nan)
     ours, theirs = model.resampled[:, whole], baseline.resampled[:, whole]
-    variance = float(np.var(ours.mean(0) - theirs.mean(0), ddof=1))
-    interplay = 0.0
-    for one in (ours, theirs):
-        if len(one) > 1:
-            interplay += float(np.var(one - one.mean(0), axis=1, ddof=1).sum()) / (len(one) - 1) / len(one)
     widened = images / max(images - 1, 1)  # a resample's variance is that of n - 1 pictures in n
-    return max(variance - interplay, 0.0) * widened, variance * widened
+    variance = widened * float(np.var(ours.mean(0) - theirs.mean(0), ddof=1))
+    first, second = (
+        widened * float(np.var(one - one.mean(0), axis=1, ddof=1).sum()) / (len(one) - 1) if len(one) > 1 else 0.0
+        for one in (ours, theirs)
+    )
+    share = first / len(ours) + second / len(theirs)
+    return max(variance - share, 0.0), variance, (first, second)

@@ -25,7 +25,7 @@ class Verdict:
         word: `better`, `worse` or `cannot tell yet`.
         p_value: of the difference, corrected for the number of comparisons.
         more_seeds: roughly how many more seeds each would tell; None when already told, when no number of seeds would
-            do, or when nothing is known about the luck of the seed.
+            do, or when a model was trained once, so that nothing is known about its luck.
         times_pictures: roughly how many times as many validation pictures would be needed, when it is they that are
             too few; None otherwise.
     """
@@ -65,9 +65,11 @@ def judge_all(differences: Sequence[Difference], *, finished: bool = False) -> l
 
 
 def _judge(difference: Difference, p_value: float, *, comparisons: int, finished: bool) -> Verdict:
-    answers = difference.knows_seeds or finished
+    answers = (difference.knows_seeds or finished) and not difference.lends_luck
     if answers and p_value < ERROR_RATE:
         return Verdict(word=BETTER if difference.value > 0 else WORSE, p_value=p_value)
+    if difference.lends_luck:
+        return Verdict(word=UNKNOWN, p_value=p_value)
     more_seeds = seeds_needed(difference, comparisons=comparisons)
     times = None if more_seeds is not None else _times_pictures(difference)
     return Verdict(word=UNKNOWN, p_value=p_value, more_seeds=more_seeds, times_pictures=times)
@@ -76,20 +78,33 @@ def _judge(difference: Difference, p_value: float, *, comparisons: int, finished
 def seeds_needed(difference: Difference, *, comparisons: int = 1) -> int | None:
     """Return how many more seeds each would tell, with four chances in five, a difference as large as this one.
 
+    Both questions of a verdict have to be answered: by the interval, and by the pictures alone for the runs at hand.
+
     Returns:
-        From 1 to 100 in all, or None when more would be needed or the luck of the seed is unknown.
+        Up to 100, or None when more would be needed or the luck of the seed is unknown.
     """
     if not difference.knows_seeds or not difference.standard_error > 0 or difference.value == 0:
         return None
     confidence = 1 - ERROR_RATE / comparisons
-    present = min(difference.seeds)
-    for seeds in range(present + 1, MOST_SEEDS + 1):
-        share = difference.seed_variance / seeds
-        total = share + difference.image_variance
-        degrees = 2 * (seeds - 1) * (total / share) ** 2 if share > 0 else math.inf
-        reach = deviation_of(confidence, degrees) + POWER_DEVIATION
-        if abs(difference.value) >= reach * math.sqrt(total):
-            return seeds - present
+    of_pictures = difference.image_variance, max(difference.images - 1.0, 1.0)
+    for more in range(1, MOST_SEEDS + 1):
+        counts = [present + more for present in difference.seeds]
+        terms = [
+            *((v / count, count - 1.0) for v, count in zip(difference.seed_variances, counts, strict=True)),
+            of_pictures,
+        ]
+        total = sum(term for term, _ in terms)
+        spread = sum(term**2 / degrees for term, degrees in terms)
+        interplay = sum(v / count for v, count in zip(difference.interplay_variances, counts, strict=True))
+        questions = (
+            (total, total**2 / spread if spread > 0 else math.inf),
+            (difference.image_variance + interplay, of_pictures[1]),
+        )
+        if all(
+            abs(difference.value) >= (deviation_of(confidence, degrees) + POWER_DEVIATION) * math.sqrt(variance)
+            for variance, degrees in questions
+        ):
+            return more
     return None
 
 
@@ -111,6 +126,12 @@ def sentence(verdict: Verdict, difference: Difference, *, model: str, baseline: 
     start = f"{model} against {baseline}: cannot tell yet ({numbers}). "
     if not difference.knows_seeds:
         return start + "One seed each says nothing about its luck; three at least are needed (--seeds 0 1 2)."
+    if difference.lends_luck:
+        once = " and ".join(name for name, runs in zip((model, baseline), difference.seeds, strict=True) if runs == 1)
+        return start + (
+            f"The interval takes it that {once}, trained once, has the luck of those trained several times; nobody "
+            "knows, and three runs at least are needed."
+        )
     if difference.low > 0 or difference.high < 0:
         start += "The interval leaves out 0, but not by enough for a verdict. "
     if verdict.more_seeds is not None:

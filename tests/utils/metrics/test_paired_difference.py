@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.metrics.paired_difference import Scores, SeedSpread, paired_difference, pooled_spread
+from utils.metrics.paired_difference import Scores, paired_difference
 from utils.metrics.student import deviation_of
 
 
@@ -46,18 +46,35 @@ def test_one_run_each_covers_pictures_only():
     rng = np.random.default_rng(2)
     model, baseline = scores([0.5], 0.03 * rng.normal(size=(1, 5000))), scores([0.4], np.zeros((1, 5000)))
     difference = paired_difference(model, baseline, images=41)
-    assert not difference.knows_seeds and math.isnan(difference.seed_variance)
+    assert not difference.knows_seeds and all(map(math.isnan, difference.seed_variances))
     assert difference.standard_error == pytest.approx(0.03 * math.sqrt(41 / 40), rel=0.03)
     assert difference.degrees == pytest.approx(40)
 
 
 def test_a_model_trained_once_borrows_the_others_spread():
-    others = [scores([0.5, 0.6], np.zeros((2, 9))), scores([0.1, 0.2, 0.3], np.zeros((3, 9)))]
-    pooled = pooled_spread([*others, scores([0.7], np.zeros((1, 9)))])
-    assert pooled == SeedSpread(variance=pytest.approx((0.005 + 2 * 0.01) / 3), degrees=3)
-    difference = paired_difference(scores([0.7], np.zeros((1, 9))), others[0], images=30, pooled=pooled)
-    assert difference.knows_seeds and difference.standard_error**2 == pytest.approx(0.025 / 3 + 0.005 / 2)
-    assert pooled_spread([scores([0.7], np.zeros((1, 9)))]) is None
+    once, two, three = ([0.7], [0.5, 0.6], [0.1, 0.2, 0.3])
+    once, two, three = (scores(points, np.zeros((len(points), 9))) for points in (once, two, three))
+    pooled = (0.005 + 2 * 0.01) / 3
+    difference = paired_difference(once, two, images=30, lenders=[two, once, three])
+    assert difference.knows_seeds and difference.lends_luck
+    assert difference.seed_variances == pytest.approx((pooled, 0.005))
+    assert difference.standard_error**2 == pytest.approx(pooled + 0.005 / 2)
+    # The baseline's spread serves twice, so its two terms are one guess with one degree of freedom.
+    of_two, of_three = 0.005 / 3 + 0.005 / 2, 2 * 0.01 / 3
+    assert difference.degrees == pytest.approx((of_two + of_three) ** 2 / (of_two**2 / 1 + of_three**2 / 2))
+    assert not paired_difference(once, once, images=30, lenders=[once]).knows_seeds
+
+
+@pytest.mark.parametrize("seeds", [(3, 1), (2, 1)])
+def test_a_borrowed_spread_is_no_second_opinion(seeds):
+    """Alone and lent, one variance is still one guess, of few degrees of freedom."""
+    rng = np.random.default_rng(8)
+    trials, held = 2000, 0
+    for _ in range(trials):
+        models = [scores(rng.normal(0, 1, count), np.zeros((count, 2))) for count in seeds]
+        difference = paired_difference(models[1], models[0], images=200, lenders=models)
+        held += difference.low <= 0 <= difference.high
+    assert held / trials == pytest.approx(0.95, abs=0.015)
 
 
 def test_resamples_where_a_figure_is_undefined_are_left_out():

@@ -20,7 +20,7 @@ def difference(value=0.02, *, seed=0.0004, image=0.00005, seeds=3, knows=True):
     baseline = Scores(points=points, resampled=np.zeros((seeds, 4000)))
     result = paired_difference(model, baseline, images=10_000)
     assert result.value == pytest.approx(value)
-    return result if knows else dataclasses.replace(result, knows_seeds=False, seed_variance=math.nan)
+    return result if knows else dataclasses.replace(result, knows_seeds=False, seed_variances=(math.nan, math.nan))
 
 
 def test_holm_agrees_with_its_definition():
@@ -52,6 +52,39 @@ def test_one_seed_tells_nothing_of_recipes_but_something_of_weights():
     assert (recipe.word, recipe.more_seeds, weights.word) == (UNKNOWN, None, BETTER)
     assert "--seeds 0 1 2" in sentence(recipe, clear, model="b", baseline="a", figure="mAP50-95")
     assert "as far as these weights go" in sentence(weights, clear, model="b", baseline="a", figure="mAP50-95")
+
+
+def test_a_model_trained_once_gets_no_word_from_the_luck_of_another():
+    several = difference(0.2)
+    rng = np.random.default_rng(0)
+    baseline = Scores(points=np.array([0.500, 0.501, 0.499]), resampled=np.zeros((3, 50)))
+    once = Scores(points=np.array([0.9]), resampled=1e-3 * rng.normal(size=(1, 50)))
+    lent = paired_difference(once, baseline, images=100, lenders=[baseline, once])
+    assert lent.p_value < 0.01 and lent.knows_seeds
+    for finished in (False, True):
+        first, second = judge_all([lent, several], finished=finished)
+        assert (first.word, first.more_seeds, second.word) == (UNKNOWN, None, BETTER)
+    text = sentence(first, lent, model="new", baseline="old", figure="mAP50-95")
+    assert "new, trained once, has the luck" in text and "three runs at least" in text
+
+
+def test_seeds_needed_asks_the_pictures_too():
+    """Three seeds that agree: more of them would settle the interval at once, but not the runs' luck with pictures."""
+    noise = 0.05 * np.random.default_rng(3).normal(size=(2, 3, 4000))
+    ours = Scores(points=np.array([0.514, 0.515, 0.516]), resampled=noise[0])
+    theirs = Scores(points=np.array([0.499, 0.500, 0.501]), resampled=noise[1])
+    agreed = paired_difference(ours, theirs, images=100)
+    verdict = judge_all([agreed])[0]
+    assert verdict.word == UNKNOWN and (verdict.more_seeds is None or verdict.more_seeds > 50)
+    # A run's luck with the pictures has the deviation 0.05, both models' 0.07 / sqrt(S), which shows 2.9 times over.
+    larger = dataclasses.replace(agreed, value=0.06)
+    assert 3 + seeds_needed(larger) == pytest.approx(2 * ((2.08 + 0.84) * 0.05 / 0.06) ** 2, rel=0.2)
+
+
+def test_seeds_needed_counts_from_what_each_model_has():
+    base = difference(0.03, seed=0.0016, image=0.00001)
+    uneven = dataclasses.replace(base, seeds=(10, 3))
+    assert 0 < seeds_needed(uneven) < seeds_needed(base)
 
 
 def test_seeds_needed_would_tell_four_times_in_five():
