@@ -1,7 +1,9 @@
 """COCO's figures are those of pycocotools, the reference implementation, on the same JSON."""
 
 import contextlib
+import gzip
 import io
+import json
 
 import numpy as np
 import pytest
@@ -89,6 +91,18 @@ def test_random_sets_get_the_figures_of_pycocotools(case, seed):
     assert expected["AP50"] > 0.02
     for name in FIGURES:
         assert figures[name] == pytest.approx(expected[name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["bccd", "coco8"])
+def test_real_sets_get_the_figures_of_pycocotools(name, reference):
+    """What `val.py --save-json` wrote of trained models, on 87 pictures of blood cells and the eight of COCO8."""
+    content = json.loads(gzip.decompress((reference / f"coco_{name}.json.gz").read_bytes()))
+    truth, predictions = content["truth"], content["predictions"]
+    assert len(truth["images"]) == {"bccd": 87, "coco8": 8}[name]
+    figures, expected = coco_figures(*coco_arrays(truth, predictions)), oracle(truth, predictions)
+    assert expected["AP"] > 0.1 and expected["AP_medium"] > 0.01 and expected["AR_large"] > 0.2
+    for figure in FIGURES:
+        assert figures[figure] == pytest.approx(expected[figure], abs=1e-6), figure
 
 
 def test_identical_boxes_and_overlaps_on_the_threshold():
