@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -109,6 +109,7 @@ class Entry:
         rule: from row to constructor arguments and output channels.
         takes_repeats: whether `number` goes to the constructor, as for C3, instead of stacking modules.
         keywords: keyword arguments the constructor knows; None if it takes any.
+        passes_on: by the name of a module within, the keywords of that module which the constructor hands down to it.
     """
 
     name: str
@@ -116,13 +117,19 @@ class Entry:
     rule: Rule
     takes_repeats: bool = False
     keywords: frozenset[str] | None = field(default=None)
+    passes_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
 def register(
-    rule: str | Rule = "in_out", *, name: str = "", repeats: bool = False, aliases: Sequence[str] = ()
+    rule: str | Rule = "in_out",
+    *,
+    name: str = "",
+    repeats: bool = False,
+    aliases: Sequence[str] = (),
+    passes_on: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[[Factory], Factory]:
     """Make a module known to model yamls.
 
@@ -133,6 +140,8 @@ def register(
         name: as written in a yaml; by default the class's own name.
         repeats: pass the row's number to the constructor, after the output channels.
         aliases: other names for the same module.
+        passes_on: by the name of a module within, its keywords that this one takes under the same name and hands down,
+            as {"AKConv": ("padding",)}: sweeping AKConv.padding then sets them here too.
 
     Raises:
         ValueError: the name is taken, or the rule unknown.
@@ -147,7 +156,12 @@ def register(
             if present is not None and _source(present.factory) != _source(factory):
                 raise ValueError(f"module name {label!r} is taken by {_source(present.factory)}")
             _ENTRIES[label] = Entry(
-                name=label, factory=factory, rule=chosen, takes_repeats=repeats, keywords=_keywords(factory)
+                name=label,
+                factory=factory,
+                rule=chosen,
+                takes_repeats=repeats,
+                keywords=_keywords(factory),
+                passes_on=passes_on or {},
             )
         return factory
 

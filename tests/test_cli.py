@@ -32,7 +32,7 @@ save_txt save_conf save_json coco_eval augment half noplots project name exist_o
 DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device
 view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
-vid_stride visualize visualize_layers plugins trust"""
+vid_stride visualize visualize_layers visualize_at plugins trust"""
 COMPARE_FLAGS = """cfg weights sweep data hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
 jobs no_amp project name plugins"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
@@ -202,5 +202,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
 def test_a_mistake_ends_a_real_process(script: str, workplace: Path, tmp_path: Path) -> None:
     words, expected = [mistake for mistake in MISTAKES if mistake[0][0] == script][-1]
     script, arguments = complained(words, workplace)
-    done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     check_complaint(done.returncode, done.stderr, expected, tmp_path)

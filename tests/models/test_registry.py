@@ -84,6 +84,15 @@ def test_registering_the_same_module_again_is_accepted():
     assert lookup("Conv", where="test").factory is Conv
 
 
+def test_a_module_tells_which_keywords_it_hands_down():
+    register("in_out", name="Outer", aliases=("Other",), passes_on={"AKConv": ("padding",)})(Conv)
+    assert [lookup(name, where="t").passes_on for name in ("Outer", "Other")] == [{"AKConv": ("padding",)}] * 2
+    assert lookup("Conv", where="t").passes_on == {}
+    for name in ("C3_AKConv", "C3_LDConv", "Bottleneck_AKConv"):
+        entry = lookup(name, where="t")
+        assert set(entry.passes_on["AKConv"]) <= entry.keywords & lookup("AKConv", where="t").keywords
+
+
 def test_an_unknown_rule_raises():
     with pytest.raises(ValueError, match="unknown channel rule 'out_in'"):
         register("out_in")

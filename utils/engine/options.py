@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from utils.errors import ConfigError
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MAX_SEED = 2**53  # beyond it a number does not survive every file
 VAL_TASKS = ("train", "val", "test", "speed")
+MOST_CHOSEN_POSITIONS = 36  # more could not be told apart in one picture
 
 
 def require(condition: bool, flag: str, rule: str, got: Any) -> None:  # noqa: ANN401
@@ -148,6 +150,21 @@ class ValOptions:
         check_thresholds(self.conf_thres, self.iou_thres, self.max_det)
 
 
+def picture_position(text: str) -> tuple[float, float]:
+    """Return the x and y of a word `x,y`, in pixels of a picture.
+
+    Raises:
+        ConfigError: it is no such word; names --visualize-at.
+    """
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    good = all(0 <= value < math.inf for value in (x, y))
+    require(good, "--visualize-at", "x,y in pixels of the picture, both from 0, as 320,96", repr(text))
+    return x, y
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectOptions:
     """Options of detect.py."""
@@ -188,6 +205,12 @@ class DetectOptions:
     visualize_layers: tuple[str, ...] = option(
         (), "layers to draw: 3, model.5, model.17.m.0.cv2; by default the first of each stride", kind=str, many=True
     )
+    visualize_at: tuple[tuple[float, float], ...] = option(
+        (),
+        "positions to draw, x,y in pixels of the picture: 320,96 12.5,40; by default the best boxes",
+        kind=picture_position,
+        many=True,
+    )
     stream_timeout: float = option(30.0, "seconds without a frame after which a stream is given up")
     trust: bool = option(False, "run a TorchScript file, which is a program, that was not exported here")
     plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
@@ -206,7 +229,14 @@ class DetectOptions:
         require(self.vid_stride >= 1, "--vid-stride", "at least 1", self.vid_stride)
         require(self.save_format in (0, 1), "--save-format", "0 or 1", self.save_format)
         require(self.line_thickness >= 1, "--line-thickness", "at least 1", self.line_thickness)
+        chosen = len(self.visualize_at)
+        require(chosen <= MOST_CHOSEN_POSITIONS, "--visualize-at", f"at most {MOST_CHOSEN_POSITIONS} positions", chosen)
         check_thresholds(self.conf_thres, self.iou_thres, self.max_det)
+
+    @property
+    def draws_sampling(self) -> bool:
+        """Whether pictures of sampling points are asked for: each flag about them does."""
+        return self.visualize or bool(self.visualize_layers) or bool(self.visualize_at)
 
 
 @dataclass(frozen=True, kw_only=True)

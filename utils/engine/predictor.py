@@ -138,7 +138,8 @@ def run_detection(options: DetectOptions) -> Path:
         predictor.network,
         predictor.how,
         wanted=options.visualize_layers,
-        most=MOST_PICTURES if options.visualize or options.visualize_layers else 0,
+        chosen_xy=options.visualize_at,
+        most=MOST_PICTURES if options.draws_sampling else 0,
     )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     return _look(predictor, source, options, run_dir, sampling)
@@ -199,9 +200,8 @@ def _workers(predictor: Predictor, source: Source, options: DetectOptions) -> in
     Streams want their answer at once, runtimes of exported files have threads of their own, and `--visualize` looks
     into the network while nobody else may use it.
     """
-    watched = options.visualize or options.visualize_layers
     ours = isinstance(predictor.network, DetectionModel) and predictor.how.device.type == "cpu"
-    if not ours or watched or source.streams or len(source.files) <= options.batch_size:
+    if not ours or options.draws_sampling or source.streams or len(source.files) <= options.batch_size:
         return 1
     return torch.get_num_threads()
 

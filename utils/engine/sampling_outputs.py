@@ -25,6 +25,7 @@ from utils.engine.sampling_view import (
     named_layers,
     positions_at,
     recorded,
+    spots_inside,
     spots_of,
 )
 from utils.log import LOGGER
@@ -121,19 +122,29 @@ def _thinned(offset: Tensor) -> np.ndarray:
 class SamplingPictures:
     """Draws `sampling/<picture>_<layer>.png` for the first pictures of a run, and `sampling/offsets.png` at its end."""
 
-    def __init__(self, network: object, how: Looking, *, wanted: Sequence[str] = (), most: int = MOST_PICTURES) -> None:
+    def __init__(
+        self,
+        network: object,
+        how: Looking,
+        *,
+        wanted: Sequence[str] = (),
+        chosen_xy: Sequence[tuple[float, float]] = (),
+        most: int = MOST_PICTURES,
+    ) -> None:
         """Find the layers.
 
         Args:
             network: as it looks at pictures.
             how: it does so.
             wanted: layers to draw, as `named_layers` takes them; by default the first of each level.
+            chosen_xy: places to draw, x and y in pixels of each picture; by default where something was found.
             most: pictures to draw; 0 for none.
 
         Raises:
             ConfigError: a word of `wanted` names no AKConv layer.
         """
         self._network, self._how, self._left = network, how, most
+        self._chosen_xy = chosen_xy
         self._layers = akconv_layers(network)
         self._stems: set[str] = set()
         self._offsets = OffsetCollection()
@@ -160,6 +171,8 @@ class SamplingPictures:
     def add(self, image: np.ndarray, fitted: Fitted, found: Detections, names: tuple[str, ...], path: Path) -> None:
         """Draw a picture, unless there are enough, or one of this name was drawn: of a video the first frame is shown.
 
+        Chosen places that lie outside this picture are warned of; without any inside, only its offsets are counted.
+
         Args:
             image: (H, W, 3) uint8 RGB.
             fitted: what the network was given of it.
@@ -174,7 +187,23 @@ class SamplingPictures:
         self._folder = path.parent / FOLDER
         samplings = sample_picture(self._network, self._layers, fitted, self._how)
         self._offsets.add(samplings)
-        spots = spots_of(found.boxes.numpy(), detection_labels(found, names), (image.shape[0], image.shape[1]))
+        if self._chosen_xy:
+            spots = self._chosen_spots(image, path.name)
+        else:
+            spots = spots_of(found.boxes.numpy(), detection_labels(found, names), (image.shape[0], image.shape[1]))
+        if not spots:
+            return
         for name in self._wanted or first_of_each_level(samplings, height=fitted.image.shape[0]):
             if name in samplings:  # a module of the user's own may leave its layer out
                 draw_layer(samplings[name], image, fitted, spots, self._folder / f"{path.name}_{name}.png")
+
+    def _chosen_spots(self, image: np.ndarray, name: str) -> list[Spot]:
+        """Return the chosen places inside an (H, W, 3) picture; warn, by its name, of those outside."""
+        height, width = image.shape[:2]
+        spots = spots_inside(self._chosen_xy, (height, width))
+        inside = {spot.xy for spot in spots}
+        outside = [f"{x:g},{y:g}" for x, y in self._chosen_xy if (x, y) not in inside]
+        if outside:
+            told = f"{name}: --visualize-at {' '.join(outside)} outside the picture of {width} x {height} pixels"
+            LOGGER.warning(f"{told}, not drawn")
+        return spots

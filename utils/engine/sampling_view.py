@@ -186,10 +186,21 @@ def spots_of(boxes_xyxy: np.ndarray, labels: Sequence[str], size_hw: tuple[int, 
     return [Spot(xy=(x * width, y * height), label="") for y in shares for x in shares]
 
 
+def spots_inside(chosen_xy: Sequence[tuple[float, float]], size_hw: tuple[int, int]) -> list[Spot]:
+    """Return those of some chosen places that lie in a picture, each called by its numbers.
+
+    Args:
+        chosen_xy: x and y of each in pixels of the picture.
+        size_hw: height and width of the picture.
+    """
+    height, width = size_hw
+    return [Spot(xy=(x, y), label=f"{x:g},{y:g}") for x, y in chosen_xy if 0 <= x < width and 0 <= y < height]
+
+
 def positions_at(
     layer: LayerSampling, spots: Sequence[Spot], *, input_hw: tuple[int, int], placement: Placement
 ) -> list[SampledPosition]:
-    """Return the sampling of the output pixels that cover some spots, each pixel once.
+    """Return the sampling of the output pixels that cover some spots, each pixel once, under all its labels.
 
     Args:
         layer: of the first picture of its batch.
@@ -198,18 +209,19 @@ def positions_at(
         placement: where the picture lies in that input.
     """
     output_hw = (layer.offset.shape[2], layer.offset.shape[3])
-    labels: dict[tuple[int, int], str] = {}
+    labels: dict[tuple[int, int], list[str]] = {}
     for spot in spots:
-        labels.setdefault(output_pixel(spot.xy, output_hw, input_hw=input_hw, placement=placement), spot.label)
+        pixel = output_pixel(spot.xy, output_hw, input_hw=input_hw, placement=placement)
+        labels.setdefault(pixel, []).append(spot.label)
     cell_hw = cell_size(layer, input_hw)
     initial, learned = (every[0].cpu().numpy() for every in (layer.initial(), layer.learned()))
     return [
         SampledPosition(
-            label=label,
+            label="\n".join(own),
             initial_xy=map_to_picture(initial[pixel], cell_hw=cell_hw, placement=placement),
             learned_xy=map_to_picture(learned[pixel], cell_hw=cell_hw, placement=placement),
         )
-        for pixel, label in labels.items()
+        for pixel, own in labels.items()
     ]
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from models.config import LayerSpec, ModelConfig, literal
-from models.registry import Row, lookup
+from models.config import ModelConfig, literal
+from utils.engine.built_networks import built_network
 from utils.engine.contestants import distinct, has_offsets
 from utils.engine.hyperparameters import check_hyperparameters
+from utils.engine.row_keywords import RowKeyword, names_within
 from utils.errors import ConfigError, did_you_mean
+from utils.log import LOGGER
 
 DIMENSION = re.compile(r"(?P<module>[A-Za-z_][\w.]*)(?:@(?P<key>\w+)=(?P<now>[^.]+))?\.(?P<keyword>[A-Za-z_]\w*)")
 EXAMPLE = "write --sweep AKConv.num_param 3 5 9"
@@ -37,6 +38,11 @@ class Dimension:
     values: tuple[Any, ...]
     only: tuple[str, Any] | None = None
 
+    @property
+    def row_keyword(self) -> RowKeyword:
+        """What to set in the rows of a yaml; of no use for `hyp`."""
+        return RowKeyword(module=self.module, keyword=self.keyword, only=self.only)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -55,7 +61,7 @@ def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
 
     Args:
         words: as given.
-        known: modules in the yaml; a word that names one of them, or `hyp`, starts the next dimension.
+        known: modules of the model; a word that names one of them, or `hyp`, starts the next dimension.
 
     Raises:
         ConfigError: no module of that name in the yaml, or no values.
@@ -73,7 +79,7 @@ def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
     for match, values in found:
         if match["module"] not in known:
             hint = did_you_mean(match["module"], known) or f"one of {', '.join(sorted(set(known)))}"
-            raise ConfigError("--sweep", f"the model has no {match['module']}", fix=hint)
+            raise ConfigError("--sweep", f"the model has no {match['module']} to vary", fix=hint)
         if not values:
             raise ConfigError("--sweep", f"{match[0]} has no values", fix=EXAMPLE)
     return [
@@ -90,7 +96,9 @@ def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
 def variants(
     base: ModelConfig, words: Sequence[str], *, hyperparameters: Mapping[str, float], taken: Sequence[str] = ()
 ) -> list[Variant]:
-    """Return every combination of values, without those equal to the base.
+    """Return every combination of values, without those that would train to the same bits as the base or another.
+
+    The log says which rows each keyword is set in, and which combinations are left out though their yaml differs.
 
     Args:
         base: the model to vary.
@@ -100,98 +108,78 @@ def variants(
 
     Raises:
         ConfigError: the words are wrong, the module does not take the keyword, there is no such hyperparameter or not
-            with such a value, or nothing would change.
+            with such a value, a combination cannot be built, or nothing would change.
     """
-    dimensions = parse_sweep(words, [layer.module for layer in base.layers])
+    dimensions = parse_sweep(words, names_within(base))
     useless = {"offset_lr"} if any(d.module == HYP for d in dimensions) and not has_offsets(base) else set()
     stem = base.name.removesuffix(".yaml")
     found: list[Variant] = []
-    seen = [_learned(base, hyperparameters, useless)]
+    seen: list[Any] = [(base.to_dict(), _meaningful(hyperparameters, useless))]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
         config, numbers, parts = base, dict(hyperparameters), [stem]
         for dimension, value in zip(dimensions, values, strict=True):
             if dimension.module == HYP:
                 numbers = asdict(check_hyperparameters({**numbers, dimension.keyword: value}, where="--sweep"))
             else:
-                config = _changed(config, dimension, value)
+                config = dimension.row_keyword.set_to(config, value)
             parts.append(f"{dimension.keyword}-{_file_name(value)}")
-        if _learned(config, numbers, useless) in seen:
+        words_of_it = config.to_dict(), _meaningful(numbers, useless)
+        if words_of_it in seen:
             continue
-        seen.append(_learned(config, numbers, useless))
+        seen.append(words_of_it)
         label = distinct("-".join(parts), [*taken, *(variant.label for variant in found)])
         found.append(Variant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
     if not found:
         told = "; its offset_lr is for AKConv's offset convolutions, and it has none" if useless else ""
-        raise ConfigError("--sweep", f"changes nothing in the model{told}", fix="give other values")
+        raise _changes_nothing(told)
     if len(found) > MAX_VARIANTS:
         raise ConfigError("--sweep", f"makes {len(found)} models, more than {MAX_VARIANTS}", fix="give fewer values")
-    return found
+    for dimension in dimensions:
+        if dimension.module != HYP:
+            only = f"@{dimension.only[0]}={dimension.only[1]}" if dimension.only else ""
+            name = f"{dimension.module}{only}.{dimension.keyword}"
+            LOGGER.info(f"--sweep {name} sets {dimension.row_keyword.told(base)}")
+    return _without_twins(Variant(label=stem, config=base, hyperparameters=hyperparameters), found, useless)
 
 
-def _learned(config: ModelConfig, numbers: Mapping[str, float], useless: set[str]) -> list[dict[str, Any]]:
-    """Return all that decides what a run learns."""
-    return [config.to_dict(), {key: value for key, value in numbers.items() if key not in useless}]
+def _meaningful(numbers: Mapping[str, float], useless: set[str]) -> dict[str, float]:
+    """Return the hyperparameters without those that change nothing in this model."""
+    return {key: value for key, value in numbers.items() if key not in useless}
 
 
-def _changed(config: ModelConfig, dimension: Dimension, value: Any) -> ModelConfig:  # noqa: ANN401
-    """Return the config with a keyword of a module set in all rows that are meant."""
-    layers = tuple(
-        _with_keyword(layer, dimension, value, where=f"{config.name}: layer {layer.index}")
-        if layer.module == dimension.module
-        else layer
-        for layer in config.layers
-    )
-    return replace(config, layers=layers)
+def _without_twins(start: Variant, found: Sequence[Variant], useless: set[str]) -> list[Variant]:
+    """Return the variants of which none builds the same network as one before it with the same hyperparameters.
 
+    A twin would train to the same bits in every seed, and count as one more model in the correction of the verdicts.
 
-def _with_keyword(layer: LayerSpec, dimension: Dimension, value: Any, *, where: str) -> LayerSpec:  # noqa: ANN401
-    """Set a keyword in one row: where it stands among the positional arguments, or else by its name."""
-    if dimension.only is not None and _present(layer, dimension.only[0], where=where)[0] != dimension.only[1]:
-        return layer
-    present, position = _present(layer, dimension.keyword, where=where)
-    if (type(present), present) == (type(value), value):
-        return layer
-    if position is not None:
-        return replace(layer, args=(*layer.args[:position], value, *layer.args[position + 1 :]))
-    return replace(layer, kwargs={**layer.kwargs, dimension.keyword: value})
-
-
-def _present(layer: LayerSpec, keyword: str, *, where: str) -> tuple[Any, int | None]:
-    """Return the value that a row gives a keyword, and its place if it is a positional argument of the row."""
-    position, default = _place(layer, keyword, where=where)
-    if position is not None and position < len(layer.args):
-        return layer.args[position], position
-    return layer.kwargs.get(keyword, default), None
-
-
-def _place(layer: LayerSpec, keyword: str, *, where: str) -> tuple[int | None, Any]:
-    """Return where a keyword stands among a row's own arguments, if it may, and its default.
-
-    The channel rule tells how many arguments it puts before the row's own.
+    Args:
+        start: what all are varied from, not returned itself.
+        found: different in their words.
+        useless: hyperparameters that mean nothing here.
 
     Raises:
-        ConfigError: the module does not take the keyword, or it is one that the channel rule fills in.
+        ConfigError: none is left, or one cannot be built.
     """
-    entry = lookup(layer.module, where=where)
-    parameters = inspect.signature(entry.factory).parameters
-    if keyword not in parameters:
-        hint = did_you_mean(keyword, parameters) or f"one of {', '.join(parameters)}"
-        raise ConfigError("--sweep", f"{layer.module} takes no {keyword!r}", fix=hint)
-    parameter = parameters[keyword]
-    default = None if parameter.default is parameter.empty else parameter.default
-    if parameter.kind is parameter.KEYWORD_ONLY:
-        return None, default
-    row = Row(
-        in_channels=tuple(8 for _ in layer.sources), args=layer.args, repeats=1, width=lambda n: n, module=layer.module
-    )
-    try:
-        before = len(entry.rule(row).args) - len(layer.args) + int(entry.takes_repeats)
-    except ValueError as error:
-        raise ConfigError(where, str(error), fix="correct the row") from error
-    position = list(parameters).index(keyword) - before
-    if position < 0:
-        raise ConfigError("--sweep", f"{keyword} of {layer.module} follows from the row's inputs", fix=EXAMPLE)
-    return position, default
+    kept: list[Variant] = []
+    trained: list[tuple[str, Any]] = []
+    left_out: list[str] = []
+    for variant in (start, *found):
+        trains = built_network(variant.config), _meaningful(variant.hyperparameters, useless)
+        twin = next((label for label, other in trained if other == trains), None)
+        if twin is not None:
+            left_out.append(f"{variant.label} would train to the same bits as {twin}")
+            continue
+        trained.append((variant.label, trains))
+        kept.append(variant)
+    if len(kept) == 1:
+        raise _changes_nothing(f": {'; '.join(left_out)}")
+    for told in left_out:
+        LOGGER.warning(f"--sweep: left out, {told}")
+    return kept[1:]
+
+
+def _changes_nothing(told: str) -> ConfigError:
+    return ConfigError("--sweep", f"changes nothing in the model{told}", fix="give other values")
 
 
 def _file_name(value: Any) -> str:  # noqa: ANN401

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import deform_conv2d
 
+from models.common import Conv
 from models.modules import (
     AKConv,
     Bottleneck_AKConv,
@@ -587,6 +588,37 @@ def test_bottleneck_has_akconv_with_three_points_second_and_adds_its_input():
     assert not Bottleneck_AKConv(8, 8, shortcut=False).add
     with pytest.raises(ValueError, match="no groups"):
         Bottleneck_AKConv(8, 8, g=2)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **more: Bottleneck_AKConv(8, 8, **more), lambda **more: C3_AKConv(8, 16, 2, **more)]
+)
+def test_blocks_hand_points_shape_and_padding_down_and_refuse_what_akconv_refuses(make):
+    def within(block):
+        return [layer for layer in block.modules() if isinstance(layer, AKConv)]
+
+    plain = within(make())
+    told = within(make(num_param=2, points=[[0, 0], [-1, 2]], padding="zeros"))
+    assert len(told) == len(plain) >= 1
+    for layer, default in zip(told, plain, strict=True):
+        assert (layer.num_param, layer.padding, layer.points.tolist()) == (2, "zeros", [[0, 0], [-1, 2]])
+        assert (default.num_param, default.padding) == (3, "border")
+        assert default.points.tolist() == [[0, 0], [0, 1], [1, 0]]
+    for wrong in ({"padding": "reflect"}, {"num_param": 0}, {"points": [[0, 0]]}):
+        with pytest.raises(ValueError, match=r"padding must|number of points|points must"):
+            make(**wrong)
+
+
+def test_c3_akconv_draws_its_weights_in_the_order_of_c3():
+    """A seed goes on to mean the weights that it always meant, in the same places."""
+    torch.manual_seed(5)
+    block = C3_AKConv(6, 16, 2, False)
+    torch.manual_seed(5)
+    parts = {"cv1": Conv(6, 8), "cv2": Conv(6, 8), "cv3": Conv(16, 16)}
+    parts["m"] = nn.Sequential(*(Bottleneck_AKConv(8, 8, False, e=1.0) for _ in range(2)))
+    expected = nn.ModuleDict(parts).state_dict()
+    assert list(block.state_dict()) == list(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in block.state_dict().items())
 
 
 def test_c3_akconv_is_c3_made_of_those_bottlenecks():

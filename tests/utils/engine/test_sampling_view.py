@@ -35,10 +35,12 @@ from utils.engine.sampling_view import (
     output_pixel,
     positions_at,
     recorded,
+    spots_inside,
     spots_of,
 )
 from utils.errors import ConfigError
 from utils.log import LOGGER
+from utils.plots.sampling import SampledPosition
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("ring", "cross", "star")
@@ -132,12 +134,20 @@ def test_what_was_found_is_shown_and_a_grid_where_nothing_was() -> None:
     assert {spot.xy for spot in grid} == set(itertools.product((40, 120, 200), (15, 45, 75)))
 
 
+def test_chosen_places_are_kept_where_the_picture_has_pixels() -> None:
+    chosen = [(0, 0), (119.5, 39.75), (120, 10), (10, 40), (39, 119)]
+    assert [(spot.xy, spot.label) for spot in spots_inside(chosen, (40, 120))] == [
+        ((0, 0), "0,0"),
+        ((119.5, 39.75), "119.5,39.75"),
+    ]
+
+
 def test_places_in_one_cell_are_shown_once() -> None:
     _, placement = letterbox(np.zeros((64, 96, 3), np.uint8), (64, 96))
     layer = sampling((8, 12), stride=2)
     spots = [Spot(xy=(20, 20), label="first"), Spot(xy=(22, 21), label="same cell"), Spot(xy=(90, 60), label="other")]
     shown = positions_at(layer, spots, input_hw=(64, 96), placement=placement)
-    assert [position.label for position in shown] == ["first", "other"]
+    assert [position.label for position in shown] == ["first\nsame cell", "other"]
     np.testing.assert_allclose(shown[0].initial_xy[0], (8 * 2.5, 8 * 2.5))  # the centre of pixel (2, 2), 8 px each
 
 
@@ -242,6 +252,54 @@ def test_the_first_pictures_are_drawn_and_of_a_video_one_frame(weights, tmp_path
     assert "Sampling points of 3 pictures, the first 3:" in caplog.text
 
 
+def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
+    weights, tmp_path, monkeypatch, caplog
+) -> None:
+    """Layer 3, N = 3, stride 2 on cells of 4 px: an output pixel covers 8 x 8 px of the network's input."""
+    write(tmp_path / "in/wide.png", 0, 40, 120)
+    write(tmp_path / "in/narrow.png", 1, 120, 40)
+    write(tmp_path / "in/small.png", 2, 8, 8)
+    drawn: dict[str, list[SampledPosition]] = {}
+    monkeypatch.setattr(
+        "utils.engine.sampling_outputs.plot_sampling",
+        lambda image, positions, *, path, **_: drawn.update({path.name: positions}),
+    )
+    monkeypatch.setattr("utils.engine.sampling_outputs.plot_offsets", lambda *_, **__: None)
+    chosen = ["--visualize-at", "100,9", "9,100", "--visualize-layers", "3", "--conf-thres", "0.05", "--device", "cpu"]
+    words = ["--weights", weights["ak"], "--source", tmp_path / "in", "--project", tmp_path, "--imgsz", 96, "--nosave"]
+    with caplog.at_level("WARNING"):
+        run_detection(parse_options(DetectOptions, [*map(str, words), *chosen], description="")[0])
+    assert sorted(drawn) == ["narrow_model.3.png", "wide_model.3.png"]
+    for name, picture_hw, place in (("wide", (40, 120), (100, 9)), ("narrow", (120, 40), (9, 100))):
+        (position,) = drawn[f"{name}_model.3.png"]
+        _, placement = letterbox(np.zeros((*picture_hw, 3), np.uint8), (96, 96), minimal=True, stride=32)
+        corner = position.initial_xy[0] * placement.ratio_wh + placement.pad_wh - 2  # of the first point's cell
+        within = np.array(place) * placement.ratio_wh + placement.pad_wh - corner
+        assert position.label == f"{place[0]},{place[1]}" and (corner % 8 == 0).all()
+        assert ((within >= 0) & (within < 8)).all(), (name, within)
+        assert not np.allclose(position.learned_xy, position.initial_xy)
+    told = [record.message for record in caplog.records if "--visualize-at" in record.message]
+    assert sorted(told) == [
+        "narrow: --visualize-at 100,9 outside the picture of 40 x 120 pixels, not drawn",
+        "small: --visualize-at 100,9 9,100 outside the picture of 8 x 8 pixels, not drawn",
+        "wide: --visualize-at 9,100 outside the picture of 120 x 40 pixels, not drawn",
+    ]
+
+
+@pytest.mark.parametrize("word", ["5", "5;6", "5,6,7", "a,6", "5,", "-1,6", "5,-0.1", "nan,6", "5,inf", ""])
+def test_a_malformed_position_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--visualize-at: must be x,y in pixels of the picture") as error:
+        parse_options(DetectOptions, ["--weights", "a.pt", f"--visualize-at={word}"], description="")
+    assert repr(word) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_more_positions_than_can_be_told_apart_are_refused() -> None:
+    words = ["--weights", "a.pt", "--visualize-at", *(f"{n},1" for n in range(37))]
+    assert len(parse_options(DetectOptions, words[:-1], description="")[0].visualize_at) == 36
+    with pytest.raises(ConfigError, match=r"--visualize-at: must be at most 36 positions \(got 37\)"):
+        parse_options(DetectOptions, words, description="")
+
+
 def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_path, caplog) -> None:
     write(tmp_path / "in/a.png", 0, 40, 60)
     caplog.set_level("INFO")
@@ -281,5 +339,4 @@ def test_the_report_shows_models_with_akconv_at_the_labels_of_one_picture(weight
         found[0].markdown(tmp_path / "c")
     )
     for picture in found:
-        content = picture.embedded().content
-        assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).std() > 5
+        assert cv2.imread(str(picture.path)).std() > 5
