@@ -7,10 +7,10 @@ def main() -> None:
     """Parse the command line and compare."""
     from utils.engine.options import CompareOptions
 
-    options, _ = parse_options(CompareOptions, None, description=__doc__)
+    options, given = parse_options(CompareOptions, None, description=__doc__)
     from utils.engine.compare import run_comparison
 
-    run_comparison(options)
+    run_comparison(options, given)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres
 view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride visualize visualize_layers visualize_at plugins trust"""
-COMPARE_FLAGS = """cfg weights sweep data hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
+COMPARE_FLAGS = """cfg weights sweep data task hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
 jobs no_amp project name plugins"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
 topk_per_class topk_all iou_thres conf_thres include benchmark rounds project name plugins"""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
-from utils.engine.assemble import open_data
+from utils.engine.assemble import class_names, open_data
+from utils.engine.class_agreement import distinct_names
 from utils.engine.comparison import (
-    DECIDING,
     ModelScores,
     compare_with_first,
     gather,
@@ -22,28 +21,27 @@ from utils.engine.comparison import (
     size_warnings,
 )
 from utils.engine.comparison_cost import inference_cost, standing_cost
-from utils.engine.comparison_notes import heading, overlaps
-from utils.engine.comparison_outputs import own_command, write_findings, write_pictured_report
-from utils.engine.comparison_plan import SUMMARY, PlannedRun, plan_runs
+from utils.engine.comparison_data import changed_since, require_same_data
+from utils.engine.comparison_folder import choose_folder, record_of
+from utils.engine.comparison_notes import heading, overlaps, require_objects
+from utils.engine.comparison_outputs import draw_pictures, own_command, write_findings, write_pictured_reports
+from utils.engine.comparison_plan import SUMMARY, PlannedRun, plan_runs, swept_contestant
 from utils.engine.comparison_runs import FailedRun, finish_runs
 from utils.engine.comparison_tables import Findings
 from utils.engine.contestants import (
     Contestant,
-    config_file,
     differing_recipe,
     differing_rows,
     from_configs,
-    hyp_file,
     keep_configs,
     require_buildable,
 )
-from utils.engine.finished_weights import from_weights, trained_otherwise, unfinished
-from utils.engine.judgements import Judgement, figures_of, image_size_of, judge_checkpoint
+from utils.engine.finished_weights import doubts, from_weights, one_class, require_obeyed
+from utils.engine.judgements import Judgement, figures_of, judge_checkpoint, judged_size
 from utils.engine.options import CompareOptions
 from utils.engine.plugins import load_plugins
-from utils.engine.report_sampling import SamplingPicture, sampling_pictures
 from utils.engine.runtime import describe_environment, select_device
-from utils.engine.sweep import variants
+from utils.engine.sweep import Variant, variants
 from utils.errors import RunError
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
@@ -54,16 +52,15 @@ RESAMPLING_SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """A model whose runs are at hand: its best checkpoints, one for each seed, and the seeds as far as known."""
+    """A model whose runs are at hand: its best checkpoints, one for each seed, and the seeds as far as known.
+
+    It is judged on pictures whose longer side has `image_size` pixels.
+    """
 
     contestant: Contestant
     checkpoints: tuple[Path, ...]
     seeds: tuple[int | None, ...]
-
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures that the model was trained with."""
-        return image_size_of(self.checkpoints[0])
+    image_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +69,19 @@ class _Stage:
 
     options: CompareOptions
     folder: Path
-    data: DataConfig
+    names: tuple[str, ...]
     val: DatasetIndex
     device: torch.device
+    asked_size: int
 
 
-def run_comparison(options: CompareOptions) -> Path:
+def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
     """Train every model that is not trained yet, judge all, and write table, JSON and picture.
+
+    Args:
+        options: of compare.py.
+        given: names of those that were given: with `imgsz` among them, finished weights are judged at that size too;
+            without `name`, a comparison with others or with other settings gets a folder of its own.
 
     Returns:
         The comparison's folder.
@@ -86,55 +89,60 @@ def run_comparison(options: CompareOptions) -> Path:
     Raises:
         DetectorError: something in the input is wrong (before anything is written).
         RunError: runs failed; what the others tell is written, and finished runs are kept for the next call.
+        RunStopped: Ctrl-C or SIGTERM during the trainings, which are kept as far as they came.
     """
+    require_obeyed(options, given)
     device = select_device(options.device)
     load_plugins(options.plugins)
-    folder = Path(options.project) / options.name
-    contestants = _contestants(options, folder)
+    yamls = from_configs(options.cfg, hyps=options.hyp)
+    swept = _swept(options, yamls)
     data = open_data(options.data)
-    taken = [contestant.label for contestant in contestants]
-    contestants += from_weights(options.weights, names=data.names, taken=taken)
-    val = build_index(data, "val")
+    finished = from_weights(
+        options.weights, names=data.names, taken=[*(one.label for one in yamls), *(one.label for one in swept)]
+    )
+    single_class = one_class([*yamls, *finished], data.names)
+    val = build_index(data, options.task)
+    require_objects(val, data_file=data.file, split=options.task)
+    record = record_of(options, [*yamls, *swept], finished)
+    folder = choose_folder(options, record, named="name" in given)
+    contestants = [*yamls, *(swept_contestant(variant, yamls[-1], folder) for variant in swept), *finished]
     runs = plan_runs(options, contestants, folder)
+    require_same_data(runs, data)
     keep_configs(folder, contestants)
+    record.write(folder)
     failed = finish_runs(runs, jobs=options.jobs)
-    ready = _ready(contestants, runs, failed)
+    asked_size = options.imgsz if "imgsz" in given else 0
+    ready = _ready(contestants, runs, failed, asked_size)
     if ready:
-        stage = _Stage(options=options, folder=folder, data=data, val=val, device=device)
+        names = distinct_names(class_names(data, single_class=single_class))
+        own = folder if options.task == "val" else folder / options.task  # beside what was found on the other split
+        stage = _Stage(options=options, folder=own, names=names, val=val, device=device, asked_size=asked_size)
         _present(stage, contestants, ready, runs, failed)
     if failed:
-        names = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+        told = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
         raise RunError(
             folder,
-            f"{len(failed)} of {len(runs)} runs failed: {names}",
+            f"{len(failed)} of {len(runs)} runs failed: {told}",
             fix="mend what their logs tell and give the same command; finished runs are not repeated",
         )
     return folder
 
 
-def _contestants(options: CompareOptions, folder: Path) -> list[Contestant]:
-    """Return the models to train, with those of --sweep; nothing is written yet."""
-    contestants = from_configs(options.cfg, hyps=options.hyp)
+def _swept(options: CompareOptions, yamls: Sequence[Contestant]) -> list[Variant]:
+    """Return the variants of the last model by --sweep."""
     if not options.sweep:
-        return contestants
-    base, taken = contestants[-1], [contestant.label for contestant in contestants]
-    for variant in variants(base.config, options.sweep, hyperparameters=base.hyperparameters, taken=taken):
+        return []
+    base, taken = yamls[-1], [contestant.label for contestant in yamls]
+    found = variants(base.config, options.sweep, hyperparameters=base.hyperparameters, taken=taken)
+    for variant in found:
         require_buildable(variant.config)
-        same_numbers = variant.hyperparameters == base.hyperparameters
-        contestants.append(
-            Contestant(
-                label=variant.label,
-                cfg=str(config_file(folder, variant.label)),  # where `keep_configs` puts it
-                config=variant.config,
-                hyp=base.hyp if same_numbers else str(hyp_file(folder, variant.label)),
-                hyperparameters=variant.hyperparameters,
-            )
-        )
-    return contestants
+    return found
 
 
-def _ready(contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed: Sequence[FailedRun]) -> list[_Ready]:
-    """Return the models that have a run at hand."""
+def _ready(
+    contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed: Sequence[FailedRun], asked_size: int
+) -> list[_Ready]:
+    """Return the models that have a run at hand; with `asked_size` 0, each is judged at its own size."""
     lost = {failure.run.folder for failure in failed}
     ready = []
     for contestant in contestants:
@@ -142,7 +150,8 @@ def _ready(contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed
         checkpoints = contestant.weights or tuple(run.best for run in own)
         if checkpoints:
             seeds = contestant.seeds or tuple(run.seed for run in own)
-            ready.append(_Ready(contestant=contestant, checkpoints=checkpoints, seeds=seeds))
+            size = judged_size(checkpoints[0], asked_size)
+            ready.append(_Ready(contestant=contestant, checkpoints=checkpoints, seeds=seeds, image_size=size))
     return ready
 
 
@@ -157,9 +166,9 @@ def _present(
     judged = _judgements(stage, ready)
     models = _scores(stage, ready, judged)
     baseline = contestants[0].label
-    warnings = [*size_warnings(stage.val, stage.data.names), *seed_warnings(models), *learning_warnings(models)]
+    warnings = [*size_warnings(stage.val, stage.names), *seed_warnings(models), *learning_warnings(models)]
     present = [one.contestant for one in ready]
-    warnings += [*unfinished(present, summary=SUMMARY), *trained_otherwise(present)]
+    warnings += [*doubts(present, summary=SUMMARY), *changed_since(present)]
     warnings += overlaps(stage.options.data, stage.val, present)
     if stage.options.jobs > 1 and runs:
         warnings.append(
@@ -170,10 +179,11 @@ def _present(
         warnings.append(f"No run of {', '.join(absent)} came to its end; the tables do without.")
     if baseline in absent:
         warnings.append(f"The baseline {baseline} is missing, so there is nothing to take differences from.")
+    judged_at = [one.image_size for one in ready] if stage.asked_size and stage.options.weights else []
     if len({one.image_size for one in ready}) > 1:
         warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
     findings = Findings(
-        heading=heading(stage.options, stage.val, present, device=stage.device),
+        heading=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
         models=models,
         pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
         costs=_costs(stage, ready),
@@ -189,18 +199,12 @@ def _present(
         environment=describe_environment(stage.device),
     )
     checkpoints = [one.checkpoints for one in ready]
-    best = [own[int(model.figures[DECIDING].points.argmax())] for model, own in zip(models, checkpoints, strict=True)]
-    labels, names = [model.label for model in models], stage.data.names
-    sampling: list[SamplingPicture] = []
-    with optional():
-        sampling = sampling_pictures(labels, best, val=stage.val, names=names, folder=stage.folder)
-    overview = write_findings(
-        findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder, sampling=sampling
+    write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
+    pictures = draw_pictures(
+        findings, judged, checkpoints=checkpoints, names=stage.names, val=stage.val, folder=stage.folder
     )
     with optional():
-        write_pictured_report(
-            findings, judged, names=names, val=stage.val, folder=stage.folder, overview=overview, sampling=sampling
-        )
+        write_pictured_reports(findings, pictures, folder=stage.folder)
 
 
 def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]:
@@ -211,6 +215,7 @@ def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]
             judge_checkpoint(
                 checkpoint,
                 stage.val,
+                image_size=one.image_size,
                 batch_size=2 * stage.options.batch_size,
                 workers=stage.options.workers,
                 device=stage.device,
@@ -228,7 +233,7 @@ def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Ju
     return [
         gather(
             one.contestant.label,
-            [figures_of(judgement, weights, stage.data.names) for judgement in own],
+            [figures_of(judgement, weights, stage.names) for judgement in own],
             finished=not one.contestant.cfg,
             seed_numbers=one.seeds,
         )

@@ -18,6 +18,7 @@ TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 DECIDING: Key = (ALL, "", "map50_95")
 UNLEARNED = 0.02
 FEW_IMAGES, FEW_LABELS, FEW_IMAGES_OF_CLASS = 50, 30, 10
+MOST_NAMED = 5
 RULE = (
     f"fewer than {FEW_IMAGES} pictures, or a class with fewer than {FEW_LABELS} objects or in fewer than "
     f"{FEW_IMAGES_OF_CLASS} pictures"
@@ -124,20 +125,31 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
 
 
 def size_warnings(index: DatasetIndex, names: Sequence[str]) -> list[str]:
-    """Say when a validation set is too small for an interval to be trusted."""
+    """Say when a validation set is too small for an interval to be trusted.
+
+    Args:
+        index: the validation set.
+        names: of the classes; a single one stands for all.
+    """
     found = []
     if len(index) < FEW_IMAGES:
         found.append(f"{len(index)} pictures")
     image_of = np.repeat(np.arange(len(index)), np.diff(index.starts))
-    for number in np.unique(index.labels[:, 0].astype(np.int64)):
-        mine = index.labels[:, 0] == number
+    numbers = index.labels[:, 0].astype(np.int64) if len(names) > 1 else np.zeros(len(index.labels), np.int64)
+    absent = [name for number, name in enumerate(names) if number not in numbers]
+    if absent:
+        more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
+        found.append(f"no object at all of {', '.join(absent[:MOST_NAMED])}{more}")
+    for number in np.unique(numbers):
+        mine = numbers == number
         labels, pictures = int(mine.sum()), len(np.unique(image_of[mine]))
         if labels < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS:
             found.append(f"{names[int(number)]} with {labels} objects in {pictures} pictures")
     if not found:
         return []
-    shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-    return [f"The validation set is too small to be sure of the intervals ({shown}). The rule: {RULE}."]
+    shown = "; ".join(found[:MOST_NAMED])
+    shown += f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return [f"The set judged on is too small to be sure of the intervals ({shown}). The rule: {RULE}."]
 
 
 def seed_warnings(models: Sequence[ModelScores]) -> list[str]:

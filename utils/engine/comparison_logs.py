@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 MEMORY_CELL = re.compile(r"^\s*\d+/\d+\s+([\d.]+(?:e[+-]?\d+)?)G\s", re.MULTILINE)
+TRANSFERRED = re.compile(r"^Transferred \d+/\d+ items \(([\d.]+%) of the parameters\) from ", re.MULTILINE)
 
 
 def epochs_done(folder: Path) -> int:
     """Return how many epochs a run's results.csv holds."""
     try:
-        return max((folder / "results.csv").read_text(encoding="utf-8").count("\n") - 1, 0)
+        return max((folder / "results.csv").read_bytes().count(b"\n") - 1, 0)
     except OSError:
         return 0
 
@@ -25,6 +26,15 @@ def last_words(log: Path) -> str:
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     told = [line for line in lines if line]
     return (errors or told or ["no output"])[-1]
+
+
+def transferred_share(log: Path) -> str:
+    """Return the share of its parameters that a training said it took from other weights; empty if it did not."""
+    try:
+        found = TRANSFERRED.search(log.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def peak_memory_gb(log: Path) -> float | None:

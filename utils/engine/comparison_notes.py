@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 
 from utils.datasets.index import DatasetIndex, build_index
 from utils.engine.assemble import open_data
+from utils.engine.comparison_starts import first_weights
 from utils.engine.contestants import Contestant
 from utils.engine.options import CompareOptions
-from utils.errors import DetectorError
+from utils.errors import DataError, DetectorError
 
 # What a reader wants to know of the training of finished weights: option -> how it is said.
+SPLITS = {"val": "validation", "test": "test"}
 TOLD = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
 
 
+def require_objects(val: DatasetIndex, *, data_file: Path, split: str = "val") -> None:
+    """Check before anything is trained that the set to judge on has something to judge by.
+
+    Raises:
+        DataError: all its label files are empty.
+    """
+    if not len(val.labels):
+        raise DataError(
+            data_file,
+            f"'{split}' has no objects to judge by, all labels of its {len(val)} pictures being empty",
+            fix=f"label them, or name another split in the line `{split}`",
+        )
+
+
 def heading(
-    options: CompareOptions, val: DatasetIndex, contestants: Sequence[Contestant], *, device: torch.device
+    options: CompareOptions,
+    val: DatasetIndex,
+    contestants: Sequence[Contestant],
+    *,
+    device: torch.device,
+    judged_at: Collection[int] = (),
 ) -> str:
     """Say in a sentence or two what was done.
 
@@ -28,12 +49,13 @@ def heading(
         val: the validation set.
         contestants: of the comparison.
         device: where the models were judged.
+        judged_at: picture sides in pixels, if --imgsz asked for them in place of the finished weights' own.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    told = [f"{options.data}: {len(val)} validation pictures with {len(val.labels)} objects, on {gpu}."]
+    told = [f"{options.data}: {len(val)} {SPLITS[options.task]} pictures with {len(val.labels)} objects, on {gpu}."]
     if options.cfg:
         told.append(
-            f"Trained alike: {options.imgsz} px, {options.epochs} epochs, batch {options.batch_size}, "
+            f"Trained alike from scratch: {options.imgsz} px, {options.epochs} epochs, batch {options.batch_size}, "
             f"{options.optimizer}, {', '.join(options.hyp)}, seeds {', '.join(map(str, options.all_seeds))}, the same "
             "data order and augmentation for all."
         )
@@ -45,6 +67,11 @@ def heading(
     ]
     if shared:
         told.append(f"The finished weights were trained with {', '.join(shared)}.")
+    started = first_weights(contestants)
+    if started:
+        told.append(started)
+    if judged_at:
+        told.append(f"All were judged at {' and '.join(map(str, sorted(set(judged_at))))} px, as --imgsz says.")
     return " ".join(told)
 
 
@@ -64,7 +91,7 @@ def overlaps(data_name: str, val: DatasetIndex, contestants: Sequence[Contestant
             data = open_data(name)
             train = build_index(data, "train")
         except DetectorError as error:
-            warnings.append(f"Whether validation pictures were trained on is not known for {name} ({error.what}).")
+            warnings.append(f"Whether pictures judged on were trained on is not known for {name} ({error.what}).")
             continue
         found = overlapping_pictures(train, val) if data.file not in seen else []
         seen.add(data.file)
@@ -105,6 +132,6 @@ def overlap_warning(found: Sequence[str], *, pictures: int, trained_on: str) -> 
     """Say that a model has seen validation pictures in training."""
     name = Path(found[0]).name
     return (
-        f"{len(found)} of {pictures} validation pictures are also training pictures of {trained_on} (the first: "
+        f"{len(found)} of {pictures} pictures judged on are also training pictures of {trained_on} (the first: "
         f"{name}): figures on them are no test."
     )

@@ -1,7 +1,8 @@
-"""What a comparison leaves behind: compare.md, compare.json, compare.png, report.html, and lines on the screen."""
+"""What a comparison leaves behind: compare.json, compare.md, pictures, report.html, and lines on the screen."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,18 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from utils.datasets.index import DatasetIndex
-from utils.engine.comparison import model_json, pair_json
+from utils.engine.comparison import DECIDING, model_json, pair_json
 from utils.engine.comparison_pictures import draw_comparison
 from utils.engine.comparison_tables import Findings, accuracy_table, cost_table, difference_table, markdown
 from utils.engine.judgements import Judgement
 from utils.engine.options import CompareOptions
-from utils.engine.report import SAMPLING_HEADING, ReportPicture, write_report
+from utils.engine.report import ReportPicture, ReportPictures, write_report
+from utils.engine.report_examples import FOLDER as EXAMPLES
 from utils.engine.report_examples import example_pictures
-from utils.engine.report_sampling import SamplingPicture
+from utils.engine.report_sampling import sampling_pictures
+from utils.engine.sampling_outputs import FOLDER as SAMPLING
 from utils.files import atomic_write, dump_json
 from utils.log import LOGGER, optional
 
 PICTURE = "compare.png"
+OVERVIEW = "Accuracy and loss over epochs, differences with intervals, and accuracy against cost"
 MOST_EXAMPLES = 3  # models whose pictures are shown beside the baseline's
 
 
@@ -36,11 +40,10 @@ def write_findings(
     checkpoints: Sequence[Sequence[Path]],
     val: DatasetIndex,
     folder: Path,
-    sampling: Sequence[SamplingPicture] = (),
-) -> Path | None:
-    """Print the tables and the verdict, and write compare.md, compare.json and compare.png.
+) -> None:
+    """Print the tables and the verdict, and write compare.json, and compare.md as yet without pictures.
 
-    A picture that cannot be written is a warning: the numbers stand beside it.
+    So the numbers are there whatever becomes of the pictures.
 
     Args:
         findings: of the comparison.
@@ -48,10 +51,9 @@ def write_findings(
         checkpoints: of each model, one for each seed.
         val: the validation set.
         folder: where to write.
-        sampling: pictures of where AKConv samples, which compare.md shows at its end.
 
-    Returns:
-        The picture, or None if it could not be written.
+    Raises:
+        RunError: a file cannot be written.
     """
     models, pairs = findings.models, findings.pairs
     tables = [accuracy_table(models), *([difference_table(pairs)] if pairs else []), cost_table(models, findings.costs)]
@@ -60,10 +62,6 @@ def write_findings(
         LOGGER.warning(warning)
     for pair in pairs:
         LOGGER.info(pair.words)
-    parts = [markdown(findings).rstrip("\n")]
-    if sampling:
-        parts += [f"## {SAMPLING_HEADING}", *(picture.markdown(folder) for picture in sampling)]
-    atomic_write(folder / "compare.md", "\n\n".join(parts) + "\n")
     results = [
         {
             "model": model.label,
@@ -79,7 +77,7 @@ def write_findings(
     content = {
         "options": asdict(options),
         "environment": findings.environment,
-        "validation": {"pictures": len(val), "objects": len(val.labels)},
+        "validation": {"split": options.task, "pictures": len(val), "objects": len(val.labels)},
         "resamples": findings.resamples,
         "results": results,
         "comparisons": [pair_json(pair) for pair in pairs],
@@ -89,56 +87,74 @@ def write_findings(
         "commands": list(findings.commands),
     }
     dump_json(folder / "compare.json", content)
-    LOGGER.info(f"\nTable: {folder / 'compare.md'}")
-    with optional():
-        draw_comparison(findings, checkpoints, folder / PICTURE)
-        LOGGER.info(f"Picture: {folder / PICTURE}")
-        return folder / PICTURE
-    return None
+    atomic_write(folder / "compare.md", markdown(findings, folder))
 
 
-def write_pictured_report(
+def draw_pictures(
     findings: Findings,
     judged: Sequence[Sequence[Judgement]],
     *,
+    checkpoints: Sequence[Sequence[Path]],
     names: Sequence[str],
     val: DatasetIndex,
     folder: Path,
-    overview: Path | None,
-    sampling: Sequence[SamplingPicture] = (),
-) -> None:
-    """Write report.html.
+) -> ReportPictures:
+    """Draw compare.png, `examples/` and `sampling/`; what cannot be drawn is a warning, and left out.
 
     Args:
         findings: of the comparison.
         judged: of each model, one for each seed.
+        checkpoints: of each model, one for each seed.
         names: of the classes.
         val: the validation set.
         folder: where to write.
-        overview: the picture of curves, differences and costs, if there is one.
-        sampling: pictures of where AKConv samples.
+    """
+    models = findings.models
+    overview: list[ReportPicture] = []
+    examples: list[ReportPicture] = []
+    sampling: list[ReportPicture] = []
+    with optional():
+        draw_comparison(findings, checkpoints, folder / PICTURE)
+        overview.append(ReportPicture(path=folder / PICTURE, caption=OVERVIEW))
+    with optional():
+        seeds = {model.label: model.seed_numbers for model in models}
+        for pair, own in list(zip(findings.pairs, judged[1:], strict=bool(findings.pairs)))[:MOST_EXAMPLES]:
+            labels = (pair.model, pair.baseline)
+            model, baseline = _same_seed_first((own, judged[0]), [seeds[pair.model], seeds[pair.baseline]])
+            examples += example_pictures(model, baseline, labels=labels, index=val, names=names, folder=folder)
+    with optional():
+        best = [own[int(m.figures[DECIDING].points.argmax())] for m, own in zip(models, checkpoints, strict=True)]
+        sampling += sampling_pictures([m.label for m in models], best, val=val, names=names, folder=folder)
+    return ReportPictures(overview=overview, examples=examples, sampling=sampling)
+
+
+def write_pictured_reports(findings: Findings, pictures: ReportPictures, *, folder: Path) -> None:
+    """Write compare.md and report.html with pictures, and remove those of an earlier judgement.
+
+    Args:
+        findings: of the comparison.
+        pictures: below the folder.
+        folder: where to write.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: a report cannot be written.
     """
-    caption = "Accuracy and loss over epochs, differences with intervals, and accuracy against cost"
-    seeds = {model.label: model.seed_numbers for model in findings.models}
-    examples: list[ReportPicture] = []
-    for pair, own in list(zip(findings.pairs, judged[1:], strict=bool(findings.pairs)))[:MOST_EXAMPLES]:
-        labels = (pair.model, pair.baseline)
-        model, baseline = _same_seed_first((own, judged[0]), [seeds[pair.model], seeds[pair.baseline]])
-        examples += example_pictures(model, baseline, labels=labels, index=val, names=names)
-    path = write_report(
-        markdown(findings),
-        title=f"Comparison: {', '.join(model.label for model in findings.models)}",
-        overview=None
-        if overview is None
-        else ReportPicture(content=overview.read_bytes(), kind="png", caption=caption),
-        examples=examples,
-        sampling=[picture.embedded() for picture in sampling],
-        path=folder / "report.html",
-    )
+    text = markdown(findings, folder, pictures)
+    LOGGER.info(f"\nTable: {atomic_write(folder / 'compare.md', text)}")
+    _remove_older(folder, pictures)
+    title = f"Comparison: {', '.join(model.label for model in findings.models)}"
+    path = write_report(text, title=title, pictures=pictures.all(), path=folder / "report.html")
     LOGGER.info(f"Report: {path}")
+
+
+def _remove_older(folder: Path, pictures: ReportPictures) -> None:
+    """Remove the pictures of a comparison's folder that no report links to any more."""
+    shown = {picture.path for picture in pictures.all()}
+    present = [folder / PICTURE, *folder.glob(f"{EXAMPLES}/*.jpg"), *folder.glob(f"{SAMPLING}/*.jpg")]
+    for path in present:
+        if path not in shown:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _same_seed_first(

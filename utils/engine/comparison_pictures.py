@@ -11,6 +11,7 @@ import pandas as pd
 from utils.engine.comparison import TITLES
 from utils.engine.comparison_tables import Findings
 from utils.engine.judgements import ALL
+from utils.log import LOGGER
 from utils.plots.comparison import Curve, Interval, plot_comparison
 
 CURVES = {
@@ -49,15 +50,26 @@ def curves_of(checkpoints: Sequence[Sequence[Path]]) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {title: [] for title in CURVES}
     for model, runs in enumerate(checkpoints):
         for checkpoint in runs:
-            path = checkpoint.parent.parent / "results.csv"
-            if not path.is_file():
-                continue
-            table = pd.read_csv(path)
-            for title, column in CURVES.items():
-                if column in table:
-                    values = np.asarray(table[column], float)
-                    found[title].append(Curve(model=model, values=values))
+            for title, values in _read_curves(checkpoint.parent.parent / "results.csv").items():
+                found[title].append(Curve(model=model, values=values))
     return {title: curves for title, curves in found.items() if curves}
+
+
+def _read_curves(path: Path) -> dict[str, np.ndarray]:
+    """Return per title the (epochs,) values of a results.csv, nan where there is none; nothing if it is not readable.
+
+    The file may be another program's: YOLOv5 sets its columns flush with spaces.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        columns = {str(name).strip(): values for name, values in pd.read_csv(path).items()}
+        read = {title: np.asarray(columns[name], float) for title, name in CURVES.items() if name in columns}
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        LOGGER.warning(f"{path} cannot be read ({reason[0]}); its curves are left out")
+        return {}
+    return {title: np.where(np.isfinite(values), values, np.nan) for title, values in read.items()}
 
 
 def intervals_of(findings: Findings) -> dict[str, list[Interval]]:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from utils.engine.contestants import FREE_OPTIONS, Contestant
+from utils.engine.contestants import FREE_OPTIONS, Contestant, config_file, hyp_file
 from utils.engine.options import CompareOptions, TrainOptions
+from utils.engine.sweep import Variant
 from utils.errors import ConfigError
 from utils.files import load_yaml
 
@@ -52,6 +53,11 @@ class PlannedRun:
         """Whether it needs no more training."""
         return (self.folder / SUMMARY).is_file() and self.best.is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it can be gone on with."""
+        return (self.folder / "weights" / "last.pt").is_file()
+
     def words(self, *, resumed: bool) -> list[str]:
         """Return the words after `python train.py`, as a user would write them."""
         if resumed:
@@ -72,6 +78,18 @@ class PlannedRun:
     def command(self) -> str:
         """Return the line that trains this model by itself."""
         return "python train.py " + shlex.join(self.words(resumed=False))
+
+
+def swept_contestant(variant: Variant, base: Contestant, folder: Path) -> Contestant:
+    """Return a variant of a model as one to train, from the yamls that `keep_configs` writes into the folder."""
+    same_numbers = variant.hyperparameters == base.hyperparameters
+    return Contestant(
+        label=variant.label,
+        cfg=str(config_file(folder, variant.label)),
+        config=variant.config,
+        hyp=base.hyp if same_numbers else str(hyp_file(folder, variant.label)),
+        hyperparameters=variant.hyperparameters,
+    )
 
 
 def plan_runs(options: CompareOptions, contestants: Sequence[Contestant], folder: Path) -> list[PlannedRun]:

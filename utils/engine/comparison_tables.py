@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from utils.engine.comparison import DECIDING, TITLES, ModelScores, Pair, shared_seeds
 from utils.engine.comparison_runs import FailedRun
 from utils.engine.judgements import ALL, Key
+from utils.engine.report import ReportPicture, ReportPictures
+from utils.engine.report_markdown import code_block, plain, table
 
 NOTHING = "-"
 MOST_ROWS = 12
@@ -65,19 +68,6 @@ class Findings:
     resamples: int = 0
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows, the first being the heading, as an aligned markdown table."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
 def accuracy_table(models: Sequence[ModelScores]) -> str:
     """Return mean and spread of every model."""
     rows = [["Model", "Seeds", *TITLES.values()]]
@@ -98,17 +88,17 @@ def difference_table(pairs: Sequence[Pair]) -> str:
     return table(rows)
 
 
-def detail_table(models: Sequence[ModelScores], pairs: Sequence[Pair], group: str) -> str:
-    """Return mAP50-95 per class or per object size: the baseline's, and each difference; empty if there is none."""
+def detail_tables(models: Sequence[ModelScores], pairs: Sequence[Pair], group: str) -> list[str]:
+    """Return for each figure a table per class or per object size: the baseline's, and each difference."""
     baseline = models[0]
-    names = [key[1] for key in baseline.figures if key[0] == group and key[2] == DECIDING[2]]
-    if not names:
-        return ""
-    rows = [["mAP50-95", baseline.label, *(f"{pair.model} - {pair.baseline}" for pair in pairs)]]
-    for name in names:
-        key = (group, name, DECIDING[2])
-        rows.append([name, _mean_and_spread(baseline, key), *(_interval(pair, key) for pair in pairs)])
-    return table(rows)
+    tables = []
+    for figure, title in TITLES.items():
+        keys = [key for key in baseline.figures if key[0] == group and key[2] == figure]
+        rows = [[title, baseline.label, *(f"{pair.model} - {pair.baseline}" for pair in pairs)]]
+        rows += [[k[1], _mean_and_spread(baseline, k), *(_interval(pair, k) for pair in pairs)] for k in keys]
+        if keys:
+            tables.append(table(rows))
+    return tables
 
 
 def seed_table(models: Sequence[ModelScores]) -> str:
@@ -144,18 +134,26 @@ def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]
     return table(rows)
 
 
-def markdown(findings: Findings) -> str:
-    """Return the whole of compare.md."""
-    models, pairs = findings.models, findings.pairs
-    parts = ["# Comparison", findings.heading]
+def markdown(findings: Findings, folder: Path, pictures: ReportPictures | None = None) -> str:
+    """Return the whole of compare.md.
+
+    Args:
+        findings: of the comparison.
+        folder: where it is going to be, which links to pictures start from.
+        pictures: to show; none by default.
+    """
+    models, pairs, shown = findings.models, findings.pairs, pictures or ReportPictures()
+    parts = ["# Comparison", plain(findings.heading)]
     if findings.failed:
         lines = [
-            f"- {f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})" for f in findings.failed
+            f"- {plain(f'{f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})')}"
+            for f in findings.failed
         ]
         parts += ["## Failed runs", "\n".join(lines)]
-    parts += ["## Verdict", "\n".join(f"- {pair.words}" for pair in pairs) or "Nothing to compare."]
+    parts += ["## Verdict", "\n".join(f"- {plain(pair.words)}" for pair in pairs) or "Nothing to compare."]
     if findings.warnings:
-        parts.append("\n".join(f"- **Note:** {warning}" for warning in findings.warnings))
+        parts.append("\n".join(f"- **Note:** {plain(warning)}" for warning in findings.warnings))
+    parts += _gallery("At a glance", shown.overview, folder)
     parts += ["## Accuracy", "Mean over seeds ± their standard deviation.", accuracy_table(models)]
     if pairs:
         parts += ["## Differences", explanation(pairs), difference_table(pairs)]
@@ -163,22 +161,29 @@ def markdown(findings: Findings) -> str:
     if seeds:
         parts += ["## Per seed", SEED_NOTE, seeds]
     for group, title in (("class", "Per class"), ("size", "Per object size")):
-        detail = detail_table(models, pairs, group)
-        if detail:
-            parts += [f"## {title}", DETAIL_NOTES[group], detail]
+        details = detail_tables(models, pairs, group)
+        if details:
+            parts += [f"## {title}", DETAIL_NOTES[group], *details]
     parts += ["## Cost", COST_NOTE, cost_table(models, findings.costs)]
     if findings.settings:
         parts += ["## What differs", "\n".join(_differing(label, rows) for label, rows in findings.settings.items())]
-    parts += ["## Commands", "```\n" + "\n".join(findings.commands) + "\n```"]
+    parts += _gallery("Where they differ most", shown.examples, folder)
+    parts += _gallery("Where AKConv samples", shown.sampling, folder)
+    parts += ["## Commands", code_block(findings.commands)]
     environment = ", ".join(f"{k} {v}" for k, v in findings.environment.items() if k != "command" and v is not None)
-    parts += ["## Environment", environment]
+    parts += ["## Environment", plain(environment)]
     return "\n\n".join(parts) + "\n"
+
+
+def _gallery(heading: str, pictures: Sequence[ReportPicture], folder: Path) -> list[str]:
+    """Return pictures below their heading; nothing without any."""
+    return [f"## {heading}", *(picture.markdown(folder) for picture in pictures)] if pictures else []
 
 
 def _differing(label: str, rows: Sequence[str]) -> str:
     shown = [f"`{row}`" for row in rows[:MOST_ROWS]]
     more = f"; and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
-    return f"- {label}: {'; '.join(shown) or 'nothing in the yaml'}{more}"
+    return f"- {plain(label)}: {'; '.join(shown) or 'nothing in the yaml'}{more}"
 
 
 DETAIL_NOTES = {

@@ -39,6 +39,7 @@ class Contestant:
         seeds: of the weights, None where not known; empty for a yaml.
         data: data yaml the weights were trained on, as far as is known.
         options: of train.py, which the weights were trained with, as far as is known.
+        disagreement: on the name of a class, between the data set and the weights; empty without any.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Contestant:
     seeds: tuple[int | None, ...] = ()
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    disagreement: str = ""
 
 
 def from_configs(

@@ -14,6 +14,7 @@ from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.engine.assemble import class_names, evaluation_loader, open_data, round_image_size
 from utils.engine.augmented import Augmented
+from utils.engine.class_agreement import disagreement
 from utils.engine.coco_files import coco_arrays, coco_predictions, coco_table, coco_truth
 from utils.engine.ensemble import Judged, LoadedModels, OneClass, load_models
 from utils.engine.options import ValOptions
@@ -57,6 +58,8 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     image_size = round_image_size(options.imgsz or loaded.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
+    if not len(index.labels):
+        LOGGER.warning(f"{config.file}: '{split}' has no objects in its {len(index)} pictures; all figures are 0")
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     loader = evaluation_loader(
         index,
@@ -98,7 +101,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
 
 
 def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: bool) -> tuple[str, ...]:
-    """Return the class names to print: the model's, or the one that stands for all.
+    """Return the class names to print: the model's, or the one that stands for all; warn if the data set's are others.
 
     Raises:
         ConfigError: data set and model tell different numbers of classes.
@@ -112,6 +115,9 @@ def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: boo
             f"has {config.num_classes} classes, but the model tells {len(loaded.names)}",
             fix="pass its --data",
         )
+    difference = disagreement(names, loaded.names)
+    if difference:
+        LOGGER.warning(f"{config.file}: {difference}")
     return loaded.names
 
 

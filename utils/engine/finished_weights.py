@@ -5,20 +5,24 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.config import ModelConfig
 from utils.engine.checkpoint import load_checkpoint, load_model
+from utils.engine.class_agreement import disagreement
 from utils.engine.comparison_logs import epochs_done
 from utils.engine.contestants import FREE_OPTIONS, TOLD_BY_CONTENT, Contestant, distinct
+from utils.engine.options import CompareOptions
 from utils.errors import CheckpointError, ConfigError
 
 BEST = Path("weights", "best.pt")
 SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+$", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
+# Flags of compare.py that only a training obeys.
+TRAINING_FLAGS = ("hyp", "epochs", "optimizer", "cos_lr", "seed", "seeds", "jobs", "no_amp")
 
 
 @dataclass(kw_only=True)
@@ -26,6 +30,7 @@ class _Group:
     """Weights that differ in nothing but the seed: what they share, and the file of each seed."""
 
     config: ModelConfig
+    names: tuple[str, ...]
     options: Mapping[str, Any]
     hyperparameters: Mapping[str, float]
     runs: list[tuple[int | None, Path]] = field(default_factory=list)
@@ -34,8 +39,8 @@ class _Group:
 def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[str] = ()) -> list[Contestant]:
     """Read finished weights; those trained alike but for the seed become one model with several seeds.
 
-    Alike are: the network, the numbers of the hyperparameter yaml, and all options of train.py but those that do not
-    change what is learned. Where files lie and what they are called does not count.
+    Alike are: the network, its class names, the numbers of the hyperparameter yaml, and all options of train.py but
+    those that do not change what is learned. Where files lie and what they are called does not count.
 
     Args:
         words: checkpoints, folders of runs, or patterns of these; see `checkpoint_files`.
@@ -62,10 +67,10 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
             raise ConfigError(path, f"tells {len(classes)} classes, but --data has {len(names)}", fix="pass its --data")
         hyperparameters = content.get("hyperparameters") or {}
         seed = int(stored["seed"]) if "seed" in stored else None
-        key = _recipe(model.config, stored, hyperparameters)
+        key = _recipe(model.config, classes, stored, hyperparameters)
         if seed is None or (key in groups and seed in [other for other, _ in groups[key].runs]):
             key = str(path)
-        fresh = _Group(config=model.config, options=stored, hyperparameters=hyperparameters)
+        fresh = _Group(config=model.config, names=classes, options=stored, hyperparameters=hyperparameters)
         groups.setdefault(key, fresh).runs.append((seed, path))
     contestants: list[Contestant] = []
     for group in groups.values():
@@ -80,9 +85,44 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
                 seeds=tuple(seed for seed, _ in runs),
                 data=str(group.options.get("data", "")),
                 options=group.options,
+                disagreement="" if group.options.get("single_cls") else disagreement(names, group.names),
             )
         )
     return contestants
+
+
+def require_obeyed(options: CompareOptions, given: Collection[str]) -> None:
+    """Check that no flag is given for trainings where there is nothing to train.
+
+    Args:
+        options: of compare.py.
+        given: names of those that were given.
+
+    Raises:
+        ConfigError: names the flags.
+    """
+    idle = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
+    if idle and not options.cfg:
+        raise ConfigError(", ".join(idle), "changes nothing in finished --weights", fix="leave it out, or add --cfg")
+
+
+def one_class(contestants: Sequence[Contestant], names: Sequence[str]) -> bool:
+    """Tell whether the models take all classes of a data set for one, as train.py does with --single-cls.
+
+    Args:
+        contestants: of the comparison.
+        names: classes of the data set.
+
+    Raises:
+        ConfigError: some models do and others do not, so that their figures have nothing in common.
+    """
+    if len(names) == 1:
+        return False
+    labels = {bool(contestant.options.get("single_cls")): contestant.label for contestant in contestants}
+    if len(labels) == 2:
+        what = f"{labels[True]} was trained with --single-cls, but {labels[False]} tells {len(names)} classes apart"
+        raise ConfigError("--weights", what, fix="compare models of one kind")
+    return True in labels
 
 
 def checkpoint_files(words: Sequence[str]) -> list[Path]:
@@ -115,6 +155,15 @@ def _best_of(folder: Path) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(folder, f"holds no {BEST}", fix="train it, or leave it out")
+
+
+def doubts(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
+    """Return all warnings about finished weights; `summary` as in `unfinished`."""
+    return [
+        *unfinished(contestants, summary=summary),
+        *trained_otherwise(contestants),
+        *(f"{one.label}: {one.disagreement}." for one in contestants if one.disagreement),
+    ]
 
 
 def unfinished(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
@@ -156,11 +205,11 @@ def trained_otherwise(contestants: Sequence[Contestant]) -> list[str]:
     return [f"Not trained alike ({weights[0].label} being the measure): {'; '.join(found)}."]
 
 
-def _recipe(config: ModelConfig, options: Mapping[str, Any], hyperparameters: object) -> str:
+def _recipe(config: ModelConfig, names: Sequence[str], options: Mapping[str, Any], hyperparameters: object) -> str:
     """Return a text that is equal for runs that differ in the seed alone."""
     kept = {key: value for key, value in options.items() if key not in FREE_OPTIONS | TOLD_BY_CONTENT}
     plain = config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    return json.dumps([plain, kept, hyperparameters], sort_keys=True, default=str)
+    return json.dumps([plain, names, kept, hyperparameters], sort_keys=True, default=str)
 
 
 def _label(paths: Sequence[Path], config: ModelConfig) -> str:

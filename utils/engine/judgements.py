@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from utils.datasets.index import DatasetIndex
-from utils.engine.assemble import evaluation_loader
+from utils.engine.assemble import evaluation_loader, round_image_size
 from utils.engine.checkpoint import load_checkpoint, load_model
 from utils.engine.postprocess import NmsSettings
 from utils.engine.runtime import place
@@ -50,29 +50,36 @@ class Judgement:
 
 
 def judge_checkpoint(
-    path: Path, index: DatasetIndex, *, batch_size: int, workers: int, device: torch.device, keep: Path
+    path: Path,
+    index: DatasetIndex,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    keep: Path,
 ) -> Judgement:
-    """Judge a checkpoint at its own picture size, or take what an earlier call kept.
+    """Judge a checkpoint, or take what an earlier call kept.
 
     Args:
         path: the checkpoint.
         index: pictures and labels.
+        image_size: longer side of the pictures in pixels, a multiple of the model's stride.
         batch_size: pictures per batch.
         workers: processes that prepare batches.
         device: where to compute.
         keep: file for the next call.
     """
     content = load_checkpoint(path)
-    mark = f"{VERSION} {hashlib.sha256(path.read_bytes()).hexdigest()} {index.fingerprint()}"
+    mark = f"{VERSION} {hashlib.sha256(path.read_bytes()).hexdigest()} {index.fingerprint()} {image_size}"
     kept = _read(keep, mark)
     if kept is not None:
         return kept
     model, _ = load_model(path, content=content)
-    size = image_size_of(path)
     loader = evaluation_loader(
         index,
         batch_size=batch_size,
-        image_size=size,
+        image_size=image_size,
         stride=model.max_stride,
         workers=workers,
         single_class=bool((content.get("options") or {}).get("single_cls")),
@@ -88,6 +95,11 @@ def judge_checkpoint(
 def image_size_of(path: Path) -> int:
     """Return the picture side that a checkpoint was trained with."""
     return int(load_checkpoint(path).get("image_size") or 640)
+
+
+def judged_size(path: Path, asked: int) -> int:
+    """Return the picture side to judge a checkpoint at: `asked`, rounded up to its stride, or its own if that is 0."""
+    return round_image_size(asked, load_model(path)[0].max_stride) if asked else image_size_of(path)
 
 
 def judgement_of(pictures: Sequence[PictureResult]) -> Judgement:
@@ -136,7 +148,7 @@ def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) 
     Args:
         judgement: of one run.
         weights: (r, images) of `draw_resamples`.
-        names: of the classes.
+        names: of the classes, none of them twice.
 
     Returns:
         (1 + r,) arrays, the set itself first; nan where a resample lacks the labels.

@@ -12,6 +12,7 @@ from utils.errors import ConfigError
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MAX_SEED = 2**53  # beyond it a number does not survive every file
 VAL_TASKS = ("train", "val", "test", "speed")
+COMPARED_SPLITS = ("val", "test")
 MOST_CHOSEN_POSITIONS = 36  # more could not be told apart in one picture
 
 
@@ -251,6 +252,7 @@ class CompareOptions:
         (), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0", kind=str, many=True
     )
     data: str = option("shapes.yaml", "data yaml; the embedded set by default")
+    task: str = option("val", "split to judge on; best.pt was chosen on val", choices=COMPARED_SPLITS)
     hyp: tuple[str, ...] = option(
         ("hyp.scratch-low.yaml",), "hyperparameter yaml; of several, each for every --cfg", kind=str, many=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +13,11 @@ from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.engine.judgements import Judgement
 from utils.engine.report import ReportPicture
+from utils.files import atomic_write
 from utils.plots.boxes import draw_boxes
+from utils.plots.fonts import printable
 
+FOLDER = "examples"
 CONFIDENCE = 0.25
 EACH_WAY = 2
 PANEL_SIDE = 420
@@ -47,6 +51,7 @@ def example_pictures(
     labels: tuple[str, str],
     index: DatasetIndex,
     names: Sequence[str],
+    folder: Path,
 ) -> list[ReportPicture]:
     """Draw labels, the baseline's and the model's detections of the pictures on which they differ most.
 
@@ -56,8 +61,13 @@ def example_pictures(
         labels: names of model and baseline.
         index: the validation set.
         names: of the classes.
+        folder: of the comparison; files go into `examples/` there.
+
+    Raises:
+        DataError: a picture cannot be read.
+        RunError: a file cannot be written.
     """
-    found = []
+    found: list[ReportPicture] = []
     for number, gain in most_different(model, baseline):
         image = read_image(str(index.paths[number]))
         panels = [_draw_labels(image, index, number, names)]
@@ -67,8 +77,15 @@ def example_pictures(
             f"{index.paths[number].split('/')[-1]}: labels, {labels[1]}, {labels[0]} from left to right, confidence "
             f"above {CONFIDENCE}. {better} is better here, F1 by {abs(gain):.2f}."
         )
-        found.append(ReportPicture(content=_jpeg(_side_by_side(panels)), kind="jpeg", caption=caption))
+        path = folder / FOLDER / f"{labels[0]}-{len(found) + 1}.jpg"
+        found.append(ReportPicture(path=atomic_write(path, _jpeg(_side_by_side(panels))), caption=caption))
     return found
+
+
+def shown_name(names: Sequence[str], number: int) -> str:
+    """Return what a picture calls a class; with a single name, all classes of the labels are taken for one."""
+    own = number if len(names) > 1 else 0
+    return printable(names[own], own)
 
 
 def _draw_labels(image: np.ndarray, index: DatasetIndex, number: int, names: Sequence[str]) -> np.ndarray:
@@ -76,14 +93,14 @@ def _draw_labels(image: np.ndarray, index: DatasetIndex, number: int, names: Seq
     height, width = image.shape[:2]
     boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array((width, height, width, height))
     classes = rows[:, 0].astype(np.int64).tolist()
-    return draw_boxes(image, boxes, [names[c] for c in classes], classes, thickness=2)
+    return draw_boxes(image, boxes, [shown_name(names, c) for c in classes], classes, thickness=2)
 
 
 def _draw_detections(image: np.ndarray, judgement: Judgement, number: int, names: Sequence[str]) -> np.ndarray:
     judged = judgement.judged
     mine = (judged.detection_images == number) & (judged.scores >= CONFIDENCE)
     classes = judged.classes[mine].tolist()
-    texts = [f"{names[c]} {s:.2f}" for c, s in zip(classes, judged.scores[mine], strict=True)]
+    texts = [f"{shown_name(names, c)} {s:.2f}" for c, s in zip(classes, judged.scores[mine], strict=True)]
     return draw_boxes(image, judgement.boxes[mine], texts, classes, thickness=2)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +18,11 @@ from utils.engine.networks import is_exported
 from utils.engine.offset_record import layer_offsets
 from utils.engine.postprocess import NmsSettings
 from utils.engine.report import ReportPicture
+from utils.engine.report_examples import shown_name
 from utils.engine.sampling_outputs import FOLDER, OffsetCollection, draw_layer, sample_picture
 from utils.engine.sampling_view import MOST_POSITIONS, Spot, akconv_layers, first_of_each_level, spots_of
 from utils.plots.fonts import printable
 from utils.plots.sampling import plot_offsets
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingPicture:
-    """A picture of the report that is a file of its own: where it is, and what it shows."""
-
-    path: Path
-    caption: str
-
-    def embedded(self) -> ReportPicture:
-        """Return it as part of report.html."""
-        return ReportPicture(content=self.path.read_bytes(), kind="jpeg", caption=self.caption)
-
-    def markdown(self, folder: Path) -> str:
-        """Return it as part of a markdown file in a folder."""
-        return f"![{self.caption}]({self.path.relative_to(folder).as_posix()})\n\n{self.caption}"
 
 
 def shown_picture(index: DatasetIndex) -> int:
@@ -49,7 +33,7 @@ def shown_picture(index: DatasetIndex) -> int:
 
 def sampling_pictures(
     labels: Sequence[str], best: Sequence[Path], *, val: DatasetIndex, names: Sequence[str], folder: Path
-) -> list[SamplingPicture]:
+) -> list[ReportPicture]:
     """Draw the sampling of every model that has AKConv, at the centres of one validation picture's labels.
 
     Args:
@@ -62,25 +46,22 @@ def sampling_pictures(
     Returns:
         Two pictures for each model with AKConv.
     """
-    number = shown_picture(val)
-    image = read_image(str(val.paths[number]))
-    rows = val.rows(number)
+    place = shown_picture(val)
+    image = read_image(str(val.paths[place]))
+    rows = val.rows(place)
     boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.tile((image.shape[1], image.shape[0]), 2)
-    spots = spots_of(boxes, [_name(names, int(kind)) for kind in rows[:, 0]], (image.shape[0], image.shape[1]))
-    found: list[SamplingPicture] = []
-    for label, checkpoint in zip(labels, best, strict=True):
+    spots = spots_of(boxes, [shown_name(names, int(kind)) for kind in rows[:, 0]], (image.shape[0], image.shape[1]))
+    found: list[ReportPicture] = []
+    for number, (label, checkpoint) in enumerate(zip(labels, best, strict=True), 1):
         if not is_exported(checkpoint):
-            found += _of_model(label, checkpoint, image, spots, folder / FOLDER)
+            note = f"{printable(label, number)}: offsets, one picture"
+            found += _of_model(label, checkpoint, image, spots, folder / FOLDER, note=note)
     return found
 
 
-def _name(names: Sequence[str], number: int) -> str:
-    return printable(names[number], number) if number < len(names) else str(number)
-
-
 def _of_model(
-    label: str, checkpoint: Path, image: np.ndarray, spots: Sequence[Spot], folder: Path
-) -> list[SamplingPicture]:
+    label: str, checkpoint: Path, image: np.ndarray, spots: Sequence[Spot], folder: Path, *, note: str
+) -> list[ReportPicture]:
     """Draw one model: of the first layers of each level the one that moved most, and all histograms."""
     model, _ = load_model(checkpoint)
     layers = akconv_layers(model)
@@ -95,12 +76,12 @@ def _of_model(
     collection = OffsetCollection()
     collection.add(samplings)
     drawn = draw_layer(layer, image, fitted, spots, folder / f"{label}.jpg")
-    spread = plot_offsets(collection.spreads(), folder / f"{label}-offsets.jpg", note=f"{label}: offsets, one picture")
+    spread = plot_offsets(collection.spreads(), folder / f"{label}-offsets.jpg", note=note)
     return [
-        SamplingPicture(
+        ReportPicture(
             path=drawn,
             caption=f"{label}: initial and learned sampling points of {layer.name}, the layer that moved most of the "
             "first on each level, at the centres of labels.",
         ),
-        SamplingPicture(path=spread, caption=f"{label}: offsets of all AKConv layers in that picture."),
+        ReportPicture(path=spread, caption=f"{label}: offsets of all AKConv layers in that picture."),
     ]

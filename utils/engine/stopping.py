@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
@@ -17,15 +17,24 @@ class StopRequest:
         signal: what asked, or None.
     """
 
-    def __init__(self) -> None:
-        """Wait for nothing yet."""
+    def __init__(self, *, hang_up: bool = False) -> None:
+        """Wait for nothing yet.
+
+        Args:
+            hang_up: whether the closing of the terminal is such a wish too, unless it is ignored as under nohup.
+        """
         self.signal: int | None = None
+        self._hang_up = hang_up
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        """Take over both signals, which only a program's main thread may."""
+        """Take over the signals, which only a program's main thread may."""
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+            numbers: list[int] = list(SIGNALS)
+            hang_up = getattr(signal, "SIGHUP", None)  # which Windows lacks
+            if self._hang_up and hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+                numbers.append(hang_up)
+            self._previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(
@@ -36,11 +45,12 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal = number
+        elif number in SIGNALS:  # a terminal that closes may hang up twice, by itself and by its shell
             raise KeyboardInterrupt
-        self.signal = number
 
     @property
     def exit_code(self) -> int:
         """The shell's code for a program ended by this signal."""
-        return EXIT_CODES.get(signal.Signals(self.signal), 1) if self.signal is not None else 0
+        return 128 + self.signal if self.signal is not None else 0

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from utils.plots.figure import BLUE, GREEN, GREY, ORANGE, save_figure
+from utils.plots.fonts import families, printable
 
 COLOURS = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b03a5b", "#4d7f86", "#a08a2c", GREY)
 GRID = "#e4e6ea"
@@ -51,13 +53,14 @@ def plot_comparison(
     """Draw models side by side.
 
     Args:
-        names: of the models, the baseline first.
+        names: of the models, the baseline first; their places, from 1, stand for those that no font here shows.
         curves: per title those of all runs: thin lines, and a thick one for the mean over a model's runs.
         intervals: per title one for each further model; may be empty.
         accuracy: mAP50-95 of each model.
         costs: per title one number for each model.
         path: where to write.
     """
+    names = [printable(name, place) for place, name in enumerate(names, 1)]
     shown = {title: rows for title, rows in intervals.items() if rows}
     heights = [3.4] * bool(curves) + [1.0 + ROW_HEIGHT * len(names)] * bool(shown) + [3.0]
     legend_rows = math.ceil(len(names) / 4)
@@ -75,7 +78,10 @@ def plot_comparison(
     for axis, (title, values) in zip(np.atleast_1d(next(parts).subplots(1, len(costs))), costs.items(), strict=True):
         _draw_cost(axis, values, accuracy, title)
     handles = [Line2D([], [], color=colour_of(number), linewidth=3, label=name) for number, name in enumerate(names)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4), fontsize=9)
+    letters = FontProperties(family=families(names), size=9)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4), prop=letters)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     save_figure(figure, path)
 
 
@@ -115,9 +121,11 @@ def _draw_intervals(axis: Axes, rows: Sequence[Interval], names: Sequence[str], 
     )
     axis.set_xlim(-1.1 * widest, 1.1 * widest)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS))
-    axis.set_yticks(range(len(rows)), [names[row.model] for row in rows], fontsize=9)
+    labels, known = [names[row.model] for row in rows], families(names)
+    axis.set_yticks(range(len(rows)), labels, fontsize=9, fontfamily=known, parse_math=False)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_title(f"{title}, difference from {names[0]} with 95 % interval", fontsize=10)
+    heading = f"{title}, difference from {names[0]} with 95 % interval"
+    axis.set_title(heading, fontsize=10, fontfamily=known, parse_math=False)
     axis.grid(color=GRID, linewidth=0.6, axis="x")
 
 

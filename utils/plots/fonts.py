@@ -27,12 +27,12 @@ SHAPED_SCRIPTS = (
 
 
 def printable(name: str, number: int) -> str:
-    """Return a class name if a font here can show it, else its number; says so once."""
+    """Return the name of a class or a model if a font here can show it, else its number; says so once."""
     if _family(name) is not None:
         return name
     if not _warned():
         _warned().append(name)
-        LOGGER.warning(f"no font here shows the class name {name!r}; numbers are drawn instead, {number} for it")
+        LOGGER.warning(f"no font here shows the name {name!r}; numbers are drawn instead, {number} for it")
     return str(number)
 
 

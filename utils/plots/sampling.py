@@ -217,7 +217,7 @@ def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str 
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9, frameon=False)
     if note:
-        figure.suptitle(note, fontsize=10, x=0.01, ha="left")
+        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=families([note]), parse_math=False)
     return save_figure(figure, path)
 
 

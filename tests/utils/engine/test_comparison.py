@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
+from base64 import b64encode
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,17 +24,18 @@ from utils.engine.comparison import (
     size_warnings,
 )
 from utils.engine.comparison_notes import overlapping_pictures
-from utils.engine.comparison_outputs import _same_seed_first
-from utils.engine.comparison_pictures import draw_comparison
+from utils.engine.comparison_outputs import _same_seed_first, write_pictured_reports
+from utils.engine.comparison_pictures import curves_of, draw_comparison
 from utils.engine.comparison_tables import (
     Findings,
     cost_table,
-    detail_table,
+    detail_tables,
     difference_table,
     markdown,
     seed_table,
 )
 from utils.engine.judgements import figures_of, judgement_of, of_size
+from utils.engine.report import ReportPicture, ReportPictures
 from utils.engine.validator import PictureResult, measure
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.matching import match_detections
@@ -120,14 +124,51 @@ def test_the_better_model_is_found_and_the_equal_one_is_not(models):
 def test_tables_and_json_say_what_was_found(models):
     pairs = compare_with_first(models, images=24)
     findings = Findings(heading="h", models=models, pairs=pairs, costs=[COST] * 3, commands=["python compare.py"])
-    text = markdown(findings)
+    text = markdown(findings, Path())
     for part in ("## Verdict", "Holm", "| small", "| dog", "sharp - plain", "± ", "python compare.py", "better"):
         assert part in text, part
     assert "p, Holm" in difference_table(pairs) and "p, Holm" not in difference_table(pairs[:1])
-    assert "+0.0%" in cost_table(models, [COST] * 3) and detail_table(models, pairs, "nothing") == ""
+    assert "+0.0%" in cost_table(models, [COST] * 3) and detail_tables(models, pairs, "nothing") == []
     content = json.loads(json.dumps([pair_json(pair) for pair in pairs] + [model_json(m) for m in models]))
     deciding = next(d for d in content[0]["differences"] if (d["group"], d["figure"]) == ("all", "map50_95"))
     assert deciding["low"] < deciding["value"] < deciding["high"] and len(content[2][0]["runs"]) == 3
+
+
+def test_both_figures_are_told_per_class_and_per_size(models):
+    pairs = compare_with_first(models, images=24)
+    findings = Findings(heading="h", models=models, pairs=pairs, costs=[COST] * 3)
+    for title, group, name in (("Per class", "class", "dog"), ("Per object size", "size", "small")):
+        section = markdown(findings, Path()).split(f"## {title}\n")[1].split("\n## ")[0]
+        tables = [part for part in section.split("\n\n") if part.startswith("|")]
+        for part, figure, head in zip(tables, ("map50", "map50_95"), ("mAP50", "mAP50-95"), strict=True):
+            row = next(line for line in part.splitlines() if line.startswith(f"| {name}"))
+            mean = models[0].figures[group, name, figure].points.mean()
+            assert part.startswith(f"| {head} ") and f"| {mean:.3f} ± " in row
+            assert f"{pairs[1].differences[group, name, figure].value:+.3f} [" in row
+
+
+def test_both_reports_show_the_same_pictures_and_those_of_an_earlier_judgement_go(models, tmp_path):
+    names = ("compare.png", "examples/sharp-1.jpg", "sampling/sharp.jpg", "sampling/old.jpg", "examples/notes.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    overview, example, sampling = (ReportPicture(path=tmp_path / name, caption=f"of {name}") for name in names[:3])
+    findings = Findings(heading="h", models=models, pairs=compare_with_first(models, images=24), costs=[COST] * 3)
+    pictures = ReportPictures(overview=[overview], examples=[example], sampling=[sampling])
+    write_pictured_reports(findings, pictures, folder=tmp_path)
+    text, page = ((tmp_path / f).read_text(encoding="utf-8") for f in ("compare.md", "report.html"))
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == re.findall("<h2>(.*?)</h2>", page)
+    for heading, name, after in (
+        ("At a glance", names[0], "Accuracy"),
+        ("Where they differ most", names[1], "Where AKConv samples"),
+        ("Where AKConv samples", names[2], "Commands"),
+    ):
+        assert f"## {heading}\n\n![of {name}]({name})\n\nof {name}\n\n## {after}\n" in text
+        assert f">{heading}</h2>\n<figure>" in page and f'{b64encode(name.encode()).decode()}" alt="of {name}"' in page
+    assert [(tmp_path / name).exists() for name in names] == [True, True, True, False, True]
+    write_pictured_reports(findings, ReportPictures(), folder=tmp_path)
+    assert [(tmp_path / name).exists() for name in names] == [False, False, False, False, True]
+    assert "![" not in (tmp_path / "compare.md").read_text() and "<img" not in (tmp_path / "report.html").read_text()
 
 
 def test_missing_costs_are_left_out(models):
@@ -147,6 +188,26 @@ def test_the_picture_shows_models_curves_and_intervals(models, tmp_path):
         assert cv2.imread(str(path)).std() > 5
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"  epoch,   metrics/mAP_0.5,  train/box_loss\n  0, 0.1, inf\n", ""),
+        (b"", "No columns"),
+        (b"metrics/mAP_0.5,train/box_loss\n0.1,broken\n", "broken"),
+        (b"\xff\xfe\x00metrics", "decode"),
+        (b'metrics/mAP_0.5\n0.1\n0.2,0.3,0.4\n"', "Expected"),
+    ],
+)
+def test_curves_of_another_program_are_read_or_left_out(content, told, tmp_path, caplog):
+    (tmp_path / "results.csv").write_bytes(content)
+    curves = curves_of([[tmp_path / "weights/best.pt"]])
+    if told:
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert curves == {} and told in message and "results.csv cannot be read" in message and "\n" not in message
+    else:
+        assert curves["mAP50"][0].values.tolist() == [0.1] and np.isnan(curves["training box loss"][0].values).all()
+
+
 def index_of(paths, labels, counts) -> DatasetIndex:
     return DatasetIndex(
         paths=np.array([str(p) for p in paths]),
@@ -158,11 +219,20 @@ def index_of(paths, labels, counts) -> DatasetIndex:
 
 def test_small_validation_sets_are_warned_of():
     plenty = index_of(range(60), [0, 1] * 60, [2] * 60)
-    assert size_warnings(plenty, NAMES) == []
-    (warning,) = size_warnings(index_of(range(49), [0, 1] * 49, [2] * 49), NAMES)
+    assert size_warnings(plenty, NAMES[:2]) == []
+    (warning,) = size_warnings(index_of(range(49), [0, 1] * 49, [2] * 49), NAMES[:2])
     assert "49 pictures" in warning and "fewer than 50 pictures" in warning
-    (warning,) = size_warnings(index_of(range(60), [0] * 60 + [1] * 40, [1] * 59 + [41]), NAMES)
+    (warning,) = size_warnings(index_of(range(60), [0] * 60 + [1] * 40, [1] * 59 + [41]), NAMES[:2])
     assert "dog with 40 objects in 1 pictures" in warning and "cat" not in warning
+
+
+def test_classes_without_any_object_are_warned_of():
+    index = index_of(range(60), [0, 2] * 60, [2] * 60)
+    (warning,) = size_warnings(index, NAMES)
+    assert "(no object at all of dog)" in warning
+    (warning,) = size_warnings(index, [*NAMES, *"abcdef"])
+    assert "no object at all of dog, a, b, c, d and 2 more)" in warning
+    assert size_warnings(index, ["object"]) == [], "all classes as one"
 
 
 def test_pictures_trained_on_are_found_by_their_bytes(tmp_path):

@@ -1,6 +1,7 @@
 """val.py with every option, on pictures that the model itself has labelled, and mostly in real processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,29 @@ def test_classes_as_one(place, tmp_path):
     assert torch.equal(merged[..., 5], predictions[..., 5:].max(-1).values)
     evaluation = judge(place, tmp_path, "a.pt", single_cls=True)
     assert evaluation.metrics.labels.shape == (1,) and evaluation.metrics.map50 > 0.3
+
+
+def test_names_of_classes_in_another_order_are_warned_of(place, tmp_path, caplog):
+    text = (place / "own.yaml").read_text(encoding="utf-8")
+    (place / "swapped.yaml").write_text(text.split("names:")[0] + "names: [star, ring, other]\n")
+    for data, expected in (("own.yaml", 0), ("swapped.yaml", 1)):
+        judge(place, tmp_path, "a.pt", data=str(place / data))
+        told = [record.getMessage() for record in caplog.records if "in the data set, but" in record.getMessage()]
+        assert len(told) == expected
+    assert "swapped.yaml: class 0 is 'star' in the data set, but 'ring' in the model" in told[0]
+
+
+def test_a_split_without_objects_gets_zeros_a_warning_and_all_files(place, tmp_path, caplog):
+    shutil.copytree(place / "images", tmp_path / "images")
+    (tmp_path / "labels/val").mkdir(parents=True)
+    (tmp_path / "labels/val/0.txt").write_text("")
+    shutil.copy(place / "own.yaml", tmp_path)
+    runs = tmp_path / "runs"
+    found = judge(place, runs, "a.pt", data=str(tmp_path / "own.yaml"), noplots=False, save_json=True, save_txt=True)
+    assert found.metrics.map50 == found.metrics.map50_95 == 0
+    assert any("'val' has no objects in its 7 pictures" in record.getMessage() for record in caplog.records)
+    names = {path.name for path in (runs / "exp").iterdir()}
+    assert {"coco.json", "a_predictions.json", "labels", "confusion_matrix.png", "val_batch0_labels.jpg"} <= names
 
 
 def test_speed_is_measured_at_the_thresholds_of_use(place, tmp_path):

@@ -1,3 +1,4 @@
+import base64
 import html
 import json
 import os
@@ -6,6 +7,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -14,8 +16,9 @@ import pytest
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
 from utils.engine.judgements import Judgement
-from utils.engine.report import ReportPicture, to_html, write_report
+from utils.engine.report import ReportPicture, write_report
 from utils.engine.report_examples import example_pictures, most_different, picture_scores
+from utils.engine.report_markdown import code_block, plain, table, to_html
 from utils.metrics.bootstrap import JudgedSet
 
 VOID = {"meta", "img", "br"}
@@ -48,6 +51,10 @@ def checked(page: str) -> Checker:
     return checker
 
 
+def picture(folder: Path, size_hw: tuple[int, int], caption: str) -> ReportPicture:
+    return ReportPicture(path=write_image(folder / "a.png", np.zeros((*size_hw, 3), np.uint8)), caption=caption)
+
+
 MARKDOWN = """# Comparison
 
 Some **bold** words & `code <x>`.
@@ -78,29 +85,76 @@ def test_markdown_becomes_html_with_everything_escaped():
     assert "script" not in tags and "alert(1)" in page.text and "--cfg a b > c" in page.text and "b<c" in page.text
 
 
+@pytest.mark.parametrize(
+    "name", ["a | b", "<b>bold</b>", "**a** `b`", "_x_ __init__", "a\\|b", "c\\", "&lt;", "[x](y)", "~~"]
+)
+def test_any_name_stands_in_a_table_as_it_is(name):
+    text = table([["Model", "mAP50"], [name, "0.5"], [f"{name} - {name}", "+0.1 [-0.1, +0.3]"]])
+    widths = {len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) for line in text.splitlines()}
+    assert widths == {4}, "columns as a reader of markdown counts them: bars without a backslash of their own"
+    page = to_html(f"{text}\n\n- {plain(name)}: **Note:** `code`")
+    cells = [html.unescape(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", page)]
+    assert cells == [name, "0.5", f"{name} - {name}", "+0.1 [-0.1, +0.3]"]
+    assert html.unescape(page).endswith(f"<ul><li>{name}: <strong>Note:</strong> <code>code</code></li></ul>")
+
+
+def test_ordinary_names_and_figures_are_written_without_marks():
+    rows = [["yolov5n-AKConv-num_param-3", "+0.010 [-0.100, +0.120]"], ["p", "< 0.001"], ["a_b & c's (1)", "±"]]
+    assert "\\" not in table(rows) and plain("two\nlines") == "two lines"
+
+
+def test_commands_with_empty_lines_and_fences_stay_one_block():
+    lines = ["python compare.py --name 'a", "", "# b", "", "```", "", "| c |'", "python train.py"]
+    page = checked(to_html(f"## Commands\n\n{code_block(lines)}\n\n## Environment\n\ncpu"))
+    assert [tag for tag, _ in page.seen] == ["h2", "pre", "code", "h2", "p"]
+    assert "\n".join(lines) in page.text
+
+
+def test_pictures_are_linked_where_they_are_and_embedded_in_the_page(tmp_path):
+    name = "a | b #1 [x"
+    path = tmp_path / "examples" / f"{name}.jpg"
+    path.parent.mkdir()
+    path.write_bytes(b"jpeg")
+    shown = ReportPicture(path=path, caption=f"{name}: a picture")
+    text = shown.markdown(tmp_path)
+    (alternative, link), caption = (
+        re.match(r"!\[((?:[^][\\]|\\.)*)\]\(([^ ()]+)\)", text).groups(),
+        text.splitlines()[2],
+    )
+    assert (tmp_path / unquote(link)) == path and html.unescape(to_html(caption)) == f"<p>{name}: a picture</p>"
+    assert html.unescape(to_html(alternative)) == f"<p>{name}: a picture</p>"
+    page = write_report(text, title="t", pictures=[shown], path=tmp_path / "report.html").read_text(encoding="utf-8")
+    assert checked(page).text.count(f"{name}: a picture") == 1, "the caption stands once"
+    assert f'src="data:image/jpeg;base64,{base64.b64encode(b"jpeg").decode()}" alt="{name}: a picture"' in page
+
+
 def test_the_report_needs_nothing_from_elsewhere(tmp_path):
-    image = cv2.imencode(".png", np.zeros((4, 6, 3), np.uint8))[1].tobytes()
-    shown = ReportPicture(content=image, kind="png", caption='a "quoted" <caption>')
-    path = write_report(MARKDOWN, title="a & b", overview=shown, examples=[shown], path=tmp_path / "report.html")
+    shown = picture(tmp_path, (4, 6), 'a "quoted" <caption>')
+    text = MARKDOWN.replace("## Commands", f"{shown.markdown(tmp_path)}\n\n## Commands")
+    path = write_report(text, title="a & b", pictures=[shown], path=tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
     checker = checked(page)
     images = [attrs for tag, attrs in checker.seen if tag == "img"]
-    assert len(images) == 2 and all(attrs["src"].startswith("data:image/png;base64,") for attrs in images)
+    assert len(images) == 1 and images[0]["src"].startswith("data:image/png;base64,")
     assert images[0]["alt"] == 'a "quoted" <caption>' and not re.search(r"https?://|<script|<link", page)
-    assert page.index("At a glance") < page.index(">Accuracy<") < page.index("differ most") < page.index(">Commands<")
+    assert page.index(">Accuracy<") < page.index("<figure>") < page.index(">Commands<")
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.seen
 
 
 def test_the_report_does_without_a_picture_that_could_not_be_written(tmp_path):
-    path = write_report(MARKDOWN, title="t", overview=None, examples=[], path=tmp_path / "report.html")
+    path = write_report(MARKDOWN, title="t", path=tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
-    assert checked(page).text.count("Accuracy") == 1 and "At a glance" not in page and "<img" not in page
+    assert checked(page).text.count("Accuracy") == 1 and "<img" not in page
 
 
 LONG = "yolov5n-AKConv-num_param-3-padding-zeros"
 WIDE = f"""# Comparison
 
 /some/folder/{"of-a-long-name/" * 8}data.yaml: 6 validation pictures.
+
+## At a glance
+
+PICTURE
 
 ## Accuracy
 
@@ -117,6 +171,10 @@ WIDE = f"""# Comparison
 ## What differs
 
 - {LONG}: `row 1: AKConv [128, 3, 2] -> AKConv [128, 3, 2, {{'padding': 'zeros'}}]`
+
+## Where they differ most
+
+PICTURE
 
 ## Commands
 
@@ -150,9 +208,9 @@ def browser() -> str:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_report_without_scrolling_it_sideways(tmp_path: Path, width: int):
     chrome = browser()
-    picture = cv2.imencode(".png", np.zeros((600, 1680, 3), np.uint8))[1].tobytes()
-    shown = ReportPicture(content=picture, kind="png", caption="a wide picture")
-    path = write_report(WIDE, title="t", overview=shown, examples=[shown], path=tmp_path / "report.html")
+    shown = picture(tmp_path, (600, 1680), "a wide picture")
+    text = WIDE.replace("PICTURE", shown.markdown(tmp_path))
+    path = write_report(text, title="t", pictures=[shown, shown], path=tmp_path / "report.html")
     frame = tmp_path / "frame.html"
     frame.write_text(MEASURE.format(width=width, page=html.escape(path.read_text(encoding="utf-8"))), encoding="utf-8")
     flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
@@ -201,25 +259,43 @@ def test_pictures_are_ranked_by_the_mean_gain_over_seeds():
     assert [number for number, _ in found] == [0, 2] and found[0][1] == 1 and found[1][1] < 0
 
 
-def test_examples_show_labels_baseline_and_model_side_by_side(tmp_path):
+def examples(folder: Path, name: str) -> list[ReportPicture]:
     paths = []
     for number in range(3):
-        paths.append(str(write_image(tmp_path / f"{number}.png", np.full((40, 60, 3), 90, np.uint8))))
+        paths.append(str(write_image(folder / f"{number}.png", np.full((40, 60, 3), 90, np.uint8))))
     index = DatasetIndex(
         paths=np.array(paths),
         sizes_hw=np.full((3, 2), (40, 60), np.int32),
         labels=np.tile(np.array([0, 0.5, 0.5, 0.4, 0.4], np.float32), (6, 1)),
         starts=np.array([0, 2, 4, 6]),
     )
-    found = example_pictures(
+    return example_pictures(
         [judgement([2, 1, 0], [0, 0, 0])],
         [judgement([0, 1, 2], [0] * 3)],
         labels=("new", "old"),
         index=index,
-        names=["a"],
+        names=[name, "b"],
+        folder=folder,
     )
+
+
+def test_examples_name_classes_that_no_font_shows_by_number(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "utils.engine.report_examples.draw_boxes", lambda image, _, texts, *__, **___: drawn.append(texts) or image
+    )
+    examples(tmp_path, "\ufdd0\U00012000")
+    assert drawn[0] == ["0", "0"] and drawn[2] == ["0 0.90", "0 0.90"]
+
+
+def test_examples_show_labels_baseline_and_model_side_by_side(tmp_path):
+    found = examples(tmp_path, "a")
+    assert [shown.path.relative_to(tmp_path).as_posix() for shown in found] == [
+        "examples/new-1.jpg",
+        "examples/new-2.jpg",
+    ]
     assert len(found) == 2 and "new is better here" in found[0].caption and "old is better here" in found[1].caption
-    shown = cv2.imdecode(np.frombuffer(found[0].content, np.uint8), cv2.IMREAD_COLOR)
+    shown = cv2.imread(str(found[0].path))
     assert shown.shape == (40, 3 * 60 + 2 * 8, 3)
     panels = [shown[:, start : start + 60].std() for start in (0, 68, 136)]
     assert panels[0] > 3 and panels[1] < 3 and panels[2] > 3, "the old model found nothing here"

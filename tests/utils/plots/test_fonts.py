@@ -10,8 +10,11 @@ from matplotlib import font_manager
 
 from utils.plots import fonts
 from utils.plots.boxes import draw_boxes, picture_grid
+from utils.plots.comparison import Interval, plot_comparison
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
+from utils.plots.figure import save_figure
 from utils.plots.matrices import plot_confusion
+from utils.plots.sampling import OffsetSpread, plot_offsets
 
 NAME, OTHER = "细胞", "\ufdd0\U00012000"  # two cells; and letters that no font here has
 
@@ -90,6 +93,29 @@ def test_joined_scripts_need_a_library_that_joins(letter, only_own, monkeypatch)
 
 def test_last_resort_fonts_do_not_count(only_own):
     assert all(not family.startswith("Last Resort") for family in fonts._fonts())
+
+
+def test_a_comparison_has_no_missing_letters(with_squares, tmp_path, recwarn, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "utils.plots.comparison.save_figure", lambda figure, path: shown.append(figure) or save_figure(figure, path)
+    )
+    interval = {"mAP50": [Interval(model=1, value=0.1, low=0.0, high=0.2)]}
+    cost, names = {"GFLOPs": [1.0, 2.0, 3.0]}, [NAME, f"{NAME}0.9", OTHER]
+    plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2, 0.3], costs=cost, path=tmp_path / "a.png")
+    texts = [text.get_text() for text in shown[0].legends[0].get_texts()]
+    assert texts == [NAME, f"{NAME}0.9", "3"], "the place of the one that cannot be shown"
+    layer = OffsetSpread(name="model.1", rows=np.zeros(3), columns=np.zeros(3), mean=0.0, outside=0.0)
+    plot_offsets([layer], tmp_path / "b.png", note=NAME)
+    assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    names = ["$a", "b$\\frac$"]
+    interval = {"mAP50": [Interval(model=1, value=0.1, low=0.0, high=0.2)]}
+    cost = {"GFLOPs": [1.0, 2.0]}
+    plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2], costs=cost, path=tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 def test_curves_and_matrix_have_no_missing_letters(with_squares, tmp_path, recwarn):
