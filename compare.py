@@ -8,7 +8,7 @@ def main() -> None:
     from utils.engine.options import CompareOptions
 
     options, given = parse_options(CompareOptions, None, description=__doc__)
-    from utils.engine.compare import run_comparison
+    from utils.engine.comparing.compare import run_comparison
 
     run_comparison(options, given)
 

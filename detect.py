@@ -8,7 +8,7 @@ def main() -> None:
     from utils.engine.options import DetectOptions
 
     options, _ = parse_options(DetectOptions, None, description=__doc__)
-    from utils.engine.predictor import run_detection
+    from utils.engine.looking.predictor import run_detection
 
     run_detection(options)
 

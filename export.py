@@ -8,7 +8,7 @@ def main() -> None:
     from utils.engine.options import ExportOptions
 
     options, given = parse_options(ExportOptions, None, description=__doc__)
-    from utils.engine.export import run_export
+    from utils.engine.exporting.export import run_export
 
     run_export(options, given)
 

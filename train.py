@@ -9,11 +9,11 @@ def main() -> None:
 
     options, given = parse_options(TrainOptions, None, description=__doc__)
     if options.evolve:
-        from utils.engine.evolve import run_evolution
+        from utils.engine.training.evolve import run_evolution
 
         run_evolution(options, given)
         return
-    from utils.engine.training_run import run_training
+    from utils.engine.training.training_run import run_training
 
     run_training(options, given)
 

@@ -8,7 +8,7 @@ def main() -> None:
     from utils.engine.options import ValOptions
 
     options, _ = parse_options(ValOptions, None, description=__doc__)
-    from utils.engine.evaluation_run import run_evaluation
+    from utils.engine.judging.evaluation_run import run_evaluation
 
     run_evaluation(options)
 

@@ -10,8 +10,8 @@ from torch import nn
 from models.config import ModelConfig
 from models.modules import AKConv
 from models.yolo import DetectionModel
-from utils.engine.checkpoint import describe_model, save_checkpoint, weights_of
-from utils.engine.postprocess import NmsSettings, non_max_suppression
+from utils.engine.judging.postprocess import NmsSettings, non_max_suppression
+from utils.engine.weights.checkpoint import describe_model, save_checkpoint, weights_of
 from utils.files import PROJECT_ROOT, load_yaml
 
 SMALL_NAMES = ("ring", "cro'ss", "细胞")

@@ -71,7 +71,7 @@ ONE_PLACE = {
     "pickle.loads": set(),
     "os.system": set(),
     "yaml.load": {"utils/files.py"},
-    "torch.save": {"utils/engine/checkpoint.py"},
+    "torch.save": {"utils/engine/weights/checkpoint.py"},
     "torch.load": set(),
     "cv2.imdecode": {"utils/datasets/images.py"},
     "os.replace": {"utils/files.py"},
@@ -98,7 +98,8 @@ def test_importing_everything_prints_nothing_and_changes_no_environment() -> Non
     program = (
         "import os, cv2, pandas, torch, torchvision, matplotlib.figure, torch.utils.flop_counter, torch.utils.data\n"
         "before = dict(os.environ); threads = torch.get_num_threads()\n"
-        "import utils.engine.training_run, utils.engine.compare, utils.engine.predictor, models.yolo\n"
+        "import utils.engine.training.training_run, utils.engine.comparing.compare, utils.engine.looking.predictor\n"
+        "import models.yolo\n"
         "assert dict(os.environ) == before and torch.get_num_threads() == threads"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)

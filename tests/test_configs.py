@@ -9,7 +9,7 @@ from models.config import SIZES, load_model_config
 from models.summary import summarize
 from models.yolo import DetectionModel
 from utils.datasets.config import load_data_config
-from utils.engine.hyperparameters import load_hyperparameters
+from utils.engine.training.hyperparameters import load_hyperparameters
 from utils.files import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ from utils.datasets import download
 from utils.datasets.convert.__main__ import build_parser as convert_parser
 from utils.engine.autoshape import AutoShape
 from utils.engine.callbacks import _REGISTERED, make_callbacks
-from utils.engine.export import run_export
+from utils.engine.exporting.export import run_export
 from utils.engine.nms_benchmark import NmsBenchmarkOptions
 from utils.engine.options import (
     BenchmarkOptions,
@@ -37,7 +37,7 @@ from utils.engine.options import (
     ValOptions,
 )
 from utils.engine.plugins import load_plugins
-from utils.engine.training_run import run_training
+from utils.engine.training.training_run import run_training
 from utils.files import dump_yaml, load_yaml
 from utils.metrics.interval_simulation import SimulationOptions
 

@@ -19,10 +19,10 @@ from tests.conftest import TINY_DATA
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
 from utils.engine.benchmark_subjects import layer_subjects
-from utils.engine.checkpoint import content_hash, load_checkpoint
 from utils.engine.options import TrainOptions
-from utils.engine.records import COLUMNS
-from utils.engine.training_run import run_training
+from utils.engine.training.records import COLUMNS
+from utils.engine.training.training_run import run_training
+from utils.engine.weights.checkpoint import content_hash, load_checkpoint
 from utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,9 @@ import torch
 from models.yolo import DetectionModel
 from tests.lively_model import lively_model
 from utils.engine.autoshape import AutoShape
-from utils.engine.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
-from utils.engine.export_formats import ExportForm, to_onnx
-from utils.engine.exported import Description, ExportedNetwork
+from utils.engine.exporting.exported import Description, ExportedNetwork
+from utils.engine.exporting.formats import ExportForm, to_onnx
+from utils.engine.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 from utils.errors import CheckpointError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.datasets.dataset import Augmentation
-from utils.engine.hyperparameters import load_hyperparameters
+from utils.engine.training.hyperparameters import load_hyperparameters
 from utils.files import load_yaml
 
 HYPS = Path(__file__).resolve().parent.parent / "data" / "hyps"

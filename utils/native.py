@@ -47,7 +47,7 @@ AKCONV = ("models/resampling/native_layer.c", "models/resampling/native.c")
 KERNELS = {
     "akconv-float": Kernel(source=AKCONV[0], included=AKCONV[1:], flags=("-DREAL=float",)),
     "akconv-double": Kernel(source=AKCONV[0], included=AKCONV[1:], flags=("-DREAL=double",)),
-    "nms": Kernel(source="utils/engine/nms.c", flags=("-ffp-contract=off",)),
+    "nms": Kernel(source="utils/engine/judging/nms.c", flags=("-ffp-contract=off",)),
 }
 
 

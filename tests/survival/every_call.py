@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.engine.options import TrainOptions
-from utils.engine.trainer import Trainer
-from utils.engine.training_run import _intact, run_training
+from utils.engine.training.trainer import Trainer
+from utils.engine.training.training_run import _intact, run_training
 from utils.errors import RunError
 from utils.files import remove_leftovers
 

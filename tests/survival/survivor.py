@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.test_end_to_end import ROOT
-from utils.engine.checkpoint import content_hash, load_checkpoint
+from utils.engine.weights.checkpoint import content_hash, load_checkpoint
 from utils.files import load_json
 
 PARTS = ("model", "ema", "optimizer", "gradients")

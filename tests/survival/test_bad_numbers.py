@@ -12,11 +12,11 @@ import torch
 
 from tests.conftest import TINY_DATA
 from tests.test_end_to_end import options
-from utils.engine import trainer as module
-from utils.engine.checkpoint import load_checkpoint
-from utils.engine.trainer import MAX_SKIPPED, Trainer
-from utils.engine.training_run import run_training
-from utils.engine.validator import Evaluation
+from utils.engine.judging.validator import Evaluation
+from utils.engine.training import trainer as module
+from utils.engine.training.trainer import MAX_SKIPPED, Trainer
+from utils.engine.training.training_run import run_training
+from utils.engine.weights.checkpoint import load_checkpoint
 from utils.errors import ConfigError, RunError
 from utils.losses.detection import DetectionLoss
 

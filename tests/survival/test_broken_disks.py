@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_end_to_end import ROOT
-from utils.engine.checkpoint import load_checkpoint
+from utils.engine.weights.checkpoint import load_checkpoint
 
 HERE = Path(__file__).parent
 

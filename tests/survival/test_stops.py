@@ -7,10 +7,10 @@ import pytest
 
 from tests.survival.survivor import fingerprints
 from tests.test_end_to_end import options
-from utils.engine.checkpoint import load_checkpoint
 from utils.engine.options import TrainOptions
-from utils.engine.trainer import Trainer
-from utils.engine.training_run import run_training
+from utils.engine.training.trainer import Trainer
+from utils.engine.training.training_run import run_training
+from utils.engine.weights.checkpoint import load_checkpoint
 from utils.errors import CheckpointError, ConfigError, RunStopped
 from utils.files import FolderLock
 
@@ -95,7 +95,7 @@ def test_a_run_killed_in_its_last_judgement_is_judged_when_it_goes_on(
     run_training(words)
     last = tmp_path / "part/weights/last.pt"
     with monkeypatch.context() as patch:
-        patch.setattr("utils.engine.training_run._finish", lambda trainer: None)
+        patch.setattr("utils.engine.training.training_run._finish", lambda trainer: None)
         run_training(TrainOptions(resume=str(last), epochs=2), {"resume", "epochs"})
     result = run_training(TrainOptions(resume=str(last)), {"resume"})
     assert result is not None and result.summary["epochs"] == 2
@@ -125,7 +125,7 @@ def test_other_arithmetic_is_told(
     data: Path, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_training(options(data, tmp_path, name="part", hyp=str(recipe), epochs=1, cfg="yolov5n.yaml"))
-    monkeypatch.setattr("utils.engine.trainer.arithmetic", lambda: {"torch": "99.0"})
+    monkeypatch.setattr("utils.engine.training.trainer.arithmetic", lambda: {"torch": "99.0"})
     with caplog.at_level("WARNING", logger="akyolo"):
         words = TrainOptions(resume=str(tmp_path / "part/weights/last.pt"), epochs=2)
         run_training(words, {"resume", "epochs"})

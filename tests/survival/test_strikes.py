@@ -28,7 +28,7 @@ from tests.survival.survivor import (
     words_of,
 )
 from tests.test_end_to_end import ROOT
-from utils.engine.checkpoint import load_checkpoint
+from utils.engine.weights.checkpoint import load_checkpoint
 
 LeftAlone = Callable[[int], Path]
 
@@ -108,7 +108,7 @@ def test_two_processes_do_what_one_does(data: Path, recipe: Path, tmp_path: Path
     one, two = runs["one"], runs["two"]
     assert len(two["gradients"]) == 2
     # In single precision, on maps of two by two cells, rounding grows at every step; how exactly two processes agree is
-    # shown in float64 in tests/utils/engine/test_distributed.py.
+    # shown in float64 in tests/utils/engine/training/test_distributed.py.
     before = torch.cat([value.flatten() for value in one["model"].values() if value.is_floating_point()])
     after = torch.cat([value.flatten() for value in two["model"].values() if value.is_floating_point()])
     assert (before - after).norm() / before.norm() < 5e-3

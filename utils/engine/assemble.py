@@ -21,11 +21,11 @@ from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.loader import BatchLoader, usable_workers
 from utils.datasets.shapes import ensure_shapes
-from utils.engine.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
-from utils.engine.distributed import Team
-from utils.engine.hyperparameters import Hyperparameters
 from utils.engine.options import TrainOptions
-from utils.engine.transfer import transfer_weights
+from utils.engine.training.distributed import Team
+from utils.engine.training.hyperparameters import Hyperparameters
+from utils.engine.weights.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
+from utils.engine.weights.transfer import transfer_weights
 from utils.errors import ConfigError, DataError
 from utils.log import LOGGER
 

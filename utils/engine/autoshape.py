@@ -16,15 +16,15 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.engine.call_inputs import Picture, Taken, take
-from utils.engine.checkpoint import load_checkpoint, stored_weights
-from utils.engine.exported import ExportedNetwork
-from utils.engine.looking import Looking, find, fit, look
+from utils.engine.exporting.exported import ExportedNetwork
+from utils.engine.judging.postprocess import NmsSettings
+from utils.engine.looking.looking import Looking, find, fit, look
 from utils.engine.networks import Network, is_exported, open_network
 from utils.engine.options import check_thresholds
-from utils.engine.postprocess import NmsSettings
 from utils.engine.results import Results
 from utils.engine.runtime import place, select_device
-from utils.engine.transfer import transfer_weights
+from utils.engine.weights.checkpoint import load_checkpoint, stored_weights
+from utils.engine.weights.transfer import transfer_weights
 from utils.errors import ConfigError
 from utils.structures import Detections, Placement
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from utils.engine.records import Row
+from utils.engine.training.records import Row
 from utils.errors import ConfigError
 from utils.log import LOGGER
 
 if TYPE_CHECKING:
-    from utils.engine.trainer import Trainer
+    from utils.engine.training.trainer import Trainer
 
 
 class Callback:

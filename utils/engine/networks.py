@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from models.yolo import DetectionModel
-from utils.engine.checkpoint import Checkpoint, load_checkpoint, load_model
-from utils.engine.exported import (
+from utils.engine.exporting.exported import (
     Description,
     ExportedNetwork,
     is_own,
@@ -18,6 +17,7 @@ from utils.engine.exported import (
     open_openvino,
     open_torchscript,
 )
+from utils.engine.weights.checkpoint import Checkpoint, load_checkpoint, load_model
 from utils.errors import CheckpointError, ConfigError
 
 Network = DetectionModel | ExportedNetwork

@@ -18,8 +18,8 @@ from torchvision.ops import nms
 from models.head import decode
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
+from utils.engine.judging.postprocess import CLASS_SHIFT, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
 from utils.engine.options import require
-from utils.engine.postprocess import CLASS_SHIFT, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
 from utils.errors import RunError
 from utils.log import LOGGER
 from utils.structures import Detections

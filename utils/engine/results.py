@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.images import write_image
-from utils.engine.detection_outputs import crop_box, detection_labels, write_crops
+from utils.engine.looking.detection_outputs import crop_box, detection_labels, write_crops
 from utils.files import make_run_dir
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections

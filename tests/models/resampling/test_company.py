@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.config import load_model_config
 from models.modules import AKConv, C3_AKConv
 from models.yolo import DetectionModel
-from utils.engine.ema import ModelEma
+from utils.engine.training.ema import ModelEma
 
 SHAPE = (2, 3, 64, 96)
 

@@ -19,9 +19,9 @@ from utils.datasets.config import load_data_config
 from utils.datasets.dataset import SampleRef
 from utils.engine import assemble
 from utils.engine.assemble import TrainingData, build_model, check_anchors, choose_config, training_data
-from utils.engine.distributed import Team
-from utils.engine.hyperparameters import Hyperparameters, load_hyperparameters
-from utils.engine.training_run import run_training
+from utils.engine.training.distributed import Team
+from utils.engine.training.hyperparameters import Hyperparameters, load_hyperparameters
+from utils.engine.training.training_run import run_training
 from utils.errors import ConfigError
 from utils.log import LOGGER
 

@@ -15,8 +15,8 @@ from PIL import Image
 from models.yolo import DetectionModel
 from tests.lively_model import lively_model
 from utils.engine.autoshape import AutoShape, create_detector, load_detector
-from utils.engine.checkpoint import describe_model, save_checkpoint, weights_of
-from utils.engine.postprocess import NmsSettings, non_max_suppression
+from utils.engine.judging.postprocess import NmsSettings, non_max_suppression
+from utils.engine.weights.checkpoint import describe_model, save_checkpoint, weights_of
 from utils.errors import ConfigError, DataError, DetectorError
 
 NAMES = ("ring", "cross", "arc")

@@ -12,8 +12,8 @@ from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.shapes import ensure_shapes
 from utils.engine import callbacks
-from utils.engine.image_weights import picture_weights
-from utils.engine.training_run import run_training
+from utils.engine.training.image_weights import picture_weights
+from utils.engine.training.training_run import run_training
 from utils.errors import ConfigError
 
 PLUGIN = """

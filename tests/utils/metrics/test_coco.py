@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from utils.engine.coco_files import coco_arrays
+from utils.engine.judging.coco_files import coco_arrays
 from utils.metrics.coco import ABSENT, FIGURES, coco_figures
 
 pycocotools = pytest.importorskip("pycocotools", reason="an oracle of requirements-dev.txt")

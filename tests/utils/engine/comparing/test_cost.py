@@ -1,0 +1,42 @@
+"""What a model costs, with stand-ins for CUDA's counters."""
+
+import pytest
+import torch
+from torch import nn
+
+from utils.engine.comparing.cost import timed_pass
+
+
+class Counters:
+    """CUDA's memory of a GPU on which other networks lie, and where a pass takes some more for a while."""
+
+    def __init__(self, standing: int, between: int) -> None:
+        self.standing, self.between, self.peak = standing, between, 0
+        self.order: list[str] = []
+
+    def put_in_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.synchronize", lambda device: self.order.append("wait"))
+        monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: setattr(self, "peak", self.standing))
+        monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: self.standing)
+        monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: self.peak)
+
+    def hook(self, module: nn.Module, inputs: object, output: object) -> None:
+        self.order.append("pass")
+        self.peak = self.standing + self.between
+
+
+@pytest.mark.parametrize("others", [0, 5_000_000_000])
+def test_memory_is_the_models_own_whatever_else_lies_on_the_gpu(others, monkeypatch):
+    network, picture = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 6)
+    own = 4 * (12 + 4) + 4 * 4 * 4 + 8 + 4 * 3 * 8 * 6  # weights, statistics, their counter of 64 bits, the picture
+    counters = Counters(standing=own + others, between=1000)
+    counters.put_in_place(monkeypatch)
+    network.register_forward_hook(counters.hook)
+    milliseconds, peak = timed_pass(network, picture, torch.device("cuda"))
+    assert peak == own + 1000 and milliseconds > 0
+    assert counters.order == ["wait", "pass", "wait"], "the clock stops when the work is done"
+
+
+def test_elsewhere_memory_is_not_known():
+    milliseconds, peak = timed_pass(nn.Identity(), torch.zeros(1, 3, 4, 4), torch.device("cpu"))
+    assert milliseconds > 0 and peak == 0

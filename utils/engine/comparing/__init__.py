@@ -1,0 +1,1 @@
+"""Training several models alike, judging them, and saying which is better, and at what cost."""

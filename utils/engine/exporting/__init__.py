@@ -1,0 +1,1 @@
+"""Other programs' formats: written, checked against PyTorch, and run."""

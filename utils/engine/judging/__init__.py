@@ -1,0 +1,1 @@
+"""Validation: predictions become detections, detections meet labels, and figures and files come of it."""

@@ -1,0 +1,1 @@
+"""What is kept of a network: our checkpoints, YOLOv5's own, and how they reach a model."""
