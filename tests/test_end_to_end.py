@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from tests.conftest import TINY_DATA
+from utils.cli import parse_options
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
 from utils.engine.benchmark_subjects import layer_subjects
-from utils.engine.options import TrainOptions
+from utils.engine.comparing.compare import run_comparison
+from utils.engine.options import CompareOptions, TrainOptions
 from utils.engine.training.records import COLUMNS
 from utils.engine.training.training_run import run_training
 from utils.engine.weights.checkpoint import content_hash, load_checkpoint
@@ -218,20 +220,26 @@ def test_detect_annotates_a_video_and_filters_classes(trained: Path, data: Path,
     assert frames == 3 and set(rows[:, 0]) <= {1, 4}
 
 
-def test_compare_trains_all_alike_and_repeats_nothing(data: Path, tmp_path: Path) -> None:
+def test_compare_trains_all_alike_and_repeats_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ("--cfg", "yolov5n.yaml", "yolov5n-akconv.yaml", "--data", data, "--epochs", 1, "--imgsz", 96)
     more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--name", "c")
     first = script("compare.py", *words, *more, cwd=tmp_path)
-    again = script("compare.py", *words, *more, cwd=tmp_path)
-    assert again.stdout.count("finished already") == 2 and "finished already" not in first.stdout
+    monkeypatch.chdir(tmp_path)
+    given = [str(word) for word in (*words, *more)]
+    with caplog.at_level("INFO", logger="akyolo"):
+        run_comparison(*parse_options(CompareOptions, given, description=""))
+    assert caplog.text.count("finished already") == 2 and "finished already" not in first.stdout
     folder = tmp_path / "runs/compare/c"
     results = json.loads((folder / "compare.json").read_text())["results"]
     assert [r["parameters"] for r in results] == [1_772_035, 1_301_405]
     assert results[1]["sampling_gflops"] > 0 and all(r["inference_ms"] > 0 for r in results)
     assert "| yolov5n-akconv - yolov5n" in (folder / "compare.md").read_text()
     assert cv2.imread(str(folder / "compare.png")).std() > 5
-    other = script("compare.py", *words, *more, "--seed", 0, "--optimizer", "Adam", cwd=tmp_path, check=False)
-    assert other.returncode == 2 and "--optimizer" in other.stderr
+    other = parse_options(CompareOptions, [*given, "--seed", "0", "--optimizer", "Adam"], description="")
+    with pytest.raises(ConfigError, match="--optimizer"):
+        run_comparison(*other)
 
 
 def test_a_users_own_module_trains_from_one_file(data: Path, tmp_path: Path) -> None:

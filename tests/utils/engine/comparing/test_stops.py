@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,16 +40,18 @@ sys.exit(1 if pathlib.Path("full").exists() else 143)
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PlannedRun]]:
     """Two runs that go on until they are asked to stop, and a third that has to wait for a place."""
     (tmp_path / "train.py").write_text(STAND_IN)
     monkeypatch.setattr("utils.engine.comparing.runs.PROJECT_ROOT", tmp_path)
     monkeypatch.setattr("utils.engine.comparing.runs.POLL_SECONDS", 0.02)
     monkeypatch.chdir(tmp_path)
-    return [
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so by those who ask first
+    yield [
         PlannedRun(model=name, seed=0, options=TrainOptions(cfg="yolov5n.yaml", project="runs", name=name))
         for name in ("a", "b", "c")
     ]
+    signal.signal(signal.SIGHUP, before)
 
 
 def started(runs: list[PlannedRun]) -> list[tuple[int, int]]:
