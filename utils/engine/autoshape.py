@@ -20,7 +20,7 @@ from utils.engine.exporting.exported import ExportedNetwork
 from utils.engine.judging.postprocess import NmsSettings
 from utils.engine.looking.looking import Looking, find, fit, look
 from utils.engine.networks import Network, is_exported, open_network
-from utils.engine.options import check_thresholds
+from utils.engine.options.checks import check_thresholds
 from utils.engine.results import Results
 from utils.engine.runtime import place, select_device
 from utils.engine.weights.checkpoint import load_checkpoint, stored_weights

@@ -19,7 +19,7 @@ from models.head import decode
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.engine.judging.postprocess import CLASS_SHIFT, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
-from utils.engine.options import require
+from utils.engine.options.checks import require
 from utils.errors import RunError
 from utils.log import LOGGER
 from utils.structures import Detections
