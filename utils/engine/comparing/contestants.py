@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.engine.training.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
@@ -23,6 +25,7 @@ FREE_OPTIONS = frozenset(
 # Files whose content is compared instead of their name, and the seed.
 TOLD_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
 DEFAULT_HYP = "hyp.scratch-low.yaml"
+OFFSET_LR = "offset_lr"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,11 @@ def from_configs(
     for cfg in cfgs:
         config = load_model_config(cfg)
         require_buildable(config)
-        learns_offsets = len(hyps) == 1 or has_offsets(config)
+        all_count = len(hyps) == 1 or has_offsets(config)
         own: list[Hyperparameters] = []
         for hyp, hyperparameters in recipes:
             alike = [other for other in own if other != hyperparameters and _same(other, hyperparameters)]
-            if alike and not learns_offsets:
+            if alike and not all_count:
                 LOGGER.info(f"{cfg} with {hyp}: left out, offset_lr changes nothing in a model without AKConv")
                 continue
             own.append(hyperparameters)
@@ -87,12 +90,17 @@ def from_configs(
 
 def _same(one: Hyperparameters, other: Hyperparameters) -> bool:
     """Tell whether hyperparameters differ in nothing but `offset_lr`."""
-    return asdict(one) | {"offset_lr": 1.0} == asdict(other) | {"offset_lr": 1.0}
+    return asdict(one) | {OFFSET_LR: 1.0} == asdict(other) | {OFFSET_LR: 1.0}
 
 
 def has_offsets(config: ModelConfig) -> bool:
     """Tell whether a model has offset convolutions, for which `offset_lr` is."""
-    return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in DetectionModel(config).named_modules())
+    return learns_offsets(DetectionModel(config))
+
+
+def learns_offsets(model: nn.Module) -> bool:
+    """Tell whether a network has offset convolutions, without which `offset_lr` changes nothing."""
+    return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in model.named_modules())
 
 
 def require_buildable(config: ModelConfig) -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ModelConfig
-from utils.engine.comparing.contestants import FREE_OPTIONS, TOLD_BY_CONTENT, Contestant, distinct
+from utils.engine.comparing.contestants import (
+    FREE_OPTIONS,
+    OFFSET_LR,
+    TOLD_BY_CONTENT,
+    Contestant,
+    distinct,
+    learns_offsets,
+)
 from utils.engine.comparing.logs import epochs_done
 from utils.engine.judging.class_agreement import disagreement
 from utils.engine.options import CompareOptions
@@ -67,7 +74,8 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
             raise ConfigError(path, f"tells {len(classes)} classes, but --data has {len(names)}", fix="pass its --data")
         hyperparameters = content.get("hyperparameters") or {}
         seed = int(stored["seed"]) if "seed" in stored else None
-        key = _recipe(model.config, classes, stored, hyperparameters)
+        counted = {key: value for key, value in hyperparameters.items() if key != OFFSET_LR or learns_offsets(model)}
+        key = _recipe(model.config, classes, stored, counted)
         if seed is None or (key in groups and seed in [other for other, _ in groups[key].runs]):
             key = str(path)
         fresh = _Group(config=model.config, names=classes, options=stored, hyperparameters=hyperparameters)

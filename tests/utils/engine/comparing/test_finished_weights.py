@@ -39,7 +39,7 @@ NAMES = ("cat", "dog")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of one model trained with seeds 0, 1, 1 and, with another optimizer, 2; and one without options.
 
-    Then runs of another recipe whose yaml has changed its place, and one with another factor on the offsets' rate.
+    Then runs of another recipe whose yaml has changed its place, and some with another learning rate.
     """
     folder = tmp_path_factory.mktemp("weights")
     model = DetectionModel(load_model_config("yolov5n.yaml"), nc=2)
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed, rate in runs:
         run = folder / f"net-{name}-seed{seed}"
         options = {"seed": seed, "cfg": f"{seed}/m.yaml", "hyp": f"{seed}/hyp.{name}.yaml", "epochs": 3, "data": "c"}
-        kept = {**content, "options": options, "hyperparameters": {"lr0": 0.01, "offset_lr": rate}}
+        kept = {**content, "options": options, "hyperparameters": {"lr0": rate, "offset_lr": 0.1}}
         save_checkpoint(run / "weights/best.pt", kept)
         dump_yaml(run / "opt.yaml", options)
         run.with_name(f"{run.name}.log").write_text("$ python train.py\n")
@@ -78,12 +78,26 @@ def test_the_same_seed_twice_is_two_models(folder):
     assert [one.label for one in from_weights(paths, names=NAMES, taken=["b"])] == ["b-again1", "c"]
 
 
+def test_a_rate_of_offsets_tells_models_apart_that_have_some(tmp_path):
+    kinds = {"yolov5n.yaml": ["plain"], "yolov5n-AKConv.yaml": ["alterable-seed0", "alterable-seed1"]}
+    paths = []
+    for cfg in kinds:
+        model = DetectionModel(load_model_config(cfg), nc=2)
+        for seed, rate in ((0, 0.1), (1, 1.0)):
+            kept = {**describe_model(model, NAMES), "ema": weights_of(model), "options": {"seed": seed}}
+            path = tmp_path / f"{'plain' if 'AKConv' not in cfg else 'alterable'}-seed{seed}" / "weights/best.pt"
+            save_checkpoint(path, {**kept, "hyperparameters": {"lr0": 0.01, "offset_lr": rate}})
+            paths.append(str(path))
+    found = from_weights(paths, names=NAMES)
+    assert [one.label for one in found] == [label for labels in kinds.values() for label in labels]
+
+
 def test_folders_of_runs_as_a_shell_names_them(folder):
     """`net-*` also names logs; numbers of hyperparameters count, and not where their file lies."""
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
     assert (slow.label, slow.seeds) == ("net-slow", (2, 10)) and (fast.label, fast.seeds) == ("net-fast", (2, 3, 10))
     assert [path.parts[-3] for path in slow.weights] == ["net-slow-seed2", "net-slow-seed10"]
-    assert differing_recipe(slow, fast) == ["offset_lr: 1.0 -> 0.1"] and trained_otherwise([slow, fast]) == []
+    assert differing_recipe(slow, fast) == ["lr0: 1.0 -> 0.1"] and trained_otherwise([slow, fast]) == []
     (warning,) = unfinished([slow, fast], summary="summary.json")
     assert "net-fast-seed3 (1 of 3 epochs)" in warning and "seed2" not in warning
 
