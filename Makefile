@@ -17,10 +17,10 @@ demo: install
 	$(RUN) compare.py --cfg yolov5n.yaml yolov5n-AKConv.yaml --data shapes.yaml --hyp hyp.demo.yaml --optimizer AdamW --imgsz 192 --batch-size 8 --epochs 16 --name demo
 
 test: install
-	$(RUN) -m pytest -m "not long" -n 2 --dist loadfile
+	$(RUN) -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: install
-	AKCONV_CASES=2000 $(RUN) -m pytest -n 2 --dist loadfile
+	AKCONV_CASES=2000 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(RUN) -m ruff format --check .

@@ -20,6 +20,7 @@ from utils.engine.options import (
     ValOptions,
 )
 from utils.errors import ConfigError
+from utils.log import LOGGER
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,8 +34,8 @@ DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres
 view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride visualize visualize_layers visualize_at plugins trust"""
-COMPARE_FLAGS = """cfg weights sweep data task hyp epochs batch_size imgsz device optimizer workers cos_lr seed seeds
-jobs no_amp project name plugins"""
+COMPARE_FLAGS = """cfg weights sweep data task hyp epochs batch_size imgsz device optimizer workers cos_lr patience
+cache noplots seed seeds jobs no_amp project name plugins"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
 topk_per_class topk_all iou_thres conf_thres include benchmark rounds project name plugins"""
 BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project name"
@@ -193,6 +194,8 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
     script, arguments = complained(words, workplace)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    for name in ("handlers", "level", "propagate"):  # which a script sets, and other tests find as they were
+        monkeypatch.setattr(LOGGER, name, list(LOGGER.handlers) if name == "handlers" else getattr(LOGGER, name))
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(script, run_name="__main__")
     check_complaint(ended.value.code, capfd.readouterr().err, expected, tmp_path)

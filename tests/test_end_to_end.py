@@ -224,7 +224,7 @@ def test_compare_trains_all_alike_and_repeats_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = ("--cfg", "yolov5n.yaml", "yolov5n-akconv.yaml", "--data", data, "--epochs", 1, "--imgsz", 96)
-    more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--name", "c")
+    more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--noplots", "--name", "c")
     first = script("compare.py", *words, *more, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
     given = [str(word) for word in (*words, *more)]

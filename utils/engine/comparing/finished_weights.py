@@ -29,7 +29,19 @@ BEST = Path("weights", "best.pt")
 SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+$", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
 # Flags of compare.py that only a training obeys.
-TRAINING_FLAGS = ("hyp", "epochs", "optimizer", "cos_lr", "seed", "seeds", "jobs", "no_amp")
+TRAINING_FLAGS = (
+    "hyp",
+    "epochs",
+    "optimizer",
+    "cos_lr",
+    "patience",
+    "cache",
+    "noplots",
+    "seed",
+    "seeds",
+    "jobs",
+    "no_amp",
+)
 
 
 @dataclass(kw_only=True)
