@@ -98,6 +98,7 @@ def test_a_table_is_read_to_the_last_bit(undrawn: None, tmp_path: Path) -> None:
             read_table(tmp_path / "evolve.csv")
 
 
+@pytest.mark.long
 def test_a_search_that_is_stopped_says_how_to_go_on_and_does(
     undrawn: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ head:
   - [[1, 2], 1, Detect, [nc, anchors]]
 """
 OPTIMIZERS = ("SGD", "AdamW")
-MUTANTS = int(os.environ.get("AKCONV_CASES", "150")) // len(OPTIMIZERS)
+MUTANTS = int(os.environ.get("AKCONV_CASES", "80")) // len(OPTIMIZERS)
 ODD: tuple[Callable[[], Any], ...] = (
     lambda: None,
     lambda: True,
