@@ -52,7 +52,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @strikes(1, 20)
 def test_asked_to_stop_it_saves_and_goes_on(
     number: signal.Signals, times: int, epochs: int, left_alone: LeftAlone, data: Path, recipe: Path, tmp_path: Path

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.fuse import fused
 from models.summary import summarize
-from utils.engine.comparing.logs import peak_memory_gb
+from utils.engine.comparing.logs import log_of, peak_memory_gb
 from utils.engine.comparing.plan import SUMMARY
 from utils.engine.runtime import memory_format, place
 from utils.engine.weights.checkpoint import load_model
@@ -99,7 +99,9 @@ def standing_cost(checkpoints: Sequence[Path], *, image_size: int) -> dict[str, 
     """
     summary = summarize(load_model(checkpoints[0])[0], (image_size, image_size))
     seconds = [value for value in map(_training_seconds, checkpoints) if value is not None]
-    memory = [value for value in (peak_memory_gb(_log_of(path)) for path in checkpoints) if value is not None]
+    memory = [
+        value for value in (peak_memory_gb(log_of(path.parent.parent)) for path in checkpoints) if value is not None
+    ]
     return {
         "parameters": summary.parameters,
         "gflops": summary.gflops,
@@ -120,9 +122,3 @@ def _training_seconds(checkpoint: Path) -> float | None:
     except (DetectorError, AttributeError):
         return None
     return float(value) if isinstance(value, (int, float)) else None
-
-
-def _log_of(checkpoint: Path) -> Path:
-    """Return where a comparison keeps what a run said."""
-    run = checkpoint.parent.parent
-    return run.with_name(f"{run.name}.log")

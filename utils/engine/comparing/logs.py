@@ -9,6 +9,11 @@ MEMORY_CELL = re.compile(r"^\s*\d+/\d+\s+([\d.]+(?:e[+-]?\d+)?)G\s", re.MULTILIN
 TRANSFERRED = re.compile(r"^Transferred \d+/\d+ items \(([\d.]+%) of the parameters\) from ", re.MULTILINE)
 
 
+def log_of(folder: Path) -> Path:
+    """Return where a comparison keeps what a run says: beside the run's folder."""
+    return folder.with_name(f"{folder.name}.log")
+
+
 def epochs_done(folder: Path) -> int:
     """Return how many epochs a run's results.csv holds."""
     try:

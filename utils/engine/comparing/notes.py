@@ -15,12 +15,12 @@ from utils.engine.comparing.starts import first_weights
 from utils.engine.options import CompareOptions
 from utils.errors import DataError, DetectorError
 
-# What a reader wants to know of the training of finished weights: option -> how it is said.
 SPLITS = {"val": "validation", "test": "test"}
+# What a reader wants to know of the training of finished weights: option -> how it is said.
 TOLD = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
 
 
-def require_objects(val: DatasetIndex, *, data_file: Path, split: str = "val") -> None:
+def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:
     """Check before anything is trained that the set to judge on has something to judge by.
 
     Raises:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.engine.comparing.contestants import FREE_OPTIONS, Contestant, config_file, hyp_file
+from utils.engine.comparing.logs import log_of
 from utils.engine.comparing.sweep import Variant
 from utils.engine.options import CompareOptions, TrainOptions
 from utils.errors import ConfigError
@@ -41,7 +42,7 @@ class PlannedRun:
     @property
     def log(self) -> Path:
         """Where its output goes, beside the folder."""
-        return self.folder.with_name(f"{self.folder.name}.log")
+        return log_of(self.folder)
 
     @property
     def best(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from utils.engine.comparing.contestants import Contestant
-from utils.engine.comparing.logs import transferred_share
+from utils.engine.comparing.logs import log_of, transferred_share
 
 
 def first_weights(contestants: Sequence[Contestant]) -> str:
@@ -35,6 +35,6 @@ def _start(contestant: Contestant) -> str:
     if not source:
         return "scratch"
     folders = [path.resolve().parent.parent for path in contestant.weights]
-    shares = [transferred_share(folder.with_name(f"{folder.name}.log")) for folder in folders]
+    shares = [transferred_share(log_of(folder)) for folder in folders]
     share = next(filter(None, shares), "")
     return f"{source} ({share} of the parameters)" if share else source
