@@ -102,9 +102,9 @@ def test_whatever_is_injected_every_checkpoint_is_finite(
 
     def save_and_look(self: Trainer, evaluation: Evaluation | None) -> None:
         save(self, evaluation)
-        for path in self.weights_dir.glob("*.pt"):
+        for path in self.checkpoints.folder.glob("*.pt"):
             assert finite(load_checkpoint(path)), path
-        looked.append(len(list(self.weights_dir.glob("*.pt"))))
+        looked.append(len(list(self.checkpoints.folder.glob("*.pt"))))
 
     monkeypatch.setattr(Trainer, "_save", save_and_look)
     words = {"hyp": str(recipe), "optimizer": optimizer, "epochs": epochs, "imgsz": 64}

@@ -196,7 +196,8 @@ SEED_NOTE = (
 )
 COST_NOTE = (
     "GFLOPs count AKConv's sampling. Inference: one picture, batch norms folded, without NMS, the models taking turns. "
-    "Training memory: reserved on CUDA, of the whole process elsewhere."
+    "Training time: mean over the runs, each as long as it took beside whatever else its machine did then. Training "
+    "memory: reserved on CUDA, of the whole process elsewhere."
 )
 
 

@@ -88,7 +88,7 @@ def fitted(content: Checkpoint, trainer: Trainer, path: Path | str) -> Checkpoin
         path: the file, for messages.
 
     Returns:
-        The checkpoint as `Trainer.restore` takes it: the optimizer's settings complete, and a scaler where one is used.
+        The checkpoint as `restore_run` takes it: the optimizer's settings complete, and a scaler where one is used.
 
     Raises:
         CheckpointError: a tensor has another shape than its parameter, or state is missing.

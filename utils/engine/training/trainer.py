@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from utils.engine.judging.pictures import plot_labelled_batch
 from utils.engine.judging.postprocess import NmsSettings
 from utils.engine.judging.validator import Evaluation, evaluate, metrics_table
 from utils.engine.options import TrainOptions
-from utils.engine.runtime import arithmetic, place, scale_pixels
+from utils.engine.runtime import place, scale_pixels
 from utils.engine.training.distributed import Team, sync_batch_norms
 from utils.engine.training.ema import ModelEma
 from utils.engine.training.hyperparameters import Hyperparameters
@@ -31,21 +30,17 @@ from utils.engine.training.image_weights import picture_weights
 from utils.engine.training.offset_record import OffsetRecord
 from utils.engine.training.optim import build_optimizer, parameter_groups, set_rates
 from utils.engine.training.records import Row, write_results
+from utils.engine.training.saving import RunCheckpoints, model_state, run_state
 from utils.engine.training.schedule import Schedule
 from utils.engine.training.stopping import StopRequest
 from utils.engine.training.train_state import (
     Progress,
     StatisticsBackup,
     finite_gradients,
-    pending_gradients,
-    plain,
     require_finite_state,
-    restore_gradients,
-    restore_optimizer,
 )
-from utils.engine.weights.checkpoint import Checkpoint, describe_model, save_checkpoint, weights_of
 from utils.errors import RunError, RunStopped
-from utils.files import dump_json, keep_previous
+from utils.files import dump_json
 from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.memory import out_of_memory
@@ -67,6 +62,7 @@ class Trainer:
         model: the network that learns.
         ema: its average, which is validated and kept.
         progress: where the run stands.
+        checkpoints: what it has written.
     """
 
     def __init__(
@@ -96,7 +92,7 @@ class Trainer:
             sync_batch_norms(self.model)
         self.statistics = StatisticsBackup(self.model)
         self.progress = Progress()
-        self.saved: int | None = None  # epochs that last.pt holds
+        self.checkpoints = RunCheckpoints(run_dir / "weights", written=lambda path: self._tell("on_model_save", path))
         self.stop = StopRequest()
         self.callbacks: list[Callback] = []
         self.schedule = Schedule(
@@ -129,11 +125,6 @@ class Trainer:
             num_classes=head.nc,
             total=team.add if team.size > 1 else None,
         )
-
-    @property
-    def weights_dir(self) -> Path:
-        """Folder of the run's checkpoints."""
-        return self.run_dir / "weights"
 
     def train(self) -> Progress:
         """Train to the last epoch, or until patience ends.
@@ -368,7 +359,7 @@ class Trainer:
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write results and checkpoints; the best model, as well as every n-th, without what only training needs."""
         progress = self.progress
-        state = self.state()
+        state = run_state(self)
         if not self.team.leads:
             return
         require_finite_state(self.ema.model, f"epoch {progress.epoch - 1}")
@@ -376,35 +367,14 @@ class Trainer:
         # What was not judged is the best only as long as nothing was.
         is_best = progress.best_epoch == (progress.epoch - 1 if evaluation is not None else -1)
         period = self.options.save_period
-        light = self._light_state()
+        light = model_state(self)
         if is_best:
-            self._write_checkpoint("best.pt", light)
+            self.checkpoints.write("best.pt", light)
         if period > 0 and progress.epoch % period == 0:
-            self._write_checkpoint(f"epoch{progress.epoch}.pt", light)
+            self.checkpoints.write(f"epoch{progress.epoch}.pt", light)
         if not self.options.nosave or progress.epoch == self.options.epochs or self._patience_ended():
             # Last, so that a run that goes on from it has all that belongs to its epoch.
-            self._save_last(state)
-
-    def _save_last(self, state: Checkpoint) -> None:
-        """Write last.pt, and keep the one before."""
-        keep_previous(self.weights_dir / "last.pt")
-        self._write_checkpoint("last.pt", state)
-        self.saved = self.progress.epoch
-
-    def _write_checkpoint(self, name: str, content: Checkpoint) -> None:
-        """Write one checkpoint.
-
-        Raises:
-            RunError: it cannot be written; says from where the run can go on.
-        """
-        path = self.weights_dir / name
-        try:
-            save_checkpoint(path, content)
-        except RunError as error:
-            kept = self.weights_dir / "last.pt"
-            resume = f"free space, then python train.py --resume {kept}, whole after {self.saved} of its epochs"
-            raise RunError(path, error.what, fix=resume if self.saved is not None else "free space") from error
-        self._tell("on_model_save", path)
+            self.checkpoints.write_last(state, epochs=progress.epoch)
 
     def _save_stopped(self) -> None:
         """Save in the middle of an epoch.
@@ -412,69 +382,18 @@ class Trainer:
         Raises:
             RunStopped: always; says how to go on.
         """
-        state = self.state()
-        progress, last = self.progress, self.weights_dir / "last.pt"
+        state = run_state(self)
+        progress = self.progress
         if self.team.leads:
             require_finite_state(self.model, f"epoch {progress.epoch}")
-            self._save_last(state)
+            self.checkpoints.write_last(state, epochs=progress.epoch)
         self.team.wait()
         raise RunStopped(
             "stopped",
             f"in epoch {progress.epoch} after {progress.batch} of {self.schedule.batches} batches, and saved",
-            fix=f"go on with: python train.py --resume {last}",
+            fix=f"go on with: python train.py --resume {self.checkpoints.last}",
             exit_code=self.stop.exit_code or 143,
         )
-
-    def _light_state(self) -> Checkpoint:
-        """Return the averaged model and where it comes from."""
-        return {
-            **describe_model(self.ema.model, self.data.names),
-            "ema": weights_of(self.ema.model),
-            "options": plain(asdict(self.options)),
-            "hyperparameters": asdict(self.hyperparameters),
-            "epoch": self.progress.epoch,
-            "image_size": self.image_size,
-        }
-
-    def state(self) -> Checkpoint:
-        """Return all that the run needs to go on as if never stopped, gradients not yet applied included."""
-        return {
-            **self._light_state(),
-            "model": weights_of(self.model),
-            "updates": self.ema.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "gradients": self.team.gather(pending_gradients(self.model)),
-            "progress": asdict(self.progress),
-            "random": torch.get_rng_state(),
-            "dataset": self.data.train.fingerprint(),
-            "machine": arithmetic(),
-        }
-
-    def restore(self, content: Checkpoint) -> None:
-        """Put back what `state` returned.
-
-        Raises:
-            RunError: pending gradients of another number of processes.
-        """
-        self.model.load_state_dict(content["model"])
-        self.ema.model.load_state_dict(content["ema"])
-        self.ema.updates = content["updates"]
-        restore_optimizer(self.optimizer, content["optimizer"], self.model)
-        self.scaler.load_state_dict(content["scaler"])
-        pending = content["gradients"]
-        if len(pending) != self.team.size:
-            raise RunError(
-                "--resume", f"the run had {len(pending)} processes (now {self.team.size})", fix="start as many"
-            )
-        restore_gradients(self.model, pending[self.team.rank])
-        self.progress = Progress.from_dict(content["progress"])
-        self.saved = self.progress.epoch
-        torch.set_rng_state(content["random"])
-        other = {name: value for name, value in arithmetic().items() if content.get("machine", {}).get(name) != value}
-        if other and self.team.leads:
-            now = ", ".join(f"{name} {value}" for name, value in other.items())
-            LOGGER.warning(f"the run began with other arithmetic (now {now}): it goes on, but not to the same bits")
 
     @functools.cached_property
     def summary(self) -> ModelSummary:

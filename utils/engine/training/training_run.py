@@ -34,6 +34,7 @@ from utils.engine.training.distributed import Team, join_team, launch_mark, leav
 from utils.engine.training.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.engine.training.records import columns_of
 from utils.engine.training.resumable import check_run, fitted, stored_hyperparameters
+from utils.engine.training.saving import restore_run
 from utils.engine.training.train_state import Progress, plain
 from utils.engine.training.trainer import TRAINING_NMS, Trainer
 from utils.engine.weights.checkpoint import Checkpoint, load_checkpoint, load_model, stored_config
@@ -131,7 +132,7 @@ def _run_in_team(
             f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_batches.workers} data processes each"
         )
         if content is not None:
-            trainer.restore(fitted(content, trainer, options.resume))
+            restore_run(trainer, fitted(content, trainer, options.resume))
             within = f" and {trainer.progress.batch} batches" if trainer.progress.batch else ""
             LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}{within}")
         trainer.train()
@@ -280,7 +281,7 @@ def write_skipped(run_dir: Path, *indices: DatasetIndex) -> None:
 def _finish(trainer: Trainer) -> TrainingResult:
     """Judge the best model once more, draw everything, and write the run's summary."""
     progress, run_dir, options = trainer.progress, trainer.run_dir, trainer.options
-    best = trainer.weights_dir / "best.pt"
+    best = trainer.checkpoints.folder / "best.pt"
     if not best.is_file():  # the run went on from a last.pt that was brought here alone
         LOGGER.warning(f"{best} is not there; judging last.pt")
         best = best.with_name("last.pt")
