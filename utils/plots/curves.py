@@ -17,15 +17,22 @@ RESULT_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
+OFFSET_PANELS = ("akconv/mean_offset", "akconv/outside")  # one in each row, for models that have AKConv
 MAX_NAMED_CLASSES = 20
 
 
 def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> None:
-    """Draw losses and metrics over epochs, as `results.png`; a missing number leaves a gap."""
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    axes = figure.subplots(2, 5)
+    """Draw losses and metrics over epochs, as `results.png`, and the offsets of AKConv if there are any.
+
+    A missing number leaves a gap.
+    """
+    panels: tuple[tuple[str, ...], ...] = RESULT_PANELS
+    if any(np.isfinite(columns.get(name, ())).any() for name in OFFSET_PANELS):
+        panels = tuple((*names, offset) for names, offset in zip(RESULT_PANELS, OFFSET_PANELS, strict=True))
+    figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
+    axes = figure.subplots(len(panels), len(panels[0]))
     epochs = np.asarray(columns["epoch"], float)
-    for row, names in enumerate(RESULT_PANELS):
+    for row, names in enumerate(panels):
         for column, name in enumerate(names):
             axis = axes[row][column]
             values = np.asarray(columns[name], float)
