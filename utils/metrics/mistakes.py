@@ -21,7 +21,8 @@ class Mistake:
         box: (4,) x1, y1, x2, y2 in pixels of the picture: of the label, or of the false alarm.
         number: class of that box.
         is_miss: a miss, not a false alarm.
-        score: confidence of the false alarm; of a miss, that of the best unsure box of its class on it, 0 without one.
+        score: confidence of the false alarm; of a miss, that of the best box of its class on it, 0 without one. One
+            that is sure has been paired with another label, of which it has more.
         seen_as: class of the label under a false alarm, -1 if there is none.
         twice: the false alarm lies on a label of its class that a better box has found.
     """
@@ -32,6 +33,11 @@ class Mistake:
     score: float
     seen_as: int = -1
     twice: bool = False
+
+    @property
+    def paired_elsewhere(self) -> bool:
+        """Whether this is a miss for the only reason that a sure box on it counts for another label."""
+        return self.is_miss and self.score > CONFIDENCE
 
     @property
     def area(self) -> float:
@@ -66,7 +72,7 @@ def find_mistakes(
             box=label_boxes_xyxy[label],
             number=int(label_classes[label]),
             is_miss=True,
-            score=float(np.where(on_own[label] & (scores <= CONFIDENCE), scores, 0).max(initial=0)),
+            score=float(np.where(on_own[label], scores, 0).max(initial=0)),
         )
         for label in np.setdiff1d(np.arange(len(label_classes)), partner)
     ]

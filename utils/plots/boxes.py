@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from utils.plots.fonts import font
+from utils.plots.fonts import font, shortened
 from utils.plots.fonts import printable as printable
 
 PALETTE = (
@@ -25,7 +25,10 @@ PALETTE = (
     (160, 90, 50),
 )
 CAPTION_PIXELS = 12
+CAPTION_LETTER = 8  # pixels of its width
 MAX_CAPTION = 40
+STRIP = 22  # height in pixels
+STRIP_COLOUR = 60
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
@@ -94,37 +97,29 @@ def picture_grid(
 
     Args:
         images: (H, W, 3) uint8 RGB each, of one size.
-        captions: a short text for each, written into its corner.
+        captions: a short text for each, written into a strip above it.
         columns: how many side by side.
-        max_side: the grid is scaled down to this many pixels.
+        max_side: the pictures are scaled down until they take this many pixels, strips not counted.
 
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    height, width = images[0].shape[:2]
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    grid = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    scale = min(max_side / max(grid.shape[:2]), 1.0)
+    scale = min(max_side / max(rows * images[0].shape[0], columns * images[0].shape[1]), 1.0)
+    height, width = (max(round(side * scale), 1) for side in images[0].shape[:2])
+    strip = STRIP if captions else 0
+    grid = np.full((rows * (height + strip), columns * width, 3), 255, np.uint8)
     for position, image in enumerate(images):
-        row, column = divmod(position, columns)
-        grid[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
-    if scale < 1:
-        target = (round(grid.shape[1] * scale), round(grid.shape[0] * scale))
-        grid = cv2.resize(grid, target, interpolation=cv2.INTER_AREA)
+        top, left = position // columns * (height + strip), position % columns * width
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else image
+        grid[top + strip : top + strip + height, left : left + width] = small
+        grid[top : top + strip, left : left + width] = STRIP_COLOUR
     picture = Image.fromarray(grid)
     pen = ImageDraw.Draw(picture)
     for position, caption in enumerate(captions):
-        row, column = divmod(position, columns)
-        corner = (column * width * scale, row * height * scale)
-        pen.rectangle((*corner, corner[0] + width * scale, corner[1] + height * scale), outline=(255, 255, 255))
-        shortened = caption if len(caption) <= MAX_CAPTION else f"{caption[: MAX_CAPTION - 3]}..."
-        pen.text(
-            (corner[0] + 5, corner[1] + 4),
-            shortened,
-            font=font(shortened, CAPTION_PIXELS),
-            fill=(255, 255, 255),
-            stroke_width=2,
-            stroke_fill=(0, 0, 0),
-        )
+        top, left = position // columns * (height + strip), position % columns * width
+        pen.rectangle((left, top, left + width, top + strip + height), outline=(255, 255, 255))
+        shown = shortened(caption, max(min((width - 10) // CAPTION_LETTER, MAX_CAPTION), 4))
+        pen.text((left + 5, top + 4), shown, font=font(shown, CAPTION_PIXELS), fill=(255, 255, 255))
     return np.asarray(picture)

@@ -14,12 +14,13 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.plots.figure import BLUE, GREEN, GREY, ORANGE, save_figure
+from utils.plots.figure import BLUE, GREEN, GREY, ORANGE, add_legend, save_figure
 from utils.plots.fonts import families, printable
 
 COLOURS = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b03a5b", "#4d7f86", "#a08a2c", GREY)
 GRID = "#e4e6ea"
 ROW_HEIGHT = 0.28
+LONGEST_MODEL = 44  # letters of a name
 MOST_TICKS = 6  # that fit side by side with four decimals each
 
 
@@ -60,7 +61,7 @@ def plot_comparison(
         costs: per title one number for each model.
         path: where to write.
     """
-    names = [printable(name, place) for place, name in enumerate(names, 1)]
+    names = [printable(name, place, longest=LONGEST_MODEL) for place, name in enumerate(names, 1)]
     shown = {title: rows for title, rows in intervals.items() if rows}
     heights = [3.4] * bool(curves) + [1.0 + ROW_HEIGHT * len(names)] * bool(shown) + [3.0]
     legend_rows = math.ceil(len(names) / 4)
@@ -77,11 +78,9 @@ def plot_comparison(
             _draw_intervals(axis, rows, names, title)
     for axis, (title, values) in zip(np.atleast_1d(next(parts).subplots(1, len(costs))), costs.items(), strict=True):
         _draw_cost(axis, values, accuracy, title)
-    handles = [Line2D([], [], color=colour_of(number), linewidth=3, label=name) for number, name in enumerate(names)]
+    entries = [(Line2D([], [], color=colour_of(number), linewidth=3), name) for number, name in enumerate(names)]
     letters = FontProperties(family=families(names), size=9)
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 4), prop=letters)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    add_legend(figure, entries, loc="outside lower center", ncols=min(len(names), 4), prop=letters)
     save_figure(figure, path)
 
 
@@ -122,10 +121,10 @@ def _draw_intervals(axis: Axes, rows: Sequence[Interval], names: Sequence[str], 
     axis.set_xlim(-1.1 * widest, 1.1 * widest)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS))
     labels, known = [names[row.model] for row in rows], families(names)
-    axis.set_yticks(range(len(rows)), labels, fontsize=9, fontfamily=known, parse_math=False)
+    axis.set_yticks(range(len(rows)), labels, fontsize=9, fontfamily=known)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     heading = f"{title}, difference from {names[0]} with 95 % interval"
-    axis.set_title(heading, fontsize=10, fontfamily=known, parse_math=False)
+    axis.set_title(heading, fontsize=10, fontfamily=known)
     axis.grid(color=GRID, linewidth=0.6, axis="x")
 
 

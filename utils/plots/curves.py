@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from utils.plots.figure import BLUE, GREY, ORANGE, save_figure
+from utils.plots.boxes import PALETTE, class_colour
+from utils.plots.figure import BLUE, GREY, ORANGE, add_legend, save_figure
 from utils.plots.fonts import families
 
 RESULT_PANELS = (
@@ -19,6 +21,7 @@ RESULT_PANELS = (
 )
 OFFSET_PANELS = ("akconv/mean_offset", "akconv/outside")  # one in each row, for models that have AKConv
 MAX_NAMED_CLASSES = 20
+MEAN = "black"  # of all classes, which no class has
 
 
 def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> None:
@@ -63,12 +66,14 @@ def plot_confidence_curve(
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
-    mean = _class_lines(axis, confidences, curves, names)
-    axis.plot(confidences, mean, color=BLUE, linewidth=2.6, label="all classes")
+    entries = _class_lines(axis, confidences, curves, names)
+    mean = curves.mean(0)
+    entries += [(axis.plot(confidences, mean, color=MEAN, linewidth=2.6)[0], "all classes")]
     height = float(np.interp(best, confidences, mean))
-    axis.axvline(best, color=ORANGE, linewidth=1, linestyle="--")
-    axis.plot([best], [height], "o", color=ORANGE, label=f"{label} {height:.2f} at the\nbest threshold {best:.3f}")
-    _finish(figure, axis, "confidence", label, names)
+    axis.axvline(best, color=MEAN, linewidth=1, linestyle="--")
+    point = axis.plot([best], [height], "o", color=MEAN)[0]
+    entries += [(point, f"{label} {height:.2f} at the\nbest threshold {best:.3f}")]
+    _finish(figure, axis, "confidence", label, entries, families(names))
     save_figure(figure, path)
 
 
@@ -93,25 +98,43 @@ def plot_precision_recall(
     axis = figure.subplots()
     recall = np.linspace(0, 1, curves.shape[1])
     labelled = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
-    mean = _class_lines(axis, recall, curves, labelled)
-    axis.plot(recall, mean, color=BLUE, linewidth=2.6, label=f"all classes {ap50.mean():.3f} mAP@0.5")
+    entries = _class_lines(axis, recall, curves, labelled)
+    mean = axis.plot(recall, curves.mean(0), color=MEAN, linewidth=2.6)[0]
+    entries += [(mean, f"all classes {ap50.mean():.3f} mAP@0.5")]
     if best is not None:
-        point = f"each class at the\nbest threshold {best[2]:.3f}"
-        axis.plot(best[0], best[1], "o", color=ORANGE, markersize=5, clip_on=False, label=point)
-    _finish(figure, axis, "recall", "precision", names)
+        points = axis.plot(best[0], best[1], "o", color=MEAN, markersize=5, clip_on=False)[0]
+        entries += [(points, f"each class at the\nbest threshold {best[2]:.3f}")]
+    _finish(figure, axis, "recall", "precision", entries, families(names))
     save_figure(figure, path)
 
 
-def _class_lines(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Draw one thin line for each class, named while they are few; return the mean."""
-    for curve, name in zip(curves, names, strict=True):
-        few = len(names) <= MAX_NAMED_CLASSES
-        axis.plot(x, curve, linewidth=1, color=None if few else GREY, label=name if few else None)
-    return curves.mean(0)
+def _class_lines(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> list[tuple[Artist, str]]:
+    """Draw one thin line for each class; return them with their names while they are few.
+
+    They have the colours that boxes of their classes have where all classes have curves; the eleventh is dashed, as
+    the colours begin anew there.
+    """
+    if len(names) > MAX_NAMED_CLASSES:
+        for curve in curves:
+            axis.plot(x, curve, linewidth=1, color=GREY)
+        return []
+    entries: list[tuple[Artist, str]] = []
+    for number, (curve, name) in enumerate(zip(curves, names, strict=True)):
+        colour = np.array(class_colour(number)) / 255
+        style = "-" if number < len(PALETTE) else "--"
+        entries += [(axis.plot(x, curve, linewidth=1, linestyle=style, color=colour)[0], name)]
+    return entries
 
 
-def _finish(figure: Figure, axis: Axes, x_label: str, y_label: str, names: Sequence[str]) -> None:
+def _finish(
+    figure: Figure,
+    axis: Axes,
+    x_label: str,
+    y_label: str,
+    entries: Sequence[tuple[Artist, str]],
+    letters: Sequence[str],
+) -> None:
+    """Write on the axes, and add the legend in the given font families."""
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
     axis.grid(color="#e4e6ea", linewidth=0.6)
-    few = names if len(names) <= MAX_NAMED_CLASSES else ()
-    figure.legend(loc="outside right upper", prop=FontProperties(family=families(few), size=8))
+    add_legend(figure, entries, loc="outside right upper", prop=FontProperties(family=letters, size=8))

@@ -14,6 +14,7 @@ from PIL import ImageFont, features
 from utils.log import LOGGER
 
 OWN_FONT = "DejaVu Sans"
+LONGEST = 28  # letters of a class's name that are shown
 # Tried before all others, since they are made for reading: Chinese, Japanese and Korean, then everything else.
 PREFERRED = (
     *("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "Microsoft YaHei", "PingFang", "SimHei"),
@@ -26,14 +27,32 @@ SHAPED_SCRIPTS = (
 )
 
 
-def printable(name: str, number: int) -> str:
-    """Return the name of a class or a model if a font here can show it, else its number; says so once."""
-    if _family(name) is not None:
-        return name
+def printable(name: str, number: int, *, longest: int = LONGEST) -> str:
+    """Return the name of a class or a model as pictures show it.
+
+    Where a font here can show it, its middle is left out if it is long, so that it takes no picture's place; else its
+    number is returned, which is said once.
+
+    Args:
+        name: any text.
+        number: what stands for it.
+        longest: letters that it may have.
+    """
+    shown = shortened(name, longest)
+    if _family(shown) is not None:
+        return shown
     if not _warned():
         _warned().append(name)
         LOGGER.warning(f"no font here shows the name {name!r}; numbers are drawn instead, {number} for it")
     return str(number)
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a name of at most so many letters, the middle left out."""
+    if len(name) <= longest:
+        return name
+    end = (longest - 3) * 2 // 5
+    return f"{name[: longest - 3 - end]}...{name[len(name) - end :]}"
 
 
 def font(text: str, size: int) -> ImageFont.FreeTypeFont:

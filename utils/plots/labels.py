@@ -11,9 +11,11 @@ from matplotlib.patches import Rectangle
 
 from utils.plots.boxes import class_colour
 from utils.plots.figure import BLUE, save_figure
+from utils.plots.fonts import families, printables
 
 MAX_OUTLINES = 1000
 MAX_NAMED = 30
+MAX_LETTERS = 50  # of all names, side by side
 
 
 def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> None:
@@ -25,7 +27,11 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> N
     axes[0][0].bar(range(len(names)), counts, color=[np.array(class_colour(i)) / 255 for i in range(len(names))])
     axes[0][0].set_ylabel("instances")
     if len(names) <= MAX_NAMED:
-        axes[0][0].set_xticks(range(len(names)), names, rotation=90 if len(names) > 8 else 0, fontsize=9)
+        shown = printables(names)
+        upright = len(names) > 8 or sum(map(len, shown)) > MAX_LETTERS
+        axes[0][0].set_xticks(
+            range(len(names)), shown, rotation=90 if upright else 0, fontsize=9, fontfamily=families(shown)
+        )
     axes[0][1].set(title="boxes around one centre", xlim=(0, 1), ylim=(1, 0), aspect="equal")
     for number, (_, _, width, height) in zip(classes[:MAX_OUTLINES], labels[:MAX_OUTLINES, 1:], strict=True):
         corner = (0.5 - width / 2, 0.5 - height / 2)

@@ -51,6 +51,7 @@ class OffsetSpread:
         columns: column offsets likewise.
         mean: mean absolute offset over all output pixels, both axes together.
         outside: share of the points outside the map.
+        began_outside: share of the initial points there.
     """
 
     name: str
@@ -58,6 +59,7 @@ class OffsetSpread:
     columns: np.ndarray
     mean: float
     outside: float
+    began_outside: float
 
 
 def plot_sampling(
@@ -193,7 +195,7 @@ def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str 
     """Draw a histogram for each layer, row and column offsets apart; the outermost bars hold all that lies beyond."""
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
-    figure = Figure(figsize=(3.7 * max(columns, 2), 2.7 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(3.7 * max(columns, 2), 2.85 * rows + 0.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, layer in zip(axes, layers, strict=False):
         reach = _spread(layer)
@@ -205,7 +207,8 @@ def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str 
             axis.stairs(shares, edges, fill=True, color=colour, alpha=0.30)
             axis.stairs(shares, edges, color=colour, linewidth=1.3, label=label)
         axis.axvline(0, color="#444444", linewidth=0.8)
-        axis.set_title(f"{layer.name}\nmean |offset| {layer.mean:.3g} px, {layer.outside:.1%} outside", fontsize=9)
+        moved = f"mean |offset| {layer.mean:.3g} px\noutside {layer.outside:.1%}, initially {layer.began_outside:.1%}"
+        axis.set_title(f"{layer.name}\n{moved}", fontsize=9)
         axis.set_xlim(-reach, reach)
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=8)
@@ -217,7 +220,7 @@ def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str 
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9, frameon=False)
     if note:
-        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=families([note]), parse_math=False)
+        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=families([note]))
     return save_figure(figure, path)
 
 

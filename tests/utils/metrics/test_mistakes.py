@@ -18,6 +18,15 @@ def test_hand_made_picture():
     assert told == [(0, 0.8, -1, True), (2, 0.7, 1, False), (1, 0.6, -1, False)]
 
 
+def test_a_label_whose_box_fits_its_neighbour_better_is_told_so():
+    labels = boxes((0, 0, 40, 20), (5, 0, 45, 20), (90, 0, 99, 30))
+    (miss, alone), alarms = find_mistakes(labels[:1] + 1, np.array([0.9]), np.zeros(1, int), labels, np.zeros(3, int))
+    assert not alarms and [miss.box[0], miss.score, miss.paired_elsewhere] == [5, 0.9, True]
+    assert [alone.box[0], alone.score, alone.paired_elsewhere] == [90, 0, False]
+    (unsure, *_), _ = find_mistakes(labels[:1] + 1, np.array([0.25]), np.zeros(1, int), labels, np.zeros(3, int))
+    assert unsure.score == 0.25 and not unsure.paired_elsewhere
+
+
 def test_nothing_to_find_or_nothing_found():
     nothing = np.zeros((0, 4)), np.zeros(0, int)
     box = boxes((0, 0, 20, 10))

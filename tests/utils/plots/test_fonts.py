@@ -105,17 +105,10 @@ def test_a_comparison_has_no_missing_letters(with_squares, tmp_path, recwarn, mo
     plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2, 0.3], costs=cost, path=tmp_path / "a.png")
     texts = [text.get_text() for text in shown[0].legends[0].get_texts()]
     assert texts == [NAME, f"{NAME}0.9", "3"], "the place of the one that cannot be shown"
-    layer = OffsetSpread(name="model.1", rows=np.zeros(3), columns=np.zeros(3), mean=0.0, outside=0.0)
+    nothing = np.zeros(3)
+    layer = OffsetSpread(name="model.1", rows=nothing, columns=nothing, mean=0.0, outside=0.0, began_outside=0.0)
     plot_offsets([layer], tmp_path / "b.png", note=NAME)
     assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
-
-
-def test_a_name_with_dollars_is_no_formula(tmp_path):
-    names = ["$a", "b$\\frac$"]
-    interval = {"mAP50": [Interval(model=1, value=0.1, low=0.0, high=0.2)]}
-    cost = {"GFLOPs": [1.0, 2.0]}
-    plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2], costs=cost, path=tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 def test_curves_and_matrix_have_no_missing_letters(with_squares, tmp_path, recwarn):

@@ -73,7 +73,7 @@ def test_what_a_broken_run_gives_is_drawn(tmp_path, offset) -> None:
 
 
 def spread(rows: np.ndarray, columns: np.ndarray) -> OffsetSpread:
-    return OffsetSpread(name="model.3", rows=rows, columns=columns, mean=0.5, outside=0.125)
+    return OffsetSpread(name="model.3", rows=rows, columns=columns, mean=0.5, outside=0.125, began_outside=0.0625)
 
 
 def test_histograms_hold_every_offset_once(tmp_path, figures) -> None:
@@ -82,7 +82,7 @@ def test_histograms_hold_every_offset_once(tmp_path, figures) -> None:
     plot_offsets([spread(rows, columns)], tmp_path / "o.png", note="n")
     axis = figures[0].get_axes()[0]
     drawn = {patch.get_label(): patch for patch in axis.patches if not patch.get_fill()}
-    assert axis.get_title() == "model.3\nmean |offset| 0.5 px, 12.5% outside"
+    assert axis.get_title() == "model.3\nmean |offset| 0.5 px\noutside 12.5%, initially 6.2%"
     for label, values in (("rows", rows), ("columns", columns)):
         shares, edges, _ = drawn[label].get_data()
         assert shares.sum() == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ COCO_CLASSES = tuple(
 WHY_THEY_DIFFER = (
     "COCO's figures differ from the table's: COCO takes at most 100 boxes of a picture and class, lets a box whose "
     "best label is taken have the next one, and reads precision at 101 recalls in steps; the table takes --max-det "
-    "boxes, gives each its best label only, and joins the points by lines. Compare like with like."
+    "boxes, gives each its best label only, and joins the points by lines. Compare like with like. Areas are those of "
+    "the labels' boxes, and no label is a crowd: COCO's own files have areas of outlines, and crowds."
 )
 
 
@@ -56,9 +58,19 @@ def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
     return ["/".join(own[-depth:]) for own in parts]
 
 
+def file_names(paths: Sequence[str]) -> list[str]:
+    """Return each picture's name in COCO files: that of its file, below the folder they share where names repeat."""
+    names = [Path(path).name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    shared = os.path.commonpath([Path(path).parent for path in paths])
+    return [Path(path).relative_to(shared).as_posix() for path in paths]
+
+
 def coco_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
     """Return the labels as a COCO instances file, so that other programs can judge the same predictions."""
-    ids, categories = image_ids([str(path) for path in index.paths]), category_ids(names)
+    paths = [str(path) for path in index.paths]
+    ids, categories, files = image_ids(paths), category_ids(names), file_names(paths)
     annotations: list[dict[str, Any]] = []
     for picture in pictures:
         for (x1, y1, x2, y2), label in zip(picture.label_boxes.tolist(), picture.label_classes, strict=True):
@@ -75,7 +87,7 @@ def coco_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Se
     images = [
         {
             "id": ids[picture.index],
-            "file_name": Path(str(index.paths[picture.index])).name,
+            "file_name": files[picture.index],
             "height": picture.size_hw[0],
             "width": picture.size_hw[1],
         }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from utils.boxes import xyxy_to_cxcywh
@@ -50,8 +51,15 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     single_class = options.single_cls or loaded.single_class
     names = _agreed_names(config, loaded, single_class=single_class)
     speed = options.task == "speed"
-    if options.conf_thres > USUAL_CONFIDENCE and not speed:
-        LOGGER.warning(f"--conf-thres {options.conf_thres} is above {USUAL_CONFIDENCE}: mAP will be too low")
+    confidence = SPEED_CONFIDENCE if speed else options.conf_thres
+    if confidence > USUAL_CONFIDENCE:
+        source = "--task speed keeps boxes" if speed else "--conf-thres keeps boxes"
+        LOGGER.warning(
+            f"{source} above {confidence} only: mAP and COCO's figures cannot be compared with those at "
+            f"{USUAL_CONFIDENCE}, and may be lower or higher"
+        )
+    if options.save_conf and not options.save_txt:
+        LOGGER.warning("--save-conf adds confidences to the files of --save-txt, which was not given")
     if options.half and device.type != "cuda":
         LOGGER.warning("--half needs CUDA; full precision is used")
     stride = loaded.model.max_stride
@@ -80,7 +88,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         index=index,
         names=names,
         nms=NmsSettings(
-            confidence=SPEED_CONFIDENCE if speed else options.conf_thres,
+            confidence=confidence,
             overlap=SPEED_OVERLAP if speed else options.iou_thres,
             max_detections=options.max_det,
             multi_label=True,
@@ -175,6 +183,7 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
         f"{len(evaluation.pictures)} pictures, {empty} of them background without any object; boxes above confidence "
         f"{confusion.confidence}, pairs above overlap {confusion.overlap}"
     )
+    _write_counts(confusion.counts, names, run_dir / "confusion_matrix.csv")
     plot_confusion(confusion.counts, confusion.normalised(), names, run_dir / "confusion_matrix.png", note=note)
     if not len(metrics.classes):
         return
@@ -192,6 +201,13 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
         )
     best = (metrics.recall, metrics.precision, metrics.best_confidence)
     plot_precision_recall(metrics.precision_over_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png", best=best)
+
+
+def _write_counts(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Write the raw counts, which the picture has no room for where classes are many; rows predicted, columns true."""
+    labels = [*names, "background"]
+    table = pd.DataFrame(counts, index=pd.Index(labels, name="predicted \\ true"), columns=labels)
+    atomic_write(path, table.to_csv(lineterminator="\n"))
 
 
 def _coco(

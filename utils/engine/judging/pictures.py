@@ -22,8 +22,7 @@ SHOWN_CONFIDENCE = 0.25
 TILE = 320  # pixels of a cut's side
 CONTEXT = 2.5  # its side in the picture, as a multiple of the box's
 MIN_CUT = 64
-STRIP = 22
-STRIP_COLOUR = 60
+LONGEST_NAME = 18  # letters, two of them and a reason being as wide as a tile
 
 
 def _pixels(batch: Batch, position: int) -> np.ndarray:
@@ -63,7 +62,8 @@ def plot_detected_batch(
 def plot_mistakes(pictures: Sequence[PictureResult], paths: Sequence[str], names: Sequence[str], run_dir: Path) -> None:
     """Draw the sixteen worst misses and the sixteen worst false alarms of a data set, if there are any.
 
-    The worst misses are labels that nothing hinted at, large ones first; the worst false alarms are the surest.
+    The worst misses are labels that nothing hinted at, large ones first, and last those that only lack a box of their
+    own; the worst false alarms are the surest.
 
     Args:
         pictures: judged.
@@ -90,7 +90,7 @@ def plot_mistakes(pictures: Sequence[PictureResult], paths: Sequence[str], names
 
 
 def _tile(image: np.ndarray, mistake: Mistake, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return a square cut around a mistake with a strip for the caption above; thin white boxes are the labels."""
+    """Return a square cut around a mistake; thin white boxes are the labels."""
     x1, y1, x2, y2 = mistake.box.tolist()
     side = max(CONTEXT * max(x2 - x1, y2 - y1), MIN_CUT)
     corner = np.array((x1 + x2 - side, y1 + y2 - side)) / 2
@@ -103,15 +103,17 @@ def _tile(image: np.ndarray, mistake: Mistake, label_boxes: np.ndarray, names: S
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(cut, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
     box = (mistake.box[None] - offset) * scale
-    cut = draw_boxes(cut, box, [_reason(mistake, names)], [mistake.number], thickness=THICKNESS)
-    return np.concatenate((np.full((STRIP, TILE, 3), STRIP_COLOUR, np.uint8), cut))
+    return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.number], thickness=THICKNESS)
 
 
 def _reason(mistake: Mistake, names: Sequence[str]) -> str:
     """Say what is wrong: `dog 0.91, is cat`, `dog 0.80, again`, `dog 0.75`, or of a miss `dog, at most 0.12`."""
-    name = printable(names[mistake.number], mistake.number)
+    name = printable(names[mistake.number], mistake.number, longest=LONGEST_NAME)
+    if mistake.paired_elsewhere:
+        return f"{name}, its box {mistake.score:.2f} is another's"
     if mistake.is_miss:
         return f"{name}, at most {mistake.score:.2f}" if mistake.score else name
     if mistake.seen_as >= 0:
-        return f"{name} {mistake.score:.2f}, is {printable(names[mistake.seen_as], mistake.seen_as)}"
+        really = printable(names[mistake.seen_as], mistake.seen_as, longest=LONGEST_NAME)
+        return f"{name} {mistake.score:.2f}, is {really}"
     return f"{name} {mistake.score:.2f}{', again' if mistake.twice else ''}"

@@ -69,7 +69,8 @@ def draw_layer(layer: LayerSampling, image: np.ndarray, fitted: Fitted, spots: S
     measured = layer_offsets(layer)
     title = (
         f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {measured.mean:.3g} px of the map, {measured.outside:.1%} of its points outside"
+        f"mean |offset| {measured.mean:.3g} px of the map, {measured.outside:.1%} of its points outside "
+        f"({measured.began_outside:.1%} before learning)"
     )
     return plot_sampling(
         image,
@@ -106,6 +107,7 @@ class OffsetCollection:
                 columns=np.concatenate(self.columns[name]),
                 mean=means[name].mean,
                 outside=means[name].outside,
+                began_outside=means[name].began_outside,
             )
             for name in self.rows
         ]

@@ -19,7 +19,7 @@ from utils.engine.training.records import Row
 from utils.log import LOGGER
 from utils.structures import Batch
 
-MEASURED = 8  # pictures: thousands of output pixels even of the coarsest map, and little beside any training epoch
+MEASURED = 8  # pictures at most: thousands of output pixels even of the coarsest map, and little beside any epoch
 STILL = 0.01  # px: moves a bilinear sample by no more than a hundredth of the step to its neighbour
 STILL_EPOCHS = 10  # warm-up takes the first three, and the average of the weights lags behind
 FAR_SHARE = 0.25  # of the shorter side of the map: farther, and the mean point has nothing to do with its pixel
@@ -38,6 +38,7 @@ class LayerOffsets:
         name: of the layer.
         mean: mean absolute row or column offset in pixels of its map.
         outside: share of its points outside the map.
+        began_outside: share of its initial points there, which the shape alone makes so.
         driven_out: of the points that begin inside the map, the share now farther out than `DRIVEN_BEYOND`.
         far: mean absolute offset as a share of how far it may go, see `FAR_SHARE`.
     """
@@ -45,6 +46,7 @@ class LayerOffsets:
     name: str
     mean: float
     outside: float
+    began_outside: float
     driven_out: float
     far: float
 
@@ -58,12 +60,14 @@ def layer_offsets(layer: LayerSampling) -> LayerOffsets:
     """Measure one layer's sampling of one batch."""
     learned = layer.learned()
     gone = layer.outside(learned, margin=DRIVEN_BEYOND)
-    inside = ~layer.outside(layer.initial()).expand_as(gone)
+    began = layer.outside(layer.initial())
+    inside = ~began.expand_as(gone)
     mean = float(layer.offset.abs().mean())
     return LayerOffsets(
         name=layer.name,
         mean=mean,
         outside=float(layer.outside(learned).float().mean()),
+        began_outside=float(began.float().mean()),
         driven_out=float(gone[inside].float().mean()) if bool(inside.any()) else 0.0,
         far=mean / max(FAR_SHARE * min(layer.size_hw), FAR_LEAST),
     )
@@ -76,6 +80,7 @@ def mean_offsets(measured: Sequence[LayerOffsets]) -> LayerOffsets:
         name=measured[0].name,
         mean=sum(one.mean for one in measured) / count,
         outside=sum(one.outside for one in measured) / count,
+        began_outside=sum(one.began_outside for one in measured) / count,
         driven_out=sum(one.driven_out for one in measured) / count,
         far=sum(one.far for one in measured) / count,
     )
@@ -91,7 +96,7 @@ class OffsetRecord:
         self._measured: dict[str, list[LayerOffsets]] = {}
 
     def look(self, number: int, batches: int, batch: Batch) -> None:
-        """Measure a picture of a validation batch, if it is one of those chosen.
+        """Measure the first picture of a validation batch, if it is one of those chosen: eight, spread over the split.
 
         Args:
             number: of the batch, from 0, which begins a new epoch.

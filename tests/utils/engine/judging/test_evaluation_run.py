@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -81,10 +82,15 @@ def test_everything_is_written_and_coco_agrees_with_pycocotools(place, tmp_path)
     expected = oracle(truth, predictions)
     assert list(figures) == list(FIGURES) and figures == pytest.approx(expected, abs=1e-6) and figures["AP50"] > 0.3
     assert len({image["id"] for image in truth["images"]}) == 7 and len(predictions) > 50
+    assert all((place / "images/val" / image["file_name"]).is_file() for image in truth["images"])
+    assert len({image["file_name"] for image in truth["images"]}) == 7
     assert "COCO's figures differ" in result.stdout and f"{figures['AR_10']:.3f}" in result.stdout
     texts = {path.stem: np.loadtxt(path, ndmin=2) for path in (run / "labels").glob("*.txt")}
     assert set(texts) == {"0", "0-2", *"12345"} and all(rows.shape[1] == 6 for rows in texts.values())
     assert sum(map(len, texts.values())) == len(predictions)
+    counts = pd.read_csv(run / "confusion_matrix.csv", index_col=0)
+    assert [*counts.columns] == [*counts.index] == [*SMALL_NAMES, "background"]
+    assert counts.iloc[:, :-1].to_numpy().sum() == len(truth["annotations"]), "a column counts each label once"
     for name in ("confusion_matrix.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"):
         assert cv2.imread(str(run / name)).std() > 5, name
     for name in ("val_batch0_labels.jpg", "val_batch0_pred.jpg", "worst_misses.jpg", "worst_false_alarms.jpg"):
@@ -177,8 +183,17 @@ def test_a_split_without_objects_gets_zeros_a_warning_and_all_files(place, tmp_p
     assert {"coco.json", "a_predictions.json", "labels", "confusion_matrix.png", "val_batch0_labels.jpg"} <= names
 
 
-def test_speed_is_measured_at_the_thresholds_of_use(place, tmp_path):
+def test_figures_from_sure_boxes_alone_and_words_without_effect_are_warned_of(place, tmp_path, caplog):
+    judge(place, tmp_path, "a.pt")
+    assert not caplog.records
+    judge(place, tmp_path, "a.pt", conf_thres=0.3, save_conf=True)
+    above, conf = (record.getMessage() for record in caplog.records)
+    assert "above 0.3 only: mAP" in above and "cannot be compared" in above and "--save-txt" in conf
+
+
+def test_speed_is_measured_at_the_thresholds_of_use(place, tmp_path, caplog):
     evaluation = judge(place, tmp_path, "a.pt", task="speed", noplots=False)
+    assert any("--task speed keeps boxes above 0.25 only: mAP" in record.getMessage() for record in caplog.records)
     (run,) = tmp_path.iterdir()
     assert [path.name for path in run.iterdir()] == ["speed.json"]
     assert json.loads((run / "speed.json").read_text())["milliseconds_per_image"]["inference"] > 0

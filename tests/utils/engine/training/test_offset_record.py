@@ -47,7 +47,7 @@ def sampling(offset: torch.Tensor, size_hw: tuple[int, int], *, stride: int = 1,
 def test_measures_are_those_of_a_loop(spread: float) -> None:
     height, width, stride, points = 5, 8, 2, ((0, 0), (1, 1), (-1, 2))
     offset = spread * torch.randn(2, 6, 3, 4)
-    total, outside, began, gone, count = 0.0, 0, 0, 0, 0
+    total, outside, first, began, gone, count = 0.0, 0, 0, 0, 0, 0
     for b in range(2):
         for i in range(3):
             for j in range(4):
@@ -57,12 +57,14 @@ def test_measures_are_those_of_a_loop(spread: float) -> None:
                     count += 1
                     total += (abs(dy) + abs(dx)) / 2
                     outside += not (-0.5 <= y + dy <= height - 0.5 and -0.5 <= x + dx <= width - 0.5)
+                    first += not (0 <= y < height and 0 <= x < width)
                     if 0 <= y < height and 0 <= x < width:
                         began += 1
                         gone += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
     found = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
     assert found.mean == pytest.approx(total / count, rel=1e-5)
-    assert found.outside == pytest.approx(outside / count) and found.driven_out == pytest.approx(gone / began)
+    assert found.outside == pytest.approx(outside / count) and found.began_outside == pytest.approx(first / count)
+    assert found.driven_out == pytest.approx(gone / began)
     assert found.far == pytest.approx(found.mean / 4.0), "a quarter of 5 pixels is less than four"
     assert found.exploded == (spread >= 4)
 
@@ -85,7 +87,9 @@ def test_small_maps_and_points_that_begin_outside_are_no_explosion() -> None:
 
 
 def layer(name: str = "model.1", **values: float) -> LayerOffsets:
-    return LayerOffsets(**{"name": name, "mean": 0.2, "outside": 0.1, "driven_out": 0.0, "far": 0.1, **values})
+    return LayerOffsets(
+        **{"name": name, "mean": 0.2, "outside": 0.1, "began_outside": 0.0, "driven_out": 0.0, "far": 0.1, **values}
+    )
 
 
 def test_columns_are_means_over_layers_and_empty_without_any() -> None:
