@@ -46,7 +46,7 @@ class Difference:
 
     Attributes:
         value: the model's mean minus the baseline's.
-        low: lower end of the 95 % interval.
+        low: lower end of the 95 % interval; nan when the luck of the pictures is unknown, as from one picture.
         high: upper end.
         standard_error: of the value; nan when unknown.
         degrees: of freedom of Student's t.
@@ -106,6 +106,8 @@ def paired_difference(model: Scores, baseline: Scores, *, images: int, lenders: 
         for lender, share in own:
             before = terms.get(id(lender), (0.0, 0.0))[0]
             terms[id(lender)] = before + share * lender.variance / one.seeds, lender.seeds - 1.0
+    if images < 2 or (value != 0 and of_these_runs == 0 and not knows_seeds):  # nothing is known of any luck
+        common = of_these_runs = math.nan
     of_seeds = sum(term for term, _ in terms.values())
     spread = sum(term**2 / degrees for term, degrees in terms.values())  # squares over degrees of freedom
     from_pictures = common if knows_seeds else of_these_runs

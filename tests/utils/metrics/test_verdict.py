@@ -1,12 +1,13 @@
 import dataclasses
 import itertools
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.verdict import BETTER, UNKNOWN, WORSE, holm, judge_all, seeds_needed, sentence
+from utils.metrics.verdict import BETTER, UNKNOWN, WORSE, holm, judge_all, pictures_needed, seeds_needed, sentence
 
 
 def difference(value=0.02, *, seed=0.0004, image=0.00005, seeds=3, knows=True):
@@ -102,11 +103,61 @@ def test_seeds_needed_would_tell_four_times_in_five():
     assert 0.7 < told / trials < 0.92
 
 
-def test_when_pictures_are_too_few_no_number_of_seeds_is_promised():
-    few = difference(0.01, image=0.0004)
-    verdict = judge_all([few])[0]
-    assert verdict.more_seeds is None and verdict.times_pictures == pytest.approx(31.4, rel=0.05)
-    assert "times as many validation pictures" in sentence(verdict, few, model="b", baseline="a", figure="mAP50-95")
+@pytest.mark.parametrize("comparisons", [1, 5, 20])
+@pytest.mark.parametrize("image", [3.4e-5, 6e-5, 4e-4])
+def test_when_pictures_are_too_few_it_says_how_many_more_would_do(comparisons, image):
+    few = difference(0.01 if image > 1e-4 else 0.02, image=image)
+    verdict = judge_all([few] * comparisons)[0]
+    text = sentence(verdict, few, model="b", baseline="a", figure="mAP50-95")
+    if verdict.times_pictures is None:
+        assert (comparisons, image) == (1, 3.4e-5) and verdict.more_seeds == seeds_needed(few) > 5
+        return
+    assert "times as many" in text and f"{verdict.more_seeds} more seeds of each" in text
+    # By hand, the degrees of freedom being plenty: 4 % among the comparisons, and four chances in five.
+    reach = NormalDist().inv_cdf(1 - 0.02 / comparisons) + NormalDist().inv_cdf(0.8)
+    variance = image / verdict.times_pictures + sum(few.seed_variances) / (3 + verdict.more_seeds)
+    assert variance == pytest.approx((few.value / reach) ** 2, rel=0.1)
+    assert seeds_needed(few, comparisons=comparisons) is None, "seeds alone do not"
+
+
+def test_who_follows_the_advice_gets_an_answer():
+    few = difference(0.02, seed=1e-4, image=6e-5)
+    times, more = pictures_needed(few, comparisons=5)
+    advised = difference(0.02, seed=1e-4, image=6e-5 / times)
+    assert seeds_needed(advised, comparisons=5) <= more
+    assert seeds_needed(difference(0.02, seed=1e-4, image=6e-5 / times * 1.2), comparisons=5) is None
+
+
+def test_too_much_luck_for_any_number_is_said_too():
+    wild = difference(0.001, seed=0.01, image=1e-9)
+    verdict = judge_all([wild])[0]
+    assert (verdict.word, verdict.more_seeds, verdict.times_pictures) == (UNKNOWN, None, None)
+    assert "More than 100 more seeds" in sentence(verdict, wild, model="b", baseline="a", figure="mAP50-95")
+
+
+def test_two_files_that_cannot_be_told_apart_lack_pictures_not_seeds():
+    alike = difference(0.01, seeds=1, image=1e-4)
+    (verdict,) = judge_all([alike], finished=True)
+    text = sentence(verdict, alike, model="b", baseline="a", figure="mAP50-95", finished=True)
+    assert verdict.times_pictures == pytest.approx(((2.054 + 0.842) * 0.01 / 0.01) ** 2, rel=0.01)
+    assert "8.4 times as many might do" in text and "--seeds" not in text
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_handful_of_pictures_gets_no_word(finished, seeds):
+    rng = np.random.default_rng(0)
+    points = 1e-3 * rng.normal(size=(2, seeds))
+    ours, theirs = (
+        Scores(points=0.3 + points[0], resampled=np.full((seeds, 9), 0.3)),
+        Scores(points=points[1], resampled=np.zeros((seeds, 9))),
+    )
+    for images in (1, 2, 9):
+        one = paired_difference(ours, theirs, images=images)
+        assert math.isnan(one.low) == (images == 1 or seeds == 1), "no interval of no width"
+        (verdict,) = judge_all([one], finished=finished)
+        text = sentence(verdict, one, model="b", baseline="a", figure="mAP50-95", finished=finished)
+        assert verdict.word == UNKNOWN and f"here are {images}" in text and "nan" not in text
 
 
 def test_larger_differences_need_fewer_seeds():

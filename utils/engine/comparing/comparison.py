@@ -118,6 +118,7 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
                 model=other.label,
                 baseline=baseline.label,
                 figure=TITLES[DECIDING[2]],
+                finished=finished,
             ),
         )
         for other, found, told in zip(others, differences, verdicts, strict=True)
@@ -197,6 +198,7 @@ def pair_json(pair: Pair) -> dict[str, Any]:
         "verdict": verdict.word,
         "words": pair.words,
         "more_seeds": verdict.more_seeds,
+        "times_pictures": verdict.times_pictures,
         "differences": [
             {
                 "group": key[0],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.fuse import fused
 from models.summary import summarize
-from utils.engine.comparing.logs import log_of, peak_memory_gb
+from utils.engine.comparing.logs import log_of, peak_memory_gb, run_folder
 from utils.engine.comparing.plan import SUMMARY
 from utils.engine.runtime import memory_format, place
 from utils.engine.weights.checkpoint import load_model
@@ -99,9 +99,8 @@ def standing_cost(checkpoints: Sequence[Path], *, image_size: int) -> dict[str, 
     """
     summary = summarize(load_model(checkpoints[0])[0], (image_size, image_size))
     seconds = [value for value in map(_training_seconds, checkpoints) if value is not None]
-    memory = [
-        value for value in (peak_memory_gb(log_of(path.parent.parent)) for path in checkpoints) if value is not None
-    ]
+    folders = [folder for folder in map(run_folder, checkpoints) if folder is not None]
+    memory = [value for value in (peak_memory_gb(log_of(folder)) for folder in folders) if value is not None]
     return {
         "parameters": summary.parameters,
         "gflops": summary.gflops,
@@ -114,11 +113,11 @@ def standing_cost(checkpoints: Sequence[Path], *, image_size: int) -> dict[str, 
 
 def _training_seconds(checkpoint: Path) -> float | None:
     """Return how long a run took, if its summary lies beside its weights."""
-    path = checkpoint.parent.parent / SUMMARY
-    if not path.is_file():
+    folder = run_folder(checkpoint)
+    if folder is None or not (folder / SUMMARY).is_file():
         return None
     try:
-        value = load_json(path).get("training_seconds")
+        value = load_json(folder / SUMMARY).get("training_seconds")
     except (DetectorError, AttributeError):
         return None
     return float(value) if isinstance(value, (int, float)) else None

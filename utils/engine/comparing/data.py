@@ -1,4 +1,7 @@
-"""Whether what takes part in a comparison was trained on the training split that is there now."""
+"""Whether what takes part in a comparison was trained on the training split that is there now.
+
+Told by names, sizes and labels of its pictures; pixels that were changed in place are not noticed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from utils.datasets.config import DataConfig
 from utils.datasets.index import build_index
 from utils.engine.assemble import open_data
 from utils.engine.comparing.contestants import Contestant
+from utils.engine.comparing.logs import run_folder
 from utils.engine.comparing.plan import PlannedRun
 from utils.errors import ConfigError, DetectorError
 from utils.files import load_json
@@ -39,7 +43,7 @@ def changed_since(contestants: Sequence[Contestant]) -> list[str]:
     marks: dict[str, str] = {}
     found = []
     for contestant in contestants:
-        for folder in [path.resolve().parent.parent for path in contestant.weights]:
+        for folder in [folder for folder in map(run_folder, contestant.weights) if folder is not None]:
             try:
                 recorded = _recorded(folder)
                 if not recorded or not contestant.data:

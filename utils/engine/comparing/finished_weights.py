@@ -19,14 +19,14 @@ from utils.engine.comparing.contestants import (
     distinct,
     learns_offsets,
 )
-from utils.engine.comparing.logs import epochs_done
+from utils.engine.comparing.logs import epochs_done, run_folder
 from utils.engine.judging.class_agreement import disagreement
 from utils.engine.options import CompareOptions
 from utils.engine.weights.checkpoint import load_checkpoint, load_model
 from utils.errors import CheckpointError, ConfigError
 
 BEST = Path("weights", "best.pt")
-SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+$", re.IGNORECASE)
+SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+(?=-last$|$)", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
 # Flags of compare.py that only a training obeys.
 TRAINING_FLAGS = (
@@ -196,8 +196,8 @@ def unfinished(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
     found = []
     for contestant in contestants:
         for path in contestant.weights:
-            folder = path.resolve().parent.parent
-            if (folder / "opt.yaml").is_file() and not (folder / summary).is_file():
+            folder = run_folder(path)
+            if folder is not None and (folder / "opt.yaml").is_file() and not (folder / summary).is_file():
                 epochs = contestant.options.get("epochs", "?")
                 found.append(f"{folder.name} ({epochs_done(folder)} of {epochs} epochs)")
     if not found:
@@ -242,6 +242,8 @@ def _label(paths: Sequence[Path], config: ModelConfig) -> str:
 
 
 def _run_name(path: Path) -> str:
-    """Return what a checkpoint is called: its run's folder, or the file itself."""
-    parent = path.resolve().parent
-    return parent.parent.name if parent.name == "weights" and parent.parent.name else path.stem
+    """Return what a checkpoint is called: its run's folder, with its own name unless that is `best`; or that alone."""
+    folder = run_folder(path)
+    if folder is None:
+        return path.stem
+    return folder.name if path.stem == BEST.stem else f"{folder.name}-{path.stem}"

@@ -71,7 +71,8 @@ def judge_checkpoint(
         keep: file for the next call.
     """
     content = load_checkpoint(path)
-    mark = f"{VERSION} {hashlib.sha256(path.read_bytes()).hexdigest()} {index.fingerprint()} {image_size}"
+    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    mark = f"{VERSION} {weights} {index.fingerprint()} {_state_of_files(index)} {image_size}"
     kept = _read(keep, mark)
     if kept is not None:
         return kept
@@ -90,6 +91,18 @@ def judge_checkpoint(
     if error is not None:
         LOGGER.warning(f"judgement not kept: {error}")
     return judgement
+
+
+def _state_of_files(index: DatasetIndex) -> str:
+    """Return a hash of the pictures' bytes and times: another one means that they may have been changed in place."""
+    digest = hashlib.sha256()
+    for path in index.paths:
+        try:
+            status = Path(str(path)).stat()
+        except OSError:  # it will be told when it is read
+            continue
+        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def image_size_of(path: Path) -> int:

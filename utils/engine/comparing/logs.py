@@ -9,6 +9,12 @@ MEMORY_CELL = re.compile(r"^\s*\d+/\d+\s+([\d.]+(?:e[+-]?\d+)?)G\s", re.MULTILIN
 TRANSFERRED = re.compile(r"^Transferred \d+/\d+ items \(([\d.]+%) of the parameters\) from ", re.MULTILINE)
 
 
+def run_folder(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint; None if it does not lie in the `weights` of one."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "weights" and parent.parent.name else None
+
+
 def log_of(folder: Path) -> Path:
     """Return where a comparison keeps what a run says: beside the run's folder."""
     return folder.with_name(f"{folder.name}.log")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from utils.engine.comparing.comparison import TITLES
 from utils.engine.comparing.judgements import ALL
+from utils.engine.comparing.logs import run_folder
 from utils.engine.comparing.tables import Findings
 from utils.log import LOGGER
 from utils.plots.comparison import Curve, Interval, plot_comparison
@@ -50,8 +51,10 @@ def curves_of(checkpoints: Sequence[Sequence[Path]]) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {title: [] for title in CURVES}
     for model, runs in enumerate(checkpoints):
         for checkpoint in runs:
-            for title, values in _read_curves(checkpoint.parent.parent / "results.csv").items():
-                found[title].append(Curve(model=model, values=values))
+            folder = run_folder(checkpoint)
+            if folder is not None:
+                for title, values in _read_curves(folder / "results.csv").items():
+                    found[title].append(Curve(model=model, values=values))
     return {title: curves for title, curves in found.items() if curves}
 
 
