@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from utils.datasets.index import DatasetIndex, build_index
 from utils.engine.assemble import class_names, open_data
+from utils.engine.comparing.amounts import amounts_of, left_out_of_sizes
 from utils.engine.comparing.comparison import (
     ModelScores,
     compare_with_first,
@@ -21,8 +22,6 @@ from utils.engine.comparing.comparison import (
 )
 from utils.engine.comparing.contestants import (
     Contestant,
-    differing_recipe,
-    differing_rows,
     from_configs,
     keep_configs,
     require_buildable,
@@ -32,16 +31,18 @@ from utils.engine.comparing.data import changed_since, require_same_data
 from utils.engine.comparing.finished_weights import doubts, from_weights, one_class, require_obeyed
 from utils.engine.comparing.folder import choose_folder, record_of
 from utils.engine.comparing.judgements import Judgement, figures_of, judge_checkpoint, judged_size
-from utils.engine.comparing.notes import heading, overlaps, require_objects
+from utils.engine.comparing.notes import chosen_on, heading, overlaps, require_objects
 from utils.engine.comparing.outputs import draw_pictures, own_command, write_findings, write_pictured_reports
 from utils.engine.comparing.plan import SUMMARY, PlannedRun, plan_runs, swept_contestant
+from utils.engine.comparing.recipes import differing_recipe, differing_rows, options_of, training_commands
+from utils.engine.comparing.report_text import Findings
 from utils.engine.comparing.runs import FailedRun, finish_runs
 from utils.engine.comparing.sweep import Variant, variants
-from utils.engine.comparing.tables import Findings
 from utils.engine.judging.class_agreement import distinct_names
 from utils.engine.options import CompareOptions
 from utils.engine.plugins import load_plugins
 from utils.engine.runtime import describe_environment, select_device
+from utils.engine.training.train_state import plain
 from utils.errors import RunError
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
@@ -166,10 +167,14 @@ def _present(
     judged = _judgements(stage, ready)
     models = _scores(stage, ready, judged)
     baseline = contestants[0].label
-    warnings = [*size_warnings(stage.val, stage.names), *seed_warnings(models), *learning_warnings(models)]
+    amounts = amounts_of(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
+    warnings = [*size_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
     present = [one.contestant for one in ready]
-    warnings += [*doubts(present, summary=SUMMARY), *changed_since(present)]
+    planned = plain(asdict(runs[0].options)) if runs else {}
+    warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_since(present)]
     warnings += overlaps(stage.options.data, stage.val, present)
+    if stage.options.task == "test":
+        warnings += chosen_on(stage.options.data, stage.val, present)
     if stage.options.jobs > 1 and runs:
         warnings.append(
             f"Up to {stage.options.jobs} trainings ran side by side; their seconds are those of a full house."
@@ -182,20 +187,28 @@ def _present(
     judged_at = [one.image_size for one in ready] if stage.asked_size and stage.options.weights else []
     if len({one.image_size for one in ready}) > 1:
         warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
+    costs, noise = _costs(stage, ready)
     findings = Findings(
         heading=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
         models=models,
         pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
-        costs=_costs(stage, ready),
+        costs=costs,
+        timing_noise=noise,
+        amounts=amounts,
+        left_out=left_out_of_sizes(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
+        files={one.contestant.label: one.checkpoints for one in ready if one.contestant.weights},
         warnings=warnings,
         failed=failed,
         resamples=RESAMPLES,
         settings={
-            c.label: [*differing_rows(c.config, contestants[0].config), *differing_recipe(c, contestants[0])]
+            c.label: [
+                *differing_rows(c.config, contestants[0].config),
+                *differing_recipe(c, contestants[0], (options_of(c, planned), options_of(contestants[0], planned))),
+            ]
             for c in contestants[1:]
             if c.label not in absent
         },
-        commands=[own_command(), *(run.command() for run in runs)],
+        commands=[own_command(), *(run.command() for run in runs), *training_commands(present)],
         environment=describe_environment(stage.device),
     )
     checkpoints = [one.checkpoints for one in ready]
@@ -241,12 +254,13 @@ def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Ju
     ]
 
 
-def _costs(stage: _Stage, ready: Sequence[_Ready]) -> list[dict[str, Any]]:
-    """Return what each model costs."""
+def _costs(stage: _Stage, ready: Sequence[_Ready]) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    """Return what each model costs, and the noise of its inference times."""
     firsts = [one.checkpoints[0] for one in ready]
     sizes = [one.image_size for one in ready]
-    timings = inference_cost(firsts, sizes, device=stage.device)
-    return [
+    timings, noise = inference_cost(firsts, sizes, device=stage.device)
+    costs = [
         {**standing_cost(one.checkpoints, image_size=size), **timing}
         for one, size, timing in zip(ready, sizes, timings, strict=True)
     ]
+    return costs, noise

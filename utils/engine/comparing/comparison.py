@@ -20,7 +20,7 @@ UNLEARNED = 0.02
 FEW_IMAGES, FEW_LABELS, FEW_IMAGES_OF_CLASS = 50, 30, 10
 MOST_NAMED = 5
 RULE = (
-    f"fewer than {FEW_IMAGES} pictures, or a class with fewer than {FEW_LABELS} objects or in fewer than "
+    f"fewer than {FEW_IMAGES} pictures, or a class or size with fewer than {FEW_LABELS} objects or in fewer than "
     f"{FEW_IMAGES_OF_CLASS} pictures"
 )
 
@@ -125,12 +125,15 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
     ]
 
 
-def size_warnings(index: DatasetIndex, names: Sequence[str]) -> list[str]:
+def size_warnings(
+    index: DatasetIndex, names: Sequence[str], amounts: Mapping[tuple[str, str], tuple[int, int]] | None = None
+) -> list[str]:
     """Say when a validation set is too small for an interval to be trusted.
 
     Args:
         index: the validation set.
         names: of the classes; a single one stands for all.
+        amounts: objects and pictures of each size, as `amounts_of` counts them.
     """
     found = []
     if len(index) < FEW_IMAGES:
@@ -146,6 +149,9 @@ def size_warnings(index: DatasetIndex, names: Sequence[str]) -> list[str]:
         labels, pictures = int(mine.sum()), len(np.unique(image_of[mine]))
         if labels < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS:
             found.append(f"{names[int(number)]} with {labels} objects in {pictures} pictures")
+    for (group, size), (objects, pictures) in (amounts or {}).items():
+        if group == "size" and (objects < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS):
+            found.append(f"{size} ones with {objects} objects in {pictures} pictures")
     if not found:
         return []
     shown = "; ".join(found[:MOST_NAMED])

@@ -112,40 +112,6 @@ def require_buildable(config: ModelConfig) -> None:
     DetectionModel(config)
 
 
-def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
-    """Say in words what a model's yaml has otherwise than the baseline's: rows as far as they can be paired."""
-    if len(config.layers) != len(baseline.layers):
-        return [f"{len(config.layers)} rows instead of {len(baseline.layers)}"]
-    ours, theirs = config.to_dict(), baseline.to_dict()
-    found = [
-        f"{key}: {theirs[key]} -> {ours[key]}"
-        for key in ours
-        if key not in ("backbone", "head", "nc") and ours[key] != theirs[key]
-    ]
-    rows = zip(ours["backbone"] + ours["head"], theirs["backbone"] + theirs["head"], strict=True)
-    for number, (row, other) in enumerate(rows):
-        if row != other:
-            found.append(f"row {number}: {' '.join(map(str, other[2:]))} -> {' '.join(map(str, row[2:]))}")
-    return found
-
-
-def differing_recipe(contestant: Contestant, baseline: Contestant) -> list[str]:
-    """Say in words which hyperparameters and options a model was trained with otherwise than the baseline.
-
-    Only what is known of both is compared; the seed and what changes no result is left out.
-    """
-    pairs = (
-        ("", contestant.hyperparameters, baseline.hyperparameters),
-        ("--", contestant.options, baseline.options),
-    )
-    return [
-        f"{dashes}{key.replace('_', '-') if dashes else key}: {theirs[key]} -> {value}"
-        for dashes, ours, theirs in pairs
-        for key, value in ours.items()
-        if key in theirs and value != theirs[key] and key not in FREE_OPTIONS | TOLD_BY_CONTENT
-    ]
-
-
 def distinct(stem: str, taken: Sequence[str]) -> str:
     """Return `stem`, or `stem-again1`, `stem-again2`... when it is taken."""
     if stem not in taken:

@@ -27,8 +27,11 @@ WARM_UP_ROUNDS = 5
 
 def inference_cost(
     checkpoints: Sequence[Path], sizes: Sequence[int], *, device: torch.device
-) -> list[dict[str, float | None]]:
+) -> tuple[list[dict[str, float | None]], tuple[float, float]]:
     """Time one picture through each model, the models taking turns so that a busy moment hits all alike.
+
+    Each round begins with another one, and the first model takes part twice: how far it is from itself is what the
+    machine's noise makes of equal models.
 
     Args:
         checkpoints: one of each model.
@@ -38,30 +41,30 @@ def inference_cost(
     Returns:
         For each: `inference_ms`, the median of forty rounds; `inference_ms_p95`, what 95 % of them stay below; both
         with batch norms folded and without NMS. `inference_memory_gb`, the model's own peak on CUDA, None elsewhere.
+        And the share by which the first model's second median and p95 differ from its first.
     """
-    networks = [place(fused(load_model(path)[0]), device) for path in checkpoints]
+    networks = [place(fused(load_model(path)[0]), device) for path in (*checkpoints, checkpoints[0])]
     generator = torch.Generator().manual_seed(0)
     pictures = [
         torch.rand(1, 3, size, size, generator=generator).to(device).contiguous(memory_format=memory_format(device))
-        for size in sizes
+        for size in (*sizes, sizes[0])
     ]
     spent: list[list[float]] = [[] for _ in networks]
     peaks = [0] * len(networks)
     with torch.inference_mode():
         for number in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
-            for turn, (network, picture) in enumerate(zip(networks, pictures, strict=True)):
-                milliseconds, peak = timed_pass(network, picture, device)
+            for turn in np.roll(np.arange(len(networks)), -number).tolist():
+                milliseconds, peak = timed_pass(networks[turn], pictures[turn], device)
                 if number >= WARM_UP_ROUNDS:  # before, CUDA's libraries take their workspaces, which all models share
                     spent[turn].append(milliseconds)
                     peaks[turn] = max(peaks[turn], peak)
-    return [
-        {
-            "inference_ms": median(times),
-            "inference_ms_p95": float(np.quantile(times, 0.95)),
-            "inference_memory_gb": peak / 1e9 if peak else None,
-        }
-        for times, peak in zip(spent, peaks, strict=True)
+    medians, high = [median(times) for times in spent], [float(np.quantile(times, 0.95)) for times in spent]
+    noise = abs(medians[-1] / medians[0] - 1), abs(high[-1] / high[0] - 1)
+    costs: list[dict[str, float | None]] = [
+        {"inference_ms": middle, "inference_ms_p95": p95, "inference_memory_gb": peak / 1e9 if peak else None}
+        for middle, p95, peak in zip(medians[:-1], high[:-1], peaks[:-1], strict=True)
     ]
+    return costs, noise
 
 
 def timed_pass(network: nn.Module, picture: Tensor, device: torch.device) -> tuple[float, int]:

@@ -20,6 +20,7 @@ from utils.engine.comparing.contestants import (
     learns_offsets,
 )
 from utils.engine.comparing.logs import epochs_done, run_folder
+from utils.engine.comparing.recipes import trained_otherwise
 from utils.engine.judging.class_agreement import disagreement
 from utils.engine.options import CompareOptions
 from utils.engine.weights.checkpoint import load_checkpoint, load_model
@@ -177,11 +178,11 @@ def _best_of(folder: Path) -> Path:
     raise CheckpointError(folder, f"holds no {BEST}", fix="train it, or leave it out")
 
 
-def doubts(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
-    """Return all warnings about finished weights; `summary` as in `unfinished`."""
+def doubts(contestants: Sequence[Contestant], *, summary: str, planned: Mapping[str, Any]) -> list[str]:
+    """Return all warnings about finished weights; `summary` as in `unfinished`, `planned` as in `options_of`."""
     return [
         *unfinished(contestants, summary=summary),
-        *trained_otherwise(contestants),
+        *trained_otherwise(contestants, planned),
         *(f"{one.label}: {one.disagreement}." for one in contestants if one.disagreement),
     ]
 
@@ -203,26 +204,6 @@ def unfinished(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
     if not found:
         return []
     return [f"Not trained to the end: {', '.join(found)}. Figures of these runs are not their last word."]
-
-
-def trained_otherwise(contestants: Sequence[Contestant]) -> list[str]:
-    """Say which finished weights were trained with other options of train.py than the first ones.
-
-    Another hyperparameter may be what is compared; another number of epochs or data set hardly is.
-    """
-    weights = [contestant for contestant in contestants if contestant.options]
-    found = []
-    for contestant in weights[1:]:
-        differing = [
-            f"--{key.replace('_', '-')} {value} instead of {weights[0].options[key]}"
-            for key, value in contestant.options.items()
-            if key not in FREE_OPTIONS | TOLD_BY_CONTENT and value != weights[0].options.get(key, value)
-        ]
-        if differing:
-            found.append(f"{contestant.label} with {', '.join(differing)}")
-    if not found:
-        return []
-    return [f"Not trained alike ({weights[0].label} being the measure): {'; '.join(found)}."]
 
 
 def _recipe(config: ModelConfig, names: Sequence[str], options: Mapping[str, Any], hyperparameters: object) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from utils.datasets.index import DatasetIndex
 from utils.engine.assemble import evaluation_loader, round_image_size
+from utils.engine.comparing.amounts import amounts_of_size
 from utils.engine.judging.postprocess import NmsSettings
 from utils.engine.judging.validator import PictureResult, evaluate
 from utils.engine.runtime import place
@@ -164,7 +165,8 @@ def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) 
         names: of the classes, none of them twice.
 
     Returns:
-        (1 + r,) arrays, the set itself first; nan where a resample lacks the labels.
+        (1 + r,) arrays, the set itself first; nan where a resample lacks the labels. A size is the mean of the classes
+        that have enough objects of it, and missing where none has.
     """
     ones = np.ones((1, judgement.judged.images), weights.dtype)
     every = np.concatenate((ones, weights))
@@ -177,10 +179,11 @@ def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) 
             for number in result.classes:
                 found["class", names[int(number)], figure] = result.of_class(int(number), thresholds)
     for number, size in enumerate(SIZES):
-        if (judgement.label_sizes == number).any():
+        plenty = [own.number for own in amounts_of_size(judgement.judged, judgement.label_sizes, number) if own.enough]
+        if plenty:
             part = resample_ap(of_size(judgement, number), every)
             for figure, thresholds in columns:
-                found["size", size, figure] = part.mean(thresholds)
+                found["size", size, figure] = np.mean([part.of_class(own, thresholds) for own in plenty], axis=0)
     return found
 
 

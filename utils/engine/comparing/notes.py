@@ -103,6 +103,31 @@ def overlaps(data_name: str, val: DatasetIndex, contestants: Sequence[Contestant
     return warnings
 
 
+def chosen_on(data_name: str, judged: DatasetIndex, contestants: Sequence[Contestant]) -> list[str]:
+    """Return warnings about pictures of a test split on which a model's best epoch was chosen.
+
+    Args:
+        data_name: data yaml of the comparison, on which its own runs were trained.
+        judged: its test split.
+        contestants: of the comparison.
+    """
+    names = {contestant.data or data_name for contestant in contestants if contestant.data or contestant.cfg}
+    warnings, seen = [], set()
+    for name in sorted(names):
+        try:
+            data = open_data(name)
+            found = overlapping_pictures(build_index(data, "val"), judged) if data.file not in seen else []
+        except DetectorError:  # `overlaps` says so
+            continue
+        seen.add(data.file)
+        if found:
+            warnings.append(
+                f"{len(found)} of {len(judged)} pictures judged on are also validation pictures of {name} (the first: "
+                f"{Path(found[0]).name}), on which best.pt was chosen: this is not the last word."
+            )
+    return warnings
+
+
 def overlapping_pictures(train: DatasetIndex, val: DatasetIndex) -> list[str]:
     """Return the validation pictures whose file is, byte for byte, also among the training pictures."""
     by_size: dict[int, list[str]] = {}

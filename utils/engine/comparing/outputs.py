@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from utils.datasets.index import DatasetIndex
-from utils.engine.comparing.comparison import DECIDING, model_json, pair_json
+from utils.engine.comparing.comparison import DECIDING, Pair, model_json, pair_json
 from utils.engine.comparing.judgements import Judgement
 from utils.engine.comparing.pictures import draw_comparison
 from utils.engine.comparing.report import ReportPicture, ReportPictures, write_report
 from utils.engine.comparing.report_examples import FOLDER as EXAMPLES
 from utils.engine.comparing.report_examples import example_pictures
 from utils.engine.comparing.report_sampling import sampling_pictures
-from utils.engine.comparing.tables import Findings, accuracy_table, cost_table, difference_table, markdown
+from utils.engine.comparing.report_text import Findings, markdown, nothing_to_compare
+from utils.engine.comparing.tables import accuracy_table, cost_table, difference_table
 from utils.engine.looking.sampling_outputs import FOLDER as SAMPLING
 from utils.engine.options import CompareOptions
 from utils.files import atomic_write, dump_json
@@ -25,7 +26,7 @@ from utils.log import LOGGER, optional
 
 PICTURE = "compare.png"
 OVERVIEW = "Accuracy and loss over epochs, differences with intervals, and accuracy against cost"
-MOST_EXAMPLES = 3  # models whose pictures are shown beside the baseline's
+MOST_EXAMPLES = 4  # models whose pictures are shown beside the baseline's
 
 
 def own_command() -> str:
@@ -62,6 +63,8 @@ def write_findings(
         LOGGER.warning(warning)
     for pair in pairs:
         LOGGER.info(pair.words)
+    if not pairs:
+        LOGGER.info(nothing_to_compare(models))
     results = [
         {
             "model": model.label,
@@ -109,7 +112,9 @@ def draw_pictures(
         val: the validation set.
         folder: where to write.
     """
-    models = findings.models
+    models, chosen = findings.models, _surest(findings.pairs)
+    few = len(chosen) < len(findings.pairs)
+    note = f"Of the {len(chosen)} models whose differences are surest." if few else ""
     overview: list[ReportPicture] = []
     examples: list[ReportPicture] = []
     sampling: list[ReportPicture] = []
@@ -118,14 +123,27 @@ def draw_pictures(
         overview.append(ReportPicture(path=folder / PICTURE, caption=OVERVIEW))
     with optional():
         seeds = {model.label: model.seed_numbers for model in models}
-        for pair, own in list(zip(findings.pairs, judged[1:], strict=bool(findings.pairs)))[:MOST_EXAMPLES]:
-            labels = (pair.model, pair.baseline)
-            model, baseline = _same_seed_first((own, judged[0]), [seeds[pair.model], seeds[pair.baseline]])
-            examples += example_pictures(model, baseline, labels=labels, index=val, names=names, folder=folder)
+        for number in chosen:
+            pair = findings.pairs[number]
+            examples += example_pictures(
+                judged[1 + number],
+                judged[0],
+                labels=(pair.model, pair.baseline),
+                seeds=(seeds[pair.model], seeds[pair.baseline]),
+                index=val,
+                names=names,
+                folder=folder,
+            )
     with optional():
         best = [own[int(m.figures[DECIDING].points.argmax())] for m, own in zip(models, checkpoints, strict=True)]
         sampling += sampling_pictures([m.label for m in models], best, val=val, names=names, folder=folder)
-    return ReportPictures(overview=overview, examples=examples, sampling=sampling)
+    return ReportPictures(overview=overview, examples=examples, examples_note=note, sampling=sampling)
+
+
+def _surest(pairs: Sequence[Pair]) -> list[int]:
+    """Return the places of a few models whose differences are surest, in the order of all."""
+    order = sorted(range(len(pairs)), key=lambda number: pairs[number].differences[DECIDING].p_value)
+    return sorted(order[:MOST_EXAMPLES])
 
 
 def write_pictured_reports(findings: Findings, pictures: ReportPictures, *, folder: Path) -> None:
@@ -155,15 +173,3 @@ def _remove_older(folder: Path, pictures: ReportPictures) -> None:
         if path not in shown:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def _same_seed_first(
-    judged: Sequence[Sequence[Judgement]], seeds: Sequence[Sequence[int | None]]
-) -> list[Sequence[Judgement]]:
-    """Put the judgements of the lowest seed that all models have first, where there is one."""
-    shared = set.intersection(*(set(own) for own in seeds)) - {None}
-    if not shared:
-        return list(judged)
-    first = min(seed for seed in shared if seed is not None)
-    places = [own.index(first) for own in seeds]
-    return [[own[place], *own[:place], *own[place + 1 :]] for own, place in zip(judged, places, strict=True)]

@@ -11,7 +11,7 @@ import pandas as pd
 from utils.engine.comparing.comparison import TITLES
 from utils.engine.comparing.judgements import ALL
 from utils.engine.comparing.logs import run_folder
-from utils.engine.comparing.tables import Findings
+from utils.engine.comparing.report_text import Findings
 from utils.log import LOGGER
 from utils.plots.comparison import Curve, Interval, plot_comparison
 

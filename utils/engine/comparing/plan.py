@@ -66,19 +66,24 @@ class PlannedRun:
             if self.options.device:
                 options["device"] = self.options.device
             return [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        defaults = TrainOptions()
-        words: list[str] = []
-        for field in fields(TrainOptions):
-            value = getattr(self.options, field.name)
-            if value == getattr(defaults, field.name) and field.name != "seed":
-                continue
-            flag = "--" + field.name.replace("_", "-")
-            words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-        return words
+        return train_words(self.options)
 
     def command(self) -> str:
         """Return the line that trains this model by itself."""
         return "python train.py " + shlex.join(self.words(resumed=False))
+
+
+def train_words(options: TrainOptions) -> list[str]:
+    """Return options as the words after `python train.py`: those that are not the defaults, and the seed."""
+    defaults = TrainOptions()
+    words: list[str] = []
+    for field in fields(TrainOptions):
+        value = getattr(options, field.name)
+        if value == getattr(defaults, field.name) and field.name != "seed":
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
 
 
 def swept_contestant(variant: Variant, base: Contestant, folder: Path) -> Contestant:

@@ -84,11 +84,13 @@ class ReportPictures:
     Attributes:
         overview: curves, differences and costs.
         examples: validation pictures on which the models differ most.
+        examples_note: whose pictures these are, where not all models have some.
         sampling: where AKConv samples.
     """
 
     overview: Sequence[ReportPicture] = ()
     examples: Sequence[ReportPicture] = ()
+    examples_note: str = ""
     sampling: Sequence[ReportPicture] = ()
 
     def all(self) -> list[ReportPicture]:

@@ -44,11 +44,35 @@ def most_different(model: Sequence[Judgement], baseline: Sequence[Judgement]) ->
     return [(i, float(gain[i])) for i in (*best, *worst)]
 
 
+def typical_pair(
+    model: Sequence[Judgement],
+    baseline: Sequence[Judgement],
+    *,
+    seeds: tuple[Sequence[int | None], Sequence[int | None]],
+    number: int,
+    gain: float,
+) -> tuple[int, int]:
+    """Return the runs of model and baseline whose difference on a picture is nearest the mean over all runs.
+
+    Args:
+        model: its judgements.
+        baseline: likewise.
+        seeds: of the runs of either, None where not known; runs of one seed are taken, where there are any.
+        number: of the picture.
+        gain: the mean difference there.
+    """
+    pairs = [(i, j) for i in range(len(model)) for j in range(len(baseline))]
+    alike = [(i, j) for i, j in pairs if seeds[0][i] is not None and seeds[0][i] == seeds[1][j]]
+    ours, theirs = ([picture_scores(one)[number] for one in own] for own in (model, baseline))
+    return min(alike or pairs, key=lambda pair: abs(ours[pair[0]] - theirs[pair[1]] - gain))
+
+
 def example_pictures(
     model: Sequence[Judgement],
     baseline: Sequence[Judgement],
     *,
     labels: tuple[str, str],
+    seeds: tuple[Sequence[int | None], Sequence[int | None]],
     index: DatasetIndex,
     names: Sequence[str],
     folder: Path,
@@ -56,9 +80,10 @@ def example_pictures(
     """Draw labels, the baseline's and the model's detections of the pictures on which they differ most.
 
     Args:
-        model: its judgements, one for each seed; the first seed's detections are drawn.
+        model: its judgements, one for each seed; those of the run that is most like the mean are drawn.
         baseline: likewise.
         labels: names of model and baseline.
+        seeds: of the runs of both, None where not known.
         index: the validation set.
         names: of the classes.
         folder: of the comparison; files go into `examples/` there.
@@ -71,15 +96,25 @@ def example_pictures(
     for number, gain in most_different(model, baseline):
         image = read_image(str(index.paths[number]))
         panels = [_draw_labels(image, index, number, names)]
-        panels += [_draw_detections(image, one[0], number, names) for one in (baseline, model)]
-        better = labels[0] if gain > 0 else labels[1]
+        ours, theirs = typical_pair(model, baseline, seeds=seeds, number=number, gain=gain)
+        shown = baseline[theirs], model[ours]
+        panels += [_draw_detections(image, one, number, names) for one in shown]
+        before, after = (picture_scores(one)[number] for one in shown)
         caption = (
-            f"{index.paths[number].split('/')[-1]}: labels, {labels[1]}, {labels[0]} from left to right, confidence "
-            f"above {CONFIDENCE}. {better} is better here, F1 by {abs(gain):.2f}."
+            f"{index.paths[number].split('/')[-1]}: labels, {_run(labels[1], seeds[1][theirs], baseline)}, "
+            f"{_run(labels[0], seeds[0][ours], model)} from left to right, confidence above {CONFIDENCE}: F1 "
+            f"{before:.2f} against {after:.2f}."
         )
+        if max(len(model), len(baseline)) > 1:
+            caption += f" Over all runs {labels[0] if gain > 0 else labels[1]} is better here by {abs(gain):.2f}."
         path = folder / FOLDER / f"{labels[0]}-{len(found) + 1}.jpg"
         found.append(ReportPicture(path=atomic_write(path, _jpeg(_side_by_side(panels))), caption=caption))
     return found
+
+
+def _run(label: str, seed: int | None, runs: Sequence[Judgement]) -> str:
+    """Return what to call a run of a model: with its seed, if it is one of several."""
+    return f"{label} (seed {seed})" if len(runs) > 1 and seed is not None else label
 
 
 def shown_name(names: Sequence[str], number: int) -> str:

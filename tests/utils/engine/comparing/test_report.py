@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
 from utils.engine.comparing.judgements import Judgement
 from utils.engine.comparing.report import ReportPicture, write_report
-from utils.engine.comparing.report_examples import example_pictures, most_different, picture_scores
+from utils.engine.comparing.report_examples import example_pictures, most_different, picture_scores, typical_pair
 from utils.engine.comparing.report_markdown import code_block, plain, table, to_html
 from utils.metrics.bootstrap import JudgedSet
 
@@ -248,6 +249,23 @@ def judgement(hits: list[int], alarms: list[int]) -> Judgement:
     )
 
 
+def test_the_runs_that_are_drawn_are_those_most_like_the_mean():
+    ours = [judgement([2, 0, 0], [0] * 3), judgement([1, 0, 0], [0] * 3), judgement([0, 0, 0], [0] * 3)]
+    theirs = [judgement([1, 0, 0], [0] * 3), judgement([0, 0, 0], [0] * 3)]
+    gain = float(np.mean([1, 2 / 3, 0]) - np.mean([2 / 3, 0]))
+    find = {"number": 0, "gain": gain}
+    assert typical_pair(ours, theirs, seeds=((None,) * 3, (None,) * 2), **find) == (0, 0), "1 - 2/3 is nearest 0.22"
+    assert typical_pair(ours, theirs, seeds=((0, 1, 2), (1, 2)), **find) == (1, 0), "of 2/3 - 2/3 and 0 - 0 the first"
+    assert typical_pair(ours, theirs, seeds=((0, 1, 2), (7, 2)), **find) == (2, 1), "the only shared seed"
+
+
+def test_a_caption_tells_the_f1_of_what_is_drawn_above_it(tmp_path):
+    several = [judgement([1, 1, 0], [0] * 3), judgement([2, 1, 0], [0, 0, 1])]
+    found = examples(tmp_path, "a", model=several, seeds=((3, 4), (4,)))
+    assert "old, new (seed 4) from left to right" in found[0].caption
+    assert "F1 0.00 against 1.00. Over all runs new is better here by 0.83." in found[0].caption
+
+
 def test_pictures_are_ranked_by_the_mean_gain_over_seeds():
     assert picture_scores(judgement([2, 1, 0], [0, 1, 0])) == pytest.approx([1, 0.5, 0])
     assert picture_scores(judgement([2, 1, 0], [0, 1, 0]), confidence=0.95) == pytest.approx([0, 0, 0])
@@ -259,7 +277,12 @@ def test_pictures_are_ranked_by_the_mean_gain_over_seeds():
     assert [number for number, _ in found] == [0, 2] and found[0][1] == 1 and found[1][1] < 0
 
 
-def examples(folder: Path, name: str) -> list[ReportPicture]:
+def examples(
+    folder: Path,
+    name: str,
+    model: Sequence[Judgement] = (),
+    seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]] = ((None,), (None,)),
+) -> list[ReportPicture]:
     paths = []
     for number in range(3):
         paths.append(str(write_image(folder / f"{number}.png", np.full((40, 60, 3), 90, np.uint8))))
@@ -270,9 +293,10 @@ def examples(folder: Path, name: str) -> list[ReportPicture]:
         starts=np.array([0, 2, 4, 6]),
     )
     return example_pictures(
-        [judgement([2, 1, 0], [0, 0, 0])],
+        model or [judgement([2, 1, 0], [0, 0, 0])],
         [judgement([0, 1, 2], [0] * 3)],
         labels=("new", "old"),
+        seeds=seeds,
         index=index,
         names=[name, "b"],
         folder=folder,
@@ -295,7 +319,8 @@ def test_examples_show_labels_baseline_and_model_side_by_side(tmp_path):
         "examples/new-1.jpg",
         "examples/new-2.jpg",
     ]
-    assert len(found) == 2 and "new is better here" in found[0].caption and "old is better here" in found[1].caption
+    assert "F1 0.00 against 1.00." in found[0].caption and "F1 1.00 against 0.00." in found[1].caption
+    assert "Over all runs" not in found[0].caption, "there is one of each"
     shown = cv2.imread(str(found[0].path))
     assert shown.shape == (40, 3 * 60 + 2 * 8, 3)
     panels = [shown[:, start : start + 60].std() for start in (0, 68, 136)]

@@ -1,0 +1,119 @@
+"""How the models of a comparison were trained: the lines that did it, and what differs between them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from typing import Any
+
+from models.config import ModelConfig
+from utils.engine.comparing.contestants import FREE_OPTIONS, TOLD_BY_CONTENT, Contestant
+from utils.engine.comparing.plan import train_words
+from utils.engine.options import TrainOptions
+
+DEFAULTS = TrainOptions()
+
+
+def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
+    """Say in words what a model's yaml has otherwise than the baseline's.
+
+    Of equally many rows each is set beside its counterpart; else those are told that come in and go out.
+    """
+    ours, theirs = config.to_dict(), baseline.to_dict()
+    found = [
+        f"{key}: {theirs[key]} -> {ours[key]}"
+        for key in ours
+        if key not in ("backbone", "head", "nc") and ours[key] != theirs[key]
+    ]
+    rows, others = ours["backbone"] + ours["head"], theirs["backbone"] + theirs["head"]
+    if len(rows) == len(others):
+        for number, (row, other) in enumerate(zip(rows, others, strict=True)):
+            if row != other:
+                whole = row[:2] != other[:2]  # where it takes its input from, and how often it is repeated
+                found.append(f"row {number}: {_row(other, whole=whole)} -> {_row(row, whole=whole)}")
+        return found
+    found.append(f"{len(rows)} rows instead of {len(others)}")
+    # Rows are paired by what they are: where one comes in, the numbers that later ones take their input from all move.
+    before, after = ([_row(row, whole=False) for row in every] for every in (others, rows))
+    for kind, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "equal":
+            gone = [f"row {start + number}: {text} left out" for number, text in enumerate(before[start:end])]
+            found += [*gone, *(f"row {first + number}: {text} new" for number, text in enumerate(after[first:last]))]
+    return found
+
+
+def _row(row: Sequence[Any], *, whole: bool) -> str:
+    """Return a yaml's row as text: module and arguments, or all of it."""
+    return " ".join(map(str, row if whole else row[2:]))
+
+
+def differing_recipe(
+    contestant: Contestant, baseline: Contestant, options: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+) -> list[str]:
+    """Say in words which hyperparameters and options a model was trained with otherwise than the baseline.
+
+    Only what is known of both is compared; the seed and what changes no result is left out.
+
+    Args:
+        contestant: a model.
+        baseline: another one.
+        options: of train.py, with which either was trained.
+    """
+    pairs = (("", contestant.hyperparameters, baseline.hyperparameters), ("--", *options))
+    return [
+        f"{dashes}{key.replace('_', '-') if dashes else key}: {theirs[key]} -> {value}"
+        for dashes, ours, theirs in pairs
+        for key, value in ours.items()
+        if key in theirs and value != theirs[key] and key not in FREE_OPTIONS | TOLD_BY_CONTENT
+    ]
+
+
+def options_of(contestant: Contestant, planned: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of train.py that a model was trained with, as far as known.
+
+    Args:
+        contestant: of the comparison.
+        planned: options of the comparison's own runs; empty without any.
+    """
+    return contestant.options or (planned if contestant.cfg else {})
+
+
+def trained_otherwise(contestants: Sequence[Contestant], planned: Mapping[str, Any]) -> list[str]:
+    """Say which models were trained with other options of train.py than the first one of which they are known.
+
+    Another hyperparameter may be what is compared; another number of epochs or data set hardly is.
+    """
+    known = [(one, options_of(one, planned)) for one in contestants if options_of(one, planned)]
+    found = []
+    for contestant, options in known[1:]:
+        measure = known[0][1]
+        differing = [
+            f"--{key.replace('_', '-')} {value} instead of {measure[key]}"
+            for key, value in options.items()
+            if key not in FREE_OPTIONS | TOLD_BY_CONTENT and value != measure.get(key, value)
+        ]
+        if differing:
+            found.append(f"{contestant.label} with {', '.join(differing)}")
+    if not found:
+        return []
+    return [f"Not trained alike ({known[0][0].label} being the measure): {'; '.join(found)}."]
+
+
+def training_commands(contestants: Sequence[Contestant]) -> list[str]:
+    """Return the lines that trained finished weights, as far as their options are known.
+
+    They name the yamls as those runs did, and nothing of where a run was to lie.
+    """
+    commands = []
+    for contestant in contestants:
+        if not contestant.weights or not contestant.options:
+            continue
+        for seed in contestant.seeds:
+            kept = {key: value for key, value in contestant.options.items() if key not in FREE_OPTIONS}
+            known = {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if hasattr(DEFAULTS, key)}
+            changes: dict[str, Any] = {**known, "seed": DEFAULTS.seed if seed is None else seed}
+            given = replace(DEFAULTS, **changes)
+            commands.append(f"python train.py {shlex.join(train_words(given))}")
+    return commands
