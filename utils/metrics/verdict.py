@@ -210,9 +210,9 @@ def sentence(
     bound = f"If there is a difference, it is hardly larger than {max(abs(difference.low), abs(difference.high)):.3f}"
     if verdict.times_pictures is not None:
         return start + (
-            "No number of seeds would tell a difference so small on these pictures; about "
-            f"{_roughly(verdict.times_pictures)} times as many, with {verdict.more_seeds} more {each} of each, might. "
-            f"{bound} either way."
+            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these pictures; about "
+            f"{_roughly(verdict.times_pictures)} times as many pictures, with {verdict.more_seeds} more {each} of each, "
+            f"might. {bound} either way."
         )
     if verdict.more_seeds is not None:
         return start + (
