@@ -209,10 +209,10 @@ def sentence(
     each = "seed" if verdict.more_seeds == 1 else "seeds"
     bound = f"If there is a difference, it is hardly larger than {max(abs(difference.low), abs(difference.high)):.3f}"
     if verdict.times_pictures is not None:
+        times = _roughly(verdict.times_pictures)
         return start + (
-            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these pictures; about "
-            f"{_roughly(verdict.times_pictures)} times as many pictures, with {verdict.more_seeds} more {each} of each, "
-            f"might. {bound} either way."
+            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these pictures; about {times} times "
+            f"as many pictures, with {verdict.more_seeds} more {each} of each, might. {bound} either way."
         )
     if verdict.more_seeds is not None:
         return start + (
