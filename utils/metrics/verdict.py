@@ -211,8 +211,8 @@ def sentence(
     if verdict.times_pictures is not None:
         times = _roughly(verdict.times_pictures)
         return start + (
-            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these pictures; about {times} times "
-            f"as many pictures, with {verdict.more_seeds} more {each} of each, might. {bound} either way."
+            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these pictures; about {times} "
+            f"times as many pictures, with {verdict.more_seeds} more {each} of each, might. {bound} either way."
         )
     if verdict.more_seeds is not None:
         return start + (

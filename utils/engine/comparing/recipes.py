@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -12,6 +12,8 @@ from models.config import ModelConfig
 from utils.engine.comparing.contestants import FREE_OPTIONS, TOLD_BY_CONTENT, Contestant
 from utils.engine.comparing.plan import train_words
 from utils.engine.options import TrainOptions
+from utils.engine.training.hyperparameters import load_hyperparameters
+from utils.errors import DetectorError
 
 DEFAULTS = TrainOptions()
 
@@ -104,16 +106,28 @@ def trained_otherwise(contestants: Sequence[Contestant], planned: Mapping[str, A
 def training_commands(contestants: Sequence[Contestant]) -> list[str]:
     """Return the lines that trained finished weights, as far as their options are known.
 
-    They name the yamls as those runs did, and nothing of where a run was to lie.
+    They name the yamls as those runs did, and nothing of where a run was to lie; a comment tells of numbers that do not
+    stand in the hyperparameter yaml any more.
     """
     commands = []
     for contestant in contestants:
         if not contestant.weights or not contestant.options:
             continue
+        changed = _changed_since(str(contestant.options.get("hyp", DEFAULTS.hyp)), contestant.hyperparameters)
         for seed in contestant.seeds:
             kept = {key: value for key, value in contestant.options.items() if key not in FREE_OPTIONS}
             known = {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if hasattr(DEFAULTS, key)}
             changes: dict[str, Any] = {**known, "seed": DEFAULTS.seed if seed is None else seed}
             given = replace(DEFAULTS, **changes)
-            commands.append(f"python train.py {shlex.join(train_words(given))}")
+            commands.append(f"python train.py {shlex.join(train_words(given))}{changed}")
     return commands
+
+
+def _changed_since(hyp: str, hyperparameters: Mapping[str, float]) -> str:
+    """Return what a hyperparameter yaml says otherwise now than when a run was trained, as the comment on a line."""
+    try:
+        present = asdict(load_hyperparameters(hyp))
+    except DetectorError:
+        return "  # that --hyp is no longer there"
+    then = [f"{key} {value:g}" for key, value in hyperparameters.items() if present.get(key, value) != value]
+    return f"  # when {', '.join(then)} stood in --hyp, which has changed since" if then else ""

@@ -150,8 +150,15 @@ def test_the_lines_that_trained_finished_weights_are_told(folder):
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
     assert training_commands([fast])[1] == (
         "python train.py --cfg 3/m.yaml --data c --hyp 3/hyp.fast.yaml --epochs 3 --seed 3"
+        "  # that --hyp is no longer there"
     )
-    assert [line.split("--seed ")[1] for line in training_commands([slow, fast])] == ["2", "10", "2", "3", "10"]
+    present = {**fast.options, "hyp": "hyp.scratch-low.yaml"}
+    (told, *_) = training_commands([replace(fast, options=present)])
+    assert told.endswith("  # when lr0 1 stood in --hyp, which has changed since")
+    (told, *_) = training_commands([replace(fast, options=present, hyperparameters={"lr0": 0.01})])
+    assert told.endswith("--epochs 3 --seed 2"), "the default, and nothing to say of it"
+    seeds = [line.split("--seed ")[1].split()[0] for line in training_commands([slow, fast])]
+    assert seeds == ["2", "10", "2", "3", "10"]
     assert training_commands(from_weights([str(folder / "plain.pt")], names=NAMES)) == []
 
 
