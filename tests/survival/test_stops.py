@@ -125,7 +125,7 @@ def test_other_arithmetic_is_told(
     data: Path, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_training(options(data, tmp_path, name="part", hyp=str(recipe), epochs=1, cfg="yolov5n.yaml"))
-    monkeypatch.setattr("utils.engine.training.trainer.arithmetic", lambda: {"torch": "99.0"})
+    monkeypatch.setattr("utils.engine.training.saving.arithmetic", lambda: {"torch": "99.0"})
     with caplog.at_level("WARNING", logger="akyolo"):
         words = TrainOptions(resume=str(tmp_path / "part/weights/last.pt"), epochs=2)
         run_training(words, {"resume", "epochs"})
