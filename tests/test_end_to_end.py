@@ -19,9 +19,11 @@ from tests.conftest import TINY_DATA
 from utils.cli import parse_options
 from utils.datasets.config import load_data_config
 from utils.datasets.shapes import ensure_shapes
+from utils.engine import benchmark_subjects
+from utils.engine.benchmark import run_benchmark
 from utils.engine.benchmark_subjects import layer_subjects
 from utils.engine.comparing.compare import run_comparison
-from utils.engine.options import CompareOptions, TrainOptions
+from utils.engine.options import BenchmarkOptions, CompareOptions, TrainOptions
 from utils.engine.training.records import COLUMNS
 from utils.engine.training.training_run import run_training
 from utils.engine.weights.checkpoint import content_hash, load_checkpoint
@@ -227,6 +229,9 @@ def test_compare_trains_all_alike_and_repeats_nothing(
     more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--noplots", "--name", "c")
     first = script("compare.py", *words, *more, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("utils.engine.comparing.cost.TIMED_ROUNDS", 2)
+    monkeypatch.setattr("utils.engine.comparing.compare.RESAMPLES", 100)
+    monkeypatch.setattr("utils.engine.comparing.outputs.sampling_pictures", lambda *_, **__: [])
     given = [str(word) for word in (*words, *more)]
     with caplog.at_level("INFO", logger="akyolo"):
         run_comparison(*parse_options(CompareOptions, given, description=""))
@@ -269,11 +274,14 @@ def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) 
     assert tree_hash(tmp_path / "shapes") != tree_hash(data.parent / "shapes")
 
 
-def test_benchmarks_measure_by_number_of_points(tmp_path: Path) -> None:
-    script("benchmarks.py", "--part", "points", "--layer-batch", 1, "--rounds", 1, "--device", "cpu", cwd=tmp_path)
+def test_benchmarks_measure_by_number_of_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [place.points for place in benchmark_subjects.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
+    monkeypatch.setattr(benchmark_subjects, "SWEPT", benchmark_subjects.SWEPT[3::4])
+    monkeypatch.chdir(tmp_path)
+    run_benchmark(BenchmarkOptions(part="points", layer_batch=1, rounds=1, device="cpu"))
     content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
     (rows,) = content["parts"].values()
-    assert [row["case"] for row in rows] == ["3x3 convolution", *(f"N {n}" for n in (1, 2, 3, 5, 7, 9, 11, 13))]
+    assert [row["case"] for row in rows] == ["3x3 convolution", "N 5", "N 13"]
     assert all(row["memory_mb"] > 0 and set(row["timings"]) == {"forward", "forward + backward"} for row in rows)
     assert "| N 13 | AKConv |" in (tmp_path / "runs/benchmark/exp/benchmark.md").read_text()
 

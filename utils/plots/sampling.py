@@ -211,6 +211,7 @@ def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str 
         axis.set_title(f"{layer.name}\n{moved}", fontsize=9)
         axis.set_xlim(-reach, reach)
         axis.set_ylim(bottom=0)
+        axis.locator_params(nbins=5)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(layers) :]:

@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,14 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.engine.comparing.compare.RESAMPLES", 100)
 
 
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations are not counted, nor is drawn where AKConv samples: the first test looks at both."""
+    summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
+    monkeypatch.setattr("utils.engine.comparing.cost.summarize", lambda *_: summary)
+    monkeypatch.setattr("utils.engine.comparing.outputs.sampling_pictures", lambda *_, **__: [])
+
+
 def comparison(
     finished_runs: Path,
     name: str,
@@ -104,6 +113,7 @@ def links_of(folder: Path) -> list[str]:
     return re.findall(r"^!\[.{20,}\]\((.*)\)$", (folder / "compare.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.usefixtures("cheap")
 def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_numbers(finished_runs, monkeypatch, caplog):
     def full(path: Path | str, content: bytes | str) -> Path:
         if Path(path).suffix in (".png", ".jpg", ".html"):
@@ -165,6 +175,7 @@ def test_pictures_changed_in_place_are_judged_anew(finished_runs, found):
         assert one.figures[DECIDING].points > 0.05 and one.figures[DECIDING].points != other.figures[DECIDING].points
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("place", ["", "weights", "deep/folder"])
 def test_checkpoints_that_lie_in_no_run_are_compared_too(finished_runs, tmp_path, monkeypatch, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
