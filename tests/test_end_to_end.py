@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ from utils.engine.options import BenchmarkOptions, CompareOptions, TrainOptions
 from utils.engine.training.records import COLUMNS
 from utils.engine.training.training_run import run_training
 from utils.engine.weights.checkpoint import content_hash, load_checkpoint
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -229,11 +230,13 @@ def test_compare_trains_all_alike_and_repeats_nothing(
     more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--noplots", "--name", "c")
     first = script("compare.py", *words, *more, cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("utils.engine.comparing.cost.TIMED_ROUNDS", 2)
-    monkeypatch.setattr("utils.engine.comparing.compare.RESAMPLES", 100)
-    monkeypatch.setattr("utils.engine.comparing.outputs.sampling_pictures", lambda *_, **__: [])
     given = [str(word) for word in (*words, *more)]
-    with caplog.at_level("INFO", logger="akyolo"):
+
+    def presented(*_: object) -> NoReturn:
+        raise RunError("the second time", "it would be the same again")
+
+    monkeypatch.setattr("utils.engine.comparing.compare._present", presented)
+    with caplog.at_level("INFO", logger="akyolo"), pytest.raises(RunError, match="the second time"):
         run_comparison(*parse_options(CompareOptions, given, description=""))
     assert caplog.text.count("finished already") == 2 and "finished already" not in first.stdout
     folder = tmp_path / "runs/compare/c"
