@@ -30,8 +30,8 @@ def inference_cost(
 ) -> tuple[list[dict[str, float | None]], tuple[float, float]]:
     """Time one picture through each model, the models taking turns so that a busy moment hits all alike.
 
-    Each round begins with another one, and the first model takes part twice: how far it is from itself is what the
-    machine's noise makes of equal models.
+    Each round begins with another one. Every model takes part twice, its second copy lying elsewhere in memory: how far
+    the copies are apart is what the machine's noise makes of equal models.
 
     Args:
         checkpoints: one of each model.
@@ -39,15 +39,15 @@ def inference_cost(
         device: where to compute.
 
     Returns:
-        For each: `inference_ms`, the median of forty rounds; `inference_ms_p95`, what 95 % of them stay below; both
-        with batch norms folded and without NMS. `inference_memory_gb`, the model's own peak on CUDA, None elsewhere.
-        And the share by which the first model's second median and p95 differ from its first.
+        For each: `inference_ms`, the median over both copies and forty rounds; `inference_ms_p95`, what 95 % of these
+        stay below; both with batch norms folded and without NMS. `inference_memory_gb`, the model's own peak on CUDA,
+        None elsewhere. And the share by which the medians, and the p95, of a model's copies differ at most.
     """
-    networks = [place(fused(load_model(path)[0]), device) for path in (*checkpoints, checkpoints[0])]
+    networks = [place(fused(load_model(path)[0]), device) for path in (*checkpoints, *checkpoints)]
     generator = torch.Generator().manual_seed(0)
     pictures = [
         torch.rand(1, 3, size, size, generator=generator).to(device).contiguous(memory_format=memory_format(device))
-        for size in (*sizes, sizes[0])
+        for size in (*sizes, *sizes)
     ]
     spent: list[list[float]] = [[] for _ in networks]
     peaks = [0] * len(networks)
@@ -58,13 +58,23 @@ def inference_cost(
                 if number >= WARM_UP_ROUNDS:  # before, CUDA's libraries take their workspaces, which all models share
                     spent[turn].append(milliseconds)
                     peaks[turn] = max(peaks[turn], peak)
-    medians, high = [median(times) for times in spent], [float(np.quantile(times, 0.95)) for times in spent]
-    noise = abs(medians[-1] / medians[0] - 1), abs(high[-1] / high[0] - 1)
+    count = len(checkpoints)
+    copies = list(zip(spent[:count], spent[count:], strict=True))
+    noise = tuple(max(abs(share(b) / share(a) - 1) for a, b in copies) for share in (_middle, _high))
     costs: list[dict[str, float | None]] = [
-        {"inference_ms": middle, "inference_ms_p95": p95, "inference_memory_gb": peak / 1e9 if peak else None}
-        for middle, p95, peak in zip(medians[:-1], high[:-1], peaks[:-1], strict=True)
+        {"inference_ms": _middle(a + b), "inference_ms_p95": _high(a + b), "inference_memory_gb": peak / 1e9 or None}
+        for (a, b), peak in zip(copies, map(max, peaks[:count], peaks[count:]), strict=True)
     ]
-    return costs, noise
+    return costs, (noise[0], noise[1])
+
+
+def _middle(milliseconds: Sequence[float]) -> float:
+    return median(milliseconds)
+
+
+def _high(milliseconds: Sequence[float]) -> float:
+    """Return what 95 % stay below."""
+    return float(np.quantile(milliseconds, 0.95))
 
 
 def timed_pass(network: nn.Module, picture: Tensor, device: torch.device) -> tuple[float, int]:

@@ -35,7 +35,7 @@ class Findings:
         amounts: objects and pictures of each class and size, as `amounts_of` counts them.
         left_out: classes that have too few objects of a size to count in its mean.
         files: checkpoints of each model of finished weights, one for each seed.
-        timing_noise: share by which the baseline, timed twice, differs from itself in median and p95.
+        timing_noise: share by which two copies of a model differ at most in median and p95.
     """
 
     heading: str
@@ -137,8 +137,8 @@ def _cost_note(timing_noise: tuple[float, float] | None) -> str:
         return COST_NOTE
     median, p95 = timing_noise
     return COST_NOTE + (
-        f" The first model, timed twice among the others, differs from itself by {median:.1%} in the median and by "
-        f"{p95:.1%} in p95; nothing smaller than that is a difference."
+        f" Each model is timed as two copies, which differ by up to {median:.1%} in the median and {p95:.1%} in p95; "
+        "nothing smaller than that is a difference."
     )
 
 

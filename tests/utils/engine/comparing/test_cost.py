@@ -37,7 +37,7 @@ def test_memory_is_the_models_own_whatever_else_lies_on_the_gpu(others, monkeypa
     assert counters.order == ["wait", "pass", "wait"], "the clock stops when the work is done"
 
 
-def test_the_first_model_is_timed_twice_and_turns_go_round(monkeypatch):
+def test_every_model_is_timed_as_two_copies_and_turns_go_round(monkeypatch):
     made: dict[str, nn.Module] = {}
     order: list[str] = []
 
@@ -48,16 +48,18 @@ def test_the_first_model_is_timed_twice_and_turns_go_round(monkeypatch):
     def timed(network, picture, device):
         name = next(name for name, one in made.items() if one is network)
         order.append(name)
-        return {"a0": 2.0, "b1": 3.0, "a2": 2.5}[name], 0
+        return {"a0": 2.0, "b1": 3.0, "a2": 2.5, "b3": 2.7}[name], {"a0": 5, "a2": 7}.get(name, 0)
 
     monkeypatch.setattr("utils.engine.comparing.cost.load_model", load)
     monkeypatch.setattr("utils.engine.comparing.cost.fused", lambda network: network)
     monkeypatch.setattr("utils.engine.comparing.cost.place", lambda network, device: network)
     monkeypatch.setattr("utils.engine.comparing.cost.timed_pass", timed)
     costs, noise = inference_cost(["a", "b"], [32, 64], device=torch.device("cpu"))
-    assert [cost["inference_ms"] for cost in costs] == [2.0, 3.0] and noise == pytest.approx((0.25, 0.25))
-    rounds = [order[start : start + 3] for start in range(0, len(order), 3)]
-    assert all(sorted(one) == ["a0", "a2", "b1"] for one in rounds) and {one[0] for one in rounds} == set(made)
+    assert [cost["inference_ms"] for cost in costs] == [2.25, 2.85] and noise == pytest.approx((0.25, 0.25))
+    assert [cost["inference_ms_p95"] for cost in costs] == [2.5, 3.0]
+    assert [cost["inference_memory_gb"] for cost in costs] == [7e-9, None]
+    rounds = [order[start : start + 4] for start in range(0, len(order), 4)]
+    assert all(sorted(one) == ["a0", "a2", "b1", "b3"] for one in rounds) and {one[0] for one in rounds} == set(made)
 
 
 def test_elsewhere_memory_is_not_known():
