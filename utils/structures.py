@@ -75,12 +75,11 @@ class Placement:
         """Bring (n, 4) boxes from pixels of the original to pixels of the input."""
         return boxes_xyxy * np.tile(self.ratio_wh, 2).astype(np.float32) + np.tile(self.pad_wh, 2).astype(np.float32)
 
-    def to_original(self, boxes_xyxy: Tensor) -> Tensor:
+    def to_original(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Bring (n, 4) boxes from pixels of the input to pixels of the original, cut at its borders."""
-        boxes = boxes_xyxy - boxes_xyxy.new_tensor(self.pad_wh * 2)
-        boxes = boxes / boxes_xyxy.new_tensor(self.ratio_wh * 2)
+        boxes = (boxes_xyxy - np.array(self.pad_wh * 2, np.float32)) / np.array(self.ratio_wh * 2, np.float32)
         height, width = self.original_hw
-        return boxes.clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+        return boxes.clip(0, np.array((width, height, width, height), np.float32))
 
 
 @dataclass(kw_only=True)

@@ -25,11 +25,13 @@ def pair_boxes(boxes_xyxy: np.ndarray, label_boxes_xyxy: np.ndarray, *, overlap:
     if not len(boxes_xyxy) or not len(label_boxes_xyxy):
         return partner
     iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
-    free = np.ones(len(label_boxes_xyxy), bool)
-    pairs = np.argwhere(iou > overlap)
-    for label, box in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")]:
-        if free[label] and partner[box] < 0:
-            free[label] = False
+    labels, boxes = (iou > overlap).nonzero()
+    order = np.argsort(-iou[labels, boxes], kind="stable")
+    free_labels, free_boxes = set(labels.tolist()), set(boxes.tolist())
+    for label, box in zip(labels[order].tolist(), boxes[order].tolist(), strict=True):
+        if label in free_labels and box in free_boxes:
+            free_labels.remove(label)
+            free_boxes.remove(box)
             partner[box] = label
     return partner
 

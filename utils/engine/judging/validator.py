@@ -116,8 +116,9 @@ def evaluate(
             watch.lap(OTHER)
             detections = non_max_suppression(predictions, nms)
             watch.lap("nms")
+            labels = batch.targets.numpy()
             for position in range(len(images)):
-                picture = _judge(batch, position, detections[position])
+                picture = _judge(batch, position, detections[position], labels[labels[:, 0] == position])
                 pictures.append(picture)
                 confusion.add(
                     picture.boxes, picture.scores, picture.classes, picture.label_boxes, picture.label_classes
@@ -167,15 +168,14 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, pictures: i
     return "\n".join(lines)
 
 
-def _judge(batch: Batch, position: int, found: Detections) -> PictureResult:
-    """Bring one picture's detections and labels to the file's pixels and pair them."""
+def _judge(batch: Batch, position: int, found: Detections, targets: np.ndarray) -> PictureResult:
+    """Bring one picture's detections and its (m, 6) rows of the targets to the file's pixels and pair them."""
     placement = batch.placements[position]
     height, width = batch.images.shape[2:]
-    rows = batch.targets[batch.targets[:, 0] == position]
-    labels = cxcywh_to_xyxy(rows[:, 2:]) * rows.new_tensor((width, height, width, height))
-    label_boxes = placement.to_original(labels).numpy()
-    boxes = placement.to_original(found.boxes.cpu()).numpy()
-    classes, label_classes = found.classes.cpu().numpy(), rows[:, 1].numpy().astype(np.int64)
+    labels = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
+    label_boxes = placement.to_original(labels)
+    boxes = placement.to_original(found.boxes.cpu().numpy())
+    classes, label_classes = found.classes.cpu().numpy(), targets[:, 1].astype(np.int64)
     return PictureResult(
         index=batch.indices[position],
         boxes=boxes,

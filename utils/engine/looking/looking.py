@@ -119,7 +119,11 @@ def find(
         torch.cuda.synchronize(how.device)
     before = time.perf_counter()
     results = [
-        Detections(boxes=where.to_original(found.boxes.cpu()), scores=found.scores.cpu(), classes=found.classes.cpu())
+        Detections(
+            boxes=torch.from_numpy(where.to_original(found.boxes.cpu().numpy())),
+            scores=found.scores.cpu(),
+            classes=found.classes.cpu(),
+        )
         for found, where in zip(non_max_suppression(predictions, how.nms), placements, strict=True)
     ]
     end = time.perf_counter()
