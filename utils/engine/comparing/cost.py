@@ -60,16 +60,12 @@ def inference_cost(
                     peaks[turn] = max(peaks[turn], peak)
     count = len(checkpoints)
     copies = list(zip(spent[:count], spent[count:], strict=True))
-    noise = tuple(max(abs(share(b) / share(a) - 1) for a, b in copies) for share in (_middle, _high))
     costs: list[dict[str, float | None]] = [
-        {"inference_ms": _middle(a + b), "inference_ms_p95": _high(a + b), "inference_memory_gb": peak / 1e9 or None}
+        {"inference_ms": median(a + b), "inference_ms_p95": _high(a + b), "inference_memory_gb": peak / 1e9 or None}
         for (a, b), peak in zip(copies, map(max, peaks[:count], peaks[count:]), strict=True)
     ]
-    return costs, (noise[0], noise[1])
-
-
-def _middle(milliseconds: Sequence[float]) -> float:
-    return median(milliseconds)
+    medians = max(abs(median(b) / median(a) - 1) for a, b in copies)
+    return costs, (medians, max(abs(_high(b) / _high(a) - 1) for a, b in copies))
 
 
 def _high(milliseconds: Sequence[float]) -> float:

@@ -63,12 +63,17 @@ def differing_recipe(
         baseline: another one.
         options: of train.py, with which either was trained.
     """
-    pairs = (("", contestant.hyperparameters, baseline.hyperparameters), ("--", *options))
+    numbers, others = contestant.hyperparameters, baseline.hyperparameters
+    found = [f"{key}: {others[key]} -> {value}" for key, value in numbers.items() if others.get(key, value) != value]
+    return found + [f"{flag}: {theirs} -> {ours}" for flag, ours, theirs in _differing_options(*options)]
+
+
+def _differing_options(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return flag and both values of the options that differ, of those that are known of both and change a result."""
     return [
-        f"{dashes}{key.replace('_', '-') if dashes else key}: {theirs[key]} -> {value}"
-        for dashes, ours, theirs in pairs
+        (f"--{key.replace('_', '-')}", value, theirs[key])
         for key, value in ours.items()
-        if key in theirs and value != theirs[key] and key not in FREE_OPTIONS | TOLD_BY_CONTENT
+        if key not in FREE_OPTIONS | TOLD_BY_CONTENT and theirs.get(key, value) != value
     ]
 
 
@@ -90,11 +95,8 @@ def trained_otherwise(contestants: Sequence[Contestant], planned: Mapping[str, A
     known = [(one, options_of(one, planned)) for one in contestants if options_of(one, planned)]
     found = []
     for contestant, options in known[1:]:
-        measure = known[0][1]
         differing = [
-            f"--{key.replace('_', '-')} {value} instead of {measure[key]}"
-            for key, value in options.items()
-            if key not in FREE_OPTIONS | TOLD_BY_CONTENT and value != measure.get(key, value)
+            f"{flag} {ours} instead of {theirs}" for flag, ours, theirs in _differing_options(options, known[0][1])
         ]
         if differing:
             found.append(f"{contestant.label} with {', '.join(differing)}")
