@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from utils import __version__
 from utils.cli import parse_options
 from utils.engine.options import (
     BenchmarkOptions,
@@ -76,6 +77,17 @@ def test_all_spellings_of_a_flag_mean_the_same() -> None:
 def test_only_given_flags_are_reported_as_given() -> None:
     options, given = parse_options(TrainOptions, ["--resume", "--epochs", "5"], description="")
     assert (options.resume, options.epochs, given) == ("newest", 5, {"resume", "epochs"})
+
+
+@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py", "export.py", "benchmarks.py"])
+def test_every_script_prints_the_version(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"akyolo {__version__}\n"
 
 
 def test_unknown_flag_names_the_nearest() -> None:

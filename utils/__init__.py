@@ -2,3 +2,5 @@
 
 Imports point one way: leaves <- datasets, losses, metrics, plots <- engine <- scripts (see tests/test_architecture.py).
 """
+
+__version__ = "0.2.0"

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from utils import __version__
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
 from utils.log import LOGGER, enable_console
 from utils.memory import keep_freed_memory, out_of_memory
@@ -65,6 +66,7 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("--version", action="version", version=f"akyolo {__version__}")
     for field in dataclasses.fields(options_class):
         dashed = "--" + field.name.replace("_", "-")
         underscored = "--" + field.name

@@ -2,6 +2,9 @@
 
 It needs a C compiler (`cc`, or what CC names) and takes some seconds. Nothing is ever compiled while a model
 runs: where this was not called, or no compiler is at hand, operations of torch and NumPy do the same.
+
+AKCONV_CFLAGS holds further compiler flags, such as `-fsanitize=address` (`make sanitize`). Kernels compiled with them
+are stored in a folder of their own and load only where the variable has the same value.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +26,8 @@ from utils.errors import ConfigError
 from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
 
-FOLDER = PROJECT_ROOT / "compiled"
+EXTRA_FLAGS = tuple(shlex.split(os.environ.get("AKCONV_CFLAGS", "")))
+FOLDER = PROJECT_ROOT / "compiled" / "custom" if EXTRA_FLAGS else PROJECT_ROOT / "compiled"
 COMPILER_SECONDS = 120
 # No -ffast-math: a number that is none must stay one.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
@@ -55,7 +60,7 @@ def library_path(name: str) -> Path:
     """Return where a compiled kernel lies: its name changes with the sources and with the processor."""
     kernel = KERNELS[name]
     sources = [(PROJECT_ROOT / file).read_bytes() for file in (kernel.source, *kernel.included)]
-    told = repr((FLAGS, kernel.flags, platform.machine(), _processor())).encode()
+    told = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), _processor())).encode()
     return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + told).hexdigest()[:16]}.so"
 
 
@@ -80,14 +85,14 @@ def build() -> list[Path]:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise ConfigError("python -m utils.native", "no C compiler found (cc)", fix="install gcc, or name one in CC")
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     paths = [library_path(name) for name in KERNELS]
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         for kernel, path in zip(KERNELS.values(), paths, strict=True):
             source, objects, finished = PROJECT_ROOT / kernel.source, Path(scratch) / "o", Path(scratch) / path.name
             # Linked without -fopenmp: its functions are those of the library that torch has brought along.
-            _run(compiler, *FLAGS, *kernel.flags, "-c", str(source), "-o", str(objects), where=source)
-            _run(compiler, "-shared", str(objects), "-o", str(finished), where=source)
+            _run(compiler, *FLAGS, *kernel.flags, *EXTRA_FLAGS, "-c", str(source), "-o", str(objects), where=source)
+            _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-o", str(finished), where=source)
             try:
                 ctypes.CDLL(str(finished))
             except OSError as error:

@@ -11,6 +11,7 @@ from utils import native
 from utils.errors import ConfigError
 from utils.native import FLAGS, KERNELS, library_path, load
 
+pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,3 +58,16 @@ def test_another_source_is_another_library(monkeypatch: pytest.MonkeyPatch) -> N
     before = library_path("nms")
     monkeypatch.setattr(native, "FLAGS", (*FLAGS, "-DOTHER"))
     assert library_path("nms") != before
+
+
+def test_further_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = library_path("nms")
+    monkeypatch.setattr(native, "EXTRA_FLAGS", ("-g",))
+    assert library_path("nms").name != before.name
+
+
+def test_further_flags_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AKCONV_CFLAGS", "-g '-DNAME=two words'")
+    program = "from utils import native; print(native.EXTRA_FLAGS, native.FOLDER.name)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[0] == "('-g', '-DNAME=two words') custom"

@@ -11,6 +11,7 @@ from models.resampling.choose import VARIABLE, choose
 from models.resampling.native import load
 from tests.oracles import akconv_pixelwise
 
+pytestmark = pytest.mark.kernels
 COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.native")
 IMPLEMENTATIONS = ("bags", "gathers", pytest.param("native", marks=COMPILED))
 PADDINGS = ("border", "zeros")

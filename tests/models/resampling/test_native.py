@@ -8,6 +8,7 @@ from models.resampling.choose import VARIABLE
 from models.resampling.native import load
 from models.resampling.operator import ak_layer2d
 
+pytestmark = pytest.mark.kernels
 COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.native")
 # Batch, channels, outputs, height, width, points, stride: outputs and widths beside, at and beyond whole vectors.
 CASES = (

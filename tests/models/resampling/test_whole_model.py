@@ -10,6 +10,8 @@ from models.resampling.choose import VARIABLE
 from models.resampling.native import load
 from models.yolo import DetectionModel
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.yolo import DetectionModel, parse_model
+from utils import __version__
 from utils.engine.weights.inert_values import DamagedError, RefusedError, one_line, shown
 from utils.engine.weights.official import ForeignError, from_official, plain_yaml
 from utils.engine.weights.torch_file import read_torch_file
@@ -52,10 +53,12 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
 def save_checkpoint(path: Path | str, content: Checkpoint) -> None:
     """Write a checkpoint; a crash leaves the old file or the new one.
 
+    It records the format under "schema" and the version of this program under "software_version".
+
     Raises:
         RunError: it cannot be written.
     """
-    content = {"schema": SCHEMA, **content}
+    content = {"schema": SCHEMA, **content, "software_version": __version__}
     buffer = io.BytesIO()
     torch.save({**content, "sha256": content_hash(content)}, buffer)
     atomic_write(path, buffer.getvalue())

@@ -12,6 +12,7 @@ from utils.engine.nms_benchmark import SETTINGS, with_torchvision
 from utils.engine.nms_benchmark import flood as flood_of_logits
 from utils.native import load
 
+pytestmark = pytest.mark.kernels
 FIELDS = {
     "conf_thres": "confidence",
     "iou_thres": "overlap",

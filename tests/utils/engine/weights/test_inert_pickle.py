@@ -17,6 +17,7 @@ import torch
 
 from tests.hostile.assemble_pickle import call, make, pickled
 from tests.hostile.corpus import CANARY, COMMAND, corpus
+from utils import __version__
 from utils.engine.weights.checkpoint import content_hash, load_checkpoint, load_model, save_checkpoint
 from utils.engine.weights.inert_pickle import InertUnpickler
 from utils.engine.weights.inert_tensors import StoragePool
@@ -99,12 +100,19 @@ def test_altered_pickles_give_an_error_of_ours_or_a_value() -> None:
 def test_our_own_checkpoints_are_read_and_every_altered_byte_is_noticed(tmp_path: Path) -> None:
     content = {"epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}, "names": ["a"], "optimizer": {"state": {0: {}}}}
     save_checkpoint(tmp_path / "own.pt", content)
-    assert content_hash(load_checkpoint(tmp_path / "own.pt")) == content_hash({"schema": 1, **content})
+    expected = {"schema": 1, **content, "software_version": __version__}
+    assert content_hash(load_checkpoint(tmp_path / "own.pt")) == content_hash(expected)
     data = (tmp_path / "own.pt").read_bytes()
     start = data.index(content["ema"]["a.weight"].numpy().tobytes())
     (tmp_path / "own.pt").write_bytes(data[: start + 9] + bytes([data[start + 9] ^ 1]) + data[start + 10 :])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         load_checkpoint(tmp_path / "own.pt")
+
+
+def test_a_checkpoint_from_before_versions_were_recorded_is_read(tmp_path: Path) -> None:
+    content = {"schema": 1, "epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}}
+    torch.save({**content, "sha256": content_hash(content)}, tmp_path / "old.pt")
+    assert content_hash(load_checkpoint(tmp_path / "old.pt")) == content_hash(content)
 
 
 HEAD = [[-1, 1, "Detect", ["nc", "anchors"]]]
