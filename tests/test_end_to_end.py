@@ -30,6 +30,8 @@ from utils.engine.training.training_run import run_training
 from utils.engine.weights.checkpoint import content_hash, load_checkpoint
 from utils.errors import ConfigError, RunError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -14,6 +14,8 @@ from tests.drawn import SMALL_NAMES, self_labelled_data, small_checkpoint, small
 from utils.cli import parse_options
 from utils.engine.options import DetectOptions, ExportOptions, ValOptions
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "yolov5n-AKConv.yaml"
 pytest.importorskip("onnx")

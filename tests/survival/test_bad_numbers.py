@@ -20,6 +20,8 @@ from utils.engine.weights.checkpoint import load_checkpoint
 from utils.errors import ConfigError, RunError
 from utils.losses.detection import DetectionLoss
 
+pytestmark = pytest.mark.slow
+
 
 class _Spoilt(torch.autograd.Function):
     """The number itself, whose gradient is not one."""

@@ -13,6 +13,8 @@ import pytest
 from tests.test_end_to_end import ROOT
 from utils.engine.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

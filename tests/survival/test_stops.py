@@ -14,6 +14,8 @@ from utils.engine.weights.checkpoint import load_checkpoint
 from utils.errors import CheckpointError, ConfigError, RunStopped
 from utils.files import FolderLock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from tests.survival.survivor import (
 from tests.test_end_to_end import ROOT
 from utils.engine.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 LeftAlone = Callable[[int], Path]
 
 

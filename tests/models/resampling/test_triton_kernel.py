@@ -20,6 +20,8 @@ from models.resampling import triton_kernel
 from models.resampling.triton_kernel import ak_conv2d_triton
 from tests.oracles import akconv_pixelwise, initial_shape
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = importlib.util.find_spec("triton") is not None

@@ -34,6 +34,8 @@ from utils.engine.judging.validator import PictureResult, measure
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.matching import match_detections
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("cat", "dog", "cow")
 COST = {"parameters": 1000, "gflops": 1.5, "sampling_gflops": 0.0, "inference_ms": 3.0, "inference_ms_p95": 4.0}
 

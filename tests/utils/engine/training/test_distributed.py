@@ -15,6 +15,8 @@ from utils.datasets.batching import ShuffledBatches
 from utils.engine.training.distributed import Team, sync_batch_norms
 from utils.losses.detection import DetectionLoss, LossSettings
 
+pytestmark = pytest.mark.slow
+
 
 def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
     """A network in float64, four pictures (H != W), and objects of which the first two pictures have most."""

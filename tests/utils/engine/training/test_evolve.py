@@ -18,6 +18,8 @@ from utils.engine.training.evolve import RANGES, Generation, next_recipe, read_t
 from utils.engine.training.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.errors import ConfigError, RunError, RunStopped
 
+pytestmark = pytest.mark.slow
+
 
 def generation(number: int, fitness: float, recipe: Hyperparameters) -> Generation:
     return Generation(number=number, fitness=fitness, map50=fitness, map50_95=fitness, recipe=recipe)

@@ -26,6 +26,8 @@ from utils.engine.training.training_run import run_training
 from utils.engine.weights.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import CheckpointError, ConfigError, DetectorError, RunStopped
 
+pytestmark = pytest.mark.slow
+
 SMALL_MODEL = """nc: 80
 anchors: [[10, 13, 16, 30], [30, 61, 62, 45]]
 backbone:

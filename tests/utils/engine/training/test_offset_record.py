@@ -28,6 +28,8 @@ from utils.log import LOGGER
 from utils.plots.curves import plot_results
 from utils.structures import Batch
 
+pytestmark = pytest.mark.slow
+
 OWN = ("akconv/mean_offset", "akconv/outside")
 
 

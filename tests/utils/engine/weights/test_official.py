@@ -21,6 +21,8 @@ from utils.engine.training.hyperparameters import load_hyperparameters
 from utils.engine.weights.checkpoint import load_checkpoint, load_model
 from utils.errors import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[4]
 WRITER = ROOT / "tests/hostile/official_writer.py"
 NAMES = ["ring", "cross", "arc", "wave", "star", "spiral"]
