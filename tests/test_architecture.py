@@ -94,6 +94,7 @@ def test_dangerous_calls_stay_in_their_one_place(path: Path) -> None:
             assert written not in {"shell=True", "weights_only=False", "allow_pickle=True"}, f"{relative}:{node.lineno}"
 
 
+@pytest.mark.slow
 def test_importing_everything_prints_nothing_and_changes_no_environment() -> None:
     program = (
         "import os, cv2, pandas, torch, torchvision, matplotlib.figure, torch.utils.flop_counter, torch.utils.data\n"

@@ -1,4 +1,4 @@
-"""pyproject.toml and the requirements files declare the same packages, and the version has one source."""
+"""pyproject.toml and the requirements files declare the same packages; the version and the repository's yamls agree."""
 
 import re
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from utils import __version__
 
@@ -53,3 +54,40 @@ def test_the_version_has_one_source(project: dict[str, Any]) -> None:
     assert "version" not in project and project["dynamic"] == ["version"]
     assert project["attribute"] == "utils.__version__"
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_changelog_and_citation_name_the_version() -> None:
+    assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__ and citation["cff-version"] == "1.2.0"
+    assert [entry["identifiers"][0]["value"] for entry in citation["references"]] == ["arXiv:2311.11587"]
+
+
+def test_hooks_before_a_commit_are_local() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert config["fail_fast"] and [entry["repo"] for entry in config["repos"]] == ["local"]
+    hooks = config["repos"][0]["hooks"]
+    assert [hook["id"] for hook in hooks] == ["large-files", "ruff-format", "ruff-check", "mypy"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+
+
+def test_the_workflow_tests_the_oldest_versions_that_are_declared(project: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
+    assert matrix["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
+    oldest = matrix["versions"][0]
+    assert project["requires-python"] == f">={oldest['python']}"
+    pinned = {pin.replace("==", ">=").removesuffix(".*") for pin in oldest["torch"].split()}
+    assert pinned == {entry for entry in project["dependencies"] if entry.startswith("torch")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name)
+def test_issue_templates_are_forms(path: Path) -> None:
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": False}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    for element in form["body"]:
+        assert element["type"] in {"markdown", "textarea", "input", "dropdown", "checkboxes"}
+        assert "value" in element["attributes"] if element["type"] == "markdown" else "label" in element["attributes"]

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import resource
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +86,7 @@ def test_a_failing_write_leaves_the_old_content_and_no_other_file(call, number, 
 def test_a_disk_that_fills_up_midway_leaves_the_old_content(tmp_path):
     path = tmp_path / "a.pt"
     path.write_bytes(b"old")
+    resource = pytest.importorskip("resource", reason="POSIX only")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))

@@ -465,6 +465,7 @@ def test_wrong_arguments_are_one_line(words, tmp_path, monkeypatch):
         convert(words)
 
 
+@pytest.mark.slow
 def test_command_runs_as_a_program(coco, tmp_path):
     command = [sys.executable, "-m", "utils.datasets.convert", "coco"]
     done = subprocess.run([*command, coco, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60)

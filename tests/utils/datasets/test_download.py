@@ -221,6 +221,7 @@ def test_no_payload_is_run_and_the_key_is_named(payload, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_no_payload_runs_anything_in_a_process_of_its_own(tmp_path):
     """The whole corpus under a tripwire for programs started, text compiled, and connections."""
     for number, payload in enumerate(PAYLOADS):
@@ -349,6 +350,7 @@ def test_known_set_becomes_what_its_yaml_says(name, tmp_path, monkeypatch):
             assert len(index.labels) == len(index) == len(entries) and not index.skipped, "one object in each folder"
 
 
+@pytest.mark.slow
 def test_command_fetches_and_mistakes_are_one_line(archive, tmp_path):
     def run(*words):
         return subprocess.run(

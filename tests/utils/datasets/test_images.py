@@ -310,6 +310,7 @@ def test_picture_of_another_kind_than_its_suffix_is_read(tmp_path, picture):
     assert difference(read_image(tmp_path / "a.jpg"), picture) == 0
 
 
+@pytest.mark.slow
 def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"):

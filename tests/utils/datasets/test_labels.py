@@ -57,12 +57,14 @@ def assert_agrees(data):
     np.testing.assert_allclose(parsed.rows, rows, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @REPEATABLE
 @given(label_files())
 def test_generated_files_read_as_by_the_reference_parser(data):
     assert_agrees(data)
 
 
+@pytest.mark.slow
 @REPEATABLE
 @given(damaged_label_files())
 def test_damaged_files_read_as_by_the_reference_parser(data):

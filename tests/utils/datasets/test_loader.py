@@ -96,6 +96,7 @@ def test_a_killed_data_process_is_started_anew_and_no_batch_is_lost(
     assert came == whole and "a data process died" in caplog.text
 
 
+@pytest.mark.slow
 def test_data_processes_that_always_die_end_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "MAX_LOSSES", 1)  # torch takes five seconds to notice each
     write_data_set(tmp_path, count=6)
@@ -104,6 +105,7 @@ def test_data_processes_that_always_die_end_in_one_line(tmp_path: Path, monkeypa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["sys.exit(3)", "raise ValueError"])
 def test_a_program_that_ends_in_the_middle_of_a_pass_does_end(ending: str, tmp_path: Path) -> None:
     write_data_set(tmp_path, count=6)

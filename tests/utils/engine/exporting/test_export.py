@@ -22,6 +22,8 @@ from utils.engine.networks import open_network
 from utils.engine.options import ExportOptions
 from utils.errors import CheckpointError, ConfigError, RunError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SHAPES = ((1, 3, 64, 160), (3, 3, 128, 96))
 DESCRIPTION = Description(names=SMALL_NAMES, stride=32, image_size=96, data="tiny.yaml")

@@ -25,6 +25,8 @@ from utils.engine.weights.inert_values import STORAGES, DamagedError, InertObjec
 from utils.engine.weights.torch_file import read_torch_file
 from utils.errors import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[4]
 
 
