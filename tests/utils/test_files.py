@@ -230,6 +230,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_older_one(tmp_path, monk
 # yaml and json
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(value=st.dictionaries(text, plain, max_size=4))
 def test_yaml_returns_what_was_written(value, tmp_path_factory):

@@ -117,6 +117,7 @@ def test_a_program_that_ends_in_the_middle_of_a_pass_does_end(ending: str, tmp_p
     assert result.returncode == (3 if "exit" in ending else 1)
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_broken_off_and_collected_leaves_no_process_and_costs_no_wait(tmp_path: Path) -> None:
     write_data_set(tmp_path, count=6)
     before = set(multiprocessing.active_children())

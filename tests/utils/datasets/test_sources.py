@@ -100,6 +100,7 @@ def test_what_is_nothing_is_said(folder, monkeypatch, text, message):
         open_source(text)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
     for number in range(40):
         level(folder / f"p{number:02}.png", 100 + number)

@@ -29,6 +29,7 @@ def collect(live, *, enough=lambda frames: False):
     return frames, None
 
 
+@pytest.mark.slow
 def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
     camera = Camera(6, breaks=20)
     with cameras(cam=camera) as address:
@@ -45,6 +46,7 @@ def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
     assert len({int(frame.image[:14, :14].mean()) for frame in seen}) > 10, "frames must be new ones"
 
 
+@pytest.mark.slow
 def test_one_stream_that_is_lost_does_not_stop_the_other():
     lost, steady = Camera(3, breaks=1), Camera(10**6, breaks=1)
     with cameras(lost=lost, steady=steady) as address:

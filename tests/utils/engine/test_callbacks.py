@@ -44,6 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_listeners_hear_of_everything_in_order(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callbacks, "_REGISTERED", {})
     plugin = tmp_path / "listener_for_a_test.py"
@@ -66,6 +67,7 @@ def test_tensorboard_is_written_or_its_absence_said(data: Path, tmp_path: Path) 
     assert run is not None and list((run.run_dir / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_of_weak_classes_come_up_more_often(data: Path, tmp_path: Path) -> None:
     index = build_index(load_data_config(str(data)), "train")
     even = picture_weights(index, [])

@@ -93,6 +93,7 @@ def test_random_sets_get_the_figures_of_pycocotools(case, seed):
         assert figures[name] == pytest.approx(expected[name], abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bccd", "coco8"])
 def test_real_sets_get_the_figures_of_pycocotools(name, reference):
     """What `val.py --save-json` wrote of trained models, on 87 pictures of blood cells and the eight of COCO8."""

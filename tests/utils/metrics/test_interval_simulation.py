@@ -35,6 +35,7 @@ def test_better_quality_is_better_and_easier_pictures_are_easier():
     assert np.array_equal(easier.image_difficulty, shown.image_difficulty)
 
 
+@pytest.mark.slow
 def test_the_population_is_the_mean_of_many_runs():
     recipe = Recipe(quality=0.1, seed_luck=0.2)
     population = Population(recipe, points=7)
@@ -44,6 +45,7 @@ def test_the_population_is_the_mean_of_many_runs():
     assert population.of_run(0.5) > population.of_run(-0.3)
 
 
+@pytest.mark.slow
 def test_comparisons_are_repeatable_and_know_the_truth():
     populations = (Population(GOOD, points=5), Population(USUAL, points=5))
     setting = Setting(name="small", images=30, model=GOOD)
@@ -62,6 +64,7 @@ def test_the_interval_is_honest():
                 assert tally.better + tally.worse < 0.05 + 0.033, tally
 
 
+@pytest.mark.slow
 def test_the_script_names_unknown_settings():
     words = [sys.executable, "-m", "utils.metrics.interval_simulation", "--settings", "none such"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -65,6 +65,7 @@ def test_a_model_trained_once_borrows_the_others_spread():
     assert not paired_difference(once, once, images=30, lenders=[once]).knows_seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(3, 1), (2, 1)])
 def test_a_borrowed_spread_is_no_second_opinion(seeds):
     """Alone and lent, one variance is still one guess, of few degrees of freedom."""
@@ -86,6 +87,7 @@ def test_resamples_where_a_figure_is_undefined_are_left_out():
     assert math.isnan(nothing.low) and nothing.p_value == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "luck", "pictures"),
     [(3, (1, 1), 0.0), (3, (1, 1), 1.0), (3, (1, 0.2), 0.5), (3, (1, 3), 0.3), (5, (1, 2), 1.0), (2, (1, 1), 1.0)],

@@ -88,6 +88,7 @@ def test_seeds_needed_counts_from_what_each_model_has():
     assert 0 < seeds_needed(uneven) < seeds_needed(base)
 
 
+@pytest.mark.slow
 def test_seeds_needed_would_tell_four_times_in_five():
     present = difference(0.03, seed=0.0016, image=0.00001)
     more = seeds_needed(present)

@@ -111,6 +111,7 @@ def test_a_comparison_has_no_missing_letters(with_squares, tmp_path, recwarn, mo
     assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
 
 
+@pytest.mark.slow
 def test_curves_and_matrix_have_no_missing_letters(with_squares, tmp_path, recwarn):
     names = [NAME, "cat"]
     curves, grid = np.linspace(1, 0, 100)[None].repeat(2, 0), np.linspace(0, 1, 100)

@@ -52,6 +52,7 @@ def draw_sampling(path: Path) -> None:
 DRAWINGS = [draw_curve, draw_precision, draw_matrix, draw_labels, draw_comparison, draw_sampling]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", DRAWINGS)
 def test_every_name_is_shown_as_it_is_written(
     draw: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +80,7 @@ def test_dollars_in_ticks_made_while_drawing_are_no_formula(tmp_path: Path):
     assert figure.save_figure(one, tmp_path / "a.png").stat().st_size > 3000
 
 
+@pytest.mark.slow
 def test_long_names_keep_their_ends_and_pictures_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     long = "an unusually long name of a class, as people give it who label by sentences, number 7"
     short = shortened(long, 28)

@@ -60,6 +60,7 @@ def test_marks_and_lines_lie_at_the_points_in_both_panels(tmp_path, figures) -> 
     np.testing.assert_allclose(pixel, to_rgb(ORANGE), atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size_hw", "count"), [((300, 40), 9), ((40, 300), 5), ((1, 1), 1)])
 def test_any_shape_and_number_of_positions_is_drawn(tmp_path, size_hw, count) -> None:
     image = np.zeros((*size_hw, 3), np.uint8)
@@ -91,6 +92,7 @@ def test_histograms_hold_every_offset_once(tmp_path, figures) -> None:
         assert (np.average((edges[1:] + edges[:-1]) / 2, weights=shares) - values.mean()) == pytest.approx(0, abs=0.15)
 
 
+@pytest.mark.slow
 def test_histograms_of_nothing_much_are_drawn(tmp_path) -> None:
     odd = [np.zeros(5), np.array([np.nan, np.inf, 1.0]), np.full(3, np.nan), np.zeros(0), np.full(4, 1e9)]
     for layers in (odd[:1], odd):

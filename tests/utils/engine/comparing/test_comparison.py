@@ -34,8 +34,6 @@ from utils.engine.judging.validator import PictureResult, measure
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.matching import match_detections
 
-pytestmark = pytest.mark.slow
-
 NAMES = ("cat", "dog", "cow")
 COST = {"parameters": 1000, "gflops": 1.5, "sampling_gflops": 0.0, "inference_ms": 3.0, "inference_ms_p95": 4.0}
 
@@ -177,6 +175,7 @@ def test_missing_costs_are_left_out(models):
     assert "Training s" in cost_table(models, costs) and "Inference GB" not in cost_table(models, costs)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_models_curves_and_intervals(models, tmp_path):
     run = tmp_path / "run"
     (run / "weights").mkdir(parents=True)

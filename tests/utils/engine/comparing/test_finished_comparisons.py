@@ -84,6 +84,7 @@ def comparison(
     return run_comparison(CompareOptions(weights=weights, data=data, task=task, name=name, **settings), given)
 
 
+@pytest.mark.slow
 def test_finished_runs_are_compared_like_trained_ones(finished_runs):
     folder = comparison(finished_runs, "whole")
     content = json.loads((folder / "compare.json").read_text())
@@ -113,6 +114,7 @@ def links_of(folder: Path) -> list[str]:
     return re.findall(r"^!\[.{20,}\]\((.*)\)$", (folder / "compare.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
 def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_numbers(finished_runs, monkeypatch, caplog):
     def full(path: Path | str, content: bytes | str) -> Path:
@@ -155,6 +157,7 @@ def found(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return compare
 
 
+@pytest.mark.slow
 def test_the_size_that_was_asked_for_is_the_one_that_is_judged(found):
     own, asked = found("size", given=frozenset({"name"})), found("size", given=frozenset({"name", "imgsz"}))
     assert [[cost["image_size"] for cost in one.costs] for one in (own, asked)] == [[96, 96], [64, 64]]
@@ -163,6 +166,7 @@ def test_the_size_that_was_asked_for_is_the_one_that_is_judged(found):
     assert asked.heading.endswith("All were judged at 64 px, as --imgsz says.") and "judged at" not in own.heading
 
 
+@pytest.mark.slow
 def test_pictures_changed_in_place_are_judged_anew(finished_runs, found):
     folder = copied(finished_runs, "repainted", "")
     for path in (finished_runs / "labels/val").iterdir():
@@ -175,6 +179,7 @@ def test_pictures_changed_in_place_are_judged_anew(finished_runs, found):
         assert one.figures[DECIDING].points > 0.05 and one.figures[DECIDING].points != other.figures[DECIDING].points
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("place", ["", "weights", "deep/folder"])
 def test_checkpoints_that_lie_in_no_run_are_compared_too(finished_runs, tmp_path, monkeypatch, place):
@@ -206,6 +211,7 @@ def test_a_test_split_on_which_the_best_epoch_was_chosen_is_warned_of(finished_r
     assert chosen_on(str(folder / "own.yaml"), replace(others, paths=np.array([__file__])), trained) == []
 
 
+@pytest.mark.slow
 def test_the_test_split_is_judged_beside_the_other(finished_runs, found):
     folder = copied(finished_runs, "splits", "0 .5 .5 .4 .4\n")
     for number, path in enumerate(sorted((folder / "images/val").iterdir())[:3]):

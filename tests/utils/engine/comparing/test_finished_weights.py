@@ -69,6 +69,7 @@ def test_the_same_seed_twice_is_two_models(folder):
     assert [one.label for one in from_weights(paths, names=NAMES, taken=["b"])] == ["b-again1", "c"]
 
 
+@pytest.mark.slow
 def test_a_rate_of_offsets_tells_models_apart_that_have_some(tmp_path):
     kinds = {"yolov5n.yaml": ["plain"], "yolov5n-AKConv.yaml": ["alterable-seed0", "alterable-seed1"]}
     paths = []
@@ -83,6 +84,7 @@ def test_a_rate_of_offsets_tells_models_apart_that_have_some(tmp_path):
     assert [one.label for one in found] == [label for labels in kinds.values() for label in labels]
 
 
+@pytest.mark.slow
 def test_folders_of_runs_as_a_shell_names_them(folder):
     """`net-*` also names logs; numbers of hyperparameters count, and not where their file lies."""
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
@@ -146,6 +148,7 @@ def test_models_of_one_class_are_not_compared_with_those_of_several(folder):
                 one_class(contestants, NAMES)
 
 
+@pytest.mark.slow
 def test_the_lines_that_trained_finished_weights_are_told(folder):
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
     assert training_commands([fast])[1] == (

@@ -17,8 +17,6 @@ from utils.engine.options import TrainOptions
 from utils.engine.training.stopping import StopRequest
 from utils.errors import RunStopped
 
-pytestmark = pytest.mark.slow
-
 STAND_IN = """
 import os, pathlib, signal, sys, time
 words = sys.argv[1:]

@@ -135,6 +135,7 @@ def test_values_with_the_same_letters_keep_apart(base):
     assert len(labels) == len(set(labels)) >= 2
 
 
+@pytest.mark.slow
 def test_a_variant_that_is_built_as_another_is_left_out_with_one_warning(base, messages):
     words = ["AKConv.points", "None", "centered", "AKConv.padding", "border", "zeros"]
     assert [label for label, _ in variants(base, words)] == ["yolov5n-AKConv-points-None-padding-zeros"]

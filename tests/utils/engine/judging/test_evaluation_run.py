@@ -71,6 +71,7 @@ def val(*words, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_coco_agrees_with_pycocotools(place, tmp_path):
     flags = ("--save-json", "--save-txt", "--save-conf", "--verbose", "--imgsz", 96, "--workers", 0, "--device", "cpu")
     result = val("--weights", place / "a.pt", "--data", place / "own.yaml", *flags, cwd=tmp_path)
@@ -109,6 +110,7 @@ def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_figures(place,
     assert len(told) == 3 and all("No space left" in text for text in told), "a batch, the curves, and the mistakes"
 
 
+@pytest.mark.slow
 def test_background_pictures_count_in_the_confusion_matrix(place, tmp_path):
     confusion = judge(place, tmp_path, "a.pt").confusion
     (picture,) = (p for p in judge(place, tmp_path, "a.pt").pictures if not len(p.label_classes))
@@ -116,6 +118,7 @@ def test_background_pictures_count_in_the_confusion_matrix(place, tmp_path):
     assert 0 < sure <= confusion.counts[:, -1].sum()
 
 
+@pytest.mark.slow
 def test_several_weights_are_judged_as_one(place, tmp_path):
     one = load_models([str(place / "a.pt")])
     both = load_models([str(place / "a.pt"), str(place / "b.pt")])

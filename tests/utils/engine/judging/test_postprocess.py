@@ -192,6 +192,7 @@ def drawn_flood(side, classes, seed=0, spread=1.0):
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "classes", "spread", "full"),
     [(320, 3, 1.0, True), (224, 20, 1.0, True), (320, 3, 0.02, False), (640, 1, 0.01, False)],
