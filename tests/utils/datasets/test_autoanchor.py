@@ -40,8 +40,8 @@ def test_as_many_boxes_as_anchors_are_their_own_anchors(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_improvement_finds_the_best_single_anchor(seed):
-    # Between the sizes, k times (10, 30) has a mean nearness of (2 / k + k / 2) / 3, which falls from k = 1 to 2: k-means
-    # ends at k = 4 / 3, the best is k = 1.
+    # Between the sizes, k times (10, 30) has a mean nearness of (2 / k + k / 2) / 3, which falls from k = 1 to 2:
+    # k-means ends at k = 4 / 3, the best is k = 1.
     fitted = fit([[10, 30], [10, 30], [20, 60]], FAR, seed=seed)
     np.testing.assert_allclose(fitted, [[[10, 30]]], rtol=0.02)
 
