@@ -79,6 +79,15 @@ def test_only_given_flags_are_reported_as_given() -> None:
     assert (options.resume, options.epochs, given) == ("newest", 5, {"resume", "epochs"})
 
 
+@pytest.fixture
+def logger_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that runs in this process configures the logger; other tests find it as it was."""
+    monkeypatch.setattr(LOGGER, "handlers", list(LOGGER.handlers))
+    monkeypatch.setattr(LOGGER, "level", LOGGER.level)
+    monkeypatch.setattr(LOGGER, "propagate", LOGGER.propagate)
+
+
+@pytest.mark.usefixtures("logger_restored")
 @pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py", "export.py", "benchmarks.py"])
 def test_every_script_prints_the_version(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -191,6 +200,7 @@ def check_complaint(code: int | str | None, stderr: str, expected: str, folder: 
     assert not (folder / "runs").exists(), "a mistake must not leave a run folder"
 
 
+@pytest.mark.usefixtures("logger_restored")
 @pytest.mark.parametrize(
     ("words", "expected"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
@@ -206,13 +216,12 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
     script, arguments = complained(words, workplace)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
-    for name in ("handlers", "level", "propagate"):  # which a script sets, and other tests find as they were
-        monkeypatch.setattr(LOGGER, name, list(LOGGER.handlers) if name == "handlers" else getattr(LOGGER, name))
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(script, run_name="__main__")
     check_complaint(ended.value.code, capfd.readouterr().err, expected, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py"])
 def test_a_mistake_ends_a_real_process(script: str, workplace: Path, tmp_path: Path) -> None:
     words, expected = [mistake for mistake in MISTAKES if mistake[0][0] == script][-1]

@@ -15,6 +15,7 @@ from utils.files import load_yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.yaml")), ids=lambda path: path.stem)
 def test_model_yaml_builds_and_its_header_holds(path: Path) -> None:
     header = re.search(

@@ -306,6 +306,7 @@ def run_cases() -> list[object]:
     return cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", run_cases())
 def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -> None:
     folder = tmp_path / "place"

@@ -29,6 +29,7 @@ def model() -> DetectionModel:
     return moving(DetectionModel(load_model_config("yolov5n-AKConv.yaml"), nc=3))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_compiler_sees_the_whole_model_as_one_graph(training: bool) -> None:
     # fullgraph makes a break in the graph an error; what the backend makes of the graph is tested below.

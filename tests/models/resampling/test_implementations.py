@@ -51,6 +51,7 @@ def test_forward_equals_the_pixelwise_oracle(implementation: str, padding: str) 
             assert np.abs(found.double().numpy() - expected).max() <= tolerance * max(scale, 1), seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("widens", [False, True])

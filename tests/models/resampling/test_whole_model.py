@@ -21,6 +21,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_whole_network_agree(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # float64, since single precision leaves batch norm's sums too coarse to tell a fault from rounding; offsets moved
     # off zero, where the gradient towards the next pixel is a convention.
