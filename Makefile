@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt requirements-dev.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
-	-$(RUN) -m utils.native
+	-$(RUN) -m utils.compiled
 	touch $@
 
 demo: install
@@ -40,7 +40,7 @@ sanitize: export ASAN_OPTIONS = detect_leaks=0
 sanitize: export OMP_NUM_THREADS = 2
 sanitize: install
 	preload="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
-	CC=gcc LD_PRELOAD="$$preload" $(RUN) -m utils.native && \
+	CC=gcc LD_PRELOAD="$$preload" $(RUN) -m utils.compiled && \
 	LD_PRELOAD="$$preload" $(RUN) -m pytest -m "kernels and not long" --capture=sys
 
 clean:

@@ -5,10 +5,10 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and measure."""
-    from utils.engine.options import BenchmarkOptions
+    from utils.options import BenchmarkOptions
 
     options, _ = parse_options(BenchmarkOptions, None, description=__doc__)
-    from utils.engine.benchmark import run_benchmark
+    from utils.benchmarks.akconv import run_benchmark
 
     run_benchmark(options)
 

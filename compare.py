@@ -5,10 +5,10 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and compare."""
-    from utils.engine.options import CompareOptions
+    from utils.options import CompareOptions
 
     options, given = parse_options(CompareOptions, None, description=__doc__)
-    from utils.engine.comparing.compare import run_comparison
+    from utils.comparison.run import run_comparison
 
     run_comparison(options, given)
 

@@ -5,10 +5,10 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and detect."""
-    from utils.engine.options import DetectOptions
+    from utils.options import DetectOptions
 
     options, _ = parse_options(DetectOptions, None, description=__doc__)
-    from utils.engine.looking.predictor import run_detection
+    from utils.detection.run import run_detection
 
     run_detection(options)
 

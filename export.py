@@ -5,10 +5,10 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and export."""
-    from utils.engine.options import ExportOptions
+    from utils.options import ExportOptions
 
     options, given = parse_options(ExportOptions, None, description=__doc__)
-    from utils.engine.exporting.export import run_export
+    from utils.export.run import run_export
 
     run_export(options, given)
 

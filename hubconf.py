@@ -1,12 +1,12 @@
 """Entry points of torch.hub: `torch.hub.load("path/to/here", "custom", path="best.pt", source="local")`.
 
-The plain function behind `custom` is `utils.engine.autoshape.load_detector`.
+The plain function behind `custom` is `utils.inference.autoshape.load_detector`.
 """
 
 from __future__ import annotations
 
-from utils.engine import autoshape as _engine
 from utils.errors import ConfigError as _ConfigError
+from utils.inference import autoshape as _engine
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
 _Model = _engine.AutoShape | _engine.Network

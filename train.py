@@ -5,15 +5,15 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and train."""
-    from utils.engine.options import TrainOptions
+    from utils.options import TrainOptions
 
     options, given = parse_options(TrainOptions, None, description=__doc__)
     if options.evolve:
-        from utils.engine.training.evolve import run_evolution
+        from utils.training.evolve import run_evolution
 
         run_evolution(options, given)
         return
-    from utils.engine.training.training_run import run_training
+    from utils.training.run import run_training
 
     run_training(options, given)
 

@@ -5,10 +5,10 @@ from utils.cli import parse_options, run_script
 
 def main() -> None:
     """Parse the command line and validate."""
-    from utils.engine.options import ValOptions
+    from utils.options import ValOptions
 
     options, _ = parse_options(ValOptions, None, description=__doc__)
-    from utils.engine.judging.evaluation_run import run_evaluation
+    from utils.validation.run import run_evaluation
 
     run_evaluation(options)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from utils.datasets.config import load_data_config
-from utils.datasets.shapes import ensure_shapes
+from utils.datasets.synthetic_shapes import ensure_shapes
 
 TINY_DATA = """path: shapes
 train: images/train

@@ -1,4 +1,4 @@
-"""The layers of the house: imports point one way, importing has no effect, dangerous calls stay in one place."""
+"""The import ladder between rooms, no import cycles between files, and dangerous calls in their one place."""
 
 import ast
 import subprocess
@@ -8,28 +8,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"structures", "boxes", "files", "cli", "errors", "log", "memory", "native"}
-ALLOWED = {
-    "leaf": {"leaf"},
-    "models": {"leaf", "models"},
-    "datasets": {"leaf", "datasets"},
-    "losses": {"leaf", "losses"},
-    "metrics": {"leaf", "metrics"},
-    "plots": {"leaf", "plots"},
-    "engine": {"leaf", "models", "datasets", "losses", "metrics", "plots", "engine"},
-    "script": {"leaf", "engine"},
-}
+# A room imports itself and the rooms on lower rungs; rooms on one rung do not import each other.
+LADDER = (
+    ("leaves",),
+    ("models", "datasets", "losses", "metrics", "plots"),
+    ("options",),
+    ("weights",),
+    ("inference",),
+    ("validation", "detection", "benchmarks"),
+    ("training", "export"),
+    ("comparison",),
+    ("scripts",),
+)
+RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}
 FILES = [p for p in sorted(ROOT.glob("**/*.py")) if p.relative_to(ROOT).parts[0] in {"models", "utils"}]
 SCRIPTS = sorted(ROOT.glob("*.py"))
+MAX_LINES = 300
+MAX_LINES_OF = {"utils/training/trainer.py": 260}
 
 
 def room_of(module: str) -> str | None:
+    """Return the room of a dotted module name; None for packages from elsewhere."""
     parts = module.split(".")
     if parts[0] == "models":
         return "models"
     if parts[0] != "utils" or len(parts) == 1:
         return None
-    return "leaf" if parts[1] in LEAVES else parts[1]
+    return parts[1] if parts[1] in RUNG else "leaves"
 
 
 def module_name(path: Path) -> str:
@@ -37,23 +42,52 @@ def module_name(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> set[str]:
+    """Return every module that a file imports, also inside functions and under TYPE_CHECKING."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
     return found
 
 
+MODULES = {module_name(path) for path in FILES}
+
+
 @pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    room = "script" if path in SCRIPTS else room_of(module_name(path))
+def test_imports_go_down_the_ladder(path: Path) -> None:
+    room = "scripts" if path in SCRIPTS else room_of(module_name(path))
     if room is None:
         return
     for module in imported_modules(path):
         target = room_of(module)
-        assert target is None or target in ALLOWED[room], f"{path.name} ({room}) imports {module} ({target})"
+        if target is not None and target != room:
+            assert RUNG[target] < RUNG[room], f"{path.name} ({room}) imports {module} ({target})"
+
+
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    edges = {module_name(path): imported_modules(path) & MODULES - {module_name(path)} for path in FILES}
+    state: dict[str, int] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if state.get(module) == 2:
+            return
+        assert state.get(module) != 1, " -> ".join((*path[path.index(module) :], module))
+        state[module] = 1
+        for target in sorted(edges[module]):
+            visit(target, (*path, module))
+        state[module] = 2
+
+    for module in sorted(edges):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_outgrows_its_budget(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES_OF.get(path.relative_to(ROOT).as_posix(), MAX_LINES)
 
 
 def test_nothing_imports_a_script() -> None:
@@ -71,7 +105,7 @@ ONE_PLACE = {
     "pickle.loads": set(),
     "os.system": set(),
     "yaml.load": {"utils/files.py"},
-    "torch.save": {"utils/engine/weights/checkpoint.py"},
+    "torch.save": {"utils/weights/checkpoint.py"},
     "torch.load": set(),
     "cv2.imdecode": {"utils/datasets/images.py"},
     "os.replace": {"utils/files.py"},
@@ -99,7 +133,7 @@ def test_importing_everything_prints_nothing_and_changes_no_environment() -> Non
     program = (
         "import os, cv2, pandas, torch, torchvision, matplotlib.figure, torch.utils.flop_counter, torch.utils.data\n"
         "before = dict(os.environ); threads = torch.get_num_threads()\n"
-        "import utils.engine.training.training_run, utils.engine.comparing.compare, utils.engine.looking.predictor\n"
+        "import utils.training.run, utils.comparison.run, utils.detection.run, utils.export.run\n"
         "import models.yolo\n"
         "assert dict(os.environ) == before and torch.get_num_threads() == threads"
     )

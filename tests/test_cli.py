@@ -12,7 +12,9 @@ import pytest
 
 from utils import __version__
 from utils.cli import parse_options
-from utils.engine.options import (
+from utils.errors import ConfigError
+from utils.log import LOGGER
+from utils.options import (
     BenchmarkOptions,
     CompareOptions,
     DetectOptions,
@@ -20,8 +22,6 @@ from utils.engine.options import (
     TrainOptions,
     ValOptions,
 )
-from utils.errors import ConfigError
-from utils.log import LOGGER
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,15 +20,16 @@ import numpy as np
 import pytest
 from torch.distributed.run import get_args_parser as torchrun_parser
 
-from tests.documented import ALL, PAGES, ROOT, SCRIPTS, all_commands, all_flags, python_blocks
+from tests.helpers.doc_commands import ALL, PAGES, ROOT, SCRIPTS, all_commands, all_flags, python_blocks
+from tests.studies.ci_coverage import SimulationOptions
+from utils.benchmarks.nms import NmsBenchmarkOptions
 from utils.cli import build_parser, parse_options
 from utils.datasets import download
 from utils.datasets.convert.__main__ import build_parser as convert_parser
-from utils.engine.autoshape import AutoShape
-from utils.engine.callbacks import _REGISTERED, make_callbacks
-from utils.engine.exporting.export import run_export
-from utils.engine.nms_benchmark import NmsBenchmarkOptions
-from utils.engine.options import (
+from utils.export.run import run_export
+from utils.files import dump_yaml, load_yaml
+from utils.inference.autoshape import AutoShape
+from utils.options import (
     BenchmarkOptions,
     CompareOptions,
     DetectOptions,
@@ -36,10 +37,9 @@ from utils.engine.options import (
     TrainOptions,
     ValOptions,
 )
-from utils.engine.plugins import load_plugins
-from utils.engine.training.training_run import run_training
-from utils.files import dump_yaml, load_yaml
-from utils.metrics.interval_simulation import SimulationOptions
+from utils.plugins import load_plugins
+from utils.training.callbacks import _REGISTERED, make_callbacks
+from utils.training.run import run_training
 
 Command = tuple[str, ...]
 COMMANDS = all_commands()
@@ -50,8 +50,8 @@ OPTIONS: dict[str, type] = {
     "compare.py": CompareOptions,
     "export.py": ExportOptions,
     "benchmarks.py": BenchmarkOptions,
-    "utils.engine.nms_benchmark": NmsBenchmarkOptions,
-    "utils.metrics.interval_simulation": SimulationOptions,
+    "utils.benchmarks.nms": NmsBenchmarkOptions,
+    "tests.studies.ci_coverage": SimulationOptions,
 }
 
 NETWORK = "installs from the network"
@@ -79,7 +79,7 @@ QUICK = {
     "python val.py --weights best.pt --data shapes.yaml --verbose",
     "python detect.py --weights best.pt --source pictures/",
     "python -m utils.datasets.convert voc SOURCE TARGET",
-    "python -m utils.native",
+    "python -m utils.compiled",
     "python -m venv .venv",
 }
 CPU = "--device cpu --workers 0 --imgsz 64 --batch-size 4"
@@ -91,8 +91,8 @@ SMALL = {
     "compare.py": f"--epochs 1 {CPU}",
     "export.py": "--imgsz 64",
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --rounds 1",
-    "utils.engine.nms_benchmark": "--rounds 1",
-    "utils.metrics.interval_simulation": "--comparisons 1 --resamples 4 --settings equal",
+    "utils.benchmarks.nms": "--rounds 1",
+    "tests.studies.ci_coverage": "--comparisons 1 --resamples 4 --settings equal",
     "pytest": "-n 0 -p no:cacheprovider --collect-only tests/test_presets.py",
     "venv": "--without-pip",
 }
@@ -142,7 +142,7 @@ def test_every_command_is_known_with_its_flags(command: Command, monkeypatch: py
     assert importlib.util.find_spec(name) is not None if is_module else (ROOT / name).is_file(), f"there is no {name}"
     if name in ("venv", "pytest"):
         return  # run below with these words
-    if name == "utils.native":
+    if name == "utils.compiled":
         assert not words
     elif name == "utils.datasets.convert":
         convert_parser().parse_args(words)
@@ -265,7 +265,7 @@ def package_of_its_own(folder: Path) -> None:
 
 PREPARED: dict[str, Callable[[Path], None]] = {
     "python train.py --cfg mine.yaml --plugins my_module.py": mine_is_a_model,
-    "python -m utils.native": package_of_its_own,
+    "python -m utils.compiled": package_of_its_own,
 }
 
 
@@ -317,7 +317,7 @@ def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -
     PREPARED.get(shlex.join(command), lambda _: None)(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if name != "utils.native":
+    if name != "utils.compiled":
         environment["PYTHONPATH"] = str(ROOT)
     result = subprocess.run(
         [sys.executable, *small_form(command)],
@@ -345,7 +345,7 @@ def test_every_block_of_python_is_run_by_a_test() -> None:
     others = [page for page in pages if page[0] != "docs/python.md"]  # those are run by test_hub.py
     assert others == [
         ("README.md", "# my_module.py"),
-        ("docs/training.md", "from utils.engine.callbacks import Callback, register_callback"),
+        ("docs/training.md", "from utils.training.callbacks import Callback, register_callback"),
     ]
     hub = (ROOT / "tests/test_hub.py").read_text(encoding="utf-8")
     assert "test_every_snippet_of_the_documentation_runs" in hub
@@ -354,8 +354,8 @@ def test_every_block_of_python_is_run_by_a_test() -> None:
 def test_the_listener_of_the_manual_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("utils.engine.callbacks._REGISTERED", dict(_REGISTERED))
-    (tmp_path / "manual_printer.py").write_text(block_of("docs/training.md", "from utils.engine.callbacks"))
+    monkeypatch.setattr("utils.training.callbacks._REGISTERED", dict(_REGISTERED))
+    (tmp_path / "manual_printer.py").write_text(block_of("docs/training.md", "from utils.training.callbacks"))
     load_plugins([str(tmp_path / "manual_printer.py")])
     for callback in make_callbacks(tmp_path, tensorboard=False):
         callback.on_fit_epoch_end(None, {"metrics/mAP_0.5": 0.25})  # type: ignore[arg-type]

@@ -17,18 +17,18 @@ import pytest
 import torch
 
 from tests.conftest import TINY_DATA
+from utils.benchmarks import cases
+from utils.benchmarks.akconv import run_benchmark
+from utils.benchmarks.cases import layer_subjects
 from utils.cli import parse_options
+from utils.comparison.run import run_comparison
 from utils.datasets.config import load_data_config
-from utils.datasets.shapes import ensure_shapes
-from utils.engine import benchmark_subjects
-from utils.engine.benchmark import run_benchmark
-from utils.engine.benchmark_subjects import layer_subjects
-from utils.engine.comparing.compare import run_comparison
-from utils.engine.options import BenchmarkOptions, CompareOptions, TrainOptions
-from utils.engine.training.records import COLUMNS
-from utils.engine.training.training_run import run_training
-from utils.engine.weights.checkpoint import content_hash, load_checkpoint
+from utils.datasets.synthetic_shapes import ensure_shapes
 from utils.errors import ConfigError, RunError
+from utils.options import BenchmarkOptions, CompareOptions, TrainOptions
+from utils.training.results_csv import COLUMNS
+from utils.training.run import run_training
+from utils.weights.checkpoint import content_hash, load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -237,7 +237,7 @@ def test_compare_trains_all_alike_and_repeats_nothing(
     def presented(*_: object) -> NoReturn:
         raise RunError("the second time", "it would be the same again")
 
-    monkeypatch.setattr("utils.engine.comparing.compare._present", presented)
+    monkeypatch.setattr("utils.comparison.run._present", presented)
     with caplog.at_level("INFO", logger="akyolo"), pytest.raises(RunError, match="the second time"):
         run_comparison(*parse_options(CompareOptions, given, description=""))
     assert caplog.text.count("finished already") == 2 and "finished already" not in first.stdout
@@ -280,8 +280,8 @@ def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) 
 
 
 def test_benchmarks_measure_by_number_of_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [place.points for place in benchmark_subjects.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
-    monkeypatch.setattr(benchmark_subjects, "SWEPT", benchmark_subjects.SWEPT[3::4])
+    assert [place.points for place in cases.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
+    monkeypatch.setattr(cases, "SWEPT", cases.SWEPT[3::4])
     monkeypatch.chdir(tmp_path)
     run_benchmark(BenchmarkOptions(part="points", layer_batch=1, rounds=1, device="cpu"))
     content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.drawn import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
+from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
 from utils.cli import parse_options
-from utils.engine.options import DetectOptions, ExportOptions, ValOptions
+from utils.options import DetectOptions, ExportOptions, ValOptions
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from models.yolo import DetectionModel
-from tests.lively_model import lively_model
-from utils.engine.autoshape import AutoShape
-from utils.engine.exporting.exported import Description, ExportedNetwork
-from utils.engine.exporting.formats import ExportForm, to_onnx
-from utils.engine.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
+from tests.helpers.random_model import lively_model
 from utils.errors import CheckpointError, ConfigError
+from utils.export.formats import ExportForm, to_onnx
+from utils.inference.autoshape import AutoShape
+from utils.inference.exported_model import Description, ExportedNetwork
+from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("ring", "cross", "arc")
@@ -59,10 +59,8 @@ def test_every_snippet_of_the_documentation_runs(place: Path) -> None:
     snippets = [snippet for snippet in snippets if EXPORTS or "best.onnx" not in snippet]
     # Only the installed packages are on the path, but for the snippet that says so.
     program = "\n".join(snippets).replace("/path/to/this/repository", str(ROOT))
-    first, rest = program.split("from utils.engine.autoshape", 1)
-    program = (
-        f"{first}\nimport sys; sys.path.insert(0, {str(ROOT)!r})\nfrom utils.engine.autoshape{rest}\nresults.print()\n"
-    )
+    first, rest = program.split("from utils.inference.autoshape", 1)
+    program = f"{first}\nimport sys; sys.path.insert(0, {str(ROOT)!r})\nfrom utils.inference.autoshape{rest}\nresults.print()\n"
     program += "print(neck.model.config.name, type(network).__name__, list(fresh.names.values()))"
     result = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr

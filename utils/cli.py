@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from utils import __version__
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
 from utils.log import LOGGER, enable_console
-from utils.memory import keep_freed_memory, out_of_memory
+from utils.malloc import keep_freed_memory, out_of_memory
 
 Options = TypeVar("Options")
 

@@ -9,7 +9,7 @@ import pkgutil
 
 from models.modules.akconv import AKConv, LDConv, base_points
 from models.modules.c3_akconv import Bottleneck_AKConv, Bottleneck_LDConv, C3_AKConv, C3_LDConv
-from models.resampling.operator import ak_conv2d
+from models.sampling.operator import ak_conv2d
 
 __all__ = [
     "AKConv",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
-from models.resampling.operator import ak_layer2d
-from models.resampling.positions import Padding
+from models.sampling.operator import ak_layer2d
+from models.sampling.sampling_grid import Padding
 
 Point = tuple[float, float]
 MAX_POINTS = 1024

@@ -9,7 +9,7 @@ from torch import nn
 from models.common import C3, Activation, Bottleneck
 from models.modules.akconv import AKConv
 from models.registry import register
-from models.resampling.positions import Padding
+from models.sampling.sampling_grid import Padding
 
 NUM_POINTS = 3
 PASSES_ON = {"AKConv": ("num_param", "points", "padding")}

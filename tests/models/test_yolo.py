@@ -16,7 +16,7 @@ from models.config import MODEL_FOLDER, ModelConfig, load_model_config
 from models.head import decode
 from models.modules import AKConv, C3_AKConv
 from models.yolo import DetectionModel
-from tests.reference_fill import fill_
+from tests.helpers.deterministic_init import fill_
 from utils.errors import ConfigError
 from utils.files import load_yaml
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from utils.datasets.outlines import join, moved, select
+from utils.datasets.polygons import join, moved, select
 from utils.structures import Sample
 
 MAX_HIDDEN_SHARE = 0.3

@@ -8,13 +8,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.datasets.cache import DiskCache, PictureCache
 from utils.datasets.copy_paste import copy_paste
+from utils.datasets.image_cache import DiskCache, PictureCache
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import fit_longer_side, letterbox
 from utils.datasets.mosaic import mosaic
-from utils.datasets.outlines import moved
+from utils.datasets.polygons import moved
 from utils.datasets.transforms import (
     blend,
     draw_colour_gains,

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from utils.cli import OneLineParser, run_script
 from utils.datasets.archives import open_archive
+from utils.datasets.catalog import KNOWN, Part, Source, without_top_folder
 from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.convert.files import Joined
 from utils.datasets.convert.layout import Entry
-from utils.datasets.known_sets import KNOWN, Part, Source, without_top_folder
 from utils.errors import ConfigError, DataError, RunError
 from utils.files import atomic_write_folder
 from utils.log import LOGGER

@@ -16,7 +16,7 @@ from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.datasets.label_cache import Label, cache_file, read_cache, write_cache
 from utils.datasets.labels import LabelProblem, label_path, parse_labels, read_label_bytes
-from utils.datasets.outlines import no_outlines
+from utils.datasets.polygons import no_outlines
 from utils.errors import DataError
 from utils.log import LOGGER
 from utils.structures import Outlines

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from utils.datasets.letterbox import PAD_VALUE
-from utils.datasets.outlines import boxes_within, cut, join, moved, select
+from utils.datasets.polygons import boxes_within, cut, join, moved, select
 from utils.structures import Sample
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from utils.datasets.letterbox import PAD_VALUE
-from utils.datasets.outlines import boxes_within, join, moved, select, warped
+from utils.datasets.polygons import boxes_within, join, moved, select, warped
 from utils.structures import Sample
 
 MIN_SIDE = 2.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.student import chance_beyond, deviation_of
+from utils.metrics.student_t import chance_beyond, deviation_of
 
 CONFIDENCE = 0.95
 

@@ -24,7 +24,7 @@ from models.modules import (
     ak_conv2d,
     base_points,
 )
-from tests.oracles import akconv_gather, akconv_pixelwise, initial_shape
+from tests.helpers.akconv_oracles import akconv_gather, akconv_pixelwise, initial_shape
 
 NUM_CASES = int(os.environ.get("AKCONV_CASES", "200"))
 OFFSET_KINDS = ("normal", "huge", "tiny", "integer", "border", "mixed")

@@ -11,12 +11,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.data_oracles import tree_hash
-from tests.utils.datasets.hostile_archives import GOOD, HOSTILE, LIMIT, special, tarred, zipped
+from tests.helpers.data_oracles import tree_hash
+from tests.helpers.hostile_archives import GOOD, HOSTILE, LIMIT, special, tarred, zipped
 from utils.datasets import archives
 from utils.datasets.archives import open_archive
+from utils.datasets.catalog import without_top_folder
 from utils.datasets.convert.files import Folder, Joined
-from utils.datasets.known_sets import without_top_folder
 from utils.errors import DataError
 from utils.files import atomic_write_folder
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data_oracles import write_data_set, write_yaml
+from tests.helpers.data_oracles import write_data_set, write_yaml
 from utils.datasets.config import load_data_config
 from utils.datasets.index import list_images
 from utils.errors import ConfigError, DataError

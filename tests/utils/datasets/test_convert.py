@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_oracles import tree_hash
+from tests.helpers.data_oracles import tree_hash
 from utils.datasets.config import load_data_config
 from utils.datasets.convert import visdrone, voc
 from utils.datasets.convert.__main__ import convert

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_oracles import slow_iou, write_yaml
+from tests.helpers.data_oracles import slow_iou, write_yaml
 from utils.datasets.config import load_data_config
 from utils.datasets.copy_paste import copy_paste, covered_shares
 from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_oracles import bright_box, picture_with_rectangle, tree_hash, write_data_set
+from tests.helpers.data_oracles import bright_box, picture_with_rectangle, tree_hash, write_data_set
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
-from utils.datasets.cache import PictureCache
 from utils.datasets.config import load_data_config
 from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.image_cache import PictureCache
 from utils.datasets.index import build_index
 from utils.datasets.loader import BatchLoader, usable_workers
 

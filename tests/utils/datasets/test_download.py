@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_oracles import tree_hash, write_data_set, write_yaml
-from tests.utils.datasets.hostile_archives import zipped
-from tests.utils.datasets.https_server import CERTIFICATE, serving
-from utils.datasets import known_sets
+from tests.helpers.data_oracles import tree_hash, write_data_set, write_yaml
+from tests.helpers.hostile_archives import zipped
+from tests.helpers.https_server import CERTIFICATE, serving
+from utils.datasets import catalog
+from utils.datasets.catalog import KNOWN, Part, Source
 from utils.datasets.config import KNOWN_SETS, load_data_config
 from utils.datasets.download import fetch
 from utils.datasets.index import build_index
-from utils.datasets.known_sets import KNOWN, Part, Source
 from utils.errors import ConfigError, DataError, RunError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -338,7 +338,7 @@ def test_known_set_becomes_what_its_yaml_says(name, tmp_path, monkeypatch):
             )
             for part in KNOWN[name]
         )
-        monkeypatch.setitem(known_sets.KNOWN, name, local)
+        monkeypatch.setitem(catalog.KNOWN, name, local)
         shipped = (ROOT / "data" / f"{name.removesuffix('-polygons')}.yaml").read_text()
         shipped = shipped.replace("../datasets/", "sets/").replace("download: coco\n", f"download: {name}\n")
         config = load_data_config(write_yaml(tmp_path, shipped))

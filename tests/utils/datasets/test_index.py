@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data_oracles import tree_hash, write_data_set, write_yaml
+from tests.helpers.data_oracles import tree_hash, write_data_set, write_yaml
 from utils.datasets import index as index_module
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index

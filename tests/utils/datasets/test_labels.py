@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data_oracles import reference_labels
+from tests.helpers.data_oracles import reference_labels
 from utils.datasets.labels import MAX_LABEL_BYTES, label_path, parse_labels, read_label_bytes
 
 REPEATABLE = settings(max_examples=200, deadline=None, derandomize=True, database=None)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.data_oracles import REFERENCE, bright_box, picture_with_rectangle
+from tests.helpers.data_oracles import REFERENCE, bright_box, picture_with_rectangle
 from utils.datasets.letterbox import PAD_VALUE, fit_longer_side, letterbox, letterbox_geometry
 from utils.structures import Placement
 

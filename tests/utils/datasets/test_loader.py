@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_oracles import write_data_set
+from tests.helpers.data_oracles import write_data_set
 from utils.datasets import loader
 from utils.datasets.batching import ShuffledBatches
 from utils.datasets.config import load_data_config

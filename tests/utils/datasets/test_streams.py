@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from tests.mjpeg_server import DARKEST, HEIGHT, WIDTH, Camera, camera_picture, cameras
+from tests.helpers.mjpeg_server import DARKEST, HEIGHT, WIDTH, Camera, camera_picture, cameras
 from utils.datasets.sources import open_source
 from utils.datasets.streams import LiveStreams, Patience, is_stream, stream_name
 from utils.errors import DataError, DetectorError, RunError

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data_oracles import bright_box, picture_with_rectangle
+from tests.helpers.data_oracles import bright_box, picture_with_rectangle
 from utils.datasets.letterbox import PAD_VALUE
 from utils.datasets.mosaic import mosaic
 from utils.datasets.transforms import (

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from tests.data_oracles import slow_matches
+from tests.helpers.data_oracles import slow_matches
 from utils.losses.assignment import assign_level
 
 ANCHORS = torch.tensor([[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]], dtype=torch.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data_oracles import REFERENCE
+from tests.helpers.data_oracles import REFERENCE
 from utils.losses.detection import DetectionLoss, LossSettings
 
 STRIDES = (8, 16, 32)

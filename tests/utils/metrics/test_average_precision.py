@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.data_oracles import REFERENCE
+from tests.helpers.data_oracles import REFERENCE
 from utils.metrics.average_precision import average_precision, precision_recall, smooth
 
 

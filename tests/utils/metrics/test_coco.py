@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from utils.engine.judging.coco_files import coco_arrays
 from utils.metrics.coco import ABSENT, FIGURES, coco_figures
+from utils.validation.coco_json import coco_arrays
 
 pycocotools = pytest.importorskip("pycocotools", reason="an oracle of requirements-dev.txt")
 from pycocotools.coco import COCO  # noqa: E402

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.data_oracles import REFERENCE, slow_correct
+from tests.helpers.data_oracles import REFERENCE, slow_correct
 from utils.metrics.matching import IOU_THRESHOLDS, match_detections
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.metrics.paired_difference import Scores, paired_difference
-from utils.metrics.student import deviation_of
+from utils.metrics.student_t import deviation_of
 
 
 def scores(points, resampled):

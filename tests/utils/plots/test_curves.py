@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from utils.engine.training.records import COLUMNS
 from utils.plots import curves
+from utils.training.results_csv import COLUMNS
 
 
 def drawn(columns: dict[str, list[float]], monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from utils.datasets.convert.files import Files
+from utils.datasets.convert.images import PictureFiles
 from utils.datasets.convert.layout import Entry, LabelFiles, Row, Tally, box_row, label_text, split_in
-from utils.datasets.convert.pictures import PictureFiles
 from utils.errors import DataError
 
 

@@ -1,0 +1,136 @@
+/* A whole AKConv layer on the CPU without gradients: offsets, samples and product of one output row after another, so
+ * that neither offsets nor columns of more than a row are ever written, and all of it happens in the nearest caches.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu_kernel.c"
+
+#define LANES ((ptrdiff_t)(32 / sizeof(REAL)))
+#define TAPS 9 /* of the 3x3 convolution that makes the offsets */
+typedef REAL Vector __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+
+/* A matrix (outputs, count) as panels of 2 LANES columns, the last of LANES where that is enough: each (count, width),
+ * zeros beyond the outputs. Then the bias, as wide as all panels. */
+typedef struct {
+    ptrdiff_t outputs, count;
+    REAL *panels, *bias;
+} Packed;
+
+static ptrdiff_t panel_width(ptrdiff_t remaining) { return remaining > LANES ? 2 * LANES : LANES; }
+
+static ptrdiff_t packed_size(ptrdiff_t outputs, ptrdiff_t count) { return (outputs + 2 * LANES) * (count + 1); }
+
+static Packed pack(const REAL *weight, const REAL *bias, ptrdiff_t outputs, ptrdiff_t count, REAL *memory) {
+    const Packed packed = {outputs, count, memory, memory + (outputs + 2 * LANES) * count};
+    for (ptrdiff_t first = 0, width; first < outputs; first += width) {
+        width = panel_width(outputs - first);
+        REAL *panel = packed.panels + first * count;
+        for (ptrdiff_t o = 0; o < width; o++) {
+            const int exists = first + o < outputs;
+            packed.bias[first + o] = exists && bias ? bias[first + o] : 0;
+            for (ptrdiff_t k = 0; k < count; k++) panel[k * width + o] = exists ? weight[(first + o) * count + k] : 0;
+        }
+    }
+    return packed;
+}
+
+/* Multiply a tile of `pixels` rows, each in `segments` parts, by one panel. What is constant here is unrolled: the sums
+ * stay in registers. */
+static inline __attribute__((always_inline)) void multiply_tile(const REAL *const *from, ptrdiff_t row_length,
+                                                                ptrdiff_t segments, ptrdiff_t length,
+                                                                const REAL *panel, const REAL *bias, REAL *to,
+                                                                ptrdiff_t outputs, ptrdiff_t used, const int pixels,
+                                                                const int vectors) {
+    Vector sums[12];
+    for (int p = 0; p < pixels; p++)
+        for (int v = 0; v < vectors; v++) sums[p * vectors + v] = ((const Vector *)bias)[v];
+    for (ptrdiff_t segment = 0; segment < segments; segment++, from += row_length)
+        for (ptrdiff_t k = 0; k < length; k++, panel += vectors * LANES) {
+            const Vector left = ((const Vector *)panel)[0], right = ((const Vector *)panel)[vectors - 1];
+            for (int p = 0; p < pixels; p++) {
+                sums[p * vectors] += from[p][k] * left;
+                if (vectors == 2) sums[p * vectors + 1] += from[p][k] * right;
+            }
+        }
+    for (int p = 0; p < pixels; p++)
+        if (used == vectors * LANES)
+            for (int v = 0; v < vectors; v++) ((Vector *)(to + p * outputs))[v] = sums[p * vectors + v];
+        else
+            memcpy(to + p * outputs, sums + p * vectors, (size_t)used * sizeof(REAL));
+}
+
+/* Multiply a row of pixels, whose parts `from` (segments, row_length) points to, by a packed matrix. */
+static void multiply(const REAL *const *from, ptrdiff_t row_length, ptrdiff_t segments, const Packed *matrix, REAL *to) {
+    const ptrdiff_t outputs = matrix->outputs, length = matrix->count / segments;
+    for (ptrdiff_t first = 0, width; first < outputs; first += width) {
+        width = panel_width(outputs - first);
+        const ptrdiff_t used = outputs - first < width ? outputs - first : width;
+        const REAL *panel = matrix->panels + first * matrix->count, *bias = matrix->bias + first;
+        ptrdiff_t j = 0;
+#define TILES(PIXELS, VECTORS)                                                                                        \
+    for (; j + PIXELS <= row_length; j += PIXELS)                                                                     \
+    multiply_tile(from + j, row_length, segments, length, panel, bias, to + j * outputs + first, outputs, used, PIXELS, \
+                  VECTORS)
+        if (width == 2 * LANES) {
+            TILES(6, 2);
+            TILES(2, 2);
+            TILES(1, 2);
+        } else {
+            TILES(8, 1);
+            TILES(4, 1);
+            TILES(1, 1);
+        }
+#undef TILES
+    }
+}
+
+/* Compute out (B, h, w, O) from map (B, H, W, C), offset_weight (2N, 3, 3, C), offset_bias (2N) or NULL, points (N, 2),
+ * weight (O, N, C) and bias (O) or NULL. Returns 1 where memory is lacking. */
+int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL *offset_bias, const REAL *points,
+          const REAL *weight, const REAL *bias, ptrdiff_t outputs, REAL *out) {
+    const ptrdiff_t channels = s->channels, moves = 2 * s->points, columns = s->points * channels, width = s->out_w;
+    const ptrdiff_t offset_size = packed_size(moves, TAPS * channels), size = packed_size(outputs, columns);
+    REAL *shared = calloc((size_t)(offset_size + size + channels), sizeof(REAL));
+    if (!shared) return 1;
+    const Packed offset_matrix = pack(offset_weight, offset_bias, moves, TAPS * channels, shared);
+    const Packed matrix = pack(weight, bias, outputs, columns, shared + offset_size);
+    const REAL *nothing = shared + offset_size + size; /* what the 3x3 convolution reads beyond the map */
+    Shape row = *s; /* for the offsets of one row */
+    row.offset_image = row.offset_row = 0;
+    row.offset_column = moves;
+    row.offset_channel = 1;
+    int failed = 0;
+#pragma omp parallel num_threads((int)s->threads)
+    {
+        const REAL **from = malloc((size_t)(TAPS * width) * sizeof(REAL *));
+        REAL *offset = malloc((size_t)(width * (moves + columns)) * sizeof(REAL));
+        if (!from || !offset) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for collapse(2) schedule(static)
+        for (ptrdiff_t b = 0; b < s->batch; b++)
+            for (ptrdiff_t i = 0; i < s->out_h; i++) {
+                if (!from || !offset) continue;
+                REAL *samples = offset + width * moves;
+                for (ptrdiff_t tap = 0; tap < TAPS; tap++)
+                    for (ptrdiff_t j = 0; j < width; j++) {
+                        const ptrdiff_t y = i * s->stride + tap / 3 - 1, x = j * s->stride + tap % 3 - 1;
+                        const int inside = y >= 0 && y < s->height && x >= 0 && x < s->width;
+                        from[tap * width + j] = inside ? map + ((b * s->height + y) * s->width + x) * channels : nothing;
+                    }
+                multiply(from, width, TAPS, &offset_matrix, offset);
+                for (ptrdiff_t j = 0; j < width; j++) {
+                    from[j] = samples + j * columns;
+                    for (ptrdiff_t n = 0; n < s->points; n++)
+                        blend(&row, map, find(&row, offset, points, b, i, j, n), samples + j * columns + n * channels);
+                }
+                multiply(from, width, 1, &matrix, out + (b * s->out_h + i) * width * outputs);
+            }
+        free(from);
+        free(offset);
+    }
+    free(shared);
+    return failed;
+}

@@ -1,0 +1,237 @@
+"""AKConv as nodes of an ONNX graph, for any batch, height and width.
+
+Two forms. From opset 19 on ONNX has an operator that samples at given places and multiplies, DeformConv: with a kernel
+of N x 1, and offsets that lead from its places to ours, it is AKConv, but that an offset which is not finite is brought
+to the border and not shown. Below, and in half precision, whose numbers cannot hold places, AKConv is four gathers of
+whole rows of a channels-last map, their weighted sum, and a matrix product.
+Letters: B batch, C and O input and output channels, (H, W) input size, (h, w) output size, N points, M = B h w N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.sampling.sampling_grid import Padding
+from models.sampling.torchscript import ak_conv2d_traced
+
+DEFORM_CONV_SINCE = 19
+FLOAT, FLOAT16, INT32 = 1, 10, 6  # ONNX's numbers of types
+Value = Any  # a value of the graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kernel:
+    """What is known of a layer when it is written down.
+
+    Attributes:
+        channels: input channels C.
+        points: N pairs (row, column).
+        stride: distance of output pixels on the input.
+        padding: what lies beyond the map.
+        half: whether the map is in half precision.
+    """
+
+    channels: int
+    points: tuple[tuple[float, float], ...]
+    stride: int
+    padding: Padding
+    half: bool
+
+
+class _Nodes:
+    """The graph being written, with short names for what is written often."""
+
+    def __init__(self, graph: Any, kernel: _Kernel) -> None:  # noqa: ANN401
+        self.graph = graph
+        self.kernel = kernel
+        self.count = len(kernel.points)
+
+    def __call__(self, kind: str, *inputs: Value, **attributes: Any) -> Value:  # noqa: ANN401
+        """Write a node."""
+        return self.graph.op(kind, *inputs, **attributes)
+
+    def numbers(self, *values: float, dtype: torch.dtype = torch.int64) -> Value:
+        """Write a list of numbers."""
+        return self("Constant", value_t=torch.tensor(values, dtype=dtype))
+
+    def number(self, value: float, dtype: torch.dtype = torch.float32) -> Value:
+        """Write one number, without an axis."""
+        return self("Constant", value_t=torch.tensor(value, dtype=dtype))
+
+    def size(self, tensor: Value, axis: int) -> Value:
+        """Write the length of an axis, int64 without an axis."""
+        return self("Gather", self("Shape", tensor), self.number(axis, torch.int64), axis_i=0)
+
+    def grid(self, length: Value, axis: int) -> Value:
+        """Write where the kernel's points lie for each output pixel along an axis: (N, h, 1) or (N, 1, w)."""
+        places = self("Range", self.number(0, torch.int64), length, self.number(1, torch.int64))
+        scaled = self("Mul", self("Cast", places, to_i=FLOAT), self.number(self.kernel.stride))
+        shape = (1, -1, 1) if axis == 0 else (1, 1, -1)
+        own = torch.tensor([point[axis] for point in self.kernel.points], dtype=torch.float32).view(-1, 1, 1)
+        return self("Add", self("Reshape", scaled, self.numbers(*shape)), self("Constant", value_t=own))
+
+    def positions(self, offset: Value, grid: Value, axis: int) -> Value:
+        """Write the positions along an axis, (B, N, h, w)."""
+        start = axis * self.count
+        part = self(
+            "Slice", offset, self.numbers(start), self.numbers(start + self.count), self.numbers(1), self.numbers(1)
+        )
+        return self("Add", part, grid)
+
+    def bounded(self, position: Value, size: Value) -> Value:
+        """Write positions brought to the map, or with zeros beyond it to one pixel outside; NaN to the lowest."""
+        lowest, beyond = (0, -1) if self.kernel.padding == "border" else (-1, 0)
+        low = self.number(lowest)
+        position = self("Where", self("Less", low, position), position, low)
+        highest = self("Add", self("Cast", size, to_i=FLOAT), self.number(beyond))
+        return self("Min", position, highest)
+
+
+def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Value | None) -> Value:
+    """Write AKConv as DeformConv, whose kernel samples at row i * stride + n, column j * stride, and the offset."""
+    steps = torch.arange(nodes.count, dtype=torch.float32).view(-1, 1, 1)
+    parts = []
+    for axis in (0, 1):
+        grid = nodes.grid(nodes.size(offset, 2 + axis), axis)
+        place = nodes.bounded(nodes.positions(offset, grid, axis), nodes.size(x, 2 + axis))
+        own = torch.tensor([point[axis] for point in nodes.kernel.points], dtype=torch.float32).view(-1, 1, 1)
+        theirs = nodes("Add", grid, nodes("Constant", value_t=(steps if axis == 0 else 0 * steps) - own))
+        parts.append(nodes("Unsqueeze", nodes("Sub", place, theirs), nodes.numbers(2)))
+    pairs = nodes("Concat", *parts, axis_i=2)  # (B, N, 2, h, w)
+    moved = nodes("Reshape", pairs, nodes("Shape", offset))
+    inputs = (x, weight, moved) if bias is None else (x, weight, moved, bias)
+    stride = nodes.kernel.stride
+    pads = [0, 0, nodes.count - 1, 0]
+    return nodes("DeformConv", *inputs, kernel_shape_i=[nodes.count, 1], strides_i=[stride, stride], pads_i=pads)
+
+
+def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Value, Value, Value]:
+    """Write low and high index, int32 within the map, and their weights, each of the position's shape."""
+    bounded = nodes.bounded(position, size)
+    floor = nodes("Floor", bounded)
+    # Nothing times a position that is not finite is NaN: its own output pixel shall be.
+    high_weight = nodes("Add", nodes("Sub", bounded, floor), nodes("Mul", position, nodes.number(0)))
+    low_weight = nodes("Sub", nodes.number(1), high_weight)
+    low, high = floor, nodes("Add", floor, nodes.number(1))
+    last = nodes("Sub", nodes("Cast", size, to_i=FLOAT), nodes.number(1))
+    if nodes.kernel.padding == "zeros":
+        exists = nodes(
+            "And", nodes("Less", nodes.number(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
+        )
+        low_weight = nodes("Mul", low_weight, nodes("Cast", exists, to_i=FLOAT))
+        exists = nodes("Less", high, nodes("Cast", size, to_i=FLOAT))
+        high_weight = nodes("Mul", high_weight, nodes("Cast", exists, to_i=FLOAT))
+        low = nodes("Min", nodes("Max", low, nodes.number(0)), last)
+    high = nodes("Min", high, last)
+    return nodes("Cast", low, to_i=INT32), nodes("Cast", high, to_i=INT32), low_weight, high_weight
+
+
+def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Value | None) -> Value:
+    """Write AKConv as gathers of rows; `matrix` is (O, N C), point by point."""
+    channels = nodes.kernel.channels
+    rows = nodes("Transpose", x, perm_i=[0, 2, 3, 1])  # sizes are read from this: reading those of x costs a copy of it
+    batch, width = nodes.size(rows, 0), nodes.size(rows, 2)
+    axes = []
+    for axis in (0, 1):
+        grid = nodes.grid(nodes.size(offset, 2 + axis), axis)
+        position = nodes("Transpose", nodes.positions(offset, grid, axis), perm_i=[0, 2, 3, 1])  # (B, h, w, N)
+        axes.append(_neighbours(nodes, position, nodes.size(rows, 1 + axis)))
+    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axes
+    area = nodes("Mul", nodes.size(rows, 1), width)
+    pictures = nodes("Range", nodes.number(0, torch.int64), batch, nodes.number(1, torch.int64))
+    first = nodes("Reshape", nodes("Mul", pictures, area), nodes.numbers(-1, 1, 1, 1))
+    first, width = nodes("Cast", first, to_i=INT32), nodes("Cast", width, to_i=INT32)
+    top, bottom = (nodes("Add", nodes("Mul", row, width), first) for row in (top, bottom))
+    table = nodes("Reshape", rows, nodes.numbers(-1, channels))
+    if nodes.kernel.half:
+        table = nodes("Cast", table, to_i=FLOAT)
+    ones = nodes("Constant", value_t=torch.ones(1, channels))
+    total = None
+    for row, row_weight in ((top, top_weight), (bottom, bottom_weight)):
+        for column, column_weight in ((left, left_weight), (right, right_weight)):
+            index = nodes("Reshape", nodes("Add", row, column), nodes.numbers(-1))
+            share = nodes("Reshape", nodes("Mul", row_weight, column_weight), nodes.numbers(-1, 1))
+            # The product with ones repeats each weight C times: faster than a multiplication that does so itself.
+            part = nodes("Mul", nodes("Gather", table, index, axis_i=0), nodes("MatMul", share, ones))  # (M, C)
+            total = part if total is None else nodes("Add", total, part)
+    if nodes.kernel.half:
+        total = nodes("Cast", total, to_i=FLOAT16)
+    columns = nodes.numbers(nodes.count * channels)
+    shape = nodes("Concat", nodes("Reshape", batch, nodes.numbers(1)), nodes.numbers(-1), columns, axis_i=0)
+    samples = nodes("Transpose", nodes("Reshape", total, shape), perm_i=[0, 2, 1])  # (B, N C, h w)
+    y = nodes("MatMul", matrix, samples)  # (B, O, h w)
+    sizes = nodes("Shape", offset)
+    ends = nodes("Slice", sizes, nodes.numbers(2), nodes.numbers(4), nodes.numbers(0), nodes.numbers(1))
+    y = nodes("Reshape", y, nodes("Concat", nodes.numbers(0, -1), ends, axis_i=0))
+    return y if bias is None else nodes("Add", y, nodes("Reshape", bias, nodes.numbers(-1, 1, 1)))
+
+
+class _Layer(torch.autograd.Function):
+    """An AKConv layer that computes by bags, and writes itself into a graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        matrix: Tensor,
+        bias: Tensor | None,
+        points: Tensor,
+        kernel: _Kernel,
+    ) -> Tensor:
+        """Compute the layer; while a graph is being made, only something of its shape.
+
+        The exporter notes what happens here, reads its shape, and drops it for the nodes below; it stumbles over more
+        than a few operations.
+        """
+        if torch.jit.is_tracing():
+            return F.conv2d(offset, offset.new_zeros(matrix.shape[0], 2 * len(kernel.points), 1, 1)).to(x.dtype)
+        return ak_conv2d_traced(x, offset, weight, bias, points=points, stride=kernel.stride, padding=kernel.padding)
+
+    @staticmethod
+    def symbolic(
+        graph: Any,  # noqa: ANN401
+        x: Value,
+        offset: Value,
+        weight: Value,
+        matrix: Value,
+        bias: Value | None,
+        points: Value,
+        kernel: _Kernel,
+    ) -> Value:
+        """Write the layer's nodes."""
+        nodes = _Nodes(graph, kernel)
+        if graph.opset >= DEFORM_CONV_SINCE and not kernel.half:
+            return _deform_conv(nodes, x, offset, weight, bias)
+        offset = nodes("Cast", offset, to_i=FLOAT) if kernel.half else offset
+        return _row_gathers(nodes, x, offset, matrix, bias)
+
+
+def ak_conv2d_onnx(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    points: Tensor,
+    stride: int,
+    padding: Padding,
+) -> Tensor:
+    """Compute `ak_conv2d`, whose contract it shares, and write it into the ONNX graph being made."""
+    out_channels, channels, num_points, _ = (int(size) for size in weight.shape)
+    kernel = _Kernel(
+        channels=channels,
+        points=tuple((float(row), float(column)) for row, column in points.tolist()),
+        stride=stride,
+        padding=padding,
+        half=x.dtype == torch.float16,
+    )
+    weight = weight.to(x.dtype)
+    matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, num_points * channels)
+    return _Layer.apply(x, offset, weight, matrix, bias, points, kernel)

@@ -1,0 +1,69 @@
+"""AKConv for TorchScript, by operations that a trace keeps general in batch, height and width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.sampling.sampling_grid import Padding, sampling_positions
+
+Axis = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _neighbours(position: Tensor, size: int, padding: Padding) -> Axis:
+    """Return low and high index, int64 in [0, size - 1], and their weights; NaN for a position that is not finite."""
+    lowest, highest = (0, size - 1) if padding == "border" else (-1, size)
+    bounded = position.where(position >= lowest, lowest)  # NaN too is brought to the lowest
+    bounded = bounded.where(bounded <= highest, highest)
+    floor = bounded.floor()
+    high_weight = bounded - floor + position * 0
+    low_weight = 1 - high_weight
+    low = floor.long()
+    high = low + 1
+    if padding == "zeros":
+        low_weight = low_weight * ((low >= 0) & (low < size))
+        high_weight = high_weight * (high < size)
+    return _within(low, size), _within(high, size), low_weight, high_weight
+
+
+def _within(index: Tensor, size: int) -> Tensor:
+    """Bring indices into [0, size - 1]; `clamp` would freeze the size into the trace."""
+    index = index.where(index >= 0, 0)
+    return index.where(index < size, size - 1)
+
+
+def ak_conv2d_traced(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    points: Tensor,
+    stride: int,
+    padding: Padding,
+) -> Tensor:
+    """Compute `ak_conv2d`, whose contract it shares, by bags without a backward pass of their own."""
+    batch, channels, height, width = x.shape
+    out_channels, _, num_points, _ = weight.shape
+    out_h, out_w = offset.shape[2:]
+    rows, columns = sampling_positions(offset, points, stride=stride)
+    top, bottom, top_weight, bottom_weight = _neighbours(rows, height, padding)
+    left, right, left_weight, right_weight = _neighbours(columns, width, padding)
+    first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width)
+    top, bottom = top * width + first, bottom * width + first
+    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)  # (B, h, w, N, 4)
+    blend = torch.stack(
+        (
+            top_weight * left_weight,
+            top_weight * right_weight,
+            bottom_weight * left_weight,
+            bottom_weight * right_weight,
+        ),
+        -1,
+    )
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels).to(blend.dtype)
+    samples = F.embedding_bag(index.view(-1, 4), pixels, per_sample_weights=blend.view(-1, 4), mode="sum")
+    columns_of_samples = samples.to(x.dtype).view(batch * out_h * out_w, num_points * channels)
+    y = F.linear(columns_of_samples, weight.squeeze(3).transpose(1, 2).reshape(out_channels, -1), bias)
+    return y.view(batch, out_h, out_w, out_channels).permute(0, 3, 1, 2)

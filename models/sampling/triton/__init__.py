@@ -1,0 +1,1 @@
+"""The AKConv operator on NVIDIA GPUs, as Triton kernels."""

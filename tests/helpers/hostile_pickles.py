@@ -1,0 +1,412 @@
+"""Builds more than 200 hostile checkpoint files, each with a text that the refusal must hold: the name of what was met.
+
+`python -m tests.helpers.hostile_pickles FOLDER` writes them for a look. What would run, if anything did, makes the file CANARY
+in the working directory.
+"""
+
+import io
+import itertools
+import pickle
+import random
+import struct
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.helpers.assemble_pickle import (
+    PROTO,
+    STOP,
+    Raw,
+    bare_zip,
+    call,
+    edit_zip,
+    emit,
+    legacy,
+    make,
+    name,
+    name_from_stack,
+    pickled,
+    storage,
+    tensor,
+    wrong_crc,
+    zipped,
+)
+
+CANARY = "pwned"
+COMMAND = f"echo > {CANARY}"
+CODE = f"open('{CANARY}', 'w')"
+DAMAGED = "truncated or damaged"
+Case = tuple[str, bytes, str]
+
+CALLS: dict[str, tuple[object, ...]] = {
+    "os.system": (COMMAND,),
+    "posix.system": (COMMAND,),
+    "nt.system": (COMMAND,),
+    "os.popen": (COMMAND,),
+    "os.execv": ("/bin/touch", ["touch", CANARY]),
+    "os.remove": (CANARY,),
+    "subprocess.Popen": (["touch", CANARY],),
+    "subprocess.call": (["touch", CANARY],),
+    "subprocess.check_output": (["touch", CANARY],),
+    "builtins.eval": (CODE,),
+    "builtins.exec": (CODE,),
+    "builtins.compile": (CODE, "x", "exec"),
+    "builtins.open": (CANARY, "w"),
+    "builtins.__import__": ("antigravity",),
+    "builtins.getattr": (name("torch.nn.Module"), "__init__"),
+    "__builtin__.eval": (CODE,),
+    "importlib.import_module": ("this",),
+    "runpy._run_code": (CODE, {}),
+    "pty.spawn": (["touch", CANARY],),
+    "code.interact": (),
+    "timeit.timeit": (CODE,),
+    "cProfile.run": (CODE,),
+    "bdb.Bdb": (),
+    "pdb.run": (CODE,),
+    "shutil.rmtree": ("nothing",),
+    "socket.create_connection": (("127.0.0.1", 9),),
+    "urllib.request.urlopen": ("http://127.0.0.1:9",),
+    "webbrowser.open": ("http://127.0.0.1:9",),
+    "ctypes.CDLL": ("libc.so.6",),
+    "multiprocessing.Process": (),
+    "functools.partial": (name("models.yolo.parse_model"),),
+    "operator.attrgetter": ("__class__",),
+    "types.FunctionType": (),
+    "pickle.loads": (pickled(call("os.system", COMMAND)),),
+    "marshal.loads": (b"c",),
+    "logging.config.fileConfig": ("x",),
+    "copyreg._reconstructor": (name("builtins.object"), name("builtins.object"), None),
+    "torch.load": ("other.pt",),
+    "torch.hub.load": ("a/b", "c"),
+    "torch.storage._load_from_bytes": (zipped(pickled(call("os.system", COMMAND))),),
+    "torch.utils.cpp_extension.load_inline": ("x", CODE),
+    "torch.jit.load": ("x.pt",),
+    "torch._utils._rebuild_qtensor": (),
+    "torch._utils._rebuild_sparse_tensor": (),
+    "torch._utils._rebuild_wrapper_subclass": (),
+    "torch._utils._rebuild_meta_tensor_no_storage": (name("torch.float32"), (9, 9), (9, 1), False),
+    "torch._tensor._rebuild_from_type_v2": (),
+    "torch.nn.Linear": (100_000, 100_000),
+    "numpy.load": ("x.npy",),
+    "numpy.f2py.crackfortran.myeval": (CODE,),
+    "numpy.testing._private.utils.runstring": (CODE, {}),
+    "models.yolo.DetectionModel": (),
+    "models.yolo.parse_model": (),
+    "utils.files.atomic_write": (CANARY, "x"),
+    "utils.plugins.load_plugins": (("x.py",),),
+    "yaml.unsafe_load": (f"!!python/object/apply:os.system ['{COMMAND}']",),
+    "pandas.read_pickle": ("x",),
+    "pip.main": (["install", "x"],),
+    "IPython.get_ipython": (),
+    "somewhere.unknown": (),
+}
+DIRECT = (
+    "os.system",
+    "posix.system",
+    "builtins.eval",
+    "builtins.exec",
+    "subprocess.Popen",
+    "pickle.loads",
+    "torch.load",
+)
+
+
+def calls() -> Iterator[Case]:
+    """Calls of all kinds of functions, as the network, deep inside, and by every instruction that can reach code."""
+    for path, args in CALLS.items():
+        yield f"reduce {path}", zipped(pickled({"model": call(path, *args)})), path
+    for path in DIRECT:
+        args = CALLS[path]
+        module, _, last = path.rpartition(".")
+        line = f"{module}\n{last}\n".encode()
+        ways = {
+            "stack_global": name_from_stack(path) + emit(args) + pickle.REDUCE,
+            "inst": pickle.MARK + b"".join(map(emit, args)) + pickle.INST + line,
+            "obj": pickle.MARK + name("models.yolo.Model") + b"".join(map(emit, args)) + pickle.OBJ,
+            "newobj": make(path, args=args),
+            "newobj_ex": name_from_stack(path) + emit(args) + emit({}) + pickle.NEWOBJ_EX,
+            "build": make("models.yolo.Model", {"__setstate__": name(path), "__reduce__": args}),
+            "key": pickle.EMPTY_DICT + call(path, *args) + pickle.NONE + pickle.SETITEM,
+        }
+        for way, raw in ways.items():
+            expected = {"obj": "OBJ"}.get(way, path)
+            yield f"{way} {path}", zipped(pickled({"model": Raw(raw)})), expected
+        yield f"legacy {path}", legacy(pickled(call(path, *args))), path
+        yield f"bare {path}", pickled(call(path, *args)), path
+
+
+def instructions() -> Iterator[Case]:
+    """Instructions that no checkpoint has, and tricks with those that it has."""
+    raw = {
+        "ext1": (pickle.EXT1 + b"\x07", "EXT1 7 of the extension registry"),
+        "ext2": (pickle.EXT2 + b"\x01\x01", "EXT2 257"),
+        "ext4": (pickle.EXT4 + struct.pack("<I", 70_000), "EXT4 70000"),
+        "persid": (pickle.PERSID + b"os.system\n", "PERSID"),
+        "decimal bomb": (pickle.LONG + b"9" * 1_000_000 + b"L\n", "LONG"),
+        "long4 lie": (pickle.LONG4 + struct.pack("<i", 2**31 - 1), "LONG4"),
+        "long4 bomb": (pickle.LONG4 + struct.pack("<i", 2**20) + b"\x7f" * 2**20, "LONG4"),
+        "text lie": (pickle.BINUNICODE8 + struct.pack("<Q", 2**63), DAMAGED),
+        "bytes lie": (pickle.BINBYTES + struct.pack("<I", 2**32 - 1), DAMAGED),
+        "bytearray": (pickle.BYTEARRAY8 + struct.pack("<Q", 2**40), "BYTEARRAY8"),
+        "buffer": (pickle.NEXT_BUFFER, "NEXT_BUFFER"),
+        "dup": (pickle.EMPTY_LIST + pickle.DUP, "DUP"),
+        "text memo": (pickle.NONE + pickle.PUT + b"99999999999999999999\n", "PUT"),
+        "unknown": (b"\xff", DAMAGED),
+        "empty stack": (pickle.REDUCE, DAMAGED),
+        "no mark": (pickle.TUPLE, DAMAGED),
+        "no memo": (pickle.LONG_BINGET + struct.pack("<I", 2**32 - 1), DAMAGED),
+        "far memo": (pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 2**32 - 1), "no network"),
+        "endless name": (pickle.GLOBAL + b"a" * 100_000, DAMAGED),
+        "dotted name": (
+            name_from_stack("models.x")[:-1] + emit("common.os.system") + pickle.STACK_GLOBAL,
+            "common.os.system",
+        ),
+        "name of a number": (emit(1) + emit(2) + pickle.STACK_GLOBAL, "a name made of int and int"),
+        "name of escapes": (name_from_stack("models.\x1b[2J\nerror: fine"), "models.?[2J?error"),
+        "call of a number": (emit(7) + emit(()) + pickle.REDUCE, "a call of int"),
+        "call of an object": (make("models.A") + emit(()) + pickle.REDUCE, "a call of models.A"),
+        "new of a text": (emit("os.system") + emit(()) + pickle.NEWOBJ, "an object of str"),
+        "build a class": (name("models.A") + emit({"x": 1}) + pickle.BUILD, "attributes given to models.A"),
+        "build twice": (make("models.A", {"x": 1}) + emit({"x": 2}) + pickle.BUILD, "attributes given to models.A"),
+        "build a list": (emit([]) + emit({"append": name("models.A")}) + pickle.BUILD, "attributes given to list"),
+        "append to an object": (make("models.A") + emit(1) + pickle.APPEND, "items given to models.A"),
+        "keys to a class": (name("models.A") + emit("x") + emit(1) + pickle.SETITEM, "keys given to models.A"),
+        "persistent call": (emit(("call", name("models.A"))) + pickle.BINPERSID, "a persistent id of kind call"),
+        "persistent number": (emit(7) + pickle.BINPERSID, "a persistent id of kind NoneType"),
+        "pairs that are none": (call("collections.OrderedDict", [(1, 2, 3)]), "collections.OrderedDict"),
+        "missing factory": (call("collections.OrderedDict", [[make("models.A"), 1]]), "a key of kind models.A"),
+    }
+    for label, (data, expected) in raw.items():
+        yield label, zipped(PROTO + data + STOP), expected
+
+
+def bombs() -> Iterator[Case]:
+    """Small files that would take memory or time without end."""
+    put, get = (lambda n: pickle.BINPUT + bytes([n])), (lambda n: pickle.BINGET + bytes([n]))
+    laughs = (
+        emit([])
+        + put(0)
+        + b"".join(pickle.EMPTY_LIST + pickle.MARK + get(n) * 10 + pickle.APPENDS + put(n + 1) for n in range(30))
+    )
+    yield "memo bomb of lists", zipped(PROTO + laughs + STOP), "unfold"
+    laughs = (
+        emit({})
+        + put(0)
+        + b"".join(
+            pickle.EMPTY_DICT
+            + pickle.MARK
+            + b"".join(emit(k) + get(n) for k in "abcdefgh")
+            + pickle.SETITEMS
+            + put(n + 1)
+            for n in range(30)
+        )
+    )
+    yield "memo bomb of dicts", zipped(PROTO + laughs + STOP), "unfold"
+    laughs = (
+        make("models.A")
+        + put(0)
+        + b"".join(
+            name("models.A")
+            + emit(())
+            + pickle.NEWOBJ
+            + emit({k: Raw(get(n)) for k in "abcdefgh"})
+            + pickle.BUILD
+            + put(n + 1)
+            for n in range(30)
+        )
+    )
+    yield "memo bomb of objects", zipped(PROTO + laughs + STOP), "unfold"
+    depth = 100_000
+    yield "deep lists", zipped(PROTO + pickle.EMPTY_LIST * depth + pickle.APPEND * (depth - 1) + STOP), "nested"
+    yield "deep tuples", zipped(PROTO + pickle.EMPTY_TUPLE + pickle.TUPLE1 * depth + STOP), "nested"
+    deep_key = pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.TUPLE1 * depth + pickle.NONE + pickle.SETITEM
+    yield "deep key", zipped(PROTO + deep_key + STOP), "a key of kind tuple"
+    yield "itself", zipped(PROTO + pickle.EMPTY_LIST + put(0) + get(0) + pickle.APPEND + STOP), "holds itself"
+    colliding = {(2**61 - 1) * n: None for n in range(1, 50)}
+    yield "colliding keys", zipped(pickled(colliding)), "a key of kind int"
+    yield "key of a number", zipped(pickled({1.5: None})), "a key of kind float"
+    yield "marks", zipped(PROTO + pickle.MARK * 100_000 + STOP), DAMAGED
+    yield "instructions", zipped(PROTO + (pickle.NONE + pickle.POP) * 510_000 + STOP), "instructions"
+
+
+def tensors() -> Iterator[Case]:
+    """Tensors whose storages lie, and shapes that reach outside or unfold."""
+    memory = bytes(64)
+    good = storage(16)
+    shapes = {
+        "beyond": (0, (17,), (1,)),
+        "stride beyond": (0, (2, 2), (1, 16)),
+        "offset beyond": (16, (1,), (1,)),
+        "huge shape": (0, (2**31, 2**31), (2**31, 1)),
+        "huge number": (0, (2**2000,), (1,)),
+        "no step": (0, (10**12,), (0,)),
+        "negative shape": (0, (-4,), (1,)),
+        "negative stride": (15, (16,), (-1,)),
+        "negative offset": (-1, (4,), (1,)),
+        "offset of 64 bits": (2**63, (1,), (1,)),
+        "unequal lengths": (0, (2, 2), (1,)),
+        "list for shape": (0, [4], (1,)),
+        "text in shape": (0, ("4",), (1,)),
+        "truth in shape": (0, (True,), (1,)),
+        "fraction": (0.5, (4,), (1,)),
+        "dimensions": (0, (1,) * 10_000, (1,) * 10_000),
+        "empty but huge": (0, (0, 2**62, 2**62), (1, 1, 1)),
+    }
+    for label, numbers in shapes.items():
+        yield f"tensor: {label}", zipped(pickled({"model": tensor(good, *numbers)}), {"0": memory}), DAMAGED
+        if label in ("beyond", "huge shape", "negative stride"):
+            yield f"legacy tensor: {label}", legacy(pickled(tensor(good, *numbers)), {"0": memory}), DAMAGED
+    one = (0, (1,), (1,))
+    lying = {
+        "larger than its record": (storage(17), {"0": memory}, DAMAGED),
+        "smaller than its record": (storage(15), {"0": memory}, DAMAGED),
+        "larger than the file": (storage(2**40), {"0": memory}, DAMAGED),
+        "of 2**62": (storage(2**62), {"0": memory}, DAMAGED),
+        "negative": (storage(-1), {"0": memory}, DAMAGED),
+        "text for size": (storage("16"), {"0": memory}, DAMAGED),
+        "missing": (storage(16, key="1"), {"0": memory}, DAMAGED),
+        "elsewhere": (storage(16, key="../../../etc/passwd"), {"0": memory}, "../../../etc/passwd"),
+        "number for key": (storage(16, key=0), {"0": memory}, "a storage named int"),
+        "quantised": (storage(16, kind="torch.QInt8Storage"), {"0": memory}, "torch.QInt8Storage"),
+        "untyped": (storage(16, kind="torch.storage.UntypedStorage"), {"0": memory}, "UntypedStorage"),
+        "of another class": (storage(16, kind="models.FloatStorage"), {"0": memory}, "models.FloatStorage"),
+        "text for class": (storage(16, kind=Raw(emit("os.system"))), {"0": memory}, "a tensor of kind str"),
+        "view of a view": (storage(16, more=(("1", 0, 4),)), {"0": memory}, "a persistent id of kind storage"),
+    }
+    for label, (claimed, records, expected) in lying.items():
+        yield f"storage: {label}", zipped(pickled({"model": tensor(claimed, *one)}), records), expected
+    two = [tensor(good, *one), tensor(storage(8, kind="torch.DoubleStorage"), *one)]
+    yield "storage: of two kinds", zipped(pickled(two), {"0": memory}), DAMAGED
+    many = [tensor(storage(2**16, key=str(n)), *one) for n in range(40)]
+    yield "storage: many", zipped(pickled(many), {"0": bytes(2**18)}), DAMAGED
+    views = [tensor(storage(2**18), 0, (2**18,), (1,)) for _ in range(200)]
+    yield "views of all", zipped(pickled(views), {"0": bytes(2**20)}), "unfold"
+    yield "tensor of nothing", zipped(pickled(call("torch._utils._rebuild_tensor_v2"))), DAMAGED
+    yield "parameter of a class", zipped(pickled(call("torch._utils._rebuild_parameter", name("models.A")))), DAMAGED
+
+
+def damaged(honest: bytes) -> Iterator[Case]:
+    """Files cut short, altered or in formats of old."""
+    payload = pickled(call("os.system", COMMAND))
+    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999):
+        yield f"cut at {share}", honest[: int(len(honest) * share)], DAMAGED
+    random_numbers = random.Random(3)
+    for number in range(6):
+        at = random_numbers.randrange(200, len(honest) * 9 // 10)
+        yield (
+            f"bytes altered {number}",
+            honest[:at] + bytes(b ^ 0x55 for b in honest[at : at + 400]) + honest[at + 400 :],
+            DAMAGED,
+        )
+    whole = zipped(payload)
+    yield "wrong crc", wrong_crc(zipped(pickled({}))), DAMAGED
+    yield "wrong crc of a payload", wrong_crc(whole), DAMAGED
+    yield "encrypted", edit_zip(whole, offset=8, value=b"\x01\x00"), "encrypted"
+    yield "size lie", edit_zip(whole, offset=24, value=struct.pack("<I", 2**31)), DAMAGED
+    yield "both sizes lie", edit_zip(whole, offset=20, value=struct.pack("<II", 2**31, 2**31)), DAMAGED
+    yield "place lie", edit_zip(whole, offset=42, value=struct.pack("<I", 2**31)), DAMAGED
+    yield "method lie", edit_zip(whole, offset=10, value=b"\x63\x00"), "compressed"
+    yield "zip bomb", bare_zip({"archive/data.pkl": bytes(50_000_000)}, compression=zipfile.ZIP_DEFLATED), "compressed"
+    yield "lzma bomb", bare_zip({"archive/data.pkl": bytes(50_000_000)}, compression=zipfile.ZIP_LZMA), "compressed"
+    yield "empty zip", bare_zip({}), DAMAGED
+    yield "zip of pictures", bare_zip({"a/b.jpg": b"x"}), DAMAGED
+    yield "two pickles", bare_zip({"a/data.pkl": pickled({}), "b/data.pkl": payload}), DAMAGED
+    yield "empty pickle", zipped(b""), DAMAGED
+    yield "other byte order", zipped(pickled({}), byteorder=b"big"), "byte order"
+    yield "program", zipped(pickled({}), **{"constants.pkl": pickled(())}), "TorchScript"
+    yield "empty file", b"", DAMAGED
+    yield "noise", random.Random(4).randbytes(5000), DAMAGED
+    yield "text", b"version https://example.org/spec/v1\noid sha256:00\n", DAMAGED
+    yield "legacy cut", legacy(pickled(tensor(storage(16), 0, (16,), (1,))), {"0": bytes(64)})[:-10], DAMAGED
+    yield "legacy other order", legacy(pickled({}), little=False), "byte order"
+    yield "legacy keys lie", legacy(pickled({}), {"0": bytes(64)}), DAMAGED
+    yield (
+        "legacy keys twice",
+        legacy(pickled(tensor(storage(16), 0, (16,), (1,))), {"0": bytes(64)}, keys=["0", "0"]),
+        DAMAGED,
+    )
+    yield (
+        "legacy size lies",
+        legacy(pickled(tensor(storage(16), 0, (16,), (1,))), {"0": bytes(64)}, item_size=2),
+        DAMAGED,
+    )
+    yield (
+        "legacy class of source",
+        legacy(pickled(Raw(emit(("module", call("os.system", COMMAND), "", "")) + pickle.BINPERSID))),
+        "os.system",
+    )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for member in ("pickle", "storages", "tensors"):
+            entry = tarfile.TarInfo(member)
+            entry.size = len(payload)
+            archive.addfile(entry, io.BytesIO(payload))
+    yield "tar", buffer.getvalue(), "tar archive"
+
+
+def networks() -> Iterator[Case]:
+    """Well-formed files whose network is none."""
+    memory = {"0": bytes(4 * 3 * 27), "1": struct.pack("<6f", *range(1, 7)), "2": struct.pack("<f", 8.0)}
+    weight = tensor(storage(81), 0, (27, 3, 1, 1), (3, 1, 1, 1))
+    anchors = tensor(storage(6, key="1"), 0, (1, 3, 2), (6, 2, 1))
+    stride = tensor(storage(1, key="2"), 0, (1,), (1,))
+
+    def network(**changes: object) -> bytes:
+        conv = make("torch.nn.modules.conv.Conv2d", {"_parameters": {"weight": weight}, "_modules": {}})
+        levels = make("torch.nn.modules.container.ModuleList", {"_modules": {"0": conv}})
+        head = {"nc": 4, "stride": stride, "_buffers": {"anchors": anchors}, "_modules": {"m": levels}}
+        head |= {key[5:]: value for key, value in changes.items() if key.startswith("head_")}
+        detect = make("models.yolo.Detect", head)
+        layers = make("torch.nn.modules.container.Sequential", {"_modules": changes.get("layers", {"0": detect})})
+        yaml = {"nc": 4, "backbone": [], "head": [[-1, 1, "Detect", ["nc", "anchors"]]], "anchors": 3}
+        state = {"yaml": {**yaml, **changes.get("yaml", {})}, "_modules": {"model": layers}}  # type: ignore[dict-item]
+        state |= {key: changes[key] for key in ("names", "_parameters") if key in changes}
+        return zipped(pickled({"model": make("models.yolo.Model", state)}), memory)
+
+    row = [-1, 1, "Conv", [64]]
+    end = [[-1, 1, "Detect", ["nc", "anchors"]]]
+    yield "network: no bias", network(), "model.0.m.0.bias is missing"
+    yield "network: no classes", network(head_nc="80"), "classes"
+    yield "network: endless classes", network(head_nc=2**1000), "classes"
+    yield "network: names of objects", network(names=[make("models.A")] * 4), "names that do not fit"
+    yield "network: a yaml of objects", network(yaml={"backbone": [make("models.A")]}), "models.A"
+    yield "network: a yaml of long texts", network(yaml={"activation": "-" * 100_000 + "1"}), "unprintable text"
+    yield "network: a layer of code", network(yaml={"backbone": [[-1, 1, CODE, []]]}), "unknown module"
+    yield "network: endless layers", network(yaml={"backbone": [[-1, 1000, "Conv", [64]]] * 900}), "900001 layers"
+    yield "network: weights that are code", network(_parameters={"w": call("os.system", COMMAND)}), "os.system"
+    yield "network: weights that are text", network(_parameters={"w": CODE}), "in the place of weights"
+    yield "network: layers that are text", network(layers={"0": CODE}), "in the place of a layer"
+    yield (
+        "network: another head",
+        network(layers={"0": make("models.yolo.Segment", {"_modules": {}})}),
+        "models.yolo.Segment",
+    )
+    yield "network: no head", network(layers={}), "Detect"
+    yield (
+        "network: rows that are none",
+        network(yaml={"backbone": [row], "head": end, "depth_multiple": -1.0}),
+        "depth_multiple",
+    )
+    yield "a state alone", zipped(pickled({"model.0.weight": weight}), memory), "without a description"
+    yield "a number", zipped(pickled(7)), "no network"
+    yield "of a newer version", zipped(pickled({"schema": 2, "sha256": ""})), "version 2"
+    yield "of ours, altered", zipped(pickled({"schema": 1, "sha256": "0" * 64, "ema": {}})), DAMAGED
+    yield "of ours, with an object", zipped(pickled({"schema": 1, "sha256": "", "ema": make("models.A")})), DAMAGED
+
+
+def corpus(honest: bytes) -> list[Case]:
+    """Return all cases: a label, the file's bytes, and what the refusal must hold.
+
+    Args:
+        honest: a checkpoint as torch.save writes it, to be cut and altered.
+    """
+    return list(itertools.chain(calls(), instructions(), bombs(), tensors(), damaged(honest), networks()))
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (label, data, _) in enumerate(corpus(zipped(pickled({"a": "b" * 5000})))):
+        (folder / f"{number:03d} {''.join(c if c.isalnum() else '-' for c in label)}.pt").write_bytes(data)

@@ -1,0 +1,131 @@
+"""The compiled kernel: a whole layer in one pass against the layer in two."""
+
+import pytest
+import torch
+
+from models.modules import AKConv, ak_conv2d
+from models.sampling.cpu_kernel import load
+from models.sampling.dispatch import VARIABLE
+from models.sampling.operator import ak_layer2d
+
+pytestmark = pytest.mark.kernels
+COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.compiled")
+# Batch, channels, outputs, height, width, points, stride: outputs and widths beside, at and beyond whole vectors.
+CASES = (
+    (2, 5, 7, 9, 12, 5, 2),
+    (3, 16, 8, 11, 7, 3, 1),
+    (1, 24, 33, 13, 6, 4, 1),
+    (1, 16, 32, 20, 26, 3, 2),
+    (1, 3, 1, 1, 1, 1, 1),
+    (2, 4, 16, 1, 9, 13, 3),
+    (1, 8, 17, 40, 23, 9, 1),
+)
+
+
+def moving_layer(case: tuple[int, ...], padding: str, *, bias: bool = False) -> tuple[AKConv, torch.Tensor]:
+    batch, channels, outputs, height, width, points, stride = case
+    torch.manual_seed(sum(case))
+    layer = AKConv(channels, outputs, points, stride, bias, padding=padding).eval()  # type: ignore[arg-type]
+    torch.nn.init.normal_(layer.p_conv.weight, std=0.3)
+    torch.nn.init.normal_(layer.p_conv.bias, std=2.0)  # type: ignore[arg-type]
+    return layer, torch.randn(batch, channels, height, width)
+
+
+@COMPILED
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_pass_is_the_layer_itself(padding: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    monkeypatch.setattr("models.sampling.cpu_kernel.SMALL", 0)  # so that small maps too are shared among threads
+    try:
+        for number, case in enumerate(CASES):
+            layer, x = moving_layer(case, padding, bias=number % 2 == 0)
+            layer, x = layer.double(), x.double()
+            monkeypatch.setenv(VARIABLE, "gathers")
+            expected = layer(x).detach()
+            monkeypatch.delenv(VARIABLE)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                with torch.inference_mode():
+                    found = layer.to(memory_format=layout)(x.contiguous(memory_format=layout))
+                    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+                    # In single precision an offset is off by some 1e-6 pixels, and as much of a pixel's difference.
+                    single = layer.float()(x.float())
+                    torch.testing.assert_close(single.double(), expected, rtol=1e-3, atol=1e-3)
+                layer = layer.double()
+    finally:
+        torch.set_num_threads(before)
+
+
+@COMPILED
+def test_numbers_that_are_none_stay_in_their_neighbourhood() -> None:
+    layer, x = moving_layer((1, 4, 6, 30, 20, 3, 1), "border")
+    torch.nn.init.zeros_(layer.p_conv.weight)
+    torch.nn.init.zeros_(layer.p_conv.bias)
+    x[0, :, 15, 10] = torch.nan
+    with torch.no_grad():
+        found = layer(x)
+    assert found[0, :, 15, 10].isnan().all()
+    found[:, :, 13:17, 8:12] = 0
+    assert found.isfinite().all()
+
+
+@COMPILED
+def test_who_watches_the_offsets_sees_them() -> None:
+    layer, x = moving_layer(CASES[0], "border")
+    seen = []
+    handle = layer.p_conv.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.inference_mode():
+        watched = layer(x)
+    handle.remove()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), watched, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 1
+
+
+@COMPILED
+def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.sampling.cpu_kernel.SMALL", 0)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            layer, x = moving_layer((1, 20, 7, 9, 12, 5, 2), "border")
+            layer.double()(x.double().requires_grad_()).square().sum().backward()
+            found.append({name: parameter.grad for name, parameter in layer.named_parameters()})
+    finally:
+        torch.set_num_threads(before)
+    for gradients in found[1:]:
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, found[0][name], rtol=1e-10, atol=1e-10)
+
+
+@COMPILED
+def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
+    layer, x = moving_layer(CASES[0], "border")
+    weights = layer.conv[0].weight  # type: ignore[union-attr]
+    told = {"points": layer.points, "stride": layer.stride}
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match="channels"):
+            layer(x[:, :-1])
+        with pytest.raises(ValueError, match="weight must be"):
+            ak_layer2d(x, layer.p_conv, weights[:, :-1], **told)
+        with pytest.raises(ValueError, match="offset must be"):
+            ak_layer2d(x, layer.p_conv, weights, points=layer.points, stride=layer.stride + 1)
+        with pytest.raises(RuntimeError, match="bias"):
+            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **told)
+        with pytest.raises(ValueError, match="padding must be"):
+            ak_layer2d(x, layer.p_conv, weights, **told, padding="mirror")  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match=r"dtype|type"):
+            layer(x.double())
+        with pytest.raises(ValueError, match="on the CPU"):
+            offset = torch.empty(2, 10, 5, 6, device="meta")
+            ak_conv2d(x, offset, weights, **told, implementation="native")
+
+
+def test_a_kernel_asked_for_and_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.sampling.dispatch.load", lambda dtype: None)
+    monkeypatch.setenv(VARIABLE, "native")
+    with pytest.raises(ValueError, match=r"python -m utils\.native"):
+        moving_layer(CASES[0], "border")[0](torch.rand(1, 5, 4, 6))

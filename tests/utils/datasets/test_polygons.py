@@ -1,0 +1,144 @@
+"""Outlines against drawn masks: the box around what is seen, cutting, moving, choosing and joining."""
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.datasets.polygons import boxes_within, cut, join, moved, no_outlines, select, warped
+from utils.structures import Outlines, Sample
+
+FINE = 8  # sub-pixels along a side of the drawn masks
+
+
+def outlines_of(*rings):
+    rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
+    return Outlines(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
+
+
+def star(rng, centre, radius):
+    """A ring around a centre whose points lie near and far by turns, so that it is seldom convex."""
+    count = int(rng.integers(3, 12))
+    angle = np.sort(rng.uniform(0, 2 * np.pi, count))
+    distance = rng.uniform(0.2, 1, count) * radius
+    return np.stack((np.cos(angle), np.sin(angle)), 1) * distance[:, None] + centre
+
+
+def mask_of(ring, size_hw, margin):
+    """Draw a ring on a fine grid that reaches `margin` pixels beyond the picture; return the part within it."""
+    height, width = size_hw
+    canvas = np.zeros(((height + 2 * margin) * FINE, (width + 2 * margin) * FINE), np.uint8)
+    if len(ring):
+        cv2.fillPoly(canvas, [((ring + margin) * FINE).round().astype(np.int32)], 1)
+    return canvas[margin * FINE : (margin + height) * FINE, margin * FINE : (margin + width) * FINE]
+
+
+def drawn_box(mask):
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return np.array((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)) / FINE
+
+
+def test_box_within_is_that_of_the_drawn_mask():
+    rng = np.random.default_rng(0)
+    size_hw, compared, cut_off = (40, 60), 0, 0
+    for _ in range(150):
+        ring = star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)).astype(np.float32)
+        (box,) = boxes_within(outlines_of(ring), size_hw)
+        expected = drawn_box(mask_of(ring, size_hw, 60))
+        if expected is None or (expected[2:] - expected[:2]).min() < 2:
+            continue
+        np.testing.assert_allclose(box, expected, atol=0.4)
+        compared += 1
+        cut_off += bool((ring < 0).any() or (ring > (60, 40)).any())
+    assert compared > 90 and cut_off > 50
+
+
+def test_boxes_of_many_outlines_are_those_of_each():
+    rng = np.random.default_rng(1)
+    rings = [star(rng, rng.uniform((-10, -10), (70, 50)), 30) for _ in range(30)]
+    rings[3] = rings[17] = np.zeros((0, 2))
+    together = boxes_within(outlines_of(*rings), (40, 60))
+    for ring, box in zip(rings, together, strict=True):
+        assert np.array_equal(boxes_within(outlines_of(ring), (40, 60))[0], box)
+    assert (together[[3, 17]] == 0).all() and together.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("ring", "box"),
+    [
+        ([(10, 10), (30, 10), (30, 20)], (10, 10, 30, 20)),
+        ([(-20, 10), (30, 10), (30, 20), (-20, 20)], (0, 10, 30, 20)),
+        ([(-100, -100), (200, -100), (200, 200), (-100, 200)], (0, 0, 60, 40)),  # encloses the picture
+        ([(-50, 20), (20, -50), (200, 20), (20, 200)], (0, 0, 60, 40)),  # only its sides pass through
+        ([(-50, -50), (-10, -50), (-10, 90)], (0, 0, 0, 0)),  # beside it
+        ([(70, -30), (70, 90), (65, 30)], (0, 0, 0, 0)),
+        ([(0, 0), (60, 0), (60, 40), (0, 40)], (0, 0, 60, 40)),  # on its borders
+        # A hook around the corner: its bounding box cut at the borders would be too large.
+        ([(-10, -10), (50, -10), (50, 5), (45, 5), (45, -5), (-5, -5), (-5, 30), (-10, 30)], (45, 0, 50, 5)),
+    ],
+)
+def test_known_boxes(ring, box):
+    assert boxes_within(outlines_of(ring), (40, 60))[0].tolist() == list(box)
+
+
+def test_cut_outlines_enclose_what_was_within():
+    rng = np.random.default_rng(2)
+    size_hw = (40, 60)
+    rings = [star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)) for _ in range(80)]
+    result = cut(outlines_of(*rings), size_hw)
+    assert len(result) == 80 and (result.points >= 0).all() and (result.points <= (60, 40)).all()
+    checked = 0
+    for number, ring in enumerate(rings):
+        before, after = mask_of(ring, size_hw, 60), mask_of(result.of(number).reshape(-1, 2), size_hw, 60)
+        outer = max(cv2.arcLength(ring.astype(np.float32), True) * FINE, 1)
+        assert (before != after).sum() < 3 * outer, "more than the drawn border differs"
+        checked += before.any() and (before != after).sum() < before.sum() / 4
+    assert checked > 40
+
+
+def test_cut_leaves_what_lies_within_alone_and_empties_what_lies_beyond():
+    outlines = outlines_of([(1, 1), (5, 1), (5, 9)], [(-9, -9), (-5, -9), (-5, -1)], [])
+    result = cut(outlines, (40, 60))
+    assert result.known.tolist() == [True, False, False]
+    assert np.array_equal(result.of(0), outlines.of(0))
+    inside = outlines_of([(1, 1), (5, 1), (5, 9)])
+    assert cut(inside, (40, 60)) is inside
+
+
+def test_moving_scales_and_shifts_points_only():
+    outlines = outlines_of([(1, 2), (3, 4), (5, 7)], [])
+    result = moved(outlines, scale_xy=(-1, 2), shift_xy=(10, 1))
+    assert result.points.tolist() == [[9, 5], [7, 9], [5, 15]] and result.points.dtype == np.float32
+    assert result.starts is outlines.starts and outlines.points[0].tolist() == [1, 2]
+
+
+def test_warping_projects_points():
+    matrix = np.array([(2.0, 0.5, 3), (0.25, 1, -1), (0.01, 0.02, 1)])
+    ring = np.array([(1, 2), (30, 4), (5, 17)], np.float32)
+    expected = cv2.perspectiveTransform(ring[None].astype(np.float64), matrix)[0]
+    np.testing.assert_allclose(warped(outlines_of(ring), matrix).points, expected, rtol=1e-6)
+
+
+def test_selecting_keeps_each_objects_points():
+    rings = [[(0, 0), (1, 0), (1, 1)], [], [(2, 2), (3, 2), (3, 3), (2, 3)], [(5, 5), (6, 5), (6, 6)]]
+    result = select(outlines_of(*rings), np.array([False, True, True, True]))
+    assert [result.of(i).tolist() for i in range(3)] == [[list(p) for p in ring] for ring in rings[1:]]
+    nothing = select(outlines_of(*rings), np.zeros(4, bool))
+    assert len(nothing) == 0 and nothing.points.shape == (0, 2)
+    assert select(None, np.array([True])) is None
+
+
+def test_joining_fills_up_samples_without_outlines():
+    def sample(count, outlines):
+        return Sample(
+            image=np.zeros((4, 4, 3), np.uint8),
+            boxes=np.zeros((count, 4), np.float32),
+            classes=np.zeros(count, np.int64),
+            outlines=outlines,
+        )
+
+    ring = [(0, 0), (1, 0), (1, 1)]
+    joined = join([sample(2, None), sample(1, outlines_of(ring)), sample(0, no_outlines(0))])
+    assert joined.known.tolist() == [False, False, True] and joined.of(2).tolist() == [list(p) for p in ring]
+    assert join([sample(2, None), sample(0, None)]) is None

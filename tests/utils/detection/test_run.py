@@ -1,0 +1,246 @@
+"""detect.py's engine: batches find what single pictures do, and what is written is whole whatever else happens."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.mjpeg_server import Camera, cameras
+from tests.helpers.random_model import lively_model
+from utils.cli import parse_options
+from utils.datasets.streams import stream_name
+from utils.detection.run import Predictor, run_detection
+from utils.errors import ConfigError, RunError
+from utils.inference.nms import NmsSettings
+from utils.inference.predict import Looking, fit, look
+from utils.log import LOGGER
+from utils.options import DetectOptions
+from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("ring", "cross", "a/b")
+CPU = torch.device("cpu")
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = lively_model("yolov5n.yaml", len(NAMES))
+    path = tmp_path_factory.mktemp("weights") / "best.pt"
+    save_checkpoint(path, {**describe_model(model, NAMES), "ema": weights_of(model)})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    monkeypatch.setattr(LOGGER, "disabled", False)
+
+
+def options(weights: Path, source: Path, project: Path, **changes: object) -> DetectOptions:
+    settings = {"imgsz": (96,), "conf_thres": 0.05, "max_det": 20, "device": "cpu", "name": "run", "exist_ok": True}
+    return DetectOptions(weights=str(weights), source=str(source), project=str(project), **{**settings, **changes})
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
+
+
+SHAPES = [(40, 60), (60, 40), (40, 60), (48, 48), (80, 120), (60, 40), (40, 60)]
+
+
+def test_pictures_of_like_shape_go_together_and_results_keep_their_places() -> None:
+    batches = []
+
+    def network(batch: torch.Tensor) -> tuple[torch.Tensor]:
+        """Finds one box whose width is the mean of the picture."""
+        batches.append(tuple(batch.shape))
+        rows = torch.zeros(len(batch), 1, 6)
+        rows[..., :4] = torch.tensor((48.0, 32.0, 1.0, 10.0))
+        rows[..., 2] = batch.mean((1, 2, 3))[:, None] * 20 + 1
+        rows[..., 4:] = 0.9
+        return (rows,)
+
+    how = Looking(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
+    levels = [10 + 30 * number for number in range(len(SHAPES))]
+    fitted = [fit(np.full((*shape, 3), value, np.uint8), how) for shape, value in zip(SHAPES, levels, strict=True)]
+    results = look(network, fitted, how)
+    assert sorted(batches) == [(1, 3, 96, 96), (2, 3, 96, 64), (4, 3, 64, 96)]
+    for (found, spent), one in zip(results, fitted, strict=True):
+        width = (found.boxes[0, 2] - found.boxes[0, 0]) * one.placement.ratio_wh[0]
+        assert float(width) == pytest.approx(one.image.mean() / 255 * 20 + 1, abs=0.05)
+        assert set(spent) == {"pre", "inference", "nms"} and all(value >= 0 for value in spent.values())
+    assert look(network, [], how) == []
+
+
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_batch_finds_what_single_pictures_do(cfg: str, augment: bool) -> None:
+    nms = NmsSettings(confidence=0.05, max_detections=20)
+    predictor = Predictor(lively_model(cfg, len(NAMES)), NAMES, device=CPU, size_hw=(96, 96), nms=nms, augment=augment)
+    pictures = [picture(number, *shape) for number, shape in enumerate(SHAPES)]
+    together = predictor.look([predictor.fit(one) for one in pictures])
+    for one, (found, _) in zip(pictures, together, strict=True):
+        alone, _ = predictor(one)
+        assert 0 < len(alone) == len(found) and alone.classes.tolist() == found.classes.tolist()
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=0.05)
+        torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-3)
+
+
+def labels(run: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.loadtxt(path, ndmin=2) for path in (run / "labels").iterdir()}
+
+
+def test_a_folder_in_batches_writes_what_it_writes_one_by_one(weights: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "in"
+    for number, shape in enumerate(SHAPES):
+        write(folder / f"图{number}.png", picture(number, *shape))
+    write(folder / "图3.jpg", picture(9, 50, 70))
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8 cut off")
+    flags = {"save_txt": True, "save_csv": True, "save_crop": True, "save_conf": True}
+    runs = {
+        size: run_detection(options(weights, folder, tmp_path / str(size), batch_size=size, **flags)) for size in (1, 5)
+    }
+    first, second = labels(runs[1]), labels(runs[5])
+    assert set(first) == set(second) == {*(f"图{n}.txt" for n in range(len(SHAPES))), "图3-2.txt"}
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=0, atol=1e-3)
+    for run in runs.values():
+        files = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
+        assert files == sorted(str(p.relative_to(runs[1])) for p in runs[1].rglob("*") if p.is_file())
+        assert cv2.imdecode(np.fromfile(run / "图4.png", np.uint8), 1).shape == (80, 120, 3)
+        (row,) = list(csv.reader((run / "skipped.csv").read_text().splitlines()))[1:]
+        assert row[0].endswith("bad.jpg") and "truncated" in row[1]
+        table = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
+        assert len(table) == sum(map(len, first.values())) and {r["Prediction"] for r in table} <= set(NAMES)
+        assert (run / "crops/a_b").is_dir() or "a/b" not in {r["Prediction"] for r in table}
+    order = [row["Image Name"] for row in csv.DictReader((runs[5] / "predictions.csv").read_text().splitlines())]
+    assert list(dict.fromkeys(order)) == sorted(dict.fromkeys(order))
+
+
+def test_one_bad_file_is_named_and_the_run_goes_on(weights: Path, tmp_path: Path, caplog) -> None:
+    write(tmp_path / "in/a.png", picture(0, 40, 60))
+    (tmp_path / "in/b.png").write_bytes(b"nothing")
+    run_detection(options(weights, tmp_path / "in", tmp_path))
+    assert "skipped" in caplog.text and "b.png" in caplog.text and "1 of 2 files skipped; list in" in caplog.text
+
+
+def test_when_all_files_are_bad_the_run_has_failed(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "in" / name).write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"a\.png: is no picture .* none of the 2 files") as caught:
+        run_detection(options(weights, tmp_path / "in", tmp_path))
+    assert caught.value.exit_code == 1 and (tmp_path / "run/skipped.csv").exists()
+
+
+def test_what_cannot_be_written_stops_the_run(weights: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        write(tmp_path / f"in/{number}.png", picture(number, 40, 60))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/labels").write_text("a file where a folder should be")
+    with pytest.raises(RunError, match="cannot be written"):
+        run_detection(options(weights, tmp_path / "in", tmp_path, save_txt=True, nosave=True))
+
+
+def test_a_terminal_sees_a_bar_with_the_time_left(weights: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for number in range(6):
+        write(tmp_path / f"in/{number}.png", picture(number, 40, 60))
+    writer = cv2.VideoWriter(str(tmp_path / "in/v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(5):
+        writer.write(picture(0, 48, 64))
+    writer.release()
+    for terminal in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr("tqdm.std.tqdm.mininterval", 0, raising=False)
+        run_detection(options(weights, tmp_path / "in", tmp_path, nosave=True, vid_stride=2, batch_size=2))
+        text = terminal.getvalue()
+        shown = re.findall(r"(\d+)/(\d+) \[\d\d:\d\d<(?:\d\d:\d\d|\?)", text)
+        if isinstance(terminal, Terminal):
+            assert shown and shown[0] == ("0", "7") and {total for _, total in shown} <= {"7", "9"}, text
+        else:
+            assert not shown and "%" not in text
+
+
+def test_streams_are_annotated_until_they_end(weights: Path, tmp_path: Path) -> None:
+    with cameras(a=Camera(12, breaks=2, pause=0.05), b=Camera(12, breaks=1, pause=0.05)) as address:
+        listed = [url.replace("//", "//me:secret@") for url in address.values()]
+        (tmp_path / "all.streams").write_text("\n".join(listed))
+        flags = ["--imgsz", "64", "--conf-thres", "0.05", "--save-txt", "--stream-timeout", "1", "--device", "cpu"]
+        command = [
+            sys.executable,
+            str(ROOT / "detect.py"),
+            "--weights",
+            str(weights),
+            "--source",
+            "all.streams",
+            *flags,
+        ]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "no stream gives frames any more" in errors[0]
+    ours = [line for line in (result.stdout + result.stderr).splitlines() if not line.startswith("[")]
+    assert "secret" not in "\n".join(ours) and "connecting again" in result.stderr
+    run = tmp_path / "runs/detect/exp"
+    for url in address.values():
+        capture = cv2.VideoCapture(str(run / f"{stream_name(url)}.mp4"))
+        frames = 0
+        while capture.grab():
+            frames += 1
+        assert frames == len(list((run / "labels").glob(f"{stream_name(url)}_*.txt"))) > 0
+
+
+def test_a_stream_that_returns_in_another_size_gets_a_file_of_its_own(weights: Path, tmp_path: Path) -> None:
+    from utils.datasets.sources import Frame
+    from utils.detection.writers import Outputs
+    from utils.structures import Detections
+
+    nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), classes=torch.zeros(0, dtype=torch.int64))
+    with Outputs(options=options(weights, tmp_path, tmp_path), run_dir=tmp_path, names=NAMES) as outputs:
+        for number, (height, width) in enumerate([(48, 64), (48, 64), (64, 96), (48, 64)]):
+            frame = Frame(image=picture(number, height, width), path=Path("cam"), number=number)
+            outputs.write(frame, nothing)
+    for name, size, count in (("cam.mp4", (64, 48), 3), ("cam_2.mp4", (96, 64), 1)):
+        capture = cv2.VideoCapture(str(tmp_path / name))
+        assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == size
+        frames = 0
+        while capture.grab():
+            frames += 1
+        assert frames == count
+
+
+def test_old_flags_are_refused_or_ignored_with_a_reason(caplog) -> None:
+    with pytest.raises(ConfigError, match=r"--update: .*rewrites your weights file"):
+        parse_options(DetectOptions, ["--weights", "a.pt", "--update"], description="")
+    parsed, _ = parse_options(DetectOptions, ["--weights", "a.pt", "--dnn", "--half"], description="")
+    assert parsed.half and "ignored: --dnn" in caplog.text
+    for words in (["--batch-size", "0"], ["--stream-timeout", "0"]):
+        with pytest.raises(ConfigError, match=words[0]):
+            parse_options(DetectOptions, ["--weights", "a.pt", *words], description="")
+
+
+def test_a_window_without_a_screen_is_refused(weights: Path, tmp_path: Path, monkeypatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    write(tmp_path / "in/a.png", picture(0, 40, 60))
+    with pytest.raises(ConfigError, match="--view-img: no window"):
+        run_detection(options(weights, tmp_path / "in", tmp_path, view_img=True))
+    assert not (tmp_path / "run").exists()

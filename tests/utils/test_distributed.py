@@ -1,0 +1,103 @@
+"""Two processes that share a batch: in float64 their gradients and statistics are those of one."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from models.config import load_model_config
+from models.yolo import DetectionModel
+from utils.datasets.batching import ShuffledBatches
+from utils.distributed import Team, sync_batch_norms
+from utils.losses.detection import DetectionLoss, LossSettings
+
+pytestmark = pytest.mark.slow
+
+
+def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
+    """A network in float64, four pictures (H != W), and objects of which the first two pictures have most."""
+    torch.manual_seed(0)
+    model = DetectionModel(load_model_config(config), nc=3).double().train()
+    for name, parameter in model.named_parameters():
+        if "p_conv" in name:
+            torch.nn.init.normal_(parameter, 0.0, 0.05)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(size=(4, 3, 64, 96)))
+    picture = np.array([0, 0, 0, 0, 1, 1, 2])
+    boxes = np.concatenate((rng.uniform(0.2, 0.8, (7, 2)), rng.uniform(0.1, 0.5, (7, 2))), 1)
+    targets = np.concatenate((picture[:, None], rng.integers(3, size=(7, 1)), boxes), 1)
+    return model, images, torch.from_numpy(targets).float()
+
+
+def gradients(
+    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: Team
+) -> dict[str, torch.Tensor]:
+    """Losses, gradients and running statistics after one batch, added up over the team."""
+    loss = DetectionLoss(
+        LossSettings(),
+        anchors=model.head.anchors,
+        strides=model.head.strides,
+        num_classes=3,
+        total=team.add if team.size > 1 else None,
+    )
+    losses = torch.stack(tuple(loss(model(images), targets).values()))
+    losses.sum().backward()
+    team.add_gradients(model.parameters())
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    found |= {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    return found | {"losses": team.add(losses.detach().double())}
+
+
+def rank(number: int, port: int, config: str, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
+    model, images, targets = problem(config)
+    sync_batch_norms(model)
+    mine = torch.arange(number, 4, 2)
+    own = torch.isin(targets[:, 0].long(), mine)
+    targets = targets[own].clone()
+    targets[:, 0] = targets[:, 0] // 2
+    torch.save(gradients(model, images[mine], targets, Team(rank=number, size=2)), f"{out}/{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("config", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
+def test_two_processes_have_the_gradients_of_one(config: str, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(rank, args=(port, config, str(tmp_path)), nprocs=2)
+    alone = gradients(*problem(config), Team())
+    shared = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2)]
+    assert len(alone) > 200
+    for name, value in alone.items():
+        assert (shared[0][name] - value).norm() <= 1e-8 * value.norm() + 1e-12, name
+        assert torch.equal(shared[0][name], shared[1][name]), name
+
+
+def test_the_shares_of_two_processes_make_up_each_batch() -> None:
+    common = {"batch_size": 4, "image_size": 64, "seed": 3}
+    whole = list(ShuffledBatches(11, **common))
+    parts = [list(ShuffledBatches(11, **common, share=(number, 2))) for number in range(2)]
+    assert len(parts[0]) == len(parts[1]) == len(whole) == 3
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert sorted(r.index for r in batch) == sorted(r.index for r in (*first, *second))
+        assert abs(len(first) - len(second)) <= 1
+    odd = [ShuffledBatches(9, **common, share=(number, 2)) for number in range(2)]
+    assert [len(list(part)) for part in odd] == [2, 2] == [len(part) for part in odd]
+
+
+def test_an_epoch_begun_is_gone_on_with() -> None:
+    plan = ShuffledBatches(11, batch_size=4, image_size=64, seed=3, plain_from=5)
+    plan.set_epoch(4)
+    whole = list(plan)
+    plan.set_epoch(4, start=2)
+    assert list(plan) == whole[2:] and not whole[0][0].whole
+    plan.set_epoch(5)
+    assert all(ref.whole for batch in plan for ref in batch)
+    plan.set_epoch(4, weights=np.eye(11)[7] + 1e-12)
+    assert {ref.index for batch in plan for ref in batch} == {7}

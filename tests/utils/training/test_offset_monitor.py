@@ -1,0 +1,210 @@
+"""The offsets of a training: two columns that say how far points moved, and a word where they never do, or too far."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.helpers.random_model import lively_model
+from utils.inference.sampling_points import LayerSampling, akconv_layers
+from utils.log import LOGGER
+from utils.options import TrainOptions
+from utils.plots.curves import plot_results
+from utils.structures import Batch
+from utils.training.offset_monitor import (
+    STILL_EPOCHS,
+    LayerOffsets,
+    OffsetRecord,
+    layer_offsets,
+    mean_offsets,
+    offset_columns,
+    offset_warnings,
+)
+from utils.training.results_csv import COLUMNS, columns_of, write_results
+from utils.training.run import run_training
+from utils.training.state import Progress
+from utils.weights.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.slow
+
+OWN = ("akconv/mean_offset", "akconv/outside")
+
+
+@pytest.fixture(autouse=True)
+def messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    monkeypatch.setattr(LOGGER, "disabled", False)
+
+
+def sampling(offset: torch.Tensor, size_hw: tuple[int, int], *, stride: int = 1, points=((0, 0), (1, 0))):
+    return LayerSampling(
+        name="model.1", offset=offset, points=torch.tensor(points).float(), stride=stride, size_hw=size_hw
+    )
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 4.0, 100.0])
+def test_measures_are_those_of_a_loop(spread: float) -> None:
+    height, width, stride, points = 5, 8, 2, ((0, 0), (1, 1), (-1, 2))
+    offset = spread * torch.randn(2, 6, 3, 4)
+    total, outside, first, began, gone, count = 0.0, 0, 0, 0, 0, 0
+    for b in range(2):
+        for i in range(3):
+            for j in range(4):
+                for n, (row, column) in enumerate(points):
+                    dy, dx = offset[b, n, i, j].item(), offset[b, 3 + n, i, j].item()
+                    y, x = stride * i + row, stride * j + column
+                    count += 1
+                    total += (abs(dy) + abs(dx)) / 2
+                    outside += not (-0.5 <= y + dy <= height - 0.5 and -0.5 <= x + dx <= width - 0.5)
+                    first += not (0 <= y < height and 0 <= x < width)
+                    if 0 <= y < height and 0 <= x < width:
+                        began += 1
+                        gone += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
+    found = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
+    assert found.mean == pytest.approx(total / count, rel=1e-5)
+    assert found.outside == pytest.approx(outside / count) and found.began_outside == pytest.approx(first / count)
+    assert found.driven_out == pytest.approx(gone / began)
+    assert found.far == pytest.approx(found.mean / 4.0), "a quarter of 5 pixels is less than four"
+    assert found.exploded == (spread >= 4)
+
+
+def test_a_quarter_of_a_large_map_is_far_and_what_is_no_number_too() -> None:
+    offset = torch.full((1, 4, 40, 60), 9.0)
+    assert not layer_offsets(sampling(offset, (40, 60))).exploded
+    assert layer_offsets(sampling(offset + 2, (40, 60))).exploded
+    offset[0, 0, 0, 0] = math.nan
+    assert layer_offsets(sampling(offset, (40, 60))).exploded
+
+
+def test_small_maps_and_points_that_begin_outside_are_no_explosion() -> None:
+    outside = tuple((row, 9) for row in range(13))
+    found = layer_offsets(sampling(0.1 * torch.randn(1, 26, 2, 2), (2, 2), points=outside))
+    assert found.outside == 1 and found.driven_out == 0 and not found.exploded
+    near = layer_offsets(sampling(torch.full((1, 4, 2, 2), -0.9), (2, 2)))
+    assert near.outside > 0.5 and not near.exploded
+    assert layer_offsets(sampling(torch.full((1, 4, 2, 2), -3.1), (2, 2))).driven_out == 1
+
+
+def layer(name: str = "model.1", **values: float) -> LayerOffsets:
+    return LayerOffsets(
+        **{"name": name, "mean": 0.2, "outside": 0.1, "began_outside": 0.0, "driven_out": 0.0, "far": 0.1, **values}
+    )
+
+
+def test_columns_are_means_over_layers_and_empty_without_any() -> None:
+    row = offset_columns([layer(mean=0.25, outside=0.5), layer(mean=0.75, outside=0.0)])
+    assert row == {"akconv/mean_offset": 0.5, "akconv/outside": 0.25} and tuple(row) == OWN == COLUMNS[-2:]
+    assert all(math.isnan(value) for value in offset_columns([]).values())
+    assert mean_offsets([layer(mean=1, far=0), layer(mean=2, far=1)]) == layer(mean=1.5, far=0.5)
+
+
+def test_offsets_that_never_move_or_explode_are_told_with_a_remedy() -> None:
+    still = [layer(mean=0.001), layer("model.3", mean=0.009)]
+    assert offset_warnings(still, epoch=STILL_EPOCHS - 2, offset_lr=0.1) == {}
+    (text,) = offset_warnings(still, epoch=STILL_EPOCHS - 1, offset_lr=0.1).values()
+    assert "still sample their initial shape" in text and "raise offset_lr" in text and "now 0.1" in text
+    assert (
+        offset_warnings([*still, layer(mean=0.02)], epoch=50, offset_lr=0.1)
+        == {}
+        == offset_warnings([], epoch=50, offset_lr=1)
+    )
+    for broken in ({"far": 1.2}, {"driven_out": 0.6}, {"mean": math.nan, "far": math.nan}):
+        found = offset_warnings([layer(), layer("model.9", **broken), layer("model.5")], epoch=0, offset_lr=1.0)
+        assert list(found) == ["exploded"] and "1 of 3 AKConv layers" in found["exploded"]
+        assert (
+            "worst model.9" in found["exploded"]
+            and "lower offset_lr in --hyp (now 1), e.g. to 0.1" in (found["exploded"])
+        )
+
+
+def batch(number: int) -> Batch:
+    pictures = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+    return Batch(images=pictures, targets=torch.zeros(0, 6), indices=[0, 1])
+
+
+@pytest.mark.parametrize("batches", [1, 5, 8, 9, 40])
+def test_a_few_pictures_spread_over_the_split_are_measured(batches: int) -> None:
+    model = lively_model("yolov5n-AKConv.yaml", 3)
+    sizes = []
+    model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    record = OffsetRecord(model, offset_lr=1.0)
+    for _ in range(2):  # a validation that was broken off leaves nothing behind
+        sizes.clear()
+        for number in range(batches):
+            record.look(number, batches, batch(number))
+    assert sizes == [1] * min(batches, 8)
+    assert [one.name for one in record.layers()] == list(akconv_layers(model))
+    assert record.columns()["akconv/mean_offset"] == 0 and math.isnan(record.columns()["akconv/mean_offset"])
+
+
+def test_each_trouble_is_told_once(caplog) -> None:
+    model = lively_model("yolov5n-AKConv.yaml", 3)
+    record = OffsetRecord(model, offset_lr=0.0)
+    told: list[str] = []
+    for epoch in range(STILL_EPOCHS + 3):
+        record.look(0, 1, batch(0))
+        told += record.warn(epoch, told=told)
+        assert (told == ["still"]) == (epoch + 1 >= STILL_EPOCHS)
+    for one in akconv_layers(model).values():
+        one.p_conv.bias.data.fill_(1e4)
+    for epoch in range(3):
+        record.look(0, 1, batch(0))
+        told += record.warn(epoch, told=told)
+    assert told == ["still", "exploded"] and len(caplog.records) == 2
+
+
+def test_a_model_without_akconv_costs_nothing() -> None:
+    model = lively_model("yolov5n.yaml", 3)
+    model.register_forward_hook(lambda *_: pytest.fail("the model ran"))
+    record = OffsetRecord(model, offset_lr=1.0)
+    record.look(0, 1, batch(0))
+    assert record.layers() == [] and record.warn(99, told=()) == []
+
+
+# In a training.
+
+
+def options(data: Path, project: Path, **changes: object) -> TrainOptions:
+    settings = {"cfg": "yolov5n-AKConv.yaml", "epochs": 2, "batch_size": 4, "imgsz": 64, "workers": 0, "noplots": True}
+    return TrainOptions(data=str(data), project=str(project), device="cpu", **{**settings, **changes})
+
+
+def test_results_tell_of_akconv_and_an_old_checkpoint_goes_on(data: Path, tmp_path: Path) -> None:
+    run = run_training(options(data, tmp_path)).run_dir
+    table = pd.read_csv(run / "results.csv")
+    assert tuple(table.columns) == COLUMNS and (table["akconv/mean_offset"] > 0).all()
+    assert table["akconv/outside"].between(0, 1).all()
+    # As if written by a program that knew nothing of this.
+    last = run / "weights/last.pt"
+    content = load_checkpoint(last)
+    content.pop("schema")
+    del content["progress"]["told"]
+    content["progress"]["rows"] = [
+        {key: value for key, value in row.items() if key not in OWN} for row in content["progress"]["rows"]
+    ]
+    save_checkpoint(last, content)
+    run_training(TrainOptions(resume=str(last), epochs=3), {"resume", "epochs"})
+    resumed = pd.read_csv(run / "results.csv")
+    assert tuple(resumed.columns) == COLUMNS
+    assert resumed["akconv/mean_offset"].isna().tolist() == [True, True, False]
+    assert load_checkpoint(last)["progress"]["told"] == []
+
+
+def test_a_model_without_akconv_leaves_the_columns_empty(data: Path, tmp_path: Path) -> None:
+    run = run_training(options(data, tmp_path, cfg="yolov5n.yaml", epochs=1)).run_dir
+    table = pd.read_csv(run / "results.csv")
+    assert tuple(table.columns) == COLUMNS and table[list(OWN)].isna().to_numpy().all()
+    assert (run / "results.csv").read_text().splitlines()[1].endswith(",,")
+
+
+def test_results_of_both_kinds_are_written_and_drawn(tmp_path: Path) -> None:
+    old = {name: 0.5 for name in COLUMNS[:-2]}
+    rows = [{**old, "epoch": 0}, {**old, "epoch": 1, OWN[0]: 0.25, OWN[1]: 0.0}]
+    write_results(rows, tmp_path / "results.csv")
+    assert pd.read_csv(tmp_path / "results.csv")[OWN[0]].tolist() == pytest.approx([math.nan, 0.25], nan_ok=True)
+    plot_results(columns_of(rows), tmp_path / "results.png")
+    assert np.isnan(columns_of(rows)[OWN[1]][0]) and (tmp_path / "results.png").stat().st_size > 1000
+    assert Progress.from_dict({"epoch": 2, "rows": rows}).told == []

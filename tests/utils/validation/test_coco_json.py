@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from utils.metrics.coco import FIGURES, coco_figures
+from utils.validation.coco_json import (
+    COCO_CLASSES,
+    category_ids,
+    coco_arrays,
+    coco_predictions,
+    coco_table,
+    coco_truth,
+    image_ids,
+)
+from utils.validation.evaluate import PictureResult, measure
+
+
+class Index:
+    """Stands for a scanned split."""
+
+    def __init__(self, *paths):
+        self.paths = np.array(paths)
+
+
+def picture(number, boxes, labels):
+    boxes, labels = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.float32).reshape(-1, 4)
+    return PictureResult(
+        index=number,
+        boxes=boxes,
+        scores=np.linspace(0.9, 0.5, len(boxes)).astype(np.float32),
+        classes=np.arange(len(boxes)) % 2,
+        label_boxes=labels,
+        label_classes=np.arange(len(labels)) % 2,
+        correct=np.ones((len(boxes), 10), bool),
+        size_hw=(60, 80),
+    )
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["a/000139.jpg", "a/12.jpg"], [139, 12]),
+        (["a/7.jpg", "a/x.jpg"], ["7", "x"]),
+        (["a/07.jpg", "a/7.jpg"], ["07", "7"]),
+        (["a/x.jpg", "a/x.png"], ["x.jpg", "x.png"]),
+        (["c/a/x.jpg", "c/b/x.jpg", "c/b/y.jpg"], ["a/x.jpg", "b/x.jpg", "b/y.jpg"]),
+        (["a/\u0663.jpg"], ["\u0663"]),
+    ],
+)
+def test_pictures_get_different_identifiers_of_one_kind(paths, expected):
+    assert image_ids(paths) == expected
+
+
+def test_cocos_own_classes_get_cocos_numbers():
+    numbers = category_ids(COCO_CLASSES)
+    known = {"person": 1, "stop sign": 13, "backpack": 27, "wine glass": 46, "dining table": 67, "toothbrush": 90}
+    assert len(COCO_CLASSES) == len(set(numbers)) == 80
+    assert {name: dict(zip(COCO_CLASSES, numbers, strict=True))[name] for name in known} == known
+    assert category_ids(["cat", "dog"]) == [0, 1]
+
+
+def test_boxes_are_corner_and_size_in_pixels_of_the_file():
+    index = Index("x/5.jpg", "x/3.jpg")
+    pictures = [picture(0, [[10, 20, 40, 30]], [[1, 2, 4, 8], [5, 5, 25, 15]]), picture(1, [], [])]
+    truth, found = coco_truth(pictures, index, ["a", "b"]), coco_predictions(pictures, index, ["a", "b"])
+    assert found == [{"image_id": 5, "category_id": 0, "bbox": [10, 20, 30, 10], "score": 0.9}]
+    assert [label["bbox"] for label in truth["annotations"]] == [[1, 2, 3, 6], [5, 5, 20, 10]]
+    assert [label["area"] for label in truth["annotations"]] == [18, 200]
+    assert [(image["id"], image["height"], image["width"]) for image in truth["images"]] == [(5, 60, 80), (3, 60, 80)]
+    labels, detections = coco_arrays(truth, found)
+    assert labels.images.tolist() == [1, 1] and detections.images.tolist() == [1], "in the order of their identifiers"
+
+
+def test_table_has_all_figures_and_says_none_where_there_is_nothing():
+    box = [[10, 20, 60, 70]]
+    pictures = [picture(0, box, box)]
+    index = Index("x/5.jpg")
+    figures = coco_figures(*coco_arrays(coco_truth(pictures, index, ["a"]), coco_predictions(pictures, index, ["a"])))
+    text = coco_table(figures, measure(pictures), max_detections=300)
+    lines = text.splitlines()
+    assert len(lines) == 1 + len(FIGURES) + 1 and "mAP50-95 0.9" in lines[1]
+    assert [line.split()[2:5] for line in lines[4:7]] == [
+        ["small", "100", "none"],
+        ["medium", "100", "1.000"],
+        ["large", "100", "none"],
+    ]

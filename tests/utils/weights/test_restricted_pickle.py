@@ -1,0 +1,202 @@
+"""Files read without being run: honest ones give what torch gives, hostile ones a line, and nothing ever happens."""
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.assemble_pickle import call, make, pickled
+from tests.helpers.hostile_pickles import CANARY, COMMAND, corpus
+from utils import __version__
+from utils.errors import CheckpointError
+from utils.weights.checkpoint import content_hash, load_checkpoint, load_model, save_checkpoint
+from utils.weights.pickle_tensors import StoragePool
+from utils.weights.pickle_values import STORAGES, DamagedError, InertObject, RefusedError
+from utils.weights.restricted_pickle import InertUnpickler
+from utils.weights.torch_file import read_torch_file
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def saved(value: object, *, legacy: bool = False) -> bytes:
+    buffer = BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def honest() -> dict[str, object]:
+    flat = torch.arange(60.0)
+    tensors = {str(dtype): torch.randn(3, 5).mul(3).to(dtype) for dtype in STORAGES.values()}
+    views = [flat[5:25].view(4, 5).t(), flat[::7], flat.view(3, 4, 5).permute(2, 0, 1), torch.zeros(0, 3), flat.sum()]
+    plain = {"a": [1, -1, 2**70, 1.5, None, True, "é\n", b"b", (), (1, (2, 3, 4, 5))], 7: {}, "": []}
+    layer = torch.nn.Conv2d(3, 5, (1, 2))
+    return {"tensors": tensors, "views": views, "plain": plain, "state": layer.state_dict(), "p": layer.weight}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_plain_values_and_tensors_come_back_as_torch_reads_them(legacy: bool) -> None:
+    data = saved(honest(), legacy=legacy)
+    read, expected = read_torch_file(data), torch.load(BytesIO(data), weights_only=True)
+    assert content_hash(read) == content_hash(expected) and read["plain"] == expected["plain"]
+    for view, other in zip(read["views"], expected["views"], strict=True):
+        assert view.stride() == other.stride() and view.shape == other.shape
+    assert read["views"][0].untyped_storage().data_ptr() == read["views"][1].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_binary_protocol_is_read(protocol: int) -> None:
+    value = {"a": [1, 300, 70_000, -5, "x" * 300, b"\xff" * 300, b"", 2.5, (1, 2)], "b": {"c": None}, "d": [[]] * 3}
+    read, _ = InertUnpickler(pickle.dumps(value, protocol), StoragePool(budget=0)).load()
+    assert read == value
+    inert, _ = InertUnpickler(pickle.dumps({3, "x"}, protocol), StoragePool(budget=0)).load()
+    assert isinstance(inert, InertObject) and inert.kind == "builtins.set" and set(inert.args[0]) == {3, "x"}
+
+
+def test_objects_become_stand_ins_and_their_modules_are_not_loaded() -> None:
+    data = saved({"layer": torch.nn.Linear(2, 3), "path": Path("a/b"), "set": {1}})
+    before = set(sys.modules)
+    read = read_torch_file(data)
+    foreign, _ = InertUnpickler(pickled(make("pip._internal.Thing", {"a": 1})), StoragePool(budget=0)).load()
+    assert set(sys.modules) == before and foreign.kind == "pip._internal.Thing" and foreign.state == {"a": 1}
+    layer = read["layer"]
+    assert isinstance(layer, InertObject) and layer.kind == "torch.nn.modules.linear.Linear"
+    assert layer.state["in_features"] == 2 and layer.state["_parameters"]["weight"].shape == (3, 2)
+    assert read["path"].kind.startswith("pathlib.") and read["path"].args == ("a", "b")
+    assert read["set"].args == ([1],)
+
+
+def test_altered_pickles_give_an_error_of_ours_or_a_value() -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
+    with zipfile.ZipFile(BytesIO(saved({"model": layers, "names": {0: "a", 1: "b"}, "x": [1, 2.5, (3,)]}))) as archive:
+        data = archive.read("archive/data.pkl")
+    numbers = random.Random(0)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(1500):
+        altered = bytearray(data)
+        for _ in range(numbers.choice((1, 1, 2, 8))):
+            altered[numbers.randrange(len(altered))] = numbers.choice(
+                (*b"\x80.(}]ucRb\x85\x81Q0e", numbers.randrange(256))
+            )
+        cut = bytes(altered[: numbers.randrange(len(altered))] if numbers.random() < 0.2 else altered)
+        try:
+            InertUnpickler(cut, StoragePool(budget=10_000)).load()
+            outcomes["read"] += 1
+        except (DamagedError, RefusedError) as error:
+            assert "\n" not in str(error) and len(str(error)) < 400
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 50
+
+
+def test_our_own_checkpoints_are_read_and_every_altered_byte_is_noticed(tmp_path: Path) -> None:
+    content = {"epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}, "names": ["a"], "optimizer": {"state": {0: {}}}}
+    save_checkpoint(tmp_path / "own.pt", content)
+    expected = {"schema": 1, **content, "software_version": __version__}
+    assert content_hash(load_checkpoint(tmp_path / "own.pt")) == content_hash(expected)
+    data = (tmp_path / "own.pt").read_bytes()
+    start = data.index(content["ema"]["a.weight"].numpy().tobytes())
+    (tmp_path / "own.pt").write_bytes(data[: start + 9] + bytes([data[start + 9] ^ 1]) + data[start + 10 :])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        load_checkpoint(tmp_path / "own.pt")
+
+
+def test_a_checkpoint_from_before_versions_were_recorded_is_read(tmp_path: Path) -> None:
+    content = {"schema": 1, "epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}}
+    torch.save({**content, "sha256": content_hash(content)}, tmp_path / "old.pt")
+    assert content_hash(load_checkpoint(tmp_path / "old.pt")) == content_hash(content)
+
+
+HEAD = [[-1, 1, "Detect", ["nc", "anchors"]]]
+CONFIG = {"nc": 2, "anchors": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": HEAD}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"config": "yolov5n"}, "no model of this program"),
+        ({"ema": [torch.zeros(2)]}, "no model of this program"),
+        ({"ema": {"a": 1.0}}, "no model of this program"),
+        ({"names": ["a"]}, "names that do not fit 2 classes"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "os.system\nerror: fine", ["x"]]]}}, "unprintable text"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [100_000_000, 9, 2]]]}}, "cannot be built|do not fit"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [40_000, 3, 2]]]}}, "model.0.conv.weight is missing"),
+        ({"config": {**CONFIG, "backbone": [[-1, 999, "Conv", [8]]]}}, "1000 layers, but has 0 tensors"),
+    ],
+)
+def test_a_checkpoint_of_ours_with_a_right_hash_may_lie_too(
+    changes: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    content = {"config": CONFIG, "config_name": "x.yaml", "names": ["a", "b"], "ema": {}, **changes}
+    save_checkpoint(tmp_path / "own.pt", content)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        load_model(tmp_path / "own.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    for name, reason in {"pipe.pt": "device or pipe", "none.pt": "cannot be read", ".": "cannot be read"}.items():
+        with pytest.raises(CheckpointError, match=reason):
+            load_model(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is no path"):
+        load_model("a\0b.pt")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, str]], list[dict[str, object]], Path]:
+    """What detect.py did with every file of the corpus, in a process that records each dangerous step."""
+    folder = tmp_path_factory.mktemp("hostile")
+    cases = corpus(saved({"model": torch.nn.Conv2d(30, 40, 3), "epoch": 3}))
+    paths = []
+    for number, (_, data, _) in enumerate(cases):
+        paths.append(str(folder / f"{number}.pt"))
+        Path(paths[-1]).write_bytes(data)
+    cv2.imwrite(str(folder / "picture.png"), np.zeros((32, 64, 3), np.uint8))
+    (folder / "paths.json").write_text(json.dumps(paths))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "tests.helpers.tripwire", "paths.json"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    return [(label, expected) for label, _, expected in cases], lines, folder
+
+
+def test_hostile_files_do_nothing_and_end_in_one_line(
+    outcomes: tuple[list[tuple[str, str]], list[dict[str, object]], Path],
+) -> None:
+    cases, (*lines, total), folder = outcomes
+    assert len(cases) == len(lines) >= 200
+    for (label, expected), line in zip(cases, lines, strict=True):
+        words = str(line["err"])
+        assert line["events"] == [] and line["out"] == "", (label, line)
+        assert line["code"] == 2 and words.startswith("error: ") and words.count("\n") == 1, (label, line)
+        assert words.endswith("\n") and len(words) < 800 and expected and expected in words, (label, words)
+    assert total["grown_kilobytes"] < 400_000
+    assert not (folder / CANARY).exists() and not (folder / "runs").exists()
+
+
+def test_the_corpus_is_dangerous_and_the_tripwire_hears_it(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickled(call("os.system", COMMAND)))
+    program = (
+        "import sys, json, pickle, pathlib\n"
+        "from tests.helpers.tripwire import Recorder\n"
+        "recorder = Recorder(); sys.addaudithook(recorder); data = pathlib.Path('x.pkl').read_bytes()\n"
+        "recorder.on = True; pickle.loads(data); recorder.on = False\n"
+        "print(json.dumps(recorder.events))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    events = " ".join(json.loads(result.stdout))
+    assert "pickle.find_class" in events and "os.system" in events and (tmp_path / CANARY).exists()

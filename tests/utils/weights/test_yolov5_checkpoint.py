@@ -1,0 +1,237 @@
+"""YOLOv5's own checkpoints: written as the original program writes them, read inertly, used by every command."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.yolo import DetectionModel
+from tests.helpers.deterministic_init import fill_
+from utils.datasets.config import load_data_config
+from utils.datasets.synthetic_shapes import ensure_shapes
+from utils.errors import CheckpointError
+from utils.options import TrainOptions
+from utils.options.hyperparameters import load_hyperparameters
+from utils.training.setup import build_model, choose_config
+from utils.weights.checkpoint import load_checkpoint, load_model
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[3]
+WRITER = ROOT / "tests/helpers/yolov5_writer.py"
+NAMES = ["ring", "cross", "arc", "wave", "star", "spiral"]
+TINY_DATA = """path: shapes
+train: images/train
+val: images/val
+test: images/test
+names: [ring, cross, arc, wave, star, spiral]
+generator: {seed: 7, train: 8, val: 4, test: 2}
+"""
+VARIANTS: dict[str, dict[str, object]] = {
+    "whole": {"half": False},
+    "whole_legacy": {"half": False, "legacy": True},
+    "half": {"names_as": "dict", "names": ["a", "b b", "ç", "d\ne"]},
+    "half_legacy": {"legacy": True, "optimizer": True},
+    "old": {"old": True, "network": "Model", "legacy": True, "yaml_file": None},
+    "in_ema": {"in_ema": True},
+    "bare": {"bare": True},
+    "leaky": {"activation": "LeakyReLU"},
+    "softplus": {"activation": "Softplus"},
+    "other_eps": {"eps": 1e-5},
+    "segment": {"network": "SegmentationModel", "head": "Segment"},
+    "few_names": {"names": ["a", "b"]},
+    "other_strides": {"strides": [8, 16, 64]},
+    "autoanchor": {"plain": "autoanchor"},
+    "six": {"plain": "six", "names": NAMES},
+}
+
+
+def plain_file(path: Path, model: DetectionModel) -> Path:
+    """Save what the writer needs: a state dict and the yaml as it stands in a file."""
+    yaml = {
+        key: value for key, value in model.config.to_dict().items() if key not in ("channel_multiple", "activation")
+    }
+    torch.save({"state": dict(model.state_dict()), "yaml": yaml}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def four() -> DetectionModel:
+    """The network of the reference arrays."""
+    return fill_(DetectionModel("yolov5n.yaml", nc=4)).eval()
+
+
+@pytest.fixture(scope="module")
+def files(four: DetectionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files written by a process without this project on its path."""
+    folder = tmp_path_factory.mktemp("official")
+    moved = fill_(DetectionModel("yolov5n.yaml", nc=4))
+    moved.head.anchors.mul_(1.5)  # YOLOv5 fits anchors to the data without touching the yaml
+    plain = {
+        "four": plain_file(folder / "four.plain", four),
+        "autoanchor": plain_file(folder / "autoanchor.plain", moved),
+        "six": plain_file(folder / "six.plain", fill_(DetectionModel("yolov5n.yaml", nc=6))),
+    }
+    jobs = [
+        {
+            "strides": [8, 16, 32],
+            **v,
+            "plain": str(plain[str(v.get("plain", "four"))]),
+            "target": str(folder / f"{k}.pt"),
+        }
+        for k, v in VARIANTS.items()
+    ]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [sys.executable, str(WRITER), "jobs.json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return folder
+
+
+def corners(predictions: np.ndarray) -> np.ndarray:
+    centre, size = predictions[..., :2], predictions[..., 2:4]
+    return np.concatenate((centre - size / 2, centre + size / 2), -1)
+
+
+@pytest.mark.parametrize("variant", ["whole", "whole_legacy", "half"])
+def test_predictions_equal_the_original_programs(variant: str, files: Path, reference: Path) -> None:
+    with np.load(reference / "forward_yolov5n.npz") as arrays:
+        image, expected = torch.from_numpy(arrays["image"]), arrays["decoded"]
+    model, _ = load_model(files / f"{variant}.pt")
+    with torch.no_grad():
+        got = model(image)[0].numpy()
+    kept = expected[..., 4] * expected[..., 5:].max(-1) > 0.01
+    assert kept.sum() > 100
+    scores = [p[..., 4:5] * p[..., 5:] for p in (got, expected)]
+    assert np.abs(corners(got) - corners(expected))[kept].max() < 0.5
+    assert np.abs(scores[0] - scores[1])[kept].max() < (4e-3 if variant == "half" else 1e-3)
+
+
+@pytest.mark.parametrize("variant", ["whole", "half", "half_legacy", "old", "in_ema", "bare", "leaky"])
+def test_every_form_gives_our_network_with_the_same_state(variant: str, files: Path, four: DetectionModel) -> None:
+    half = VARIANTS[variant].get("half", True)
+    expected = {n: t.half().float() if half and t.is_floating_point() else t for n, t in four.state_dict().items()}
+    model, names = load_model(files / f"{variant}.pt")
+    state = model.state_dict()
+    assert list(state) == list(expected) and all(torch.equal(state[name], expected[name]) for name in expected)
+    assert model.config.anchors == four.config.anchors and model.head.strides == (8, 16, 32)
+    assert names == (("a", "b b", "ç", "d?e") if variant == "half" else ("thing 0", "thing 1", "thing 2", "thing 3"))
+    assert model.config.name == ("old.pt" if variant == "old" else "yolov5n.yaml") and not model.training
+    same = DetectionModel({**four.config.to_dict(), "activation": "nn.LeakyReLU(0.01)" if variant == "leaky" else None})
+    same.load_state_dict(expected)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model(image)[0], same.eval()(image)[0])
+        assert torch.equal(model(image)[0], four(image)[0]) == (variant == "whole")
+
+
+def test_anchors_are_those_in_use_and_not_the_yamls(files: Path, four: DetectionModel) -> None:
+    model, _ = load_model(files / "autoanchor.pt")
+    assert model.config.anchors == tuple(tuple(1.5 * side for side in level) for level in four.config.anchors)
+    assert torch.equal(model.head.anchors, four.head.anchors * 1.5)
+    assert torch.equal(DetectionModel(model.config).head.anchors, model.head.anchors)
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [
+        ("softplus", "activation torch.nn.modules.activation.Softplus"),
+        ("other_eps", "batch norm with eps 1e-05"),
+        ("segment", "models.yolo.SegmentationModel that ends in models.yolo.Segment"),
+        ("few_names", "names that do not fit its 4 classes"),
+        ("other_strides", r"strides \[8, 16, 64\]"),
+    ],
+)
+def test_what_would_predict_otherwise_is_refused(variant: str, reason: str, files: Path) -> None:
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        load_model(files / f"{variant}.pt")
+    assert str(caught.value).startswith(str(files / variant)) and "\n" not in str(caught.value)
+
+
+def test_reading_an_official_file_loads_no_module(files: Path) -> None:
+    program = (
+        "import sys; from utils.errors import DetectorError\n"
+        "from utils.weights.checkpoint import load_checkpoint\n"
+        "load_checkpoint(sys.argv[1]); before = set(sys.modules); opened = []\n"
+        "def hook(event, args):\n"
+        "    if event in ('import', 'exec', 'pickle.find_class', 'os.system', 'subprocess.Popen', 'open'):\n"
+        "        opened.append((event, str(args[0])))\n"
+        "sys.addaudithook(hook); load_checkpoint(sys.argv[1])\n"
+        "assert opened == [('open', sys.argv[1])], opened\n"
+        "assert set(sys.modules) == before"
+    )
+    command = [sys.executable, "-c", program, str(files / "half.pt")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "tiny.yaml"
+    path.write_text(TINY_DATA)
+    ensure_shapes(load_data_config(str(path)))
+    return path
+
+
+def script(name: str, *words: object, cwd: Path) -> str:
+    """Run a command as a user does; return what it prints."""
+    command = [sys.executable, str(ROOT / name), *map(str, words), "--device", "cpu"]
+    result = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, env={"XDG_CACHE_HOME": str(cwd / "cache")}
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_detect_takes_an_official_file(files: Path, data: Path, tmp_path: Path) -> None:
+    source = data.parent / "shapes/images/test"
+    words = ("--conf-thres", 0.01, "--max-det", 5, "--save-csv", "--imgsz", 96)
+    script("detect.py", "--weights", files / "half.pt", "--source", source, *words, cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "runs/detect/exp/predictions.csv")
+    assert len(table) > 0 and set(table["Prediction"]) <= {"a", "b b", "ç", "d?e"}
+
+
+def test_val_takes_an_official_file(files: Path, data: Path, tmp_path: Path) -> None:
+    words = ("--data", data, "--imgsz", 96, "--batch-size", 4, "--workers", 0, "--noplots", "--verbose")
+    printed = script("val.py", "--weights", files / "six.pt", *words, cwd=tmp_path)
+    assert re.search(r"^ *all +4 ", printed, re.MULTILINE) and "spiral" in printed
+
+
+def test_training_starts_from_an_official_file_of_other_classes(files: Path, data: Path, tmp_path: Path) -> None:
+    words = (
+        "--data",
+        data,
+        "--epochs",
+        1,
+        "--imgsz",
+        96,
+        "--batch-size",
+        4,
+        "--workers",
+        0,
+        "--noplots",
+        "--noautoanchor",
+    )
+    printed = script("train.py", "--weights", files / "autoanchor.pt", *words, "--name", "plain", cwd=tmp_path)
+    assert re.search(r"Transferred 342/349 items \(9\d\.\d% of the parameters\)", printed)
+    assert "Not transferred: model.24 (other shapes)" in printed
+    content = load_checkpoint(tmp_path / "runs/train/plain/weights/last.pt")
+    assert content["names"] == NAMES and content["config"]["anchors"][0][:2] == [15.0, 19.5]
+
+
+def test_an_akconv_model_is_built_on_an_official_file(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = str(files / "half_legacy.pt")
+    options = TrainOptions(cfg="yolov5n-akconv.yaml", weights=weights)
+    config, content = choose_config(options, load_hyperparameters(options.hyp))
+    with caplog.at_level("INFO", logger="akyolo"):
+        model = build_model(config, names=tuple(NAMES), content=content, weights=weights, freeze=(0,))
+    assert "Started from the convolution they replace: model.1 (3 points" in caplog.text
+    assert "Not transferred: model.24 (other shapes)" in caplog.text
+    kernel = content["ema"]["model.10.conv.weight"]
+    assert torch.equal(model.state_dict()["model.10.conv.0.weight"], kernel) and model.num_classes == 6

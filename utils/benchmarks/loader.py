@@ -1,0 +1,111 @@
+"""How fast training samples are made on one core: `python -m utils.benchmarks.loader --data bccd --imgsz 320`."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, fields
+
+import cv2
+import torch
+
+from utils.cli import option, parse_options, run_script
+from utils.datasets.config import EMBEDDED, load_data_config
+from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.image_cache import prepare_disk_cache
+from utils.datasets.index import build_index
+from utils.datasets.synthetic_shapes import ensure_shapes
+from utils.errors import ConfigError
+from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.log import LOGGER
+
+CACHES = {"none": 0, "default": 128_000_000, "ram": 10**12, "disk": 0}
+
+
+@dataclass(frozen=True)
+class ThroughputOptions:
+    """Options of the command."""
+
+    data: str = option(EMBEDDED, "data yaml")
+    hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml, of which the augmentations are taken")
+    imgsz: int = option(640, "picture side in pixels", flags=("--img", "--img-size"))
+    cache: str = option("default", "decoded pictures kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
+    rounds: int = option(5, "epochs measured; the best is told")
+    seed: int = option(0, "of the augmentations")
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: names the flag.
+        """
+        if self.rounds < 1 or not 32 <= self.imgsz <= 8192:
+            raise ConfigError("--rounds, --imgsz", "must be at least 1, and from 32 to 8192", fix="correct them")
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Samples per second of the best epoch: by the clock, and by the time that the processor gave to this process."""
+
+    by_clock: float
+    by_processor: float
+
+
+def measure(dataset: DetectionDataset, *, rounds: int) -> Throughput:
+    """Draw every sample of a data set in each of `rounds` epochs, in this thread, after one epoch to warm up."""
+    size_hw = (dataset.image_size, dataset.image_size)
+    by_clock = by_processor = 0.0
+    for epoch in range(rounds + 1):
+        clock, processor = time.perf_counter(), time.process_time()
+        for number in range(len(dataset)):
+            dataset[SampleRef(index=number, epoch=epoch, size_hw=size_hw)]
+        if epoch:
+            by_clock = max(by_clock, len(dataset) / (time.perf_counter() - clock))
+            by_processor = max(by_processor, len(dataset) / (time.process_time() - processor))
+    return Throughput(by_clock, by_processor)
+
+
+def run_throughput(options: ThroughputOptions) -> Throughput:
+    """Measure as the options say, and tell the result with the load that the machine was under.
+
+    Raises:
+        ConfigError: a yaml is missing or wrong.
+        DataError: the data set is missing or unusable.
+    """
+    config = load_data_config(options.data)
+    ensure_shapes(config)
+    values = load_yaml(find_file(options.hyp, folders=[PROJECT_ROOT / "data" / "hyps"], flag="--hyp"))
+    wanted = {f.name: values.get(f.name, f.default) for f in fields(Augmentation)}
+    if wrong := [
+        name for name, value in wanted.items() if isinstance(value, bool) or not isinstance(value, int | float)
+    ]:
+        raise ConfigError(options.hyp, f"{wrong[0]} must be a number (got {wanted[wrong[0]]!r})", fix="correct it")
+    index = build_index(config, "train")
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    dataset = DetectionDataset(
+        index,
+        image_size=options.imgsz,
+        augmentation=Augmentation(**wanted),
+        seed=options.seed,
+        cache_bytes=CACHES[options.cache],
+        disk_cache=prepare_disk_cache(index, image_size=options.imgsz) if options.cache == "disk" else None,
+    )
+    result = measure(dataset, rounds=options.rounds)
+    load = f"{os.getloadavg()[0]:.1f} programs on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else "unknown"
+    LOGGER.info(
+        f"{options.imgsz} px, cache {options.cache}: {result.by_clock:.0f} samples per second "
+        f"({result.by_processor:.0f} per second of processor time), best of {options.rounds} epochs on one core; "
+        f"load {load}"
+    )
+    return result
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    options, _ = parse_options(ThroughputOptions, None, description=__doc__)
+    run_throughput(options)
+
+
+if __name__ == "__main__":
+    run_script(main)

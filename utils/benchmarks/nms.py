@@ -1,0 +1,132 @@
+"""How much faster suppression is than one call of torchvision's: `python -m utils.benchmarks.nms`.
+
+The flood is what an untrained model makes: maps of standard-normal logits, decoded with YOLOv5's anchors, confidence
+0.001, several classes for each box. Both ways get the same candidates, take turns, and must agree to the bit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from models.head import decode
+from utils.boxes import cxcywh_to_xyxy
+from utils.cli import option, parse_options, run_script
+from utils.errors import RunError
+from utils.inference.nms import CLASS_SHIFT, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
+from utils.log import LOGGER
+from utils.options.checks import require
+from utils.structures import Detections
+
+ANCHORS = {
+    8: ((1.25, 1.625), (2.0, 3.75), (4.125, 2.875)),
+    16: ((1.875, 3.8125), (3.875, 2.8125), (3.6875, 7.4375)),
+    32: ((3.625, 2.8125), (4.875, 6.1875), (11.65625, 10.1875)),
+}
+FLOODS = ((320, 3), (320, 80), (640, 3), (640, 80))  # picture side, classes
+SETTINGS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NmsBenchmarkOptions:
+    """Options of this benchmark."""
+
+    rounds: int = option(5, "how often each way takes its turn")
+    seed: int = option(0, "seed of the logits")
+    threads: int = option(1, "threads of torch")
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: names the flag.
+        """
+        require(self.rounds >= 1, "--rounds", "at least 1", self.rounds)
+        require(self.seed >= 0, "--seed", "at least 0", self.seed)
+        require(self.threads >= 1, "--threads", "at least 1", self.threads)
+
+
+def flood(side: int, classes: int, *, seed: int) -> Tensor:
+    """Return (1, n, 5 + classes) predictions of an untrained model for a square picture."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = []
+    for stride, anchors in ANCHORS.items():
+        cells = side // stride
+        raw = torch.randn(1, len(anchors), cells, cells, 5 + classes, generator=generator)
+        levels.append(decode(raw, torch.tensor(anchors), stride))
+    return torch.cat(levels, 1)
+
+
+def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes, scores and classes of one picture's best candidates, best first, found in the plainest way."""
+    scores = prediction[:, 5:] * prediction[:, 4:5]
+    row, classes = (scores > SETTINGS.confidence).nonzero(as_tuple=True)
+    score = scores[row, classes]
+    order = score.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
+    return cxcywh_to_xyxy(prediction[row[order], :4]), score[order], classes[order]
+
+
+def with_torchvision(prediction: Tensor) -> Detections:
+    """Thin out one picture with one call over class-shifted boxes."""
+    boxes, score, classes = candidates(prediction)
+    kept = nms(boxes + (classes * CLASS_SHIFT)[:, None], score, SETTINGS.overlap)[: SETTINGS.max_detections]
+    return Detections(boxes=boxes[kept], scores=score[kept], classes=classes[kept])
+
+
+def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
+    """Time both ways on one flood and say the ratios.
+
+    Raises:
+        RunError: they disagree.
+    """
+    prediction = flood(side, classes, seed=seed)
+    found, expected = non_max_suppression(prediction, SETTINGS)[0], with_torchvision(prediction[0])
+    for name in ("boxes", "scores", "classes"):
+        if not torch.equal(getattr(found, name), getattr(expected, name)):
+            raise RunError(f"{side} px, {classes} classes", f"{name} differ from torchvision's", fix="report this")
+    boxes, score, labels = candidates(prediction[0])
+    shifted = boxes + (labels * CLASS_SHIFT)[:, None]
+    limit = SETTINGS.max_detections
+    step = _in_turn(
+        lambda: nms(shifted, score, SETTINGS.overlap)[:limit],
+        lambda: greedy_nms(shifted, score, overlap=SETTINGS.overlap, limit=limit),
+        rounds,
+    )
+    whole = _in_turn(lambda: with_torchvision(prediction[0]), lambda: non_max_suppression(prediction, SETTINGS), rounds)
+    return (
+        f"| {side} px, {classes} classes | {len(score):,} | {step[0]:.1f} | {step[1]:.2f} | {step[0] / step[1]:.0f} "
+        f"| {whole[0]:.1f} | {whole[1]:.2f} | {whole[0] / whole[1]:.0f} |"
+    )
+
+
+def _in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Return the median milliseconds of both, measured in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for work, spent in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            work()
+            spent.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    """Measure all floods and print a table."""
+    options, _ = parse_options(NmsBenchmarkOptions, None, description=__doc__ or "")
+    torch.set_num_threads(options.threads)
+    LOGGER.info(
+        "| flood | candidates | torchvision's call, ms | ours, ms | ratio | with selection, ms | ours, ms | ratio |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    for side, classes in FLOODS:
+        LOGGER.info(compare(side, classes, rounds=options.rounds, seed=options.seed))
+
+
+if __name__ == "__main__":
+    run_script(main)

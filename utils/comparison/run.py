@@ -1,0 +1,266 @@
+"""compare.py's work: train several models alike with several seeds, and say which is better, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.comparison.candidates import (
+    Contestant,
+    from_configs,
+    keep_configs,
+    require_buildable,
+)
+from utils.comparison.checks import chosen_on, heading, overlaps, require_objects
+from utils.comparison.config_diff import differing_recipe, differing_rows, options_of, training_commands
+from utils.comparison.cost import inference_cost, standing_cost
+from utils.comparison.data import changed_since, require_same_data
+from utils.comparison.folder import choose_folder, record_of
+from utils.comparison.jobs import FailedRun, finish_runs
+from utils.comparison.outputs import draw_pictures, own_command, write_findings, write_pictured_reports
+from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_contestant
+from utils.comparison.predictions import Judgement, figures_of, judge_checkpoint, judged_size
+from utils.comparison.report import Findings
+from utils.comparison.statistics import (
+    ModelScores,
+    compare_with_first,
+    gather,
+    learning_warnings,
+    seed_warnings,
+    size_warnings,
+)
+from utils.comparison.support import amounts_of, left_out_of_sizes
+from utils.comparison.sweep import Variant, variants
+from utils.comparison.trained_runs import doubts, from_weights, one_class, require_obeyed
+from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.splits import class_names, open_data
+from utils.errors import RunError
+from utils.inference.class_mapping import distinct_names
+from utils.log import LOGGER, optional
+from utils.metrics.bootstrap import draw_resamples
+from utils.options import CompareOptions
+from utils.plugins import load_plugins
+from utils.runtime import describe_environment, select_device
+from utils.training.state import plain
+
+RESAMPLES = 1000
+RESAMPLING_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A model whose runs are at hand: its best checkpoints, one for each seed, and the seeds as far as known.
+
+    It is judged on pictures whose longer side has `image_size` pixels.
+    """
+
+    contestant: Contestant
+    checkpoints: tuple[Path, ...]
+    seeds: tuple[int | None, ...]
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """What all steps of a comparison share."""
+
+    options: CompareOptions
+    folder: Path
+    names: tuple[str, ...]
+    val: DatasetIndex
+    device: torch.device
+    asked_size: int
+
+
+def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
+    """Train every model that is not trained yet, judge all, and write table, JSON and picture.
+
+    Args:
+        options: of compare.py.
+        given: names of those that were given: with `imgsz` among them, finished weights are judged at that size too;
+            without `name`, a comparison with others or with other settings gets a folder of its own.
+
+    Returns:
+        The comparison's folder.
+
+    Raises:
+        DetectorError: something in the input is wrong (before anything is written).
+        RunError: runs failed; what the others tell is written, and finished runs are kept for the next call.
+        RunStopped: Ctrl-C or SIGTERM during the trainings, which are kept as far as they came.
+    """
+    require_obeyed(options, given)
+    device = select_device(options.device)
+    load_plugins(options.plugins)
+    yamls = from_configs(options.cfg, hyps=options.hyp)
+    swept = _swept(options, yamls)
+    data = open_data(options.data)
+    finished = from_weights(
+        options.weights, names=data.names, taken=[*(one.label for one in yamls), *(one.label for one in swept)]
+    )
+    single_class = one_class([*yamls, *finished], data.names)
+    val = build_index(data, options.task)
+    require_objects(val, data_file=data.file, split=options.task)
+    record = record_of(options, [*yamls, *swept], finished)
+    folder = choose_folder(options, record, named="name" in given)
+    contestants = [*yamls, *(swept_contestant(variant, yamls[-1], folder) for variant in swept), *finished]
+    runs = plan_runs(options, contestants, folder)
+    require_same_data(runs, data)
+    keep_configs(folder, contestants)
+    record.write(folder)
+    failed = finish_runs(runs, jobs=options.jobs)
+    asked_size = options.imgsz if "imgsz" in given else 0
+    ready = _ready(contestants, runs, failed, asked_size)
+    if ready:
+        names = distinct_names(class_names(data, single_class=single_class))
+        own = folder if options.task == "val" else folder / options.task  # beside what was found on the other split
+        stage = _Stage(options=options, folder=own, names=names, val=val, device=device, asked_size=asked_size)
+        _present(stage, contestants, ready, runs, failed)
+    if failed:
+        told = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+        raise RunError(
+            folder,
+            f"{len(failed)} of {len(runs)} runs failed: {told}",
+            fix="mend what their logs tell and give the same command; finished runs are not repeated",
+        )
+    return folder
+
+
+def _swept(options: CompareOptions, yamls: Sequence[Contestant]) -> list[Variant]:
+    """Return the variants of the last model by --sweep."""
+    if not options.sweep:
+        return []
+    base, taken = yamls[-1], [contestant.label for contestant in yamls]
+    found = variants(base.config, options.sweep, hyperparameters=base.hyperparameters, taken=taken)
+    for variant in found:
+        require_buildable(variant.config)
+    return found
+
+
+def _ready(
+    contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed: Sequence[FailedRun], asked_size: int
+) -> list[_Ready]:
+    """Return the models that have a run at hand; with `asked_size` 0, each is judged at its own size."""
+    lost = {failure.run.folder for failure in failed}
+    ready = []
+    for contestant in contestants:
+        own = [run for run in runs if run.model == contestant.label and run.folder not in lost]
+        checkpoints = contestant.weights or tuple(run.best for run in own)
+        if checkpoints:
+            seeds = contestant.seeds or tuple(run.seed for run in own)
+            size = judged_size(checkpoints[0], asked_size)
+            ready.append(_Ready(contestant=contestant, checkpoints=checkpoints, seeds=seeds, image_size=size))
+    return ready
+
+
+def _present(
+    stage: _Stage,
+    contestants: Sequence[Contestant],
+    ready: Sequence[_Ready],
+    runs: Sequence[PlannedRun],
+    failed: Sequence[FailedRun],
+) -> None:
+    """Judge the runs, compare the models, and write what came of it."""
+    judged = _judgements(stage, ready)
+    models = _scores(stage, ready, judged)
+    baseline = contestants[0].label
+    amounts = amounts_of(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
+    warnings = [*size_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
+    present = [one.contestant for one in ready]
+    planned = plain(asdict(runs[0].options)) if runs else {}
+    warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_since(present)]
+    warnings += overlaps(stage.options.data, stage.val, present)
+    if stage.options.task == "test":
+        warnings += chosen_on(stage.options.data, stage.val, present)
+    if stage.options.jobs > 1 and runs:
+        warnings.append(
+            f"Up to {stage.options.jobs} trainings ran side by side; their seconds are those of a full house."
+        )
+    absent = [c.label for c in contestants if c.label not in [model.label for model in models]]
+    if absent:
+        warnings.append(f"No run of {', '.join(absent)} came to its end; the tables do without.")
+    if baseline in absent:
+        warnings.append(f"The baseline {baseline} is missing, so there is nothing to take differences from.")
+    judged_at = [one.image_size for one in ready] if stage.asked_size and stage.options.weights else []
+    if len({one.image_size for one in ready}) > 1:
+        warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
+    costs, noise = _costs(stage, ready)
+    findings = Findings(
+        heading=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
+        models=models,
+        pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
+        costs=costs,
+        timing_noise=noise,
+        amounts=amounts,
+        left_out=left_out_of_sizes(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
+        files={one.contestant.label: one.checkpoints for one in ready if one.contestant.weights},
+        warnings=warnings,
+        failed=failed,
+        resamples=RESAMPLES,
+        settings={
+            c.label: [
+                *differing_rows(c.config, contestants[0].config),
+                *differing_recipe(c, contestants[0], (options_of(c, planned), options_of(contestants[0], planned))),
+            ]
+            for c in contestants[1:]
+            if c.label not in absent
+        },
+        commands=[own_command(), *(run.command() for run in runs), *training_commands(present)],
+        environment=describe_environment(stage.device),
+    )
+    checkpoints = [one.checkpoints for one in ready]
+    write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
+    pictures = draw_pictures(
+        findings, judged, checkpoints=checkpoints, names=stage.names, val=stage.val, folder=stage.folder
+    )
+    with optional():
+        write_pictured_reports(findings, pictures, folder=stage.folder)
+
+
+def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]:
+    """Judge every run of every model."""
+    LOGGER.info(f"\nJudging {sum(len(one.checkpoints) for one in ready)} runs on {len(stage.val)} pictures")
+    return [
+        [
+            judge_checkpoint(
+                checkpoint,
+                stage.val,
+                image_size=one.image_size,
+                batch_size=2 * stage.options.batch_size,
+                workers=stage.options.workers,
+                device=stage.device,
+                keep=stage.folder / "judged" / f"{one.contestant.label}-{number}.npz",
+            )
+            for number, checkpoint in enumerate(one.checkpoints)
+        ]
+        for one in ready
+    ]
+
+
+def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Judgement]]) -> list[ModelScores]:
+    """Resample the figures of every run, with the same resamples for all."""
+    weights = draw_resamples(len(stage.val), RESAMPLES, seed=RESAMPLING_SEED)
+    return [
+        gather(
+            one.contestant.label,
+            [figures_of(judgement, weights, stage.names) for judgement in own],
+            finished=not one.contestant.cfg,
+            seed_numbers=one.seeds,
+        )
+        for one, own in zip(ready, judged, strict=True)
+    ]
+
+
+def _costs(stage: _Stage, ready: Sequence[_Ready]) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    """Return what each model costs, and the noise of its inference times."""
+    firsts = [one.checkpoints[0] for one in ready]
+    sizes = [one.image_size for one in ready]
+    timings, noise = inference_cost(firsts, sizes, device=stage.device)
+    costs = [
+        {**standing_cost(one.checkpoints, image_size=size), **timing}
+        for one, size, timing in zip(ready, sizes, timings, strict=True)
+    ]
+    return costs, noise

@@ -1,0 +1,119 @@
+"""Pictures of batches and detections, made from what the engine has in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.boxes import cxcywh_to_xyxy
+from utils.datasets.images import read_image, write_image
+from utils.datasets.letterbox import PAD_VALUE
+from utils.metrics.detection_errors import Mistake, find_mistakes
+from utils.plots.boxes import draw_boxes, picture_grid, printable
+from utils.structures import Batch, Detections
+from utils.validation.evaluate import PictureResult
+
+MAX_PICTURES = 16
+THICKNESS = 2
+SHOWN_CONFIDENCE = 0.25
+TILE = 320  # pixels of a cut's side
+CONTEXT = 2.5  # its side in the picture, as a multiple of the box's
+MIN_CUT = 64
+LONGEST_NAME = 18  # letters, two of them and a reason being as wide as a tile
+
+
+def _pixels(batch: Batch, position: int) -> np.ndarray:
+    """Return one picture of a batch as (H, W, 3) uint8."""
+    return np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
+
+
+def plot_labelled_batch(batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = ()) -> None:
+    """Draw the first sixteen pictures of a batch with their labels."""
+    height, width = batch.images.shape[2:]
+    targets = batch.targets.numpy()
+    drawn = []
+    for position in range(min(len(batch.images), MAX_PICTURES)):
+        rows = targets[targets[:, 0] == position]
+        boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
+        classes = rows[:, 1].astype(int).tolist()
+        labels = [printable(names[number], number) for number in classes]
+        drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
+    write_image(path, picture_grid(drawn, captions[:MAX_PICTURES]))
+
+
+def plot_detected_batch(
+    batch: Batch, detections: Sequence[Detections], names: Sequence[str], path: Path, captions: Sequence[str] = ()
+) -> None:
+    """Draw the first sixteen pictures of a batch with what was found in them above a confidence of 0.25."""
+    drawn = []
+    for position, found in enumerate(detections[:MAX_PICTURES]):
+        sure = found.scores > SHOWN_CONFIDENCE
+        classes = found.classes[sure].tolist()
+        scores = found.scores[sure].tolist()
+        labels = [f"{printable(names[n], n)} {score:.1f}" for n, score in zip(classes, scores, strict=True)]
+        boxes = found.boxes[sure].cpu().numpy()
+        drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
+    write_image(path, picture_grid(drawn, captions[:MAX_PICTURES]))
+
+
+def plot_mistakes(pictures: Sequence[PictureResult], paths: Sequence[str], names: Sequence[str], run_dir: Path) -> None:
+    """Draw the sixteen worst misses and the sixteen worst false alarms of a data set, if there are any.
+
+    The worst misses are labels that nothing hinted at, large ones first, and last those that only lack a box of their
+    own; the worst false alarms are the surest.
+
+    Args:
+        pictures: judged.
+        paths: files of all pictures, by their numbers.
+        names: class names.
+        run_dir: for `worst_misses.jpg` and `worst_false_alarms.jpg`.
+    """
+    misses: list[tuple[int, Mistake]] = []
+    alarms: list[tuple[int, Mistake]] = []
+    for picture in pictures:
+        found = find_mistakes(
+            picture.boxes, picture.scores, picture.classes, picture.label_boxes, picture.label_classes
+        )
+        for kind, mistakes in zip((misses, alarms), found, strict=True):
+            kind.extend((picture.index, mistake) for mistake in mistakes)
+    misses.sort(key=lambda entry: (entry[1].score, -entry[1].area))
+    alarms.sort(key=lambda entry: -entry[1].score)
+    labels = {picture.index: picture.label_boxes for picture in pictures}
+    for name, worst in (("worst_misses", misses[:MAX_PICTURES]), ("worst_false_alarms", alarms[:MAX_PICTURES])):
+        if worst:
+            tiles = [_tile(read_image(paths[index]), entry, labels[index], names) for index, entry in worst]
+            captions = [Path(paths[index]).name for index, _ in worst]
+            write_image(run_dir / f"{name}.jpg", picture_grid(tiles, captions))
+
+
+def _tile(image: np.ndarray, mistake: Mistake, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return a square cut around a mistake; thin white boxes are the labels."""
+    x1, y1, x2, y2 = mistake.box.tolist()
+    side = max(CONTEXT * max(x2 - x1, y2 - y1), MIN_CUT)
+    corner = np.array((x1 + x2 - side, y1 + y2 - side)) / 2
+    scale = TILE / side
+    warp = np.array(((scale, 0, -corner[0] * scale), (0, scale, -corner[1] * scale)))
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    cut = cv2.warpAffine(image, warp, (TILE, TILE), flags=shrink, borderValue=(PAD_VALUE,) * 3)
+    offset = np.tile(corner, 2)
+    for box in (label_boxes - offset) * scale:
+        left, top, right, bottom = (round(float(value)) for value in box)
+        cv2.rectangle(cut, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
+    box = (mistake.box[None] - offset) * scale
+    return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.number], thickness=THICKNESS)
+
+
+def _reason(mistake: Mistake, names: Sequence[str]) -> str:
+    """Say what is wrong: `dog 0.91, is cat`, `dog 0.80, again`, `dog 0.75`, or of a miss `dog, at most 0.12`."""
+    name = printable(names[mistake.number], mistake.number, longest=LONGEST_NAME)
+    if mistake.paired_elsewhere:
+        return f"{name}, its box {mistake.score:.2f} is another's"
+    if mistake.is_miss:
+        return f"{name}, at most {mistake.score:.2f}" if mistake.score else name
+    if mistake.seen_as >= 0:
+        really = printable(names[mistake.seen_as], mistake.seen_as, longest=LONGEST_NAME)
+        return f"{name} {mistake.score:.2f}, is {really}"
+    return f"{name} {mistake.score:.2f}{', again' if mistake.twice else ''}"
