@@ -24,10 +24,10 @@ def custom(
 
     Args:
         path: a checkpoint, or an exported file: an .onnx, .torchscript, OpenVINO folder or .xml.
-        autoshape: ready to call with pictures; otherwise the bare network.
+        autoshape: ready to call with images; otherwise the bare network.
         _verbose: accepted for old programs; nothing is printed.
         device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best there is.
-        allow_urls: fetch pictures whose web address is given.
+        allow_urls: fetch images whose web address is given.
         trust: run a TorchScript file, which is a program, that was not exported on this machine.
 
     Raises:
@@ -49,9 +49,9 @@ def create(
     Args:
         cfg: name or path of a model yaml.
         weights: a checkpoint from which what fits is taken; none starts with fresh weights.
-        channels: of the pictures; anything but 3 only without `autoshape`.
+        channels: of the images; anything but 3 only without `autoshape`.
         classes: number of classes; by default the checkpoint's, else the yaml's.
-        autoshape: ready to call with pictures; otherwise the bare network.
+        autoshape: ready to call with images; otherwise the bare network.
         device: see `custom`.
 
     Raises:

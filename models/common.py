@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.registry import Built, Row, register
+from models.registry import LayerArgs, Row, register
 
 Activation = bool | nn.Module
 
@@ -347,16 +347,16 @@ class Concat(nn.Module):
         return torch.cat(x, self.d)
 
 
-def _contracted(row: Row) -> Built:
+def _contracted(row: Row) -> LayerArgs:
     gain = row.positive(0, "gain") if row.args else 2
-    return Built((gain,), row.single_input() * gain**2)
+    return LayerArgs((gain,), row.single_input() * gain**2)
 
 
-def _expanded(row: Row) -> Built:
+def _expanded(row: Row) -> LayerArgs:
     gain = row.positive(0, "gain") if row.args else 2
     if row.single_input() % gain**2:
         raise ValueError(f"needs channels divisible by {gain**2}, got {row.single_input()}")
-    return Built((gain,), row.single_input() // gain**2)
+    return LayerArgs((gain,), row.single_input() // gain**2)
 
 
 @register(_contracted)

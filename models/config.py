@@ -43,7 +43,7 @@ class LayerSpec:
 
     Attributes:
         index: position over backbone and head together, from 0.
-        sources: absolute indices of the layers it reads; -1 is the picture.
+        sources: absolute indices of the layers it reads; -1 is the image.
         number: repeats before the depth multiple.
         module: registered name.
         args: positional literals.
@@ -263,7 +263,7 @@ def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
 
 
 def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa: ANN401
-    """Turn `from` into absolute layer indices; only the first layer reads the picture."""
+    """Turn `from` into absolute layer indices; only the first layer reads the image."""
     listed = value if isinstance(value, list) else [value]
     if not listed or any(isinstance(v, bool) or not isinstance(v, int) for v in listed):
         raise ConfigError(where, f"from {value!r} must be layer numbers", fix="use -1 or earlier layers")

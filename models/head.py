@@ -116,7 +116,7 @@ class Detect(nn.Module):
         self._start_biases()
 
     def _start_biases(self) -> None:
-        """Start so that about 8 objects of a 640-pixel picture are expected, and classes are rare and alike.
+        """Start so that about 8 objects of a 640-pixel image are expected, and classes are rare and alike.
 
         Source: prior probabilities of the final layer, arXiv 1708.02002, sec. 4.1.
         """

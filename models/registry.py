@@ -65,42 +65,42 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Built:
+class LayerArgs:
     """What a channel rule answers: the positional arguments of the constructor, and the channels that come out."""
 
     args: tuple[Any, ...]
     out_channels: int
 
 
-Rule = Callable[[Row], Built]
+Rule = Callable[[Row], LayerArgs]
 
 
-def _in_out(row: Row) -> Built:
+def _in_out(row: Row) -> LayerArgs:
     """Channels in, then argument 1 times the width multiple out; the other arguments follow."""
     out_channels = row.width(row.positive(0, "output channels"))
-    return Built((row.single_input(), out_channels, *row.args[1:]), out_channels)
+    return LayerArgs((row.single_input(), out_channels, *row.args[1:]), out_channels)
 
 
-def _same(row: Row) -> Built:
+def _same(row: Row) -> LayerArgs:
     """As many channels out as in; the module is not told them."""
-    return Built(row.args, row.single_input())
+    return LayerArgs(row.args, row.single_input())
 
 
-def _same_told(row: Row) -> Built:
+def _same_told(row: Row) -> LayerArgs:
     """As many channels out as in; they are the module's first argument."""
-    return Built((row.single_input(), *row.args), row.single_input())
+    return LayerArgs((row.single_input(), *row.args), row.single_input())
 
 
-def _sum(row: Row) -> Built:
+def _sum(row: Row) -> LayerArgs:
     """The channels of all inputs together."""
-    return Built(row.args, sum(row.in_channels))
+    return LayerArgs(row.args, sum(row.in_channels))
 
 
 RULES: dict[str, Rule] = {"in_out": _in_out, "same": _same, "same_told": _same_told, "sum": _sum}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ModuleEntry:
     """One registered module.
 
     Attributes:
@@ -120,7 +120,7 @@ class Entry:
     passes_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-_ENTRIES: dict[str, Entry] = {}
+_ENTRIES: dict[str, ModuleEntry] = {}
 
 
 def register(
@@ -155,7 +155,7 @@ def register(
             present = _ENTRIES.get(label)
             if present is not None and _source(present.factory) != _source(factory):
                 raise ValueError(f"module name {label!r} is taken by {_source(present.factory)}")
-            _ENTRIES[label] = Entry(
+            _ENTRIES[label] = ModuleEntry(
                 name=label,
                 factory=factory,
                 rule=chosen,
@@ -186,7 +186,7 @@ def registered_names() -> list[str]:
     return sorted(_ENTRIES, key=str.lower)
 
 
-def lookup(name: str, *, where: str) -> Entry:
+def lookup(name: str, *, where: str) -> ModuleEntry:
     """Return the entry of a module name; `nn.X` and `torch.nn.X` mean the same.
 
     Args:

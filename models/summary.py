@@ -30,9 +30,9 @@ class ModelSummary:
     Attributes:
         layers: a row for each layer.
         parameters: in all.
-        gflops: thousand millions of operations for one picture, two for each multiply-add.
+        gflops: thousand millions of operations for one image, two for each multiply-add.
         sampling_gflops: the part of it that AKConv's resampling makes, which no convolution shows.
-        size_hw: the picture's height and width.
+        size_hw: the image's height and width.
     """
 
     layers: tuple[LayerRow, ...]
@@ -55,7 +55,7 @@ class ModelSummary:
 
 
 def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> ModelSummary:
-    """Count a model's parameters and operations for one picture, without computing with data."""
+    """Count a model's parameters and operations for one image, without computing with data."""
     rows = [
         LayerRow(
             index=spec.index,
@@ -76,7 +76,7 @@ def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> M
     )
 
 
-def count_flops(module: nn.Module, picture: torch.Tensor) -> tuple[int, int]:
+def count_flops(module: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     """Count the operations of a module for one input on the meta device.
 
     Convolutions and matrix products are counted by torch; what else a module does it tells by a method
@@ -94,7 +94,7 @@ def count_flops(module: nn.Module, picture: torch.Tensor) -> tuple[int, int]:
 
     hooks = [m.register_forward_hook(add) for m in twin.modules() if hasattr(m, "extra_flops")]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(picture)
+        twin(image)
     for hook in hooks:
         hook.remove()
     return counter.get_total_flops() + extra, extra

@@ -14,7 +14,7 @@ import models.common
 import models.modules
 from models.config import LayerSpec, ModelConfig, load_model_config, parse_call
 from models.head import Detect
-from models.registry import Entry, Row, lookup, round_up
+from models.registry import ModuleEntry, Row, lookup, round_up
 from utils.errors import ConfigError
 
 Output = list[Tensor] | tuple[Tensor, list[Tensor]]
@@ -23,7 +23,7 @@ MAX_PARAMETERS_PER_LAYER = 2_000_000_000
 
 
 class DetectionModel(nn.Module):
-    """A detector: pictures (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
+    """A detector: images (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
 
     Attributes:
         config: what it was built from, with the number of classes it has.
@@ -69,11 +69,11 @@ class DetectionModel(nn.Module):
 
     @property
     def max_stride(self) -> int:
-        """Pixels per cell of the coarsest level: picture sizes must be multiples of it."""
+        """Pixels per cell of the coarsest level: image sizes must be multiples of it."""
         return max(self.head.strides)
 
     def forward(self, x: Tensor) -> Output:
-        """Map pictures (B, ch, H, W) to raw maps in training mode, to predictions and raw maps in evaluation mode."""
+        """Map images (B, ch, H, W) to raw maps in training mode, to predictions and raw maps in evaluation mode."""
         outputs: dict[int, Tensor] = {-1: x}
         y: Any = x
         for index in range(len(self.model)):
@@ -89,7 +89,7 @@ class DetectionModel(nn.Module):
         return layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
 
     def _measure_strides(self) -> list[int]:
-        """Find each level's stride by looking at a small black picture.
+        """Find each level's stride by looking at a small black image.
 
         On torch's device without data the same takes seconds: the first addition there loads its compiler.
         """
@@ -195,7 +195,9 @@ def _build_layer(
     return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
 
 
-def _construct(entry: Entry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str, copies: int = 1) -> nn.Module:
+def _construct(
+    entry: ModuleEntry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str, copies: int = 1
+) -> nn.Module:
     """Call a module's constructor, first without allocating, so that absurd sizes are refused before memory is taken.
 
     Args:

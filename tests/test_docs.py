@@ -77,7 +77,7 @@ QUICK = {
     "python train.py --weights best.pt --data mine.yaml",
     "python train.py --help",
     "python val.py --weights best.pt --data shapes.yaml --verbose",
-    "python detect.py --weights best.pt --source pictures/",
+    "python detect.py --weights best.pt --source images/",
     "python -m utils.datasets.convert voc SOURCE TARGET",
     "python -m utils.compiled",
     "python -m venv .venv",
@@ -205,7 +205,7 @@ def block_of(page: str, start: str) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the commands name: a run of one epoch, its best.pt, pictures, yamls, my_module.py."""
+    """A folder with all that the commands name: a run of one epoch, its best.pt, images, yamls, my_module.py."""
     folder = tmp_path_factory.mktemp("documented")
     for name in ("yolov5n.yaml", "yolov5n-AKConv.yaml"):  # a file in the working directory goes before the shipped one
         dump_yaml(folder / name, {**load_yaml(ROOT / "models" / name), "width_multiple": 0.125})
@@ -227,17 +227,17 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     shutil.copy(folder / "runs/train/exp/weights/best.pt", folder / "best.pt")
-    pictures = sorted((data.parent / "shapes/images/val").iterdir())[:3]
-    (folder / "pictures").mkdir()
-    for picture in pictures:
-        shutil.copy(picture, folder / "pictures")
+    images = sorted((data.parent / "shapes/images/val").iterdir())[:3]
+    (folder / "images").mkdir()
+    for image in images:
+        shutil.copy(image, folder / "images")
     (folder / "my_module.py").write_text(block_of("README.md", "# my_module.py"))
     write_voc(folder / "SOURCE/VOC2007")
     return folder
 
 
 def write_voc(folder: Path) -> None:
-    """Write a VOC set of one picture."""
+    """Write a VOC set of one image."""
     for name in ("Annotations", "JPEGImages"):
         (folder / name).mkdir(parents=True)
     box = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>31</xmax><ymax>40</ymax></bndbox>"

@@ -19,7 +19,7 @@ import torch
 from tests.conftest import TINY_DATA
 from utils.benchmarks import cases
 from utils.benchmarks.akconv import run_benchmark
-from utils.benchmarks.cases import layer_subjects
+from utils.benchmarks.cases import layer_cases
 from utils.cli import parse_options
 from utils.comparison.run import run_comparison
 from utils.datasets.config import load_data_config
@@ -61,7 +61,7 @@ def options(data: Path, project: Path, **changes: object) -> TrainOptions:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of train.py with all its pictures, 2 epochs of the AKConv model."""
+    """Run folder of train.py with all its images, 2 epochs of the AKConv model."""
     folder = tmp_path_factory.mktemp("trained")
     words = ("--cfg", "yolov5n-akconv.yaml", "--data", data, "--epochs", 2, "--imgsz", 96, "--batch-size", 4)
     result = script("train.py", *words, "--device", "cpu", "--workers", 2, "--name", "a", cwd=folder)
@@ -85,9 +85,9 @@ def test_train_writes_what_users_look_for(trained: Path) -> None:
         assert (trained / name).stat().st_size > 0, name
     table = pd.read_csv(trained / "results.csv")
     assert tuple(table.columns) == COLUMNS and table["epoch"].tolist() == [0, 1]
-    for picture in trained.glob("*.[jp][pn]g"):
-        image = cv2.imread(str(picture))
-        assert image is not None and image.std() > 5, f"{picture.name} is blank"
+    for image in trained.glob("*.[jp][pn]g"):
+        image = cv2.imread(str(image))
+        assert image is not None and image.std() > 5, f"{image.name} is blank"
 
 
 def test_checkpoint_holds_plain_values_and_verifies(trained: Path) -> None:
@@ -180,7 +180,7 @@ def test_val_repeats_the_judgement_of_training(trained: Path, data: Path, tmp_pa
     assert rows.shape[1] == 6 and (rows[:, 1:] >= 0).all() and (rows[:, 1:] <= 1).all()
 
 
-def test_detect_goes_through_a_folder_and_skips_what_is_no_picture(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_detect_goes_through_a_folder_and_skips_what_is_no_image(trained: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "图片 with space"
     folder.mkdir()
     for source in (data.parent / "shapes/images/test").iterdir():
@@ -292,8 +292,8 @@ def test_benchmarks_measure_by_number_of_points(tmp_path: Path, monkeypatch: pyt
 
 
 def test_benchmarks_compare_each_layer_with_what_it_replaces() -> None:
-    for plain, ours, gathers in layer_subjects():
+    for plain, ours, gathers in layer_cases():
         assert [plain.variant, ours.variant, gathers.variant] == ["plain", "AKConv", "four gathers"]
-        x = plain.picture(2, 0, torch.device("cpu"))
+        x = plain.image(2, 0, torch.device("cpu"))
         shapes = {subject.module(torch.device("cpu"))(x).shape for subject in (plain, ours, gathers)}
         assert len(shapes) == 1 and x.shape[1] == plain.layer.channels  # type: ignore[union-attr]

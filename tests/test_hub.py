@@ -19,7 +19,7 @@ from tests.helpers.random_model import lively_model
 from utils.errors import CheckpointError, ConfigError
 from utils.export.formats import ExportForm, to_onnx
 from utils.inference.autoshape import AutoShape
-from utils.inference.exported_model import Description, ExportedNetwork
+from utils.inference.exported_model import ExportedNetwork, ModelMetadata
 from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,16 +29,16 @@ EXPORTS = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with best.pt, best.onnx where that can be made, and a picture, as the documentation assumes."""
+    """A folder with best.pt, best.onnx where that can be made, and an image, as the documentation assumes."""
     folder = tmp_path_factory.mktemp("place")
     model = lively_model("yolov5n-akconv.yaml", len(NAMES), objectness=-3)
     save_checkpoint(folder / "best.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
     if EXPORTS:
-        description = Description(names=NAMES, stride=32)
+        description = ModelMetadata(names=NAMES, stride=32)
         (folder / "best.onnx").write_bytes(to_onnx(ExportForm(model, half=False).eval(), description, opset=17))
     noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    (folder / "pictures").mkdir()
-    cv2.imwrite(str(folder / "pictures/street.jpg"), cv2.resize(noise, (180, 120)))
+    (folder / "images").mkdir()
+    cv2.imwrite(str(folder / "images/street.jpg"), cv2.resize(noise, (180, 120)))
     return folder
 
 
@@ -90,7 +90,7 @@ def test_custom_loads_a_checkpoint(place: Path, device: object) -> None:
     assert isinstance(model, AutoShape) and model.names == dict(enumerate(NAMES))
     settings = (model.conf, model.iou, model.agnostic, model.multi_label, model.classes, model.max_det, model.amp)
     assert settings == (0.25, 0.45, False, False, None, 1000, False)
-    assert len(model(str(place / "pictures/street.jpg"), size=320).xyxy[0])
+    assert len(model(str(place / "images/street.jpg"), size=320).xyxy[0])
     parameters = list(inspect.signature(importlib.import_module("hubconf").custom).parameters)
     assert parameters[:4] == ["path", "autoshape", "_verbose", "device"]
 
@@ -99,7 +99,7 @@ def test_custom_loads_a_checkpoint(place: Path, device: object) -> None:
 def test_custom_loads_an_exported_file(place: Path) -> None:
     found, expected = (hub("custom", path=str(place / name), device="cpu") for name in ("best.onnx", "best.pt"))
     assert isinstance(found, AutoShape) and isinstance(found.model, ExportedNetwork) and found.names == expected.names
-    street = str(place / "pictures/street.jpg")
+    street = str(place / "images/street.jpg")
     torch.testing.assert_close(found(street, size=320).xyxy[0], expected(street, size=320).xyxy[0], rtol=0, atol=1e-2)
     assert isinstance(hub("custom", path=str(place / "best.onnx"), device="cpu", autoshape=False), ExportedNetwork)
 

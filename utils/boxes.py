@@ -33,7 +33,7 @@ def xyxy_to_cxcywh(boxes: ArrayOrTensor) -> ArrayOrTensor:
 
 
 def clip_xyxy(boxes: ArrayOrTensor, size_hw: tuple[int, int]) -> ArrayOrTensor:
-    """Return (..., 4) boxes cut at the borders of a picture of `size_hw` = (height, width)."""
+    """Return (..., 4) boxes cut at the borders of an image of `size_hw` = (height, width)."""
     height, width = size_hw
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return _stack_last([x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height)])

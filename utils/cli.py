@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from utils import __version__
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
 from utils.log import LOGGER, enable_console
-from utils.malloc import keep_freed_memory, out_of_memory
+from utils.malloc import out_of_memory, tune_malloc
 
 Options = TypeVar("Options")
 
@@ -156,7 +156,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     SIGTERM.
     """
     enable_console()
-    keep_freed_memory()
+    tune_malloc()
     debug = "--debug" in sys.argv
     try:
         main()

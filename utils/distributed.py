@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from utils.errors import ConfigError
 from utils.log import LOGGER
 
-MEETING = timedelta(minutes=2)  # until all have come
+RENDEZVOUS_TIMEOUT = timedelta(minutes=2)  # until all have come
 TIMEOUT = timedelta(hours=3)  # while the first one validates or fetches data
 
 
 @dataclass(frozen=True)
-class Team:
+class DistributedContext:
     """The processes of a run.
 
     Attributes:
@@ -85,7 +85,7 @@ class Team:
         return values
 
 
-def join_team(device: torch.device) -> Team:
+def init_distributed(device: torch.device) -> DistributedContext:
     """Meet the other processes if torchrun started this one: gloo on CPU, nccl on GPUs.
 
     Raises:
@@ -93,7 +93,7 @@ def join_team(device: torch.device) -> Team:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size <= 1:
-        return Team()
+        return DistributedContext()
     if not dist.is_available():
         raise ConfigError("torchrun", "this torch has no distributed package", fix="start train.py with python")
     if not dist.is_initialized():
@@ -102,23 +102,23 @@ def join_team(device: torch.device) -> Team:
                 torch.cuda.set_device(device)
             # What the processes tell each other beside gradients, like the wish to stop, lies on the CPU.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+            store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
             # torchrun keeps one store; without a part of its own a restarted process calls at the dead ones' addresses.
             store = dist.PrefixStore(f"attempt {os.environ.get(RESTARTS, '0')}", store)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=MEETING)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=RENDEZVOUS_TIMEOUT)
             # Older versions of torch have it under its former name.
             set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
             set_timeout(TIMEOUT)
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error
-    team = Team(rank=dist.get_rank(), size=dist.get_world_size())
+    team = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
     if not team.leads:
         LOGGER.setLevel("ERROR")
     return team
 
 
-def leave_team() -> None:
+def destroy_distributed() -> None:
     """End the meeting, if there was one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
@@ -193,15 +193,15 @@ def sync_batch_norms(model: nn.Module) -> None:
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
-def launch_mark() -> str:
+def launch_id() -> str:
     """Return what names this launch of torchrun, the same after it restarted its processes; "" without torchrun."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{run}-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}" if run is not None else ""
 
 
-def restarted_run(project: str) -> Path | None:
+def run_to_resume(project: str) -> Path | None:
     """Return the folder of the run that this launch of torchrun began before it restarted its processes, if it did."""
     if int(os.environ.get(RESTARTS, "0")) == 0:
         return None
-    marks = (mark for mark in Path(project).rglob(".launch") if mark.read_text(encoding="utf-8") == launch_mark())
+    marks = (mark for mark in Path(project).rglob(".launch") if mark.read_text(encoding="utf-8") == launch_id())
     return next((mark.parent for mark in marks), None)

@@ -33,9 +33,9 @@ def enable_console(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def optional() -> Iterator[None]:
-    """Let a picture or a table that cannot be made be a warning.
+    """Let an image or a table that cannot be made be a warning.
 
-    A full disk, or a picture that has gone from the data set since, is no reason to lose a training or its figures.
+    A full disk, or an image that has gone from the data set since, is no reason to lose a training or its figures.
     """
     try:
         yield

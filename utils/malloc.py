@@ -16,7 +16,7 @@ SETTINGS = (
 
 
 @functools.cache
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let freed memory stay with the process for the next map of features, where the C library is glibc.
 
     By default each large tensor is mapped anew, and the system clears its pages one by one: inference of yolov5n at

@@ -119,7 +119,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Bring (B, 3, H, W) uint8 pictures to the device as numbers in [0, 1], keeping their layout in memory."""
+    """Bring (B, 3, H, W) uint8 images to the device as numbers in [0, 1], keeping their layout in memory."""
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype, memory_format=torch.preserve_format).div_(255)
 

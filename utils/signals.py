@@ -10,7 +10,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopRequest:
+class GracefulShutdown:
     """Notes a wish to stop while its `with` block runs.
 
     Attributes:
@@ -27,7 +27,7 @@ class StopRequest:
         self._hang_up = hang_up
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> GracefulShutdown:
         """Take over the signals, which only a program's main thread may."""
         if threading.current_thread() is threading.main_thread():
             numbers: list[int] = list(SIGNALS)

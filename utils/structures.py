@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlines:
-    """The outlines of a picture's objects, one after another in flat arrays; the last point joins the first.
+class Polygons:
+    """The outlines of an image's objects, one after another in flat arrays; the last point joins the first.
 
     Attributes:
         points: (p, 2) float32, x and y.
@@ -37,7 +37,7 @@ class Outlines:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One picture with its labels.
+    """One image with its labels.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
@@ -49,20 +49,20 @@ class Sample:
     image: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
-    outlines: Outlines | None = None
+    outlines: Polygons | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the picture."""
+        """Height and width of the image."""
         return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a picture lies in the network's input: `input = original * ratio + pad`.
+class LetterboxTransform:
+    """Where an image lies in the network's input: `input = original * ratio + pad`.
 
     Attributes:
-        original_hw: height and width of the file's picture.
+        original_hw: height and width of the file's image.
         ratio_wh: scale along x and y.
         pad_wh: pixels to the left and above.
     """
@@ -88,15 +88,15 @@ class Batch:
 
     Attributes:
         images: (B, 3, H, W) uint8, RGB, stored channels last.
-        targets: (n, 6) float32: picture in the batch, class, then cx, cy, w, h as shares of W and H.
-        indices: each picture's number in the data set.
-        placements: where each original lies in its input; empty for training pictures, which are assembled.
+        targets: (n, 6) float32: image in the batch, class, then cx, cy, w, h as shares of W and H.
+        indices: each image's number in the data set.
+        placements: where each original lies in its input; empty for training images, which are assembled.
     """
 
     images: Tensor
     targets: Tensor
     indices: Sequence[int]
-    placements: Sequence[Placement] = ()
+    placements: Sequence[LetterboxTransform] = ()
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from where it can be copied while the GPU computes."""
@@ -110,7 +110,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one picture, best first.
+    """What was found in one image, best first.
 
     Attributes:
         boxes: (n, 4) x1, y1, x2, y2 in pixels.

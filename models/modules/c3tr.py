@@ -1,6 +1,6 @@
 """C3TR: C3 whose inner block is a transformer over pixels.
 
-Source: attention arXiv 1706.03762; on picture patches 2010.11929, here without layer norms.
+Source: attention arXiv 1706.03762; on image patches 2010.11929, here without layer norms.
 """
 
 from __future__ import annotations

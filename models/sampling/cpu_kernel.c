@@ -93,7 +93,7 @@ void forward(const Shape *s, const REAL *map, const REAL *offset, const REAL *po
 }
 
 /* Gradients of the map, which must hold zeros, and of the offsets, (chunks, B, h, w, 2N), from grad, shaped as out.
- * Two threads never write the same row: each has pictures and channels of its own. */
+ * Two threads never write the same row: each has images and channels of its own. */
 void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *points, const REAL *grad, REAL *grad_map,
               REAL *grad_offset) {
     const ptrdiff_t pixels = s->out_h * s->out_w;

@@ -18,7 +18,7 @@ from utils import compiled
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 SMALL = 1 << 15  # numbers to write, below which waking other threads costs more than they save
-FEWEST_CHANNELS = 8  # of a chunk: a processor's vector
+MIN_CHANNELS = 8  # of a chunk: a processor's vector
 
 
 def load(dtype: torch.dtype) -> ctypes.CDLL | None:
@@ -96,7 +96,7 @@ class _Native(torch.autograd.Function):
         rows, offset, points = ctx.saved_tensors
         sampling: _Sampling = ctx.sampling
         threads = torch.get_num_threads()
-        chunks = 1 if sampling.batch % threads == 0 else max(min(threads, sampling.channels // FEWEST_CHANNELS), 1)
+        chunks = 1 if sampling.batch % threads == 0 else max(min(threads, sampling.channels // MIN_CHANNELS), 1)
         shape = sampling.shape(offset, chunks=chunks)
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows)

@@ -68,6 +68,6 @@ def choose(x: Tensor, *, implementation: str | None = None) -> str:
 
 
 @functools.cache
-def say_once(name: str, device: str) -> None:
+def log_once(name: str, device: str) -> None:
     """Log which implementation runs on a kind of device, the first time."""
     LOGGER.info(f"AKConv on {device}: {name}")

@@ -143,8 +143,8 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
         axes.append(_neighbours(nodes, position, nodes.size(rows, 1 + axis)))
     (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axes
     area = nodes("Mul", nodes.size(rows, 1), width)
-    pictures = nodes("Range", nodes.number(0, torch.int64), batch, nodes.number(1, torch.int64))
-    first = nodes("Reshape", nodes("Mul", pictures, area), nodes.numbers(-1, 1, 1, 1))
+    images = nodes("Range", nodes.number(0, torch.int64), batch, nodes.number(1, torch.int64))
+    first = nodes("Reshape", nodes("Mul", images, area), nodes.numbers(-1, 1, 1, 1))
     first, width = nodes("Cast", first, to_i=INT32), nodes("Cast", width, to_i=INT32)
     top, bottom = (nodes("Add", nodes("Mul", row, width), first) for row in (top, bottom))
     table = nodes("Reshape", rows, nodes.numbers(-1, channels))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.sampling.cpu_kernel import ak_layer_native, serves
-from models.sampling.dispatch import IMPLEMENTATIONS, choose, say_once
+from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
 from models.sampling.sampling_grid import Padding
 
 
@@ -56,7 +56,7 @@ def ak_conv2d(
         if tuple(offset.shape) != (batch, 2 * num_points, *size):
             raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
         if x.device.type != "meta":
-            say_once(chosen, x.device.type)
+            log_once(chosen, x.device.type)
     run = IMPLEMENTATIONS[chosen]
     return run(x, offset, weight, bias, points=points, stride=stride, padding=padding)
 
@@ -82,7 +82,7 @@ def ak_layer2d(
         and padding in get_args(Padding)
         and serves(x, p_conv, weight, bias, points=points, stride=stride)
     ):
-        say_once("native", "cpu")
+        log_once("native", "cpu")
         return ak_layer_native(x, p_conv, weight, bias, points=points, stride=stride, padding=padding)
     offset = p_conv(x)
     if p_conv.out_channels > moves:

@@ -1,4 +1,4 @@
-"""A loss, a gradient or a picture that is no number is skipped, named, and never reaches a saved file."""
+"""A loss, a gradient or an image that is no number is skipped, named, and never reaches a saved file."""
 
 import json
 import random
@@ -37,16 +37,16 @@ class _Spoilt(torch.autograd.Function):
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, kind_of: Callable[[int], tuple[str, float] | None]) -> list[int]:
-    """Spoil the picture, the loss or the gradient of some batches, counted from 1; return those spoilt."""
+    """Spoil the image, the loss or the gradient of some batches, counted from 1; return those spoilt."""
     call, scale, count, spoilt = DetectionLoss.__call__, module.scale_pixels, [0], []
 
-    def spoil_picture(*words: object) -> torch.Tensor:
+    def spoil_image(*words: object) -> torch.Tensor:
         images = scale(*words)  # type: ignore[arg-type]
         count[0] += 1
         kind, value = kind_of(count[0]) or ("", 0.0)
         if kind:
             spoilt.append(count[0])
-        if kind == "picture":
+        if kind == "image":
             images[-1, 1, 2, 3] = value
         return images
 
@@ -58,8 +58,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, kind_of: Callable[[int], tuple[str
         box = raw[0].sum() * value if kind == "loss" else _Spoilt.apply(losses["box"], value)
         return {**losses, "box": box}
 
-    # Validation scales its pictures by itself, not by the trainer's name for it.
-    monkeypatch.setattr(module, "scale_pixels", spoil_picture)
+    # Validation scales its images by itself, not by the trainer's name for it.
+    monkeypatch.setattr(module, "scale_pixels", spoil_image)
     monkeypatch.setattr(DetectionLoss, "__call__", spoil_loss)
     return spoilt
 
@@ -82,7 +82,7 @@ def test_bad_batches_are_skipped_named_and_never_saved(
     assert result is not None and len(spoilt) == 4
     assert caplog.text.count("skipped: the loss is not finite") == 4 and ".jpg" in caplog.text
     note = json.loads((result.run_dir / "nan_step.json").read_text())
-    assert note["epoch"] == 3 and note["batch"] == 1 and len(note["pictures"]) == 4
+    assert note["epoch"] == 3 and note["batch"] == 1 and len(note["images"]) == 4
     assert finite(load_checkpoint(result.run_dir / "weights/last.pt"))
 
 
@@ -99,7 +99,7 @@ def test_whatever_is_injected_every_checkpoint_is_finite(
 ) -> None:
     rng, values = random.Random(0), [float("nan"), float("inf"), -float("inf")]
     batches = rng.sample(range(1, 3 * epochs), injected)
-    kinds = {n: (("picture", "loss", "gradient")[i % 3], values[i // 3 % 3]) for i, n in enumerate(batches)}
+    kinds = {n: (("image", "loss", "gradient")[i % 3], values[i // 3 % 3]) for i, n in enumerate(batches)}
     spoilt, save, looked = poisoned(monkeypatch, kinds.get), Trainer._save, []
 
     def save_and_look(self: Trainer, evaluation: Evaluation | None) -> None:
@@ -116,7 +116,7 @@ def test_whatever_is_injected_every_checkpoint_is_finite(
 
 
 def test_only_bad_batches_in_a_row_end_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step comes between them, as 64 pictures make one; the means are of the good ones."""
+    """No step comes between them, as 64 images make one; the means are of the good ones."""
     spoilt = poisoned(monkeypatch, lambda number: ("loss", float("nan")) if number % 2 else None)
     loss, seen = DetectionLoss.__call__, []
 
@@ -150,10 +150,10 @@ def test_ten_bad_batches_in_a_row_end_the_run(data: Path, tmp_path: Path, monkey
     assert caught.value.exit_code == 1 and len(spoilt) == MAX_SKIPPED
 
 
-@pytest.mark.parametrize("pictures", [1, *(pytest.param(number, marks=pytest.mark.long) for number in (2, 3))])
-def test_tiny_data_sets_train_or_say_why_not(pictures: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [1, *(pytest.param(number, marks=pytest.mark.long) for number in (2, 3))])
+def test_tiny_data_sets_train_or_say_why_not(images: int, tmp_path: Path) -> None:
     yaml = tmp_path / "few.yaml"
-    yaml.write_text(TINY_DATA.replace("train: 10", f"train: {pictures}").replace("val: 6", "val: 1"))
+    yaml.write_text(TINY_DATA.replace("train: 10", f"train: {images}").replace("val: 6", "val: 1"))
     trained = 0
     for batch in (1, 2, 3):
         for side in (32, 64, 96):

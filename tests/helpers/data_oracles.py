@@ -130,8 +130,8 @@ def tree_hash(root):
     return state
 
 
-def picture_with_rectangle(height, width, box_xyxy, colour=(BRIGHT,) * 3):
-    """Return a dark (height, width, 3) picture with one bright rectangle."""
+def image_with_rectangle(height, width, box_xyxy, colour=(BRIGHT,) * 3):
+    """Return a dark (height, width, 3) image with one bright rectangle."""
     image = np.full((height, width, 3), DARK, np.uint8)
     x1, y1, x2, y2 = box_xyxy
     image[y1:y2, x1:x2] = colour
@@ -156,7 +156,7 @@ def write_data_set(root, *, count=6, splits=("train", "val"), names=("cat", "dog
             height, width = (int(side) for side in rng.permutation([rng.integers(40, 70), rng.integers(71, 120)]))
             x1, y1 = int(rng.integers(2, width // 2)), int(rng.integers(2, height // 2))
             x2, y2 = x1 + int(rng.integers(12, width // 2)), y1 + int(rng.integers(12, height // 2))
-            image = picture_with_rectangle(height, width, (x1, y1, x2, y2))
+            image = image_with_rectangle(height, width, (x1, y1, x2, y2))
             Image.fromarray(image).save(root / "images" / split / f"p{number}.png")
             row = (number % len(names), (x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
             row = (*row, (x2 - x1) / width, (y2 - y1) / height)

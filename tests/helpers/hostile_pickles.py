@@ -311,7 +311,7 @@ def damaged(honest: bytes) -> Iterator[Case]:
     yield "zip bomb", bare_zip({"archive/data.pkl": bytes(50_000_000)}, compression=zipfile.ZIP_DEFLATED), "compressed"
     yield "lzma bomb", bare_zip({"archive/data.pkl": bytes(50_000_000)}, compression=zipfile.ZIP_LZMA), "compressed"
     yield "empty zip", bare_zip({}), DAMAGED
-    yield "zip of pictures", bare_zip({"a/b.jpg": b"x"}), DAMAGED
+    yield "zip of images", bare_zip({"a/b.jpg": b"x"}), DAMAGED
     yield "two pickles", bare_zip({"a/data.pkl": pickled({}), "b/data.pkl": payload}), DAMAGED
     yield "empty pickle", zipped(b""), DAMAGED
     yield "other byte order", zipped(pickled({}), byteorder=b"big"), "byte order"

@@ -1,4 +1,4 @@
-"""A fake network camera: pictures one after the other over http, with connections that break as ordered."""
+"""A fake network camera: images one after the other over http, with connections that break as ordered."""
 
 import threading
 import time
@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 48, 64
-DARKEST = 90  # no picture of these cameras has a darker pixel, but for what JPEG adds
+DARKEST = 90  # no image of these cameras has a darker pixel, but for what JPEG adds
 
 
-def camera_picture(number: int) -> np.ndarray:
-    """A bright picture, noisy so that its JPEG has many bytes to cut, with its number as the level of a corner."""
-    picture = np.random.default_rng(number).integers(DARKEST + 40, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
-    picture[:16, :16] = DARKEST + 40 + number % 100
-    return picture.repeat(3, 2)
+def camera_image(number: int) -> np.ndarray:
+    """A bright image, noisy so that its JPEG has many bytes to cut, with its number as the level of a corner."""
+    image = np.random.default_rng(number).integers(DARKEST + 40, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    image[:16, :16] = DARKEST + 40 + number % 100
+    return image.repeat(3, 2)
 
 
 class Camera:
@@ -25,18 +25,18 @@ class Camera:
 
     Attributes:
         connections: how often somebody connected.
-        sent: how many whole pictures were sent.
+        sent: how many whole images were sent.
     """
 
     def __init__(
         self, frames: int, *, breaks: int, pause: float = 0.004, then: Callable[[], bool] = lambda: True
     ) -> None:
-        """Send `frames` pictures a connection, the last one cut short.
+        """Send `frames` images a connection, the last one cut short.
 
         Args:
-            frames: pictures of each connection.
+            frames: images of each connection.
             breaks: after so many connections no more are accepted.
-            pause: seconds between two pictures.
+            pause: seconds between two images.
             then: tells whether a connection is accepted at all.
         """
         self.frames, self.breaks, self.pause, self.then = frames, breaks, pause, then
@@ -51,7 +51,7 @@ class Camera:
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         handler.end_headers()
         for number in range(self.frames):
-            data = cv2.imencode(".jpg", camera_picture(self.sent))[1].tobytes()
+            data = cv2.imencode(".jpg", camera_image(self.sent))[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
             whole = number < self.frames - 1
             handler.wfile.write(head + (data + b"\r\n" if whole else data[: len(data) * 3 // 4]))

@@ -1,4 +1,4 @@
-"""A model without training that still tells pictures apart: for tests of all that stands around a model."""
+"""A model without training that still tells images apart: for tests of all that stands around a model."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from models.yolo import DetectionModel
 
 
 def lively_model(cfg: str, classes: int, *, objectness: float = -2) -> DetectionModel:
-    """Return a fresh model in evaluation mode that finds some tens of unlike boxes in a picture.
+    """Return a fresh model in evaluation mode that finds some tens of unlike boxes in an image.
 
     Fresh weights let the signal fade from layer to layer; batch norms that have seen a batch keep it up. The lower
     `objectness`, the fewer boxes.

@@ -44,12 +44,12 @@ def small_checkpoint(path: Path, name: str) -> Path:
     return path
 
 
-def self_labelled_data(folder: Path, model: DetectionModel, pictures: int = 6) -> Path:
-    """Draw pictures, and label them with the best that a model finds: then its mAP is high, and any change shows."""
+def self_labelled_data(folder: Path, model: DetectionModel, images: int = 6) -> Path:
+    """Draw images, and label them with the best that a model finds: then its mAP is high, and any change shows."""
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind / "val").mkdir(parents=True)
-    for number in range(pictures):
+    for number in range(images):
         height, width = (96, 64) if number % 2 else (72, 96)
         image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"images/val/{number}.png"), image)

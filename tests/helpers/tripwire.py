@@ -43,7 +43,7 @@ def command(path: str, recorder: Recorder) -> dict[str, object]:
     """Run detect.py on a file; return its exit code, its words, and the events."""
     out, err = io.StringIO(), io.StringIO()
     recorder.path, recorder.events = path, []
-    sys.argv = ["detect.py", "--weights", path, "--source", "picture.png", "--device", "cpu"]
+    sys.argv = ["detect.py", "--weights", path, "--source", "image.png", "--device", "cpu"]
     code: object = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         recorder.on = True

@@ -193,7 +193,7 @@ def test_cross_convolution_is_a_row_then_a_column():
     torch.testing.assert_close(layer(x), x + layer.cv2(layer.cv1(x)))
 
 
-def test_transformer_block_treats_pixels_as_a_set_and_pictures_apart():
+def test_transformer_block_treats_pixels_as_a_set_and_images_apart():
     layer = settle(C3TR(8, 16))
     x = torch.randn(2, 8, 5, 7)
     torch.testing.assert_close(layer(x.mT), layer(x).mT, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ from torch import nn
 from models import registry
 from models.common import C3, Conv
 from models.modules import C3_AKConv, LDConv
-from models.registry import Built, Row, lookup, register, registered_names, round_up
+from models.registry import LayerArgs, Row, lookup, register, registered_names, round_up
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
 
@@ -51,7 +51,7 @@ def test_a_users_module_in_a_yaml_builds_and_runs():
 
 def test_a_rule_of_ones_own():
     def rule(row):
-        return Built((row.in_channels[0], 3), 3 * row.positive(0, "times"))
+        return LayerArgs((row.in_channels[0], 3), 3 * row.positive(0, "times"))
 
     @register(rule, name="Thrice")
     def make(channels, out):
@@ -133,10 +133,10 @@ def test_nothing_unregistered_is_reachable(name):
 @pytest.mark.parametrize(
     ("rule", "row", "expected"),
     [
-        ("in_out", make_row(args=(64, 3, 2)), Built((16, 32, 3, 2), 32)),
-        ("same", make_row(args=(2,)), Built((2,), 16)),
-        ("same_told", make_row(args=(1e-3,)), Built((16, 1e-3), 16)),
-        ("sum", make_row(in_channels=(16, 8, 4), args=(1,)), Built((1,), 28)),
+        ("in_out", make_row(args=(64, 3, 2)), LayerArgs((16, 32, 3, 2), 32)),
+        ("same", make_row(args=(2,)), LayerArgs((2,), 16)),
+        ("same_told", make_row(args=(1e-3,)), LayerArgs((16, 1e-3), 16)),
+        ("sum", make_row(in_channels=(16, 8, 4), args=(1,)), LayerArgs((1,), 28)),
     ],
 )
 def test_channel_rules(rule, row, expected):

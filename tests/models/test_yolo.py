@@ -175,7 +175,7 @@ def test_predictions_are_the_decoded_raw_maps():
     torch.testing.assert_close(decoded, torch.cat(levels, 1))
 
 
-def test_pictures_of_a_batch_do_not_meet():
+def test_images_of_a_batch_do_not_meet():
     model = fill_(DetectionModel(tiny())).eval()
     x = torch.rand(3, 3, 32, 48)
     torch.testing.assert_close(model(x)[0][1:2], model(x[1:2])[0], rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
 """Is the interval honest? `python -m tests.studies.ci_coverage` compares simulated detectors many times.
 
-Every comparison draws new validation pictures and new seeds, and goes through the code that compare.py uses. Counted
+Every comparison draws new validation images and new seeds, and goes through the code that compare.py uses. Counted
 is how often the 95 % interval holds the true difference, which the simulation knows, and what the verdict says.
 """
 
@@ -14,22 +14,22 @@ from functools import partial
 
 import numpy as np
 
-from tests.studies.simulated_detectors import Population, Recipe, acquire_taste, detect, draw_world
+from tests.studies.simulated_detectors import Population, Recipe, add_image_interaction, detect, draw_world
 from utils.cli import option, parse_options, run_script
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.metrics.bootstrap import draw_resamples, resample_ap
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.significance import BETTER, WORSE, judge_all
+from utils.metrics.significance import BETTER, WORSE, decide_all
 
 TITLES = ("mAP50", "mAP50-95")
 
 
-USUAL = Recipe(quality=0.0, seed_luck=0.06)
-GOOD = Recipe(quality=0.25, seed_luck=0.06)
-LUCKY = Recipe(quality=0.0, seed_luck=0.15)
-STEADY = Recipe(quality=0.0, seed_luck=0.02)
-PLAIN = Recipe(quality=0.0, seed_luck=0.06, taste=0.0)
+USUAL = Recipe(quality=0.0, seed_std=0.06)
+GOOD = Recipe(quality=0.25, seed_std=0.06)
+LUCKY = Recipe(quality=0.0, seed_std=0.15)
+STEADY = Recipe(quality=0.0, seed_std=0.02)
+PLAIN = Recipe(quality=0.0, seed_std=0.06, taste=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ SETTINGS = (
     Setting(name="2 seeds", seeds=(2, 2)),
     Setting(name="5 seeds", seeds=(5, 5)),
     Setting(name="5 and 2 seeds", seeds=(2, 5)),
-    Setting(name="30 pictures", images=30),
-    Setting(name="200 pictures, different", images=200, model=GOOD),
+    Setting(name="30 images", images=30),
+    Setting(name="200 images, different", images=200, model=GOOD),
     Setting(name="3 and 1 seeds", seeds=(1, 3)),
     Setting(name="2 and 1 seeds", seeds=(1, 2)),
     Setting(name="finished weights", seeds=(1, 1), finished=True),
@@ -72,7 +72,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class ConversionReport:
     """Shares over all comparisons of a setting for one figure."""
 
     title: str
@@ -88,7 +88,7 @@ class Tally:
 def compare_once(
     number: int, setting: Setting, populations: tuple[Population, Population], *, resamples: int
 ) -> Outcome:
-    """Draw pictures and seeds, judge both models, and compare them as compare.py does."""
+    """Draw images and seeds, judge both models, and compare them as compare.py does."""
     generator = np.random.default_rng((20_231, number))
     world = draw_world(setting.images, generator)
     weights = draw_resamples(setting.images, resamples, seed=number)
@@ -97,10 +97,10 @@ def compare_once(
     run_truths = []
     for population, seeds in zip(populations, setting.seeds, strict=True):
         recipe = population.recipe
-        seen = acquire_taste(world, recipe, generator)
+        seen = add_image_interaction(world, recipe, generator)
         points, resampled, truths = [], [], []
         for _ in range(seeds):
-            quality = recipe.quality + recipe.seed_luck * float(generator.standard_normal())
+            quality = recipe.quality + recipe.seed_std * float(generator.standard_normal())
             result = resample_ap(detect(seen, quality, generator), np.concatenate((ones, weights)))
             both = np.stack((result.mean(0), result.mean()))
             points.append(both[:, 0])
@@ -116,10 +116,12 @@ def compare_once(
     else:
         truth = np.subtract(populations[0].of_recipe(), populations[1].of_recipe())
     differences = [
-        paired_difference(ours, theirs, images=setting.images, lenders=() if setting.finished else (ours, theirs))
+        paired_difference(
+            ours, theirs, images=setting.images, variance_donors=() if setting.finished else (ours, theirs)
+        )
         for ours, theirs in zip(*scores, strict=True)
     ]
-    words = [judge_all([difference], finished=setting.finished)[0].word for difference in differences]
+    words = [decide_all([difference], finished=setting.finished)[0].word for difference in differences]
     return Outcome(
         differences=(differences[0], differences[1]),
         truths=(float(truth[0]), float(truth[1])),
@@ -129,15 +131,15 @@ def compare_once(
 
 def simulate(
     setting: Setting, *, comparisons: int, resamples: int = 200, jobs: int = 1, first: int = 0
-) -> tuple[Tally, ...]:
+) -> tuple[ConversionReport, ...]:
     """Compare many times.
 
     Args:
         setting: what is compared.
         comparisons: how often.
-        resamples: of the pictures, in each comparison.
+        resamples: of the images, in each comparison.
         jobs: processes.
-        first: number of the first comparison; others draw other pictures and seeds.
+        first: number of the first comparison; others draw other images and seeds.
     """
     populations = (Population(setting.model), Population(setting.baseline))
     one = partial(compare_once, setting=setting, populations=populations, resamples=resamples)
@@ -150,13 +152,13 @@ def simulate(
     return tuple(_tally(outcomes, k) for k in range(len(TITLES)))
 
 
-def _tally(outcomes: Sequence[Outcome], k: int) -> Tally:
+def _tally(outcomes: Sequence[Outcome], k: int) -> ConversionReport:
     """Count what came of one figure."""
     differences = [outcome.differences[k] for outcome in outcomes]
     truths = np.array([outcome.truths[k] for outcome in outcomes])
     words = [outcome.words[k] for outcome in outcomes]
     held = [d.low <= truth <= d.high for d, truth in zip(differences, truths, strict=True)]
-    return Tally(
+    return ConversionReport(
         title=TITLES[k],
         comparisons=len(outcomes),
         truth=float(truths.mean()),
@@ -174,7 +176,7 @@ class SimulationOptions:
 
     comparisons: int = option(1000, "comparisons of each setting")
     resamples: int = option(200, "bootstrap resamples of each comparison")
-    first: int = option(0, "number of the first comparison; another draws other pictures and seeds")
+    first: int = option(0, "number of the first comparison; another draws other images and seeds")
     jobs: int = option(1, "processes")
     settings: tuple[str, ...] = option((), "settings to run, by name; all by default", kind=str, many=True)
 
@@ -202,7 +204,7 @@ class SimulationOptions:
 def main() -> None:
     """Simulate the settings asked for and print a table."""
     options, _ = parse_options(SimulationOptions, None, description=__doc__ or "")
-    LOGGER.info("| setting | pictures | seeds | figure | truth | interval holds it | better | worse | width | bias |")
+    LOGGER.info("| setting | images | seeds | figure | truth | interval holds it | better | worse | width | bias |")
     LOGGER.info("|---|---|---|---|---|---|---|---|---|---|")
     start = time.perf_counter()
     for setting in SETTINGS:

@@ -1,8 +1,8 @@
-"""Detectors of known quality on pictures that exist as numbers only: what a trial of statistics needs.
+"""Detectors of known quality on images that exist as numbers only: what a trial of statistics needs.
 
-No boxes are drawn. A world of pictures and objects has difficulties that all detectors share; a training run adds the
-luck of its seed, and its own likes and dislikes of pictures and objects. From these come overlaps, confidences, and
-false alarms, and hence a `JudgedSet` as a real validation would give.
+No boxes are drawn. A world of images and objects has difficulties that all detectors share; a training run adds the
+luck of its seed, and its own likes and dislikes of images and objects. From these come overlaps, confidences, and
+false alarms, and hence a `EvaluatedSet` as a real validation would give.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.metrics.bootstrap import JudgedSet, resample_ap
+from utils.metrics.bootstrap import EvaluatedSet, resample_ap
 from utils.metrics.matching import IOU_THRESHOLDS
 
 OBJECTS_PER_IMAGE = (2.0, 1.0, 0.4)  # of each class; the last is rare
-CROWDING = 2.0  # shape of the gamma distribution of how full pictures are: less is more uneven
+CROWDING = 2.0  # shape of the gamma distribution of how full images are: less is more uneven
 IMAGE_DIFFICULTY, OBJECT_DIFFICULTY = 0.6, 1.0
 RUN_BY_IMAGE, RUN_BY_OBJECT = 0.3, 0.7
-FALSE_ALARMS = 1.5  # per picture and class
+FALSE_ALARMS = 1.5  # per image and class
 POPULATION = 20_000
 QUADRATURE = 9
 REACH = 4.6  # standard deviations of luck that the population's curve covers
@@ -30,18 +30,18 @@ class Recipe:
 
     Attributes:
         quality: how good its runs are in the mean.
-        seed_luck: how much they differ by their seed.
-        taste: how much the recipe likes some pictures and objects better than others, whatever the seed.
+        seed_std: how much they differ by their seed.
+        taste: how much the recipe likes some images and objects better than others, whatever the seed.
     """
 
     quality: float
-    seed_luck: float
+    seed_std: float
     taste: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Pictures and objects with their difficulties.
+    """Images and objects with their difficulties.
 
     Attributes:
         image_difficulty: (i,).
@@ -57,7 +57,7 @@ class World:
 
 
 def draw_world(images: int, generator: np.random.Generator) -> World:
-    """Draw pictures: some are full and some empty, some hard and some easy."""
+    """Draw images: some are full and some empty, some hard and some easy."""
     fullness = generator.gamma(CROWDING, 1 / CROWDING, images)
     counts = generator.poisson(fullness[:, None] * np.array(OBJECTS_PER_IMAGE))  # (i, c)
     cells = np.repeat(np.arange(counts.size), counts.ravel())
@@ -69,8 +69,8 @@ def draw_world(images: int, generator: np.random.Generator) -> World:
     )
 
 
-def acquire_taste(world: World, recipe: Recipe, generator: np.random.Generator) -> World:
-    """Return the world as a recipe finds it: some pictures and objects easier, others harder, for all its runs."""
+def add_image_interaction(world: World, recipe: Recipe, generator: np.random.Generator) -> World:
+    """Return the world as a recipe finds it: some images and objects easier, others harder, for all its runs."""
     return replace(
         world,
         image_difficulty=world.image_difficulty + recipe.taste * generator.standard_normal(len(world.image_difficulty)),
@@ -79,7 +79,7 @@ def acquire_taste(world: World, recipe: Recipe, generator: np.random.Generator) 
     )
 
 
-def detect(world: World, quality: float, generator: np.random.Generator) -> JudgedSet:
+def detect(world: World, quality: float, generator: np.random.Generator) -> EvaluatedSet:
     """Let one trained run of the given quality look at a world."""
     images, objects = len(world.image_difficulty), len(world.object_images)
     ease = quality - world.image_difficulty + generator.normal(0, RUN_BY_IMAGE, images)
@@ -92,7 +92,7 @@ def detect(world: World, quality: float, generator: np.random.Generator) -> Judg
     order = np.lexsort((-confidence, where))
     correct = np.zeros((len(where), len(IOU_THRESHOLDS)), bool)
     correct[:objects] = overlap[:, None] >= IOU_THRESHOLDS
-    return JudgedSet(
+    return EvaluatedSet(
         images=images,
         detection_images=where[order],
         scores=_logistic(confidence[order]),
@@ -104,14 +104,14 @@ def detect(world: World, quality: float, generator: np.random.Generator) -> Judg
 
 
 class Population:
-    """The truth about a recipe: the mAP of its runs over very many pictures, as a function of a run's quality."""
+    """The truth about a recipe: the mAP of its runs over very many images, as a function of a run's quality."""
 
     def __init__(self, recipe: Recipe, *, points: int = 13, seed: int = 0) -> None:
         """Judge runs of all the qualities a recipe may bring on one large world; between them, interpolated."""
-        reach = REACH * recipe.seed_luck
+        reach = REACH * recipe.seed_std
         low, high = recipe.quality - reach, recipe.quality + reach
         self.recipe = recipe
-        world = acquire_taste(
+        world = add_image_interaction(
             draw_world(POPULATION, np.random.default_rng(seed)), recipe, np.random.default_rng(seed + 2)
         )
         self.qualities = np.linspace(low, high, points)
@@ -131,7 +131,7 @@ class Population:
         """Return the mean mAP50 and mAP50-95 over all seeds."""
         recipe = self.recipe
         points, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
-        runs = np.array([self.of_run(recipe.quality + recipe.seed_luck * point) for point in points])
+        runs = np.array([self.of_run(recipe.quality + recipe.seed_std * point) for point in points])
         map50, map50_95 = (weights / weights.sum()) @ runs
         return float(map50), float(map50_95)
 

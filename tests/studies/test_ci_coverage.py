@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.studies.ci_coverage import GOOD, SETTINGS, USUAL, Setting, compare_once, simulate
-from tests.studies.simulated_detectors import Population, Recipe, acquire_taste, detect, draw_world
+from tests.studies.simulated_detectors import Population, Recipe, add_image_interaction, detect, draw_world
 from utils.metrics.bootstrap import resample_ap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,17 +27,17 @@ def test_a_simulated_detector_gives_what_a_validation_gives():
         assert (np.diff(scores) <= 0).all()
 
 
-def test_better_quality_is_better_and_easier_pictures_are_easier():
+def test_better_quality_is_better_and_easier_images_are_easier():
     ones, shown = np.ones((1, 300), np.int32), world()
     found = [float(resample_ap(detect(shown, q, np.random.default_rng(1)), ones).mean()[0]) for q in (-1, 0, 1)]
     assert found[0] + 0.05 < found[1] < found[2] - 0.05
-    easier = acquire_taste(shown, Recipe(quality=0, seed_luck=0, taste=0), np.random.default_rng(0))
+    easier = add_image_interaction(shown, Recipe(quality=0, seed_std=0, taste=0), np.random.default_rng(0))
     assert np.array_equal(easier.image_difficulty, shown.image_difficulty)
 
 
 @pytest.mark.slow
 def test_the_population_is_the_mean_of_many_runs():
-    recipe = Recipe(quality=0.1, seed_luck=0.2)
+    recipe = Recipe(quality=0.1, seed_std=0.2)
     population = Population(recipe, points=7)
     rng = np.random.default_rng(5)
     runs = np.array([population.of_run(0.1 + 0.2 * z) for z in rng.standard_normal(4000)])

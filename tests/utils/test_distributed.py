@@ -12,14 +12,14 @@ import torch.multiprocessing as mp
 from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.batching import ShuffledBatches
-from utils.distributed import Team, sync_batch_norms
+from utils.distributed import DistributedContext, sync_batch_norms
 from utils.losses.detection import DetectionLoss, LossSettings
 
 pytestmark = pytest.mark.slow
 
 
 def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
-    """A network in float64, four pictures (H != W), and objects of which the first two pictures have most."""
+    """A network in float64, four images (H != W), and objects of which the first two images have most."""
     torch.manual_seed(0)
     model = DetectionModel(load_model_config(config), nc=3).double().train()
     for name, parameter in model.named_parameters():
@@ -27,14 +27,14 @@ def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
             torch.nn.init.normal_(parameter, 0.0, 0.05)
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.uniform(size=(4, 3, 64, 96)))
-    picture = np.array([0, 0, 0, 0, 1, 1, 2])
+    image = np.array([0, 0, 0, 0, 1, 1, 2])
     boxes = np.concatenate((rng.uniform(0.2, 0.8, (7, 2)), rng.uniform(0.1, 0.5, (7, 2))), 1)
-    targets = np.concatenate((picture[:, None], rng.integers(3, size=(7, 1)), boxes), 1)
+    targets = np.concatenate((image[:, None], rng.integers(3, size=(7, 1)), boxes), 1)
     return model, images, torch.from_numpy(targets).float()
 
 
 def gradients(
-    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: Team
+    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: DistributedContext
 ) -> dict[str, torch.Tensor]:
     """Losses, gradients and running statistics after one batch, added up over the team."""
     loss = DetectionLoss(
@@ -61,7 +61,7 @@ def rank(number: int, port: int, config: str, out: str) -> None:
     own = torch.isin(targets[:, 0].long(), mine)
     targets = targets[own].clone()
     targets[:, 0] = targets[:, 0] // 2
-    torch.save(gradients(model, images[mine], targets, Team(rank=number, size=2)), f"{out}/{number}.pt")
+    torch.save(gradients(model, images[mine], targets, DistributedContext(rank=number, size=2)), f"{out}/{number}.pt")
     dist.destroy_process_group()
 
 
@@ -71,7 +71,7 @@ def test_two_processes_have_the_gradients_of_one(config: str, tmp_path: Path) ->
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(rank, args=(port, config, str(tmp_path)), nprocs=2)
-    alone = gradients(*problem(config), Team())
+    alone = gradients(*problem(config), DistributedContext())
     shared = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2)]
     assert len(alone) > 200
     for name, value in alone.items():
@@ -92,7 +92,7 @@ def test_the_shares_of_two_processes_make_up_each_batch() -> None:
 
 
 def test_an_epoch_begun_is_gone_on_with() -> None:
-    plan = ShuffledBatches(11, batch_size=4, image_size=64, seed=3, plain_from=5)
+    plan = ShuffledBatches(11, batch_size=4, image_size=64, seed=3, close_mosaic_epoch=5)
     plan.set_epoch(4)
     whole = list(plan)
     plan.set_epoch(4, start=2)

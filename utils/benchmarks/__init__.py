@@ -1,1 +1,1 @@
-"""Puts the rooms together: options, training, validation, prediction, comparison."""
+"""benchmarks.py: interleaved timings of AKConv, NMS, the data loader and exported formats."""

@@ -20,14 +20,14 @@ from utils.benchmarks.cases import (
     GATHERS,
     OURS,
     PLAIN,
-    Subject,
-    layer_subjects,
-    model_subjects,
-    point_subjects,
+    BenchmarkCase,
+    layer_cases,
+    model_cases,
+    point_cases,
 )
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.log import LOGGER
-from utils.malloc import keep_freed_memory
+from utils.malloc import tune_malloc
 from utils.options import BenchmarkOptions
 from utils.plots.benchmark import plot_ratios
 from utils.runtime import describe_environment, place, select_device
@@ -53,7 +53,7 @@ class Row:
         variant: plain, AKConv, or four gathers.
         timings: per quantity, as `forward` or `training step`.
         parameters: of the layer or model.
-        gflops: for one picture, sampling counted.
+        gflops: for one image, sampling counted.
         memory_mb: peak of a forward and backward pass, beyond what was there before.
     """
 
@@ -65,7 +65,7 @@ class Row:
     memory_mb: float
 
 
-def take_turns(actions: Sequence[Callable[[], object]], *, rounds: int, device: torch.device) -> list[Timing]:
+def interleave(actions: Sequence[Callable[[], object]], *, rounds: int, device: torch.device) -> list[Timing]:
     """Time actions, each once in every round, so that a busy moment hits all alike."""
     spent: list[list[float]] = [[] for _ in actions]
     for number in range(rounds + WARM_UP_ROUNDS):
@@ -79,24 +79,24 @@ def take_turns(actions: Sequence[Callable[[], object]], *, rounds: int, device: 
     return [Timing(minimum=min(times), median=median(times)) for times in spent]
 
 
-def _inference(subject: Subject, module: nn.Module, picture: Tensor) -> Callable[[], object]:
-    network, picture = place(fused(module), picture.device), picture.detach()
+def _inference(subject: BenchmarkCase, module: nn.Module, image: Tensor) -> Callable[[], object]:
+    network, image = place(fused(module), image.device), image.detach()
 
     def run() -> None:
         with subject.implementation(), torch.inference_mode():
-            network(picture)
+            network(image)
 
     return run
 
 
-def _training(subject: Subject, module: nn.Module, picture: Tensor, *, amp: bool) -> Callable[[], object]:
+def _training(subject: BenchmarkCase, module: nn.Module, image: Tensor, *, amp: bool) -> Callable[[], object]:
     """Return one forward and backward pass in training mode, gradients of the input included for a layer."""
     module.train()
 
     def run() -> None:
         with subject.implementation():
-            with torch.autocast(picture.device.type, enabled=amp):
-                output = module(picture)
+            with torch.autocast(image.device.type, enabled=amp):
+                output = module(image)
             maps = output if isinstance(output, list) else [output]
             torch.stack([m.float().square().mean() for m in maps]).sum().backward()
         module.zero_grad()
@@ -104,7 +104,7 @@ def _training(subject: Subject, module: nn.Module, picture: Tensor, *, amp: bool
     return run
 
 
-def _rows(subjects: Sequence[Subject], options: BenchmarkOptions, device: torch.device) -> list[Row]:
+def _rows(subjects: Sequence[BenchmarkCase], options: BenchmarkOptions, device: torch.device) -> list[Row]:
     """Measure subjects that are compared with each other."""
     whole = subjects[0].layer is None
     modules = [subject.module(device) for subject in subjects]
@@ -117,16 +117,16 @@ def _rows(subjects: Sequence[Subject], options: BenchmarkOptions, device: torch.
     for quantity, batch, trained in quantities:
         actions = []
         for subject, module in zip(subjects, modules, strict=True):
-            picture = subject.picture(batch, options.imgsz, device)
+            image = subject.image(batch, options.imgsz, device)
             if trained:
-                actions.append(_training(subject, module, picture, amp=options.amp))
+                actions.append(_training(subject, module, image, amp=options.amp))
             else:
-                actions.append(_inference(subject, module, picture))
-        for timing, kept in zip(take_turns(actions, rounds=options.rounds, device=device), timings, strict=True):
+                actions.append(_inference(subject, module, image))
+        for timing, kept in zip(interleave(actions, rounds=options.rounds, device=device), timings, strict=True):
             kept[quantity] = timing
     rows = []
     for subject, module, timing_of in zip(subjects, modules, timings, strict=True):
-        shape = subject.picture(1, options.imgsz, torch.device("cpu")).shape
+        shape = subject.image(1, options.imgsz, torch.device("cpu")).shape
         rows.append(
             Row(
                 case=subject.case,
@@ -141,7 +141,7 @@ def _rows(subjects: Sequence[Subject], options: BenchmarkOptions, device: torch.
     return rows
 
 
-def _peak_memory(subject: Subject, options: BenchmarkOptions) -> float:
+def _peak_memory(subject: BenchmarkCase, options: BenchmarkOptions) -> float:
     """Return a training step's peak memory in MB, measured in a process of its own, so that nothing before counts."""
     context = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
     # A server that has imported what takes seconds, and done nothing with it yet. From another folder than the
@@ -151,13 +151,13 @@ def _peak_memory(subject: Subject, options: BenchmarkOptions) -> float:
         return float(pool.apply(peak_memory_of, (subject, options)))
 
 
-def peak_memory_of(subject: Subject, options: BenchmarkOptions) -> float:
+def peak_memory_of(subject: BenchmarkCase, options: BenchmarkOptions) -> float:
     """Take two training steps and return the peak memory in MB beyond that before them."""
-    keep_freed_memory()
+    tune_malloc()
     device = select_device(options.device)
     batch = options.batch_size if subject.layer is None else options.layer_batch
-    picture = subject.picture(batch, options.imgsz, device)
-    step = _training(subject, subject.module(device), picture, amp=options.amp)
+    image = subject.image(batch, options.imgsz, device)
+    step = _training(subject, subject.module(device), image, amp=options.amp)
     gc.collect()
     before = _resident_mb(device, peak=False)
     step()
@@ -207,9 +207,9 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
     run_dir = make_run_dir(options.project, options.name)
     environment = describe_environment(device)
     asked = {
-        "models": (f"Whole models, {options.imgsz} px", model_subjects()),
-        "layers": (f"Layers, batch {options.layer_batch}", layer_subjects()),
-        "points": (f"One layer by its number of points, batch {options.layer_batch}", point_subjects()),
+        "models": (f"Whole models, {options.imgsz} px", model_cases()),
+        "layers": (f"Layers, batch {options.layer_batch}", layer_cases()),
+        "points": (f"One layer by its number of points, batch {options.layer_batch}", point_cases()),
     }
     parts = {
         title: [row for subjects in groups for row in _rows(subjects, options, device)]

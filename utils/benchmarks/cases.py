@@ -52,7 +52,7 @@ SWEPT = tuple(Layer(channels=64, out=128, side=40, stride=2, points=points) for 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class BenchmarkCase:
     """One thing to measure.
 
     Attributes:
@@ -86,13 +86,13 @@ class Subject:
                 nn.init.normal_(part.p_conv.weight, std=0.05)
         return place(module, device)
 
-    def picture(self, batch: int, size: int, device: torch.device) -> Tensor:
+    def image(self, batch: int, size: int, device: torch.device) -> Tensor:
         """Return something to look at: (batch, channels, side, side), `size` being the side for a whole model."""
         shape: Sequence[int] = (batch, 3, size, size)
         if self.layer is not None:
             shape = (batch, self.layer.channels, self.layer.side, self.layer.side)
-        picture = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
-        return picture.contiguous(memory_format=memory_format(device)).requires_grad_(self.layer is not None)
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+        return image.contiguous(memory_format=memory_format(device)).requires_grad_(self.layer is not None)
 
     @contextmanager
     def implementation(self) -> Iterator[None]:
@@ -117,29 +117,31 @@ def _with_points(config: ModelConfig, points: int) -> ModelConfig:
     return replace(config, layers=layers)
 
 
-def layer_subjects() -> list[list[Subject]]:
+def layer_cases() -> list[list[BenchmarkCase]]:
     """Return the layers of yolov5n-AKConv, each with the convolution it replaces and four gathers."""
-    return [[Subject(case=str(place), variant=v, layer=place) for v in (PLAIN, OURS, GATHERS)] for place in LAYERS]
+    return [
+        [BenchmarkCase(case=str(place), variant=v, layer=place) for v in (PLAIN, OURS, GATHERS)] for place in LAYERS
+    ]
 
 
-def point_subjects() -> list[list[Subject]]:
+def point_cases() -> list[list[BenchmarkCase]]:
     """Return one layer as a convolution and with all numbers of points."""
-    plain = Subject(case="3x3 convolution", variant=PLAIN, layer=SWEPT[0])
-    return [[plain, *(Subject(case=f"N {place.points}", variant=OURS, layer=place) for place in SWEPT)]]
+    plain = BenchmarkCase(case="3x3 convolution", variant=PLAIN, layer=SWEPT[0])
+    return [[plain, *(BenchmarkCase(case=f"N {place.points}", variant=OURS, layer=place) for place in SWEPT)]]
 
 
-def model_subjects() -> list[list[Subject]]:
+def model_cases() -> list[list[BenchmarkCase]]:
     """Return the whole models: plain, the tutorial's placement, the paper's, and four gathers."""
     ours = "yolov5n-AKConv.yaml"
     paper = [
-        Subject(case=f"paper's placement, N {n}", variant=OURS, cfg="yolov5n-AKConv-paper.yaml", points=n)
+        BenchmarkCase(case=f"paper's placement, N {n}", variant=OURS, cfg="yolov5n-AKConv-paper.yaml", points=n)
         for n in PAPER_POINTS
     ]
     return [
         [
-            Subject(case="yolov5n", variant=PLAIN, cfg="yolov5n.yaml"),
-            Subject(case="yolov5n-AKConv", variant=OURS, cfg=ours),
+            BenchmarkCase(case="yolov5n", variant=PLAIN, cfg="yolov5n.yaml"),
+            BenchmarkCase(case="yolov5n-AKConv", variant=OURS, cfg=ours),
             *paper,
-            Subject(case="yolov5n-AKConv by four gathers", variant=GATHERS, cfg=ours),
+            BenchmarkCase(case="yolov5n-AKConv by four gathers", variant=GATHERS, cfg=ours),
         ]
     ]

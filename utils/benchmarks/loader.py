@@ -28,8 +28,8 @@ class ThroughputOptions:
 
     data: str = option(EMBEDDED, "data yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml, of which the augmentations are taken")
-    imgsz: int = option(640, "picture side in pixels", flags=("--img", "--img-size"))
-    cache: str = option("default", "decoded pictures kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
+    imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"))
+    cache: str = option("default", "decoded images kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
     rounds: int = option(5, "epochs measured; the best is told")
     seed: int = option(0, "of the augmentations")
 

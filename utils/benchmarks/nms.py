@@ -19,7 +19,7 @@ from models.head import decode
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
-from utils.inference.nms import CLASS_SHIFT, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
+from utils.inference.nms import CLASS_OFFSET, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
 from utils.log import LOGGER
 from utils.options.checks import require
 from utils.structures import Detections
@@ -29,7 +29,7 @@ ANCHORS = {
     16: ((1.875, 3.8125), (3.875, 2.8125), (3.6875, 7.4375)),
     32: ((3.625, 2.8125), (4.875, 6.1875), (11.65625, 10.1875)),
 }
-FLOODS = ((320, 3), (320, 80), (640, 3), (640, 80))  # picture side, classes
+FLOODS = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
 SETTINGS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 
 
@@ -52,8 +52,8 @@ class NmsBenchmarkOptions:
         require(self.threads >= 1, "--threads", "at least 1", self.threads)
 
 
-def flood(side: int, classes: int, *, seed: int) -> Tensor:
-    """Return (1, n, 5 + classes) predictions of an untrained model for a square picture."""
+def dense_candidates(side: int, classes: int, *, seed: int) -> Tensor:
+    """Return (1, n, 5 + classes) predictions of an untrained model for a square image."""
     generator = torch.Generator().manual_seed(seed)
     levels = []
     for stride, anchors in ANCHORS.items():
@@ -64,7 +64,7 @@ def flood(side: int, classes: int, *, seed: int) -> Tensor:
 
 
 def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes, scores and classes of one picture's best candidates, best first, found in the plainest way."""
+    """Return boxes, scores and classes of one image's best candidates, best first, found in the plainest way."""
     scores = prediction[:, 5:] * prediction[:, 4:5]
     row, classes = (scores > SETTINGS.confidence).nonzero(as_tuple=True)
     score = scores[row, classes]
@@ -73,9 +73,9 @@ def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def with_torchvision(prediction: Tensor) -> Detections:
-    """Thin out one picture with one call over class-shifted boxes."""
+    """Thin out one image with one call over class-shifted boxes."""
     boxes, score, classes = candidates(prediction)
-    kept = nms(boxes + (classes * CLASS_SHIFT)[:, None], score, SETTINGS.overlap)[: SETTINGS.max_detections]
+    kept = nms(boxes + (classes * CLASS_OFFSET)[:, None], score, SETTINGS.overlap)[: SETTINGS.max_detections]
     return Detections(boxes=boxes[kept], scores=score[kept], classes=classes[kept])
 
 
@@ -85,13 +85,13 @@ def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
     Raises:
         RunError: they disagree.
     """
-    prediction = flood(side, classes, seed=seed)
+    prediction = dense_candidates(side, classes, seed=seed)
     found, expected = non_max_suppression(prediction, SETTINGS)[0], with_torchvision(prediction[0])
     for name in ("boxes", "scores", "classes"):
         if not torch.equal(getattr(found, name), getattr(expected, name)):
             raise RunError(f"{side} px, {classes} classes", f"{name} differ from torchvision's", fix="report this")
     boxes, score, labels = candidates(prediction[0])
-    shifted = boxes + (labels * CLASS_SHIFT)[:, None]
+    shifted = boxes + (labels * CLASS_OFFSET)[:, None]
     limit = SETTINGS.max_detections
     step = _in_turn(
         lambda: nms(shifted, score, SETTINGS.overlap)[:limit],

@@ -18,18 +18,18 @@ from utils.options.hyperparameters import Hyperparameters, check_hyperparameters
 from utils.training.optim import OFFSET_CONVOLUTION
 
 # Settings that do not change what a run learns.
-FREE_OPTIONS = frozenset(
+NON_SEMANTIC_OPTIONS = frozenset(
     "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download "
     "no_label_cache".split()
 )
 # Files whose content is compared instead of their name, and the seed.
-TOLD_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
+COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
 DEFAULT_HYP = "hyp.scratch-low.yaml"
 OFFSET_LR = "offset_lr"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Candidate:
     """One model of a comparison.
 
     Attributes:
@@ -59,7 +59,7 @@ class Contestant:
 
 def from_configs(
     cfgs: Sequence[str], *, hyps: Sequence[str] = (DEFAULT_HYP,), taken: Sequence[str] = ()
-) -> list[Contestant]:
+) -> list[Candidate]:
     """Check model yamls and hyperparameter yamls, pair each of the former with each of the latter, and name them apart.
 
     A pair that would train to the same bits as one before is left out: another `offset_lr` means nothing to a model
@@ -69,7 +69,7 @@ def from_configs(
         ConfigError: a yaml does not exist, or cannot be built.
     """
     recipes = [(hyp, load_hyperparameters(hyp)) for hyp in hyps]
-    contestants: list[Contestant] = []
+    candidates: list[Candidate] = []
     for cfg in cfgs:
         config = load_model_config(cfg)
         require_buildable(config)
@@ -82,10 +82,10 @@ def from_configs(
                 continue
             own.append(hyperparameters)
             stem = Path(cfg).stem if len(hyps) == 1 else f"{Path(cfg).stem}-{Path(hyp).stem.removeprefix('hyp.')}"
-            label = distinct(stem, [*taken, *(c.label for c in contestants)])
+            label = distinct(stem, [*taken, *(c.label for c in candidates)])
             numbers = asdict(hyperparameters)
-            contestants.append(Contestant(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=numbers))
-    return contestants
+            candidates.append(Candidate(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=numbers))
+    return candidates
 
 
 def _same(one: Hyperparameters, other: Hyperparameters) -> bool:
@@ -123,34 +123,34 @@ def distinct(stem: str, taken: Sequence[str]) -> str:
 
 
 def config_file(folder: Path, label: str) -> Path:
-    """Return where a comparison keeps the model yaml of a contestant."""
+    """Return where a comparison keeps the model yaml of a candidate."""
     return folder / "configs" / f"{label}.yaml"
 
 
 def hyp_file(folder: Path, label: str) -> Path:
-    """Return where a comparison keeps the hyperparameter yaml of a contestant."""
+    """Return where a comparison keeps the hyperparameter yaml of a candidate."""
     return folder / "configs" / f"{label}.hyp.yaml"
 
 
-def keep_configs(folder: Path, contestants: Sequence[Contestant]) -> None:
+def keep_configs(folder: Path, candidates: Sequence[Candidate]) -> None:
     """Write each yaml as it was read to `configs/`, so that a folder never mixes runs of two versions of a file.
 
     Raises:
         ConfigError: the folder holds another version.
     """
-    for contestant in contestants:
-        if not contestant.cfg:
+    for candidate in candidates:
+        if not candidate.cfg:
             continue
-        path, hyp = config_file(folder, contestant.label), hyp_file(folder, contestant.label)
-        plain, numbers = contestant.config.to_dict(), dict(contestant.hyperparameters)
+        path, hyp = config_file(folder, candidate.label), hyp_file(folder, candidate.label)
+        plain, numbers = candidate.config.to_dict(), dict(candidate.hyperparameters)
         if not path.is_file():
             dump_yaml(path, plain)
         elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != plain:
-            raise _changed(contestant.cfg, folder)
+            raise _changed(candidate.cfg, folder)
         if not hyp.is_file():
             dump_yaml(hyp, numbers)
         elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != numbers:
-            raise _changed(contestant.hyp, folder)
+            raise _changed(candidate.hyp, folder)
 
 
 def _changed(file: str, folder: Path) -> ConfigError:

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from models.config import ModelConfig
-from utils.comparison.candidates import FREE_OPTIONS, TOLD_BY_CONTENT, Contestant
+from utils.comparison.candidates import COMPARED_BY_CONTENT, NON_SEMANTIC_OPTIONS, Candidate
 from utils.comparison.plan import train_words
 from utils.errors import DetectorError
 from utils.options import TrainOptions
@@ -52,18 +52,18 @@ def _row(row: Sequence[Any], *, whole: bool) -> str:
 
 
 def differing_recipe(
-    contestant: Contestant, baseline: Contestant, options: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
+    candidate: Candidate, baseline: Candidate, options: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
 ) -> list[str]:
     """Say in words which hyperparameters and options a model was trained with otherwise than the baseline.
 
     Only what is known of both is compared; the seed and what changes no result is left out.
 
     Args:
-        contestant: a model.
+        candidate: a model.
         baseline: another one.
         options: of train.py, with which either was trained.
     """
-    numbers, others = contestant.hyperparameters, baseline.hyperparameters
+    numbers, others = candidate.hyperparameters, baseline.hyperparameters
     found = [f"{key}: {others[key]} -> {value}" for key, value in numbers.items() if others.get(key, value) != value]
     return found + [f"{flag}: {theirs} -> {ours}" for flag, ours, theirs in _differing_options(*options)]
 
@@ -73,51 +73,51 @@ def _differing_options(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     return [
         (f"--{key.replace('_', '-')}", value, theirs[key])
         for key, value in ours.items()
-        if key not in FREE_OPTIONS | TOLD_BY_CONTENT and theirs.get(key, value) != value
+        if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT and theirs.get(key, value) != value
     ]
 
 
-def options_of(contestant: Contestant, planned: Mapping[str, Any]) -> Mapping[str, Any]:
+def options_of(candidate: Candidate, planned: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the options of train.py that a model was trained with, as far as known.
 
     Args:
-        contestant: of the comparison.
+        candidate: of the comparison.
         planned: options of the comparison's own runs; empty without any.
     """
-    return contestant.options or (planned if contestant.cfg else {})
+    return candidate.options or (planned if candidate.cfg else {})
 
 
-def trained_otherwise(contestants: Sequence[Contestant], planned: Mapping[str, Any]) -> list[str]:
+def differing_training_args(candidates: Sequence[Candidate], planned: Mapping[str, Any]) -> list[str]:
     """Say which models were trained with other options of train.py than the first one of which they are known.
 
     Another hyperparameter may be what is compared; another number of epochs or data set hardly is.
     """
-    known = [(one, options_of(one, planned)) for one in contestants if options_of(one, planned)]
+    known = [(one, options_of(one, planned)) for one in candidates if options_of(one, planned)]
     found = []
-    for contestant, options in known[1:]:
+    for candidate, options in known[1:]:
         differing = [
             f"{flag} {ours} instead of {theirs}" for flag, ours, theirs in _differing_options(options, known[0][1])
         ]
         if differing:
-            found.append(f"{contestant.label} with {', '.join(differing)}")
+            found.append(f"{candidate.label} with {', '.join(differing)}")
     if not found:
         return []
     return [f"Not trained alike ({known[0][0].label} being the measure): {'; '.join(found)}."]
 
 
-def training_commands(contestants: Sequence[Contestant]) -> list[str]:
+def training_commands(candidates: Sequence[Candidate]) -> list[str]:
     """Return the lines that trained finished weights, as far as their options are known.
 
     They name the yamls as those runs did, and nothing of where a run was to lie; a comment tells of numbers that do not
     stand in the hyperparameter yaml any more.
     """
     commands = []
-    for contestant in contestants:
-        if not contestant.weights or not contestant.options:
+    for candidate in candidates:
+        if not candidate.weights or not candidate.options:
             continue
-        changed = _changed_since(str(contestant.options.get("hyp", DEFAULTS.hyp)), contestant.hyperparameters)
-        for seed in contestant.seeds:
-            kept = {key: value for key, value in contestant.options.items() if key not in FREE_OPTIONS}
+        changed = _changed_since(str(candidate.options.get("hyp", DEFAULTS.hyp)), candidate.hyperparameters)
+        for seed in candidate.seeds:
+            kept = {key: value for key, value in candidate.options.items() if key not in NON_SEMANTIC_OPTIONS}
             known = {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if hasattr(DEFAULTS, key)}
             changes: dict[str, Any] = {**known, "seed": DEFAULTS.seed if seed is None else seed}
             given = replace(DEFAULTS, **changes)

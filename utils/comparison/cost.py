@@ -28,14 +28,14 @@ WARM_UP_ROUNDS = 5
 def inference_cost(
     checkpoints: Sequence[Path], sizes: Sequence[int], *, device: torch.device
 ) -> tuple[list[dict[str, float | None]], tuple[float, float]]:
-    """Time one picture through each model, the models taking turns so that a busy moment hits all alike.
+    """Time one image through each model, the models taking turns so that a busy moment hits all alike.
 
     Each round begins with another one. Every model takes part twice, its second copy lying elsewhere in memory: how far
     the copies are apart is what the machine's noise makes of equal models.
 
     Args:
         checkpoints: one of each model.
-        sizes: side of each model's square picture in pixels.
+        sizes: side of each model's square image in pixels.
         device: where to compute.
 
     Returns:
@@ -45,7 +45,7 @@ def inference_cost(
     """
     networks = [place(fused(load_model(path)[0]), device) for path in (*checkpoints, *checkpoints)]
     generator = torch.Generator().manual_seed(0)
-    pictures = [
+    images = [
         torch.rand(1, 3, size, size, generator=generator).to(device).contiguous(memory_format=memory_format(device))
         for size in (*sizes, *sizes)
     ]
@@ -54,7 +54,7 @@ def inference_cost(
     with torch.inference_mode():
         for number in range(WARM_UP_ROUNDS + TIMED_ROUNDS):
             for turn in np.roll(np.arange(len(networks)), -number).tolist():
-                milliseconds, peak = timed_pass(networks[turn], pictures[turn], device)
+                milliseconds, peak = timed_pass(networks[turn], images[turn], device)
                 if number >= WARM_UP_ROUNDS:  # before, CUDA's libraries take their workspaces, which all models share
                     spent[turn].append(milliseconds)
                     peaks[turn] = max(peaks[turn], peak)
@@ -73,38 +73,38 @@ def _high(milliseconds: Sequence[float]) -> float:
     return float(np.quantile(milliseconds, 0.95))
 
 
-def timed_pass(network: nn.Module, picture: Tensor, device: torch.device) -> tuple[float, int]:
-    """Pass a picture through a network.
+def timed_pass(network: nn.Module, image: Tensor, device: torch.device) -> tuple[float, int]:
+    """Pass an image through a network.
 
     Args:
         network: in evaluation mode, on `device`.
-        picture: (1, 3, H, W) on `device`.
+        image: (1, 3, H, W) on `device`.
         device: where to compute; other networks may lie there too, and do not count.
 
     Returns:
-        Milliseconds, and the bytes at the peak: of the network, the picture and all between; 0 where it is not CUDA.
+        Milliseconds, and the bytes at the peak: of the network, the image and all between; 0 where it is not CUDA.
     """
     if device.type != "cuda":
         start = time.perf_counter()
-        network(picture)
+        network(image)
         return 1000 * (time.perf_counter() - start), 0
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     standing = torch.cuda.memory_allocated(device)
     start = time.perf_counter()
-    network(picture)
+    network(image)
     torch.cuda.synchronize(device)
     milliseconds = 1000 * (time.perf_counter() - start)
-    own = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers(), picture))
+    own = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers(), image))
     return milliseconds, torch.cuda.max_memory_allocated(device) - standing + own
 
 
-def standing_cost(checkpoints: Sequence[Path], *, image_size: int) -> dict[str, Any]:
+def model_cost(checkpoints: Sequence[Path], *, image_size: int) -> dict[str, Any]:
     """Return what one model's runs cost.
 
     Args:
         checkpoints: best.pt of each run; what lies beside them tells time and memory, where it was kept.
-        image_size: picture side in pixels.
+        image_size: image side in pixels.
     """
     summary = summarize(load_model(checkpoints[0])[0], (image_size, image_size))
     seconds = [value for value in map(_training_seconds, checkpoints) if value is not None]

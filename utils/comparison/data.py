@@ -1,6 +1,6 @@
 """Whether what takes part in a comparison was trained on the training split that is there now.
 
-Told by names, sizes and labels of its pictures; pixels that were changed in place are not noticed.
+Told by names, sizes and labels of its images; pixels that were changed in place are not noticed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.comparison.candidates import Contestant
+from utils.comparison.candidates import Candidate
 from utils.comparison.logs import run_folder
 from utils.comparison.plan import PlannedRun
 from utils.datasets.config import DataConfig
@@ -35,24 +35,24 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
             raise ConfigError(folder, what, fix="choose another --name, or remove that run")
 
 
-def changed_since(contestants: Sequence[Contestant]) -> list[str]:
+def changed_datasets(candidates: Sequence[Candidate]) -> list[str]:
     """Return a warning about finished weights whose training split has changed since, as far as is known.
 
     That a data set is not there is no matter of this function; `overlaps` says so.
     """
     marks: dict[str, str] = {}
     found = []
-    for contestant in contestants:
-        for folder in [folder for folder in map(run_folder, contestant.weights) if folder is not None]:
+    for candidate in candidates:
+        for folder in [folder for folder in map(run_folder, candidate.weights) if folder is not None]:
             try:
                 recorded = _recorded(folder)
-                if not recorded or not contestant.data:
+                if not recorded or not candidate.data:
                     continue
-                if contestant.data not in marks:
-                    marks[contestant.data] = build_index(open_data(contestant.data), "train").fingerprint()
+                if candidate.data not in marks:
+                    marks[candidate.data] = build_index(open_data(candidate.data), "train").fingerprint()
             except DetectorError:
                 continue
-            if recorded != marks[contestant.data]:
+            if recorded != marks[candidate.data]:
                 found.append(folder.name)
     if not found:
         return []

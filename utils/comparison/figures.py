@@ -1,4 +1,4 @@
-"""What the picture of a comparison is made from: the curves of all runs, the differences, and the costs."""
+"""What the image of a comparison is made from: the curves of all runs, the differences, and the costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from utils.comparison.logs import run_folder
 from utils.comparison.predictions import ALL
-from utils.comparison.report import Findings
+from utils.comparison.report import ComparisonResult
 from utils.comparison.statistics import TITLES
 from utils.log import LOGGER
 from utils.plots.comparison import Curve, Interval, plot_comparison
@@ -22,12 +22,12 @@ CURVES = {
 }
 COSTS = {  # key -> title, and what the number is divided by
     "gflops": ("GFLOPs", 1.0),
-    "inference_ms": ("inference, ms a picture", 1.0),
+    "inference_ms": ("inference, ms an image", 1.0),
     "parameters": ("parameters, millions", 1e6),
 }
 
 
-def draw_comparison(findings: Findings, checkpoints: Sequence[Sequence[Path]], path: Path) -> None:
+def draw_comparison(findings: ComparisonResult, checkpoints: Sequence[Sequence[Path]], path: Path) -> None:
     """Draw compare.png.
 
     Args:
@@ -75,7 +75,7 @@ def _read_curves(path: Path) -> dict[str, np.ndarray]:
     return {title: np.where(np.isfinite(values), values, np.nan) for title, values in read.items()}
 
 
-def intervals_of(findings: Findings) -> dict[str, list[Interval]]:
+def intervals_of(findings: ComparisonResult) -> dict[str, list[Interval]]:
     """Return per title every further model's difference from the baseline."""
     return {
         title: [

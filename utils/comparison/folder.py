@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.candidates import FREE_OPTIONS, Contestant
-from utils.comparison.sweep import Variant
+from utils.comparison.candidates import NON_SEMANTIC_OPTIONS, Candidate
+from utils.comparison.sweep import SweepVariant
 from utils.errors import ConfigError
 from utils.files import dump_json, load_json, make_run_dir
 from utils.log import LOGGER
@@ -38,7 +38,7 @@ class ComparisonRecord:
     seeds: tuple[int, ...]
     weights: tuple[str, ...]
 
-    def goes_on_with(self, other: ComparisonRecord) -> bool:
+    def is_compatible_with(self, other: ComparisonRecord) -> bool:
         """Whether this is the other comparison, perhaps with more models or seeds."""
         return (
             all(other.settings.get(key, value) == value for key, value in self.settings.items())
@@ -57,7 +57,7 @@ class ComparisonRecord:
 
 
 def record_of(
-    options: CompareOptions, trained: Sequence[Contestant | Variant], finished: Sequence[Contestant]
+    options: CompareOptions, trained: Sequence[Candidate | SweepVariant], finished: Sequence[Candidate]
 ) -> ComparisonRecord:
     """Return the record of a comparison.
 
@@ -66,7 +66,7 @@ def record_of(
         trained: models to train.
         finished: models of --weights.
     """
-    settings = {key: value for key, value in asdict(options).items() if key not in FREE_OPTIONS | MEMBERS}
+    settings = {key: value for key, value in asdict(options).items() if key not in NON_SEMANTIC_OPTIONS | MEMBERS}
     return ComparisonRecord(
         settings=json.loads(json.dumps(settings)),
         trained={one.label: _hash([one.config.to_dict(), dict(one.hyperparameters)]) for one in trained},
@@ -93,7 +93,7 @@ def choose_folder(options: CompareOptions, record: ComparisonRecord, *, named: b
         return folder
     for folder in _numbered(project, name):
         earlier = _read(folder)
-        if earlier is not None and record.goes_on_with(earlier):
+        if earlier is not None and record.is_compatible_with(earlier):
             LOGGER.info(f"Comparison folder: {folder}, which holds the beginning of this comparison")
             return folder
     folder = make_run_dir(project, name)

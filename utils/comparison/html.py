@@ -1,4 +1,4 @@
-"""report.html: a comparison in one file that needs nothing else, with the text and the pictures of compare.md."""
+"""report.html: a comparison in one file that needs nothing else, with the text and the images of compare.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from utils.comparison.report_markdown import picture, to_html
+from utils.comparison.report_markdown import image, to_html
 from utils.files import atomic_write
 
 KINDS = {".png": "png", ".jpg": "jpeg"}
@@ -53,15 +53,15 @@ ul { padding-left: 1.4rem; }
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportPicture:
-    """A picture of the report, a .png or .jpg file beside it: where that is, and what it shows."""
+class ReportImage:
+    """An image of the report, a .png or .jpg file beside it: where that is, and what it shows."""
 
     path: Path
     caption: str
 
     def markdown(self, folder: Path) -> str:
         """Return it as part of a markdown file in a folder above it."""
-        return picture(quote(self.path.relative_to(folder).as_posix()), self.caption)
+        return image(quote(self.path.relative_to(folder).as_posix()), self.caption)
 
     def html(self) -> str:
         """Return it as part of a page that needs no other file.
@@ -78,40 +78,40 @@ class ReportPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportPictures:
-    """The pictures of a report, as far as there are any.
+class ReportImages:
+    """The images of a report, as far as there are any.
 
     Attributes:
         overview: curves, differences and costs.
-        examples: validation pictures on which the models differ most.
-        examples_note: whose pictures these are, where not all models have some.
+        examples: validation images on which the models differ most.
+        examples_note: whose images these are, where not all models have some.
         sampling: where AKConv samples.
     """
 
-    overview: Sequence[ReportPicture] = ()
-    examples: Sequence[ReportPicture] = ()
+    overview: Sequence[ReportImage] = ()
+    examples: Sequence[ReportImage] = ()
     examples_note: str = ""
-    sampling: Sequence[ReportPicture] = ()
+    sampling: Sequence[ReportImage] = ()
 
-    def all(self) -> list[ReportPicture]:
+    def all(self) -> list[ReportImage]:
         """Return them in the order in which they are shown."""
         return [*self.overview, *self.examples, *self.sampling]
 
 
-def write_report(text: str, *, title: str, pictures: Sequence[ReportPicture] = (), path: Path) -> Path:
+def write_report(text: str, *, title: str, images: Sequence[ReportImage] = (), path: Path) -> Path:
     """Write report.html.
 
     Args:
         text: of compare.md.
         title: of the browser's tab.
-        pictures: that the text links to; they become part of the page.
+        images: that the text links to; they become part of the page.
         path: where to write, the folder of compare.md.
 
     Raises:
         RunError: it cannot be written.
     """
     body = to_html(text)
-    for shown in pictures:
+    for shown in images:
         body = body.replace(to_html(shown.markdown(path.parent)), shown.html(), 1)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

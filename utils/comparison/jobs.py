@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from utils.comparison.logs import epochs_done, last_words
+from utils.comparison.logs import epochs_done, last_error
 from utils.comparison.plan import PlannedRun
 from utils.errors import RunStopped
 from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
-from utils.signals import StopRequest
+from utils.signals import GracefulShutdown
 
 POLL_SECONDS = 0.3
 STOPPED_CODES = (143, -signal.SIGTERM)  # saved in the middle of an epoch; ended before or after its training
@@ -57,7 +57,7 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
             waiting.append(run)
     failed: list[FailedRun] = []
     running: list[_Job] = []
-    with StopRequest(hang_up=True) as stop:
+    with GracefulShutdown(hang_up=True) as stop:
         try:
             while running or (waiting and stop.signal is None):
                 while waiting and len(running) < jobs and stop.signal is None:
@@ -67,7 +67,7 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
                 if stop.signal is not None and _ask_to_stop(running):
                     LOGGER.info("Stopping as soon as the trainings have saved; a second Ctrl-C ends them at once")
                 for job in list(running):
-                    if job.still_runs():
+                    if job.is_running():
                         continue
                     running.remove(job)
                     failure = job.close()
@@ -114,18 +114,18 @@ class _Job:
             disable=None,  # where nobody watches, only the beginning and the end are said
         )
 
-    def still_runs(self) -> bool:
+    def is_running(self) -> bool:
         """Bring the line of progress up to date."""
         self._bar.n = epochs_done(self.run.folder)
         self._bar.refresh()
         return self.process.poll() is None
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         """Let the training save and end itself; asked again, it would end without."""
         self.asked = True
         self.process.terminate()
 
-    def end_at_once(self) -> None:
+    def kill(self) -> None:
         """Kill the training together with its data processes."""
         self._bar.close()
         if not hasattr(os, "killpg"):  # Windows
@@ -144,7 +144,7 @@ class _Job:
         if self.asked and self.process.returncode in STOPPED_CODES:
             LOGGER.info(f"{name}: stopped after {epochs_done(self.run.folder)} of {self.run.options.epochs} epochs")
             return None
-        reason = last_words(self.run.log)
+        reason = last_error(self.run.log)
         LOGGER.warning(f"{name}: failed after {seconds:.0f} s: {reason} (all of it: {self.run.log})")
         return FailedRun(run=self.run, exit_code=int(self.process.returncode), reason=reason)
 
@@ -164,7 +164,7 @@ def _ask_to_stop(running: Sequence[_Job]) -> bool:
     """Ask those that were not asked yet; return whether there were any."""
     unasked = [job for job in running if not job.asked]
     for job in unasked:
-        job.ask_to_stop()
+        job.terminate()
     return bool(unasked)
 
 
@@ -181,7 +181,7 @@ def _save_and_end(running: Sequence[_Job]) -> None:
 def _end_at_once(running: Sequence[_Job]) -> None:
     """End trainings without their saving anything."""
     for job in running:
-        job.end_at_once()
+        job.kill()
     for job in running:
         job.process.wait()
 

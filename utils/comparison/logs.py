@@ -28,7 +28,7 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
-def last_words(log: Path) -> str:
+def last_error(log: Path) -> str:
     """Return the error that a log ends with, or else its last line."""
     try:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.yolo import parse_model
 
-CHANNELS = 3  # of a picture
+CHANNELS = 3  # of an image
 HELD_APART = frozenset(("_parameters", "_buffers", "_modules"))  # told tensor by tensor, and module by module
 PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, type, types.FunctionType)
 
 
-def built_network(config: ModelConfig) -> list[Any]:
+def network_fingerprint(config: ModelConfig) -> list[Any]:
     """Return what decides what a config's network computes and learns: equal for networks that train to the same bits.
 
     That is, of each module in order, its name, class and attributes, and the bits of its parameters and buffers as one

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: compare.json, compare.md, pictures, report.html, and lines on the screen."""
+"""What a comparison leaves behind: compare.json, compare.md, images, report.html, and lines on the screen."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from utils.comparison.figures import draw_comparison
-from utils.comparison.html import ReportPicture, ReportPictures, write_report
-from utils.comparison.predictions import Judgement
-from utils.comparison.report import Findings, markdown, nothing_to_compare
+from utils.comparison.html import ReportImage, ReportImages, write_report
+from utils.comparison.predictions import RunEvaluation
+from utils.comparison.report import ComparisonResult, markdown, nothing_to_compare
 from utils.comparison.report_examples import FOLDER as EXAMPLES
-from utils.comparison.report_examples import example_pictures
-from utils.comparison.report_sampling import sampling_pictures
+from utils.comparison.report_examples import example_images
+from utils.comparison.report_sampling import sampling_images
 from utils.comparison.statistics import DECIDING, Pair, model_json, pair_json
 from utils.comparison.tables import accuracy_table, cost_table, difference_table
 from utils.datasets.index import DatasetIndex
@@ -24,27 +24,27 @@ from utils.files import atomic_write, dump_json
 from utils.log import LOGGER, optional
 from utils.options import CompareOptions
 
-PICTURE = "compare.png"
+IMAGE = "compare.png"
 OVERVIEW = "Accuracy and loss over epochs, differences with intervals, and accuracy against cost"
-MOST_EXAMPLES = 4  # models whose pictures are shown beside the baseline's
+MOST_EXAMPLES = 4  # models whose images are shown beside the baseline's
 
 
-def own_command() -> str:
+def command_line() -> str:
     """Return the line that was given."""
     return f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
 
 
 def write_findings(
-    findings: Findings,
+    findings: ComparisonResult,
     options: CompareOptions,
     *,
     checkpoints: Sequence[Sequence[Path]],
     val: DatasetIndex,
     folder: Path,
 ) -> None:
-    """Print the tables and the verdict, and write compare.json, and compare.md as yet without pictures.
+    """Print the tables and the verdict, and write compare.json, and compare.md as yet without images.
 
-    So the numbers are there whatever becomes of the pictures.
+    So the numbers are there whatever becomes of the images.
 
     Args:
         findings: of the comparison.
@@ -80,7 +80,7 @@ def write_findings(
     content = {
         "options": asdict(options),
         "environment": findings.environment,
-        "validation": {"split": options.task, "pictures": len(val), "objects": len(val.labels)},
+        "validation": {"split": options.task, "images": len(val), "objects": len(val.labels)},
         "resamples": findings.resamples,
         "results": results,
         "comparisons": [pair_json(pair) for pair in pairs],
@@ -93,15 +93,15 @@ def write_findings(
     atomic_write(folder / "compare.md", markdown(findings, folder))
 
 
-def draw_pictures(
-    findings: Findings,
-    judged: Sequence[Sequence[Judgement]],
+def draw_images(
+    findings: ComparisonResult,
+    judged: Sequence[Sequence[RunEvaluation]],
     *,
     checkpoints: Sequence[Sequence[Path]],
     names: Sequence[str],
     val: DatasetIndex,
     folder: Path,
-) -> ReportPictures:
+) -> ReportImages:
     """Draw compare.png, `examples/` and `sampling/`; what cannot be drawn is a warning, and left out.
 
     Args:
@@ -115,17 +115,17 @@ def draw_pictures(
     models, chosen = findings.models, _surest(findings.pairs)
     few = len(chosen) < len(findings.pairs)
     note = f"Of the {len(chosen)} models whose differences are surest." if few else ""
-    overview: list[ReportPicture] = []
-    examples: list[ReportPicture] = []
-    sampling: list[ReportPicture] = []
+    overview: list[ReportImage] = []
+    examples: list[ReportImage] = []
+    sampling: list[ReportImage] = []
     with optional():
-        draw_comparison(findings, checkpoints, folder / PICTURE)
-        overview.append(ReportPicture(path=folder / PICTURE, caption=OVERVIEW))
+        draw_comparison(findings, checkpoints, folder / IMAGE)
+        overview.append(ReportImage(path=folder / IMAGE, caption=OVERVIEW))
     with optional():
         seeds = {model.label: model.seed_numbers for model in models}
         for number in chosen:
             pair = findings.pairs[number]
-            examples += example_pictures(
+            examples += example_images(
                 judged[1 + number],
                 judged[0],
                 labels=(pair.model, pair.baseline),
@@ -136,8 +136,8 @@ def draw_pictures(
             )
     with optional():
         best = [own[int(m.figures[DECIDING].points.argmax())] for m, own in zip(models, checkpoints, strict=True)]
-        sampling += sampling_pictures([m.label for m in models], best, val=val, names=names, folder=folder)
-    return ReportPictures(overview=overview, examples=examples, examples_note=note, sampling=sampling)
+        sampling += sampling_images([m.label for m in models], best, val=val, names=names, folder=folder)
+    return ReportImages(overview=overview, examples=examples, examples_note=note, sampling=sampling)
 
 
 def _surest(pairs: Sequence[Pair]) -> list[int]:
@@ -146,29 +146,29 @@ def _surest(pairs: Sequence[Pair]) -> list[int]:
     return sorted(order[:MOST_EXAMPLES])
 
 
-def write_pictured_reports(findings: Findings, pictures: ReportPictures, *, folder: Path) -> None:
-    """Write compare.md and report.html with pictures, and remove those of an earlier judgement.
+def write_imaged_reports(findings: ComparisonResult, images: ReportImages, *, folder: Path) -> None:
+    """Write compare.md and report.html with images, and remove those of an earlier judgement.
 
     Args:
         findings: of the comparison.
-        pictures: below the folder.
+        images: below the folder.
         folder: where to write.
 
     Raises:
         RunError: a report cannot be written.
     """
-    text = markdown(findings, folder, pictures)
+    text = markdown(findings, folder, images)
     LOGGER.info(f"\nTable: {atomic_write(folder / 'compare.md', text)}")
-    _remove_older(folder, pictures)
+    _remove_older(folder, images)
     title = f"Comparison: {', '.join(model.label for model in findings.models)}"
-    path = write_report(text, title=title, pictures=pictures.all(), path=folder / "report.html")
+    path = write_report(text, title=title, images=images.all(), path=folder / "report.html")
     LOGGER.info(f"Report: {path}")
 
 
-def _remove_older(folder: Path, pictures: ReportPictures) -> None:
-    """Remove the pictures of a comparison's folder that no report links to any more."""
-    shown = {picture.path for picture in pictures.all()}
-    present = [folder / PICTURE, *folder.glob(f"{EXAMPLES}/*.jpg"), *folder.glob(f"{SAMPLING}/*.jpg")]
+def _remove_older(folder: Path, images: ReportImages) -> None:
+    """Remove the images of a comparison's folder that no report links to any more."""
+    shown = {image.path for image in images.all()}
+    present = [folder / IMAGE, *folder.glob(f"{EXAMPLES}/*.jpg"), *folder.glob(f"{SAMPLING}/*.jpg")]
     for path in present:
         if path not in shown:
             with contextlib.suppress(OSError):

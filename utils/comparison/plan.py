@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.candidates import FREE_OPTIONS, Contestant, config_file, hyp_file
+from utils.comparison.candidates import NON_SEMANTIC_OPTIONS, Candidate, config_file, hyp_file
 from utils.comparison.logs import log_of
-from utils.comparison.sweep import Variant
+from utils.comparison.sweep import SweepVariant
 from utils.errors import ConfigError
 from utils.files import load_yaml
 from utils.options import CompareOptions, TrainOptions
@@ -25,7 +25,7 @@ class PlannedRun:
     """One training run.
 
     Attributes:
-        model: label of the contestant.
+        model: label of the candidate.
         seed: of all its randomness.
         options: of train.py.
     """
@@ -86,10 +86,10 @@ def train_words(options: TrainOptions) -> list[str]:
     return words
 
 
-def swept_contestant(variant: Variant, base: Contestant, folder: Path) -> Contestant:
+def swept_candidate(variant: SweepVariant, base: Candidate, folder: Path) -> Candidate:
     """Return a variant of a model as one to train, from the yamls that `keep_configs` writes into the folder."""
     same_numbers = variant.hyperparameters == base.hyperparameters
-    return Contestant(
+    return Candidate(
         label=variant.label,
         cfg=str(config_file(folder, variant.label)),
         config=variant.config,
@@ -98,7 +98,7 @@ def swept_contestant(variant: Variant, base: Contestant, folder: Path) -> Contes
     )
 
 
-def plan_runs(options: CompareOptions, contestants: Sequence[Contestant], folder: Path) -> list[PlannedRun]:
+def plan_runs(options: CompareOptions, candidates: Sequence[Candidate], folder: Path) -> list[PlannedRun]:
     """Return the runs of all yamls, every seed of all models before the next seed, so that all grow evenly.
 
     Raises:
@@ -108,12 +108,12 @@ def plan_runs(options: CompareOptions, contestants: Sequence[Contestant], folder
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
     runs = [
         PlannedRun(
-            model=contestant.label,
+            model=candidate.label,
             seed=seed,
             options=TrainOptions(
-                cfg=contestant.cfg,
+                cfg=candidate.cfg,
                 data=options.data,
-                hyp=contestant.hyp,
+                hyp=candidate.hyp,
                 epochs=options.epochs,
                 batch_size=options.batch_size,
                 imgsz=options.imgsz,
@@ -128,15 +128,15 @@ def plan_runs(options: CompareOptions, contestants: Sequence[Contestant], folder
                 no_amp=options.no_amp,
                 plugins=options.plugins,
                 project=str(folder),
-                name=f"{contestant.label}-seed{seed}",
+                name=f"{candidate.label}-seed{seed}",
                 exist_ok=True,
             ),
         )
         for seed in options.all_seeds
-        for contestant in contestants
-        if contestant.cfg
+        for candidate in candidates
+        if candidate.cfg
     ]
-    numbers = {contestant.label: contestant.hyperparameters for contestant in contestants}
+    numbers = {candidate.label: candidate.hyperparameters for candidate in candidates}
     for run in runs:
         _require_same_settings(run, numbers[run.model])
     return runs
@@ -152,7 +152,7 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, Any]) 
         present = load_yaml(run.folder / "opt.yaml")
         wanted = json.loads(json.dumps(asdict(run.options)))
         differing = [
-            key for key, value in wanted.items() if key not in FREE_OPTIONS and present.get(key, value) != value
+            key for key, value in wanted.items() if key not in NON_SEMANTIC_OPTIONS and present.get(key, value) != value
         ]
         if differing:
             flags = ", ".join("--" + key.replace("_", "-") for key in differing)

@@ -1,4 +1,4 @@
-"""Every run of a comparison judged on the same pictures, kept as arrays from which all figures can be resampled."""
+"""Every run of a comparison judged on the same images, kept as arrays from which all figures can be resampled."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.comparison.support import amounts_of_size
+from utils.comparison.support import support_by_size
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import evaluation_loader, round_image_size
 from utils.files import try_write
 from utils.inference.nms import NmsSettings
 from utils.log import LOGGER
-from utils.metrics.bootstrap import JudgedSet, resample_ap
-from utils.metrics.object_size import SIZES, claimed_sizes, counted_for_size, size_of
+from utils.metrics.bootstrap import EvaluatedSet, resample_ap
+from utils.metrics.object_size import SIZES, assign_size_bins, in_size_bin, size_of
 from utils.runtime import place
-from utils.validation.evaluate import PictureResult, evaluate
+from utils.validation.evaluate import ImageEvaluation, evaluate
 from utils.weights.checkpoint import load_checkpoint, load_model
 
 # As train.py judges its epochs, but always in full precision.
@@ -32,7 +32,7 @@ Key = tuple[str, str, str]  # ("all", "", "map50"), ("class", "cat", "map50_95")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class RunEvaluation:
     """What one checkpoint says of the validation set.
 
     Attributes:
@@ -43,14 +43,14 @@ class Judgement:
         label_sizes: (m,) size of each label.
     """
 
-    judged: JudgedSet
+    judged: EvaluatedSet
     boxes: np.ndarray
     own_sizes: np.ndarray
     claimed: np.ndarray
     label_sizes: np.ndarray
 
 
-def judge_checkpoint(
+def evaluate_checkpoint(
     path: Path,
     index: DatasetIndex,
     *,
@@ -59,14 +59,14 @@ def judge_checkpoint(
     workers: int,
     device: torch.device,
     keep: Path,
-) -> Judgement:
+) -> RunEvaluation:
     """Judge a checkpoint, or take what an earlier call kept.
 
     Args:
         path: the checkpoint.
-        index: pictures and labels.
-        image_size: longer side of the pictures in pixels, a multiple of the model's stride.
-        batch_size: pictures per batch.
+        index: images and labels.
+        image_size: longer side of the images in pixels, a multiple of the model's stride.
+        batch_size: images per batch.
         workers: processes that prepare batches.
         device: where to compute.
         keep: file for the next call.
@@ -86,8 +86,8 @@ def judge_checkpoint(
         workers=workers,
         single_class=bool((content.get("options") or {}).get("single_cls")),
     )
-    pictures = evaluate(place(model, device), loader, nms=NMS, device=device).pictures
-    judgement = judgement_of(pictures)
+    images = evaluate(place(model, device), loader, nms=NMS, device=device).images
+    judgement = run_evaluation_of(images)
     error = try_write(keep, _to_bytes(judgement, mark))
     if error is not None:
         LOGGER.warning(f"judgement not kept: {error}")
@@ -95,7 +95,7 @@ def judge_checkpoint(
 
 
 def _state_of_files(index: DatasetIndex) -> str:
-    """Return a hash of the pictures' bytes and times: another one means that they may have been changed in place."""
+    """Return a hash of the images' bytes and times: another one means that they may have been changed in place."""
     digest = hashlib.sha256()
     for path in index.paths:
         try:
@@ -107,32 +107,32 @@ def _state_of_files(index: DatasetIndex) -> str:
 
 
 def image_size_of(path: Path) -> int:
-    """Return the picture side that a checkpoint was trained with."""
+    """Return the image side that a checkpoint was trained with."""
     return int(load_checkpoint(path).get("image_size") or 640)
 
 
-def judged_size(path: Path, asked: int) -> int:
-    """Return the picture side to judge a checkpoint at: `asked`, rounded up to its stride, or its own if that is 0."""
+def eval_image_size(path: Path, asked: int) -> int:
+    """Return the image side to judge a checkpoint at: `asked`, rounded up to its stride, or its own if that is 0."""
     return round_image_size(asked, load_model(path)[0].max_stride) if asked else image_size_of(path)
 
 
-def judgement_of(pictures: Sequence[PictureResult]) -> Judgement:
-    """Put judged pictures into flat arrays."""
-    numbers = np.arange(len(pictures))
-    label_boxes = _joined([p.label_boxes for p in pictures], (0, 4))
-    return Judgement(
-        judged=JudgedSet(
-            images=len(pictures),
-            detection_images=np.repeat(numbers, [len(p.scores) for p in pictures]),
-            scores=_joined([p.scores for p in pictures], (0,)),
-            classes=_joined([p.classes for p in pictures], (0,)).astype(np.int64),
-            correct=_joined([p.correct for p in pictures], (0, 10)).astype(bool),
-            label_images=np.repeat(numbers, [len(p.label_classes) for p in pictures]),
-            label_classes=_joined([p.label_classes for p in pictures], (0,)).astype(np.int64),
+def run_evaluation_of(images: Sequence[ImageEvaluation]) -> RunEvaluation:
+    """Put judged images into flat arrays."""
+    numbers = np.arange(len(images))
+    label_boxes = _joined([p.label_boxes for p in images], (0, 4))
+    return RunEvaluation(
+        judged=EvaluatedSet(
+            images=len(images),
+            detection_images=np.repeat(numbers, [len(p.scores) for p in images]),
+            scores=_joined([p.scores for p in images], (0,)),
+            classes=_joined([p.classes for p in images], (0,)).astype(np.int64),
+            correct=_joined([p.correct for p in images], (0, 10)).astype(bool),
+            label_images=np.repeat(numbers, [len(p.label_classes) for p in images]),
+            label_classes=_joined([p.label_classes for p in images], (0,)).astype(np.int64),
         ),
-        boxes=_joined([p.boxes for p in pictures], (0, 4)).astype(np.float32),
-        own_sizes=size_of(_joined([p.boxes for p in pictures], (0, 4))),
-        claimed=_joined([claimed_sizes(p.boxes, p.classes, p.label_boxes, p.label_classes) for p in pictures], (0,)),
+        boxes=_joined([p.boxes for p in images], (0, 4)).astype(np.float32),
+        own_sizes=size_of(_joined([p.boxes for p in images], (0, 4))),
+        claimed=_joined([assign_size_bins(p.boxes, p.classes, p.label_boxes, p.label_classes) for p in images], (0,)),
         label_sizes=size_of(label_boxes),
     )
 
@@ -141,10 +141,10 @@ def _joined(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([np.zeros(shape), *arrays]) if not arrays else np.concatenate(arrays)
 
 
-def of_size(judgement: Judgement, number: int) -> JudgedSet:
+def of_size(judgement: RunEvaluation, number: int) -> EvaluatedSet:
     """Return the set as if only objects of one size were asked for."""
     judged, mine = judgement.judged, judgement.label_sizes == number
-    correct, counted = counted_for_size(
+    correct, counted = in_size_bin(
         number, correct=judged.correct, own_sizes=judgement.own_sizes, claimed=judgement.claimed
     )
     return replace(
@@ -156,7 +156,7 @@ def of_size(judgement: Judgement, number: int) -> JudgedSet:
     )
 
 
-def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) -> dict[Key, np.ndarray]:
+def figures_of(judgement: RunEvaluation, weights: np.ndarray, names: Sequence[str]) -> dict[Key, np.ndarray]:
     """Compute every figure on the set itself and on its resamples.
 
     Args:
@@ -179,7 +179,7 @@ def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) 
             for number in result.classes:
                 found["class", names[int(number)], figure] = result.of_class(int(number), thresholds)
     for number, size in enumerate(SIZES):
-        plenty = [own.number for own in amounts_of_size(judgement.judged, judgement.label_sizes, number) if own.enough]
+        plenty = [own.number for own in support_by_size(judgement.judged, judgement.label_sizes, number) if own.enough]
         if plenty:
             part = resample_ap(of_size(judgement, number), every)
             for figure, thresholds in columns:
@@ -187,7 +187,7 @@ def figures_of(judgement: Judgement, weights: np.ndarray, names: Sequence[str]) 
     return found
 
 
-def _to_bytes(judgement: Judgement, mark: str) -> bytes:
+def _to_bytes(judgement: RunEvaluation, mark: str) -> bytes:
     """Return a judgement as an npz file of plain arrays."""
     buffer, judged = io.BytesIO(), judgement.judged
     np.savez_compressed(
@@ -208,14 +208,14 @@ def _to_bytes(judgement: Judgement, mark: str) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path, mark: str) -> Judgement | None:
+def _read(path: Path, mark: str) -> RunEvaluation | None:
     """Return what was kept, if it is of the same checkpoint and data; None otherwise."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["mark"]) != mark:
                 return None
-            return Judgement(
-                judged=JudgedSet(
+            return RunEvaluation(
+                judged=EvaluatedSet(
                     images=int(stored["images"]),
                     detection_images=stored["detection_images"],
                     scores=stored["scores"],

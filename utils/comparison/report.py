@@ -1,4 +1,4 @@
-"""compare.md: what a comparison found, in words, tables and pictures."""
+"""compare.md: what a comparison found, in words, tables and images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.html import ReportPicture, ReportPictures
+from utils.comparison.html import ReportImage, ReportImages
 from utils.comparison.jobs import FailedRun
 from utils.comparison.report_markdown import code_block, plain, table
 from utils.comparison.statistics import DECIDING, ModelScores, Pair
-from utils.comparison.support import LEAST_OBJECTS, LEAST_PICTURES
+from utils.comparison.support import MIN_IMAGES, MIN_OBJECTS
 from utils.comparison.tables import accuracy_table, cost_table, detail_tables, difference_table, seed_table
 
 MOST_ROWS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class ComparisonResult:
     """All that a comparison has to tell.
 
     Attributes:
@@ -31,8 +31,8 @@ class Findings:
         settings: per further model, what its yaml has otherwise than the baseline's.
         commands: lines that repeat all of it.
         environment: of the machine.
-        resamples: of the validation pictures.
-        amounts: objects and pictures of each class and size, as `amounts_of` counts them.
+        resamples: of the validation images.
+        amounts: objects and images of each class and size, as `support_by_class` counts them.
         left_out: classes that have too few objects of a size to count in its mean.
         files: checkpoints of each model of finished weights, one for each seed.
         timing_noise: share by which two copies of a model differ at most in median and p95.
@@ -54,15 +54,15 @@ class Findings:
     timing_noise: tuple[float, float] | None = None
 
 
-def markdown(findings: Findings, folder: Path, pictures: ReportPictures | None = None) -> str:
+def markdown(findings: ComparisonResult, folder: Path, images: ReportImages | None = None) -> str:
     """Return the whole of compare.md.
 
     Args:
         findings: of the comparison.
-        folder: where it is going to be, which links to pictures start from.
-        pictures: to show; none by default.
+        folder: where it is going to be, which links to images start from.
+        images: to show; none by default.
     """
-    models, pairs, shown = findings.models, findings.pairs, pictures or ReportPictures()
+    models, pairs, shown = findings.models, findings.pairs, images or ReportImages()
     parts = ["# Comparison", plain(findings.heading)]
     if findings.failed:
         lines = [
@@ -104,14 +104,14 @@ def nothing_to_compare(models: Sequence[ModelScores]) -> str:
     return f"Nothing to compare: all runs at hand are of one model, {models[0].label}, and differ in the seed alone."
 
 
-def _gallery(heading: str, pictures: Sequence[ReportPicture], folder: Path, *, note: str = "") -> list[str]:
-    """Return pictures below their heading and a note; nothing without any."""
-    if not pictures:
+def _gallery(heading: str, images: Sequence[ReportImage], folder: Path, *, note: str = "") -> list[str]:
+    """Return images below their heading and a note; nothing without any."""
+    if not images:
         return []
-    return [f"## {heading}", *([plain(note)] if note else []), *(picture.markdown(folder) for picture in pictures)]
+    return [f"## {heading}", *([plain(note)] if note else []), *(image.markdown(folder) for image in images)]
 
 
-def _file_table(findings: Findings) -> str:
+def _file_table(findings: ComparisonResult) -> str:
     """Say which checkpoints each model of finished weights stands for."""
     seeds = {model.label: model.seed_numbers for model in findings.models}
     rows = [["Model", "Seed", "File"]]
@@ -126,7 +126,7 @@ def _detail_note(group: str, left_out: Sequence[str]) -> str:
     """Say what a table per class or size is worth."""
     note = DETAIL_NOTES[group]
     if group == "size" and left_out:
-        few = f"fewer than {LEAST_OBJECTS} objects of a size or in fewer than {LEAST_PICTURES} pictures"
+        few = f"fewer than {MIN_OBJECTS} objects of a size or in fewer than {MIN_IMAGES} images"
         note += plain(f" The mean of the classes, without those with {few}: {', '.join(left_out)}.")
     return note
 
@@ -150,14 +150,14 @@ def _differing(label: str, rows: Sequence[str]) -> str:
 
 DETAIL_NOTES = {
     "class": "Intervals of single classes are not corrected for their number: one in twenty misses by chance.",
-    "size": "By area in pixels of the picture file: small below 32², large from 96². Not corrected for their number.",
+    "size": "By area in pixels of the image file: small below 32², large from 96². Not corrected for their number.",
 }
 SEED_NOTE = (
     "Runs of one seed side by side, in brackets the difference: to look at, not to judge by, as the first weights and "
-    "the order of pictures are most of what a seed shares between models. The intervals take the seeds as independent."
+    "the order of images are most of what a seed shares between models. The intervals take the seeds as independent."
 )
 COST_NOTE = (
-    "GFLOPs count AKConv's sampling. Inference: one picture, batch norms folded, without NMS, the models taking turns. "
+    "GFLOPs count AKConv's sampling. Inference: one image, batch norms folded, without NMS, the models taking turns. "
     "Training time: mean over the runs, each as long as it took beside whatever else its machine did then. Training "
     "memory: reserved on CUDA, of the whole process elsewhere."
 )
@@ -166,7 +166,7 @@ COST_NOTE = (
 def explanation(pairs: Sequence[Pair]) -> str:
     """Say what the intervals cover."""
     covers = all(pair.differences[DECIDING].knows_seeds for pair in pairs)
-    luck = "other pictures of the same kind and other seeds" if covers else "other pictures of the same kind only"
+    luck = "other images of the same kind and other seeds" if covers else "other images of the same kind only"
     text = f"In brackets the 95 % interval: it covers {luck} (docs/statistics.md). mAP50-95 decides."
     if len(pairs) > 1:
         text += (

@@ -1,4 +1,4 @@
-"""The validation pictures on which two models differ most, drawn side by side for the report."""
+"""The validation images on which two models differ most, drawn side by side for the report."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.comparison.html import ReportPicture
-from utils.comparison.predictions import Judgement
+from utils.comparison.html import ReportImage
+from utils.comparison.predictions import RunEvaluation
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.files import atomic_write
@@ -25,8 +25,8 @@ GAP = 8
 QUALITY = 82
 
 
-def picture_scores(judgement: Judgement, *, confidence: float = CONFIDENCE) -> np.ndarray:
-    """Return (images,) F1 at overlap 0.5 of each picture, 1 for an empty picture without false alarms."""
+def image_scores(judgement: RunEvaluation, *, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return (images,) F1 at overlap 0.5 of each image, 1 for an empty image without false alarms."""
     judged = judgement.judged
     sure = judged.scores >= confidence
     right = np.bincount(judged.detection_images[sure & judged.correct[:, 0]], minlength=judged.images)
@@ -35,9 +35,9 @@ def picture_scores(judgement: Judgement, *, confidence: float = CONFIDENCE) -> n
     return np.where(told + there > 0, 2 * right / np.maximum(told + there, 1), 1.0)
 
 
-def most_different(model: Sequence[Judgement], baseline: Sequence[Judgement]) -> list[tuple[int, float]]:
-    """Return picture numbers and mean F1 differences over seeds: the best for the model, then the worst."""
-    gain = np.mean([picture_scores(j) for j in model], 0) - np.mean([picture_scores(j) for j in baseline], 0)
+def most_different(model: Sequence[RunEvaluation], baseline: Sequence[RunEvaluation]) -> list[tuple[int, float]]:
+    """Return image numbers and mean F1 differences over seeds: the best for the model, then the worst."""
+    gain = np.mean([image_scores(j) for j in model], 0) - np.mean([image_scores(j) for j in baseline], 0)
     order = np.argsort(-gain, kind="stable")
     best = [int(i) for i in order[:EACH_WAY] if gain[i] > 0]
     worst = [int(i) for i in order[::-1][:EACH_WAY] if gain[i] < 0]
@@ -45,39 +45,39 @@ def most_different(model: Sequence[Judgement], baseline: Sequence[Judgement]) ->
 
 
 def typical_pair(
-    model: Sequence[Judgement],
-    baseline: Sequence[Judgement],
+    model: Sequence[RunEvaluation],
+    baseline: Sequence[RunEvaluation],
     *,
     seeds: tuple[Sequence[int | None], Sequence[int | None]],
     number: int,
     gain: float,
 ) -> tuple[int, int]:
-    """Return the runs of model and baseline whose difference on a picture is nearest the mean over all runs.
+    """Return the runs of model and baseline whose difference on an image is nearest the mean over all runs.
 
     Args:
         model: its judgements.
         baseline: likewise.
         seeds: of the runs of either, None where not known; runs of one seed are taken, where there are any.
-        number: of the picture.
+        number: of the image.
         gain: the mean difference there.
     """
     pairs = [(i, j) for i in range(len(model)) for j in range(len(baseline))]
     alike = [(i, j) for i, j in pairs if seeds[0][i] is not None and seeds[0][i] == seeds[1][j]]
-    ours, theirs = ([picture_scores(one)[number] for one in own] for own in (model, baseline))
+    ours, theirs = ([image_scores(one)[number] for one in own] for own in (model, baseline))
     return min(alike or pairs, key=lambda pair: abs(ours[pair[0]] - theirs[pair[1]] - gain))
 
 
-def example_pictures(
-    model: Sequence[Judgement],
-    baseline: Sequence[Judgement],
+def example_images(
+    model: Sequence[RunEvaluation],
+    baseline: Sequence[RunEvaluation],
     *,
     labels: tuple[str, str],
     seeds: tuple[Sequence[int | None], Sequence[int | None]],
     index: DatasetIndex,
     names: Sequence[str],
     folder: Path,
-) -> list[ReportPicture]:
-    """Draw labels, the baseline's and the model's detections of the pictures on which they differ most.
+) -> list[ReportImage]:
+    """Draw labels, the baseline's and the model's detections of the images on which they differ most.
 
     Args:
         model: its judgements, one for each seed; those of the run that is most like the mean are drawn.
@@ -89,17 +89,17 @@ def example_pictures(
         folder: of the comparison; files go into `examples/` there.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
         RunError: a file cannot be written.
     """
-    found: list[ReportPicture] = []
+    found: list[ReportImage] = []
     for number, gain in most_different(model, baseline):
         image = read_image(str(index.paths[number]))
         panels = [_draw_labels(image, index, number, names)]
         ours, theirs = typical_pair(model, baseline, seeds=seeds, number=number, gain=gain)
         shown = baseline[theirs], model[ours]
         panels += [_draw_detections(image, one, number, names) for one in shown]
-        before, after = (picture_scores(one)[number] for one in shown)
+        before, after = (image_scores(one)[number] for one in shown)
         caption = (
             f"{index.paths[number].split('/')[-1]}: labels, {_run(labels[1], seeds[1][theirs], baseline)}, "
             f"{_run(labels[0], seeds[0][ours], model)} from left to right, confidence above {CONFIDENCE}: F1 "
@@ -108,17 +108,17 @@ def example_pictures(
         if max(len(model), len(baseline)) > 1:
             caption += f" Over all runs {labels[0] if gain > 0 else labels[1]} is better here by {abs(gain):.2f}."
         path = folder / FOLDER / f"{labels[0]}-{len(found) + 1}.jpg"
-        found.append(ReportPicture(path=atomic_write(path, _jpeg(_side_by_side(panels))), caption=caption))
+        found.append(ReportImage(path=atomic_write(path, _jpeg(_side_by_side(panels))), caption=caption))
     return found
 
 
-def _run(label: str, seed: int | None, runs: Sequence[Judgement]) -> str:
+def _run(label: str, seed: int | None, runs: Sequence[RunEvaluation]) -> str:
     """Return what to call a run of a model: with its seed, if it is one of several."""
     return f"{label} (seed {seed})" if len(runs) > 1 and seed is not None else label
 
 
 def shown_name(names: Sequence[str], number: int) -> str:
-    """Return what a picture calls a class; with a single name, all classes of the labels are taken for one."""
+    """Return what an image calls a class; with a single name, all classes of the labels are taken for one."""
     own = number if len(names) > 1 else 0
     return printable(names[own], own)
 
@@ -131,7 +131,7 @@ def _draw_labels(image: np.ndarray, index: DatasetIndex, number: int, names: Seq
     return draw_boxes(image, boxes, [shown_name(names, c) for c in classes], classes, thickness=2)
 
 
-def _draw_detections(image: np.ndarray, judgement: Judgement, number: int, names: Sequence[str]) -> np.ndarray:
+def _draw_detections(image: np.ndarray, judgement: RunEvaluation, number: int, names: Sequence[str]) -> np.ndarray:
     judged = judgement.judged
     mine = (judged.detection_images == number) & (judged.scores >= CONFIDENCE)
     classes = judged.classes[mine].tolist()
@@ -151,6 +151,6 @@ def _side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    """Return an RGB picture as JPEG."""
+    """Return an RGB image as JPEG."""
     _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return encoded.tobytes()

@@ -18,8 +18,8 @@ def plain(text: str) -> str:
     return MARKS.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 
-def picture(link: str, caption: str) -> str:
-    """Return a picture with its caption below, which is also what is read out instead of it.
+def image(link: str, caption: str) -> str:
+    """Return an image with its caption below, which is also what is read out instead of it.
 
     Args:
         link: where it is, relative and encoded as in a URL.
@@ -51,7 +51,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_html(text: str) -> str:
-    """Turn the markdown of compare.md into HTML: headings, tables, lists, code, paragraphs; of pictures their text."""
+    """Turn the markdown of compare.md into HTML: headings, tables, lists, code, paragraphs; of images their text."""
     parts = []
     for lines in _blocks(text):
         first = lines[0]

@@ -9,32 +9,32 @@ import numpy as np
 import torch
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.comparison.html import ReportPicture
+from utils.comparison.html import ReportImage
 from utils.comparison.predictions import image_size_of
 from utils.comparison.report_examples import shown_name
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
-from utils.detection.sampling_plots import FOLDER, OffsetCollection, draw_layer, sample_picture
+from utils.detection.sampling_plots import FOLDER, OffsetCollection, draw_layer, sample_image
 from utils.inference.model_loading import is_exported
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import Looking, fit
-from utils.inference.sampling_points import MOST_POSITIONS, Spot, akconv_layers, first_of_each_level, spots_of
+from utils.inference.predict import InferenceConfig, fit
+from utils.inference.sampling_points import MAX_POSITIONS, Spot, akconv_layers, first_of_each_level, spots_of
 from utils.plots.fonts import printable
 from utils.plots.sampling import plot_offsets
 from utils.training.offset_monitor import layer_offsets
 from utils.weights.checkpoint import load_model
 
 
-def shown_picture(index: DatasetIndex) -> int:
-    """Return the number of the picture to show: the first with most objects, but no more than are drawn apart."""
+def shown_image(index: DatasetIndex) -> int:
+    """Return the number of the image to show: the first with most objects, but no more than are drawn apart."""
     counts = np.diff(index.starts)
-    return int(np.argmax(np.where(counts <= MOST_POSITIONS, counts, -counts)))
+    return int(np.argmax(np.where(counts <= MAX_POSITIONS, counts, -counts)))
 
 
-def sampling_pictures(
+def sampling_images(
     labels: Sequence[str], best: Sequence[Path], *, val: DatasetIndex, names: Sequence[str], folder: Path
-) -> list[ReportPicture]:
-    """Draw the sampling of every model that has AKConv, at the centres of one validation picture's labels.
+) -> list[ReportImage]:
+    """Draw the sampling of every model that has AKConv, at the centres of one validation image's labels.
 
     Args:
         labels: of the models.
@@ -44,31 +44,31 @@ def sampling_pictures(
         folder: of the comparison; files go into `sampling/` there.
 
     Returns:
-        Two pictures for each model with AKConv.
+        Two images for each model with AKConv.
     """
-    place = shown_picture(val)
+    place = shown_image(val)
     image = read_image(str(val.paths[place]))
     rows = val.rows(place)
     boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.tile((image.shape[1], image.shape[0]), 2)
     spots = spots_of(boxes, [shown_name(names, int(kind)) for kind in rows[:, 0]], (image.shape[0], image.shape[1]))
-    found: list[ReportPicture] = []
+    found: list[ReportImage] = []
     for number, (label, checkpoint) in enumerate(zip(labels, best, strict=True), 1):
         if not is_exported(checkpoint):
-            note = f"{printable(label, number)}: offsets, one picture"
+            note = f"{printable(label, number)}: offsets, one image"
             found += _of_model(label, checkpoint, image, spots, folder / FOLDER, note=note)
     return found
 
 
 def _of_model(
     label: str, checkpoint: Path, image: np.ndarray, spots: Sequence[Spot], folder: Path, *, note: str
-) -> list[ReportPicture]:
+) -> list[ReportImage]:
     """Draw one model: of the first layers of each level the one that moved most, and all histograms."""
     model, _ = load_model(checkpoint)
     layers = akconv_layers(model)
     side = image_size_of(checkpoint)
-    how = Looking(size_hw=(side, side), stride=model.max_stride, nms=NmsSettings(), device=torch.device("cpu"))
+    how = InferenceConfig(size_hw=(side, side), stride=model.max_stride, nms=NmsSettings(), device=torch.device("cpu"))
     fitted = fit(image, how)
-    samplings = sample_picture(model, layers, fitted, how) if layers else {}
+    samplings = sample_image(model, layers, fitted, how) if layers else {}
     if not samplings:
         return []
     firsts = first_of_each_level(samplings, height=fitted.image.shape[0])
@@ -78,10 +78,10 @@ def _of_model(
     drawn = draw_layer(layer, image, fitted, spots, folder / f"{label}.jpg")
     spread = plot_offsets(collection.spreads(), folder / f"{label}-offsets.jpg", note=note)
     return [
-        ReportPicture(
+        ReportImage(
             path=drawn,
             caption=f"{label}: initial and learned sampling points of {layer.name}, the layer that moved most of the "
             "first on each level, at the centres of labels.",
         ),
-        ReportPicture(path=spread, caption=f"{label}: offsets of all AKConv layers in that picture."),
+        ReportImage(path=spread, caption=f"{label}: offsets of all AKConv layers in that image."),
     ]

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from utils.comparison.candidates import (
-    Contestant,
+    Candidate,
     from_configs,
     keep_configs,
     require_buildable,
 )
-from utils.comparison.checks import chosen_on, heading, overlaps, require_objects
+from utils.comparison.checks import heading, overlaps, require_objects, selected_on_eval_split
 from utils.comparison.config_diff import differing_recipe, differing_rows, options_of, training_commands
-from utils.comparison.cost import inference_cost, standing_cost
-from utils.comparison.data import changed_since, require_same_data
+from utils.comparison.cost import inference_cost, model_cost
+from utils.comparison.data import changed_datasets, require_same_data
 from utils.comparison.folder import choose_folder, record_of
 from utils.comparison.jobs import FailedRun, finish_runs
-from utils.comparison.outputs import draw_pictures, own_command, write_findings, write_pictured_reports
-from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_contestant
-from utils.comparison.predictions import Judgement, figures_of, judge_checkpoint, judged_size
-from utils.comparison.report import Findings
+from utils.comparison.outputs import command_line, draw_images, write_findings, write_imaged_reports
+from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_candidate
+from utils.comparison.predictions import RunEvaluation, eval_image_size, evaluate_checkpoint, figures_of
+from utils.comparison.report import ComparisonResult
 from utils.comparison.statistics import (
     ModelScores,
     compare_with_first,
@@ -33,9 +33,9 @@ from utils.comparison.statistics import (
     seed_warnings,
     size_warnings,
 )
-from utils.comparison.support import amounts_of, left_out_of_sizes
-from utils.comparison.sweep import Variant, variants
-from utils.comparison.trained_runs import doubts, from_weights, one_class, require_obeyed
+from utils.comparison.support import excluded_by_size, support_by_class
+from utils.comparison.sweep import SweepVariant, variants
+from utils.comparison.trained_runs import doubts, from_weights, one_class, reject_unsupported_options
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, open_data
 from utils.errors import RunError
@@ -55,10 +55,10 @@ RESAMPLING_SEED = 0
 class _Ready:
     """A model whose runs are at hand: its best checkpoints, one for each seed, and the seeds as far as known.
 
-    It is judged on pictures whose longer side has `image_size` pixels.
+    It is judged on images whose longer side has `image_size` pixels.
     """
 
-    contestant: Contestant
+    candidate: Candidate
     checkpoints: tuple[Path, ...]
     seeds: tuple[int | None, ...]
     image_size: int
@@ -77,7 +77,7 @@ class _Stage:
 
 
 def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
-    """Train every model that is not trained yet, judge all, and write table, JSON and picture.
+    """Train every model that is not trained yet, judge all, and write table, JSON and image.
 
     Args:
         options: of compare.py.
@@ -92,7 +92,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         RunError: runs failed; what the others tell is written, and finished runs are kept for the next call.
         RunStopped: Ctrl-C or SIGTERM during the trainings, which are kept as far as they came.
     """
-    require_obeyed(options, given)
+    reject_unsupported_options(options, given)
     device = select_device(options.device)
     load_plugins(options.plugins)
     yamls = from_configs(options.cfg, hyps=options.hyp)
@@ -106,19 +106,19 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     require_objects(val, data_file=data.file, split=options.task)
     record = record_of(options, [*yamls, *swept], finished)
     folder = choose_folder(options, record, named="name" in given)
-    contestants = [*yamls, *(swept_contestant(variant, yamls[-1], folder) for variant in swept), *finished]
-    runs = plan_runs(options, contestants, folder)
+    candidates = [*yamls, *(swept_candidate(variant, yamls[-1], folder) for variant in swept), *finished]
+    runs = plan_runs(options, candidates, folder)
     require_same_data(runs, data)
-    keep_configs(folder, contestants)
+    keep_configs(folder, candidates)
     record.write(folder)
     failed = finish_runs(runs, jobs=options.jobs)
     asked_size = options.imgsz if "imgsz" in given else 0
-    ready = _ready(contestants, runs, failed, asked_size)
+    ready = _ready(candidates, runs, failed, asked_size)
     if ready:
         names = distinct_names(class_names(data, single_class=single_class))
         own = folder if options.task == "val" else folder / options.task  # beside what was found on the other split
         stage = _Stage(options=options, folder=own, names=names, val=val, device=device, asked_size=asked_size)
-        _present(stage, contestants, ready, runs, failed)
+        _present(stage, candidates, ready, runs, failed)
     if failed:
         told = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
         raise RunError(
@@ -129,11 +129,11 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     return folder
 
 
-def _swept(options: CompareOptions, yamls: Sequence[Contestant]) -> list[Variant]:
+def _swept(options: CompareOptions, yamls: Sequence[Candidate]) -> list[SweepVariant]:
     """Return the variants of the last model by --sweep."""
     if not options.sweep:
         return []
-    base, taken = yamls[-1], [contestant.label for contestant in yamls]
+    base, taken = yamls[-1], [candidate.label for candidate in yamls]
     found = variants(base.config, options.sweep, hyperparameters=base.hyperparameters, taken=taken)
     for variant in found:
         require_buildable(variant.config)
@@ -141,24 +141,24 @@ def _swept(options: CompareOptions, yamls: Sequence[Contestant]) -> list[Variant
 
 
 def _ready(
-    contestants: Sequence[Contestant], runs: Sequence[PlannedRun], failed: Sequence[FailedRun], asked_size: int
+    candidates: Sequence[Candidate], runs: Sequence[PlannedRun], failed: Sequence[FailedRun], asked_size: int
 ) -> list[_Ready]:
     """Return the models that have a run at hand; with `asked_size` 0, each is judged at its own size."""
     lost = {failure.run.folder for failure in failed}
     ready = []
-    for contestant in contestants:
-        own = [run for run in runs if run.model == contestant.label and run.folder not in lost]
-        checkpoints = contestant.weights or tuple(run.best for run in own)
+    for candidate in candidates:
+        own = [run for run in runs if run.model == candidate.label and run.folder not in lost]
+        checkpoints = candidate.weights or tuple(run.best for run in own)
         if checkpoints:
-            seeds = contestant.seeds or tuple(run.seed for run in own)
-            size = judged_size(checkpoints[0], asked_size)
-            ready.append(_Ready(contestant=contestant, checkpoints=checkpoints, seeds=seeds, image_size=size))
+            seeds = candidate.seeds or tuple(run.seed for run in own)
+            size = eval_image_size(checkpoints[0], asked_size)
+            ready.append(_Ready(candidate=candidate, checkpoints=checkpoints, seeds=seeds, image_size=size))
     return ready
 
 
 def _present(
     stage: _Stage,
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     ready: Sequence[_Ready],
     runs: Sequence[PlannedRun],
     failed: Sequence[FailedRun],
@@ -166,73 +166,73 @@ def _present(
     """Judge the runs, compare the models, and write what came of it."""
     judged = _judgements(stage, ready)
     models = _scores(stage, ready, judged)
-    baseline = contestants[0].label
-    amounts = amounts_of(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
+    baseline = candidates[0].label
+    amounts = support_by_class(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
     warnings = [*size_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
-    present = [one.contestant for one in ready]
+    present = [one.candidate for one in ready]
     planned = plain(asdict(runs[0].options)) if runs else {}
-    warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_since(present)]
+    warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_datasets(present)]
     warnings += overlaps(stage.options.data, stage.val, present)
     if stage.options.task == "test":
-        warnings += chosen_on(stage.options.data, stage.val, present)
+        warnings += selected_on_eval_split(stage.options.data, stage.val, present)
     if stage.options.jobs > 1 and runs:
         warnings.append(
             f"Up to {stage.options.jobs} trainings ran side by side; their seconds are those of a full house."
         )
-    absent = [c.label for c in contestants if c.label not in [model.label for model in models]]
+    absent = [c.label for c in candidates if c.label not in [model.label for model in models]]
     if absent:
         warnings.append(f"No run of {', '.join(absent)} came to its end; the tables do without.")
     if baseline in absent:
         warnings.append(f"The baseline {baseline} is missing, so there is nothing to take differences from.")
     judged_at = [one.image_size for one in ready] if stage.asked_size and stage.options.weights else []
     if len({one.image_size for one in ready}) > 1:
-        warnings.append("The models look at pictures of different sizes; cost and accuracy go with that too.")
+        warnings.append("The models look at images of different sizes; cost and accuracy go with that too.")
     costs, noise = _costs(stage, ready)
-    findings = Findings(
+    findings = ComparisonResult(
         heading=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
         models=models,
         pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
         costs=costs,
         timing_noise=noise,
         amounts=amounts,
-        left_out=left_out_of_sizes(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
-        files={one.contestant.label: one.checkpoints for one in ready if one.contestant.weights},
+        left_out=excluded_by_size(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
+        files={one.candidate.label: one.checkpoints for one in ready if one.candidate.weights},
         warnings=warnings,
         failed=failed,
         resamples=RESAMPLES,
         settings={
             c.label: [
-                *differing_rows(c.config, contestants[0].config),
-                *differing_recipe(c, contestants[0], (options_of(c, planned), options_of(contestants[0], planned))),
+                *differing_rows(c.config, candidates[0].config),
+                *differing_recipe(c, candidates[0], (options_of(c, planned), options_of(candidates[0], planned))),
             ]
-            for c in contestants[1:]
+            for c in candidates[1:]
             if c.label not in absent
         },
-        commands=[own_command(), *(run.command() for run in runs), *training_commands(present)],
+        commands=[command_line(), *(run.command() for run in runs), *training_commands(present)],
         environment=describe_environment(stage.device),
     )
     checkpoints = [one.checkpoints for one in ready]
     write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
-    pictures = draw_pictures(
+    images = draw_images(
         findings, judged, checkpoints=checkpoints, names=stage.names, val=stage.val, folder=stage.folder
     )
     with optional():
-        write_pictured_reports(findings, pictures, folder=stage.folder)
+        write_imaged_reports(findings, images, folder=stage.folder)
 
 
-def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]:
+def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[RunEvaluation]]:
     """Judge every run of every model."""
-    LOGGER.info(f"\nJudging {sum(len(one.checkpoints) for one in ready)} runs on {len(stage.val)} pictures")
+    LOGGER.info(f"\nJudging {sum(len(one.checkpoints) for one in ready)} runs on {len(stage.val)} images")
     return [
         [
-            judge_checkpoint(
+            evaluate_checkpoint(
                 checkpoint,
                 stage.val,
                 image_size=one.image_size,
                 batch_size=2 * stage.options.batch_size,
                 workers=stage.options.workers,
                 device=stage.device,
-                keep=stage.folder / "judged" / f"{one.contestant.label}-{number}.npz",
+                keep=stage.folder / "judged" / f"{one.candidate.label}-{number}.npz",
             )
             for number, checkpoint in enumerate(one.checkpoints)
         ]
@@ -240,14 +240,14 @@ def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[Judgement]]
     ]
 
 
-def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Judgement]]) -> list[ModelScores]:
+def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[RunEvaluation]]) -> list[ModelScores]:
     """Resample the figures of every run, with the same resamples for all."""
     weights = draw_resamples(len(stage.val), RESAMPLES, seed=RESAMPLING_SEED)
     return [
         gather(
-            one.contestant.label,
+            one.candidate.label,
             [figures_of(judgement, weights, stage.names) for judgement in own],
-            finished=not one.contestant.cfg,
+            finished=not one.candidate.cfg,
             seed_numbers=one.seeds,
         )
         for one, own in zip(ready, judged, strict=True)
@@ -260,7 +260,7 @@ def _costs(stage: _Stage, ready: Sequence[_Ready]) -> tuple[list[dict[str, Any]]
     sizes = [one.image_size for one in ready]
     timings, noise = inference_cost(firsts, sizes, device=stage.device)
     costs = [
-        {**standing_cost(one.checkpoints, image_size=size), **timing}
+        {**model_cost(one.checkpoints, image_size=size), **timing}
         for one, size, timing in zip(ready, sizes, timings, strict=True)
     ]
     return costs, noise

@@ -12,7 +12,7 @@ import numpy as np
 from utils.comparison.predictions import ALL, Key
 from utils.datasets.index import DatasetIndex
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.significance import Verdict, judge_all, sentence
+from utils.metrics.significance import Verdict, decide_all, sentence
 
 TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 DECIDING: Key = (ALL, "", "map50_95")
@@ -20,8 +20,8 @@ UNLEARNED = 0.02
 FEW_IMAGES, FEW_LABELS, FEW_IMAGES_OF_CLASS = 50, 30, 10
 MOST_NAMED = 5
 RULE = (
-    f"fewer than {FEW_IMAGES} pictures, or a class or size with fewer than {FEW_LABELS} objects or in fewer than "
-    f"{FEW_IMAGES_OF_CLASS} pictures"
+    f"fewer than {FEW_IMAGES} images, or a class or size with fewer than {FEW_LABELS} objects or in fewer than "
+    f"{FEW_IMAGES_OF_CLASS} images"
 )
 
 
@@ -91,19 +91,21 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
 
     Args:
         models: the first is the baseline.
-        images: pictures in the validation set.
+        images: images in the validation set.
     """
     baseline, others = models[0], models[1:]
     differences: list[dict[Key, Difference]] = [{} for _ in others]
     for key in baseline.figures:
-        lenders = [model.figures[key] for model in models]
+        variance_donors = [model.figures[key] for model in models]
         for found, other in zip(differences, others, strict=True):
-            found[key] = paired_difference(other.figures[key], baseline.figures[key], images=images, lenders=lenders)
+            found[key] = paired_difference(
+                other.figures[key], baseline.figures[key], images=images, variance_donors=variance_donors
+            )
     finished = all(model.finished for model in models)
     verdicts: list[dict[Key, Verdict]] = [{} for _ in others]
     for figure in TITLES:
         key = (ALL, "", figure)
-        judged = judge_all([found[key] for found in differences], finished=finished)
+        judged = decide_all([found[key] for found in differences], finished=finished)
         for told, verdict in zip(verdicts, judged, strict=True):
             told[key] = verdict
     return [
@@ -133,11 +135,11 @@ def size_warnings(
     Args:
         index: the validation set.
         names: of the classes; a single one stands for all.
-        amounts: objects and pictures of each size, as `amounts_of` counts them.
+        amounts: objects and images of each size, as `support_by_class` counts them.
     """
     found = []
     if len(index) < FEW_IMAGES:
-        found.append(f"{len(index)} pictures")
+        found.append(f"{len(index)} images")
     image_of = np.repeat(np.arange(len(index)), np.diff(index.starts))
     numbers = index.labels[:, 0].astype(np.int64) if len(names) > 1 else np.zeros(len(index.labels), np.int64)
     absent = [name for number, name in enumerate(names) if number not in numbers]
@@ -146,12 +148,12 @@ def size_warnings(
         found.append(f"no object at all of {', '.join(absent[:MOST_NAMED])}{more}")
     for number in np.unique(numbers):
         mine = numbers == number
-        labels, pictures = int(mine.sum()), len(np.unique(image_of[mine]))
-        if labels < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS:
-            found.append(f"{names[int(number)]} with {labels} objects in {pictures} pictures")
-    for (group, size), (objects, pictures) in (amounts or {}).items():
-        if group == "size" and (objects < FEW_LABELS or pictures < FEW_IMAGES_OF_CLASS):
-            found.append(f"{size} ones with {objects} objects in {pictures} pictures")
+        labels, images = int(mine.sum()), len(np.unique(image_of[mine]))
+        if labels < FEW_LABELS or images < FEW_IMAGES_OF_CLASS:
+            found.append(f"{names[int(number)]} with {labels} objects in {images} images")
+    for (group, size), (objects, images) in (amounts or {}).items():
+        if group == "size" and (objects < FEW_LABELS or images < FEW_IMAGES_OF_CLASS):
+            found.append(f"{size} ones with {objects} objects in {images} images")
     if not found:
         return []
     shown = "; ".join(found[:MOST_NAMED])
@@ -163,7 +165,7 @@ def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
     """Say when there are too few seeds."""
     counts = {model.label: model.seeds for model in models}
     if max(counts.values()) == 1:
-        return ["One run of each model: the intervals cover other pictures, but not the luck of the seed."]
+        return ["One run of each model: the intervals cover other images, but not the luck of the seed."]
     found = []
     few = [label for label, count in counts.items() if count < 3]
     if few:
@@ -176,7 +178,7 @@ def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
         sets = "; ".join(f"{model.label} {', '.join(map(str, model.seed_numbers))}" for model in known)
         found.append(
             f"The models do not have the same seeds ({sets}). All runs count; those of seeds that only one model has "
-            "saw their pictures in another order."
+            "saw their images in another order."
         )
     return found
 
@@ -204,7 +206,7 @@ def pair_json(pair: Pair) -> dict[str, Any]:
         "verdict": verdict.word,
         "words": pair.words,
         "more_seeds": verdict.more_seeds,
-        "times_pictures": verdict.times_pictures,
+        "times_images": verdict.times_images,
         "differences": [
             {
                 "group": key[0],

@@ -1,4 +1,4 @@
-"""How much there is to judge by: objects and pictures of each class and size."""
+"""How much there is to judge by: objects and images of each class and size."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.bootstrap import JudgedSet
+from utils.metrics.bootstrap import EvaluatedSet
 from utils.metrics.object_size import SIZES
 
 # A class with less of one size has no part in that size's mean: an object or two would move it by a third.
-LEAST_OBJECTS, LEAST_PICTURES = 5, 3
+MIN_OBJECTS, MIN_IMAGES = 5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Amount:
-    """How many objects of a class there are, in how many pictures."""
+class Support:
+    """How many objects of a class there are, in how many images."""
 
     number: int
     objects: int
-    pictures: int
+    images: int
 
     @property
     def enough(self) -> bool:
         """Whether there are enough of one size to count in the size's mean."""
-        return self.objects >= LEAST_OBJECTS and self.pictures >= LEAST_PICTURES
+        return self.objects >= MIN_OBJECTS and self.images >= MIN_IMAGES
 
 
-def amounts_of_size(judged: JudgedSet, sizes: np.ndarray, size: int) -> list[Amount]:
+def support_by_size(judged: EvaluatedSet, sizes: np.ndarray, size: int) -> list[Support]:
     """Return what there is of each class in one size, classes without any left out.
 
     Args:
@@ -39,19 +39,21 @@ def amounts_of_size(judged: JudgedSet, sizes: np.ndarray, size: int) -> list[Amo
     return _amounts(judged, sizes == size)
 
 
-def _amounts(judged: JudgedSet, chosen: np.ndarray) -> list[Amount]:
+def _amounts(judged: EvaluatedSet, chosen: np.ndarray) -> list[Support]:
     found = []
     for number in np.unique(judged.label_classes[chosen]):
         mine = chosen & (judged.label_classes == number)
-        pictures = len(np.unique(judged.label_images[mine]))
-        found.append(Amount(number=int(number), objects=int(mine.sum()), pictures=pictures))
+        images = len(np.unique(judged.label_images[mine]))
+        found.append(Support(number=int(number), objects=int(mine.sum()), images=images))
     return found
 
 
-def amounts_of(judged: JudgedSet, sizes: np.ndarray, names: Sequence[str]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return by ("class", name) and ("size", name) how many objects there are, and in how many pictures."""
+def support_by_class(
+    judged: EvaluatedSet, sizes: np.ndarray, names: Sequence[str]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return by ("class", name) and ("size", name) how many objects there are, and in how many images."""
     every = _amounts(judged, np.ones(len(judged.label_classes), bool))
-    found = {("class", names[own.number]): (own.objects, own.pictures) for own in every}
+    found = {("class", names[own.number]): (own.objects, own.images) for own in every}
     for number, size in enumerate(SIZES):
         mine = sizes == number
         if mine.any():
@@ -59,11 +61,11 @@ def amounts_of(judged: JudgedSet, sizes: np.ndarray, names: Sequence[str]) -> di
     return found
 
 
-def left_out_of_sizes(judged: JudgedSet, sizes: np.ndarray, names: Sequence[str]) -> list[str]:
+def excluded_by_size(judged: EvaluatedSet, sizes: np.ndarray, names: Sequence[str]) -> list[str]:
     """Say which classes have objects of a size, but too few to count in its mean."""
     return [
-        f"{names[own.number]} of {size} ({own.objects} in {own.pictures})"
+        f"{names[own.number]} of {size} ({own.objects} in {own.images})"
         for number, size in enumerate(SIZES)
-        for own in amounts_of_size(judged, sizes, number)
+        for own in support_by_size(judged, sizes, number)
         if not own.enough
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.config import ModelConfig, literal
 from utils.comparison.candidates import distinct, has_offsets
-from utils.comparison.network_fingerprint import built_network
+from utils.comparison.network_fingerprint import network_fingerprint
 from utils.comparison.row_keywords import RowKeyword, names_within
 from utils.errors import ConfigError, did_you_mean
 from utils.log import LOGGER
@@ -45,7 +45,7 @@ class Dimension:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class SweepVariant:
     """One combination of values: its name, the model, and all hyperparameters."""
 
     label: str
@@ -95,7 +95,7 @@ def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
 
 def variants(
     base: ModelConfig, words: Sequence[str], *, hyperparameters: Mapping[str, float], taken: Sequence[str] = ()
-) -> list[Variant]:
+) -> list[SweepVariant]:
     """Return every combination of values, without those that would train to the same bits as the base or another.
 
     The log says which rows each keyword is set in, and which combinations are left out though their yaml differs.
@@ -113,7 +113,7 @@ def variants(
     dimensions = parse_sweep(words, names_within(base))
     useless = {"offset_lr"} if any(d.module == HYP for d in dimensions) and not has_offsets(base) else set()
     stem = base.name.removesuffix(".yaml")
-    found: list[Variant] = []
+    found: list[SweepVariant] = []
     seen: list[Any] = [(base.to_dict(), _meaningful(hyperparameters, useless))]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
         config, numbers, parts = base, dict(hyperparameters), [stem]
@@ -128,7 +128,7 @@ def variants(
             continue
         seen.append(words_of_it)
         label = distinct("-".join(parts), [*taken, *(variant.label for variant in found)])
-        found.append(Variant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
+        found.append(SweepVariant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
     if not found:
         told = "; its offset_lr is for AKConv's offset convolutions, and it has none" if useless else ""
         raise _changes_nothing(told)
@@ -139,7 +139,7 @@ def variants(
             only = f"@{dimension.only[0]}={dimension.only[1]}" if dimension.only else ""
             name = f"{dimension.module}{only}.{dimension.keyword}"
             LOGGER.info(f"--sweep {name} sets {dimension.row_keyword.told(base)}")
-    return _without_twins(Variant(label=stem, config=base, hyperparameters=hyperparameters), found, useless)
+    return _without_twins(SweepVariant(label=stem, config=base, hyperparameters=hyperparameters), found, useless)
 
 
 def _meaningful(numbers: Mapping[str, float], useless: set[str]) -> dict[str, float]:
@@ -147,7 +147,7 @@ def _meaningful(numbers: Mapping[str, float], useless: set[str]) -> dict[str, fl
     return {key: value for key, value in numbers.items() if key not in useless}
 
 
-def _without_twins(start: Variant, found: Sequence[Variant], useless: set[str]) -> list[Variant]:
+def _without_twins(start: SweepVariant, found: Sequence[SweepVariant], useless: set[str]) -> list[SweepVariant]:
     """Return the variants of which none builds the same network as one before it with the same hyperparameters.
 
     A twin would train to the same bits in every seed, and count as one more model in the correction of the verdicts.
@@ -160,11 +160,11 @@ def _without_twins(start: Variant, found: Sequence[Variant], useless: set[str]) 
     Raises:
         ConfigError: none is left, or one cannot be built.
     """
-    kept: list[Variant] = []
+    kept: list[SweepVariant] = []
     trained: list[tuple[str, Any]] = []
     left_out: list[str] = []
     for variant in (start, *found):
-        trains = built_network(variant.config), _meaningful(variant.hyperparameters, useless)
+        trains = network_fingerprint(variant.config), _meaningful(variant.hyperparameters, useless)
         twin = next((label for label, other in trained if other == trains), None)
         if twin is not None:
             left_out.append(f"{variant.label} would train to the same bits as {twin}")

@@ -67,7 +67,7 @@ def detail_tables(
         models: the first is the baseline.
         pairs: every further model against it.
         group: `class` or `size`.
-        amounts: objects and pictures of each, which get a column.
+        amounts: objects and images of each, which get a column.
     """
     counted = {name: f"{own[0]} in {own[1]}" for (kind, name), own in (amounts or {}).items() if kind == group}
     baseline = models[0]
@@ -77,7 +77,7 @@ def detail_tables(
         rows = [
             [
                 title,
-                *(["objects in pictures"] if counted else []),
+                *(["objects in images"] if counted else []),
                 baseline.label,
                 *(f"{pair.model} - {pair.baseline}" for pair in pairs),
             ]

@@ -1,4 +1,4 @@
-"""Finished weights as contestants of a comparison: runs that were trained alike but for the seed are one model."""
+"""Finished weights as candidates of a comparison: runs that were trained alike but for the seed are one model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from models.config import ModelConfig
 from utils.comparison.candidates import (
-    FREE_OPTIONS,
+    COMPARED_BY_CONTENT,
+    NON_SEMANTIC_OPTIONS,
     OFFSET_LR,
-    TOLD_BY_CONTENT,
-    Contestant,
+    Candidate,
     distinct,
     learns_offsets,
 )
-from utils.comparison.config_diff import trained_otherwise
+from utils.comparison.config_diff import differing_training_args
 from utils.comparison.logs import epochs_done, run_folder
 from utils.errors import CheckpointError, ConfigError
 from utils.inference.class_mapping import disagreement
@@ -56,7 +56,7 @@ class _Group:
     runs: list[tuple[int | None, Path]] = field(default_factory=list)
 
 
-def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[str] = ()) -> list[Contestant]:
+def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[str] = ()) -> list[Candidate]:
     """Read finished weights; those trained alike but for the seed become one model with several seeds.
 
     Alike are: the network, its class names, the numbers of the hyperparameter yaml, and all options of train.py but
@@ -93,13 +93,13 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
             key = str(path)
         fresh = _Group(config=model.config, names=classes, options=stored, hyperparameters=hyperparameters)
         groups.setdefault(key, fresh).runs.append((seed, path))
-    contestants: list[Contestant] = []
+    candidates: list[Candidate] = []
     for group in groups.values():
         runs = sorted(group.runs, key=lambda run: -1 if run[0] is None else run[0])
         label = _label([path for _, path in runs], group.config)
-        contestants.append(
-            Contestant(
-                label=distinct(label, [*taken, *(c.label for c in contestants)]),
+        candidates.append(
+            Candidate(
+                label=distinct(label, [*taken, *(c.label for c in candidates)]),
                 config=group.config,
                 hyperparameters=group.hyperparameters,
                 weights=tuple(path for _, path in runs),
@@ -109,10 +109,10 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
                 disagreement="" if group.options.get("single_cls") else disagreement(names, group.names),
             )
         )
-    return contestants
+    return candidates
 
 
-def require_obeyed(options: CompareOptions, given: Collection[str]) -> None:
+def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
     """Check that no flag is given for trainings where there is nothing to train.
 
     Args:
@@ -127,11 +127,11 @@ def require_obeyed(options: CompareOptions, given: Collection[str]) -> None:
         raise ConfigError(", ".join(idle), "changes nothing in finished --weights", fix="leave it out, or add --cfg")
 
 
-def one_class(contestants: Sequence[Contestant], names: Sequence[str]) -> bool:
+def one_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bool:
     """Tell whether the models take all classes of a data set for one, as train.py does with --single-cls.
 
     Args:
-        contestants: of the comparison.
+        candidates: of the comparison.
         names: classes of the data set.
 
     Raises:
@@ -139,7 +139,7 @@ def one_class(contestants: Sequence[Contestant], names: Sequence[str]) -> bool:
     """
     if len(names) == 1:
         return False
-    labels = {bool(contestant.options.get("single_cls")): contestant.label for contestant in contestants}
+    labels = {bool(candidate.options.get("single_cls")): candidate.label for candidate in candidates}
     if len(labels) == 2:
         what = f"{labels[True]} was trained with --single-cls, but {labels[False]} tells {len(names)} classes apart"
         raise ConfigError("--weights", what, fix="compare models of one kind")
@@ -178,28 +178,28 @@ def _best_of(folder: Path) -> Path:
     raise CheckpointError(folder, f"holds no {BEST}", fix="train it, or leave it out")
 
 
-def doubts(contestants: Sequence[Contestant], *, summary: str, planned: Mapping[str, Any]) -> list[str]:
+def doubts(candidates: Sequence[Candidate], *, summary: str, planned: Mapping[str, Any]) -> list[str]:
     """Return all warnings about finished weights; `summary` as in `unfinished`, `planned` as in `options_of`."""
     return [
-        *unfinished(contestants, summary=summary),
-        *trained_otherwise(contestants, planned),
-        *(f"{one.label}: {one.disagreement}." for one in contestants if one.disagreement),
+        *unfinished(candidates, summary=summary),
+        *differing_training_args(candidates, planned),
+        *(f"{one.label}: {one.disagreement}." for one in candidates if one.disagreement),
     ]
 
 
-def unfinished(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
+def unfinished(candidates: Sequence[Candidate], *, summary: str) -> list[str]:
     """Say which finished weights are none: they lie in the folder of a training that did not come to its end.
 
     Args:
-        contestants: of the comparison.
+        candidates: of the comparison.
         summary: name of the file that train.py writes last.
     """
     found = []
-    for contestant in contestants:
-        for path in contestant.weights:
+    for candidate in candidates:
+        for path in candidate.weights:
             folder = run_folder(path)
             if folder is not None and (folder / "opt.yaml").is_file() and not (folder / summary).is_file():
-                epochs = contestant.options.get("epochs", "?")
+                epochs = candidate.options.get("epochs", "?")
                 found.append(f"{folder.name} ({epochs_done(folder)} of {epochs} epochs)")
     if not found:
         return []
@@ -208,7 +208,7 @@ def unfinished(contestants: Sequence[Contestant], *, summary: str) -> list[str]:
 
 def _recipe(config: ModelConfig, names: Sequence[str], options: Mapping[str, Any], hyperparameters: object) -> str:
     """Return a text that is equal for runs that differ in the seed alone."""
-    kept = {key: value for key, value in options.items() if key not in FREE_OPTIONS | TOLD_BY_CONTENT}
+    kept = {key: value for key, value in options.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
     plain = config.to_dict() | {"anchors": None}  # fitted anchors may differ
     return json.dumps([plain, names, kept, hyperparameters], sort_keys=True, default=str)
 

@@ -51,7 +51,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """A checked zip or tar file: pictures, labels and texts; programs and hidden files are left inside.
+    """A checked zip or tar file: images, labels and texts; programs and hidden files are left inside.
 
     Attributes:
         where: what messages call it.

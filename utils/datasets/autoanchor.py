@@ -20,7 +20,7 @@ def best_ratio(boxes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     return np.minimum(ratio, 1 / ratio).min(2).max(1)
 
 
-def possible_recall(boxes_wh: np.ndarray, anchors_wh: np.ndarray, *, max_ratio: float) -> float:
+def best_possible_recall(boxes_wh: np.ndarray, anchors_wh: np.ndarray, *, max_ratio: float) -> float:
     """Return the share of sizes that some anchor may answer for."""
     return float((best_ratio(boxes_wh, anchors_wh) > 1 / max_ratio).mean())
 
@@ -53,16 +53,16 @@ def fit_anchors(
                 f"{flat.max():.0f} px serve in their place. Fix: write w, h pairs into the model yaml's anchors"
             )
         return None
-    recall = possible_recall(boxes, flat, max_ratio=max_ratio)
+    recall = best_possible_recall(boxes, flat, max_ratio=max_ratio)
     LOGGER.info(f"Anchors serve {recall:.2%} of the objects at {image_size} px")
     if recall > ENOUGH_RECALL and not forced:
         return None
     rng = np.random.Generator(np.random.Philox(seed))
     fitted = _improve(boxes, _kmeans(boxes, len(flat), rng), rng, max_ratio=max_ratio)
     fitted = fitted[np.argsort(fitted.prod(1))]
-    new_recall = possible_recall(boxes, fitted, max_ratio=max_ratio)
+    new_recall = best_possible_recall(boxes, fitted, max_ratio=max_ratio)
     if new_recall <= recall and not forced:
-        LOGGER.info("Fitted anchors are no better; the model's own are kept")
+        LOGGER.info("PreprocessedImage anchors are no better; the model's own are kept")
         return None
     LOGGER.info(f"Anchors fitted to the data serve {new_recall:.2%}: {fitted.round().astype(int).tolist()}")
     return fitted.reshape(anchors_wh.shape).astype(np.float32)

@@ -17,8 +17,8 @@ from utils.structures import Batch
 class ShuffledBatches(Sampler[list[SampleRef]]):
     """Batches of a training epoch: a permutation that depends on (seed, epoch) alone, cut into batches.
 
-    With `rectangles`, pictures of like shape stand together, whole, and only the order of the batches is shuffled. Of
-    several processes that train together each gets every n-th picture of each batch.
+    With `rectangles`, images of like shape stand together, whole, and only the order of the batches is shuffled. Of
+    several processes that train together each gets every n-th image of each batch.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
         seed: int,
         rectangles: Sequence[list[SampleRef]] | None = None,
         share: tuple[int, int] = (0, 1),
-        plain_from: int | None = None,
+        close_mosaic_epoch: int | None = None,
     ) -> None:
         """Plan the batches.
 
         Args:
-            count: pictures of the split.
-            batch_size: pictures in a batch, over all processes; the last one may be smaller.
+            count: images of the split.
+            batch_size: images in a batch, over all processes; the last one may be smaller.
             image_size: side of the square samples.
             seed: first part of the key of the shuffle.
             rectangles: batches of like shape, to be taken as they are.
-            share: this process's number and how many there are. A last batch with fewer pictures than processes is
+            share: this process's number and how many there are. A last batch with fewer images than processes is
                 left out; of rectangles that is the same one in every epoch.
-            plain_from: the epoch from which samples are whole pictures, without mosaic.
+            close_mosaic_epoch: the epoch from which samples are whole images, without mosaic.
         """
         self.count = count
         self.batch_size = batch_size
@@ -50,7 +50,7 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
         self.seed = seed
         self.rectangles = rectangles and [batch for batch in rectangles if len(batch) >= share[1]]
         self.share = share
-        self.plain_from = plain_from
+        self.close_mosaic_epoch = close_mosaic_epoch
         self.epoch = 0
         self.start = 0
         self.weights: np.ndarray | None = None
@@ -66,7 +66,7 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
         Args:
             epoch: the epoch.
             start: batches at its beginning that are left out, since they were trained already.
-            weights: (count,) how often each picture is wanted; then pictures are drawn, not shuffled.
+            weights: (count,) how often each image is wanted; then images are drawn, not shuffled.
         """
         self.epoch, self.start, self.weights = epoch, start, weights
 
@@ -79,7 +79,9 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
     def _planned(self) -> list[list[SampleRef]]:
         """Return all batches of the epoch."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
-        whole = self.rectangles is not None or (self.plain_from is not None and self.epoch >= self.plain_from)
+        whole = self.rectangles is not None or (
+            self.close_mosaic_epoch is not None and self.epoch >= self.close_mosaic_epoch
+        )
         if self.rectangles is not None:
             order = rng.permutation(len(self.rectangles))
             chosen = [[(ref.index, ref.size_hw) for ref in self.rectangles[int(number)]] for number in order]
@@ -100,12 +102,12 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
 def rectangular_batches(
     sizes_hw: np.ndarray, *, batch_size: int, image_size: int, stride: int, pad: float
 ) -> list[list[SampleRef]]:
-    """Plan evaluation batches: pictures of like shape together, each batch in the smallest rectangle that holds it.
+    """Plan evaluation batches: images of like shape together, each batch in the smallest rectangle that holds it.
 
     Args:
-        sizes_hw: (n, 2) height and width of each picture.
-        batch_size: pictures in a batch.
-        image_size: longer side of a picture in the network.
+        sizes_hw: (n, 2) height and width of each image.
+        batch_size: images in a batch.
+        image_size: longer side of an image in the network.
         stride: rectangles are multiples of it.
         pad: strides added before rounding up, so that objects at the border see some ground.
     """
@@ -126,7 +128,7 @@ def rectangular_batches(
 
 
 def collate(samples: Sequence[LoadedSample]) -> Batch:
-    """Join samples of one size into a batch. The pictures stay channels last in memory, as the network reads them."""
+    """Join samples of one size into a batch. The images stay channels last in memory, as the network reads them."""
     images = torch.from_numpy(np.stack([s.sample.image for s in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
     rows = []
     for position, loaded in enumerate(samples):

@@ -8,7 +8,7 @@ from functools import partial
 
 from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import Entry
+from utils.datasets.convert.layout import ModuleEntry
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import convert_voc
 
@@ -35,10 +35,10 @@ class Part:
     """Archives that are needed together, and what makes of them names and contents of the data set's files."""
 
     sources: tuple[Source, ...]
-    convert: Callable[[Files], Iterator[Entry]]
+    convert: Callable[[Files], Iterator[ModuleEntry]]
 
 
-def without_top_folder(files: Files) -> Iterator[Entry]:
+def without_top_folder(files: Files) -> Iterator[ModuleEntry]:
     """Yield the files as they are, from inside the one folder that holds them all, if there is one."""
     tops = {name.split("/")[0] if "/" in name else "" for name in files.names}
     skipped = len(next(iter(tops))) + 1 if len(tops) == 1 and not tops & {"", "images", "labels"} else 0
@@ -46,7 +46,7 @@ def without_top_folder(files: Files) -> Iterator[Entry]:
         yield name[skipped:], files.read(name)
 
 
-def _below(folder: str, files: Files) -> Iterator[Entry]:
+def _below(folder: str, files: Files) -> Iterator[ModuleEntry]:
     """Yield the files in a folder of that name."""
     for name in files.names:
         yield f"{folder}/{name}", files.read(name)
@@ -60,12 +60,12 @@ _VISDRONE = "https://github.com/ultralytics/yolov5/releases/download/v1.0/VisDro
 def _coco(*, polygons: bool) -> tuple[Part, ...]:
     labels = partial(convert_coco, polygons=polygons, labels_only=True)
     annotations = Source(url=f"{_COCO}/annotations/annotations_trainval2017.zip", max_bytes=500_000_000)
-    pictures = (("val2017", 2_000_000_000), ("train2017", 25_000_000_000))
+    images = (("val2017", 2_000_000_000), ("train2017", 25_000_000_000))
     return (
         Part(sources=(annotations,), convert=labels),
         *(
             Part(sources=(Source(url=f"{_COCO}/zips/{split}.zip", max_bytes=most),), convert=partial(_below, "images"))
-            for split, most in pictures
+            for split, most in images
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Data yamls: where the pictures of each split lie, and what the classes are called."""
+"""Data yamls: where the images of each split lie, and what the classes are called."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
-    """Where pictures are looked for: an existing file or folder, and below a folder perhaps a glob."""
+class ResolvedPath:
+    """Where images are looked for: an existing file or folder, and below a folder perhaps a glob."""
 
     path: Path
     pattern: str = ""
@@ -55,8 +55,8 @@ class DataConfig:
         """How many classes there are."""
         return len(self.names)
 
-    def locate(self, split: str) -> list[Located]:
-        """Return where the pictures of a split are looked for.
+    def locate(self, split: str) -> list[ResolvedPath]:
+        """Return where the images of a split are looked for.
 
         Raises:
             DataError: the split is not given, or a path does not exist; names the command that would fetch the set, or
@@ -67,12 +67,12 @@ class DataConfig:
             raise DataError(self.file, f"has no '{split}' split", fix=f"add a line `{split}: images/{split}`")
         return [self._locate(entry, split) for entry in entries]
 
-    def _locate(self, entry: str, split: str) -> Located:
+    def _locate(self, entry: str, split: str) -> ResolvedPath:
         fixed, pattern = _split_glob(entry)
         tried = [fixed] if fixed.is_absolute() else [root / fixed for root in self.roots]
         for path in tried:
             if _exists(path):
-                return Located(path=path, pattern=pattern)
+                return ResolvedPath(path=path, pattern=pattern)
         listed = ", ".join(dict.fromkeys(str(path) for path in tried))
         if self.download and not any(_exists(root) for root in self.roots):
             fix = f"fetch the set with `python -m utils.datasets.download {self.file}` or train.py's --download"

@@ -18,12 +18,12 @@ _FRACTION_BITS = 4
 
 
 def copy_paste(sample: Sample, chosen: np.ndarray) -> Sample:
-    """Paste chosen objects once more, mirrored left and right about the picture's middle.
+    """Paste chosen objects once more, mirrored left and right about the image's middle.
 
     An object is passed over if its box there would cover 30 % or more of any box, those of earlier pastes included.
 
     Args:
-        sample: with outlines that lie within the picture.
+        sample: with outlines that lie within the image.
         chosen: (n,) bool; objects of which only the box is known are passed over.
 
     Returns:
@@ -37,7 +37,7 @@ def copy_paste(sample: Sample, chosen: np.ndarray) -> Sample:
     for number in np.flatnonzero(chosen & sample.outlines.known):
         x1, y1, x2, y2 = sample.boxes[number]
         box = np.array((width - x2, y1, width - x1, y2), np.float32)
-        if covered_shares(box, np.stack(boxes)).max() < MAX_HIDDEN_SHARE:
+        if ioa(box, np.stack(boxes)).max() < MAX_HIDDEN_SHARE:
             _paste(image, sample.image[:, ::-1], sample.outlines.of(int(number)) * (-1, 1) + (width, 0))
             boxes.append(box)
             pasted[number] = True
@@ -56,7 +56,7 @@ def copy_paste(sample: Sample, chosen: np.ndarray) -> Sample:
     )
 
 
-def covered_shares(box_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
+def ioa(box_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
     """Return which share of each of (n, 4) boxes a (4,) box covers, (n,) from 0 to 1."""
     low = np.maximum(box_xyxy[:2], others_xyxy[:, :2])
     high = np.minimum(box_xyxy[2:], others_xyxy[:, 2:])

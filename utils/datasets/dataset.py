@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.copy_paste import copy_paste
-from utils.datasets.image_cache import DiskCache, PictureCache
+from utils.datasets.image_cache import DiskCache, ImageCache
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
-from utils.datasets.letterbox import fit_longer_side, letterbox
+from utils.datasets.letterbox import letterbox, resize_longest_side
 from utils.datasets.mosaic import mosaic
 from utils.datasets.polygons import moved
 from utils.datasets.transforms import (
@@ -21,10 +21,10 @@ from utils.datasets.transforms import (
     draw_perspective,
     flip_horizontally,
     flip_vertically,
-    shift_colours,
+    hsv_jitter,
     warp,
 )
-from utils.structures import Placement, Sample
+from utils.structures import LetterboxTransform, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Augmentation:
         perspective: projective terms per pixel.
         flipud: probability of mirroring top and bottom.
         fliplr: probability of mirroring left and right.
-        mosaic: probability of joining four pictures.
+        mosaic: probability of joining four images.
         mixup: probability of mixing a mosaic with another.
         copy_paste: probability that an object is pasted once more, mirrored; of objects with outlines.
     """
@@ -64,9 +64,9 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRef:
-    """Which sample is wanted: the picture's number, the epoch it is drawn for, and the size of its batch.
+    """Which sample is wanted: the image's number, the epoch it is drawn for, and the size of its batch.
 
-    `whole` asks for the picture alone, whatever the probability of a mosaic.
+    `whole` asks for the image alone, whatever the probability of a mosaic.
     """
 
     index: int
@@ -77,11 +77,11 @@ class SampleRef:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSample:
-    """A sample ready for a batch, with its number and, if it is one whole picture, its place in the input."""
+    """A sample ready for a batch, with its number and, if it is one whole image, its place in the input."""
 
     sample: Sample
     index: int
-    placement: Placement | None
+    placement: LetterboxTransform | None
 
 
 class DetectionDataset(Dataset[LoadedSample]):
@@ -102,23 +102,23 @@ class DetectionDataset(Dataset[LoadedSample]):
 
         Args:
             index: the scanned split.
-            image_size: side of a training picture; evaluation pictures are brought to it along their longer side.
+            image_size: side of a training image; evaluation images are brought to it along their longer side.
             augmentation: None for evaluation.
             seed: first part of the key of all randomness.
             single_class: treat all classes as class 0.
-            cache_bytes: memory for decoded pictures, in each worker process.
-            disk_cache: decoded pictures of this split and size; see `prepare_disk_cache`.
+            cache_bytes: memory for decoded images, in each worker process.
+            disk_cache: decoded images of this split and size; see `prepare_disk_cache`.
         """
         self.index = index
         self.image_size = image_size
         self.augmentation = augmentation
         self.seed = seed
         self.single_class = single_class
-        self.cache = PictureCache(cache_bytes)
+        self.cache = ImageCache(cache_bytes)
         self.disk_cache = disk_cache
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.index)
 
     def __getitem__(self, ref: SampleRef) -> LoadedSample:
@@ -130,7 +130,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         return LoadedSample(sample=self._augmented(ref, self.augmentation, rng), index=ref.index, placement=None)
 
     def _augmented(self, ref: SampleRef, strength: Augmentation, rng: np.random.Generator) -> Sample:
-        """Draw and apply: mosaic or one picture, warp, perhaps mixup, colours, mirrors."""
+        """Draw and apply: mosaic or one image, warp, perhaps mixup, colours, mirrors."""
         square = ref.size_hw[0] == ref.size_hw[1]
         if square and not ref.whole and rng.random() < strength.mosaic:
             sample = self._mosaic(ref.index, strength, rng)
@@ -142,7 +142,7 @@ class DetectionDataset(Dataset[LoadedSample]):
             sample = self._warped(self._pasted(sample, strength, rng), ref.size_hw, strength, rng)
         gains = draw_colour_gains(rng, hsv_h=strength.hsv_h, hsv_s=strength.hsv_s, hsv_v=strength.hsv_v)
         if gains != (1, 1, 1):
-            sample = replace(sample, image=shift_colours(sample.image, gains))
+            sample = replace(sample, image=hsv_jitter(sample.image, gains))
         if rng.random() < strength.flipud:
             sample = flip_vertically(sample)
         if rng.random() < strength.fliplr:
@@ -150,7 +150,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         return sample
 
     def _mosaic(self, index: int, strength: Augmentation, rng: np.random.Generator) -> Sample:
-        """Join picture `index` and three drawn ones, in a drawn order, around a drawn point, and warp the result."""
+        """Join image `index` and three drawn ones, in a drawn order, around a drawn point, and warp the result."""
         size = self.image_size
         chosen = rng.permutation([index, *rng.integers(len(self), size=3)])
         centre_x, centre_y = rng.integers(size // 2, size + size // 2, size=2, endpoint=True)
@@ -180,7 +180,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         return warp(sample, matrix, out_hw)
 
     def original(self, index: int) -> Sample:
-        """Return a picture with its labels, the longer side brought to the image size."""
+        """Return an image with its labels, the longer side brought to the image size."""
         image = self.cache.get(index, self._load)
         rows = self.index.rows(index)
         height, width = image.shape[:2]
@@ -199,10 +199,10 @@ class DetectionDataset(Dataset[LoadedSample]):
         if held is not None:
             return held
         image = read_image(str(self.index.paths[index]))
-        return fit_longer_side(image, self.image_size, smooth=self.augmentation is None)
+        return resize_longest_side(image, self.image_size, smooth=self.augmentation is None)
 
-    def _fitted(self, index: int, size_hw: tuple[int, int], *, scale_up: bool) -> tuple[Sample, Placement]:
-        """Return a whole picture fitted into `size_hw`, and its place there."""
+    def _fitted(self, index: int, size_hw: tuple[int, int], *, scale_up: bool) -> tuple[Sample, LetterboxTransform]:
+        """Return a whole image fitted into `size_hw`, and its place there."""
         sample = self.original(index)
         height, width = self.index.sizes_hw[index]
         image, placement = letterbox(sample.image, size_hw, scale_up=scale_up, original_hw=(int(height), int(width)))

@@ -1,4 +1,4 @@
-"""Decoded pictures at training size, kept in memory or on disk. What a cache returns never depends on what it holds."""
+"""Decoded images at training size, kept in memory or on disk. What a cache returns never depends on what it holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.images import read_image
-from utils.datasets.letterbox import fit_longer_side, letterbox_geometry
+from utils.datasets.letterbox import letterbox_geometry, resize_longest_side
 from utils.errors import DetectorError
 from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
@@ -26,8 +26,8 @@ FILL_THREADS = 4
 _HEADER = np.dtype("<u4")  # height and width before the pixels
 
 
-class PictureCache:
-    """A bounded memory of decoded pictures; the least recently used go first."""
+class ImageCache:
+    """A bounded memory of decoded images; the least recently used go first."""
 
     def __init__(self, max_bytes: int) -> None:
         """Make a cache of at most `max_bytes`; 0 keeps nothing."""
@@ -36,7 +36,7 @@ class PictureCache:
         self._bytes = 0
 
     def get(self, index: int, load: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Return picture `index`, calling `load` unless it is held. The array is not to be written to."""
+        """Return image `index`, calling `load` unless it is held. The array is not to be written to."""
         image = self._held.get(index)
         if image is not None:
             self._held.move_to_end(index)
@@ -52,19 +52,19 @@ class PictureCache:
 
 
 class DiskCache:
-    """Decoded pictures of one split at one size, a file each, in the user's cache folder.
+    """Decoded images of one split at one size, a file each, in the user's cache folder.
 
-    A file's name is the hash of the picture file's content, so that a changed picture is never mistaken for the old.
+    A file's name is the hash of the image file's content, so that a changed image is never mistaken for the old.
     """
 
     def __init__(self, folder: Path, names: np.ndarray, sizes_hw: np.ndarray) -> None:
-        """Look for picture i, of `sizes_hw[i]`, in the file `names[i]`; both are arrays, which processes share."""
+        """Look for image i, of `sizes_hw[i]`, in the file `names[i]`; both are arrays, which processes share."""
         self.folder = folder
         self._names = names
         self._sizes_hw = sizes_hw
 
     def load(self, index: int) -> np.ndarray | None:
-        """Return picture `index`, (H, W, 3) uint8, or None if it is not there or not whole."""
+        """Return image `index`, (H, W, 3) uint8, or None if it is not there or not whole."""
         return _read_pixels(self.folder / self._names[index].decode(), self._sizes_hw[index])
 
 
@@ -74,7 +74,7 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
     Args:
         index: the split.
         image_size: length of the longer side.
-        smooth: as for `fit_longer_side`.
+        smooth: as for `resize_longest_side`.
 
     Returns:
         The cache, or None, with a warning, where the disk has too little room.
@@ -86,11 +86,11 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
     needed = int(sizes_hw.prod(1, dtype=np.int64).sum() * 3 + 8 * len(index))
     free = _free_bytes(folder)
     LOGGER.info(
-        f"--cache disk: {needed / 1e9:.2f} GB of pictures in {folder}, {sum(held.values()) / 1e9:.2f} GB are there; "
+        f"--cache disk: {needed / 1e9:.2f} GB of images in {folder}, {sum(held.values()) / 1e9:.2f} GB are there; "
         f"{free / 1e9:.1f} GB are free"
     )
     if needed > sum(held.values()) + USABLE_DISK_SHARE * free:
-        LOGGER.warning("--cache disk: too little room, pictures are decoded each time")
+        LOGGER.warning("--cache disk: too little room, images are decoded each time")
         return None
     names = np.zeros(len(index), "S32")
     cache = DiskCache(folder, names, sizes_hw)
@@ -101,28 +101,28 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
             names[number] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32].encode()
             if held.get(names[number].decode()) == 8 + 3 * int(sizes_hw[number].prod()):
                 return None
-            image = fit_longer_side(read_image(path), image_size, smooth=smooth)
+            image = resize_longest_side(read_image(path), image_size, smooth=smooth)
         except (OSError, DetectorError):  # gone since the scan; whoever reads it next will say so
             return None
         header = np.array(image.shape[:2], _HEADER).tobytes()
         return try_write(folder / names[number].decode(), header + image.tobytes())
 
     with ThreadPoolExecutor(FILL_THREADS) as pool:
-        numbers = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching pictures", leave=False)
+        numbers = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False)
         errors = [error for error in numbers if error is not None]
     if errors:
-        LOGGER.warning(f"--cache disk: {len(errors)} pictures not kept, the first: {errors[0]}")
+        LOGGER.warning(f"--cache disk: {len(errors)} images not kept, the first: {errors[0]}")
     for stale in held.keys() - {name.decode() for name in names}:
         (folder / stale).unlink(missing_ok=True)
     return cache
 
 
 def _folder(index: DatasetIndex, image_size: int, *, smooth: bool) -> Path:
-    """Name the folder by where the pictures lie, so that a changed data set replaces its old pictures."""
+    """Name the folder by where the images lie, so that a changed data set replaces its old images."""
     parents = sorted({os.path.dirname(os.path.abspath(path)) for path in index.paths})
     place = hashlib.sha256("\0".join(parents).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     kind = "-smooth" if smooth else ""
-    return user_cache_dir() / "pictures" / f"{image_size}{kind}-v{DISK_VERSION}-{place}"
+    return user_cache_dir() / "images" / f"{image_size}{kind}-v{DISK_VERSION}-{place}"
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""--image-weights: pictures with the classes that the model still does badly are drawn more often."""
+"""--image-weights: images with the classes that the model still does badly are drawn more often."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from utils.datasets.index import DatasetIndex
 
 
-def picture_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_class: bool = False) -> np.ndarray:
-    """Return how often each picture is wanted.
+def sampling_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_class: bool = False) -> np.ndarray:
+    """Return how often each image is wanted.
 
-    A class counts as (1 - AP)^2 over its share of all objects, a picture as the sum over its objects. A picture without
+    A class counts as (1 - AP)^2 over its share of all objects, an image as the sum over its objects. An image without
     objects counts as the least of the others, so that it still comes up.
 
     Args:
@@ -21,7 +21,7 @@ def picture_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_cl
         single_class: all classes of the split are trained as one; so they are when `class_ap` is of one.
 
     Returns:
-        (pictures,) float64, above 0.
+        (images,) float64, above 0.
     """
     classes = index.labels[:, 0].astype(np.int64)
     if single_class or len(class_ap) == 1:

@@ -1,4 +1,4 @@
-"""The one way to read a picture, and which files are pictures or videos."""
+"""The one way to read an image, and which files are images or videos."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read a picture of any kind as the eye sees it; see `decode_image`.
+    """Read an image of any kind as the eye sees it; see `decode_image`.
 
     Args:
         path: any file name, ASCII or not.
@@ -46,7 +46,7 @@ def read_image(path: Path | str) -> np.ndarray:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: missing, no regular file, truncated, or no picture that can be decoded.
+        DataError: missing, no regular file, truncated, or no image that can be decoded.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -58,10 +58,10 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
-    """Decode the bytes of a picture file.
+    """Decode the bytes of an image file.
 
     EXIF orientation is applied; grey, palette and CMYK become RGB; deeper pixels come to 8 bits as in `to_rgb8`; what
-    is transparent is laid over black. Of several pictures in one file the first is taken.
+    is transparent is laid over black. Of several images in one file the first is taken.
 
     Args:
         data: the file's content.
@@ -71,7 +71,7 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: truncated, too large, or no picture that can be decoded.
+        DataError: truncated, too large, or no image that can be decoded.
     """
     if data.startswith(_JPEG_START) and _is_truncated_jpeg(data):
         raise DataError(name, f"is truncated ({len(data)} bytes, no end marker)", fix="replace the file")
@@ -83,12 +83,12 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
         reason = str(getattr(error, "err", error)).strip() or type(error).__name__
         raise DataError(name, f"cannot be decoded ({reason.splitlines()[0][:60]})", fix="replace the file") from error
     if image is None:
-        raise DataError(name, f"is no picture that can be decoded ({len(data)} bytes)", fix="replace the file")
+        raise DataError(name, f"is no image that can be decoded ({len(data)} bytes)", fix="replace the file")
     return image
 
 
 def to_rgb8(image: np.ndarray) -> np.ndarray:
-    """Bring a picture of any depth to 8-bit RGB, what is transparent laid over black.
+    """Bring an image of any depth to 8-bit RGB, what is transparent laid over black.
 
     16 bits are divided by 257, so that white stays white. Numbers of other kinds have no agreed white: floating point
     up to 1 is taken as a share of white, numbers up to 255 as 8 bits, up to 65535 as 16 bits, and above that the
@@ -107,7 +107,7 @@ def to_rgb8(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or not 1 <= image.shape[2] <= 4 or not image.size or image.dtype.kind not in "buif":
-        raise ValueError(f"is no picture: shape {image.shape} of {image.dtype}")
+        raise ValueError(f"is no image: shape {image.shape} of {image.dtype}")
     image = _to_8_bits(image)
     if image.shape[2] in (2, 4):
         colour, alpha = image[..., :-1], image[..., -1:]
@@ -136,11 +136,11 @@ def _to_8_bits(image: np.ndarray) -> np.ndarray:
 @functools.cache
 def _say_transparent() -> None:
     """Say once what happens to transparent pixels."""
-    LOGGER.warning("a picture has transparent pixels: they are laid over black (said once)")
+    LOGGER.warning("an image has transparent pixels: they are laid over black (said once)")
 
 
 class _TooLarge(Exception):  # noqa: N818 - a signal within this file
-    """A picture claims more than `MAX_PIXELS`."""
+    """An image claims more than `MAX_PIXELS`."""
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def _pillow_quiet() -> Iterator[None]:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """Return the picture in some bytes as (H, W, 3) uint8 RGB, or None.
+    """Return the image in some bytes as (H, W, 3) uint8 RGB, or None.
 
     OpenCV, the faster, takes the usual kinds and all deep ones, Pillow those that OpenCV gets wrong: CMYK, colours that
     are transparent, and odd TIFFs.
@@ -180,7 +180,7 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 
 def _open_header(data: bytes) -> Image.Image | None:
-    """Read a picture's header; None where Pillow does not know the kind.
+    """Read an image's header; None where Pillow does not know the kind.
 
     Raises:
         _TooLarge: it claims far too many pixels.
@@ -195,12 +195,12 @@ def _open_header(data: bytes) -> Image.Image | None:
 
 
 def _decode_plain(data: bytes) -> np.ndarray | None:
-    """Decode an 8-bit picture without transparency, turned upright."""
+    """Decode an 8-bit image without transparency, turned upright."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
-    """Decode a picture of more than 8 bits, and turn it upright from its EXIF orientation."""
+    """Decode an image of more than 8 bits, and turn it upright from its EXIF orientation."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         return None
@@ -232,7 +232,7 @@ def _is_truncated_jpeg(data: bytes) -> bool:
 
 
 def write_image(path: Path | str, image: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 RGB picture, atomically, in the format of the suffix."""
+    """Write an (H, W, 3) uint8 RGB image, atomically, in the format of the suffix."""
     path = Path(path)
     suffix = path.suffix.lower() if has_suffix(path, IMAGE_SUFFIXES - {"dng", "mpo", "pfm"}) else ".jpg"
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -1,4 +1,4 @@
-"""Scan a split once: which pictures, how large, which labels; what is bad is skipped, counted and listed."""
+"""Scan a split once: which images, how large, which labels; what is bad is skipped, counted and listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.datasets.config import DataConfig, Located
+from utils.datasets.config import DataConfig, ResolvedPath
 from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.datasets.label_cache import Label, cache_file, read_cache, write_cache
@@ -19,18 +19,18 @@ from utils.datasets.labels import LabelProblem, label_path, parse_labels, read_l
 from utils.datasets.polygons import no_outlines
 from utils.errors import DataError
 from utils.log import LOGGER
-from utils.structures import Outlines
+from utils.structures import Polygons
 
 SCAN_THREADS = 4
 
 
 @dataclass(frozen=True)
 class _Scanned:
-    """What scanning found in one picture; `error` set means skip, `fatal` means stop."""
+    """What scanning found in one image; `error` set means skip, `fatal` means stop."""
 
     size_hw: tuple[int, int] = (0, 0)
     rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
-    outlines: Outlines = field(default_factory=lambda: no_outlines(0))
+    outlines: Polygons = field(default_factory=lambda: no_outlines(0))
     error: str = ""
     fatal: DataError | None = None
     polygons: int = 0
@@ -46,10 +46,10 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
         config: the data yaml.
         split: train, val or test.
         use_cache: read and write the cache; the data set itself is never written to.
-        strict: stop at the first bad picture or label instead of skipping it.
+        strict: stop at the first bad image or label instead of skipping it.
 
     Raises:
-        DataError: no pictures, a class beyond `names`, no usable picture, or with `strict` anything bad.
+        DataError: no images, a class beyond `names`, no usable image, or with `strict` anything bad.
     """
     paths = list_images(config, split)
     labels = [_label_content(path) for path in paths]
@@ -57,7 +57,7 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
         raise DataError(
             config.file,
             f"no labels found for '{split}' (first looked for: {label_path(paths[0])})",
-            fix="put labels/ beside images/, one txt for each picture",
+            fix="put labels/ beside images/, one txt for each image",
         )
     cache = cache_file(config, split, paths, labels) if use_cache else None
     index = read_cache(cache) if cache else None
@@ -70,16 +70,16 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
         raise DataError(path, reason, fix="correct it or run without --strict")
     if len(index) == 0:
         path, reason = index.skipped[0]
-        raise DataError(config.file, f"no usable picture in '{split}' ({path}: {reason})", fix="correct the data set")
+        raise DataError(config.file, f"no usable image in '{split}' ({path}: {reason})", fix="correct the data set")
     _report(index, split)
     return index
 
 
 def list_images(config: DataConfig, split: str) -> list[str]:
-    """Return all picture files of a split, sorted, each once.
+    """Return all image files of a split, sorted, each once.
 
     Raises:
-        DataError: a path does not exist, or there is no picture.
+        DataError: a path does not exist, or there is no image.
     """
     found: set[str] = set()
     located = config.locate(split)
@@ -93,31 +93,31 @@ def list_images(config: DataConfig, split: str) -> list[str]:
             ) from error
     if not found:
         where = ", ".join(str(entry.path / entry.pattern) for entry in located)
-        raise DataError(config.file, f"'{split}' has no pictures in {where}", fix="check the path and the suffixes")
+        raise DataError(config.file, f"'{split}' has no images in {where}", fix="check the path and the suffixes")
     return sorted(found)
 
 
-def _listed(entry: Located, config: DataConfig) -> list[str]:
-    """Return the pictures of one entry: a glob, a folder with all below it, a txt list, or one picture."""
+def _listed(entry: ResolvedPath, config: DataConfig) -> list[str]:
+    """Return the images of one entry: a glob, a folder with all below it, a txt list, or one image."""
     if entry.pattern:
-        return _pictures(entry.path.glob(entry.pattern))
+        return _images(entry.path.glob(entry.pattern))
     if entry.path.is_dir():
-        return _pictures(entry.path.rglob("*"))
+        return _images(entry.path.rglob("*"))
     if entry.path.suffix.lower() == ".txt":
         lines = entry.path.read_text(encoding="utf-8-sig").splitlines()
         return [_from_list(line.strip(), entry.path.parent, config.roots) for line in lines if line.strip()]
-    return _pictures([entry.path])
+    return _images([entry.path])
 
 
 def _label_content(path: str) -> Label:
-    """Return what lies where a picture's labels should be: bytes, nothing, or the reason why it cannot be read."""
+    """Return what lies where an image's labels should be: bytes, nothing, or the reason why it cannot be read."""
     try:
         return read_label_bytes(label_path(path))
     except DataError as error:
         return error
 
 
-def _pictures(candidates: Iterable[Path]) -> list[str]:
+def _images(candidates: Iterable[Path]) -> list[str]:
     return [str(p) for p in candidates if has_suffix(p, IMAGE_SUFFIXES) and not p.is_dir()]
 
 
@@ -130,7 +130,7 @@ def _from_list(line: str, folder: Path, roots: Sequence[Path]) -> str:
 
 
 def _scan(config: DataConfig, split: str, paths: list[str], labels: list[Label]) -> DatasetIndex:
-    """Decode every picture and check every label."""
+    """Decode every image and check every label."""
 
     def one(item: tuple[str, Label]) -> _Scanned:
         return _scan_one(*item, config=config)
@@ -150,7 +150,7 @@ def _scan(config: DataConfig, split: str, paths: list[str], labels: list[Label])
         "outlines": sum(s.polygons for s in scanned),
         "boxes cut at the border": sum(s.clipped for s in scanned),
         "rows without area or standing twice left out": sum(s.dropped for s in scanned),
-        "pictures without a label file": sum(s.missing for s in scanned),
+        "images without a label file": sum(s.missing for s in scanned),
     }
     return DatasetIndex(
         paths=np.array([paths[i] for i in good], dtype=np.str_),
@@ -202,8 +202,8 @@ def _where(image_path: str, problem: LabelProblem) -> str:
 def _report(index: DatasetIndex, split: str) -> None:
     """Say in one line each what was found, mended and skipped."""
     notes = f"; {', '.join(index.notes)}" if index.notes else ""
-    LOGGER.info(f"{split}: {len(index)} pictures, {len(index.labels)} objects{notes}")
+    LOGGER.info(f"{split}: {len(index)} images, {len(index.labels)} objects{notes}")
     if index.skipped:
         path, reason = index.skipped[0]
         total = len(index) + len(index.skipped)
-        LOGGER.warning(f"{len(index.skipped)} of {total} {split} pictures skipped, the first: {path}: {reason}")
+        LOGGER.warning(f"{len(index.skipped)} of {total} {split} images skipped, the first: {path}: {reason}")

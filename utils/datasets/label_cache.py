@@ -20,7 +20,7 @@ Label = bytes | DataError | None
 
 
 def cache_file(config: DataConfig, split: str, paths: list[str], labels: list[Label]) -> Path:
-    """Name the cache by all that the scan depends on: label contents, picture files, class count, code version."""
+    """Name the cache by all that the scan depends on: label contents, image files, class count, code version."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {config.num_classes} {config.file}".encode("utf-8", "surrogateescape"))
     for path, label in zip(paths, labels, strict=True):
         try:

@@ -1,4 +1,4 @@
-"""The one way to read a label file: rows `class cx cy w h`, shares of the picture, or `class x1 y1 x2 y2 ...`."""
+"""The one way to read a label file: rows `class cx cy w h`, shares of the image, or `class x1 y1 x2 y2 ...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from utils.errors import DataError
-from utils.structures import Outlines
+from utils.structures import Polygons
 
 MAX_LABEL_BYTES = 10_000_000
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
@@ -39,16 +39,16 @@ class LabelFile:
     """The rows of one label file.
 
     Attributes:
-        rows: (n, 5) float32: class, cx, cy, w, h as shares of the picture.
-        outlines: of the n objects, points as shares of the picture; none where the row was a box.
+        rows: (n, 5) float32: class, cx, cy, w, h as shares of the image.
+        outlines: of the n objects, points as shares of the image; none where the row was a box.
         problems: what is wrong; a file with problems should not be trained on.
         polygons: how many rows were outlines.
-        clipped: how many boxes reached beyond the picture and were cut.
+        clipped: how many boxes reached beyond the image and were cut.
         dropped: how many rows were left out, having no area or standing twice.
     """
 
     rows: np.ndarray
-    outlines: Outlines
+    outlines: Polygons
     problems: tuple[LabelProblem, ...] = ()
     polygons: int = 0
     clipped: int = 0
@@ -56,7 +56,7 @@ class LabelFile:
 
 
 def label_path(image_path: str) -> str:
-    """Return where a picture's labels lie: the last folder `images` becomes `labels`, the suffix `.txt`."""
+    """Return where an image's labels lie: the last folder `images` becomes `labels`, the suffix `.txt`."""
     path = PurePath(image_path)
     parts = list(path.parts)
     for position in range(len(parts) - 2, -1, -1):
@@ -70,7 +70,7 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     """Check and read the content of a label file, row by row.
 
     Args:
-        data: the file's bytes, UTF-8 with or without a byte order mark; an empty file is a picture without objects.
+        data: the file's bytes, UTF-8 with or without a byte order mark; an empty file is an image without objects.
         num_classes: classes are 0 to `num_classes - 1`.
 
     Returns:
@@ -119,10 +119,10 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     )
 
 
-def _flat(rings: list[list[float]]) -> Outlines:
+def _flat(rings: list[list[float]]) -> Polygons:
     """Lay rings x, y, x, y... one after another."""
     points = [value for ring in rings for value in ring]
-    return Outlines(
+    return Polygons(
         points=np.array(points, dtype=np.float32).reshape(-1, 2),
         starts=np.cumsum([0, *(len(ring) // 2 for ring in rings)], dtype=np.int64),
     )
@@ -174,7 +174,7 @@ def _number(text: str) -> float | None:
 
 
 def _clip(row: list[float]) -> tuple[list[float], bool]:
-    """Cut a box at the picture's borders; return it and whether more than rounding was cut."""
+    """Cut a box at the image's borders; return it and whether more than rounding was cut."""
     label, cx, cy, w, h = row
     x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
     if min(x1, y1) >= 0 and max(x2, y2) <= 1:
@@ -185,7 +185,7 @@ def _clip(row: list[float]) -> tuple[list[float], bool]:
 
 
 def read_label_bytes(path: Path | str) -> bytes | None:
-    """Return a label file's bytes, or None when there is none: a picture without labels.
+    """Return a label file's bytes, or None when there is none: an image without labels.
 
     Raises:
         DataError: something is there that cannot be read as a file.

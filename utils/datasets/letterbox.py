@@ -1,4 +1,4 @@
-"""Fit a picture into a rectangle: scale without distortion, pad the rest with grey."""
+"""Fit an image into a rectangle: scale without distortion, pad the rest with grey."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from utils.structures import Placement
+from utils.structures import LetterboxTransform
 
 PAD_VALUE = 114
 
 
 @dataclass(frozen=True, kw_only=True)
 class LetterboxGeometry:
-    """How a picture is fitted.
+    """How an image is fitted.
 
     Attributes:
         scaled_hw: size after scaling, before padding.
@@ -43,13 +43,13 @@ def letterbox_geometry(
     scale_up: bool = True,
     stride: int = 32,
 ) -> LetterboxGeometry:
-    """Compute how a picture of `size_hw` is fitted into `target_hw`.
+    """Compute how an image of `size_hw` is fitted into `target_hw`.
 
     Args:
-        size_hw: height and width of the picture.
+        size_hw: height and width of the image.
         target_hw: height and width to fit into.
         minimal: pad only up to the next multiple of `stride` instead of the whole target.
-        scale_up: allow enlarging; otherwise a small picture is only padded.
+        scale_up: allow enlarging; otherwise a small image is only padded.
         stride: see `minimal`.
     """
     height, width = size_hw
@@ -76,19 +76,19 @@ def letterbox(
     scale_up: bool = True,
     stride: int = 32,
     original_hw: tuple[int, int] | None = None,
-) -> tuple[np.ndarray, Placement]:
-    """Fit an (H, W, 3) uint8 picture into `target_hw`; see `letterbox_geometry` for the options.
+) -> tuple[np.ndarray, LetterboxTransform]:
+    """Fit an (H, W, 3) uint8 image into `target_hw`; see `letterbox_geometry` for the options.
 
     Args:
-        image: the picture, perhaps already scaled down from its original.
+        image: the image, perhaps already scaled down from its original.
         target_hw: height and width to fit into.
         minimal: pad only up to the next multiple of `stride`.
         scale_up: allow enlarging.
         stride: see `minimal`.
-        original_hw: size of the file's picture, if `image` was scaled before.
+        original_hw: size of the file's image, if `image` was scaled before.
 
     Returns:
-        The (h, w, 3) picture, and where the original lies in it.
+        The (h, w, 3) image, and where the original lies in it.
     """
     original = original_hw or (image.shape[0], image.shape[1])
     geometry = letterbox_geometry(image.shape[:2], target_hw, minimal=minimal, scale_up=scale_up, stride=stride)
@@ -97,7 +97,7 @@ def letterbox(
         image = cv2.resize(image, (scaled_w, scaled_h), interpolation=cv2.INTER_LINEAR)
     top, bottom, left, right = geometry.borders
     padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
-    placement = Placement(
+    placement = LetterboxTransform(
         original_hw=original,
         ratio_wh=(scaled_w / original[1], scaled_h / original[0]),
         pad_wh=(float(left), float(top)),
@@ -105,8 +105,8 @@ def letterbox(
     return padded, placement
 
 
-def fit_longer_side(image: np.ndarray, size: int, *, smooth: bool) -> np.ndarray:
-    """Scale a picture so that its longer side is `size` pixels.
+def resize_longest_side(image: np.ndarray, size: int, *, smooth: bool) -> np.ndarray:
+    """Scale an image so that its longer side is `size` pixels.
 
     Args:
         image: (H, W, 3) uint8.

@@ -82,13 +82,13 @@ def _prepare_worker(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def usable_workers(wanted: int) -> int:
+def available_workers(wanted: int) -> int:
     """Return `wanted` worker processes, but no more than there are cores."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(wanted, available), 0)
 
 
-def workers_that_fit(workers: int, batch_bytes: int) -> int:
+def workers_for_memory(workers: int, batch_bytes: int) -> int:
     """Return as many of the workers as the memory that they share with this process can hold the batches of.
 
     Containers often have 64 MB of it, and a worker that finds it full dies of a bus error.
@@ -134,7 +134,7 @@ class BatchLoader:
         """
         self.dataset = dataset
         self.plan = plan
-        self.workers = workers_that_fit(usable_workers(workers), batch_bytes)
+        self.workers = workers_for_memory(available_workers(workers), batch_bytes)
         self.pin = pin
         self._guarded: weakref.WeakSet[Any] = weakref.WeakSet()
         self._loader = self._build(plan)
@@ -147,7 +147,7 @@ class BatchLoader:
         """Yield the planned batches.
 
         Raises:
-            DetectorError: a sample cannot be made, as when its picture has gone; the same one with and without workers.
+            DetectorError: a sample cannot be made, as when its image has gone; the same one with and without workers.
             RunError: workers died five times without a batch between.
         """
         at = losses = 0

@@ -1,4 +1,4 @@
-"""Mosaic: four pictures around a random point, so that one sample shows many contexts and sizes.
+"""Mosaic: four images around a random point, so that one sample shows many contexts and sizes.
 
 Source: arXiv 2004.10934, sec. 3.4.
 """
@@ -16,12 +16,12 @@ from utils.structures import Sample
 
 
 def mosaic(tiles: Sequence[Sample], *, size: int, centre_xy: tuple[int, int]) -> Sample:
-    """Lay four samples around a point of a canvas twice as large as a training picture.
+    """Lay four samples around a point of a canvas twice as large as a training image.
 
     Args:
         tiles: four samples, longer side about `size`: top left, top right, bottom left, bottom right. Each touches the
             centre with its inner corner, and is cut where the canvas ends.
-        size: side of a training picture; the canvas has 2 * size.
+        size: side of a training image; the canvas has 2 * size.
         centre_xy: where they meet, each in [size / 2, 3 size / 2].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Geometry of outlines held in flat arrays: moved, cut at a picture's borders, and brought to the boxes around them."""
+"""Geometry of outlines held in flat arrays: moved, cut at an image's borders, and brought to the boxes around them."""
 
 from __future__ import annotations
 
@@ -6,58 +6,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.structures import Outlines, Sample
+from utils.structures import Polygons, Sample
 
 
-def no_outlines(count: int) -> Outlines:
+def no_outlines(count: int) -> Polygons:
     """Return the outlines of `count` objects of which only the boxes are known."""
-    return Outlines(points=np.zeros((0, 2), np.float32), starts=np.zeros(count + 1, np.int64))
+    return Polygons(points=np.zeros((0, 2), np.float32), starts=np.zeros(count + 1, np.int64))
 
 
 def moved(
-    outlines: Outlines, *, scale_xy: tuple[float, float] = (1, 1), shift_xy: tuple[float, float] = (0, 0)
-) -> Outlines:
+    outlines: Polygons, *, scale_xy: tuple[float, float] = (1, 1), shift_xy: tuple[float, float] = (0, 0)
+) -> Polygons:
     """Return the outlines scaled (a negative scale mirrors) and then shifted along x and y."""
     points = outlines.points * np.array(scale_xy, np.float64) + np.array(shift_xy, np.float64)
-    return Outlines(points=points.astype(np.float32), starts=outlines.starts)
+    return Polygons(points=points.astype(np.float32), starts=outlines.starts)
 
 
-def warped(outlines: Outlines, matrix: np.ndarray) -> Outlines:
+def warped(outlines: Polygons, matrix: np.ndarray) -> Polygons:
     """Return the outlines sent through a 3x3 matrix."""
     points = outlines.points @ matrix[:, :2].T + matrix[:, 2]
-    return Outlines(points=(points[:, :2] / points[:, 2:]).astype(np.float32), starts=outlines.starts)
+    return Polygons(points=(points[:, :2] / points[:, 2:]).astype(np.float32), starts=outlines.starts)
 
 
-def select(outlines: Outlines | None, chosen: np.ndarray) -> Outlines | None:
+def select(outlines: Polygons | None, chosen: np.ndarray) -> Polygons | None:
     """Return the outlines of the objects that an (n,) bool array chooses."""
     if outlines is None:
         return None
     counts = np.diff(outlines.starts)
-    return Outlines(
+    return Polygons(
         points=outlines.points[np.repeat(chosen, counts)], starts=np.cumsum([0, *counts[chosen]], dtype=np.int64)
     )
 
 
-def join(samples: Sequence[Sample]) -> Outlines | None:
+def join(samples: Sequence[Sample]) -> Polygons | None:
     """Return the outlines of several samples' objects, one sample after another; None if none has any."""
     if all(sample.outlines is None for sample in samples):
         return None
     parts = [sample.outlines or no_outlines(len(sample.boxes)) for sample in samples]
     counts = np.concatenate([np.diff(part.starts) for part in parts])
-    return Outlines(
+    return Polygons(
         points=np.concatenate([part.points for part in parts]), starts=np.cumsum([0, *counts], dtype=np.int64)
     )
 
 
-def boxes_within(outlines: Outlines, size_hw: tuple[int, int]) -> np.ndarray:
-    """Return the boxes around what lies of each outline's inside within a picture.
+def boxes_within(outlines: Polygons, size_hw: tuple[int, int]) -> np.ndarray:
+    """Return the boxes around what lies of each outline's inside within an image.
 
-    That part reaches as far as the pieces of the outline within the picture, and into each corner of the picture that
+    That part reaches as far as the pieces of the outline within the image, and into each corner of the image that
     the outline encloses.
 
     Args:
         outlines: of n objects.
-        size_hw: height and width of the picture.
+        size_hw: height and width of the image.
 
     Returns:
         (n, 4) float32, x1, y1, x2, y2; zeros where there is no outline or nothing of it within.
@@ -114,8 +114,8 @@ def _encloses(points: np.ndarray, ends: np.ndarray, firsts: np.ndarray, corner: 
     return np.asarray(np.add.reduceat(crossing.astype(np.int64), firsts) % 2 == 1)
 
 
-def cut(outlines: Outlines, size_hw: tuple[int, int]) -> Outlines:
-    """Return the outlines with what lies beyond a picture's borders cut off.
+def cut(outlines: Polygons, size_hw: tuple[int, int]) -> Polygons:
+    """Return the outlines with what lies beyond an image's borders cut off.
 
     What falls into several pieces stays one ring, its pieces joined along the border.
     """
@@ -131,7 +131,7 @@ def cut(outlines: Outlines, size_hw: tuple[int, int]) -> Outlines:
                 ring = _cut_ring(ring, axis, 0, keep_above=True)
                 ring = _cut_ring(ring, axis, borders[axis], keep_above=False)
         rings.append(ring)
-    return Outlines(
+    return Polygons(
         points=np.concatenate([np.zeros((0, 2), np.float32), *rings]).astype(np.float32),
         starts=np.cumsum([0, *map(len, rings)], dtype=np.int64),
     )

@@ -1,4 +1,4 @@
-"""Inputs of detect.py: pictures, folders, globs, lists, videos, cameras, streams and the screen, as frames."""
+"""Inputs of detect.py: images, folders, globs, lists, videos, cameras, streams and the screen, as frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utils.datasets.streams import (
     STREAM_SCHEMES,
     Frame,
     LiveStreams,
-    Patience,
+    ReconnectPolicy,
     is_stream,
     open_capture,
     stream_name,
@@ -45,7 +45,7 @@ class Source:
     """All inputs of a run.
 
     Attributes:
-        files: pictures and videos, in order.
+        files: images and videos, in order.
         streams: camera numbers and addresses.
         skipped: path and reason of every file that could not be read, filled while iterating.
         vid_stride: take every n-th frame of a video.
@@ -56,7 +56,7 @@ class Source:
     streams: list[str] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     vid_stride: int = 1
-    patience: Patience = field(default_factory=Patience)
+    patience: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield all frames; a file that cannot be read is skipped, warned of and remembered."""
@@ -85,7 +85,7 @@ class Source:
                         yield [prepare(frame) for frame in fresh[start : start + size]]
 
     def _read_files(self, addresses: list[str]) -> Iterator[Frame]:
-        """Yield the frames of all files and of videos on servers; pictures are decoded ahead."""
+        """Yield the frames of all files and of videos on servers; images are decoded ahead."""
         workers = max(min(8, (os.cpu_count() or 1) // 2), 1)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         reading: deque[tuple[Path, Future[np.ndarray] | str]] = deque()
@@ -189,11 +189,11 @@ def beside(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
         thread.join()
 
 
-def open_source(text: str, *, vid_stride: int = 1, patience: Patience | None = None) -> Source:
+def open_source(text: str, *, vid_stride: int = 1, patience: ReconnectPolicy | None = None) -> Source:
     """Find out what `--source` means.
 
     Args:
-        text: a picture, video, folder, glob (`**` goes through subfolders), `file://` address, txt or streams list of
+        text: an image, video, folder, glob (`**` goes through subfolders), `file://` address, txt or streams list of
             these, camera number, stream address, or `screen`, perhaps with left, top, width and height in pixels.
         vid_stride: take every n-th frame of a video.
         patience: how long to bear with streams that fell silent.
@@ -201,7 +201,7 @@ def open_source(text: str, *, vid_stride: int = 1, patience: Patience | None = N
     Raises:
         DataError: nothing is there.
     """
-    source = Source(vid_stride=vid_stride, patience=patience or Patience())
+    source = Source(vid_stride=vid_stride, patience=patience or ReconnectPolicy())
     _add(source, text, depth=0)
     if not source.files and not source.streams:
         raise DataError("--source", f"{text} names nothing", fix="write one source a line")
@@ -261,14 +261,14 @@ def _relative_to(line: str, folder: Path) -> str:
 
 
 def _is_file_on_a_server(address: str) -> bool:
-    """Tell whether an address is that of a picture or a video file, which ends, and not of a camera."""
+    """Tell whether an address is that of an image or a video file, which ends, and not of a camera."""
     if not address.lower().startswith(("http://", "https://")):
         return False
     return has_suffix(urlsplit(address).path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
 
 
 def _files(path: Path, text: str) -> list[Path]:
-    """Return the pictures and videos that a path or glob names, sorted.
+    """Return the images and videos that a path or glob names, sorted.
 
     Raises:
         DataError: there are none.
@@ -281,10 +281,10 @@ def _files(path: Path, text: str) -> list[Path]:
         found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not Path(p).is_dir()]
     else:
         near = sorted(path.parent.glob(f"{glob.escape(path.name[:3])}*"))[:3] if path.parent.is_dir() else []
-        fix = f"did you mean {', '.join(map(str, near))}?" if near else "pass a picture, folder, glob, video or camera"
+        fix = f"did you mean {', '.join(map(str, near))}?" if near else "pass an image, folder, glob, video or camera"
         raise DataError("--source", f"{text} does not exist", fix=fix)
     known = [p for p in found if has_suffix(p, IMAGE_SUFFIXES | VIDEO_SUFFIXES)]
     if not known:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError("--source", f"{text} holds no picture or video", fix=f"pictures end in {suffixes}")
+        raise DataError("--source", f"{text} holds no image or video", fix=f"images end in {suffixes}")
     return known

@@ -34,7 +34,7 @@ def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
 
 
 def round_image_size(size: int, stride: int) -> int:
-    """Return a picture side that the model can take: `size` rounded up to its stride, which is said."""
+    """Return an image side that the model can take: `size` rounded up to its stride, which is said."""
     rounded = math.ceil(size / stride) * stride
     if rounded != size:
         LOGGER.warning(f"--imgsz {size} is no multiple of the stride {stride}; {rounded} is used")
@@ -44,7 +44,7 @@ def round_image_size(size: int, stride: int) -> int:
 def evaluation_loader(
     index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
 ) -> BatchLoader:
-    """Return batches of whole pictures, like shapes together, each batch as small as it may be."""
+    """Return batches of whole images, like shapes together, each batch as small as it may be."""
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
@@ -59,5 +59,5 @@ def evaluation_loader(
 
 
 def batch_bytes(batch_size: int, image_size: int) -> int:
-    """Return what the pictures of a batch take in memory at most, a byte for each of three colours."""
+    """Return what the images of a batch take in memory at most, a byte for each of three colours."""
     return batch_size * 3 * image_size**2

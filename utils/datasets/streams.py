@@ -30,12 +30,12 @@ _FFMPEG_VARIABLE, _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_trans
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture to look at.
+    """One image to look at.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
         path: the file, or a name for the camera.
-        number: frame number in a video or stream, from 0; None for a picture.
+        number: frame number in a video or stream, from 0; None for an image.
         total: frames of the video; 0 where unknown.
         fps: frames per second of the video.
     """
@@ -53,7 +53,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class ReconnectPolicy:
     """How long to bear with a stream that fell silent, in seconds.
 
     Attributes:
@@ -105,18 +105,18 @@ class ScreenCapture:
         return self.grab()
 
     def grab(self) -> bool:
-        """Take a picture when it is time for one."""
+        """Take an image when it is time for one."""
         time.sleep(max(self._due - time.monotonic(), 0))
         self._due = time.monotonic() + 1 / SCREEN_FPS
         try:
-            with ImageGrab.grab(self._box) as picture:
-                self._image = np.asarray(picture.convert("RGB"))[..., ::-1]
+            with ImageGrab.grab(self._box) as image:
+                self._image = np.asarray(image.convert("RGB"))[..., ::-1]
         except (OSError, ValueError, NotImplementedError):  # no display, or none that this library can read
             return False
         return True
 
     def retrieve(self) -> tuple[bool, np.ndarray]:
-        """Return the picture taken last, as BGR."""
+        """Return the image taken last, as BGR."""
         return (True, self._image) if self._image is not None else (False, np.empty(0))
 
     def get(self, propId: int) -> float:  # noqa: N803
@@ -132,7 +132,7 @@ def is_stream(text: str) -> bool:
     return text.isdigit() or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
 
 
-def open_capture(text: str, patience: Patience) -> Capture:
+def open_capture(text: str, patience: ReconnectPolicy) -> Capture:
     """Open a camera, an address or the screen; what comes back may turn out not to be open."""
     screen = SCREEN.fullmatch(text.strip())
     if screen is not None:
@@ -169,7 +169,7 @@ class _Reader(threading.Thread):
     """
 
     def __init__(
-        self, text: str, shown: str, *, vid_stride: int, patience: Patience, news: threading.Condition
+        self, text: str, shown: str, *, vid_stride: int, patience: ReconnectPolicy, news: threading.Condition
     ) -> None:
         super().__init__(name=shown, daemon=True)
         self.text, self.shown = text, shown
@@ -243,7 +243,7 @@ class LiveStreams:
     No frame is ever made up: a stream that is silent gives nothing until it is back.
     """
 
-    def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, patience: Patience | None = None) -> None:
+    def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, patience: ReconnectPolicy | None = None) -> None:
         """Name the streams; reading starts on entering the context.
 
         Args:
@@ -260,7 +260,7 @@ class LiveStreams:
                 name, number = f"{base}-{number}", number + 1
             names.append(name)
         self._readers = [
-            _Reader(text, name, vid_stride=vid_stride, patience=patience or Patience(), news=self._news)
+            _Reader(text, name, vid_stride=vid_stride, patience=patience or ReconnectPolicy(), news=self._news)
             for text, name in zip(texts, names, strict=True)
         ]
 

@@ -105,7 +105,7 @@ def _files(settings: dict[str, object], config: DataConfig) -> Iterator[tuple[st
     for number, split in enumerate(SPLITS):
         for index in range(int(str(settings[split]))):
             rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, number, index))))
-            image, rows = draw_picture(rng, config.names)
+            image, rows = draw_image(rng, config.names)
             encoded = cv2.imencode(
                 ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
             )[1]
@@ -114,11 +114,11 @@ def _files(settings: dict[str, object], config: DataConfig) -> Iterator[tuple[st
             yield f"labels/{split}/{index:04d}.txt", text.encode()
 
 
-def draw_picture(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-    """Draw one picture.
+def draw_image(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[float, ...]]]:
+    """Draw one image.
 
     Returns:
-        (H, W, 3) uint8 RGB, and rows class, cx, cy, w, h as shares of the picture.
+        (H, W, 3) uint8 RGB, and rows class, cx, cy, w, h as shares of the image.
     """
     width, height = SIZES_WH[int(rng.integers(len(SIZES_WH)))]
     canvas = _ground(rng, height, width)
@@ -176,7 +176,7 @@ def _outline(
 
 
 def _bounds(mask: np.ndarray) -> np.ndarray | None:
-    """Return x1, y1, x2, y2 around the pixels of a mask, or None if little more than a dot is in the picture."""
+    """Return x1, y1, x2, y2 around the pixels of a mask, or None if little more than a dot is in the image."""
     rows, columns = np.flatnonzero((mask > 127).any(1)), np.flatnonzero((mask > 127).any(0))
     if len(rows) < 8 or len(columns) < 8:
         return None

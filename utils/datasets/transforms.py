@@ -41,8 +41,8 @@ def flip_vertically(sample: Sample) -> Sample:
     return replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes, outlines=outlines)
 
 
-def shift_colours(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> np.ndarray:
-    """Multiply hue (turning), saturation and value (both clipped) of an (H, W, 3) uint8 RGB picture."""
+def hsv_jitter(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> np.ndarray:
+    """Multiply hue (turning), saturation and value (both clipped) of an (H, W, 3) uint8 RGB image."""
     levels = np.arange(256, dtype=np.float64)
     hue = (levels * gains_hsv[0]) % 180  # OpenCV keeps hue in half degrees
     saturation, value = ((levels * gain).clip(0, 255) for gain in gains_hsv[1:])
@@ -55,7 +55,7 @@ def shift_colours(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> n
 def draw_colour_gains(
     rng: np.random.Generator, *, hsv_h: float, hsv_s: float, hsv_v: float
 ) -> tuple[float, float, float]:
-    """Draw gains for `shift_colours`: 1 plus or minus up to the given shares."""
+    """Draw gains for `hsv_jitter`: 1 plus or minus up to the given shares."""
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (hsv_h, hsv_s, hsv_v)
     return float(hue), float(saturation), float(value)
 
@@ -71,11 +71,11 @@ def draw_perspective(
     shear: float,
     perspective: float,
 ) -> np.ndarray:
-    """Draw a 3x3 matrix that brings pixels of a picture to pixels of the output.
+    """Draw a 3x3 matrix that brings pixels of an image to pixels of the output.
 
     Args:
         rng: the source of randomness.
-        size_hw: height and width of the picture, whose middle is turned around.
+        size_hw: height and width of the image, whose middle is turned around.
         out_hw: height and width of the output, onto whose middle it falls, but for the translation.
         degrees: rotation up to this, either way.
         translate: shift up to this share of the output's size, either way.
@@ -121,12 +121,12 @@ def warp(sample: Sample, matrix: np.ndarray, out_hw: tuple[int, int]) -> Sample:
         clipped = np.where(outlines.known[:, None], boxes_within(outlines, out_hw), clipped)
         least_shares = np.where(outlines.known, MIN_AREA_SHARE_OUTLINED, MIN_AREA_SHARE)
     zoom = math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) if affine else 1.0
-    kept = worth_keeping(sample.boxes * zoom, clipped, least_shares=least_shares)
+    kept = valid_after_transform(sample.boxes * zoom, clipped, least_shares=least_shares)
     return Sample(image=image, boxes=clipped[kept], classes=sample.classes[kept], outlines=select(outlines, kept))
 
 
 def _warp_pixels(image: np.ndarray, matrix: np.ndarray, out_hw: tuple[int, int], *, affine: bool) -> np.ndarray:
-    """Warp an (H, W, 3) picture by way of four channels, which OpenCV moves three times as fast as three."""
+    """Warp an (H, W, 3) image by way of four channels, which OpenCV moves three times as fast as three."""
     four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=_scratch((*image.shape[:2], 4)))
     size_wh, border = (out_hw[1], out_hw[0]), (PAD_VALUE,) * 4
     if affine:
@@ -153,7 +153,7 @@ def warp_boxes(boxes_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate((points.min(1), points.max(1)), 1)
 
 
-def worth_keeping(
+def valid_after_transform(
     before_xyxy: np.ndarray, after_xyxy: np.ndarray, *, least_shares: np.ndarray | float = MIN_AREA_SHARE
 ) -> np.ndarray:
     """Tell which (n, 4) boxes are still worth learning from after a warp and a cut; (n,) bool.

@@ -1,1 +1,1 @@
-"""detect.py: pictures and streams in, annotated ones out; and where AKConv samples."""
+"""detect.py: images and streams in, annotated ones out; and where AKConv samples."""

@@ -20,15 +20,15 @@ from models.yolo import DetectionModel
 from utils.datasets.config import load_data_config
 from utils.datasets.sources import Frame, Source, open_source
 from utils.datasets.splits import round_image_size
-from utils.datasets.streams import Patience
-from utils.detection.sampling_plots import MOST_PICTURES, SamplingPictures
+from utils.datasets.streams import ReconnectPolicy
+from utils.detection.sampling_plots import MAX_IMAGES, SamplingImages
 from utils.detection.side_by_side_plot import side_by_side
 from utils.detection.writers import Outputs, require_screen, write_skipped
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir
 from utils.inference.model_loading import Network, open_network
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import Fitted, Looking, Spent, fit, look
+from utils.inference.predict import InferenceConfig, PreprocessedImage, Timings, fit, look
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.plugins import load_plugins
@@ -37,12 +37,12 @@ from utils.structures import Detections
 
 
 class Predictor:
-    """A model ready to look at pictures.
+    """A model ready to look at images.
 
     Attributes:
         names: class names.
         network: the model with its batch norms folded, on the device.
-        how: see `Looking`.
+        how: see `InferenceConfig`.
     """
 
     def __init__(
@@ -62,31 +62,31 @@ class Predictor:
             model: in float32; left as it is.
             names: class names.
             device: where to compute.
-            size_hw: pictures are fitted into this, multiples of the model's stride.
+            size_hw: images are fitted into this, multiples of the model's stride.
             nms: thresholds.
             half: half precision.
             augment: look at three sizes, once mirrored.
         """
         self.names = tuple(names)
         dtype = torch.float16 if half else torch.float32
-        self.how = Looking(
+        self.how = InferenceConfig(
             size_hw=size_hw, stride=model.max_stride, nms=nms, device=device, dtype=dtype, augment=augment
         )
         self.network = place(fused(model).to(dtype), device)
 
-    def fit(self, image: np.ndarray) -> Fitted:
-        """Fit an (H, W, 3) uint8 RGB picture; may be called from any thread."""
+    def fit(self, image: np.ndarray) -> PreprocessedImage:
+        """Fit an (H, W, 3) uint8 RGB image; may be called from any thread."""
         return fit(image, self.how)
 
-    def look(self, pictures: Sequence[Fitted]) -> list[tuple[Detections, Spent]]:
-        """Look at fitted pictures; see `look`."""
-        return look(self.network, pictures, self.how)
+    def look(self, images: Sequence[PreprocessedImage]) -> list[tuple[Detections, Timings]]:
+        """Look at fitted images; see `look`."""
+        return look(self.network, images, self.how)
 
-    def __call__(self, image: np.ndarray) -> tuple[Detections, Spent]:
-        """Look at one (H, W, 3) uint8 RGB picture.
+    def __call__(self, image: np.ndarray) -> tuple[Detections, Timings]:
+        """Look at one (H, W, 3) uint8 RGB image.
 
         Returns:
-            What was found, in pixels of the picture, and the milliseconds of each phase.
+            What was found, in pixels of the image, and the milliseconds of each phase.
         """
         return self.look([self.fit(image)])[0]
 
@@ -104,7 +104,7 @@ def run_detection(options: DetectOptions) -> Path:
     load_plugins(options.plugins)
     if options.view_img:
         require_screen()
-    patience = Patience(give_up=options.stream_timeout)
+    patience = ReconnectPolicy(give_up=options.stream_timeout)
     source = open_source(options.source, vid_stride=options.vid_stride, patience=patience)
     opened = open_network(options.weights, device, trust=options.trust)
     model, names = opened.network, opened.description.names
@@ -134,19 +134,19 @@ def run_detection(options: DetectOptions) -> Path:
         half=options.half and device.type == "cuda",
         augment=options.augment,
     )
-    sampling = SamplingPictures(
+    sampling = SamplingImages(
         predictor.network,
         predictor.how,
         wanted=options.visualize_layers,
         chosen_xy=options.visualize_at,
-        most=MOST_PICTURES if options.draws_sampling else 0,
+        most=MAX_IMAGES if options.draws_sampling else 0,
     )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     return _look(predictor, source, options, run_dir, sampling)
 
 
 def _look(
-    predictor: Predictor, source: Source, options: DetectOptions, run_dir: Path, sampling: SamplingPictures
+    predictor: Predictor, source: Source, options: DetectOptions, run_dir: Path, sampling: SamplingImages
 ) -> Path:
     """Go through the frames; say what was found in each, and at the end what it took.
 

@@ -1,4 +1,4 @@
-"""The pictures of `--visualize`: where chosen AKConv layers sample, and how offsets are spread in all of them."""
+"""The images of `--visualize`: where chosen AKConv layers sample, and how offsets are spread in all of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from models.modules.akconv import AKConv
 from utils.detection.writers import detection_labels
-from utils.inference.predict import Fitted, Looking
+from utils.inference.predict import InferenceConfig, PreprocessedImage
 from utils.inference.sampling_points import (
     LayerSampling,
     Spot,
     akconv_layers,
     cell_size,
     first_of_each_level,
-    map_to_picture,
+    map_to_image,
     named_layers,
     positions_at,
     recorded,
@@ -33,36 +33,38 @@ from utils.structures import Detections
 from utils.training.offset_monitor import LayerOffsets, layer_offsets, mean_offsets
 
 FOLDER = "sampling"
-MOST_PICTURES = 8
-MOST_OFFSETS = 50_000  # of each picture, layer and axis that a histogram is drawn from
+MAX_IMAGES = 8
+MOST_OFFSETS = 50_000  # of each image, layer and axis that a histogram is drawn from
 NOTHING = "--visualize: the model has no AKConv layer that can be looked into, so there is nothing to draw"
 
 
 @torch.inference_mode()
-def sample_picture(
-    network: nn.Module, layers: Mapping[str, AKConv], fitted: Fitted, how: Looking
+def sample_image(
+    network: nn.Module, layers: Mapping[str, AKConv], fitted: PreprocessedImage, how: InferenceConfig
 ) -> dict[str, LayerSampling]:
-    """Send one picture through a network on its device, and return where its AKConv layers sample."""
-    picture = torch.from_numpy(np.ascontiguousarray(fitted.image)).permute(2, 0, 1)[None]
+    """Send one image through a network on its device, and return where its AKConv layers sample."""
+    image = torch.from_numpy(np.ascontiguousarray(fitted.image)).permute(2, 0, 1)[None]
     with recorded(layers) as found:
-        network(scale_pixels(picture, how.device, how.dtype))
+        network(scale_pixels(image, how.device, how.dtype))
     return found
 
 
-def draw_layer(layer: LayerSampling, image: np.ndarray, fitted: Fitted, spots: Sequence[Spot], path: Path) -> Path:
-    """Draw where one layer samples around some spots of an (H, W, 3) uint8 RGB picture.
+def draw_layer(
+    layer: LayerSampling, image: np.ndarray, fitted: PreprocessedImage, spots: Sequence[Spot], path: Path
+) -> Path:
+    """Draw where one layer samples around some spots of an (H, W, 3) uint8 RGB image.
 
     Args:
-        layer: of a pass over this picture alone.
-        image: the picture as it is.
+        layer: of a pass over this image alone.
+        image: the image as it is.
         fitted: what the network was given.
-        spots: places of the picture.
+        spots: places of the image.
         path: where to write.
     """
     input_hw = (fitted.image.shape[0], fitted.image.shape[1])
     height, width = layer.size_hw
     cell_h, cell_w = cell_size(layer, input_hw)
-    corners = map_to_picture(
+    corners = map_to_image(
         np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), placement=fitted.placement
     )
     ratio_w, ratio_h = fitted.placement.ratio_wh
@@ -84,14 +86,14 @@ def draw_layer(layer: LayerSampling, image: np.ndarray, fitted: Fitted, spots: S
 
 @dataclass(kw_only=True)
 class OffsetCollection:
-    """Gathers the offsets of several pictures, as many of each as a histogram needs."""
+    """Gathers the offsets of several images, as many of each as a histogram needs."""
 
     rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
     columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
     measured: dict[str, list[LayerOffsets]] = field(default_factory=dict)
 
     def add(self, samplings: Mapping[str, LayerSampling]) -> None:
-        """Add one picture."""
+        """Add one image."""
         for name, layer in samplings.items():
             for kept, offset in zip((self.rows, self.columns), layer.offset.chunk(2, 1), strict=True):
                 kept.setdefault(name, []).append(_thinned(offset))
@@ -121,26 +123,26 @@ def _thinned(offset: Tensor) -> np.ndarray:
     return np.random.default_rng(0).choice(values, MOST_OFFSETS, replace=False)
 
 
-class SamplingPictures:
-    """Draws `sampling/<picture>_<layer>.png` for the first pictures of a run, and `sampling/offsets.png` at its end."""
+class SamplingImages:
+    """Draws `sampling/<image>_<layer>.png` for the first images of a run, and `sampling/offsets.png` at its end."""
 
     def __init__(
         self,
         network: object,
-        how: Looking,
+        how: InferenceConfig,
         *,
         wanted: Sequence[str] = (),
         chosen_xy: Sequence[tuple[float, float]] = (),
-        most: int = MOST_PICTURES,
+        most: int = MAX_IMAGES,
     ) -> None:
         """Find the layers.
 
         Args:
-            network: as it looks at pictures.
+            network: as it looks at images.
             how: it does so.
             wanted: layers to draw, as `named_layers` takes them; by default the first of each level.
-            chosen_xy: places to draw, x and y in pixels of each picture; by default where something was found.
-            most: pictures to draw; 0 for none.
+            chosen_xy: places to draw, x and y in pixels of each image; by default where something was found.
+            most: images to draw; 0 for none.
 
         Raises:
             ConfigError: a word of `wanted` names no AKConv layer.
@@ -156,7 +158,7 @@ class SamplingPictures:
             self._left = 0
         self._wanted = named_layers(self._layers, wanted) if self._left else []
 
-    def __enter__(self) -> SamplingPictures:
+    def __enter__(self) -> SamplingImages:
         """Return itself."""
         return self
 
@@ -165,29 +167,31 @@ class SamplingPictures:
         if self._folder is None or not self._offsets.rows:
             return
         count = len(self._stems)
-        note = f"Offsets of all AKConv layers, {count} picture{'s' * (count > 1)}"
+        note = f"Offsets of all AKConv layers, {count} image{'s' * (count > 1)}"
         plot_offsets(self._offsets.spreads(), self._folder / "offsets.png", note=note)
         most = f", the first {count}" if not self._left else ""
-        LOGGER.info(f"Sampling points of {count} picture{'s' * (count > 1)}{most}: {self._folder}")
+        LOGGER.info(f"Sampling points of {count} image{'s' * (count > 1)}{most}: {self._folder}")
 
-    def add(self, image: np.ndarray, fitted: Fitted, found: Detections, names: tuple[str, ...], path: Path) -> None:
-        """Draw a picture, unless there are enough, or one of this name was drawn: of a video the first frame is shown.
+    def add(
+        self, image: np.ndarray, fitted: PreprocessedImage, found: Detections, names: tuple[str, ...], path: Path
+    ) -> None:
+        """Draw an image, unless there are enough, or one of this name was drawn: of a video the first frame is shown.
 
-        Chosen places that lie outside this picture are warned of; without any inside, only its offsets are counted.
+        Chosen places that lie outside this image are warned of; without any inside, only its offsets are counted.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             fitted: what the network was given of it.
             found: in it, in its pixels.
             names: of the classes.
-            path: `<run folder>/<name of the picture>`.
+            path: `<run folder>/<name of the image>`.
         """
         if not self._left or path.name in self._stems or not isinstance(self._network, nn.Module):
             return
         self._left -= 1
         self._stems.add(path.name)
         self._folder = path.parent / FOLDER
-        samplings = sample_picture(self._network, self._layers, fitted, self._how)
+        samplings = sample_image(self._network, self._layers, fitted, self._how)
         self._offsets.add(samplings)
         if self._chosen_xy:
             spots = self._chosen_spots(image, path.name)
@@ -200,12 +204,12 @@ class SamplingPictures:
                 draw_layer(samplings[name], image, fitted, spots, self._folder / f"{path.name}_{name}.png")
 
     def _chosen_spots(self, image: np.ndarray, name: str) -> list[Spot]:
-        """Return the chosen places inside an (H, W, 3) picture; warn, by its name, of those outside."""
+        """Return the chosen places inside an (H, W, 3) image; warn, by its name, of those outside."""
         height, width = image.shape[:2]
         spots = spots_inside(self._chosen_xy, (height, width))
         inside = {spot.xy for spot in spots}
         outside = [f"{x:g},{y:g}" for x, y in self._chosen_xy if (x, y) not in inside]
         if outside:
-            told = f"{name}: --visualize-at {' '.join(outside)} outside the picture of {width} x {height} pixels"
+            told = f"{name}: --visualize-at {' '.join(outside)} outside the image of {width} x {height} pixels"
             LOGGER.warning(f"{told}, not drawn")
         return spots

@@ -1,4 +1,4 @@
-"""Batches looked at side by side on the CPU, one thread each: more pictures a second than all threads on one batch."""
+"""Batches looked at side by side on the CPU, one thread each: more images a second than all threads on one batch."""
 
 from __future__ import annotations
 

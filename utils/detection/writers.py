@@ -1,4 +1,4 @@
-"""What detect.py writes: annotated pictures and videos, labels, crops and a table, beside the search itself."""
+"""What detect.py writes: annotated images and videos, labels, crops and a table, beside the search itself."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Outputs:
     jobs: deque[Future[None]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        """Start the threads: some for pictures, one for videos, whose frames must stay in order."""
+        """Start the threads: some for images, one for videos, whose frames must stay in order."""
         self._threads = max(min(4, (os.cpu_count() or 1) // 2), 1)
-        self._pictures = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
+        self._images = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
         self._frames = ThreadPoolExecutor(1, thread_name_prefix="video")
 
     def __enter__(self) -> Outputs:
@@ -62,7 +62,7 @@ class Outputs:
         Raises:
             RunError: something could not be written, and no other error is on its way.
         """
-        self._pictures.shutdown()
+        self._images.shutdown()
         self._frames.shutdown()
         for writer in self.videos.values():
             writer.release()
@@ -95,7 +95,7 @@ class Outputs:
                 self.rows.append((frame.path.name, self.names[number], f"{score:.2f}", number, *corners))
         if self.options.view_img:
             _show(frame.path.name, self._drawn(frame, found))
-        lane = self._frames if frame.is_video else self._pictures
+        lane = self._frames if frame.is_video else self._images
         self.jobs.append(lane.submit(self._write, frame, found, self.stem(frame.path)))
 
     def _collect(self, left: int) -> None:
@@ -128,7 +128,7 @@ class Outputs:
         return draw_boxes(frame.image, found.boxes.numpy(), labels, classes, thickness=self.options.line_thickness)
 
     def _write_txt(self, stem: str, frame: Frame, found: Detections) -> None:
-        """Write one row for each box, coordinates as shares of the picture."""
+        """Write one row for each box, coordinates as shares of the image."""
         height, width = frame.image.shape[:2]
         boxes = found.boxes if self.options.save_format else xyxy_to_cxcywh(found.boxes)
         shares = boxes / boxes.new_tensor((width, height, width, height))
@@ -171,7 +171,7 @@ def detection_labels(
 
 
 def crop_box(image: np.ndarray, box_xyxy: list[float]) -> np.ndarray:
-    """Return the part of an (H, W, 3) picture that a box in its pixels covers; empty where it covers no pixel."""
+    """Return the part of an (H, W, 3) image that a box in its pixels covers; empty where it covers no pixel."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (round(v) for v in box_xyxy)
     return image[max(y1, 0) : min(max(y2, 0), height), max(x1, 0) : min(max(x2, 0), width)]
@@ -180,7 +180,7 @@ def crop_box(image: np.ndarray, box_xyxy: list[float]) -> np.ndarray:
 def write_crops(
     folder: Path, stem: str, image: np.ndarray, found: Detections, names: tuple[str, ...]
 ) -> list[Path | None]:
-    """Write each box as a picture `folder/<class>/<stem>.jpg`, from the second on with a number.
+    """Write each box as an image `folder/<class>/<stem>.jpg`, from the second on with a number.
 
     Returns:
         The file of each box; None for a box without a pixel.
@@ -220,7 +220,7 @@ def require_screen() -> None:
 
 
 def _show(title: str, image: np.ndarray) -> None:
-    """Show a picture in a window.
+    """Show an image in a window.
 
     Raises:
         ConfigError: this OpenCV has no windows.

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from models.fuse import fused
-from utils.benchmarks.akconv import take_turns
+from utils.benchmarks.akconv import interleave
 from utils.datasets.index import build_index
 from utils.datasets.splits import evaluation_loader, open_data
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
-from utils.inference.exported_model import Description
+from utils.inference.exported_model import ModelMetadata
 from utils.inference.model_loading import Network, open_network
 from utils.inference.nms import NmsSettings
 from utils.log import LOGGER
@@ -30,7 +30,7 @@ NMS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label
 
 @dataclass(frozen=True, kw_only=True)
 class FormatRow:
-    """One format: size in MB, mAP, and milliseconds for one picture, without preparation and NMS outside the file."""
+    """One format: size in MB, mAP, and milliseconds for one image, without preparation and NMS outside the file."""
 
     format: str
     megabytes: float
@@ -40,7 +40,7 @@ class FormatRow:
     milliseconds_median: float
 
 
-def compare_formats(options: ExportOptions, written: Mapping[str, Path], description: Description) -> list[FormatRow]:
+def compare_formats(options: ExportOptions, written: Mapping[str, Path], description: ModelMetadata) -> list[FormatRow]:
     """Judge and time the checkpoint and its exports; print the table, write formats.md and formats.json.
 
     Raises:
@@ -54,9 +54,9 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
     index = build_index(config, "val")
     paths = {PYTORCH: Path(options.weights), **written}
     networks = {name: open_network(path, device).network for name, path in paths.items()}
-    picture = torch.rand(1, 3, description.image_size, description.image_size)
-    actions = [_look(network, picture.to(device), device) for network in networks.values()]
-    timings = dict(zip(paths, take_turns(actions, rounds=options.rounds, device=device), strict=True))
+    image = torch.rand(1, 3, description.image_size, description.image_size)
+    actions = [_look(network, image.to(device), device) for network in networks.values()]
+    timings = dict(zip(paths, interleave(actions, rounds=options.rounds, device=device), strict=True))
     rows = []
     for name, network in networks.items():
         loader = evaluation_loader(
@@ -102,12 +102,12 @@ def table(rows: list[FormatRow]) -> str:
     return "\n".join(lines)
 
 
-def _look(network: Network, picture: torch.Tensor, device: torch.device) -> Callable[[], object]:
+def _look(network: Network, image: torch.Tensor, device: torch.device) -> Callable[[], object]:
     called = place(fused(network), device)
 
     def run() -> None:
         with torch.inference_mode():
-            called(picture)
+            called(image)
 
     return run
 

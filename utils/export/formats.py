@@ -18,16 +18,23 @@ from torch import Tensor, nn
 from models.fuse import fused, widen_offsets
 from models.head import decode
 from models.yolo import DetectionModel
-from utils.export.onnx_nms import InnerNms, with_nms
-from utils.inference.exported_model import INPUT, OPENVINO_NOTE, OUTPUT, TORCHSCRIPT_NOTE, Description, require_package
+from utils.export.onnx_nms import EmbeddedNms, with_nms
+from utils.inference.exported_model import (
+    INPUT,
+    OPENVINO_NOTE,
+    OUTPUT,
+    TORCHSCRIPT_NOTE,
+    ModelMetadata,
+    require_package,
+)
 
-TRACED_CELLS = (3, 5)  # cells of the coarsest level, high and wide, of the pictures that are traced
+TRACED_CELLS = (3, 5)  # cells of the coarsest level, high and wide, of the images that are traced
 TRACED_BATCH = 2
 OPENVINO_OPSET = 17  # its reader does not know the form that AKConv takes from opset 19 on
 
 
 class ExportForm(nn.Module):
-    """What is written to a file: pictures (B, 3, H, W) float32 in [0, 1] to predictions (B, n, 5 + classes) float32."""
+    """What is written to a file: images (B, 3, H, W) float32 in [0, 1] to predictions (B, n, 5 + classes) float32."""
 
     def __init__(self, model: DetectionModel, *, half: bool) -> None:
         """Copy a model with its batch norms folded.
@@ -47,14 +54,14 @@ class ExportForm(nn.Module):
             self.network.half()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map pictures to predictions."""
+        """Map images to predictions."""
         if not self.half_precision:
             return self.network(images)[0]
         levels = zip(self.network(images.half())[1], self.anchors, self.strides, strict=True)
         return torch.cat([decode(level.float(), anchors, stride) for level, anchors, stride in levels], 1)
 
     def example(self) -> Tensor:
-        """Return pictures to trace with."""
+        """Return images to trace with."""
         stride = max(self.strides)
         height, width = (cells * stride for cells in TRACED_CELLS)
         return torch.rand(TRACED_BATCH, self.network.in_channels, height, width, device=self.anchors.device)
@@ -68,7 +75,7 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def to_torchscript(form: ExportForm, description: Description) -> bytes:
+def to_torchscript(form: ExportForm, description: ModelMetadata) -> bytes:
     """Return a TorchScript file."""
     with _quietly(), torch.no_grad():
         traced = cast(torch.jit.ScriptModule, torch.jit.trace(form, form.example(), check_trace=False))
@@ -77,7 +84,7 @@ def to_torchscript(form: ExportForm, description: Description) -> bytes:
     return buffer.getvalue()
 
 
-def to_onnx(form: ExportForm, description: Description, *, opset: int, simplify: bool = False) -> bytes:
+def to_onnx(form: ExportForm, description: ModelMetadata, *, opset: int, simplify: bool = False) -> bytes:
     """Return an ONNX file.
 
     Args:
@@ -112,13 +119,13 @@ def to_onnx(form: ExportForm, description: Description, *, opset: int, simplify:
     return _described(model, description)
 
 
-def add_nms(data: bytes, description: Description, nms: InnerNms) -> bytes:
+def add_nms(data: bytes, description: ModelMetadata, nms: EmbeddedNms) -> bytes:
     """Return an ONNX file with suppression inside."""
     model = require_package("onnx", "--nms").load_model_from_string(data)
     return _described(with_nms(model, len(description.names), nms), replace(description, nms=True))
 
 
-def _described(model: Any, description: Description) -> bytes:  # noqa: ANN401
+def _described(model: Any, description: ModelMetadata) -> bytes:  # noqa: ANN401
     """Return a checked ONNX model as bytes, with its description inside."""
     onnx = require_package("onnx", "--include onnx")
     onnx.helper.set_model_props(model, description.to_text())
@@ -126,7 +133,7 @@ def _described(model: Any, description: Description) -> bytes:  # noqa: ANN401
     return cast(bytes, model.SerializeToString())
 
 
-def to_openvino(form: ExportForm, description: Description) -> dict[str, bytes]:
+def to_openvino(form: ExportForm, description: ModelMetadata) -> dict[str, bytes]:
     """Return an OpenVINO network as the bytes of its `.xml` and its `.bin` file.
 
     Raises:

@@ -15,14 +15,14 @@ COLUMNS = 6  # x1, y1, x2, y2, score, class
 
 
 @dataclass(frozen=True, kw_only=True)
-class InnerNms:
+class EmbeddedNms:
     """Suppression written into a graph.
 
     Attributes:
         confidence: keep boxes above this.
         overlap: of two boxes with more IoU than this the better stays.
-        per_class: boxes of one class and picture at most.
-        in_all: boxes of one picture at most: rows of the output.
+        per_class: boxes of one class and image at most.
+        in_all: boxes of one image at most: rows of the output.
         agnostic: let boxes of different classes suppress each other.
     """
 
@@ -33,7 +33,7 @@ class InnerNms:
     agnostic: bool
 
 
-def with_nms(model: Any, classes: int, nms: InnerNms) -> Any:  # noqa: ANN401
+def with_nms(model: Any, classes: int, nms: EmbeddedNms) -> Any:  # noqa: ANN401
     """Return an ONNX model whose output is what remains after suppression.
 
     Each box stands for its best class, as in detect.py.
@@ -80,7 +80,7 @@ def _own_name(name: str) -> str:
     return name if name in (PREDICTIONS, OUTPUT) or name.startswith("nms_") else f"nms_{name}"
 
 
-def _nodes(classes: int, nms: InnerNms) -> list[Node]:
+def _nodes(classes: int, nms: EmbeddedNms) -> list[Node]:
     """Return the nodes from predictions to detections: kind, inputs and outputs, attributes."""
 
     def columns(name: str, start: int, stop: int) -> Node:
@@ -106,11 +106,11 @@ def _nodes(classes: int, nms: InnerNms) -> list[Node]:
         ("Mul", (["class_shares", "objectness"], ["scores"]), {}),
         ("TopK", (["scores", "nms_one"], ["best", "best_class"]), {"axis": 2}),  # (B, n, 1) each
         *offered,
-        ("NonMaxSuppression", (suppression, ["chosen"]), {"center_point_box": 1}),  # (m, 3): picture, class, box
+        ("NonMaxSuppression", (suppression, ["chosen"]), {"center_point_box": 1}),  # (m, 3): image, class, box
         # Scores of the chosen at their places, zero elsewhere: the best of these are what is asked for.
-        ("Gather", (["chosen", "nms_0"], ["chosen_picture"]), {"axis": 1}),
+        ("Gather", (["chosen", "nms_0"], ["chosen_image"]), {"axis": 1}),
         ("Gather", (["chosen", "nms_2"], ["chosen_box"]), {"axis": 1}),
-        ("Concat", (["chosen_picture", "chosen_box"], ["places"]), {"axis": 1}),
+        ("Concat", (["chosen_image", "chosen_box"], ["places"]), {"axis": 1}),
         ("Squeeze", (["best", "nms_2"], ["flat_best"]), {}),
         ("GatherND", (["flat_best", "places"], ["chosen_scores"]), {}),
         ("Mul", (["flat_best", "nms_none"], ["nothing"]), {}),

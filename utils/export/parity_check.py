@@ -1,4 +1,4 @@
-"""Whether an export says what PyTorch says: on pictures of sizes that were never traced."""
+"""Whether an export says what PyTorch says: on images of sizes that were never traced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import DetectorError, RunError
-from utils.export.onnx_nms import InnerNms
+from utils.export.onnx_nms import EmbeddedNms
 from utils.inference.exported_model import ExportedNetwork
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.log import LOGGER
@@ -21,8 +21,8 @@ SEED = 0
 Shape = tuple[int, ...]
 
 
-def check_pictures(shape: Shape, generator: torch.Generator) -> Tensor:
-    """Return pictures (B, C, H, W) with large and small structure, in [0, 1]."""
+def check_images(shape: Shape, generator: torch.Generator) -> Tensor:
+    """Return images (B, C, H, W) with large and small structure, in [0, 1]."""
     batch, channels, height, width = shape
     coarse = torch.rand(batch, channels, max(height // 16, 1), max(width // 16, 1), generator=generator)
     smooth = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
@@ -44,22 +44,22 @@ def difference(expected: Tensor, found: Tensor) -> float:
 
 
 class Reference:
-    """What PyTorch says of pictures of several sizes: computed once, for all formats."""
+    """What PyTorch says of images of several sizes: computed once, for all formats."""
 
     def __init__(self, network: nn.Module, sizes: Sequence[Shape]) -> None:
-        """Take the network, pictures to predictions, on the CPU, and shapes (B, 3, H, W)."""
+        """Take the network, images to predictions, on the CPU, and shapes (B, 3, H, W)."""
         self.network = network
         self.sizes = tuple(sizes)
         self._known: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
 
     @torch.inference_mode()
     def answers(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Return pictures and predictions on a device."""
+        """Return images and predictions on a device."""
         if device not in self._known:
             generator = torch.Generator().manual_seed(SEED)
             network = copy.deepcopy(self.network).to(device)
-            pictures = [check_pictures(shape, generator).to(device) for shape in self.sizes]
-            self._known[device] = [(images, network(images)) for images in pictures]
+            images = [check_images(shape, generator).to(device) for shape in self.sizes]
+            self._known[device] = [(batch, network(batch)) for batch in images]
         return self._known[device]
 
 
@@ -106,11 +106,11 @@ def _answer(name: str, network: Callable[[Tensor], tuple[Tensor, object]], image
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
-        what = f"fails on pictures {tuple(images.shape)}: {reason}; no file is written"
+        what = f"fails on images {tuple(images.shape)}: {reason}; no file is written"
         raise RunError(name, what, fix="choose another format or --opset") from error
 
 
-def check_nms(plain: ExportedNetwork, inside: ExportedNetwork, nms: InnerNms, reference: Reference) -> None:
+def check_nms(plain: ExportedNetwork, inside: ExportedNetwork, nms: EmbeddedNms, reference: Reference) -> None:
     """Compare suppression inside a graph with our own of the same graph's predictions.
 
     Raises:
@@ -127,4 +127,4 @@ def check_nms(plain: ExportedNetwork, inside: ExportedNetwork, nms: InnerNms, re
             if comparable and difference(expected.scores, scores) > TOLERANCE:
                 what = f"NMS inside finds {len(scores)} boxes, our own {len(expected)}, or other scores"
                 raise RunError("onnx", f"{what}; no file is written", fix="leave --nms out")
-    LOGGER.info(f"onnx: NMS inside agrees with our own, {count} boxes in the pictures of the check")
+    LOGGER.info(f"onnx: NMS inside agrees with our own, {count} boxes in the images of the check")

@@ -13,17 +13,17 @@ from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats
 from utils.export.formats import ExportForm, add_nms, to_onnx, to_openvino, to_torchscript
-from utils.export.onnx_nms import InnerNms
+from utils.export.onnx_nms import EmbeddedNms
 from utils.export.parity_check import HALF_TOLERANCE, TOLERANCE, Reference, check_difference, check_nms
 from utils.files import atomic_write, atomic_write_folder
-from utils.inference.exported_model import Description, open_onnx, open_openvino, open_torchscript, remember_own
+from utils.inference.exported_model import ModelMetadata, mark_trusted, open_onnx, open_openvino, open_torchscript
 from utils.inference.model_loading import is_exported, open_network
 from utils.log import LOGGER
 from utils.options import ExportOptions
 from utils.plugins import load_plugins
 from utils.runtime import select_device
 
-# Batch, and cells of the coarsest level, of the pictures an export is checked on; none was traced.
+# Batch, and cells of the coarsest level, of the images an export is checked on; none was traced.
 CHECKED = ((1, 5, 7), (3, 4, 9), (2, 10, 6), (1, 3, 3), (3, 7, 4))
 
 
@@ -53,7 +53,7 @@ def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str,
     if "imgsz" not in given:
         sides = (opened.description.image_size,) * 2
     own = opened.description
-    description = Description(
+    description = ModelMetadata(
         names=own.names,
         stride=own.stride,
         image_size=max(sides),
@@ -72,7 +72,7 @@ def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str,
 
 
 def _export(
-    name: str, model: DetectionModel, description: Description, options: ExportOptions, reference: Reference
+    name: str, model: DetectionModel, description: ModelMetadata, options: ExportOptions, reference: Reference
 ) -> Path:
     """Make one format, check it, and write it."""
     stem = Path(options.weights).with_suffix("")
@@ -85,7 +85,7 @@ def _export(
         data = to_torchscript(form, description)
         check(open_torchscript(data, device, where=path))
         atomic_write(path, data)
-        remember_own(data)
+        mark_trusted(data)
     elif name == "onnx":
         path = stem.with_suffix(".onnx")
         # From opset 19 on AKConv is one operator, DeformConv, which ONNX Runtime does a third faster, but not in half
@@ -95,7 +95,7 @@ def _export(
         data = to_onnx(form, description, opset=opset, simplify=options.simplify)
         check(open_onnx(data, device, where=path))
         if options.nms:
-            nms = InnerNms(
+            nms = EmbeddedNms(
                 confidence=options.conf_thres,
                 overlap=options.iou_thres,
                 per_class=options.topk_per_class,

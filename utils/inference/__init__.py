@@ -1,1 +1,1 @@
-"""From images to detections: preprocessing, forward pass, NMS, test-time augmentation, ensembles, and the Python API."""
+"""From images to detections: preprocessing, forward pass, NMS, test-time augmentation, ensembles, Python API."""

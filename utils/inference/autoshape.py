@@ -1,4 +1,4 @@
-"""The Python call: a detector that takes pictures of any kind, size and number, and returns `Results`."""
+"""The Python call: a detector that takes images of any kind, size and number, and returns `Results`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.errors import ConfigError
 from utils.inference.exported_model import ExportedNetwork
-from utils.inference.inputs import Picture, Taken, take
+from utils.inference.inputs import ImageInput, InputImage, take
 from utils.inference.model_loading import Network, is_exported, open_network
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import Looking, find, fit, look
+from utils.inference.predict import InferenceConfig, find, fit, look
 from utils.inference.results import Results
 from utils.options.checks import check_thresholds
 from utils.runtime import place, select_device
-from utils.structures import Detections, Placement
+from utils.structures import Detections, LetterboxTransform
 from utils.weights.checkpoint import load_checkpoint, stored_weights
 from utils.weights.transfer import transfer_weights
 
@@ -32,7 +32,7 @@ BATCH_SIZE = 16
 
 
 class AutoShape(nn.Module):
-    """A detector to call with pictures.
+    """A detector to call with images.
 
     Its settings are plain attributes, read at the beginning of each call, so that several threads may call it at once.
 
@@ -42,9 +42,9 @@ class AutoShape(nn.Module):
         agnostic: let boxes of different classes suppress each other.
         multi_label: let a box stand for every class above `conf`.
         classes: keep these class numbers only; None keeps all.
-        max_det: boxes per picture at most.
+        max_det: boxes per image at most.
         amp: mixed precision, where the device is no CPU.
-        allow_urls: fetch pictures whose address is given. Off, since an address from elsewhere could make this machine
+        allow_urls: fetch images whose address is given. Off, since an address from elsewhere could make this machine
             ask its neighbours.
         model: the network, batch norms folded; or that of an exported file, which stays on the device it was opened on.
         names: class number -> name.
@@ -75,19 +75,19 @@ class AutoShape(nn.Module):
         self.eval()
 
     def forward(
-        self, ims: Picture | Sequence[Picture], size: int | tuple[int, int] = 640, augment: bool = False
+        self, ims: ImageInput | Sequence[ImageInput], size: int | tuple[int, int] = 640, augment: bool = False
     ) -> Results:
-        """Look at pictures. What is found in one does not depend on the others of the call.
+        """Look at images. What is found in one does not depend on the others of the call.
 
         Args:
-            ims: a picture or a list of them: the path of a file, a PIL picture, an array as `to_rgb8` takes it (RGB, so
+            ims: an image or a list of them: the path of a file, a PIL image, an array as `to_rgb8` takes it (RGB, so
                 turn OpenCV's with `[..., ::-1]`) or with channels first, or a tensor (3, H, W) or (B, 3, H, W) of
                 numbers in [0, 1], which is padded to the stride but not scaled.
-            size: longer side in pixels, or height and width, to which pictures other than tensors are brought.
+            size: longer side in pixels, or height and width, to which images other than tensors are brought.
             augment: look at three sizes, once mirrored.
 
         Raises:
-            DataError: a picture cannot be read, or is of no such kind.
+            DataError: an image cannot be read, or is of no such kind.
             ConfigError: a setting is out of range.
         """
         how = self._how(size, augment)
@@ -109,7 +109,7 @@ class AutoShape(nn.Module):
             shape=shape,
         )
 
-    def _how(self, size: int | tuple[int, int], augment: bool) -> Looking:
+    def _how(self, size: int | tuple[int, int], augment: bool) -> InferenceConfig:
         """Return the settings of one call.
 
         Raises:
@@ -121,7 +121,7 @@ class AutoShape(nn.Module):
             raise ConfigError("size", f"must be a number of pixels up to 8192, or two (got {size})", fix="correct it")
         classes = None if self.classes is None else [self.classes] if isinstance(self.classes, int) else self.classes
         device, dtype = self._home()
-        return Looking(
+        return InferenceConfig(
             size_hw=(self._round(sides[0]), self._round(sides[1])),
             stride=self.stride,
             nms=NmsSettings(
@@ -149,27 +149,29 @@ class AutoShape(nn.Module):
         """Return a side rounded up to the stride."""
         return math.ceil(side / self.stride) * self.stride
 
-    def _look(self, taken: Sequence[Taken], how: Looking) -> tuple[list[Detections], np.ndarray, tuple[int, ...]]:
-        """Look at pictures; return what was found, the sums of each phase's milliseconds, and an input's shape."""
+    def _look(
+        self, taken: Sequence[InputImage], how: InferenceConfig
+    ) -> tuple[list[Detections], np.ndarray, tuple[int, ...]]:
+        """Look at images; return what was found, the sums of each phase's milliseconds, and an input's shape."""
         results: dict[int, Detections] = {}
         spent = np.zeros(3)
         fitted = {number: fit(one.image, how) for number, one in enumerate(taken) if one.pixels is None}
         for number, (found, times) in zip(fitted, look(self.model, list(fitted.values()), how), strict=True):
             results[number] = found
             spent += [times[phase] for phase in ("pre", "inference", "nms")]
-        shapes = [picture.image.shape[:2] for picture in fitted.values()]
+        shapes = [image.image.shape[:2] for image in fitted.values()]
         for number, one in enumerate(taken):
             if one.pixels is not None:
                 batch = self._padded(one.pixels).to(how.device, how.dtype)[None]
                 height, width = one.image.shape[:2]
-                placement = Placement(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
+                placement = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
                 (results[number],), times = find(self.model, batch, [placement], how)
                 spent += [0.0, times["inference"], times["nms"]]
                 shapes.append((batch.shape[2], batch.shape[3]))
         return [results[n] for n in range(len(taken))], spent, (len(taken), 3, *shapes[-1])
 
     def _padded(self, pixels: Tensor) -> Tensor:
-        """Return a (3, H, W) picture with grey at the right and bottom up to the stride."""
+        """Return a (3, H, W) image with grey at the right and bottom up to the stride."""
         height, width = pixels.shape[1:]
         return F.pad(pixels, (0, self._round(width) - width, 0, self._round(height) - height), value=PAD_VALUE / 255)
 
@@ -187,8 +189,8 @@ def load_detector(
     Args:
         weights: a checkpoint, or what export.py made of one: an .onnx, .torchscript, OpenVINO folder or .xml.
         device: cpu, mps, a CUDA device's number, or nothing for the best there is.
-        autoshape: ready to call with pictures; otherwise the bare network, (B, 3, H, W) in [0, 1] to predictions.
-        allow_urls: fetch pictures whose web address is given.
+        autoshape: ready to call with images; otherwise the bare network, (B, 3, H, W) in [0, 1] to predictions.
+        allow_urls: fetch images whose web address is given.
         trust: run a TorchScript file, which is a program, that was not exported on this machine.
 
     Raises:
@@ -216,7 +218,7 @@ def create_detector(
         cfg: name or path of a model yaml.
         weights: a checkpoint; its class names are kept if the number of classes is.
         classes: number of classes; by default the checkpoint's, else the yaml's.
-        channels: of the pictures; anything but 3 only without `autoshape`.
+        channels: of the images; anything but 3 only without `autoshape`.
         device: see `load_detector`.
         autoshape: see `load_detector`.
 
@@ -224,7 +226,7 @@ def create_detector(
         DetectorError: a file cannot be read or is wrong, or there is no such device.
     """
     if autoshape and channels != 3:
-        raise ConfigError("channels", f"must be 3 for pictures (got {channels})", fix="pass autoshape=False")
+        raise ConfigError("channels", f"must be 3 for images (got {channels})", fix="pass autoshape=False")
     where = select_device(device)
     config = load_model_config(cfg)
     if weights and is_exported(weights):

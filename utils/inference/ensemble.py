@@ -1,4 +1,4 @@
-"""Several models as one: each looks at the pictures, and suppression chooses among what all of them say."""
+"""Several models as one: each looks at the images, and suppression chooses among what all of them say."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError
-from utils.inference.exported_model import Description, ExportedNetwork
+from utils.inference.exported_model import ExportedNetwork, ModelMetadata
 from utils.inference.model_loading import Network, open_network
-from utils.inference.tta import Augmented
+from utils.inference.tta import TtaModel
 
 
 class Ensemble(nn.Module):
@@ -20,7 +20,7 @@ class Ensemble(nn.Module):
 
     Attributes:
         num_classes: how many classes each tells apart.
-        max_stride: picture sides must be multiples of it.
+        max_stride: image sides must be multiples of it.
     """
 
     def __init__(self, models: Sequence[Network]) -> None:
@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
         return torch.cat([model(images)[0] for model in self.models], 1), []
 
 
-class OneClass(nn.Module):
+class SingleClassWrapper(nn.Module):
     """A model whose classes count as one: a box is as sure as its best class.
 
     Attributes:
@@ -56,7 +56,7 @@ class OneClass(nn.Module):
         return torch.cat((predictions[..., :5], predictions[..., 5:].amax(-1, keepdim=True)), -1), []
 
 
-Judged = DetectionModel | ExportedNetwork | Ensemble | OneClass | Augmented
+Detector = DetectionModel | ExportedNetwork | Ensemble | SingleClassWrapper | TtaModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def load_models(paths: Sequence[str], *, device: torch.device | None = None, tru
         CheckpointError: one cannot be used, or they do not tell the same classes.
     """
     models: list[Network] = []
-    descriptions: list[Description] = []
+    descriptions: list[ModelMetadata] = []
     names: tuple[str, ...] = ()
     for path in paths:
         opened = open_network(path, device or torch.device("cpu"), trust=trust)

@@ -30,12 +30,12 @@ Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
+class ModelMetadata:
     """What is known of a network beside its weights; exported files carry it, under the names that YOLOv5's use.
 
     Attributes:
         names: class names.
-        stride: picture sides must be multiples of it.
+        stride: image sides must be multiples of it.
         image_size: longer side in pixels that it was made for.
         data: data yaml it was trained on.
         single_class: whether all classes were trained as one.
@@ -64,7 +64,7 @@ class Description:
         }
 
     @classmethod
-    def from_text(cls, text: Mapping[str, Any], *, where: Path | str) -> Description:
+    def from_text(cls, text: Mapping[str, Any], *, where: Path | str) -> ModelMetadata:
         """Read what `to_text` wrote, or YOLOv5.
 
         Raises:
@@ -99,11 +99,11 @@ class ExportedNetwork(nn.Module):
 
     Attributes:
         description: what the file says of itself.
-        device: where it was opened, and where it is best given pictures.
+        device: where it was opened, and where it is best given images.
     """
 
-    def __init__(self, run: Run, description: Description, *, device: torch.device | None = None) -> None:
-        """Wrap a function from pictures (B, 3, H, W) float32 to the file's output; the CPU is the default device."""
+    def __init__(self, run: Run, description: ModelMetadata, *, device: torch.device | None = None) -> None:
+        """Wrap a function from images (B, 3, H, W) float32 to the file's output; the CPU is the default device."""
         super().__init__()
         self._run = run
         self.description = description
@@ -116,7 +116,7 @@ class ExportedNetwork(nn.Module):
 
     @property
     def max_stride(self) -> int:
-        """Picture sides must be multiples of it."""
+        """Image sides must be multiples of it."""
         return self.description.stride
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExportedNetwork:
@@ -124,7 +124,7 @@ class ExportedNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map pictures (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes), and no raw maps.
+        """Map images (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes), and no raw maps.
 
         Raises:
             CheckpointError: the file answers in another form, as other families of detectors do.
@@ -176,7 +176,7 @@ def open_torchscript(data: bytes, device: torch.device, *, where: Path | str) ->
         raise CheckpointError(
             where, f"is no TorchScript file, or damaged ({len(data)} bytes)", fix="export it again"
         ) from error
-    description = Description.from_text(text if isinstance(text, dict) else {}, where=where)
+    description = ModelMetadata.from_text(text if isinstance(text, dict) else {}, where=where)
     if description.device and description.device != device.type:
         fix = f"export it again with --device {device}, or pass --device {description.device}"
         raise ConfigError(where, f"was exported for {description.device}, not {device.type}", fix=fix)
@@ -210,7 +210,7 @@ def open_onnx(data: bytes, device: torch.device, *, where: Path | str) -> Export
     except Exception as error:  # ONNX Runtime's own kinds have no common ancestor
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(where, f"cannot be opened by ONNX Runtime: {reason}", fix="export it again") from error
-    description = Description.from_text(session.get_modelmeta().custom_metadata_map, where=where)
+    description = ModelMetadata.from_text(session.get_modelmeta().custom_metadata_map, where=where)
     entry, output = session.get_inputs()[0], session.get_outputs()[0].name
     entry_type = np.float16 if entry.type == "tensor(float16)" else np.float32
 
@@ -218,7 +218,7 @@ def open_onnx(data: bytes, device: torch.device, *, where: Path | str) -> Export
         for wanted, given in zip(entry.shape, images.shape, strict=True):
             if isinstance(wanted, int) and wanted != given:
                 shape = "x".join(str(size) for size in entry.shape)
-                raise ConfigError(where, f"takes pictures {shape} only", fix="export it with sizes left open")
+                raise ConfigError(where, f"takes images {shape} only", fix="export it with sizes left open")
         array = np.ascontiguousarray(images.cpu().numpy(), dtype=entry_type)
         return torch.from_numpy(session.run([output], {entry.name: array})[0]).float().to(images.device)
 
@@ -242,12 +242,12 @@ def open_openvino(xml: bytes, weights: bytes, *, where: Path | str) -> ExportedN
     try:
         model = core.read_model(model=xml, weights=weights)
         network = core.compile_model(model, "CPU", settings)
-        paths = {key: [OPENVINO_NOTE, key] for key in Description(names=(), stride=1).to_text()}
+        paths = {key: [OPENVINO_NOTE, key] for key in ModelMetadata(names=(), stride=1).to_text()}
         text = {key: model.get_rt_info(path).astype(str) for key, path in paths.items() if model.has_rt_info(path)}
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(where, f"cannot be opened by OpenVINO: {reason}", fix="export it again") from error
-    description = Description.from_text(text, where=where)
+    description = ModelMetadata.from_text(text, where=where)
 
     one_at_a_time = threading.Lock()  # the network has one request, which a second caller would find busy
 
@@ -263,11 +263,11 @@ def _own_mark(data: bytes) -> Path:
     return user_cache_dir() / "exported" / hashlib.sha256(data).hexdigest()
 
 
-def remember_own(data: bytes) -> None:
+def mark_trusted(data: bytes) -> None:
     """Note that this program, on this machine, made a TorchScript file."""
     try_write(_own_mark(data), "")
 
 
-def is_own(data: bytes) -> bool:
-    """Whether `remember_own` was told of this very file."""
+def is_trusted(data: bytes) -> bool:
+    """Whether `mark_trusted` was told of this very file."""
     return _own_mark(data).exists()

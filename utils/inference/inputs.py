@@ -21,12 +21,12 @@ MAX_DOWNLOAD_BYTES = 64_000_000
 DOWNLOAD_SECONDS = 15
 ADDRESSES = ("http://", "https://")
 
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """One picture of a call.
+class InputImage:
+    """One image of a call.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -39,45 +39,45 @@ class Taken:
     pixels: Tensor | None = None
 
 
-def take(ims: Picture | Sequence[Picture], *, allow_urls: bool = False) -> list[Taken]:
+def take(ims: ImageInput | Sequence[ImageInput], *, allow_urls: bool = False) -> list[InputImage]:
     """Bring whatever was given into one form.
 
     Raises:
-        DataError: it is no picture.
+        DataError: it is no image.
     """
     items: list[Any] = list(ims) if isinstance(ims, (list, tuple)) else [ims]
-    taken: list[Taken] = []
+    taken: list[InputImage] = []
     for item in items:
-        pictures = list(item) if isinstance(item, Tensor) and item.ndim == 4 else [item]
-        for picture in pictures:
-            one = _take_one(picture, name=f"image{len(taken)}.jpg", allow_urls=allow_urls)
+        images = list(item) if isinstance(item, Tensor) and item.ndim == 4 else [item]
+        for image in images:
+            one = _take_one(image, name=f"image{len(taken)}.jpg", allow_urls=allow_urls)
             taken.append(one)
     return taken
 
 
-def _take_one(item: Any, *, name: str, allow_urls: bool) -> Taken:  # noqa: ANN401 - whatever a user passes
-    """Bring one picture into the common form; `name` is for one without a file."""
+def _take_one(item: Any, *, name: str, allow_urls: bool) -> InputImage:  # noqa: ANN401 - whatever a user passes
+    """Bring one image into the common form; `name` is for one without a file."""
     if isinstance(item, (str, Path)):
         text = str(item)
         if text.lower().startswith(ADDRESSES):
             file = Path(urllib.request.url2pathname(text.split("?")[0])).name or name
-            return Taken(image=decode_image(_fetch(text, allowed=allow_urls), name=text), file=file)
-        return Taken(image=read_image(item), file=Path(item).name)
+            return InputImage(image=decode_image(_fetch(text, allowed=allow_urls), name=text), file=file)
+        return InputImage(image=read_image(item), file=Path(item).name)
     if isinstance(item, Image.Image):
         file = Path(str(getattr(item, "filename", "") or name)).name
-        return Taken(image=_from_pillow(item), file=file)
+        return InputImage(image=_from_pillow(item), file=file)
     try:
         if isinstance(item, Tensor):
             pixels = _checked(item)
             shown = (pixels.float().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            return Taken(image=np.ascontiguousarray(shown), file=name, pixels=pixels)
+            return InputImage(image=np.ascontiguousarray(shown), file=name, pixels=pixels)
         if isinstance(item, np.ndarray):
             if item.ndim == 3 and item.shape[0] in (1, 3, 4) and item.shape[2] not in (1, 3, 4):
                 item = item.transpose(1, 2, 0)
-            return Taken(image=to_rgb8(item), file=name)
+            return InputImage(image=to_rgb8(item), file=name)
     except ValueError as error:
         raise DataError(name, str(error), fix="pass (H, W, 3) RGB, or a tensor (3, H, W) in [0, 1]") from error
-    kinds = "a path, PIL picture, array, tensor, or a list of these"
+    kinds = "a path, PIL image, array, tensor, or a list of these"
     raise DataError(name, f"is of no kind that is known ({type(item).__name__})", fix=f"pass {kinds}")
 
 
@@ -111,9 +111,9 @@ def _fetch(address: str, *, allowed: bool) -> bytes:
     return data
 
 
-def _from_pillow(picture: Image.Image) -> np.ndarray:
-    """Return a PIL picture as (H, W, 3) uint8 RGB, upright, what is transparent laid over black."""
-    upright = ImageOps.exif_transpose(picture)
+def _from_pillow(image: Image.Image) -> np.ndarray:
+    """Return a PIL image as (H, W, 3) uint8 RGB, upright, what is transparent laid over black."""
+    upright = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF":
         return to_rgb8(np.asarray(upright))
     has_alpha = upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info
@@ -121,16 +121,16 @@ def _from_pillow(picture: Image.Image) -> np.ndarray:
 
 
 def _checked(pixels: Tensor) -> Tensor:
-    """Return a (3, H, W) picture of floating-point numbers in [0, 1]; uint8 is divided by 255.
+    """Return a (3, H, W) image of floating-point numbers in [0, 1]; uint8 is divided by 255.
 
     Raises:
         ValueError: it has another shape, or other numbers.
     """
     if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.numel():
-        raise ValueError(f"is no picture: a tensor of shape {tuple(pixels.shape)}")
+        raise ValueError(f"is no image: a tensor of shape {tuple(pixels.shape)}")
     if pixels.dtype == torch.uint8:
         return pixels.float() / 255
     low, high = (float(pixels.min()), float(pixels.max())) if pixels.is_floating_point() else (math.nan, math.nan)
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"is no picture: numbers of {pixels.dtype} from {low:g} to {high:g}, not in [0, 1]")
+        raise ValueError(f"is no image: numbers of {pixels.dtype} from {low:g} to {high:g}, not in [0, 1]")
     return pixels.detach()

@@ -11,9 +11,9 @@ import torch
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
 from utils.inference.exported_model import (
-    Description,
     ExportedNetwork,
-    is_own,
+    ModelMetadata,
+    is_trusted,
     open_onnx,
     open_openvino,
     open_torchscript,
@@ -32,7 +32,7 @@ class OpenedNetwork:
     """A network, and what its file says of it."""
 
     network: Network
-    description: Description
+    description: ModelMetadata
 
 
 def is_exported(weights: Path | str) -> bool:
@@ -62,7 +62,7 @@ def open_network(weights: Path | str, device: torch.device, *, trust: bool = Fal
     return OpenedNetwork(network=network, description=network.description)
 
 
-def _description(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> Description:
+def _description(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> ModelMetadata:
     """Return what a checkpoint says of its model.
 
     Raises:
@@ -76,7 +76,7 @@ def _description(content: Checkpoint, names: tuple[str, ...], stride: int, path:
         raise CheckpointError(path, "has options that are none", fix="use another checkpoint")
     if size is not None and not (type(size) is int and 0 <= size <= MAX_IMAGE_SIZE):
         raise CheckpointError(path, "has an image_size that is no number of pixels", fix="use another checkpoint")
-    return Description(
+    return ModelMetadata(
         names=names, stride=stride, image_size=size or DEFAULT_IMAGE_SIZE, data=data, single_class=bool(single)
     )
 
@@ -94,7 +94,7 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
     data = _read(path)
     if suffix == ".onnx":
         return open_onnx(data, device, where=path)
-    if not (trust or is_own(data)):
+    if not (trust or is_trusted(data)):
         what = "is a TorchScript file, which is a program, and was not exported on this machine"
         raise CheckpointError(
             path, what, fix="pass --trust (in Python trust=True) if you know where it is from, or use the .onnx"

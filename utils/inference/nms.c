@@ -1,4 +1,4 @@
-/* Candidates and non-maximum suppression of one picture, to the bit as postprocess.py does it by torch and torchvision.
+/* Candidates and non-maximum suppression of one image, to the bit as postprocess.py does it by torch and torchvision.
  *
  * Sums and products keep the order of torchvision's; the file is compiled without contracting them.
  */
@@ -10,7 +10,7 @@
 #define BUCKETS 2048 /* of one digit, 11 bits */
 #define FEW 2048     /* candidates that decide as a rule, tried first */
 #define BLOCK 16     /* kept boxes compared at a time */
-#define CLASS_SHIFT 7680.0f
+#define CLASS_OFFSET 7680.0f
 
 typedef struct {
     ptrdiff_t rows, classes, limit, candidates;
@@ -97,7 +97,7 @@ static void take(const Settings *s, const float *prediction, const Candidate *or
         const float *row = prediction + ordered[i].row * (5 + s->classes);
         const float box[4] = {row[0] - row[2] / 2, row[1] - row[3] / 2, row[0] + row[2] / 2, row[1] + row[3] / 2};
         if (!is_finite(box[0]) || !is_finite(box[1]) || !is_finite(box[2]) || !is_finite(box[3])) continue;
-        const float shift = s->agnostic ? 0 : (float)ordered[i].column * CLASS_SHIFT;
+        const float shift = s->agnostic ? 0 : (float)ordered[i].column * CLASS_OFFSET;
         const float left = box[0] + shift, top = box[1] + shift, right = box[2] + shift, bottom = box[3] + shift;
         const float area = (right - left) * (bottom - top);
         int hit = 0;

@@ -18,7 +18,7 @@ from utils.inference.nms_kernel import MAX_CANDIDATES, suppress_natively
 from utils.structures import Detections
 
 Item = TypeVar("Item")
-CLASS_SHIFT = 7680.0
+CLASS_OFFSET = 7680.0
 FIRST_POOL = 2048
 FIRST_CHUNK = 512
 ROUNDING = 1e-3
@@ -32,7 +32,7 @@ class NmsSettings:
     Attributes:
         confidence: keep predictions above this.
         overlap: of two boxes with more IoU than this the better stays.
-        max_detections: the best so many of each picture.
+        max_detections: the best so many of each image.
         classes: keep these classes only; None keeps all.
         agnostic: let boxes of different classes suppress each other.
         multi_label: a box may stand for every class above the confidence, not only for its best.
@@ -47,14 +47,14 @@ class NmsSettings:
 
 
 def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Detections]:
-    """Thin out the predictions of each picture.
+    """Thin out the predictions of each image.
 
     Args:
         predictions: (B, n, 5 + classes): cx, cy, w, h in pixels, objectness and class probabilities.
         settings: thresholds and limits.
 
     Returns:
-        For each picture what remains, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
+        For each image what remains, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
     """
     plain = predictions.device.type == "cpu" and predictions.dtype == torch.float32 and predictions.shape[2] > 5
     if plain and load("nms"):
@@ -81,7 +81,7 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
 
 
 def _in_threads(one: Callable[[Item], Detections], items: Iterable[Item]) -> list[Detections]:
-    """Thin out pictures side by side: most of the time is spent outside Python's lock."""
+    """Thin out images side by side: most of the time is spent outside Python's lock."""
     items = list(items)
     workers = min(torch.get_num_threads(), len(items))
     if workers < 2:
@@ -91,7 +91,7 @@ def _in_threads(one: Callable[[Item], Detections], items: Iterable[Item]) -> lis
 
 
 def _suppress(prediction: Tensor, best: Tensor, column: Tensor | None, settings: NmsSettings) -> Detections:
-    """Thin out the predictions of one picture.
+    """Thin out the predictions of one image.
 
     An untrained model has millions of candidates, of which the best few thousand decide as a rule: these are tried
     first, and all only when they leave room.
@@ -115,7 +115,7 @@ def _suppress(prediction: Tensor, best: Tensor, column: Tensor | None, settings:
         finite = boxes.isfinite().all(1)
         if not finite.all():
             boxes, classes, score = boxes[finite], classes[finite], score[finite]
-        shifted = boxes if settings.agnostic else boxes + (classes * CLASS_SHIFT)[:, None]
+        shifted = boxes if settings.agnostic else boxes + (classes * CLASS_OFFSET)[:, None]
         kept = greedy_nms(shifted, score, overlap=settings.overlap, limit=settings.max_detections)
         if floor < 0 or len(kept) == settings.max_detections:
             break
@@ -142,7 +142,7 @@ def _wanted(settings: NmsSettings, scores: Tensor) -> Tensor | None:
 def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, overlap: float, limit: int) -> Tensor:
     """Non-maximum suppression that stops once `limit` boxes are kept; equal to torchvision's, cut at `limit`.
 
-    Only the best few hundred boxes of a picture are kept, so most pairs need never be compared: candidates come in
+    Only the best few hundred boxes of an image are kept, so most pairs need never be compared: candidates come in
     growing chunks, each first compared with the boxes kept so far, and then only what is left of it with itself.
 
     Args:

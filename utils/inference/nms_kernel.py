@@ -27,7 +27,7 @@ class _Settings(ctypes.Structure):
 
 
 def suppress_natively(prediction: Tensor, *, settings: NmsSettings) -> Detections:
-    """Thin out the predictions of one picture.
+    """Thin out the predictions of one image.
 
     Args:
         prediction: (n, 5 + classes) float32 on the CPU, contiguous.

@@ -1,4 +1,4 @@
-"""What the Python call returns: boxes in four forms, tables, pictures, crops."""
+"""What the Python call returns: boxes in four forms, tables, images, crops."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ THICKNESS = 3
 
 
 class Results:
-    """What was found in some pictures.
+    """What was found in some images.
 
     Attributes:
-        ims: the pictures, (H, W, 3) uint8 RGB; after `render` with boxes drawn.
+        ims: the images, (H, W, 3) uint8 RGB; after `render` with boxes drawn.
         files: a file name for each.
         names: class number -> name.
-        pred: for each picture (n, 6) float32: x1, y1, x2, y2 in its pixels, confidence, class; best first.
+        pred: for each image (n, 6) float32: x1, y1, x2, y2 in its pixels, confidence, class; best first.
         xyxy: the same as `pred`.
-        xyxyn: likewise, coordinates as shares of the picture.
+        xyxyn: likewise, coordinates as shares of the image.
         xywh: likewise, centre x, centre y, width, height in pixels.
         xywhn: likewise, as shares.
-        n: number of pictures.
-        t: mean milliseconds of preparing, inference and suppression for a picture.
+        n: number of images.
+        t: mean milliseconds of preparing, inference and suppression for an image.
         s: shape of the network's input, of the last batch if there were several.
     """
 
@@ -78,11 +78,11 @@ class Results:
         self.xywhn: list[Any] = [_shares(p, size) for p, size in zip(self.xywh, sizes, strict=True)]
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return self.n
 
     def __str__(self) -> str:
-        """Return a line for each picture, and one of the time spent."""
+        """Return a line for each image, and one of the time spent."""
         lines = []
         for number, (image, found) in enumerate(zip(self._originals, self._found, strict=True), 1):
             counts = sorted(Counter(found.classes.tolist()).items())
@@ -98,11 +98,11 @@ class Results:
         return f"{type(self).__name__} of {self.n} images\n{self}"
 
     def print(self) -> None:
-        """Print what was found in each picture."""
+        """Print what was found in each image."""
         print(self)
 
     def pandas(self) -> Results:
-        """Return a copy whose `xyxy`, `xyxyn`, `xywh`, `xywhn` are lists of tables, one for each picture."""
+        """Return a copy whose `xyxy`, `xyxyn`, `xywh`, `xywhn` are lists of tables, one for each image."""
         new = copy.copy(self)
         for form, columns in FORMS.items():
             setattr(new, form, [self._table(rows, columns) for rows in getattr(self, form)])
@@ -116,14 +116,14 @@ class Results:
         return table
 
     def tolist(self) -> list[Results]:
-        """Return the results of each picture on its own."""
+        """Return the results of each image on its own."""
         return [
             Results([im], [found], [file], names=self.names, times=self.t, shape=self.s)
             for im, found, file in zip(self._originals, self._found, self.files, strict=True)
         ]
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Draw the boxes; return the pictures, which `ims` holds from now on."""
+        """Draw the boxes; return the images, which `ims` holds from now on."""
         self.ims = [
             draw_boxes(
                 image,
@@ -137,12 +137,12 @@ class Results:
         return self.ims
 
     def show(self, labels: bool = True) -> None:
-        """Show the pictures with their boxes: in the notebook, or in the system's viewer."""
+        """Show the images with their boxes: in the notebook, or in the system's viewer."""
         for image in self.render(labels):
             Image.fromarray(image).show()
 
     def save(self, labels: bool = True, save_dir: str = "runs/detect/exp", exist_ok: bool = False) -> Path:
-        """Write the pictures with their boxes as JPEG.
+        """Write the images with their boxes as JPEG.
 
         Args:
             labels: with names and confidences.
@@ -163,10 +163,10 @@ class Results:
     def crop(
         self, save: bool = True, save_dir: str = "runs/detect/exp", exist_ok: bool = False
     ) -> list[dict[str, Any]]:
-        """Cut out each box, best first, picture after picture.
+        """Cut out each box, best first, image after image.
 
         Args:
-            save: also write them as `save_dir/crops/<class>/<picture>.jpg`.
+            save: also write them as `save_dir/crops/<class>/<image>.jpg`.
             save_dir: a folder; `exp` becomes `exp2` when it exists.
             exist_ok: write into an existing folder.
 
@@ -193,7 +193,7 @@ class Results:
         return tuple(self.names[number] for number in range(len(self.names)))
 
     def _stems(self) -> list[str]:
-        """Return the pictures' file names without suffix, each once."""
+        """Return the images' file names without suffix, each once."""
         stems: list[str] = []
         for file in self.files:
             stem, number = Path(file).stem, 2
@@ -204,5 +204,5 @@ class Results:
 
 
 def _shares(rows: Tensor, size_whwh: Tensor) -> Tensor:
-    """Return (n, 6) rows with coordinates as shares of the picture's size."""
+    """Return (n, 6) rows with coordinates as shares of the image's size."""
     return torch.cat((rows[:, :4] / size_whwh, rows[:, 4:]), 1)

@@ -1,7 +1,7 @@
-"""Where AKConv layers sample: what one forward pass tells, which layers to show, and where a point lies in the picture.
+"""Where AKConv layers sample: what one forward pass tells, which layers to show, and where a point lies in the image.
 
 Letters: B batch, (H, W) size of a layer's input map, (h, w) of its output, N points. A pixel of a map is the cell that
-it covers: pixel (row, column) stands for the picture at (row + 0.5, column + 0.5) cells, as the head decodes it.
+it covers: pixel (row, column) stands for the image at (row + 0.5, column + 0.5) cells, as the head decodes it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from models.modules.akconv import AKConv
 from models.sampling.sampling_grid import sampling_positions
 from utils.errors import ConfigError, did_you_mean
 from utils.plots.sampling import SampledPosition
-from utils.structures import Placement
+from utils.structures import LetterboxTransform
 
 MOST_LAYERS = 4  # shown unless others are asked for: one of each level from P2 to P5
-MOST_POSITIONS = 6
+MAX_POSITIONS = 6
 GRID = 3  # rows and columns of positions where nothing was found
 
 
@@ -65,7 +65,7 @@ class LayerSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """A place of the picture whose sampling is shown: x and y in pixels of the picture, and what to call it."""
+    """A place of the image whose sampling is shown: x and y in pixels of the image, and what to call it."""
 
     xy: tuple[float, float]
     label: str
@@ -136,31 +136,31 @@ def first_of_each_level(samplings: Mapping[str, LayerSampling], *, height: int, 
     return list(firsts.values())[:most]
 
 
-def map_to_picture(positions: np.ndarray, *, cell_hw: tuple[float, float], placement: Placement) -> np.ndarray:
-    """Bring positions on a map to the picture.
+def map_to_image(positions: np.ndarray, *, cell_hw: tuple[float, float], placement: LetterboxTransform) -> np.ndarray:
+    """Bring positions on a map to the image.
 
     Args:
         positions: (..., 2) row and column in pixels of the map, whole numbers being centres.
         cell_hw: height and width of a map's pixel in pixels of the network's input.
-        placement: where the picture lies in that input.
+        placement: where the image lies in that input.
 
     Returns:
-        (..., 2) x and y in pixels of the picture, (0, 0) being its upper left corner; not cut at its borders.
+        (..., 2) x and y in pixels of the image, (0, 0) being its upper left corner; not cut at its borders.
     """
     input_xy = (positions[..., ::-1].astype(np.float64) + 0.5) * np.array(cell_hw[::-1])
     return (input_xy - np.array(placement.pad_wh)) / np.array(placement.ratio_wh)
 
 
 def output_pixel(
-    xy: tuple[float, float], size_hw: tuple[int, int], *, input_hw: tuple[int, int], placement: Placement
+    xy: tuple[float, float], size_hw: tuple[int, int], *, input_hw: tuple[int, int], placement: LetterboxTransform
 ) -> tuple[int, int]:
-    """Return the output pixel (row, column) whose cell covers a place of the picture, or the nearest one.
+    """Return the output pixel (row, column) whose cell covers a place of the image, or the nearest one.
 
     Args:
-        xy: in pixels of the picture.
+        xy: in pixels of the image.
         size_hw: of the layer's output.
         input_hw: of the network's input.
-        placement: where the picture lies in that input.
+        placement: where the image lies in that input.
     """
     found = []
     for axis in (1, 0):  # y gives the row, x the column
@@ -171,15 +171,15 @@ def output_pixel(
 
 
 def spots_of(boxes_xyxy: np.ndarray, labels: Sequence[str], size_hw: tuple[int, int]) -> list[Spot]:
-    """Return the centres of the first boxes, or a grid over the picture if there are none.
+    """Return the centres of the first boxes, or a grid over the image if there are none.
 
     Args:
-        boxes_xyxy: (n, 4) in pixels of the picture, best first.
+        boxes_xyxy: (n, 4) in pixels of the image, best first.
         labels: what to call them.
-        size_hw: height and width of the picture.
+        size_hw: height and width of the image.
     """
     if len(boxes_xyxy):
-        best = list(zip(boxes_xyxy.tolist(), labels, strict=True))[:MOST_POSITIONS]
+        best = list(zip(boxes_xyxy.tolist(), labels, strict=True))[:MAX_POSITIONS]
         return [Spot(xy=((x1 + x2) / 2, (y1 + y2) / 2), label=label) for (x1, y1, x2, y2), label in best]
     height, width = size_hw
     shares = [(2 * number + 1) / (2 * GRID) for number in range(GRID)]
@@ -187,26 +187,26 @@ def spots_of(boxes_xyxy: np.ndarray, labels: Sequence[str], size_hw: tuple[int, 
 
 
 def spots_inside(chosen_xy: Sequence[tuple[float, float]], size_hw: tuple[int, int]) -> list[Spot]:
-    """Return those of some chosen places that lie in a picture, each called by its numbers.
+    """Return those of some chosen places that lie in an image, each called by its numbers.
 
     Args:
-        chosen_xy: x and y of each in pixels of the picture.
-        size_hw: height and width of the picture.
+        chosen_xy: x and y of each in pixels of the image.
+        size_hw: height and width of the image.
     """
     height, width = size_hw
     return [Spot(xy=(x, y), label=f"{x:g},{y:g}") for x, y in chosen_xy if 0 <= x < width and 0 <= y < height]
 
 
 def positions_at(
-    layer: LayerSampling, spots: Sequence[Spot], *, input_hw: tuple[int, int], placement: Placement
+    layer: LayerSampling, spots: Sequence[Spot], *, input_hw: tuple[int, int], placement: LetterboxTransform
 ) -> list[SampledPosition]:
     """Return the sampling of the output pixels that cover some spots, each pixel once, under all its labels.
 
     Args:
-        layer: of the first picture of its batch.
-        spots: places of that picture.
+        layer: of the first image of its batch.
+        spots: places of that image.
         input_hw: of the network's input.
-        placement: where the picture lies in that input.
+        placement: where the image lies in that input.
     """
     output_hw = (layer.offset.shape[2], layer.offset.shape[3])
     labels: dict[tuple[int, int], list[str]] = {}
@@ -218,8 +218,8 @@ def positions_at(
     return [
         SampledPosition(
             label="\n".join(own),
-            initial_xy=map_to_picture(initial[pixel], cell_hw=cell_hw, placement=placement),
-            learned_xy=map_to_picture(learned[pixel], cell_hw=cell_hw, placement=placement),
+            initial_xy=map_to_image(initial[pixel], cell_hw=cell_hw, placement=placement),
+            learned_xy=map_to_image(learned[pixel], cell_hw=cell_hw, placement=placement),
         )
         for pixel, own in labels.items()
     ]

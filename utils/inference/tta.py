@@ -14,8 +14,8 @@ from utils.datasets.letterbox import PAD_VALUE
 VIEWS = ((1.0, False), (0.83, True), (0.67, False))  # share of the size, mirrored
 
 
-def predict_augmented(network: Callable[[Tensor], tuple[Tensor, object]], images: Tensor, *, stride: int) -> Tensor:
-    """Return the predictions of all views, in pixels of the given pictures.
+def predict_tta(network: Callable[[Tensor], tuple[Tensor, object]], images: Tensor, *, stride: int) -> Tensor:
+    """Return the predictions of all views, in pixels of the given images.
 
     Args:
         network: a model in evaluation mode.
@@ -37,7 +37,7 @@ def predict_augmented(network: Callable[[Tensor], tuple[Tensor, object]], images
     return torch.cat(found, 1)
 
 
-class Augmented(nn.Module):
+class TtaModel(nn.Module):
     """A model that looks three times; takes and gives what the model itself does, but no raw maps.
 
     Attributes:
@@ -54,11 +54,11 @@ class Augmented(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map (B, 3, H, W) in [0, 1] to (B, n, 5 + classes) predictions of all views, in pixels."""
-        return predict_augmented(self.model, images, stride=self.max_stride), []
+        return predict_tta(self.model, images, stride=self.max_stride), []
 
 
 def _scaled(images: Tensor, share: float, stride: int) -> Tensor:
-    """Return (B, 3, H, W) pictures at a share of their size, padded to a multiple of the stride."""
+    """Return (B, 3, H, W) images at a share of their size, padded to a multiple of the stride."""
     if share == 1:
         return images
     height, width = (round(side * share) for side in images.shape[2:])

@@ -16,7 +16,7 @@ class LevelMatches:
     """The matches of one level.
 
     Attributes:
-        image: (M,) picture in the batch.
+        image: (M,) image in the batch.
         anchor: (M,) anchor's number.
         row: (M,) cell's row.
         column: (M,) cell's column.
@@ -45,7 +45,7 @@ def assign_level(targets: Tensor, anchors: Tensor, size_hw: tuple[int, int], *, 
     holds its centre and in those two neighbours, one across and one up or down, that lie nearest to it and exist.
 
     Args:
-        targets: (T, 6): picture, class, cx, cy, w, h as shares of the picture.
+        targets: (T, 6): image, class, cx, cy, w, h as shares of the image.
         anchors: (A, 2) width and height in cells.
         size_hw: rows and columns of the level.
         max_ratio: the hyperparameter `anchor_t`.

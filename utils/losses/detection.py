@@ -48,7 +48,7 @@ class LossSettings:
     label_smoothing: float = 0.0
 
     def scaled(self, *, levels: int, num_classes: int, image_size: int) -> LossSettings:
-        """Return the weights for a model and picture size other than three levels, 80 classes, 640 pixels."""
+        """Return the weights for a model and image size other than three levels, 80 classes, 640 pixels."""
         per_level = 3 / levels
         return replace(
             self,
@@ -101,7 +101,7 @@ class DetectionLoss:
 
         Args:
             raw: [(B, A, H, W, K), ...] logits.
-            targets: (T, 6): picture, class, cx, cy, w, h as shares of the picture.
+            targets: (T, 6): image, class, cx, cy, w, h as shares of the image.
         """
         box, objectness, classes = (raw[0].new_zeros((), dtype=torch.float32) for _ in COMPONENTS)
         assigned = [

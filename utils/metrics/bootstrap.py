@@ -1,8 +1,8 @@
-"""Average precision of resampled picture sets: what mAP would have been on other pictures of the same kind.
+"""Average precision of resampled image sets: what mAP would have been on other images of the same kind.
 
-A resample draws as many pictures as there are, with replacement, and a picture drawn twice counts twice. Repeating
-arrays for each resample would be slow, so pictures get whole-number weights instead and all resamples are computed at
-once. The result is that of `average_precision.precision_recall` on the repeated pictures, to rounding.
+A resample draws as many images as there are, with replacement, and an image drawn twice counts twice. Repeating
+arrays for each resample would be slow, so images get whole-number weights instead and all resamples are computed at
+once. The result is that of `average_precision.precision_recall` on the repeated images, to rounding.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ CHUNK_RESAMPLES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedSet:
-    """All detections and labels of a set of pictures, in the pictures' order and best first within each.
+class EvaluatedSet:
+    """All detections and labels of a set of images, in the images' order and best first within each.
 
     Attributes:
-        images: how many pictures there are.
-        detection_images: (n,) int, which picture each detection is in, from 0 to images - 1, rising.
+        images: how many images there are.
+        detection_images: (n,) int, which image each detection is in, from 0 to images - 1, rising.
         scores: (n,) confidences.
         classes: (n,) int.
         correct: (n, t) bool, which detections are right at each overlap.
         counted: (n, t) bool, which detections count at all; a correct one counts. None means all.
-        label_images: (m,) int, which picture each label is in.
+        label_images: (m,) int, which image each label is in.
         label_classes: (m,) int.
     """
 
@@ -70,9 +70,9 @@ class ResampledAP:
 
 
 def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
-    """Return (r, images) int32: how often each resample holds each picture.
+    """Return (r, images) int32: how often each resample holds each image.
 
-    Equal for equal arguments, so that models judged on the same pictures are resampled alike: that pairs them.
+    Equal for equal arguments, so that models judged on the same images are resampled alike: that pairs them.
     """
     if images == 0:
         return np.zeros((resamples, 0), np.int32)
@@ -80,12 +80,12 @@ def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
-def resample_ap(judged: JudgedSet, weights: np.ndarray) -> ResampledAP:
+def resample_ap(judged: EvaluatedSet, weights: np.ndarray) -> ResampledAP:
     """Compute the AP of every class and overlap in every resample.
 
     Args:
-        judged: the pictures.
-        weights: (r, images) whole numbers, how often each picture is in each resample. Ones give the set's own AP.
+        judged: the images.
+        weights: (r, images) whole numbers, how often each image is in each resample. Ones give the set's own AP.
 
     Returns:
         The AP, by the 101-point rule of `average_precision`.
@@ -104,8 +104,8 @@ class _Ranked:
     """One class's detections, best first, in two kinds: those whose part depends on the overlap, and plain false ones.
 
     Attributes:
-        false_images: (f,) pictures of the detections that are false at every overlap.
-        images: (u,) pictures of the others.
+        false_images: (f,) images of the detections that are false at every overlap.
+        images: (u,) images of the others.
         false_before: (u,) how many plain false ones are ranked before each.
         correct: (u, t).
         counted: (u, t).
@@ -118,7 +118,7 @@ class _Ranked:
     counted: np.ndarray
 
     @classmethod
-    def of(cls, judged: JudgedSet, number: int) -> _Ranked:
+    def of(cls, judged: EvaluatedSet, number: int) -> _Ranked:
         """Rank the detections of a class; equal scores keep their order."""
         mine = np.flatnonzero(judged.classes == number)
         mine = mine[np.argsort(-judged.scores[mine], kind="stable")]

@@ -1,6 +1,6 @@
 """COCO's own twelve figures: average precision and recall as the COCO challenge defines them.
 
-They differ from the columns of `average_precision`: at most 100 boxes of a picture and class count, a box whose best
+They differ from the columns of `average_precision`: at most 100 boxes of an image and class count, a box whose best
 label is taken may take the next one, precision is read at 101 recalls as a step and not along a line, and labels
 outside a range of sizes neither help nor harm.
 
@@ -30,7 +30,7 @@ class CocoLabels:
     """All labels of a data set.
 
     Attributes:
-        images: (m,) int64, numbers whose order is the order of the pictures' identifiers.
+        images: (m,) int64, numbers whose order is the order of the images' identifiers.
         classes: (m,) int64.
         boxes: (m, 4) float64, x, y, w, h in pixels.
         areas: (m,) float64, in pixels; decides about small, medium and large.
@@ -63,7 +63,7 @@ class CocoDetections:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Detections of one class, picture after picture: score, rank in the picture, and (areas, overlaps, n) flags."""
+    """Detections of one class, image after image: score, rank in the image, and (areas, overlaps, n) flags."""
 
     scores: np.ndarray
     ranks: np.ndarray
@@ -96,7 +96,7 @@ def coco_figures(labels: CocoLabels, detections: CocoDetections) -> dict[str, fl
 
 
 def _judge_class(labels: CocoLabels, detections: CocoDetections, number: int) -> _Judged:
-    """Match the detections of one class, picture by picture, the best hundred of each."""
+    """Match the detections of one class, image by image, the best hundred of each."""
     mine, found = np.flatnonzero(labels.classes == number), np.flatnonzero(detections.classes == number)
     found = found[np.lexsort((-detections.scores[found], detections.images[found]))]  # stable
     images = detections.images[found]
@@ -118,7 +118,7 @@ def _judge_class(labels: CocoLabels, detections: CocoDetections, number: int) ->
 
 
 def _by_image(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Return each picture's number with the positions of its entries, in their order."""
+    """Return each image's number with the positions of its entries, in their order."""
     order = np.argsort(images, kind="stable")
     numbers, starts = np.unique(images[order], return_index=True)
     yield from zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)

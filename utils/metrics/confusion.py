@@ -57,7 +57,7 @@ class ConfusionMatrix:
         label_boxes_xyxy: np.ndarray,
         label_classes: np.ndarray,
     ) -> None:
-        """Count one picture: pairs of largest overlap first, each box used once, then what is left over."""
+        """Count one image: pairs of largest overlap first, each box used once, then what is left over."""
         background = len(self.counts) - 1
         sure = scores > self.confidence
         predicted, labels = classes[sure].astype(np.int64), label_classes.astype(np.int64)

@@ -14,11 +14,11 @@ from utils.metrics.confusion import CONFIDENCE, OVERLAP, pair_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mistake:
+class DetectionError:
     """One miss or false alarm.
 
     Attributes:
-        box: (4,) x1, y1, x2, y2 in pixels of the picture: of the label, or of the false alarm.
+        box: (4,) x1, y1, x2, y2 in pixels of the image: of the label, or of the false alarm.
         number: class of that box.
         is_miss: a miss, not a false alarm.
         score: confidence of the false alarm; of a miss, that of the best box of its class on it, 0 without one. One
@@ -35,7 +35,7 @@ class Mistake:
     twice: bool = False
 
     @property
-    def paired_elsewhere(self) -> bool:
+    def matched_to_other(self) -> bool:
         """Whether this is a miss for the only reason that a sure box on it counts for another label."""
         return self.is_miss and self.score > CONFIDENCE
 
@@ -51,8 +51,8 @@ def find_mistakes(
     classes: np.ndarray,
     label_boxes_xyxy: np.ndarray,
     label_classes: np.ndarray,
-) -> tuple[list[Mistake], list[Mistake]]:
-    """Return misses and false alarms of one picture, in no particular order.
+) -> tuple[list[DetectionError], list[DetectionError]]:
+    """Return misses and false alarms of one image, in no particular order.
 
     A label taken for another class is a false alarm of that class, not a miss.
 
@@ -68,7 +68,7 @@ def find_mistakes(
     iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
     on_own = (iou > OVERLAP) & (label_classes[:, None] == classes[None])
     misses = [
-        Mistake(
+        DetectionError(
             box=label_boxes_xyxy[label],
             number=int(label_classes[label]),
             is_miss=True,
@@ -77,7 +77,7 @@ def find_mistakes(
         for label in np.setdiff1d(np.arange(len(label_classes)), partner)
     ]
     alarms = [
-        Mistake(
+        DetectionError(
             box=boxes_xyxy[box],
             number=int(classes[box]),
             is_miss=False,

@@ -1,4 +1,4 @@
-"""Pair the detections of one picture with its labels, at ten overlaps at once."""
+"""Pair the detections of one image with its labels, at ten overlaps at once."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import numpy as np
 from utils.boxes import pairwise_iou
 
 SIZES = ("small", "medium", "large")
-AREA_LIMITS = (32.0**2, 96.0**2)  # square pixels of the picture file: small below the first, large from the second
+AREA_LIMITS = (32.0**2, 96.0**2)  # square pixels of the image file: small below the first, large from the second
 UNCLAIMED = -1
 
 
@@ -17,7 +17,7 @@ def size_of(boxes_xyxy: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.array(AREA_LIMITS), area, side="right").astype(np.int8)
 
 
-def claimed_sizes(
+def assign_size_bins(
     boxes_xyxy: np.ndarray, classes: np.ndarray, label_boxes_xyxy: np.ndarray, label_classes: np.ndarray
 ) -> np.ndarray:
     """Return (n,) int: the size of the label that each detection claims, the one of its class that it overlaps most.
@@ -40,7 +40,7 @@ def claimed_sizes(
     return np.where(overlaps, size_of(label_boxes_xyxy)[claimed], UNCLAIMED).astype(np.int8)
 
 
-def counted_for_size(
+def in_size_bin(
     number: int, *, correct: np.ndarray, own_sizes: np.ndarray, claimed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tell which detections are right, and which count at all, when only objects of one size are asked for.
@@ -52,7 +52,7 @@ def counted_for_size(
         number: 0 small, 1 medium, 2 large.
         correct: (n, t) bool.
         own_sizes: (n,) of the detections.
-        claimed: (n,) of `claimed_sizes`.
+        claimed: (n,) of `assign_size_bins`.
 
     Returns:
         Two (n, t) bool.

@@ -20,7 +20,7 @@ def _nodes() -> tuple[np.ndarray, np.ndarray]:
     return points, weights
 
 
-def chance_within(deviation: float, degrees: float) -> float:
+def t_cdf_two_sided(deviation: float, degrees: float) -> float:
     """Return P(|T| <= deviation).
 
     With t = sqrt(degrees) tan(angle) the density becomes cos(angle)^(degrees - 1), smooth and of bounded range.
@@ -42,9 +42,9 @@ def _log_scale(degrees: float) -> float:
     return math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(math.pi)
 
 
-def chance_beyond(deviation: float, degrees: float) -> float:
+def t_sf(deviation: float, degrees: float) -> float:
     """Return the two-sided P(|T| > |deviation|), from 0 to 1."""
-    return max(1.0 - chance_within(abs(deviation), degrees), 0.0)
+    return max(1.0 - t_cdf_two_sided(abs(deviation), degrees), 0.0)
 
 
 def _density(deviation: float, degrees: float) -> float:
@@ -56,14 +56,14 @@ def _density(deviation: float, degrees: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def deviation_of(confidence: float, degrees: float) -> float:
+def t_ppf(confidence: float, degrees: float) -> float:
     """Return the deviation that |T| keeps within with the given chance, in (0, 1).
 
     Newton's steps from 0: the chance is a concave function of the deviation, so none goes too far.
     """
     deviation = 0.0
     for _ in range(MOST_STEPS):
-        step = (confidence - chance_within(deviation, degrees)) / _density(deviation, degrees)
+        step = (confidence - t_cdf_two_sided(deviation, degrees)) / _density(deviation, degrees)
         deviation += step
         if step <= PRECISION * (1 + deviation):
             break

@@ -14,9 +14,9 @@ class BenchmarkOptions:
 
     part: str = option("all", "what to measure", choices=("all", "models", "layers", "points"))
     device: str = option("", "cpu, mps, or a CUDA device's number")
-    imgsz: int = option(640, "picture side in pixels of whole models", flags=("--img", "--img-size"))
-    batch_size: int = option(4, "pictures per batch of whole models, beside batch 1", flags=("--batch",))
-    layer_batch: int = option(8, "pictures per batch of single layers")
+    imgsz: int = option(640, "image side in pixels of whole models", flags=("--img", "--img-size"))
+    batch_size: int = option(4, "images per batch of whole models, beside batch 1", flags=("--batch",))
+    layer_batch: int = option(8, "images per batch of single layers")
     rounds: int = option(15, "how often each variant takes its turn")
     amp: bool = option(False, "mixed precision in training steps, on CUDA")
     project: str = option("runs/benchmark", "folder of all runs")

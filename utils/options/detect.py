@@ -9,11 +9,11 @@ from typing import ClassVar
 from utils.cli import option
 from utils.options.checks import check_thresholds, require
 
-MOST_CHOSEN_POSITIONS = 36  # more could not be told apart in one picture
+MOST_CHOSEN_POSITIONS = 36  # more could not be told apart in one image
 
 
-def picture_position(text: str) -> tuple[float, float]:
-    """Return the x and y of a word `x,y`, in pixels of a picture.
+def image_position(text: str) -> tuple[float, float]:
+    """Return the x and y of a word `x,y`, in pixels of an image.
 
     Raises:
         ConfigError: it is no such word; names --visualize-at.
@@ -23,7 +23,7 @@ def picture_position(text: str) -> tuple[float, float]:
     except ValueError:
         x = y = math.nan
     good = all(0 <= value < math.inf for value in (x, y))
-    require(good, "--visualize-at", "x,y in pixels of the picture, both from 0, as 320,96", repr(text))
+    require(good, "--visualize-at", "x,y in pixels of the image, both from 0, as 320,96", repr(text))
     return x, y
 
 
@@ -35,23 +35,23 @@ class DetectOptions:
     REFUSED: ClassVar[dict[str, str]] = {"--update": "it rewrites your weights file"}
 
     weights: str = option("", "checkpoint to use")
-    source: str = option("data/images", "picture, folder, glob, video, list, camera number, stream, or screen")
+    source: str = option("data/images", "image, folder, glob, video, list, camera number, stream, or screen")
     data: str = option("", "data yaml for class names; the checkpoint holds its own")
     imgsz: tuple[int, ...] = option(
         (640,), "longer side in pixels, or height and width", kind=int, many=True, flags=("--img", "--img-size")
     )
-    batch_size: int = option(4, "pictures of like shape to look at together", flags=("--batch",))
+    batch_size: int = option(4, "images of like shape to look at together", flags=("--batch",))
     conf_thres: float = option(0.25, "confidence above which a box counts")
     iou_thres: float = option(0.45, "overlap above which the worse box goes")
-    max_det: int = option(1000, "boxes per picture at most")
+    max_det: int = option(1000, "boxes per image at most")
     device: str = option("", "cpu, mps, or a CUDA device's number")
     view_img: bool = option(False, "show each result in a window")
-    save_txt: bool = option(False, "write labels/<picture>.txt")
+    save_txt: bool = option(False, "write labels/<image>.txt")
     save_format: int = option(0, "coordinates of --save-txt as shares: 0 cx cy w h, 1 x1 y1 x2 y2")
     save_csv: bool = option(False, "write predictions.csv")
     save_conf: bool = option(False, "with the confidence as last column of --save-txt")
-    save_crop: bool = option(False, "write each box as a picture, crops/<class>/<picture>.jpg")
-    nosave: bool = option(False, "write no annotated pictures or videos")
+    save_crop: bool = option(False, "write each box as an image, crops/<class>/<image>.jpg")
+    nosave: bool = option(False, "write no annotated images or videos")
     classes: tuple[int, ...] = option((), "keep these class numbers only", kind=int, many=True)
     agnostic_nms: bool = option(False, "let boxes of different classes suppress each other")
     augment: bool = option(False, "look at three sizes, once mirrored: slower, often surer")
@@ -63,14 +63,14 @@ class DetectOptions:
     hide_conf: bool = option(False, "draw names without confidences")
     half: bool = option(False, "half precision, on CUDA")
     vid_stride: int = option(1, "take every n-th frame of a video")
-    visualize: bool = option(False, "draw where AKConv layers sample, of the first 8 pictures, into sampling/")
+    visualize: bool = option(False, "draw where AKConv layers sample, of the first 8 images, into sampling/")
     visualize_layers: tuple[str, ...] = option(
         (), "layers to draw: 3, model.5, model.17.m.0.cv2; by default the first of each stride", kind=str, many=True
     )
     visualize_at: tuple[tuple[float, float], ...] = option(
         (),
-        "positions to draw, x,y in pixels of the picture: 320,96 12.5,40; by default the best boxes",
-        kind=picture_position,
+        "positions to draw, x,y in pixels of the image: 320,96 12.5,40; by default the best boxes",
+        kind=image_position,
         many=True,
     )
     stream_timeout: float = option(30.0, "seconds without a frame after which a stream is given up")
@@ -97,5 +97,5 @@ class DetectOptions:
 
     @property
     def draws_sampling(self) -> bool:
-        """Whether pictures of sampling points are asked for: each flag about them does."""
+        """Whether images of sampling points are asked for: each flag about them does."""
         return self.visualize or bool(self.visualize_layers) or bool(self.visualize_at)

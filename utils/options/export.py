@@ -45,7 +45,7 @@ class ExportOptions:
         many=True,
         flags=("--img", "--img-size"),
     )
-    batch_size: int = option(1, "pictures per batch, also checked. All batches work", flags=("--batch",))
+    batch_size: int = option(1, "images per batch, also checked. All batches work", flags=("--batch",))
     device: str = option("cpu", "device a TorchScript file is for: cpu, or a CUDA device's number")
     half: bool = option(False, "half precision inside; boxes stay in full")
     dynamic: bool = option(False, "batch, height and width open: always so")
@@ -55,7 +55,7 @@ class ExportOptions:
     nms: bool = option(False, "suppression inside the ONNX graph")
     agnostic_nms: bool = option(False, "with --nms, let boxes of different classes suppress each other")
     topk_per_class: int = option(100, "with --nms, boxes of a class at most")
-    topk_all: int = option(100, "with --nms, boxes of a picture at most")
+    topk_all: int = option(100, "with --nms, boxes of an image at most")
     iou_thres: float = option(0.45, "with --nms, overlap above which the worse box goes")
     conf_thres: float = option(0.25, "with --nms, confidence above which a box counts")
     include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino", kind=str, many=True)

@@ -47,7 +47,7 @@ class Hyperparameters:
         perspective: projective terms per pixel.
         flipud: probability of mirroring top and bottom.
         fliplr: probability of mirroring left and right.
-        mosaic: probability of joining four pictures.
+        mosaic: probability of joining four images.
         mixup: probability of mixing two mosaics.
         copy_paste: probability of pasting outlined objects.
         offset_lr: factor on the learning rate of AKConv's offset convolutions.

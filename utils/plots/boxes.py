@@ -1,4 +1,4 @@
-"""Boxes with names on pictures, and grids of such pictures. Names may be in any script that a font here can show."""
+"""Boxes with names on images, and grids of such images. Names may be in any script that a font here can show."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draw_boxes(
         thickness: width of lines in pixels.
 
     Returns:
-        A new picture of the same size.
+        A new image of the same size.
     """
     canvas = np.ascontiguousarray(image).copy()
     for box, number in zip(boxes_xyxy, classes, strict=True):
@@ -62,13 +62,13 @@ def draw_boxes(
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_colour(int(number)), thickness, cv2.LINE_AA)
     if not any(labels):
         return canvas
-    picture = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(picture)
+    pil_image = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(pil_image)
     height = max(4 * thickness + 4, 9)
     for box, number, text in zip(boxes_xyxy, classes, labels, strict=True):
         if text:
-            _draw_label(pen, text, (float(box[0]), float(box[1])), class_colour(int(number)), height, picture.size)
-    return np.asarray(picture)
+            _draw_label(pen, text, (float(box[0]), float(box[1])), class_colour(int(number)), height, pil_image.size)
+    return np.asarray(pil_image)
 
 
 def _draw_label(
@@ -79,7 +79,7 @@ def _draw_label(
     height: int,
     size_wh: tuple[int, int],
 ) -> None:
-    """Draw a label above a box's corner, or inside where there is no room, and wholly within the picture."""
+    """Draw a label above a box's corner, or inside where there is no room, and wholly within the image."""
     letters = font(text, height)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=letters)
     width, tall = right - left + 4, bottom - top + 4
@@ -90,16 +90,16 @@ def _draw_label(
     pen.text((x + 2 - left, y + 2 - top), text, font=letters, fill=(20, 20, 20) if luminance > 150 else (255, 255, 255))
 
 
-def picture_grid(
+def image_grid(
     images: Sequence[np.ndarray], captions: Sequence[str] = (), *, columns: int = 4, max_side: int = 1920
 ) -> np.ndarray:
-    """Lay pictures of equal size into a grid.
+    """Lay images of equal size into a grid.
 
     Args:
         images: (H, W, 3) uint8 RGB each, of one size.
         captions: a short text for each, written into a strip above it.
         columns: how many side by side.
-        max_side: the pictures are scaled down until they take this many pixels, strips not counted.
+        max_side: the images are scaled down until they take this many pixels, strips not counted.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -115,11 +115,11 @@ def picture_grid(
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else image
         grid[top + strip : top + strip + height, left : left + width] = small
         grid[top : top + strip, left : left + width] = STRIP_COLOUR
-    picture = Image.fromarray(grid)
-    pen = ImageDraw.Draw(picture)
+    pil_image = Image.fromarray(grid)
+    pen = ImageDraw.Draw(pil_image)
     for position, caption in enumerate(captions):
         top, left = position // columns * (height + strip), position % columns * width
         pen.rectangle((left, top, left + width, top + strip + height), outline=(255, 255, 255))
         shown = shortened(caption, max(min((width - 10) // CAPTION_LETTER, MAX_CAPTION), 4))
         pen.text((left + 5, top + 4), shown, font=font(shown, CAPTION_PIXELS), fill=(255, 255, 255))
-    return np.asarray(picture)
+    return np.asarray(pil_image)

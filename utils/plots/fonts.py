@@ -28,9 +28,9 @@ SHAPED_SCRIPTS = (
 
 
 def printable(name: str, number: int, *, longest: int = LONGEST) -> str:
-    """Return the name of a class or a model as pictures show it.
+    """Return the name of a class or a model as images show it.
 
-    Where a font here can show it, its middle is left out if it is long, so that it takes no picture's place; else its
+    Where a font here can show it, its middle is left out if it is long, so that it takes no image's place; else its
     number is returned, which is said once.
 
     Args:

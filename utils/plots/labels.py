@@ -19,7 +19,7 @@ MAX_LETTERS = 50  # of all names, side by side
 
 
 def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> None:
-    """Draw statistics of (n, 5) rows class, cx, cy, w, h as shares of their picture, as `labels.jpg`."""
+    """Draw statistics of (n, 5) rows class, cx, cy, w, h as shares of their image, as `labels.jpg`."""
     figure = Figure(figsize=(11, 10), layout="constrained")
     axes = figure.subplots(2, 2)
     classes = labels[:, 0].astype(int)
@@ -44,7 +44,7 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> N
         x, y = labels[:, columns[0]], labels[:, columns[1]]
         histogram = axis.hist2d(x, y, bins=50, range=((0, 1), (0, 1)), cmap="Blues")
         figure.colorbar(histogram[3], ax=axis, label="instances")
-        axis.set(xlabel=f"{x_label} (share of the picture)", ylabel=f"{y_label} (share of the picture)")
+        axis.set(xlabel=f"{x_label} (share of the image)", ylabel=f"{y_label} (share of the image)")
         axis.set_aspect("equal")
     axes[1][0].invert_yaxis()
     axes[0][0].set_title(f"{len(labels)} instances", color=BLUE)

@@ -1,4 +1,4 @@
-"""Where AKConv samples: initial against learned points on a picture, and how offsets are spread in each layer."""
+"""Where AKConv samples: initial against learned points on an image, and how offsets are spread in each layer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from matplotlib.patches import Rectangle
 from utils.plots.figure import BLUE, ORANGE, save_figure
 from utils.plots.fonts import families
 
-HEIGHT = 6.0  # inches of the picture and of the details beside it
-WIDEST = 2.2  # width of the picture over its height at most
+HEIGHT = 6.0  # inches of the image and of the details beside it
+WIDEST = 2.2  # width of the image over its height at most
 LEAST_REACH = 2.5  # pixels of the map shown around a position at least
 BINS = 61
 BEYOND = "#e9ebef"
@@ -32,7 +32,7 @@ class SampledPosition:
 
     Attributes:
         label: what is there, may be empty.
-        initial_xy: (N, 2) x and y in pixels of the picture, not cut at its borders.
+        initial_xy: (N, 2) x and y in pixels of the image, not cut at its borders.
         learned_xy: (N, 2) likewise, moved by the offsets.
     """
 
@@ -71,14 +71,14 @@ def plot_sampling(
     map_xyxy: tuple[float, float, float, float],
     path: Path | str,
 ) -> Path:
-    """Draw the points of some positions on a picture, and each position large beside it.
+    """Draw the points of some positions on an image, and each position large beside it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         positions: one or more.
         title: above all.
-        cell_wh: width and height of a pixel of the layer's map in pixels of the picture.
-        map_xyxy: the corners of the map in pixels of the picture.
+        cell_wh: width and height of a pixel of the layer's map in pixels of the image.
+        map_xyxy: the corners of the map in pixels of the image.
         path: where to write.
     """
     height, width = image.shape[:2]
@@ -102,7 +102,7 @@ def plot_sampling(
         panel.set_title(text, fontsize=9, fontfamily=families([text]))
     for panel in panels[len(positions) :]:
         panel.set_axis_off()
-    scale = f"one pixel of the map (white grid) is {cell_wh[0]:.3g} x {cell_wh[1]:.3g} pixels of the picture"
+    scale = f"one pixel of the map (white grid) is {cell_wh[0]:.3g} x {cell_wh[1]:.3g} pixels of the image"
     figure.suptitle(f"{title}\n{scale}", fontsize=10.5)
     figure.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return save_figure(figure, path)
@@ -173,7 +173,7 @@ def _draw_detail(
         (map_xyxy[0], map_xyxy[2], cell_wh[0], axis.vlines, map_xyxy[1], map_xyxy[3]),
         (map_xyxy[1], map_xyxy[3], cell_wh[1], axis.hlines, map_xyxy[0], map_xyxy[2]),
     ):
-        if reach < 20:  # beyond, they would hide the picture
+        if reach < 20:  # beyond, they would hide the image
             line(np.arange(start, end + cell / 2, cell), low, high, color="white", linewidth=0.6, alpha=0.45)
     corner, size = map_xyxy[:2], (map_xyxy[2] - map_xyxy[0], map_xyxy[3] - map_xyxy[1])
     axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=1.6, linestyle="--", zorder=2))

@@ -41,7 +41,7 @@ def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device
     """Return a batch size for a model: measured on CUDA, 16 elsewhere, where memory is not the limit.
 
     Raises:
-        ConfigError: not even one picture fits.
+        ConfigError: not even one image fits.
     """
     if device.type != "cuda":
         LOGGER.warning(f"--batch-size -1 measures a GPU; on {device.type} {FALLBACK} is used")
@@ -50,7 +50,7 @@ def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device
     taken = torch.cuda.memory_reserved(device)
     sizes, used = measured_memory(lambda batch: _training_memory(model, batch, image_size, device, amp))
     if not sizes:
-        what = f"a single picture of {image_size} px does not fit into the GPU's {total / 1e9:.1f} GB"
+        what = f"a single image of {image_size} px does not fit into the GPU's {total / 1e9:.1f} GB"
         raise ConfigError("--batch-size -1", what, fix="use a smaller --imgsz or model, or end what else uses the GPU")
     below = TRIED[len(sizes)] if len(sizes) < len(TRIED) else LARGEST + 1
     batch = fitting_batch(sizes, used, budget=SHARE * total - taken, below=below)

@@ -18,7 +18,7 @@ def headline() -> str:
 def epoch_row(
     epoch: int, epochs: int, means: Mapping[str, float], *, instances: int | None, size: int, device: torch.device
 ) -> str:
-    """Return one epoch's row: its number, memory, mean losses, instances of the batch, picture side."""
+    """Return one epoch's row: its number, memory, mean losses, instances of the batch, image side."""
     cells = [f"{epoch}/{epochs - 1}", memory_in_use(device)]
     cells += [f"{means[name]:.4g}" for name in COMPONENTS]
     cells += [str(instances) if instances is not None else "", str(size)]

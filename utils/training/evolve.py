@@ -114,7 +114,7 @@ def run_evolution(options: TrainOptions, given: Iterable[str] = ()) -> Path:
         raise RunError(folder, "no generation could be trained", fix="train once without --evolve to see why")
     LOGGER.info(
         f"Best of {len(past)}: generation {best.number}, mAP50 {best.map50:.3f}, mAP50-95 {best.map50_95:.3f}\n"
-        f"Its recipe: {folder / 'hyp_evolve.yaml'}\nTable: {folder / TABLE}\nPicture: {folder / 'evolve.png'}"
+        f"Its recipe: {folder / 'hyp_evolve.yaml'}\nTable: {folder / TABLE}\nImage: {folder / 'evolve.png'}"
     )
     return folder
 
@@ -217,7 +217,7 @@ def _read_row(row: dict[str, str], path: Path) -> Generation:
 
 
 def _write(folder: Path, past: list[Generation]) -> None:
-    """Write table, best recipe and picture."""
+    """Write table, best recipe and image."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     keys = list(asdict(past[0].recipe))

@@ -1,6 +1,6 @@
 """How far a training moves the sampling points of its AKConv layers: two numbers an epoch, and a word if it fails.
 
-Measured on the averaged model, on a few pictures spread over the validation split, in a pass of their own: watching the
+Measured on the averaged model, on a few images spread over the validation split, in a pass of their own: watching the
 offsets in the judging pass itself would keep the fastest implementation from all of it.
 """
 
@@ -19,7 +19,7 @@ from utils.runtime import scale_pixels
 from utils.structures import Batch
 from utils.training.results_csv import Row
 
-MEASURED = 8  # pictures at most: thousands of output pixels even of the coarsest map, and little beside any epoch
+MEASURED = 8  # images at most: thousands of output pixels even of the coarsest map, and little beside any epoch
 STILL = 0.01  # px: moves a bilinear sample by no more than a hundredth of the step to its neighbour
 STILL_EPOCHS = 10  # warm-up takes the first three, and the average of the weights lags behind
 FAR_SHARE = 0.25  # of the shorter side of the map: farther, and the mean point has nothing to do with its pixel
@@ -86,7 +86,7 @@ def mean_offsets(measured: Sequence[LayerOffsets]) -> LayerOffsets:
     )
 
 
-class OffsetRecord:
+class OffsetMonitor:
     """Watches the offsets of a model that is being trained."""
 
     def __init__(self, model: nn.Module, *, offset_lr: float) -> None:
@@ -96,12 +96,12 @@ class OffsetRecord:
         self._measured: dict[str, list[LayerOffsets]] = {}
 
     def look(self, number: int, batches: int, batch: Batch) -> None:
-        """Measure the first picture of a validation batch, if it is one of those chosen: eight, spread over the split.
+        """Measure the first image of a validation batch, if it is one of those chosen: eight, spread over the split.
 
         Args:
             number: of the batch, from 0, which begins a new epoch.
             batches: of the whole validation split.
-            batch: with at least one picture.
+            batch: with at least one image.
         """
         if number == 0:
             self._measured = {}

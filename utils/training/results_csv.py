@@ -1,4 +1,4 @@
-"""The rows of results: `results.csv` by the names users know, and its table and picture."""
+"""The rows of results: `results.csv` by the names users know, and its table and image."""
 
 from __future__ import annotations
 

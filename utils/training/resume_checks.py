@@ -19,7 +19,7 @@ from utils.errors import CheckpointError, ConfigError
 from utils.losses.detection import COMPONENTS
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters
-from utils.training.state import Progress
+from utils.training.state import TrainState
 from utils.weights.checkpoint import Checkpoint, stored_network
 from utils.weights.pickle_values import kind_of, shown
 
@@ -162,12 +162,12 @@ def _options(content: Checkpoint, path: Path | str) -> TrainOptions:
 
 def _check_progress(content: Checkpoint, options: TrainOptions, path: Path | str) -> None:
     """Check where the run says it stands."""
-    stored = _typed(content.get("progress"), Progress, "progress", path)
-    known = {field.name for field in fields(Progress)}
+    stored = _typed(content.get("progress"), TrainState, "progress", path)
+    known = {field.name for field in fields(TrainState)}
     unknown = sorted(stored.keys() - known)
     if unknown:
         raise _error(f"progress with {shown(unknown[0])!r}", path)
-    progress = Progress.from_dict(stored)
+    progress = TrainState.from_dict(stored)
     checks = {
         "epoch": progress.epoch >= 0,
         "batch": progress.batch >= 0,

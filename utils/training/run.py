@@ -14,7 +14,14 @@ import torch
 from models.yolo import DetectionModel
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import class_names, open_data, round_image_size
-from utils.distributed import Team, join_team, launch_mark, leave_team, local_device, restarted_run
+from utils.distributed import (
+    DistributedContext,
+    destroy_distributed,
+    init_distributed,
+    launch_id,
+    local_device,
+    run_to_resume,
+)
 from utils.errors import CheckpointError, ConfigError
 from utils.files import FolderLock, atomic_write, dump_json, dump_yaml, load_json, make_run_dir, remove_leftovers
 from utils.log import LOGGER, optional
@@ -30,7 +37,7 @@ from utils.training.results_csv import columns_of
 from utils.training.resume_checks import check_run, fitted, stored_hyperparameters
 from utils.training.saving import restore_run
 from utils.training.setup import TrainingData, build_model, check_anchors, choose_config, training_data
-from utils.training.state import Progress, plain
+from utils.training.state import TrainState, plain
 from utils.training.trainer import TRAINING_NMS, Trainer
 from utils.validation.evaluate import Evaluation
 from utils.validation.run import judge
@@ -67,7 +74,7 @@ def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingRe
     """
     content: Checkpoint | None = None
     run_dir: Path | None = None
-    restarted = restarted_run(options.project)
+    restarted = run_to_resume(options.project)
     if restarted is not None:
         LOGGER.warning(f"torchrun started its processes anew; going on in {restarted}")
         run_dir, last = restarted, restarted / "weights" / "last.pt"
@@ -76,15 +83,19 @@ def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingRe
     elif options.resume:
         options, content, run_dir = _resumed(options, frozenset(given))
     device = select_device(local_device(options.device))
-    team = join_team(device)
+    team = init_distributed(device)
     try:
         return _run_in_team(options, content, run_dir, device, team)
     finally:
-        leave_team()
+        destroy_distributed()
 
 
 def _run_in_team(
-    options: TrainOptions, content: Checkpoint | None, run_dir: Path | None, device: torch.device, team: Team
+    options: TrainOptions,
+    content: Checkpoint | None,
+    run_dir: Path | None,
+    device: torch.device,
+    team: DistributedContext,
 ) -> TrainingResult | None:
     """Make the parts, train, and judge the best model."""
     seed_everything(options.seed, device)
@@ -105,7 +116,7 @@ def _run_in_team(
     try:
         if team.leads:
             remove_leftovers(run_dir)
-            atomic_write(run_dir / ".launch", launch_mark())
+            atomic_write(run_dir / ".launch", launch_id())
             if content is None:
                 _describe_run(run_dir, options, hyperparameters, device, data)
         trainer = Trainer(
@@ -134,7 +145,9 @@ def _run_in_team(
             lock.release()
 
 
-def _measured_batch(options: TrainOptions, hyperparameters: Hyperparameters, device: torch.device, team: Team) -> int:
+def _measured_batch(
+    options: TrainOptions, hyperparameters: Hyperparameters, device: torch.device, team: DistributedContext
+) -> int:
     """Return the batch for --batch-size -1, over all processes."""
     config, _ = choose_config(options, hyperparameters)
     model = DetectionModel(config)
@@ -144,7 +157,7 @@ def _measured_batch(options: TrainOptions, hyperparameters: Hyperparameters, dev
 
 
 def _parts(
-    options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None, team: Team
+    options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None, team: DistributedContext
 ) -> tuple[DetectionModel, TrainingData, int]:
     """Build model and data, the model first, since a wrong yaml is told sooner than a data set is scanned."""
     if content is None:
@@ -201,7 +214,7 @@ def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     stored = check_run(content, path)
     changed = {name: getattr(options, name) for name in given & CHANGEABLE}
     restored = replace(stored, **{**changed, "resume": str(path)})
-    done = Progress.from_dict(content["progress"]).epoch
+    done = TrainState.from_dict(content["progress"]).epoch
     run_dir = path.resolve().parent.parent
     if path.resolve().parent.name != "weights":  # its run would be written into a folder that has nothing to do with it
         raise CheckpointError(path, "lies outside its run's folder", fix="put it back as weights/last.pt of its run")
@@ -262,7 +275,7 @@ def class_names_of(data: TrainingData, options: TrainOptions) -> tuple[str, ...]
 
 
 def write_skipped(run_dir: Path, *indices: DatasetIndex) -> None:
-    """List skipped pictures in `skipped.csv`, if there are any."""
+    """List skipped images in `skipped.csv`, if there are any."""
     rows = [row for index in indices for row in index.skipped]
     if rows:
         buffer = io.StringIO()

@@ -14,7 +14,7 @@ from utils.files import keep_previous
 from utils.log import LOGGER
 from utils.runtime import arithmetic
 from utils.training.state import (
-    Progress,
+    TrainState,
     pending_gradients,
     plain,
     restore_gradients,
@@ -114,7 +114,7 @@ def restore_run(trainer: Trainer, content: Checkpoint) -> None:
     if len(pending) != team.size:
         raise RunError("--resume", f"the run had {len(pending)} processes (now {team.size})", fix="start as many")
     restore_gradients(trainer.model, pending[team.rank])
-    trainer.progress = Progress.from_dict(content["progress"])
+    trainer.progress = TrainState.from_dict(content["progress"])
     trainer.checkpoints.saved = trainer.progress.epoch
     torch.set_rng_state(content["random"])
     other = {name: value for name, value in arithmetic().items() if content.get("machine", {}).get(name) != value}

@@ -15,7 +15,7 @@ class Schedule:
     Attributes:
         epochs: how many in all.
         batches: batches of one epoch.
-        batch_size: pictures per batch.
+        batch_size: images per batch.
         lr0: learning rate after warm-up.
         lrf: final learning rate as a share of lr0.
         cosine: half a cosine wave instead of a straight line.
@@ -23,7 +23,7 @@ class Schedule:
         momentum: after warm-up.
         warmup_momentum: at its start.
         warmup_bias_lr: learning rate of biases at its start.
-        nominal_batch: pictures whose gradients make one optimizer step after the warm-up.
+        nominal_batch: images whose gradients make one optimizer step after the warm-up.
     """
 
     epochs: int

@@ -17,14 +17,14 @@ from utils.datasets.config import DataConfig
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import DatasetIndex, build_index
-from utils.datasets.loader import BatchLoader, usable_workers
+from utils.datasets.loader import BatchLoader, available_workers
 from utils.datasets.splits import (
     DEFAULT_CACHE_BYTES,
     batch_bytes,
     class_names,
     evaluation_loader,
 )
-from utils.distributed import Team
+from utils.distributed import DistributedContext
 from utils.errors import ConfigError, DataError
 from utils.log import LOGGER
 from utils.options import TrainOptions
@@ -55,7 +55,7 @@ def training_data(
     hyperparameters: Hyperparameters,
     image_size: int,
     stride: int,
-    team: Team,
+    team: DistributedContext,
 ) -> TrainingData:
     """Scan both splits and make their loaders.
 
@@ -68,7 +68,7 @@ def training_data(
     }
     train, val = scanned["train"], scanned["val"]
     if not len(train.labels):
-        raise DataError(config.file, "no objects in 'train'", fix="add labels to the training pictures")
+        raise DataError(config.file, "no objects in 'train'", fix="add labels to the training images")
     common = {"image_size": image_size, "stride": stride, "batch_size": options.batch_size}
     rectangles = rectangular_batches(train.sizes_hw, **common, pad=0.0) if options.rect else None
     sampler = ShuffledBatches(
@@ -78,7 +78,7 @@ def training_data(
         seed=options.seed,
         rectangles=rectangles,
         share=(team.rank, team.size),
-        plain_from=options.epochs - int(hyperparameters.close_mosaic) if hyperparameters.close_mosaic else None,
+        close_mosaic_epoch=options.epochs - int(hyperparameters.close_mosaic) if hyperparameters.close_mosaic else None,
     )
     _require_usable_batches(len(train), options, image_size=image_size, stride=stride, team=team)
     dataset = DetectionDataset(
@@ -113,8 +113,10 @@ def training_data(
     )
 
 
-def _require_usable_batches(count: int, options: TrainOptions, *, image_size: int, stride: int, team: Team) -> None:
-    """Check that every process has a picture in a batch, and that batch norm has more than one value to go by.
+def _require_usable_batches(
+    count: int, options: TrainOptions, *, image_size: int, stride: int, team: DistributedContext
+) -> None:
+    """Check that every process has an image in a batch, and that batch norm has more than one value to go by.
 
     Raises:
         ConfigError: it has not.
@@ -122,7 +124,7 @@ def _require_usable_batches(count: int, options: TrainOptions, *, image_size: in
     if options.batch_size % team.size or count < team.size:
         raise ConfigError(
             "--batch-size",
-            f"{options.batch_size} and {count} pictures do not share out among {team.size} processes",
+            f"{options.batch_size} and {count} images do not share out among {team.size} processes",
             fix=f"use a multiple of {team.size}",
         )
     smallest = min(count, count % options.batch_size or options.batch_size) // team.size
@@ -130,24 +132,24 @@ def _require_usable_batches(count: int, options: TrainOptions, *, image_size: in
     if max(side, 1) == 1 and smallest <= 1:
         raise ConfigError(
             f"--imgsz {image_size}",
-            f"leaves a single cell of the one picture in the smallest batch ({count} pictures, batch "
+            f"leaves a single cell of the one image in the smallest batch ({count} images, batch "
             f"{options.batch_size}), and batch norm needs two values",
             fix=f"use --imgsz {2 * stride}, or a --batch-size that leaves no batch of one",
         )
 
 
-def _cache_bytes(index: DatasetIndex, image_size: int, options: TrainOptions, team: Team) -> int:
-    """Return the memory for decoded pictures in each data process: all of them, if half of what is free holds that.
+def _cache_bytes(index: DatasetIndex, image_size: int, options: TrainOptions, team: DistributedContext) -> int:
+    """Return the memory for decoded images in each data process: all of them, if half of what is free holds that.
 
-    Data processes share nothing: each fills a memory of its own, and mosaics lead each to all pictures.
+    Data processes share nothing: each fills a memory of its own, and mosaics lead each to all images.
     """
     scale = image_size / index.sizes_hw.max(1)
     needed = int((index.sizes_hw.prod(1) * scale**2 * 3).sum() * 1.01)
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", team.size))  # those on this machine
-    processes = ranks * max(usable_workers(options.workers), 1)
+    processes = ranks * max(available_workers(options.workers), 1)
     available = _available_memory()
     LOGGER.info(
-        f"--cache: {needed / 1e9:.2f} GB of pictures in each of {processes} data processes, "
+        f"--cache: {needed / 1e9:.2f} GB of images in each of {processes} data processes, "
         f"{needed * processes / 1e9:.2f} GB together; {available / 1e9:.1f} GB are free"
     )
     if needed * processes > MEMORY_SHARE * available:

@@ -14,7 +14,7 @@ from utils.training.results_csv import Row
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainState:
     """Where a run stands: all that changes besides tensors.
 
     Attributes:
@@ -46,7 +46,7 @@ class Progress:
     told: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Progress:
+    def from_dict(cls, stored: Mapping[str, Any]) -> TrainState:
         """Return what a checkpoint holds; lists and dicts are copied."""
         return cls(**plain(dict(stored)))
 
@@ -69,7 +69,7 @@ def finite_gradients(model: nn.Module) -> bool:
 def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
     """Put pending gradients back."""
     for name, parameter in model.named_parameters():
-        parameter.grad = laid_out_like(parameter, gradients[name]) if name in gradients else None
+        parameter.grad = to_memory_format_of(parameter, gradients[name]) if name in gradients else None
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], model: nn.Module) -> None:
@@ -79,10 +79,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], 
         state = optimizer.state.get(parameter, {})
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[key] = laid_out_like(parameter, value)
+                state[key] = to_memory_format_of(parameter, value)
 
 
-def laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+def to_memory_format_of(parameter: Tensor, value: Tensor) -> Tensor:
     """Return a value in the memory layout of its parameter: another layout adds up in another order, to other bits."""
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
@@ -98,7 +98,7 @@ def require_finite_state(model: nn.Module, where: object) -> None:
             raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
 
 
-class StatisticsBackup:
+class BatchNormSnapshot:
     """Keeps a copy of a network's batch statistics, since a forward pass on bad numbers spoils them for good."""
 
     def __init__(self, model: nn.Module) -> None:

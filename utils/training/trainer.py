@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
-from utils.datasets.image_weights import picture_weights
-from utils.distributed import Team, sync_batch_norms
+from utils.datasets.image_weights import sampling_weights
+from utils.distributed import DistributedContext, sync_batch_norms
 from utils.errors import RunError, RunStopped
 from utils.files import dump_json
 from utils.inference.nms import NmsSettings
@@ -26,20 +26,20 @@ from utils.malloc import out_of_memory
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.runtime import place, scale_pixels
-from utils.signals import StopRequest
+from utils.signals import GracefulShutdown
 from utils.structures import Batch
 from utils.training.callbacks import Callback, make_callbacks
 from utils.training.console import epoch_row, epoch_time, headline
 from utils.training.ema import ModelEma
-from utils.training.offset_monitor import OffsetRecord
+from utils.training.offset_monitor import OffsetMonitor
 from utils.training.optim import build_optimizer, parameter_groups, set_rates
 from utils.training.results_csv import Row, write_results
 from utils.training.saving import RunCheckpoints, model_state, run_state
 from utils.training.schedule import Schedule
 from utils.training.setup import TrainingData
 from utils.training.state import (
-    Progress,
-    StatisticsBackup,
+    BatchNormSnapshot,
+    TrainState,
     finite_gradients,
     require_finite_state,
 )
@@ -75,7 +75,7 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
         image_size: int,
-        team: Team | None = None,
+        team: DistributedContext | None = None,
     ) -> None:
         """Make the parts from the options; nothing is written yet."""
         self.options = options
@@ -84,16 +84,16 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.image_size = image_size
-        self.team = team = team or Team()
+        self.team = team = team or DistributedContext()
         self.model = place(model, device)
         self.ema = ModelEma(self.model)
-        self.offsets = OffsetRecord(self.ema.model, offset_lr=hyperparameters.offset_lr)
+        self.offsets = OffsetMonitor(self.ema.model, offset_lr=hyperparameters.offset_lr)
         if options.sync_bn and team.size > 1:
             sync_batch_norms(self.model)
-        self.statistics = StatisticsBackup(self.model)
-        self.progress = Progress()
+        self.statistics = BatchNormSnapshot(self.model)
+        self.progress = TrainState()
         self.checkpoints = RunCheckpoints(run_dir / "weights", written=lambda path: self._tell("on_model_save", path))
-        self.stop = StopRequest()
+        self.stop = GracefulShutdown()
         self.callbacks: list[Callback] = []
         self.schedule = Schedule(
             epochs=options.epochs,
@@ -126,7 +126,7 @@ class Trainer:
             total=team.add if team.size > 1 else None,
         )
 
-    def train(self) -> Progress:
+    def train(self) -> TrainState:
         """Train to the last epoch, or until patience ends.
 
         Raises:
@@ -172,7 +172,7 @@ class Trainer:
         self._tell("on_fit_epoch_end", self.progress.rows[-1])
         if evaluation is not None:
             LOGGER.info(
-                metrics_table(evaluation.metrics, self.data.names, pictures=len(evaluation.pictures), verbose=False)
+                metrics_table(evaluation.metrics, self.data.names, images=len(evaluation.images), verbose=False)
             )
         left = (self.options.epochs - self.progress.epoch) * self.progress.seconds / self.progress.epoch
         total = time.perf_counter() - start
@@ -184,7 +184,7 @@ class Trainer:
         weights = None
         if self.options.image_weights:
             single = self.options.single_cls
-            weights = picture_weights(self.data.train, progress.class_ap, single_class=single)
+            weights = sampling_weights(self.data.train, progress.class_ap, single_class=single)
         self.data.sampler.set_epoch(epoch, start=progress.batch, weights=weights)
         self.model.train()
         if not progress.batch:
@@ -213,7 +213,7 @@ class Trainer:
         return waited
 
     def _train_batch(self, batch: Batch, epoch: int, number: int) -> int:
-        """Forward, backward, and perhaps a step of the optimizer; return the side of the pictures in pixels."""
+        """Forward, backward, and perhaps a step of the optimizer; return the side of the images in pixels."""
         progress = self.progress
         step = epoch * self.schedule.batches + number
         set_rates(self.optimizer, self.schedule, step)
@@ -270,15 +270,15 @@ class Trainer:
         """Leave a batch out, and note which one; give up after ten in a row.
 
         Raises:
-            RunError: names the pictures.
+            RunError: names the images.
         """
         self.progress.skipped += 1
         indices = [int(index) for own in self.team.gather([*batch.indices]) for index in own]
         names = [Path(str(self.data.train.paths[i])).name for i in indices]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        LOGGER.warning(f"epoch {epoch}, batch {number} skipped: {reason}; pictures {listed}")
+        LOGGER.warning(f"epoch {epoch}, batch {number} skipped: {reason}; images {listed}")
         if self.team.leads:
-            note = {"epoch": epoch, "batch": number, "seed": self.options.seed, "reason": reason, "pictures": names}
+            note = {"epoch": epoch, "batch": number, "seed": self.options.seed, "reason": reason, "images": names}
             with optional():
                 dump_json(self.run_dir / "nan_step.json", note)
         if self.progress.skipped >= MAX_SKIPPED:
@@ -293,7 +293,7 @@ class Trainer:
         peak = f", peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB" if self.amp else ""
         return RunError(
             f"--batch-size {self.options.batch_size}",
-            f"{len(images)} pictures of {images.shape[-1]} px need more memory than there is{peak}",
+            f"{len(images)} images of {images.shape[-1]} px need more memory than there is{peak}",
             fix="use a smaller --batch-size or --imgsz",
         )
 
@@ -397,7 +397,7 @@ class Trainer:
 
     @functools.cached_property
     def summary(self) -> ModelSummary:
-        """The model's size and cost at the run's picture size."""
+        """The model's size and cost at the run's image size."""
         return summarize(self.ema.model, (self.image_size, self.image_size))
 
     def _row(self, epoch: int, instances: int | None, size: int) -> str:

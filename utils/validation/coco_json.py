@@ -12,7 +12,7 @@ import numpy as np
 from utils.datasets.index import DatasetIndex
 from utils.metrics.average_precision import PrecisionRecall
 from utils.metrics.coco import ABSENT, CocoDetections, CocoLabels
-from utils.validation.evaluate import PictureResult
+from utils.validation.evaluate import ImageEvaluation
 
 # COCO numbers its 80 classes up to 90, leaving these out.
 COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -25,7 +25,7 @@ COCO_CLASSES = tuple(
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush".split(",")
 )
 WHY_THEY_DIFFER = (
-    "COCO's figures differ from the table's: COCO takes at most 100 boxes of a picture and class, lets a box whose "
+    "COCO's figures differ from the table's: COCO takes at most 100 boxes of an image and class, lets a box whose "
     "best label is taken have the next one, and reads precision at 101 recalls in steps; the table takes --max-det "
     "boxes, gives each its best label only, and joins the points by lines. Compare like with like. Areas are those of "
     "the labels' boxes, and no label is a crowd: COCO's own files have areas of outlines, and crowds."
@@ -40,7 +40,7 @@ def category_ids(names: Sequence[str]) -> list[int]:
 
 
 def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
-    """Return each picture's identifier in COCO files.
+    """Return each image's identifier in COCO files.
 
     Its stem; as a number if all stems are different numbers; with the folders that tell them apart where stems repeat.
     """
@@ -59,7 +59,7 @@ def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
 
 
 def file_names(paths: Sequence[str]) -> list[str]:
-    """Return each picture's name in COCO files: that of its file, below the folder they share where names repeat."""
+    """Return each image's name in COCO files: that of its file, below the folder they share where names repeat."""
     names = [Path(path).name for path in paths]
     if len(set(names)) == len(names):
         return names
@@ -67,17 +67,17 @@ def file_names(paths: Sequence[str]) -> list[str]:
     return [Path(path).relative_to(shared).as_posix() for path in paths]
 
 
-def coco_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
+def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
     """Return the labels as a COCO instances file, so that other programs can judge the same predictions."""
     paths = [str(path) for path in index.paths]
     ids, categories, files = image_ids(paths), category_ids(names), file_names(paths)
     annotations: list[dict[str, Any]] = []
-    for picture in pictures:
-        for (x1, y1, x2, y2), label in zip(picture.label_boxes.tolist(), picture.label_classes, strict=True):
+    for evaluation in evaluations:
+        for (x1, y1, x2, y2), label in zip(evaluation.label_boxes.tolist(), evaluation.label_classes, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": ids[picture.index],
+                    "image_id": ids[evaluation.index],
                     "category_id": categories[int(label)],
                     "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
                     "area": round((x2 - x1) * (y2 - y1), 3),
@@ -86,31 +86,33 @@ def coco_truth(pictures: Sequence[PictureResult], index: DatasetIndex, names: Se
             )
     images = [
         {
-            "id": ids[picture.index],
-            "file_name": files[picture.index],
-            "height": picture.size_hw[0],
-            "width": picture.size_hw[1],
+            "id": ids[evaluation.index],
+            "file_name": files[evaluation.index],
+            "height": evaluation.size_hw[0],
+            "width": evaluation.size_hw[1],
         }
-        for picture in pictures
+        for evaluation in evaluations
     ]
     classes = [{"id": number, "name": name} for number, name in zip(categories, names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": classes}
 
 
 def coco_predictions(
-    pictures: Sequence[PictureResult], index: DatasetIndex, names: Sequence[str]
+    evaluations: Sequence[ImageEvaluation], index: DatasetIndex, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return all detections as COCO's results list: boxes x, y, w, h in pixels of the file."""
     ids, categories = image_ids([str(path) for path in index.paths]), category_ids(names)
     return [
         {
-            "image_id": ids[picture.index],
+            "image_id": ids[evaluation.index],
             "category_id": categories[int(label)],
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(float(score), 5),
         }
-        for picture in pictures
-        for (x1, y1, x2, y2), score, label in zip(picture.boxes.tolist(), picture.scores, picture.classes, strict=True)
+        for evaluation in evaluations
+        for (x1, y1, x2, y2), score, label in zip(
+            evaluation.boxes.tolist(), evaluation.scores, evaluation.classes, strict=True
+        )
     ]
 
 
@@ -119,7 +121,7 @@ def coco_arrays(
 ) -> tuple[CocoLabels, CocoDetections]:
     """Return the content of a COCO instances file and a results list as arrays.
 
-    Detections of pictures that the file does not list are left out.
+    Detections of images that the file does not list are left out.
     """
     place = {name: number for number, name in enumerate(sorted(image["id"] for image in truth["images"]))}
     labels = [label for label in truth["annotations"] if label["image_id"] in place]

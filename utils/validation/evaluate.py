@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from models.fuse import fused
 from utils.boxes import cxcywh_to_xyxy
-from utils.inference.ensemble import Judged
+from utils.inference.ensemble import Detector
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
@@ -26,18 +26,18 @@ OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureResult:
-    """What the model said of one picture, in pixels of the file.
+class ImageEvaluation:
+    """What the model said of one image, in pixels of the file.
 
     Attributes:
-        index: the picture's number in the data set.
+        index: the image's number in the data set.
         boxes: (n, 4) x1, y1, x2, y2, best first.
         scores: (n,).
         classes: (n,) int64.
         label_boxes: (m, 4).
         label_classes: (m,) int64.
         correct: (n, 10) bool at overlaps .50 to .95.
-        size_hw: height and width of the file's picture.
+        size_hw: height and width of the file's image.
     """
 
     index: int
@@ -57,14 +57,14 @@ class Evaluation:
     Attributes:
         metrics: per class and in the mean.
         losses: mean of each component over batches; empty if no loss was given.
-        pictures: one result for each picture, in order of their numbers.
+        images: one result for each image, in order of their numbers.
         confusion: who is taken for whom.
-        milliseconds: per picture, of each of `PHASES`; the first batch, which warms up, counts only if it is alone.
+        milliseconds: per image, of each of `PHASES`; the first batch, which warms up, counts only if it is alone.
     """
 
     metrics: PrecisionRecall
     losses: dict[str, float]
-    pictures: list[PictureResult]
+    images: list[ImageEvaluation]
     confusion: ConfusionMatrix
     milliseconds: dict[str, float]
 
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Judged,
+    model: Detector,
     batches: Iterable[Batch],
     *,
     nms: NmsSettings,
@@ -88,7 +88,7 @@ def evaluate(
 
     Args:
         model: on `device`; it is copied and its batch norms folded, and itself left as it is.
-        batches: pictures with placements, as evaluation loaders make them.
+        batches: images with placements, as evaluation loaders make them.
         nms: thresholds, as a rule confidence 0.001 with several classes per box.
         device: where to compute.
         loss: also compute the losses.
@@ -100,7 +100,7 @@ def evaluate(
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
     watch = _Stopwatch(device)
-    pictures: list[PictureResult] = []
+    images: list[ImageEvaluation] = []
     header = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
     with torch.inference_mode():
         for number, batch in enumerate(tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")):
@@ -118,45 +118,43 @@ def evaluate(
             watch.lap("nms")
             labels = batch.targets.numpy()
             for position in range(len(images)):
-                picture = _judge(batch, position, detections[position], labels[labels[:, 0] == position])
-                pictures.append(picture)
-                confusion.add(
-                    picture.boxes, picture.scores, picture.classes, picture.label_boxes, picture.label_classes
-                )
+                image = _judge(batch, position, detections[position], labels[labels[:, 0] == position])
+                images.append(image)
+                confusion.add(image.boxes, image.scores, image.classes, image.label_boxes, image.label_classes)
             watch.lap("matching")
             if on_batch is not None:
                 on_batch(number, batch, detections)
             watch.end_batch(len(images))
-    pictures.sort(key=lambda picture: picture.index)
+    images.sort(key=lambda image: image.index)
     count = max(watch.batches, 1)
     return Evaluation(
-        metrics=measure(pictures),
+        metrics=measure(images),
         losses={name: total / count for name, total in sums.items()} if loss is not None else {},
-        pictures=pictures,
+        images=images,
         confusion=confusion,
         milliseconds=watch.milliseconds(),
     )
 
 
-def measure(pictures: Sequence[PictureResult]) -> PrecisionRecall:
-    """Make the numbers of a set of judged pictures, which may hold a picture several times."""
-    if not pictures:
+def measure(images: Sequence[ImageEvaluation]) -> PrecisionRecall:
+    """Make the numbers of a set of judged images, which may hold an image several times."""
+    if not images:
         return precision_recall(np.zeros((0, 10), bool), np.zeros(0), np.zeros(0), np.zeros(0))
     return precision_recall(
-        np.concatenate([p.correct for p in pictures]),
-        np.concatenate([p.scores for p in pictures]),
-        np.concatenate([p.classes for p in pictures]),
-        np.concatenate([p.label_classes for p in pictures]),
+        np.concatenate([p.correct for p in images]),
+        np.concatenate([p.scores for p in images]),
+        np.concatenate([p.classes for p in images]),
+        np.concatenate([p.label_classes for p in images]),
     )
 
 
-def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, pictures: int, verbose: bool) -> str:
+def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int, verbose: bool) -> str:
     """Return the table users know: a row for all classes, and with `verbose` one for each."""
     columns = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
     lines = [f"{columns[0]:>22}" + "".join(f"{name:>11}" for name in columns[1:])]
 
     def row(label: str, instances: int, values: Sequence[float]) -> str:
-        return f"{label[:22]:>22}{pictures:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
+        return f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
 
     means = (metrics.mean_precision, metrics.mean_recall, metrics.map50, metrics.map50_95)
     lines.append(row("all", int(metrics.labels.sum()), means))
@@ -168,15 +166,15 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, pictures: i
     return "\n".join(lines)
 
 
-def _judge(batch: Batch, position: int, found: Detections, targets: np.ndarray) -> PictureResult:
-    """Bring one picture's detections and its (m, 6) rows of the targets to the file's pixels and pair them."""
+def _judge(batch: Batch, position: int, found: Detections, targets: np.ndarray) -> ImageEvaluation:
+    """Bring one image's detections and its (m, 6) rows of the targets to the file's pixels and pair them."""
     placement = batch.placements[position]
     height, width = batch.images.shape[2:]
     labels = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
     label_boxes = placement.to_original(labels)
     boxes = placement.to_original(found.boxes.cpu().numpy())
     classes, label_classes = found.classes.cpu().numpy(), targets[:, 1].astype(np.int64)
-    return PictureResult(
+    return ImageEvaluation(
         index=batch.indices[position],
         boxes=boxes,
         scores=found.scores.cpu().numpy(),
@@ -200,7 +198,7 @@ class _Stopwatch:
         self.batches = 0
         self._seconds = dict.fromkeys((*PHASES, OTHER), 0.0)
         self._first = dict(self._seconds)
-        self._pictures = self._first_pictures = 0
+        self._images = self._first_images = 0
         self._last = self._now()
 
     def lap(self, phase: str) -> None:
@@ -209,19 +207,19 @@ class _Stopwatch:
         self._seconds[phase] += now - self._last
         self._last = now
 
-    def end_batch(self, pictures: int) -> None:
+    def end_batch(self, images: int) -> None:
         """End a batch; the time since its last phase is left out."""
         self.batches += 1
-        self._pictures += pictures
+        self._images += images
         if self.batches == 1:
-            self._first, self._first_pictures = dict(self._seconds), pictures
+            self._first, self._first_images = dict(self._seconds), images
         self._last = self._now()
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the time of each phase per picture, without the first batch if there are more."""
+        """Return the time of each phase per image, without the first batch if there are more."""
         left_out = 1 if self.batches > 1 else 0
-        pictures = max(self._pictures - left_out * self._first_pictures, 1)
-        return {phase: 1000 * (self._seconds[phase] - left_out * self._first[phase]) / pictures for phase in PHASES}
+        images = max(self._images - left_out * self._first_images, 1)
+        return {phase: 1000 * (self._seconds[phase] - left_out * self._first[phase]) / images for phase in PHASES}
 
     def _now(self) -> float:
         """Return the time in seconds once the device has done all its work."""

@@ -1,4 +1,4 @@
-"""Pictures of batches and detections, made from what the engine has in hand."""
+"""Images of batches and detections, made from what the engine has in hand."""
 
 from __future__ import annotations
 
@@ -11,85 +11,83 @@ import numpy as np
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.images import read_image, write_image
 from utils.datasets.letterbox import PAD_VALUE
-from utils.metrics.detection_errors import Mistake, find_mistakes
-from utils.plots.boxes import draw_boxes, picture_grid, printable
+from utils.metrics.detection_errors import DetectionError, find_mistakes
+from utils.plots.boxes import draw_boxes, image_grid, printable
 from utils.structures import Batch, Detections
-from utils.validation.evaluate import PictureResult
+from utils.validation.evaluate import ImageEvaluation
 
-MAX_PICTURES = 16
+MAX_IMAGES = 16
 THICKNESS = 2
 SHOWN_CONFIDENCE = 0.25
 TILE = 320  # pixels of a cut's side
-CONTEXT = 2.5  # its side in the picture, as a multiple of the box's
+CONTEXT = 2.5  # its side in the image, as a multiple of the box's
 MIN_CUT = 64
 LONGEST_NAME = 18  # letters, two of them and a reason being as wide as a tile
 
 
 def _pixels(batch: Batch, position: int) -> np.ndarray:
-    """Return one picture of a batch as (H, W, 3) uint8."""
+    """Return one image of a batch as (H, W, 3) uint8."""
     return np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
 
 
 def plot_labelled_batch(batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = ()) -> None:
-    """Draw the first sixteen pictures of a batch with their labels."""
+    """Draw the first sixteen images of a batch with their labels."""
     height, width = batch.images.shape[2:]
     targets = batch.targets.numpy()
     drawn = []
-    for position in range(min(len(batch.images), MAX_PICTURES)):
+    for position in range(min(len(batch.images), MAX_IMAGES)):
         rows = targets[targets[:, 0] == position]
         boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
         classes = rows[:, 1].astype(int).tolist()
         labels = [printable(names[number], number) for number in classes]
         drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
-    write_image(path, picture_grid(drawn, captions[:MAX_PICTURES]))
+    write_image(path, image_grid(drawn, captions[:MAX_IMAGES]))
 
 
 def plot_detected_batch(
     batch: Batch, detections: Sequence[Detections], names: Sequence[str], path: Path, captions: Sequence[str] = ()
 ) -> None:
-    """Draw the first sixteen pictures of a batch with what was found in them above a confidence of 0.25."""
+    """Draw the first sixteen images of a batch with what was found in them above a confidence of 0.25."""
     drawn = []
-    for position, found in enumerate(detections[:MAX_PICTURES]):
+    for position, found in enumerate(detections[:MAX_IMAGES]):
         sure = found.scores > SHOWN_CONFIDENCE
         classes = found.classes[sure].tolist()
         scores = found.scores[sure].tolist()
         labels = [f"{printable(names[n], n)} {score:.1f}" for n, score in zip(classes, scores, strict=True)]
         boxes = found.boxes[sure].cpu().numpy()
         drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
-    write_image(path, picture_grid(drawn, captions[:MAX_PICTURES]))
+    write_image(path, image_grid(drawn, captions[:MAX_IMAGES]))
 
 
-def plot_mistakes(pictures: Sequence[PictureResult], paths: Sequence[str], names: Sequence[str], run_dir: Path) -> None:
+def plot_mistakes(images: Sequence[ImageEvaluation], paths: Sequence[str], names: Sequence[str], run_dir: Path) -> None:
     """Draw the sixteen worst misses and the sixteen worst false alarms of a data set, if there are any.
 
     The worst misses are labels that nothing hinted at, large ones first, and last those that only lack a box of their
     own; the worst false alarms are the surest.
 
     Args:
-        pictures: judged.
-        paths: files of all pictures, by their numbers.
+        images: judged.
+        paths: files of all images, by their numbers.
         names: class names.
         run_dir: for `worst_misses.jpg` and `worst_false_alarms.jpg`.
     """
-    misses: list[tuple[int, Mistake]] = []
-    alarms: list[tuple[int, Mistake]] = []
-    for picture in pictures:
-        found = find_mistakes(
-            picture.boxes, picture.scores, picture.classes, picture.label_boxes, picture.label_classes
-        )
+    misses: list[tuple[int, DetectionError]] = []
+    alarms: list[tuple[int, DetectionError]] = []
+    for image in images:
+        found = find_mistakes(image.boxes, image.scores, image.classes, image.label_boxes, image.label_classes)
         for kind, mistakes in zip((misses, alarms), found, strict=True):
-            kind.extend((picture.index, mistake) for mistake in mistakes)
+            kind.extend((image.index, mistake) for mistake in mistakes)
     misses.sort(key=lambda entry: (entry[1].score, -entry[1].area))
     alarms.sort(key=lambda entry: -entry[1].score)
-    labels = {picture.index: picture.label_boxes for picture in pictures}
-    for name, worst in (("worst_misses", misses[:MAX_PICTURES]), ("worst_false_alarms", alarms[:MAX_PICTURES])):
+    labels = {image.index: image.label_boxes for image in images}
+    for name, worst in (("worst_misses", misses[:MAX_IMAGES]), ("worst_false_alarms", alarms[:MAX_IMAGES])):
         if worst:
             tiles = [_tile(read_image(paths[index]), entry, labels[index], names) for index, entry in worst]
             captions = [Path(paths[index]).name for index, _ in worst]
-            write_image(run_dir / f"{name}.jpg", picture_grid(tiles, captions))
+            write_image(run_dir / f"{name}.jpg", image_grid(tiles, captions))
 
 
-def _tile(image: np.ndarray, mistake: Mistake, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def _tile(image: np.ndarray, mistake: DetectionError, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return a square cut around a mistake; thin white boxes are the labels."""
     x1, y1, x2, y2 = mistake.box.tolist()
     side = max(CONTEXT * max(x2 - x1, y2 - y1), MIN_CUT)
@@ -106,10 +104,10 @@ def _tile(image: np.ndarray, mistake: Mistake, label_boxes: np.ndarray, names: S
     return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.number], thickness=THICKNESS)
 
 
-def _reason(mistake: Mistake, names: Sequence[str]) -> str:
+def _reason(mistake: DetectionError, names: Sequence[str]) -> str:
     """Say what is wrong: `dog 0.91, is cat`, `dog 0.80, again`, `dog 0.75`, or of a miss `dog, at most 0.12`."""
     name = printable(names[mistake.number], mistake.number, longest=LONGEST_NAME)
-    if mistake.paired_elsewhere:
+    if mistake.matched_to_other:
         return f"{name}, its box {mistake.score:.2f} is another's"
     if mistake.is_miss:
         return f"{name}, at most {mistake.score:.2f}" if mistake.score else name

@@ -17,9 +17,9 @@ from utils.datasets.splits import class_names, evaluation_loader, open_data, rou
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.class_mapping import disagreement
-from utils.inference.ensemble import Judged, LoadedModels, OneClass, load_models
+from utils.inference.ensemble import Detector, LoadedModels, SingleClassWrapper, load_models
 from utils.inference.nms import NmsSettings
-from utils.inference.tta import Augmented
+from utils.inference.tta import TtaModel
 from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
 from utils.options import ValOptions
@@ -30,7 +30,7 @@ from utils.plugins import load_plugins
 from utils.runtime import place, select_device
 from utils.structures import Batch, Detections
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_table, coco_truth
-from utils.validation.evaluate import Evaluation, PictureResult, evaluate, metrics_table
+from utils.validation.evaluate import Evaluation, ImageEvaluation, evaluate, metrics_table
 from utils.validation.plots import plot_detected_batch, plot_labelled_batch, plot_mistakes
 
 USUAL_CONFIDENCE = 0.001
@@ -67,7 +67,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
     if not len(index.labels):
-        LOGGER.warning(f"{config.file}: '{split}' has no objects in its {len(index)} pictures; all figures are 0")
+        LOGGER.warning(f"{config.file}: '{split}' has no objects in its {len(index)} images; all figures are 0")
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     loader = evaluation_loader(
         index,
@@ -77,11 +77,11 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         workers=options.workers,
         single_class=single_class,
     )
-    model: Judged = place(loaded.model, device)
+    model: Detector = place(loaded.model, device)
     if single_class and model.num_classes > 1:
-        model = OneClass(model, max_stride=stride)
+        model = SingleClassWrapper(model, max_stride=stride)
     if options.augment:
-        model = Augmented(model, num_classes=len(names), max_stride=stride)
+        model = TtaModel(model, num_classes=len(names), max_stride=stride)
     evaluation = judge(
         model,
         loader,
@@ -99,7 +99,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         verbose=options.verbose,
     )
     if options.save_txt:
-        _write_labels(run_dir / "labels", evaluation.pictures, index, with_score=options.save_conf)
+        _write_labels(run_dir / "labels", evaluation.images, index, with_score=options.save_conf)
     _coco(options, config, evaluation, index=index, names=names, run_dir=run_dir)
     if speed:
         settings = {"device": str(device), "image_size": image_size, "batch_size": options.batch_size}
@@ -130,7 +130,7 @@ def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: boo
 
 
 def judge(
-    model: Judged,
+    model: Detector,
     batches: Iterable[Batch],
     *,
     index: DatasetIndex,
@@ -141,9 +141,9 @@ def judge(
     run_dir: Path | None = None,
     verbose: bool = False,
 ) -> Evaluation:
-    """Judge a model and present it: the table, the time of each phase, and with `run_dir` pictures and curves.
+    """Judge a model and present it: the table, the time of each phase, and with `run_dir` images and curves.
 
-    A picture that cannot be written is a warning: the figures do not hang on it.
+    An image that cannot be written is a warning: the figures do not hang on it.
     """
 
     def draw(number: int, batch: Batch, detections: Sequence[Detections]) -> None:
@@ -154,19 +154,19 @@ def judge(
                 plot_detected_batch(batch, detections, names, run_dir / f"val_batch{number}_pred.jpg", captions)
 
     evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=draw)
-    pictures = len(evaluation.pictures)
-    LOGGER.info(metrics_table(evaluation.metrics, names, pictures=pictures, verbose=verbose))
+    images = len(evaluation.images)
+    LOGGER.info(metrics_table(evaluation.metrics, names, images=images, verbose=verbose))
     LOGGER.info(speed_line(evaluation.milliseconds))
     if run_dir is not None:
         with optional():
             _draw_curves(evaluation, names, run_dir)
         with optional():
-            plot_mistakes(evaluation.pictures, [str(path) for path in index.paths], names, run_dir)
+            plot_mistakes(evaluation.images, [str(path) for path in index.paths], names, run_dir)
     return evaluation
 
 
 def speed_line(spent: Mapping[str, float]) -> str:
-    """Say how long each phase took, and the share of NMS and matching in all of it, from milliseconds per picture."""
+    """Say how long each phase took, and the share of NMS and matching in all of it, from milliseconds per image."""
     share = (spent["nms"] + spent["matching"]) / max(sum(spent.values()), 1e-9)
     return (
         f"Speed: {spent['pre']:.1f} ms preparing, {spent['inference']:.1f} ms inference, {spent['nms']:.1f} ms NMS, "
@@ -178,9 +178,9 @@ def speed_line(spent: Mapping[str, float]) -> str:
 def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> None:
     """Draw P, R and F1 over confidence, precision over recall, and the confusion matrix."""
     metrics, confusion = evaluation.metrics, evaluation.confusion
-    empty = sum(not len(picture.label_classes) for picture in evaluation.pictures)
+    empty = sum(not len(image.label_classes) for image in evaluation.images)
     note = (
-        f"{len(evaluation.pictures)} pictures, {empty} of them background without any object; boxes above confidence "
+        f"{len(evaluation.images)} images, {empty} of them background without any object; boxes above confidence "
         f"{confusion.confidence}, pairs above overlap {confusion.overlap}"
     )
     _write_counts(confusion.counts, names, run_dir / "confusion_matrix.csv")
@@ -204,7 +204,7 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
 
 
 def _write_counts(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Write the raw counts, which the picture has no room for where classes are many; rows predicted, columns true."""
+    """Write the raw counts, which the image has no room for where classes are many; rows predicted, columns true."""
     labels = [*names, "background"]
     table = pd.DataFrame(counts, index=pd.Index(labels, name="predicted \\ true"), columns=labels)
     atomic_write(path, table.to_csv(lineterminator="\n"))
@@ -223,8 +223,8 @@ def _coco(
     save = options.save_json or Path(config.file).stem == "coco"
     if not save and not options.coco_eval:
         return
-    truth = coco_truth(evaluation.pictures, index, names)
-    predictions = coco_predictions(evaluation.pictures, index, names)
+    truth = coco_truth(evaluation.images, index, names)
+    predictions = coco_predictions(evaluation.images, index, names)
     if save:
         dump_json(run_dir / f"{Path(options.weights[0]).stem}_predictions.json", predictions)
         dump_json(run_dir / "ground_truth.json", truth)
@@ -234,20 +234,20 @@ def _coco(
     LOGGER.info(coco_table(figures, evaluation.metrics, max_detections=options.max_det))
 
 
-def _write_labels(folder: Path, pictures: Sequence[PictureResult], index: DatasetIndex, *, with_score: bool) -> None:
-    """Write each picture's detections: class cx cy w h as shares, and perhaps the confidence.
+def _write_labels(folder: Path, images: Sequence[ImageEvaluation], index: DatasetIndex, *, with_score: bool) -> None:
+    """Write each image's detections: class cx cy w h as shares, and perhaps the confidence.
 
-    Pictures of one name in several folders get a number.
+    Images of one name in several folders get a number.
     """
     used: Counter[str] = Counter()
-    for picture in pictures:
-        stem = Path(str(index.paths[picture.index])).stem
+    for image in images:
+        stem = Path(str(index.paths[image.index])).stem
         used[stem] += 1
         name = stem if used[stem] == 1 else f"{stem}-{used[stem]}"
-        height, width = picture.size_hw
-        shares = xyxy_to_cxcywh(picture.boxes) / np.array((width, height, width, height))
+        height, width = image.size_hw
+        shares = xyxy_to_cxcywh(image.boxes) / np.array((width, height, width, height))
         lines = []
-        for label, box, score in zip(picture.classes, shares, picture.scores, strict=True):
+        for label, box, score in zip(image.classes, shares, image.scores, strict=True):
             numbers = [*box, score] if with_score else [*box]
             lines.append(" ".join([str(int(label)), *(f"{value:.6g}" for value in numbers)]))
         atomic_write(folder / f"{name}.txt", "".join(line + "\n" for line in lines))

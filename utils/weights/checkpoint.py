@@ -111,12 +111,12 @@ def _verified(content: Checkpoint, path: Path) -> Checkpoint:
         version = content["schema"] if type(content["schema"]) is int else "?"
         raise CheckpointError(path, f"has version {version}, not {SCHEMA}", fix="use the program that wrote it")
     expected = content.pop("sha256")
-    if holds_stand_ins(content) or content_hash(content) != expected:
+    if contains_stubs(content) or content_hash(content) != expected:
         raise CheckpointError(path, "is truncated or damaged (hash mismatch)", fix="use another checkpoint")
     return content
 
 
-def holds_stand_ins(value: object) -> bool:
+def contains_stubs(value: object) -> bool:
     """Whether nested mappings and lists hold anything but tensors and plain scalars."""
     pending = [value]
     while pending:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from utils.weights.pickle_values import STORAGES, DamagedError, InertClass, RefusedError, kind_of, shown
+from utils.weights.pickle_values import STORAGES, DamagedError, PickleStubClass, RefusedError, kind_of, shown
 
 MAX_DIMENSIONS = 16
 MAX_EMPTY = 2**40
@@ -38,7 +38,7 @@ class StoragePool:
             RefusedError: no storage of plain numbers.
             DamagedError: it is larger than the file, or was named otherwise before.
         """
-        dtype = STORAGES.get(kind.path.removeprefix("torch.")) if isinstance(kind, InertClass) else None
+        dtype = STORAGES.get(kind.path.removeprefix("torch.")) if isinstance(kind, PickleStubClass) else None
         if dtype is None:
             raise RefusedError(f"a tensor of kind {kind_of(kind)}")
         if not isinstance(key, str) or not re.fullmatch(r"\w{1,40}", key, re.ASCII):

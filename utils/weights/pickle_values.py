@@ -65,14 +65,14 @@ class DamagedError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class InertClass:
+class PickleStubClass:
     """The dotted name of a class or function; it can be neither called nor looked up."""
 
     path: str
 
 
 @dataclass(eq=False, repr=False)
-class InertObject:
+class PickleStub:
     """What was pickled of one object.
 
     Attributes:
@@ -98,12 +98,12 @@ def one_line(text: str) -> str:
 
 def kind_of(value: object) -> str:
     """Return what a value is, for a message: the class it stands for, or its own."""
-    if isinstance(value, InertClass):
+    if isinstance(value, PickleStubClass):
         return shown(value.path)
-    return shown(value.kind) if isinstance(value, InertObject) else type(value).__name__
+    return shown(value.kind) if isinstance(value, PickleStub) else type(value).__name__
 
 
-def stand_in(module: object, name: object) -> InertClass:
+def make_stub(module: object, name: object) -> PickleStubClass:
     """Return the stand-in of a class or function.
 
     Raises:
@@ -117,7 +117,7 @@ def stand_in(module: object, name: object) -> InertClass:
     system = root in ("torch", "numpy", "__builtin__") or root in sys.stdlib_module_names
     if not plain or (system and name not in KNOWN.get(module, ()) and not module.startswith("torch.nn.")):
         raise RefusedError(path)
-    return InertClass(path)
+    return PickleStubClass(path)
 
 
 def check_extent(root: object) -> None:
@@ -155,8 +155,8 @@ def check_extent(root: object) -> None:
 def _containers(value: object) -> list[Any]:
     """Return those of the values directly inside that hold others."""
     parts: Any = ()
-    if isinstance(value, InertObject):
+    if isinstance(value, PickleStub):
         parts = (value.args, value.state)
     elif isinstance(value, (dict, list, tuple)):
         parts = value.values() if isinstance(value, dict) else value
-    return [part for part in parts if isinstance(part, (dict, list, tuple, InertObject))]
+    return [part for part in parts if isinstance(part, (dict, list, tuple, PickleStub))]

@@ -28,13 +28,13 @@ from utils.weights.pickle_values import (
     REBUILD_TENSOR,
     SET,
     DamagedError,
-    InertClass,
-    InertObject,
+    PickleStub,
+    PickleStubClass,
     RefusedError,
     check_extent,
     kind_of,
+    make_stub,
     shown,
-    stand_in,
 )
 
 MAX_INSTRUCTIONS = 1_000_000
@@ -42,7 +42,7 @@ MAX_NAME = 200
 MAX_KEY = 2**60
 
 
-class InertUnpickler:
+class RestrictedUnpickler:
     """Carries out the instructions of one pickle."""
 
     def __init__(self, data: bytes, pool: StoragePool) -> None:
@@ -89,7 +89,7 @@ class InertUnpickler:
         target = ""
         if known.name == "INST":
             target = f" of {shown(self._line())}.{shown(self._line())}"
-        elif known.name == "OBJ" and self.stack and isinstance(self.stack[0], InertClass):
+        elif known.name == "OBJ" and self.stack and isinstance(self.stack[0], PickleStubClass):
             target = f" of {self.stack[0].path}"
         elif known.name.startswith("EXT"):
             target = f" {int.from_bytes(self._take(int(known.name[3:])), 'little')} of the extension registry"
@@ -138,7 +138,7 @@ class InertUnpickler:
     def append(self, items: list[Any]) -> None:
         """Lengthen the list on top, or a set's stand-in."""
         target = self.stack[-1]
-        if isinstance(target, InertObject) and target.kind == SET and target.args:
+        if isinstance(target, PickleStub) and target.kind == SET and target.args:
             target = target.args[0]
         if not isinstance(target, list):
             raise RefusedError(f"items given to {kind_of(target)}")
@@ -147,7 +147,7 @@ class InertUnpickler:
     def set_items(self, items: list[Any]) -> None:
         """Put pairs into the mapping on top. Keys are plain, so that none takes long to compare or to hash."""
         target = self.stack[-1]
-        if isinstance(target, InertObject) and target.kind == DEFAULT_DICTIONARY:
+        if isinstance(target, PickleStub) and target.kind == DEFAULT_DICTIONARY:
             target.state = {} if target.state is None else target.state
             target = target.state
         if not isinstance(target, dict) or len(items) % 2:
@@ -160,17 +160,17 @@ class InertUnpickler:
     def name_by_lines(self) -> None:
         """GLOBAL: a name written in two lines."""
         module = self._line()
-        self.stack.append(stand_in(module, self._line()))
+        self.stack.append(make_stub(module, self._line()))
 
     def name_on_stack(self) -> None:
         """STACK_GLOBAL: a name from the stack."""
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(stand_in(module, name))
+        self.stack.append(make_stub(module, name))
 
     def reduce(self) -> None:
         """REDUCE: a call. Tensors and mappings are made; the few other calls that checkpoints hold are kept as data."""
         args, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, InertClass) or not isinstance(args, tuple):
+        if not isinstance(function, PickleStubClass) or not isinstance(args, tuple):
             raise RefusedError(f"a call of {kind_of(function)}")
         if function.path not in CALLABLE:
             raise RefusedError(f"a call of {function.path}")
@@ -197,19 +197,19 @@ class InertUnpickler:
             return b""
         if path == BYTES_BY_TEXT and len(args) == 2 and args[1] == "latin1" and isinstance(args[0], str):
             return args[0].encode("latin-1")
-        return InertObject(path, args)
+        return PickleStub(path, args)
 
     def new_object(self) -> None:
         """NEWOBJ: an object of a class, so far without attributes."""
         args, kind = self.stack.pop(), self.stack.pop()
-        if not isinstance(kind, InertClass) or not isinstance(args, tuple):
+        if not isinstance(kind, PickleStubClass) or not isinstance(args, tuple):
             raise RefusedError(f"an object of {kind_of(kind)}")
-        self.stack.append(InertObject(kind.path, args))
+        self.stack.append(PickleStub(kind.path, args))
 
     def build(self) -> None:
         """BUILD: the attributes of the object on top. Those of a mapping (`_metadata` of a state dict) are dropped."""
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, InertObject) and target.state is None:
+        if isinstance(target, PickleStub) and target.state is None:
             target.state = state
         elif not isinstance(target, dict):
             raise RefusedError(f"attributes given to {kind_of(target)}")
@@ -220,22 +220,22 @@ class InertUnpickler:
         kind = name[0] if isinstance(name, tuple) and name else None
         if kind == "storage" and len(name) >= 5 and (len(name) == 5 or name[5] is None):
             self.stack.append(self.pool.claim(name[1], name[2], name[4]))
-        elif kind == "module" and len(name) == 4 and isinstance(name[1], InertClass):
+        elif kind == "module" and len(name) == 4 and isinstance(name[1], PickleStubClass):
             self.stack.append(name[1])
         else:
             raise RefusedError(f"a persistent id of kind {shown(kind) if isinstance(kind, str) else kind_of(kind)}")
 
 
-_Handler = Callable[[InertUnpickler], None]
+_Handler = Callable[[RestrictedUnpickler], None]
 _BYTE, _SHORT, _INT, _LENGTH, _LONG_LENGTH = (struct.Struct(form) for form in ("<B", "<H", "<i", "<I", "<Q"))
 
 
-def _pushes(make: Callable[[InertUnpickler], Any]) -> _Handler:
+def _pushes(make: Callable[[RestrictedUnpickler], Any]) -> _Handler:
     return lambda reader: reader.stack.append(make(reader))
 
 
-def _memorises(index: Callable[[InertUnpickler], int]) -> _Handler:
-    def put(reader: InertUnpickler) -> None:
+def _memorises(index: Callable[[RestrictedUnpickler], int]) -> _Handler:
+    def put(reader: RestrictedUnpickler) -> None:
         reader.memo[index(reader)] = reader.stack[-1]
 
     return put
@@ -253,13 +253,13 @@ def _whole(data: bytes) -> int:
     return int.from_bytes(data, "little", signed=True)
 
 
-def _number_of(form: str) -> Callable[[InertUnpickler], Any]:
+def _number_of(form: str) -> Callable[[RestrictedUnpickler], Any]:
     packed = struct.Struct(form)
     return lambda reader: reader._number(packed)
 
 
 def _tuple_of(count: int) -> _Handler:
-    def make(reader: InertUnpickler) -> tuple[Any, ...]:
+    def make(reader: RestrictedUnpickler) -> tuple[Any, ...]:
         items = [reader.stack.pop() for _ in range(count)]
         return tuple(items[::-1])
 
@@ -271,9 +271,9 @@ _HANDLERS: dict[int, _Handler] = {
     for code, handler in {
         pickle.PROTO: lambda reader: reader._number(_BYTE),
         pickle.FRAME: lambda reader: reader._number(_LONG_LENGTH),
-        pickle.MARK: InertUnpickler.mark,
-        pickle.POP: InertUnpickler.pop,
-        pickle.POP_MARK: InertUnpickler._since_mark,
+        pickle.MARK: RestrictedUnpickler.mark,
+        pickle.POP: RestrictedUnpickler.pop,
+        pickle.POP_MARK: RestrictedUnpickler._since_mark,
         pickle.NONE: _pushes(lambda _: None),
         pickle.NEWTRUE: _pushes(lambda _: True),
         pickle.NEWFALSE: _pushes(lambda _: False),
@@ -289,9 +289,9 @@ _HANDLERS: dict[int, _Handler] = {
         pickle.BINBYTES: _sized(_LENGTH, bytes),
         pickle.EMPTY_DICT: _pushes(lambda _: {}),
         pickle.EMPTY_LIST: _pushes(lambda _: []),
-        pickle.EMPTY_SET: _pushes(lambda _: InertObject(SET, ([],))),
+        pickle.EMPTY_SET: _pushes(lambda _: PickleStub(SET, ([],))),
         pickle.EMPTY_TUPLE: _pushes(lambda _: ()),
-        pickle.TUPLE: InertUnpickler.tuple_of_marked,
+        pickle.TUPLE: RestrictedUnpickler.tuple_of_marked,
         pickle.TUPLE1: _tuple_of(1),
         pickle.TUPLE2: _tuple_of(2),
         pickle.TUPLE3: _tuple_of(3),
@@ -305,11 +305,11 @@ _HANDLERS: dict[int, _Handler] = {
         pickle.MEMOIZE: _memorises(lambda reader: len(reader.memo)),
         pickle.BINGET: _pushes(lambda reader: reader.memo[reader._number(_BYTE)]),
         pickle.LONG_BINGET: _pushes(lambda reader: reader.memo[reader._number(_LENGTH)]),
-        pickle.GLOBAL: InertUnpickler.name_by_lines,
-        pickle.STACK_GLOBAL: InertUnpickler.name_on_stack,
-        pickle.REDUCE: InertUnpickler.reduce,
-        pickle.NEWOBJ: InertUnpickler.new_object,
-        pickle.BUILD: InertUnpickler.build,
-        pickle.BINPERSID: InertUnpickler.persistent,
+        pickle.GLOBAL: RestrictedUnpickler.name_by_lines,
+        pickle.STACK_GLOBAL: RestrictedUnpickler.name_on_stack,
+        pickle.REDUCE: RestrictedUnpickler.reduce,
+        pickle.NEWOBJ: RestrictedUnpickler.new_object,
+        pickle.BUILD: RestrictedUnpickler.build,
+        pickle.BINPERSID: RestrictedUnpickler.persistent,
     }.items()
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils.weights.pickle_tensors import StoragePool
 from utils.weights.pickle_values import DamagedError, RefusedError, shown
-from utils.weights.restricted_pickle import InertUnpickler
+from utils.weights.restricted_pickle import RestrictedUnpickler
 
 ZIP_START = b"PK"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -52,7 +52,7 @@ def _read_zip(data: bytes) -> Any:  # noqa: ANN401
             if order in members and archive.read(members[order]) != b"little":
                 raise RefusedError("numbers in another byte order than this machine's")
             pool = StoragePool(budget=len(data))
-            value, _ = InertUnpickler(archive.read(members[pickles[0]]), pool).load()
+            value, _ = RestrictedUnpickler(archive.read(members[pickles[0]]), pool).load()
             for key, storage in pool.storages.items():
                 name = f"{folder}data/{key}"
                 if name not in members:
@@ -89,7 +89,7 @@ def _read_legacy(data: bytes) -> Any:  # noqa: ANN401
     if data[TAR_MARK] == b"ustar":
         raise RefusedError("a tar archive")
     pool = StoragePool(budget=len(data))
-    reader = InertUnpickler(data, pool)
+    reader = RestrictedUnpickler(data, pool)
     magic, position = reader.load()
     if magic != LEGACY_MAGIC:
         raise RefusedError("a bare pickle")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.config import KNOWN_KEYS, ModelConfig
 from utils.errors import ConfigError
-from utils.weights.pickle_values import InertObject, kind_of, one_line, shown
+from utils.weights.pickle_values import PickleStub, kind_of, one_line, shown
 
 HEAD = "Detect"
 NORM_EPS = 1e-3
@@ -78,29 +78,29 @@ def from_official(saved: object, *, name: str) -> dict[str, Any]:
     }
 
 
-def _network(saved: object) -> InertObject:
+def _network(saved: object) -> PickleStub:
     """Find the network in what was saved."""
     if isinstance(saved, dict):
         found = saved.get("model") if saved.get("ema") is None else saved["ema"]
         if isinstance(found, dict) or (saved and all(isinstance(value, Tensor) for value in saved.values())):
             raise ForeignError("holds weights without a description of their network")
         saved = found
-    if not isinstance(saved, InertObject) or not isinstance(_attributes(saved).get("_modules"), dict):
+    if not isinstance(saved, PickleStub) or not isinstance(_attributes(saved).get("_modules"), dict):
         raise ForeignError(f"holds no network (found {kind_of(saved)})")
     return saved
 
 
-def _attributes(module: InertObject) -> dict[str, Any]:
+def _attributes(module: PickleStub) -> dict[str, Any]:
     return module.state if isinstance(module.state, dict) else {}
 
 
-def _modules(module: InertObject) -> dict[str, InertObject | None]:
+def _modules(module: PickleStub) -> dict[str, PickleStub | None]:
     """Return a module's children by name."""
     children = _attributes(module).get("_modules")
     if not isinstance(children, dict):
         return {}
     for key, child in children.items():
-        if not _is_name(key) or not (child is None or isinstance(child, InertObject)):
+        if not _is_name(key) or not (child is None or isinstance(child, PickleStub)):
             raise ForeignError(f"has {kind_of(child)} in the place of a layer")
     return children
 
@@ -109,7 +109,7 @@ def _is_name(key: object) -> bool:
     return isinstance(key, str) and 0 < len(key) <= MAX_NAME
 
 
-def _head(network: InertObject) -> tuple[str, InertObject]:
+def _head(network: PickleStub) -> tuple[str, PickleStub]:
     """Return the last layer and its dotted name."""
     layers = _modules(network).get("model")
     name, last = list(_modules(layers).items() or [("", None)])[-1] if layers is not None else ("", None)
@@ -119,11 +119,11 @@ def _head(network: InertObject) -> tuple[str, InertObject]:
     return f"model.{name}", last
 
 
-def _class_name(module: InertObject) -> str:
+def _class_name(module: PickleStub) -> str:
     return module.kind.rpartition(".")[2]
 
 
-def _state(module: InertObject, prefix: str = "") -> dict[str, Tensor]:
+def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
     """Return parameters and buffers below a module by their dotted names. The reader has bounded how deep it goes."""
     state: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
@@ -142,7 +142,7 @@ def _state(module: InertObject, prefix: str = "") -> dict[str, Tensor]:
     return state
 
 
-def _float_state(network: InertObject, head_name: str) -> dict[str, Tensor]:
+def _float_state(network: PickleStub, head_name: str) -> dict[str, Tensor]:
     """Return the state in float32, of the head only what ours has too (older releases kept the anchors twice)."""
     kept = (f"{head_name}.m.", f"{head_name}.anchors")
     converted: dict[int, Tensor] = {}  # by identity: what is shared takes memory once
@@ -155,7 +155,7 @@ def _float_state(network: InertObject, head_name: str) -> dict[str, Tensor]:
     return state
 
 
-def _strides(network: InertObject, head: InertObject) -> list[int]:
+def _strides(network: PickleStub, head: PickleStub) -> list[int]:
     """Return pixels per cell of each level."""
     for module in (head, network):
         stride = _attributes(module).get("stride")
@@ -166,7 +166,7 @@ def _strides(network: InertObject, head: InertObject) -> list[int]:
     raise ForeignError("does not say its strides")
 
 
-def _config(network: InertObject, *, classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
+def _config(network: PickleStub, *, classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
     """Check the model yaml that the network was built from, with the classes, anchors and activation it has now."""
     attributes = _attributes(network)
     written = attributes.get("yaml")
@@ -203,7 +203,7 @@ def plain_yaml(value: object) -> Any:  # noqa: ANN401
     return value
 
 
-def _activation(network: InertObject) -> str | None:
+def _activation(network: PickleStub) -> str | None:
     """Return the one activation in use, None for the usual one.
 
     Releases of 2020 used others than their yaml says, so it is read from the layers.

@@ -250,10 +250,10 @@ def test_backward_through_a_nonfinite_offset_reads_nothing_out_of_bounds():
     offset[1, 4, 0, 3] = math.inf
     inputs = [tensor.requires_grad_() for tensor in (x, offset, weight)]
     ak_conv2d(*inputs, points=points).nansum().backward()
-    assert x.grad[0].isfinite().all()  # the other picture
+    assert x.grad[0].isfinite().all()  # the other image
 
 
-def test_a_nan_in_the_picture_reaches_only_outputs_that_read_it():
+def test_a_nan_in_the_image_reaches_only_outputs_that_read_it():
     layer = AKConv(2, 3, 5).eval()
     x = torch.randn(1, 2, 12, 17)
     x[0, 1, 6, 8] = math.nan
@@ -325,7 +325,7 @@ def test_transposing_everything_transposes_the_output(num_points, height, more, 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(batch=st.permutations(range(4)), channels=st.permutations(range(5)), points=st.permutations(range(6)))
-def test_permuting_pictures_channels_or_points_changes_nothing_else(batch, channels, points):
+def test_permuting_images_channels_or_points_changes_nothing_else(batch, channels, points):
     x, offset, weight, shape = draw_inputs(points=initial_shape(6), size_hw=(5, 9), channels=5, batch=4)
     y = ak_conv2d(x, offset, weight, points=shape)
     rows, columns = offset.chunk(2, 1)

@@ -26,7 +26,7 @@ def moving_layer(padding: str, stride: int, points: int = 5, **more: object) -> 
 
 
 def in_onnx(layer: torch.nn.Module, folder: Path, opset: int, example: torch.Tensor):
-    """Export as any user would, and return what ONNX Runtime makes of pictures."""
+    """Export as any user would, and return what ONNX Runtime makes of images."""
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     path = folder / "layer.onnx"
     axes = {"x": {0: "batch", 2: "height", 3: "width"}}

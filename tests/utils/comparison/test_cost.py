@@ -27,12 +27,12 @@ class Counters:
 
 @pytest.mark.parametrize("others", [0, 5_000_000_000])
 def test_memory_is_the_models_own_whatever_else_lies_on_the_gpu(others, monkeypatch):
-    network, picture = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 6)
-    own = 4 * (12 + 4) + 4 * 4 * 4 + 8 + 4 * 3 * 8 * 6  # weights, statistics, their counter of 64 bits, the picture
+    network, image = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 6)
+    own = 4 * (12 + 4) + 4 * 4 * 4 + 8 + 4 * 3 * 8 * 6  # weights, statistics, their counter of 64 bits, the image
     counters = Counters(standing=own + others, between=1000)
     counters.put_in_place(monkeypatch)
     network.register_forward_hook(counters.hook)
-    milliseconds, peak = timed_pass(network, picture, torch.device("cuda"))
+    milliseconds, peak = timed_pass(network, image, torch.device("cuda"))
     assert peak == own + 1000 and milliseconds > 0
     assert counters.order == ["wait", "pass", "wait"], "the clock stops when the work is done"
 
@@ -45,7 +45,7 @@ def test_every_model_is_timed_as_two_copies_and_turns_go_round(monkeypatch):
         made[f"{path}{len(made)}"] = nn.Identity()
         return [*made.values()][-1], None
 
-    def timed(network, picture, device):
+    def timed(network, image, device):
         name = next(name for name, one in made.items() if one is network)
         order.append(name)
         return {"a0": 2.0, "b1": 3.0, "a2": 2.5, "b3": 2.7}[name], {"a0": 5, "a2": 7}.get(name, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY_DATA
-from utils.comparison.candidates import Contestant, from_configs
-from utils.comparison.data import changed_since, require_same_data
+from utils.comparison.candidates import Candidate, from_configs
+from utils.comparison.data import changed_datasets, require_same_data
 from utils.comparison.folder import RECORD, choose_folder, record_of
 from utils.comparison.plan import PlannedRun, plan_runs
 from utils.comparison.run import run_comparison
@@ -23,13 +23,13 @@ TWO = ("yolov5n.yaml", "yolov5n-akconv.yaml")
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[str, Contestant]:
+def known() -> dict[str, Candidate]:
     cfgs = (*TWO, "yolov5s.yaml")
     return dict(zip(cfgs, from_configs(cfgs), strict=True))
 
 
 def folder_of(
-    known: dict[str, Contestant],
+    known: dict[str, Candidate],
     project: Path,
     *,
     named: bool = False,
@@ -175,10 +175,10 @@ def test_finished_weights_on_data_that_changed_since_are_warned_of(known, changi
     mark = build_index(load_data_config(str(changing)), "train").fingerprint()
     files = [tmp_path / name / "weights/best.pt" for name in ("a", "b")]
     dump_json(tmp_path / "a/env.json", {"dataset": mark})
-    one = Contestant(label="a", config=known[TWO[0]].config, weights=tuple(files), data=str(changing))
-    assert changed_since([one]) == []
+    one = Candidate(label="a", config=known[TWO[0]].config, weights=tuple(files), data=str(changing))
+    assert changed_datasets([one]) == []
     change_labels(changing)
-    assert changed_since([one]) == ["Trained on a training split that has changed since: a."]
-    assert changed_since([replace(one, data="")]) == changed_since([replace(one, data="nowhere.yaml")]) == []
+    assert changed_datasets([one]) == ["Trained on a training split that has changed since: a."]
+    assert changed_datasets([replace(one, data="")]) == changed_datasets([replace(one, data="nowhere.yaml")]) == []
     dump_yaml(tmp_path / "a/env.json", {"damaged": "x"})
-    assert changed_since([one]) == []
+    assert changed_datasets([one]) == []

@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from tests.utils.comparison.test_statistics import index_of
-from utils.comparison.candidates import Contestant, from_configs
+from utils.comparison.candidates import Candidate, from_configs
 from utils.comparison.checks import heading
-from utils.comparison.initial_weights import first_weights
+from utils.comparison.initial_weights import initial_weights
 from utils.options import CompareOptions
 from utils.weights.transfer import transfer_weights
 
 CONFIG = from_configs(["yolov5n.yaml"])[0].config
 
 
-def finished(folder: Path, label: str, **options: object) -> Contestant:
-    return Contestant(label=label, config=CONFIG, weights=(folder / label / "weights/best.pt",), options=options)
+def finished(folder: Path, label: str, **options: object) -> Candidate:
+    return Candidate(label=label, config=CONFIG, weights=(folder / label / "weights/best.pt",), options=options)
 
 
 def test_finished_weights_tell_what_they_were_trained_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scratch, other = finished(tmp_path, "a", weights="", epochs=1), finished(tmp_path, "b", weights="")
-    assert first_weights([scratch, other]) == "The finished weights were trained from scratch."
+    assert initial_weights([scratch, other]) == "The finished weights were trained from scratch."
     taken, unknown = finished(tmp_path, "c", weights="d/best.pt"), finished(tmp_path, "e")
     with caplog.at_level("INFO", "akyolo"):  # the log of the run says what the training said
         transfer_weights(
@@ -29,13 +29,13 @@ def test_finished_weights_tell_what_they_were_trained_from(tmp_path: Path, caplo
             {"0.weight": torch.ones(1, 3), "0.bias": torch.ones(1)},
             source="d/best.pt",
         )
-    assert first_weights([taken]) == "The finished weights were trained from d/best.pt."
+    assert initial_weights([taken]) == "The finished weights were trained from d/best.pt."
     (tmp_path / "c.log").write_text("\n".join(["$ python train.py", *caplog.messages]))
-    assert first_weights([scratch, taken, unknown]) == (
+    assert initial_weights([scratch, taken, unknown]) == (
         "Of the finished weights were trained: a from scratch, c from d/best.pt (66.7% of the parameters); of e it is "
         "not known."
     )
-    assert first_weights([unknown]) == "" and first_weights([]) == ""
+    assert initial_weights([unknown]) == "" and initial_weights([]) == ""
 
 
 def test_the_heading_tells_what_models_were_trained_from(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from models.config import load_model_config
 from utils.cli import build_parser
 from utils.comparison.candidates import from_configs, keep_configs
 from utils.comparison.jobs import FailedRun, finish_runs
-from utils.comparison.logs import epochs_done, last_words, peak_memory_gb
+from utils.comparison.logs import epochs_done, last_error, peak_memory_gb
 from utils.comparison.plan import PlannedRun, plan_runs
 from utils.comparison.run import run_comparison
 from utils.errors import ConfigError, RunError
@@ -47,7 +47,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def contestants():
+def candidates():
     return from_configs(["yolov5n.yaml", "yolov5n-akconv.yaml"])
 
 
@@ -55,8 +55,8 @@ def options(**changes: object) -> CompareOptions:
     return CompareOptions(cfg=("yolov5n.yaml", "yolov5n-akconv.yaml"), seeds=(0, 1), **changes)  # type: ignore[arg-type]
 
 
-def test_a_crash_does_not_stop_the_others_and_finished_runs_are_not_repeated(workplace, contestants):
-    runs = plan_runs(options(jobs=2), contestants, Path("runs"))
+def test_a_crash_does_not_stop_the_others_and_finished_runs_are_not_repeated(workplace, candidates):
+    runs = plan_runs(options(jobs=2), candidates, Path("runs"))
     assert [run.folder.name for run in runs] == [
         "yolov5n-seed0",
         "yolov5n-akconv-seed0",
@@ -74,18 +74,18 @@ def test_a_crash_does_not_stop_the_others_and_finished_runs_are_not_repeated(wor
     assert "--name yolov5n-akconv-seed1" in again and peak_memory_gb(runs[0].log) == 1.25
 
 
-def test_a_run_that_was_stopped_goes_on(workplace, contestants):
-    run = plan_runs(options(), contestants, Path("runs"))[0]
+def test_a_run_that_was_stopped_goes_on(workplace, candidates):
+    run = plan_runs(options(), candidates, Path("runs"))[0]
     (run.folder / "weights").mkdir(parents=True)
     (run.folder / "weights/last.pt").write_bytes(b"")
     assert finish_runs([run], jobs=1) == []
     assert f"--resume {run.folder}/weights/last.pt" in (workplace / "calls.txt").read_text()
 
 
-def test_threads_are_shared_out_among_jobs(workplace, contestants, monkeypatch):
+def test_threads_are_shared_out_among_jobs(workplace, candidates, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    runs = plan_runs(options(jobs=4), contestants, Path("runs"))
+    runs = plan_runs(options(jobs=4), candidates, Path("runs"))
     assert runs[0].options.workers == 2
     finish_runs(runs[:1], jobs=4)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -96,35 +96,35 @@ def test_threads_are_shared_out_among_jobs(workplace, contestants, monkeypatch):
     assert calls == ["2", "1", "1"]
 
 
-def test_the_words_mean_the_same_options_to_train_py(contestants):
+def test_the_words_mean_the_same_options_to_train_py(candidates):
     given = options(imgsz=96, optimizer="AdamW", cos_lr=True, device="cpu", plugins=("a.py", "b.py"), workers=0)
-    run = plan_runs(given, contestants, Path("runs/c"))[3]
+    run = plan_runs(given, candidates, Path("runs/c"))[3]
     values = vars(build_parser(TrainOptions, description="").parse_args(run.words(resumed=False)))
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     assert TrainOptions(**values) == run.options
     assert run.options.seed == 1 and run.command().startswith("python train.py --cfg yolov5n-akconv.yaml")
 
 
-def test_the_same_data_order_and_settings_for_all(contestants):
-    runs = plan_runs(options(imgsz=96, epochs=7), contestants, Path("runs"))
+def test_the_same_data_order_and_settings_for_all(candidates):
+    runs = plan_runs(options(imgsz=96, epochs=7), candidates, Path("runs"))
     plain = [{**vars(run.options), "cfg": "", "name": "", "seed": 0} for run in runs]
     assert all(one == plain[0] for one in plain)
 
 
-def test_a_folder_with_other_settings_is_refused(workplace, contestants):
-    run = plan_runs(options(), contestants, Path("runs"))[0]
+def test_a_folder_with_other_settings_is_refused(workplace, candidates):
+    run = plan_runs(options(), candidates, Path("runs"))[0]
     stored = json.loads(json.dumps({**vars(run.options), "epochs": 5, "device": "0", "workers": 3}))
     dump_yaml(run.folder / "opt.yaml", stored)
     with pytest.raises(ConfigError, match=r"other settings \(--epochs\)"):
-        plan_runs(options(), contestants, Path("runs"))
+        plan_runs(options(), candidates, Path("runs"))
     del stored["cos_lr"]  # a run of an older version knows fewer options
     dump_yaml(run.folder / "opt.yaml", {**stored, "epochs": 100})
-    assert plan_runs(options(), contestants, Path("runs"))
-    dump_yaml(run.folder / "hyp.yaml", {**contestants[0].hyperparameters, "lr0": 0.5})
+    assert plan_runs(options(), candidates, Path("runs"))
+    dump_yaml(run.folder / "hyp.yaml", {**candidates[0].hyperparameters, "lr0": 0.5})
     with pytest.raises(ConfigError, match=r"other hyperparameters \(lr0\)"):
-        plan_runs(options(), contestants, Path("runs"))
-    dump_yaml(run.folder / "hyp.yaml", {"lr0": contestants[0].hyperparameters["lr0"]})
-    assert plan_runs(options(), contestants, Path("runs"))
+        plan_runs(options(), candidates, Path("runs"))
+    dump_yaml(run.folder / "hyp.yaml", {"lr0": candidates[0].hyperparameters["lr0"]})
+    assert plan_runs(options(), candidates, Path("runs"))
 
 
 def test_a_changed_yaml_is_not_mixed_with_runs_of_the_old_one(workplace):
@@ -167,9 +167,9 @@ def yaml_of(name: str) -> str:
 
 def test_last_words_of_a_log(tmp_path):
     log = tmp_path / "a.log"
-    assert last_words(log) == "no output" and peak_memory_gb(log) is None
+    assert last_error(log) == "no output" and peak_memory_gb(log) is None
     log.write_text("one\nKilled\n\n")
-    assert last_words(log) == "Killed" and peak_memory_gb(log) is None
+    assert last_error(log) == "Killed" and peak_memory_gb(log) is None
     assert epochs_done(tmp_path) == 0
     (tmp_path / "results.csv").write_text("epoch\n0\n1\n")
     assert epochs_done(tmp_path) == 2

@@ -7,7 +7,7 @@ from torch import nn
 from models import registry
 from models.config import ModelConfig
 from models.registry import register
-from utils.comparison.network_fingerprint import built_network
+from utils.comparison.network_fingerprint import network_fingerprint
 from utils.errors import ConfigError
 
 
@@ -29,11 +29,11 @@ def config(*args: object, module: str = "AKConv") -> ModelConfig:
 def test_other_words_for_the_same_network_are_equal_and_the_drawing_of_numbers_is_left_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = built_network(config(8, 3, 2))
+    one = network_fingerprint(config(8, 3, 2))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     for args in ((8, 3, 2, None), (8, 3, 2, {"points": "centered"}), (8, 3, 2, {"points": [[0, 0], [0, 1], [1, 0]]})):
-        assert built_network(config(*args)) == one
+        assert network_fingerprint(config(*args)) == one
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_other_words_for_the_same_network_are_equal_and_the_drawing_of_numbers_i
     ],
 )
 def test_whatever_could_end_otherwise_differs(args: tuple[object, ...]) -> None:
-    assert built_network(config(*args)) != built_network(config(8, 3, 2))
+    assert network_fingerprint(config(*args)) != network_fingerprint(config(8, 3, 2))
 
 
 def test_a_users_module_differs_by_its_attributes_weights_and_what_cannot_be_judged() -> None:
@@ -66,15 +66,15 @@ def test_a_users_module_differs_by_its_attributes_weights_and_what_cannot_be_jud
             if odd:
                 self.odd = Odd()
 
-    plain = built_network(config(8, module="Mine"))
-    assert built_network(config(8, {"unused": 5}, module="Mine")) == plain
+    plain = network_fingerprint(config(8, module="Mine"))
+    assert network_fingerprint(config(8, {"unused": 5}, module="Mine")) == plain
     for other in ({"scale": 2.0}, {"gain": 0.5}):
-        assert built_network(config(8, other, module="Mine")) != plain
-    assert built_network(config(8, {"odd": True}, module="Mine")) != built_network(
+        assert network_fingerprint(config(8, other, module="Mine")) != plain
+    assert network_fingerprint(config(8, {"odd": True}, module="Mine")) != network_fingerprint(
         config(8, {"odd": True}, module="Mine")
     )
 
 
 def test_what_cannot_be_built_is_told_by_its_row() -> None:
     with pytest.raises(ConfigError, match=r"small\.yaml: layer 0 AKConv: arguments do not fit: stride must"):
-        built_network(config(8, 3, 0))
+        network_fingerprint(config(8, 3, 0))

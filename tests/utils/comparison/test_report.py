@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.comparison.html import ReportPicture, write_report
-from utils.comparison.predictions import Judgement
-from utils.comparison.report_examples import example_pictures, most_different, picture_scores, typical_pair
+from utils.comparison.html import ReportImage, write_report
+from utils.comparison.predictions import RunEvaluation
+from utils.comparison.report_examples import example_images, image_scores, most_different, typical_pair
 from utils.comparison.report_markdown import code_block, plain, table, to_html
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
-from utils.metrics.bootstrap import JudgedSet
+from utils.metrics.bootstrap import EvaluatedSet
 
 VOID = {"meta", "img", "br"}
 
@@ -52,8 +52,8 @@ def checked(page: str) -> Checker:
     return checker
 
 
-def picture(folder: Path, size_hw: tuple[int, int], caption: str) -> ReportPicture:
-    return ReportPicture(path=write_image(folder / "a.png", np.zeros((*size_hw, 3), np.uint8)), caption=caption)
+def image(folder: Path, size_hw: tuple[int, int], caption: str) -> ReportImage:
+    return ReportImage(path=write_image(folder / "a.png", np.zeros((*size_hw, 3), np.uint8)), caption=caption)
 
 
 MARKDOWN = """# Comparison
@@ -111,28 +111,28 @@ def test_commands_with_empty_lines_and_fences_stay_one_block():
     assert "\n".join(lines) in page.text
 
 
-def test_pictures_are_linked_where_they_are_and_embedded_in_the_page(tmp_path):
+def test_images_are_linked_where_they_are_and_embedded_in_the_page(tmp_path):
     name = "a | b #1 [x"
     path = tmp_path / "examples" / f"{name}.jpg"
     path.parent.mkdir()
     path.write_bytes(b"jpeg")
-    shown = ReportPicture(path=path, caption=f"{name}: a picture")
+    shown = ReportImage(path=path, caption=f"{name}: an image")
     text = shown.markdown(tmp_path)
     (alternative, link), caption = (
         re.match(r"!\[((?:[^][\\]|\\.)*)\]\(([^ ()]+)\)", text).groups(),
         text.splitlines()[2],
     )
-    assert (tmp_path / unquote(link)) == path and html.unescape(to_html(caption)) == f"<p>{name}: a picture</p>"
-    assert html.unescape(to_html(alternative)) == f"<p>{name}: a picture</p>"
-    page = write_report(text, title="t", pictures=[shown], path=tmp_path / "report.html").read_text(encoding="utf-8")
-    assert checked(page).text.count(f"{name}: a picture") == 1, "the caption stands once"
-    assert f'src="data:image/jpeg;base64,{base64.b64encode(b"jpeg").decode()}" alt="{name}: a picture"' in page
+    assert (tmp_path / unquote(link)) == path and html.unescape(to_html(caption)) == f"<p>{name}: an image</p>"
+    assert html.unescape(to_html(alternative)) == f"<p>{name}: an image</p>"
+    page = write_report(text, title="t", images=[shown], path=tmp_path / "report.html").read_text(encoding="utf-8")
+    assert checked(page).text.count(f"{name}: an image") == 1, "the caption stands once"
+    assert f'src="data:image/jpeg;base64,{base64.b64encode(b"jpeg").decode()}" alt="{name}: an image"' in page
 
 
 def test_the_report_needs_nothing_from_elsewhere(tmp_path):
-    shown = picture(tmp_path, (4, 6), 'a "quoted" <caption>')
+    shown = image(tmp_path, (4, 6), 'a "quoted" <caption>')
     text = MARKDOWN.replace("## Commands", f"{shown.markdown(tmp_path)}\n\n## Commands")
-    path = write_report(text, title="a & b", pictures=[shown], path=tmp_path / "report.html")
+    path = write_report(text, title="a & b", images=[shown], path=tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
     checker = checked(page)
     images = [attrs for tag, attrs in checker.seen if tag == "img"]
@@ -142,7 +142,7 @@ def test_the_report_needs_nothing_from_elsewhere(tmp_path):
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.seen
 
 
-def test_the_report_does_without_a_picture_that_could_not_be_written(tmp_path):
+def test_the_report_does_without_a_image_that_could_not_be_written(tmp_path):
     path = write_report(MARKDOWN, title="t", path=tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
     assert checked(page).text.count("Accuracy") == 1 and "<img" not in page
@@ -151,11 +151,11 @@ def test_the_report_does_without_a_picture_that_could_not_be_written(tmp_path):
 LONG = "yolov5n-AKConv-num_param-3-padding-zeros"
 WIDE = f"""# Comparison
 
-/some/folder/{"of-a-long-name/" * 8}data.yaml: 6 validation pictures.
+/some/folder/{"of-a-long-name/" * 8}data.yaml: 6 validation images.
 
 ## At a glance
 
-PICTURE
+IMAGE
 
 ## Accuracy
 
@@ -175,7 +175,7 @@ PICTURE
 
 ## Where they differ most
 
-PICTURE
+IMAGE
 
 ## Commands
 
@@ -192,7 +192,7 @@ document.title = JSON.stringify({{
   inner: this.contentWindow.innerWidth, page: e.scrollWidth,
   out: free.filter(x => x.getBoundingClientRect().right > e.clientWidth + 1).map(x => x.tagName),
   parts: [...d.querySelectorAll('.scroll')].map(x => [x.clientWidth, x.scrollWidth]),
-  pictures: [...d.images].map(x => [x.naturalWidth, x.clientWidth]),
+  images: [...d.images].map(x => [x.naturalWidth, x.clientWidth]),
   smallest: Math.min(...[...d.querySelectorAll('p, li, td, th, code, figcaption')].map(
     x => parseFloat(d.defaultView.getComputedStyle(x).fontSize))),
 }});"></iframe>"""
@@ -209,9 +209,9 @@ def browser() -> str:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_report_without_scrolling_it_sideways(tmp_path: Path, width: int):
     chrome = browser()
-    shown = picture(tmp_path, (600, 1680), "a wide picture")
-    text = WIDE.replace("PICTURE", shown.markdown(tmp_path))
-    path = write_report(text, title="t", pictures=[shown, shown], path=tmp_path / "report.html")
+    shown = image(tmp_path, (600, 1680), "a wide image")
+    text = WIDE.replace("IMAGE", shown.markdown(tmp_path))
+    path = write_report(text, title="t", images=[shown, shown], path=tmp_path / "report.html")
     frame = tmp_path / "frame.html"
     frame.write_text(MEASURE.format(width=width, page=html.escape(path.read_text(encoding="utf-8"))), encoding="utf-8")
     flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
@@ -220,20 +220,20 @@ def test_a_browser_shows_the_report_without_scrolling_it_sideways(tmp_path: Path
     assert measured["inner"] == width and measured["page"] <= width and measured["out"] == []
     glance, accuracy, classes, examples = measured["parts"]
     assert (glance[1] > glance[0]) == (examples[1] > examples[0]) == (width == 390), (
-        "a picture stays large enough to read"
+        "an image stays large enough to read"
     )
     assert (accuracy[1] > accuracy[0]) == (classes[1] > classes[0]) == (width == 390)
-    assert all(natural == 1680 and 700 < drawn <= 1152 for natural, drawn in measured["pictures"])
+    assert all(natural == 1680 and 700 < drawn <= 1152 for natural, drawn in measured["images"])
     assert measured["smallest"] >= 11
 
 
-def judgement(hits: list[int], alarms: list[int]) -> Judgement:
-    """Three pictures with two objects each: how many are found, and how many false alarms there are."""
+def judgement(hits: list[int], alarms: list[int]) -> RunEvaluation:
+    """Three images with two objects each: how many are found, and how many false alarms there are."""
     where = np.repeat(np.arange(3), np.add(hits, alarms))
     right = np.concatenate([[True] * h + [False] * a for h, a in zip(hits, alarms, strict=True)]).astype(bool)
     sizes = np.zeros(len(where), np.int8)
-    return Judgement(
-        judged=JudgedSet(
+    return RunEvaluation(
+        judged=EvaluatedSet(
             images=3,
             detection_images=where,
             scores=np.full(len(where), 0.9),
@@ -266,9 +266,9 @@ def test_a_caption_tells_the_f1_of_what_is_drawn_above_it(tmp_path):
     assert "F1 0.00 against 1.00. Over all runs new is better here by 0.83." in found[0].caption
 
 
-def test_pictures_are_ranked_by_the_mean_gain_over_seeds():
-    assert picture_scores(judgement([2, 1, 0], [0, 1, 0])) == pytest.approx([1, 0.5, 0])
-    assert picture_scores(judgement([2, 1, 0], [0, 1, 0]), confidence=0.95) == pytest.approx([0, 0, 0])
+def test_images_are_ranked_by_the_mean_gain_over_seeds():
+    assert image_scores(judgement([2, 1, 0], [0, 1, 0])) == pytest.approx([1, 0.5, 0])
+    assert image_scores(judgement([2, 1, 0], [0, 1, 0]), confidence=0.95) == pytest.approx([0, 0, 0])
     model, baseline = (
         [judgement([2, 1, 1], [0, 0, 0]), judgement([2, 1, 0], [0, 0, 0])],
         [judgement([0, 1, 2], [0] * 3)],
@@ -280,9 +280,9 @@ def test_pictures_are_ranked_by_the_mean_gain_over_seeds():
 def examples(
     folder: Path,
     name: str,
-    model: Sequence[Judgement] = (),
+    model: Sequence[RunEvaluation] = (),
     seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]] = ((None,), (None,)),
-) -> list[ReportPicture]:
+) -> list[ReportImage]:
     paths = []
     for number in range(3):
         paths.append(str(write_image(folder / f"{number}.png", np.full((40, 60, 3), 90, np.uint8))))
@@ -292,7 +292,7 @@ def examples(
         labels=np.tile(np.array([0, 0.5, 0.5, 0.4, 0.4], np.float32), (6, 1)),
         starts=np.array([0, 2, 4, 6]),
     )
-    return example_pictures(
+    return example_images(
         model or [judgement([2, 1, 0], [0, 0, 0])],
         [judgement([0, 1, 2], [0] * 3)],
         labels=("new", "old"),

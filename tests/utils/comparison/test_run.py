@@ -15,8 +15,8 @@ import torch
 
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
 from utils.comparison.candidates import from_configs
-from utils.comparison.checks import chosen_on
-from utils.comparison.report import Findings
+from utils.comparison.checks import selected_on_eval_split
+from utils.comparison.report import ComparisonResult
 from utils.comparison.run import run_comparison
 from utils.comparison.statistics import DECIDING
 from utils.datasets.images import read_image, write_image
@@ -33,7 +33,7 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs of a model that is nearly right on a data set, and two of one that is right."""
     folder = tmp_path_factory.mktemp("finished")
     teacher = small_model("yolov5n-AKConv.yaml")
-    data = self_labelled_data(folder, teacher, pictures=8)
+    data = self_labelled_data(folder, teacher, images=8)
     for label, noise, seeds in (("rough", 0.03, (0, 1, 2)), ("sharp", 0.0005, (1, 2))):
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
@@ -65,7 +65,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations are not counted, nor is drawn where AKConv samples: the first test looks at both."""
     summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
     monkeypatch.setattr("utils.comparison.cost.summarize", lambda *_: summary)
-    monkeypatch.setattr("utils.comparison.outputs.sampling_pictures", lambda *_, **__: [])
+    monkeypatch.setattr("utils.comparison.outputs.sampling_images", lambda *_, **__: [])
 
 
 def comparison(
@@ -110,13 +110,13 @@ def test_finished_runs_are_compared_like_trained_ones(finished_runs):
 
 
 def links_of(folder: Path) -> list[str]:
-    """Return what compare.md links to as pictures."""
+    """Return what compare.md links to as images."""
     return re.findall(r"^!\[.{20,}\]\((.*)\)$", (folder / "compare.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
-def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_numbers(finished_runs, monkeypatch, caplog):
+def test_a_full_disk_while_drawing_costs_the_images_and_not_the_numbers(finished_runs, monkeypatch, caplog):
     def full(path: Path | str, content: bytes | str) -> Path:
         if Path(path).suffix in (".png", ".jpg", ".html"):
             raise RunError(path, "cannot be written (No space left on device)", fix="free space")
@@ -132,22 +132,22 @@ def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_numbers(finish
 
 
 @pytest.fixture
-def found(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
+def found(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ComparisonResult]:
     """A comparison of two runs that measures no cost and ends before anything is drawn."""
 
     class Enough(Exception):  # noqa: N818 - no error
         pass
 
-    def stop(findings: Findings, *_: object, **__: object) -> None:
+    def stop(findings: ComparisonResult, *_: object, **__: object) -> None:
         raise Enough(findings)
 
-    def compare(name: str, **settings: Any) -> Findings:
+    def compare(name: str, **settings: Any) -> ComparisonResult:
         with pytest.raises(Enough) as caught:
             comparison(finished_runs, name, seed="1", **settings)
         return caught.value.args[0]
 
     monkeypatch.setattr("utils.comparison.run.write_findings", stop)
-    monkeypatch.setattr("utils.comparison.run.standing_cost", lambda _, image_size: {"image_size": image_size})
+    monkeypatch.setattr("utils.comparison.run.model_cost", lambda _, image_size: {"image_size": image_size})
     monkeypatch.setattr(
         "utils.comparison.run.inference_cost",
         lambda checkpoints, *_, **__: ([{} for _ in checkpoints], (0.0, 0.0)),
@@ -165,7 +165,7 @@ def test_the_size_that_was_asked_for_is_the_one_that_is_judged(found):
 
 
 @pytest.mark.slow
-def test_pictures_changed_in_place_are_judged_anew(finished_runs, found):
+def test_images_changed_in_place_are_judged_anew(finished_runs, found):
     folder = copied(finished_runs, "repainted", "")
     for path in (finished_runs / "labels/val").iterdir():
         atomic_write(folder / "labels/val" / path.name, path.read_bytes())
@@ -203,10 +203,10 @@ def test_a_test_split_on_which_the_best_epoch_was_chosen_is_warned_of(finished_r
     atomic_write(folder / "own.yaml", "test: images/val\n" + (folder / "own.yaml").read_text(encoding="utf-8"))
     trained = from_configs(["yolov5n.yaml"])
     split = build_index(open_data(str(folder / "own.yaml")), "test")
-    (warning,) = chosen_on(str(folder / "own.yaml"), split, trained)
-    assert "on which best.pt was chosen" in warning and f"of {len(split)} pictures" in warning
+    (warning,) = selected_on_eval_split(str(folder / "own.yaml"), split, trained)
+    assert "on which best.pt was chosen" in warning and f"of {len(split)} images" in warning
     others = build_index(open_data(str(folder / "own.yaml")), "train")
-    assert chosen_on(str(folder / "own.yaml"), replace(others, paths=np.array([__file__])), trained) == []
+    assert selected_on_eval_split(str(folder / "own.yaml"), replace(others, paths=np.array([__file__])), trained) == []
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_the_test_split_is_judged_beside_the_other(finished_runs, found):
     atomic_write(folder / "own.yaml", "test: images/test\n" + (folder / "own.yaml").read_text(encoding="utf-8"))
     found("splits", data="splits/own.yaml")
     findings = found("splits", data="splits/own.yaml", task="test")
-    assert "3 test pictures with 3 objects" in findings.heading
+    assert "3 test images with 3 objects" in findings.heading
     for kept in ("judged", "test/judged"):
         assert len(list((finished_runs / "compare/splits" / kept).glob("*.npz"))) == 2
 
@@ -235,7 +235,7 @@ def test_classes_of_one_name_are_kept_apart(finished_runs, found):
 
 
 def copied(finished_runs: Path, name: str, label: str) -> Path:
-    """Copy the data set, with the same label for all pictures."""
+    """Copy the data set, with the same label for all images."""
     folder = finished_runs / name
     for path in (finished_runs / "images").rglob("*.png"):
         atomic_write(folder / path.relative_to(finished_runs), path.read_bytes())
@@ -246,6 +246,6 @@ def copied(finished_runs: Path, name: str, label: str) -> Path:
 
 def test_a_validation_set_without_objects_is_refused_before_anything_is_written(finished_runs):
     copied(finished_runs, "empty", "")
-    with pytest.raises(DataError, match=r"own\.yaml: 'val' has no objects to judge by, all labels of its 8 pictures"):
+    with pytest.raises(DataError, match=r"own\.yaml: 'val' has no objects to judge by, all labels of its 8 images"):
         comparison(finished_runs, "empty", data="empty/own.yaml", seed="1")
     assert not (finished_runs / "compare/empty").exists()

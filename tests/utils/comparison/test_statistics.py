@@ -1,4 +1,4 @@
-"""Judged pictures to figures, differences, words, tables and pictures."""
+"""Judged images to figures, differences, words, tables and images."""
 
 import json
 import math
@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.comparison.checks import overlapping_pictures
+from utils.comparison.checks import overlapping_images
 from utils.comparison.figures import curves_of, draw_comparison
-from utils.comparison.html import ReportPicture, ReportPictures
-from utils.comparison.outputs import write_pictured_reports
-from utils.comparison.predictions import figures_of, judgement_of, of_size
-from utils.comparison.report import Findings, markdown
+from utils.comparison.html import ReportImage, ReportImages
+from utils.comparison.outputs import write_imaged_reports
+from utils.comparison.predictions import figures_of, of_size, run_evaluation_of
+from utils.comparison.report import ComparisonResult, markdown
 from utils.comparison.statistics import (
     DECIDING,
     compare_with_first,
@@ -32,13 +32,13 @@ from utils.comparison.tables import cost_table, detail_tables, difference_table,
 from utils.datasets.index import DatasetIndex
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.matching import match_detections
-from utils.validation.evaluate import PictureResult, measure
+from utils.validation.evaluate import ImageEvaluation, measure
 
 NAMES = ("cat", "dog", "cow")
 COST = {"parameters": 1000, "gflops": 1.5, "sampling_gflops": 0.0, "inference_ms": 3.0, "inference_ms_p95": 4.0}
 
 
-def pictures(seed: int, *, noise: float = 6.0, count: int = 24) -> list[PictureResult]:
+def images(seed: int, *, noise: float = 6.0, count: int = 24) -> list[ImageEvaluation]:
     """Labels of many sizes, the same for every seed, and detections near them."""
     truth, rng = np.random.default_rng(99), np.random.default_rng(seed)
     found = []
@@ -53,7 +53,7 @@ def pictures(seed: int, *, noise: float = 6.0, count: int = 24) -> list[PictureR
         order = np.argsort(-scores)
         boxes, classes, scores = boxes[order], classes[order], scores[order]
         found.append(
-            PictureResult(
+            ImageEvaluation(
                 index=index,
                 boxes=boxes,
                 scores=scores,
@@ -70,7 +70,7 @@ def pictures(seed: int, *, noise: float = 6.0, count: int = 24) -> list[PictureR
 def scores_of(label: str, seeds: list[int], *, noise: float):
     weights = draw_resamples(24, 200, seed=0)
     return gather(
-        label, [figures_of(judgement_of(pictures(s, noise=noise)), weights, NAMES) for s in seeds], finished=False
+        label, [figures_of(run_evaluation_of(images(s, noise=noise)), weights, NAMES) for s in seeds], finished=False
     )
 
 
@@ -84,8 +84,8 @@ def models():
 
 
 def test_figures_are_those_of_the_validator():
-    shown = pictures(3)
-    figures = figures_of(judgement_of(shown), draw_resamples(24, 3, seed=0), NAMES)
+    shown = images(3)
+    figures = figures_of(run_evaluation_of(shown), draw_resamples(24, 3, seed=0), NAMES)
     expected = measure(shown)
     assert figures["all", "", "map50"][0] == pytest.approx(expected.map50, abs=1e-12)
     assert figures["all", "", "map50_95"][0] == pytest.approx(expected.map50_95, abs=1e-12)
@@ -98,7 +98,7 @@ def test_figures_are_those_of_the_validator():
 
 
 def test_sizes_share_out_all_labels_and_perfect_detections_are_perfect_for_each():
-    judgement = judgement_of(pictures(3, noise=0))
+    judgement = run_evaluation_of(images(3, noise=0))
     parts = [of_size(judgement, number) for number in range(3)]
     assert sum(len(part.label_classes) for part in parts) == len(judgement.judged.label_classes)
     assert min(len(part.label_classes) for part in parts) > 0
@@ -117,7 +117,9 @@ def test_the_better_model_is_found_and_the_equal_one_is_not(models):
 
 def test_tables_and_json_say_what_was_found(models):
     pairs = compare_with_first(models, images=24)
-    findings = Findings(heading="h", models=models, pairs=pairs, costs=[COST] * 3, commands=["python compare.py"])
+    findings = ComparisonResult(
+        heading="h", models=models, pairs=pairs, costs=[COST] * 3, commands=["python compare.py"]
+    )
     text = markdown(findings, Path())
     for part in ("## Verdict", "Holm", "| medium", "| dog", "sharp - plain", "± ", "python compare.py", "better"):
         assert part in text, part
@@ -132,7 +134,7 @@ def test_both_figures_are_told_per_class_and_per_size(models):
     pairs = compare_with_first(models, images=24)
     amounts = {("class", "dog"): (41, 17), ("size", "medium"): (9, 7)}
     told = {"amounts": amounts, "left_out": ["cow of large (1 in 1)"], "timing_noise": (0.02, 0.145)}
-    findings = Findings(heading="h", models=models, pairs=pairs, costs=[COST] * 3, **told)
+    findings = ComparisonResult(heading="h", models=models, pairs=pairs, costs=[COST] * 3, **told)
     assert "without those with fewer than 5 objects" in markdown(findings, Path())
     assert "cow of large (1 in 1)" in markdown(findings, Path()) and "2.0% in the median" in markdown(findings, Path())
     for title, group, name in (("Per class", "class", "dog"), ("Per object size", "size", "medium")):
@@ -142,19 +144,21 @@ def test_both_figures_are_told_per_class_and_per_size(models):
             row = next(line for line in part.splitlines() if line.startswith(f"| {name}"))
             mean = models[0].figures[group, name, figure].points.mean()
             assert part.startswith(f"| {head} ") and f"| {mean:.3f} ± " in row
-            assert "objects in pictures" in part and " in ".join(map(str, amounts[group, name])) in row
+            assert "objects in images" in part and " in ".join(map(str, amounts[group, name])) in row
             assert f"{pairs[1].differences[group, name, figure].value:+.3f} [" in row
 
 
-def test_both_reports_show_the_same_pictures_and_those_of_an_earlier_judgement_go(models, tmp_path):
+def test_both_reports_show_the_same_images_and_those_of_an_earlier_judgement_go(models, tmp_path):
     names = ("compare.png", "examples/sharp-1.jpg", "sampling/sharp.jpg", "sampling/old.jpg", "examples/notes.txt")
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
-    overview, example, sampling = (ReportPicture(path=tmp_path / name, caption=f"of {name}") for name in names[:3])
-    findings = Findings(heading="h", models=models, pairs=compare_with_first(models, images=24), costs=[COST] * 3)
-    pictures = ReportPictures(overview=[overview], examples=[example], sampling=[sampling])
-    write_pictured_reports(findings, pictures, folder=tmp_path)
+    overview, example, sampling = (ReportImage(path=tmp_path / name, caption=f"of {name}") for name in names[:3])
+    findings = ComparisonResult(
+        heading="h", models=models, pairs=compare_with_first(models, images=24), costs=[COST] * 3
+    )
+    images = ReportImages(overview=[overview], examples=[example], sampling=[sampling])
+    write_imaged_reports(findings, images, folder=tmp_path)
     text, page = ((tmp_path / f).read_text(encoding="utf-8") for f in ("compare.md", "report.html"))
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == re.findall("<h2>(.*?)</h2>", page)
     for heading, name, after in (
@@ -165,7 +169,7 @@ def test_both_reports_show_the_same_pictures_and_those_of_an_earlier_judgement_g
         assert f"## {heading}\n\n![of {name}]({name})\n\nof {name}\n\n## {after}\n" in text
         assert f">{heading}</h2>\n<figure>" in page and f'{b64encode(name.encode()).decode()}" alt="of {name}"' in page
     assert [(tmp_path / name).exists() for name in names] == [True, True, True, False, True]
-    write_pictured_reports(findings, ReportPictures(), folder=tmp_path)
+    write_imaged_reports(findings, ReportImages(), folder=tmp_path)
     assert [(tmp_path / name).exists() for name in names] == [False, False, False, False, True]
     assert "![" not in (tmp_path / "compare.md").read_text() and "<img" not in (tmp_path / "report.html").read_text()
 
@@ -176,13 +180,13 @@ def test_missing_costs_are_left_out(models):
 
 
 @pytest.mark.slow
-def test_the_picture_shows_models_curves_and_intervals(models, tmp_path):
+def test_the_image_shows_models_curves_and_intervals(models, tmp_path):
     run = tmp_path / "run"
     (run / "weights").mkdir(parents=True)
     (run / "results.csv").write_text("metrics/mAP_0.5,train/box_loss\n0.1,0.2\n,0.1\n0.3,0.05\n")
     pairs = compare_with_first(models, images=24)
     for number, shown in enumerate((pairs, [])):
-        findings = Findings(heading="", models=models, pairs=shown, costs=[COST] * 3)
+        findings = ComparisonResult(heading="", models=models, pairs=shown, costs=[COST] * 3)
         path = tmp_path / f"{number}.png"
         draw_comparison(findings, [[run / "weights/best.pt"] * 2, [], []], path)
         assert cv2.imread(str(path)).std() > 5
@@ -221,9 +225,9 @@ def test_small_validation_sets_are_warned_of():
     plenty = index_of(range(60), [0, 1] * 60, [2] * 60)
     assert size_warnings(plenty, NAMES[:2]) == []
     (warning,) = size_warnings(index_of(range(49), [0, 1] * 49, [2] * 49), NAMES[:2])
-    assert "49 pictures" in warning and "fewer than 50 pictures" in warning
+    assert "49 images" in warning and "fewer than 50 images" in warning
     (warning,) = size_warnings(index_of(range(60), [0] * 60 + [1] * 40, [1] * 59 + [41]), NAMES[:2])
-    assert "dog with 40 objects in 1 pictures" in warning and "cat" not in warning
+    assert "dog with 40 objects in 1 images" in warning and "cat" not in warning
 
 
 def test_classes_without_any_object_are_warned_of():
@@ -235,15 +239,15 @@ def test_classes_without_any_object_are_warned_of():
     assert size_warnings(index, ["object"]) == [], "all classes as one"
     sizes = {("class", "cat"): (1, 1), ("size", "small"): (29, 20), ("size", "large"): (40, 10)}
     (warning,) = size_warnings(index_of(range(60), [0, 1] * 60, [2] * 60), NAMES[:2], sizes)
-    assert "(small ones with 29 objects in 20 pictures)" in warning
+    assert "(small ones with 29 objects in 20 images)" in warning
 
 
-def test_pictures_trained_on_are_found_by_their_bytes(tmp_path):
+def test_images_trained_on_are_found_by_their_bytes(tmp_path):
     for name, content in (("a", b"12"), ("b", b"34"), ("c", b"12"), ("d", b"56"), ("e", b"789")):
         (tmp_path / name).write_bytes(content)
     train, val = (index_of([tmp_path / n for n in names], [], [0] * len(names)) for names in ("ab", "cde"))
-    assert overlapping_pictures(train, val) == [str(tmp_path / "c")]
-    assert overlapping_pictures(val, train) == [str(tmp_path / "a")]
+    assert overlapping_images(train, val) == [str(tmp_path / "c")]
+    assert overlapping_images(val, train) == [str(tmp_path / "a")]
 
 
 def test_few_seeds_and_models_that_learned_nothing_are_warned_of(models):

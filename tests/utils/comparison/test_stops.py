@@ -15,7 +15,7 @@ from utils.comparison.jobs import finish_runs
 from utils.comparison.plan import PlannedRun
 from utils.errors import RunStopped
 from utils.options import TrainOptions
-from utils.signals import StopRequest
+from utils.signals import GracefulShutdown
 
 STAND_IN = """
 import os, pathlib, signal, sys, time
@@ -158,11 +158,11 @@ def test_trainings_are_saved_when_the_comparison_itself_fails(runs, monkeypatch)
 
 def test_the_terminals_closing_is_no_wish_under_nohup_nor_where_it_is_not_asked_for():
     before = signal.getsignal(signal.SIGHUP)
-    with StopRequest():
+    with GracefulShutdown():
         assert signal.getsignal(signal.SIGHUP) == before
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with StopRequest(hang_up=True) as stop:
+        with GracefulShutdown(hang_up=True) as stop:
             send(signal.SIGHUP)
         assert stop.signal is None and stop.exit_code == 0
     finally:

@@ -5,43 +5,43 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.utils.comparison.test_statistics import NAMES, pictures
-from utils.comparison.predictions import figures_of, judgement_of
-from utils.comparison.support import amounts_of, left_out_of_sizes
+from tests.utils.comparison.test_statistics import NAMES, images
+from utils.comparison.predictions import figures_of, run_evaluation_of
+from utils.comparison.support import excluded_by_size, support_by_class
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.object_size import SIZES, size_of
-from utils.validation.evaluate import PictureResult
+from utils.validation.evaluate import ImageEvaluation
 
 
-def test_objects_and_pictures_are_counted_as_a_loop_does():
-    shown = pictures(3, count=40)
-    judgement = judgement_of(shown)
-    found = amounts_of(judgement.judged, judgement.label_sizes, NAMES)
+def test_objects_and_images_are_counted_as_a_loop_does():
+    shown = images(3, count=40)
+    judgement = run_evaluation_of(shown)
+    found = support_by_class(judgement.judged, judgement.label_sizes, NAMES)
     for number, name in enumerate(NAMES):
-        own = [int((picture.label_classes == number).sum()) for picture in shown]
+        own = [int((image.label_classes == number).sum()) for image in shown]
         assert found["class", name] == (sum(own), sum(count > 0 for count in own))
     for number, size in enumerate(SIZES):
-        own = [int((size_of(picture.label_boxes) == number).sum()) for picture in shown]
+        own = [int((size_of(image.label_boxes) == number).sum()) for image in shown]
         assert found["size", size] == (sum(own), sum(count > 0 for count in own))
 
 
-def with_one_large(picture: PictureResult, label: int) -> PictureResult:
+def with_one_large(image: ImageEvaluation, label: int) -> ImageEvaluation:
     """Add a large object that nothing found."""
     box = np.array([[0.0, 0.0, 600.0, 400.0]])
     return replace(
-        picture,
-        label_boxes=np.concatenate((picture.label_boxes, box)),
-        label_classes=np.concatenate((picture.label_classes, [label])),
+        image,
+        label_boxes=np.concatenate((image.label_boxes, box)),
+        label_classes=np.concatenate((image.label_classes, [label])),
     )
 
 
 def test_a_class_with_one_object_of_a_size_has_no_part_in_its_mean():
-    shown = pictures(3, count=60)
-    judgement = judgement_of([with_one_large(shown[0], 3), *shown[1:]])
+    shown = images(3, count=60)
+    judgement = run_evaluation_of([with_one_large(shown[0], 3), *shown[1:]])
     names, weights = (*NAMES, "rare"), draw_resamples(60, 50, seed=0)
-    left_out = left_out_of_sizes(judgement.judged, judgement.label_sizes, names)
+    left_out = excluded_by_size(judgement.judged, judgement.label_sizes, names)
     assert left_out[-1] == "rare of large (1 in 1)" and all(" of small (" in text for text in left_out[:-1])
-    before, after = figures_of(judgement_of(shown), weights, names), figures_of(judgement, weights, names)
+    before, after = figures_of(run_evaluation_of(shown), weights, names), figures_of(judgement, weights, names)
     for figure in ("map50", "map50_95"):
         np.testing.assert_allclose(after["size", "large", figure], before["size", "large", figure])
         assert after["class", "rare", figure][0] == 0, "as a class it counts"
@@ -50,8 +50,8 @@ def test_a_class_with_one_object_of_a_size_has_no_part_in_its_mean():
 @pytest.mark.parametrize("count", [4, 5])
 def test_a_size_in_which_no_class_has_enough_has_no_figure(count):
     shown = [
-        with_one_large(replace(picture, label_boxes=np.zeros((0, 4)), label_classes=np.zeros(0, int)), 0)
-        for picture in pictures(3, count=count)
+        with_one_large(replace(image, label_boxes=np.zeros((0, 4)), label_classes=np.zeros(0, int)), 0)
+        for image in images(3, count=count)
     ]
-    figures = figures_of(judgement_of(shown), draw_resamples(count, 9, seed=0), NAMES)
+    figures = figures_of(run_evaluation_of(shown), draw_resamples(count, 9, seed=0), NAMES)
     assert (("size", "large", "map50") in figures) == (count == 5)

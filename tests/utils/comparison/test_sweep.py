@@ -5,7 +5,7 @@ import pytest
 from models.config import LayerSpec, ModelConfig, load_model_config
 from models.modules.akconv import AKConv
 from models.yolo import DetectionModel, parse_model
-from utils.comparison.sweep import Variant, parse_sweep
+from utils.comparison.sweep import SweepVariant, parse_sweep
 from utils.comparison.sweep import variants as all_variants
 from utils.errors import ConfigError
 from utils.log import LOGGER
@@ -28,7 +28,7 @@ def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
 NUMBERS = asdict(Hyperparameters())
 
 
-def swept(base: ModelConfig, words: list[str], **more: object) -> list[Variant]:
+def swept(base: ModelConfig, words: list[str], **more: object) -> list[SweepVariant]:
     return all_variants(base, words, hyperparameters=NUMBERS, **more)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Finished runs of train.py as contestants: grouped by what they were trained with."""
+"""Finished runs of train.py as candidates: grouped by what they were trained with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +8,14 @@ import pytest
 from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.comparison.candidates import from_configs
-from utils.comparison.config_diff import differing_recipe, trained_otherwise, training_commands
+from utils.comparison.config_diff import differing_recipe, differing_training_args, training_commands
 from utils.comparison.run import run_comparison
 from utils.comparison.trained_runs import (
     checkpoint_files,
     doubts,
     from_weights,
     one_class,
-    require_obeyed,
+    reject_unsupported_options,
     unfinished,
 )
 from utils.errors import CheckpointError, ConfigError
@@ -60,7 +60,7 @@ def test_weights_that_differ_in_the_seed_alone_are_one_model(folder):
     assert [(one.label, one.seeds) for one in found] == [("yolov5n", (0, 1)), ("d", (2,)), ("plain", (None,))]
     assert [path.parts[-3] for path in found[0].weights] == ["a", "b"], "by seed"
     assert [one.data for one in found] == ["cats.yaml", "cats.yaml", ""] and not any(one.cfg for one in found)
-    (warning,) = trained_otherwise(found, {})
+    (warning,) = differing_training_args(found, {})
     assert "yolov5n being the measure" in warning and "d with --optimizer Adam instead of SGD" in warning
 
 
@@ -90,7 +90,7 @@ def test_folders_of_runs_as_a_shell_names_them(folder):
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
     assert (slow.label, slow.seeds) == ("net-slow", (2, 10)) and (fast.label, fast.seeds) == ("net-fast", (2, 3, 10))
     assert [path.parts[-3] for path in slow.weights] == ["net-slow-seed2", "net-slow-seed10"]
-    assert differing_recipe(slow, fast) == ["lr0: 1.0 -> 0.1"] and trained_otherwise([slow, fast], {}) == []
+    assert differing_recipe(slow, fast) == ["lr0: 1.0 -> 0.1"] and differing_training_args([slow, fast], {}) == []
     (warning,) = unfinished([slow, fast], summary="summary.json")
     assert "net-fast-seed3 (1 of 3 epochs)" in warning and "seed2" not in warning
 
@@ -122,8 +122,8 @@ def test_mistakes_are_named(folder):
 
 def test_flags_that_only_trainings_obey_are_refused_where_there_is_none():
     finished, mixed = CompareOptions(weights=("a", "b")), CompareOptions(cfg=("yolov5n.yaml",), weights=("a",))
-    require_obeyed(finished, {"weights", "data", "imgsz", "batch_size", "device", "workers", "name"})
-    require_obeyed(mixed, {"cfg", "epochs", "seeds"})
+    reject_unsupported_options(finished, {"weights", "data", "imgsz", "batch_size", "device", "workers", "name"})
+    reject_unsupported_options(mixed, {"cfg", "epochs", "seeds"})
     with pytest.raises(ConfigError, match=r"^--epochs, --no-amp: changes nothing in finished --weights"):
         run_comparison(finished, {"no_amp", "imgsz", "epochs"})
 
@@ -142,10 +142,10 @@ def test_models_of_one_class_are_not_compared_with_those_of_several(folder):
     assert one_class(alone, NAMES) and not one_class(several + trained, NAMES)
     assert not one_class(alone + several, ["cell"]), "a data set of one class is the same for both"
     for others in (several, trained):
-        for contestants in (alone + others, others + alone):
+        for candidates in (alone + others, others + alone):
             told = f"alone was trained with --single-cls, but {others[0].label} tells 2 classes apart"
             with pytest.raises(ConfigError, match=told):
-                one_class(contestants, NAMES)
+                one_class(candidates, NAMES)
 
 
 @pytest.mark.slow
@@ -176,6 +176,6 @@ def test_a_checkpoint_other_than_the_best_is_called_so(folder):
 def test_weights_that_were_trained_otherwise_than_the_yamls_beside_them_are_warned_of(folder):
     (fast,) = from_weights([str(folder / "net-fast-seed2")], names=NAMES)
     planned = from_configs(["yolov5n.yaml"])
-    assert trained_otherwise([*planned, fast], {"epochs": 3, "data": "c", "seed": 9}) == []
-    (warning,) = trained_otherwise([*planned, fast], {"epochs": 7, "data": "c"})
+    assert differing_training_args([*planned, fast], {"epochs": 3, "data": "c", "seed": 9}) == []
+    (warning,) = differing_training_args([*planned, fast], {"epochs": 7, "data": "c"})
     assert "yolov5n being the measure" in warning and "net-fast-seed2 with --epochs 3 instead of 7" in warning

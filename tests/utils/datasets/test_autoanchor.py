@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.datasets.autoanchor import best_ratio, fit_anchors, possible_recall
+from utils.datasets.autoanchor import best_possible_recall, best_ratio, fit_anchors
 
 FAR = np.full((1, 1, 2), 5000.0)
 
@@ -22,10 +22,10 @@ def test_best_ratio_by_hand():
 def test_recall_excludes_the_limit_itself():
     boxes = np.array([[10.0, 40], [20, 20], [100, 30], [5, 8]])
     anchors = np.array([[20.0, 20], [80, 40]])
-    assert possible_recall(boxes, anchors, max_ratio=4) == 0.75  # a ratio of exactly 1 / 4 is too far
-    assert possible_recall(boxes, anchors, max_ratio=4.01) == 1
-    assert possible_recall(boxes, anchors, max_ratio=2) == 0.5
-    assert possible_recall(boxes, anchors, max_ratio=1.01) == 0.25
+    assert best_possible_recall(boxes, anchors, max_ratio=4) == 0.75  # a ratio of exactly 1 / 4 is too far
+    assert best_possible_recall(boxes, anchors, max_ratio=4.01) == 1
+    assert best_possible_recall(boxes, anchors, max_ratio=2) == 0.5
+    assert best_possible_recall(boxes, anchors, max_ratio=1.01) == 0.25
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5])
@@ -52,7 +52,7 @@ def test_three_clusters_are_found():
     boxes = np.concatenate([centre * rng.uniform(0.95, 1.05, (40, 2)) for centre in centres])
     fitted = fit(boxes, np.full((1, 3, 2), 5000.0))
     np.testing.assert_allclose(fitted[0], centres, rtol=0.05)
-    assert possible_recall(boxes, fitted[0].astype(float), max_ratio=1.2) == 1
+    assert best_possible_recall(boxes, fitted[0].astype(float), max_ratio=1.2) == 1
 
 
 @pytest.mark.parametrize(("served", "kept"), [(100, True), (99, True), (98, False), (50, False)])
@@ -62,7 +62,7 @@ def test_anchors_that_serve_more_than_98_percent_are_kept(served, kept):
     fitted = fit(boxes, anchors)
     assert (fitted is None) is kept
     if not kept:
-        assert possible_recall(np.array(boxes, float), fitted[0], max_ratio=4) == 1
+        assert best_possible_recall(np.array(boxes, float), fitted[0], max_ratio=4) == 1
 
 
 def test_forced_fit_replaces_anchors_that_serve():

@@ -5,7 +5,7 @@ import torch
 from utils.datasets.batching import ShuffledBatches, collate, rectangular_batches
 from utils.datasets.dataset import LoadedSample, SampleRef
 from utils.datasets.letterbox import letterbox_geometry
-from utils.structures import Placement, Sample
+from utils.structures import LetterboxTransform, Sample
 
 
 def order_of(batches):
@@ -49,7 +49,7 @@ def test_rectangles_shuffle_batches_and_keep_their_members():
     assert all(ref.epoch == 2 and ref.size_hw == planned_sizes[ref.index] for batch in batches for ref in batch)
 
 
-def test_rectangles_are_whole_pictures_even_where_they_are_square():
+def test_rectangles_are_whole_images_even_where_they_are_square():
     planned = rectangular_batches(np.full((8, 2), 100), batch_size=4, image_size=64, stride=32, pad=0.0)
     batches = ShuffledBatches(8, batch_size=4, image_size=64, seed=0, rectangles=planned)
     assert all(ref.whole and ref.size_hw == (64, 64) for batch in batches for ref in batch)
@@ -76,7 +76,7 @@ def test_of_rectangles_too_every_process_gets_a_share_in_every_epoch(count):
 
 @pytest.mark.parametrize(("stride", "pad"), [(32, 0.0), (32, 0.5), (64, 0.5)])
 @pytest.mark.parametrize("seed", range(4))
-def test_rectangles_are_multiples_of_the_stride_and_hold_their_pictures(stride, pad, seed):
+def test_rectangles_are_multiples_of_the_stride_and_hold_their_images(stride, pad, seed):
     rng = np.random.default_rng(seed)
     sizes = np.exp(rng.uniform(np.log(20), np.log(900), (31, 2))).astype(np.int32)
     planned = rectangular_batches(sizes, batch_size=4, image_size=320, stride=stride, pad=pad)
@@ -89,12 +89,12 @@ def test_rectangles_are_multiples_of_the_stride_and_hold_their_pictures(stride, 
             scaled = sizes[ref.index] * ratio
             assert scaled[0] <= height + 1e-6 and scaled[1] <= width + 1e-6
             geometry = letterbox_geometry(tuple(int(s) for s in sizes[ref.index]), (height, width))
-            assert geometry.ratio >= ratio * (1 - 1e-9), "the picture would be shrunk below the image size"
+            assert geometry.ratio >= ratio * (1 - 1e-9), "the image would be shrunk below the image size"
         needed = max(int(np.ceil((sizes[r.index] * 320 / sizes[r.index].max()).max())) for r in batch)
         assert max(height, width) < needed + (pad + 1) * stride
 
 
-def test_rectangles_of_equal_pictures_are_as_small_as_can_be():
+def test_rectangles_of_equal_images_are_as_small_as_can_be():
     planned = rectangular_batches(np.array([[60, 120]] * 4), batch_size=4, image_size=128, stride=32, pad=0.0)
     assert [ref.size_hw for ref in planned[0]] == [(64, 128)] * 4
     planned = rectangular_batches(np.array([[120, 60]] * 3), batch_size=4, image_size=128, stride=32, pad=0.0)
@@ -117,7 +117,7 @@ def loaded(index, boxes, classes, placement=None, size_hw=(40, 60)):
     return LoadedSample(sample=sample, index=index, placement=placement)
 
 
-def test_collated_pictures_are_channels_last_bytes():
+def test_collated_images_are_channels_last_bytes():
     samples = [loaded(4, [], []), loaded(2, [], [])]
     batch = collate(samples)
     assert batch.images.shape == (2, 3, 40, 60) and batch.images.dtype == torch.uint8
@@ -138,7 +138,7 @@ def test_collated_targets_are_shares_of_width_and_height():
     assert samples[1].sample.boxes[1, 0] == -20, "the sample was changed"
 
 
-def test_placements_are_those_of_whole_pictures():
-    placement = Placement(original_hw=(80, 120), ratio_wh=(0.5, 0.5), pad_wh=(0.0, 0.0))
+def test_placements_are_those_of_whole_images():
+    placement = LetterboxTransform(original_hw=(80, 120), ratio_wh=(0.5, 0.5), pad_wh=(0.0, 0.0))
     assert list(collate([loaded(0, [], [], placement), loaded(1, [], [], placement)]).placements) == [placement] * 2
     assert list(collate([loaded(0, [], [])]).placements) == []

@@ -11,7 +11,7 @@ def config_of(root, text):
 
 
 def listed(root, text, split="train"):
-    """Names of the pictures of a split, relative to the folder."""
+    """Names of the images of a split, relative to the folder."""
     return [path.removeprefix(f"{root}/") for path in list_images(config_of(root, text), split)]
 
 
@@ -131,7 +131,7 @@ def test_list_file_lines_may_be_absolute_or_relative_to_list_or_root(tmp_path):
     assert listed(tmp_path, "train: lists/train.txt\nnames: [a, b]") == [f"images/train/p{i}.png" for i in range(3)]
 
 
-def test_other_files_and_folders_named_like_pictures_are_left_out(tmp_path):
+def test_other_files_and_folders_named_like_images_are_left_out(tmp_path):
     write_data_set(tmp_path, count=1)
     folder = tmp_path / "images" / "train"
     (folder / "notes.txt").write_text("x")
@@ -140,9 +140,9 @@ def test_other_files_and_folders_named_like_pictures_are_left_out(tmp_path):
     assert listed(tmp_path, "train: images/train\nnames: [a]") == ["images/train/UPPER.JPG", "images/train/p0.png"]
 
 
-def test_folder_without_pictures_is_named(tmp_path):
+def test_folder_without_images_is_named(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"'train' has no pictures in .*images"):
+    with pytest.raises(DataError, match=r"'train' has no images in .*images"):
         listed(tmp_path, "train: images\nnames: [a]")
 
 

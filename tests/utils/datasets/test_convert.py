@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 120, 80
 
 
 def write(path, content=None):
-    """Write text, bytes, a JSON value, or by default a picture."""
+    """Write text, bytes, a JSON value, or by default an image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if content is None:
         buffer = io.BytesIO()
@@ -244,7 +244,7 @@ def test_visdrone_rows_shift_by_one_and_ignored_ones_go(tmp_path, caplog):
         [0, 115 / WIDTH, 75 / HEIGHT, 10 / WIDTH, 10 / HEIGHT],  # cut at the border
     ]
     np.testing.assert_allclose(rows, expected, atol=1e-6)
-    for words in ("2 rows to ignore", "1 rows of other categories", "1 annotations without a picture", "3 objects"):
+    for words in ("2 rows to ignore", "1 rows of other categories", "1 annotations without an image", "3 objects"):
         assert words in caplog.text
     config = load_data_config(str(tmp_path / "out/data.yaml"))
     assert config.names == visdrone.NAMES == load_data_config("VisDrone.yaml").names
@@ -330,7 +330,7 @@ def test_coco_categories_become_classes_in_the_order_of_ids(coco, tmp_path, capl
     for words in (
         "1 crowds left out",
         "1 boxes without area left out",
-        "1 pictures without a file left out",
+        "1 images without a file left out",
         "4 objects",
     ):
         assert words in caplog.text
@@ -389,7 +389,7 @@ def test_joined_rings_enclose_what_the_parts_enclose():
         assert {tuple(p) for p in joined} == {tuple(p) for ring in rings for p in ring}
 
 
-def test_picture_names_that_lead_elsewhere_stay_inside(tmp_path):
+def test_image_names_that_lead_elsewhere_stay_inside(tmp_path):
     content = coco_json()
     content["images"][0]["file_name"] = "../../../evil/a.jpg"
     content["images"][1]["file_name"] = "/abs/empty.jpg"
@@ -427,7 +427,7 @@ def test_bad_coco_json_is_named_and_nothing_is_left(coco, tmp_path, change):
 # The command
 
 
-def test_labels_only_leaves_pictures_where_they_are(coco, tmp_path):
+def test_labels_only_leaves_images_where_they_are(coco, tmp_path):
     run("coco", coco, tmp_path / "out", "--labels-only")
     files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert files == [f"labels/val2017/{name}.txt" for name in ("a", "empty", "gone")]

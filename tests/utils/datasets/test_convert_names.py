@@ -1,4 +1,4 @@
-"""Converters: which picture, split and class a name means, and that no file of the result is written twice."""
+"""Converters: which image, split and class a name means, and that no file of the result is written twice."""
 
 import io
 import json
@@ -32,13 +32,13 @@ def write(path, content=b""):
     return content
 
 
-def write_coco(path, pictures, categories=("cat",)):
-    """Write a JSON whose pictures, by name, have one object each of the category that is given by name."""
+def write_coco(path, entries, categories=("cat",)):
+    """Write a JSON whose images, by name, have one object each of the category that is given by name."""
     ids = dict(categories) if isinstance(categories, dict) else {name: n for n, name in enumerate(categories, start=1)}
-    images = [{"id": n, "file_name": name, "width": SIDE, "height": SIDE} for n, name in enumerate(pictures)]
+    images = [{"id": n, "file_name": name, "width": SIDE, "height": SIDE} for n, name in enumerate(entries)]
     things = [
         {"id": n, "image_id": n, "category_id": ids[name], "bbox": [4, 4, 20, 20], "iscrowd": 0}
-        for n, name in enumerate(pictures.values())
+        for n, name in enumerate(entries.values())
     ]
     listed = [{"id": number, "name": name} for name, number in ids.items()]
     write(path, json.dumps({"images": images, "annotations": things, "categories": listed}).encode())
@@ -66,11 +66,11 @@ def class_in(path):
     return int(path.read_text().split()[0])
 
 
-# Which file a picture is
+# Which file an image is
 
 
 @pytest.mark.parametrize("top", ["", "train/", "images/", "a/b/train/"])
-def test_pictures_of_one_name_in_two_folders_stay_apart(top, tmp_path):
+def test_images_of_one_name_in_two_folders_stay_apart(top, tmp_path):
     dark, bright = (write(tmp_path / f"in/{top}cam{n}/0001.png", png(shade)) for n, shade in ((1, 10), (2, 200)))
     write_coco(tmp_path / "in/instances_train.json", {"cam1/0001.png": "cat", "cam2/0001.png": "cat"})
     out = run(tmp_path)
@@ -78,7 +78,7 @@ def test_pictures_of_one_name_in_two_folders_stay_apart(top, tmp_path):
     assert (out / "images/train/cam2/0001.png").read_bytes() == bright
 
 
-def test_folders_that_the_source_lacks_do_not_mix_pictures_up(tmp_path):
+def test_folders_that_the_source_lacks_do_not_mix_images_up(tmp_path):
     dark, bright = (write(tmp_path / f"in/cam{n}/0001.png", png(shade)) for n, shade in ((1, 10), (2, 200)))
     names = {f"/home/me/set/cam{n}/0001.png": "cat" for n in (1, 2)}
     write_coco(tmp_path / "in/train.json", names)
@@ -87,13 +87,13 @@ def test_folders_that_the_source_lacks_do_not_mix_pictures_up(tmp_path):
     assert (out / "images/train/home/me/set/cam2/0001.png").read_bytes() == bright
 
 
-def test_picture_that_is_gone_does_not_get_its_namesakes_pixels(tmp_path, caplog):
+def test_image_that_is_gone_does_not_get_its_namesakes_pixels(tmp_path, caplog):
     write(tmp_path / "in/cam2/0001.png", png(9))
     write_coco(tmp_path / "in/train.json", {"cam1/0001.png": "cat", "cam2/0001.png": "cat"})
     with caplog.at_level("INFO"):
         out = run(tmp_path)
     assert files_below(out / "images") == {"train/cam2/0001.png"}
-    assert "1 pictures without a file left out" in caplog.text
+    assert "1 images without a file left out" in caplog.text
 
 
 def test_name_that_fits_two_files_is_refused(tmp_path):
@@ -121,7 +121,7 @@ def test_folder_of_the_split_counts_among_equals(where, tmp_path):
     assert (out / "images/val2017/a.png").read_bytes() == bright
 
 
-def test_folder_images_in_a_name_does_not_part_pictures_from_labels(tmp_path):
+def test_folder_images_in_a_name_does_not_part_images_from_labels(tmp_path):
     write(tmp_path / "in/images/a.png", png(9))
     write_coco(tmp_path / "in/result.json", {"images/a.png": "cat"})
     out = run(tmp_path)
@@ -233,7 +233,7 @@ def test_one_id_of_two_names_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--labels-only",)])
-def test_two_pictures_of_one_label_file_are_refused(flags, tmp_path):
+def test_two_images_of_one_label_file_are_refused(flags, tmp_path):
     for suffix in ("png", "jpg"):
         write(tmp_path / f"in/a.{suffix}", png(9))
     write_coco(tmp_path / "in/train.json", {"a.png": "cat", "a.jpg": "dog"}, ("cat", "dog"))
@@ -241,14 +241,14 @@ def test_two_pictures_of_one_label_file_are_refused(flags, tmp_path):
     assert line.startswith("train.json: ") and "'a.png'" in line and "'a.jpg'" in line
 
 
-def test_picture_listed_twice_is_refused(tmp_path):
+def test_image_listed_twice_is_refused(tmp_path):
     write(tmp_path / "in/a.png", png(9))
     for folder in ("one", "two"):
         write_coco(tmp_path / f"in/{folder}/instances_train.json", {"a.png": "cat"})
     assert "'a.png' would overwrite the labels of 'a.png'" in refused(tmp_path)
 
 
-def test_voc_pictures_of_one_label_file_are_refused(tmp_path):
+def test_voc_images_of_one_label_file_are_refused(tmp_path):
     for folder, suffix in (("one", "jpg"), ("two", "png")):
         write(tmp_path / f"in/{folder}/JPEGImages/a.{suffix}", png(9))
         write(tmp_path / f"in/{folder}/Annotations/a.xml", b"<annotation/>")
@@ -279,6 +279,6 @@ def test_name_that_is_none_ends_the_program_with_2(name, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: train.json: ") and done.stderr.count("\n") == 1
 
 
-def test_set_without_a_single_picture_is_refused(tmp_path):
+def test_set_without_a_single_image_is_refused(tmp_path):
     write_coco(tmp_path / "in/train.json", {"a.png": "cat"})
-    assert "1 pictures without a file left out" in refused(tmp_path)
+    assert "1 images without a file left out" in refused(tmp_path)

@@ -6,21 +6,21 @@ from PIL import Image
 
 from tests.helpers.data_oracles import slow_iou, write_yaml
 from utils.datasets.config import load_data_config
-from utils.datasets.copy_paste import copy_paste, covered_shares
+from utils.datasets.copy_paste import copy_paste, ioa
 from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
 from utils.datasets.index import build_index
-from utils.structures import Outlines, Sample
+from utils.structures import Polygons, Sample
 
 HEIGHT, WIDTH = 60, 100
 
 
 def outlined(boxes, rings, colours):
-    """A grey picture with filled upright rectangles; rings of () leave an object with its box only."""
+    """A grey image with filled upright rectangles; rings of () leave an object with its box only."""
     image = np.full((HEIGHT, WIDTH, 3), 50, np.uint8)
     for (x1, y1, x2, y2), colour in zip(boxes, colours, strict=True):
         image[y1:y2, x1:x2] = colour
     rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
-    outlines = Outlines(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
+    outlines = Polygons(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
     return Sample(
         image=image,
         boxes=np.array(boxes, np.float32),
@@ -61,7 +61,7 @@ def test_pasted_pixels_are_the_objects_own_mirrored():
 def test_nothing_is_pasted_over_30_percent_of_a_box(covered, pasted):
     moving, standing = (10, 10, 30, 30), (90 - covered, 10, 110 - covered, 30)  # the copy lies at 70 to 90
     sample = outlined([moving, standing], [corners(*moving), ()], [(200, 0, 0), (0, 200, 0)])
-    share = covered_shares(np.array((70, 10, 90, 30), np.float32), sample.boxes)[1]
+    share = ioa(np.array((70, 10, 90, 30), np.float32), sample.boxes)[1]
     assert share == pytest.approx(covered / 20) and bool(share < 0.3) == pasted
     assert len(copy_paste(sample, np.array([True, True])).boxes) == 2 + pasted
 
@@ -104,7 +104,7 @@ def test_random_pastes_keep_the_rule_against_a_slow_check():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Pictures with an outlined bright ellipse each, and one with a box beside it."""
+    """Images with an outlined bright ellipse each, and one with a box beside it."""
     root = tmp_path_factory.mktemp("outlined")
     for kind in ("images", "labels"):
         (root / kind / "train").mkdir(parents=True)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.data_oracles import bright_box, picture_with_rectangle, tree_hash, write_data_set
+from tests.helpers.data_oracles import bright_box, image_with_rectangle, tree_hash, write_data_set
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
 from utils.datasets.config import load_data_config
 from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
-from utils.datasets.image_cache import PictureCache
+from utils.datasets.image_cache import ImageCache
 from utils.datasets.index import build_index
-from utils.datasets.loader import BatchLoader, usable_workers
+from utils.datasets.loader import BatchLoader, available_workers
 
 STRONG = Augmentation(
     hsv_h=0.02, hsv_s=0.7, hsv_v=0.4, degrees=5, translate=0.1, scale=0.5, shear=2, perspective=0.0003,
@@ -51,7 +51,7 @@ def test_other_epoch_seed_or_number_gives_another_sample(index):
 
 
 @pytest.mark.parametrize("cache_bytes", [30_000, 10**8])
-def test_picture_cache_changes_nothing(index, cache_bytes):
+def test_image_cache_changes_nothing(index, cache_bytes):
     plain, cached = data_set(index), data_set(index, cache_bytes=cache_bytes)
     for epoch in (0, 1, 0):
         for number in range(8):
@@ -90,8 +90,8 @@ def test_workers_change_nothing_over_two_epochs(index, training):
 
 
 def test_usable_workers_are_within_the_cores():
-    assert usable_workers(0) == 0 and usable_workers(-3) == 0
-    assert 1 <= usable_workers(10**6) < 10**6
+    assert available_workers(0) == 0 and available_workers(-3) == 0
+    assert 1 <= available_workers(10**6) < 10**6
 
 
 def test_batches_hold_samples_of_their_numbers(index):
@@ -129,7 +129,7 @@ def test_training_boxes_lie_on_their_pixels(index):
     assert compared > 25
 
 
-def test_mosaic_samples_have_boxes_of_several_pictures_inside_the_picture(index):
+def test_mosaic_samples_have_boxes_of_several_images_inside_the_image(index):
     dataset = data_set(index, augmentation=Augmentation(mosaic=1.0, scale=0.5, translate=0.1))
     counts = []
     for epoch in range(10):
@@ -156,9 +156,9 @@ def test_single_class_calls_everything_class_0(index):
 
 
 def test_turned_photograph_keeps_its_box(tmp_path):
-    upright = picture_with_rectangle(60, 100, (10, 20, 40, 50))
+    upright = image_with_rectangle(60, 100, (10, 20, 40, 50))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the file holds the picture turned a quarter to the left
+    exif[0x0112] = 6  # the file holds the image turned a quarter to the left
     write_data_set(tmp_path, count=1)
     Image.fromarray(np.rot90(upright)).save(tmp_path / "images/train/p0.png", exif=exif)
     (tmp_path / "labels/train/p0.txt").write_text(f"0 .25 {35 / 60} .3 .5")
@@ -177,19 +177,19 @@ def test_using_the_data_leaves_it_untouched(tmp_path):
     assert tree_hash(tmp_path) == before
 
 
-def test_picture_cache_stays_in_its_bound_and_drops_the_least_recently_used():
+def test_image_cache_stays_in_its_bound_and_drops_the_least_recently_used():
     loads = []
 
     def load(number):
         loads.append(number)
         return np.full((4, 5, 5), number, np.uint8)  # 100 bytes
 
-    cache = PictureCache(250)
+    cache = ImageCache(250)
     for number in (0, 1, 0, 2, 0, 1):
         assert (cache.get(number, load) == number).all()
     assert loads == [0, 1, 2, 1]
     assert not cache.get(1, load).flags.writeable
-    nothing = PictureCache(0)
+    nothing = ImageCache(0)
     nothing.get(5, load)
     nothing.get(5, load)
     assert loads[-2:] == [5, 5]

@@ -268,14 +268,14 @@ def test_every_known_set_has_a_recipe_over_https_and_a_yaml():
         assert load_data_config(f"{name}.yaml").download == name
 
 
-def picture(width=64, height=48):
+def image_bytes(width=64, height=48):
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def known_as_published():
-    """What the archives of each known set hold, with one picture for each split."""
+    """What the archives of each known set hold, with one image for each split."""
     voc = "VOCdevkit/VOC{year}/{kind}/{name}"
     xml = (
         b"<annotation><size><width>64</width><height>48</height></size><object><name>dog</name><difficult>0</difficult>"
@@ -286,7 +286,7 @@ def known_as_published():
         files = {}
         for number, split in enumerate(splits):
             stem = f"{year}_{split}{number}"
-            files[voc.format(year=year, kind="JPEGImages", name=f"{stem}.jpg")] = picture()
+            files[voc.format(year=year, kind="JPEGImages", name=f"{stem}.jpg")] = image_bytes()
             files[voc.format(year=year, kind="Annotations", name=f"{stem}.xml")] = xml
             files[voc.format(year=year, kind="ImageSets/Main", name=f"{split}.txt")] = f"{stem}\n".encode()
         return files
@@ -302,17 +302,17 @@ def known_as_published():
             f"annotations/instances_{s}.json": coco_json(s) for s in ("train2017", "val2017")
         }
         | {"annotations/captions_val2017.json": b'{"images": [], "annotations": []}'},
-        "train2017.zip": {"train2017/train2017.jpg": picture()},
-        "val2017.zip": {"val2017/val2017.jpg": picture()},
+        "train2017.zip": {"train2017/train2017.jpg": image_bytes()},
+        "val2017.zip": {"val2017/val2017.jpg": image_bytes()},
     }
     drone = {
         f"VisDrone2019-DET-{s}.zip": {
-            f"VisDrone2019-DET-{s}/images/a.jpg": picture(),
+            f"VisDrone2019-DET-{s}/images/a.jpg": image_bytes(),
             f"VisDrone2019-DET-{s}/annotations/a.txt": b"4,4,20,20,1,4,0,0\n",
         }
         for s in ("train", "val", "test-dev")
     }
-    small = {"coco128/images/train2017/a.jpg": picture(), "coco128/labels/train2017/a.txt": b"0 .5 .5 .2 .2\n"}
+    small = {"coco128/images/train2017/a.jpg": image_bytes(), "coco128/labels/train2017/a.txt": b"0 .5 .5 .2 .2\n"}
     return {
         "coco": coco,
         "coco-polygons": coco,

@@ -1,4 +1,4 @@
-"""Decoded pictures on disk: they change nothing, follow the pictures' content, and do without when there is no room."""
+"""Decoded images on disk: they change nothing, follow the images' content, and do without when there is no room."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.images import read_image
 from utils.datasets.index import build_index
-from utils.datasets.letterbox import fit_longer_side
+from utils.datasets.letterbox import resize_longest_side
 
 SIZE = 96
 
@@ -32,17 +32,17 @@ def index_of(root):
 
 
 def held(cache_home):
-    return sorted(path for path in (cache_home / "akyolo/pictures").rglob("*") if path.is_file())
+    return sorted(path for path in (cache_home / "akyolo/images").rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-def test_held_pictures_are_those_that_decoding_gives(root, cache_home, smooth):
+def test_held_images_are_those_that_decoding_gives(root, cache_home, smooth):
     before = tree_hash(root)
     index = index_of(root)
     cache = prepare_disk_cache(index, image_size=SIZE, smooth=smooth)
     assert len(held(cache_home)) == len(index) == 4
     for number, path in enumerate(index.paths):
-        expected = fit_longer_side(read_image(path), SIZE, smooth=smooth)
+        expected = resize_longest_side(read_image(path), SIZE, smooth=smooth)
         assert np.array_equal(cache.load(number), expected) and max(expected.shape) == SIZE
     assert tree_hash(root) == before, "the data set is read-only"
 
@@ -68,7 +68,7 @@ def test_second_preparation_decodes_nothing(root, cache_home, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in held(cache_home)} == files
 
 
-def test_changed_picture_of_the_same_size_and_time_is_noticed_and_the_old_one_goes(root, cache_home):
+def test_changed_image_of_the_same_size_and_time_is_noticed_and_the_old_one_goes(root, cache_home):
     prepare_disk_cache(index_of(root), image_size=SIZE)
     file = root / "images/train/p1.png"
     pixels = np.asarray(Image.open(file)).copy()
@@ -81,7 +81,7 @@ def test_changed_picture_of_the_same_size_and_time_is_noticed_and_the_old_one_go
     assert len(sizes) == 1
     index = index_of(root)
     cache = prepare_disk_cache(index, image_size=SIZE)
-    assert np.array_equal(cache.load(1), fit_longer_side(255 - pixels, SIZE, smooth=False))
+    assert np.array_equal(cache.load(1), resize_longest_side(255 - pixels, SIZE, smooth=False))
     assert len(held(cache_home)) == 4
 
 
@@ -114,11 +114,11 @@ def test_damaged_file_is_decoded_again(root, cache_home, damage):
 
 def test_need_is_told_first_and_too_little_room_means_none(root, cache_home, monkeypatch, caplog):
     index = index_of(root)
-    needed = sum(fit_longer_side(read_image(p), SIZE, smooth=False).nbytes + 8 for p in index.paths)
+    needed = sum(resize_longest_side(read_image(p), SIZE, smooth=False).nbytes + 8 for p in index.paths)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=int(needed / 0.9) - 10))
     with caplog.at_level("INFO"):
         assert prepare_disk_cache(index, image_size=SIZE) is None
-    assert "GB of pictures in" in caplog.text and "too little room" in caplog.text and not held(cache_home)
+    assert "GB of images in" in caplog.text and "too little room" in caplog.text and not held(cache_home)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=int(needed / 0.9) + 10))
     assert prepare_disk_cache(index, image_size=SIZE) is not None
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
@@ -130,11 +130,11 @@ def test_folder_that_cannot_be_written_is_only_mentioned(root, cache_home, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home / "file"))
     index = index_of(root)
     cache = prepare_disk_cache(index, image_size=SIZE)
-    assert "4 pictures not kept" in caplog.text and cache.load(0) is None
+    assert "4 images not kept" in caplog.text and cache.load(0) is None
     assert DetectionDataset(index, image_size=SIZE, disk_cache=cache).original(2).image.any()
 
 
-def test_picture_that_went_since_the_scan_is_left_to_who_reads_it(root):
+def test_image_that_went_since_the_scan_is_left_to_who_reads_it(root):
     index = index_of(root)
     (root / "images/train/p2.png").unlink()
     cache = prepare_disk_cache(index, image_size=SIZE)

@@ -1,20 +1,20 @@
-"""Which pictures --image-weights draws more often, where classes are trained as one."""
+"""Which images --image-weights draws more often, where classes are trained as one."""
 
 import numpy as np
 import pytest
 
 from utils.datasets.flat_index import DatasetIndex
-from utils.datasets.image_weights import picture_weights
+from utils.datasets.image_weights import sampling_weights
 
 
-def index_of(*pictures: list[int]) -> DatasetIndex:
-    """Pictures with objects of the given classes."""
-    rows = [[number, 0.5, 0.5, 0.1, 0.1] for classes in pictures for number in classes]
+def index_of(*images: list[int]) -> DatasetIndex:
+    """Images with objects of the given classes."""
+    rows = [[number, 0.5, 0.5, 0.1, 0.1] for classes in images for number in classes]
     return DatasetIndex(
-        paths=np.array([f"{number}.png" for number in range(len(pictures))]),
-        sizes_hw=np.full((len(pictures), 2), 64, np.int32),
+        paths=np.array([f"{number}.png" for number in range(len(images))]),
+        sizes_hw=np.full((len(images), 2), 64, np.int32),
         labels=np.array(rows, np.float32),
-        starts=np.cumsum([0, *map(len, pictures)]),
+        starts=np.cumsum([0, *map(len, images)]),
     )
 
 
@@ -22,13 +22,13 @@ INDEX = index_of([0, 0, 0, 0], [1], [2, 2], [])
 
 
 def test_classes_that_are_trained_count() -> None:
-    weights = picture_weights(INDEX, [0.0, 0.0, 0.5])
+    weights = sampling_weights(INDEX, [0.0, 0.0, 0.5])
     np.testing.assert_allclose(weights, [1, 1, 0.25, 0.25], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("class_ap", "single_class"), [([], True), ([0.4], True), ([0.4], False)])
 def test_trained_as_one_class_every_object_counts_alike(class_ap: list[float], single_class: bool) -> None:
-    weights = picture_weights(INDEX, class_ap, single_class=single_class)
+    weights = sampling_weights(INDEX, class_ap, single_class=single_class)
     np.testing.assert_allclose(weights / weights[1], [4, 1, 2, 1], rtol=1e-6)
     one = index_of([0, 0, 0, 0], [0], [0, 0], [])
-    assert np.array_equal(weights, picture_weights(one, class_ap))
+    assert np.array_equal(weights, sampling_weights(one, class_ap))

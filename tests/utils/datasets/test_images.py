@@ -17,15 +17,15 @@ HEIGHT, WIDTH = 36, 52
 
 
 @pytest.fixture
-def picture():
-    """A smooth (H, W, 3) picture that is like none of its mirror images."""
+def pil_image():
+    """A smooth (H, W, 3) image that is like none of its mirror images."""
     noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
-def encoded(picture, kind, **options):
+def encoded(pil_image, kind, **options):
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, **options)
+    Image.fromarray(pil_image).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -37,11 +37,11 @@ def difference(image, other):
 @pytest.mark.parametrize(
     ("suffix", "options"), [(".jpg", {"quality": 95, "subsampling": 0}), (".png", {}), (".webp", {"lossless": True})]
 )
-def test_exif_orientation_is_applied_as_by_pillow(tmp_path, picture, suffix, options, orientation):
+def test_exif_orientation_is_applied_as_by_pillow(tmp_path, pil_image, suffix, options, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = tmp_path / f"a{suffix}"
-    Image.fromarray(picture).save(file, exif=exif, **options)
+    Image.fromarray(pil_image).save(file, exif=exif, **options)
     with Image.open(file) as opened:
         upright = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     image = read_image(file)
@@ -50,34 +50,34 @@ def test_exif_orientation_is_applied_as_by_pillow(tmp_path, picture, suffix, opt
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_every_png_mode_reads_as_rgb(tmp_path, picture, mode):
-    original = Image.fromarray(picture).convert(mode)
+def test_every_png_mode_reads_as_rgb(tmp_path, pil_image, mode):
+    original = Image.fromarray(pil_image).convert(mode)
     original.save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
     assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
     assert difference(image, original.convert("RGB")) == 0
 
 
-def test_cmyk_and_grey_jpeg_read_as_rgb(tmp_path, picture):
+def test_cmyk_and_grey_jpeg_read_as_rgb(tmp_path, pil_image):
     for mode in ("CMYK", "L"):
-        Image.fromarray(picture).convert(mode).save(tmp_path / "a.jpg", quality=100, subsampling=0)
+        Image.fromarray(pil_image).convert(mode).save(tmp_path / "a.jpg", quality=100, subsampling=0)
         image = read_image(tmp_path / "a.jpg")
         assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
         with Image.open(tmp_path / "a.jpg") as opened:
             assert difference(image, opened.convert("RGB")) <= 3
 
 
-def test_sixteen_bits_become_eight(tmp_path, picture):
-    cv2.imwrite(str(tmp_path / "colour.png"), picture[..., ::-1].astype(np.uint16) * 257)
+def test_sixteen_bits_become_eight(tmp_path, pil_image):
+    cv2.imwrite(str(tmp_path / "colour.png"), pil_image[..., ::-1].astype(np.uint16) * 257)
     ramp = np.arange(0, 65536, 4, dtype=np.uint16).reshape(128, 128)[:, :100]
     cv2.imwrite(str(tmp_path / "grey.png"), ramp)
     image = read_image(tmp_path / "grey.png")
     assert image.shape == (128, 100, 3) and image.dtype == np.uint8
     assert np.abs(image[..., 0] - ramp / 257).max() <= 1
-    assert difference(read_image(tmp_path / "colour.png"), picture) <= 1
+    assert difference(read_image(tmp_path / "colour.png"), pil_image) <= 1
 
 
-# Where the pixel of row r and column c of the upright picture lies in the stored one of h rows and w columns.
+# Where the pixel of row r and column c of the upright image lies in the stored one of h rows and w columns.
 TURNED_BACK = {
     1: lambda r, c, h, w: (r, c),
     2: lambda r, c, h, w: (r, w - 1 - c),
@@ -91,7 +91,7 @@ TURNED_BACK = {
 
 
 def slow(stored, white, orientation=1):
-    """The picture as the eye sees it, a pixel at a time: 8 bits, over black, upright."""
+    """The image as the eye sees it, a pixel at a time: 8 bits, over black, upright."""
     h, w = stored.shape[:2]
     stored = stored.reshape(h, w, -1)
     rows, columns = (h, w) if orientation < 5 else (w, h)
@@ -125,10 +125,10 @@ def with_orientation(image, kind, orientation, **options):
         ("TIFF", "L", {"compression": "tiff_adobe_deflate"}),
     ],
 )
-def test_alpha_lies_over_black_and_every_kind_is_turned_upright(picture, kind, mode, options, orientation):
+def test_alpha_lies_over_black_and_every_kind_is_turned_upright(pil_image, kind, mode, options, orientation):
     alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
     alpha[:8], alpha[8:16] = 0, 255
-    stored = Image.fromarray(np.concatenate((picture, alpha), 2)).convert(mode)
+    stored = Image.fromarray(np.concatenate((pil_image, alpha), 2)).convert(mode)
     image = decode_image(with_orientation(stored, kind, orientation, **options), name="a")
     assert np.abs(image - slow(np.asarray(stored), 255, orientation)).max() <= 1
 
@@ -174,9 +174,9 @@ def test_floating_point_has_the_white_that_its_range_suggests(channels, scale):
     assert (to_rgb8(stored)[2:5] == 0).all() and to_rgb8(stored)[0, 0].tolist() == [255] * 3
 
 
-def test_cmyk_and_ycck_jpeg_look_as_opencv_shows_them(picture):
+def test_cmyk_and_ycck_jpeg_look_as_opencv_shows_them(pil_image):
     buffer = io.BytesIO()
-    Image.fromarray(picture).convert("CMYK").save(buffer, "JPEG", quality=100, subsampling=0)
+    Image.fromarray(pil_image).convert("CMYK").save(buffer, "JPEG", quality=100, subsampling=0)
     data = bytearray(buffer.getvalue())
     transform = data.index(b"Adobe") + 11
     for kind in (0, 2):  # as stored, and as luminance, chroma and black
@@ -188,15 +188,15 @@ def test_cmyk_and_ycck_jpeg_look_as_opencv_shows_them(picture):
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "group4"})]
 )
-def test_one_bit_is_black_and_white(picture, kind, options):
-    bits = picture[..., 0] > 128
+def test_one_bit_is_black_and_white(pil_image, kind, options):
+    bits = pil_image[..., 0] > 128
     image = decode_image(encoded(bits, kind, **options), name="a")
     assert difference(image, bits[..., None].repeat(3, 2) * 255) == 0
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_a_palette_with_a_transparent_colour_lies_over_black(picture, kind):
-    stored = Image.fromarray(picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+def test_a_palette_with_a_transparent_colour_lies_over_black(pil_image, kind):
+    stored = Image.fromarray(pil_image).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     numbers = np.asarray(stored)
     expected = np.asarray(stored.convert("RGB")).copy()
     expected[numbers == 5] = 0
@@ -205,34 +205,34 @@ def test_a_palette_with_a_transparent_colour_lies_over_black(picture, kind):
     assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
 
 
-def test_a_transparent_colour_without_a_palette_lies_over_black(picture):
-    key = tuple(int(v) for v in picture[3, 4])
+def test_a_transparent_colour_without_a_palette_lies_over_black(pil_image):
+    key = tuple(int(v) for v in pil_image[3, 4])
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", transparency=key)
-    expected = picture.copy()
-    expected[(picture == key).all(2)] = 0
+    Image.fromarray(pil_image).save(buffer, "PNG", transparency=key)
+    expected = pil_image.copy()
+    expected[(pil_image == key).all(2)] = 0
     assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
 
 
-def test_of_an_mpo_the_first_picture_is_read(tmp_path, picture):
-    first, second = Image.fromarray(picture), Image.fromarray(255 - picture)
+def test_of_an_mpo_the_first_image_is_read(tmp_path, pil_image):
+    first, second = Image.fromarray(pil_image), Image.fromarray(255 - pil_image)
     first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=100, subsampling=0)
     with Image.open(tmp_path / "a.mpo") as opened:
         assert (opened.format, opened.n_frames) == ("MPO", 2)
-    assert difference(read_image(tmp_path / "a.mpo"), picture) <= 8
+    assert difference(read_image(tmp_path / "a.mpo"), pil_image) <= 8
 
 
-def test_transparency_is_said_once(picture, caplog):
+def test_transparency_is_said_once(pil_image, caplog):
     images._say_transparent.cache_clear()
-    data = encoded(np.concatenate((picture, picture[..., :1] // 2), 2), "PNG")
+    data = encoded(np.concatenate((pil_image, pil_image[..., :1] // 2), 2), "PNG")
     for _ in range(3):
         decode_image(data, name="a")
     assert caplog.text.count("over black") == 1
 
 
-def test_eight_threads_read_what_one_reads(picture):
-    kinds = [encoded(picture, kind) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
-    kinds.append(encoded(np.concatenate((picture, picture[..., :1]), 2), "PNG"))
+def test_eight_threads_read_what_one_reads(pil_image):
+    kinds = [encoded(pil_image, kind) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
+    kinds.append(encoded(np.concatenate((pil_image, pil_image[..., :1]), 2), "PNG"))
     alone = [decode_image(data, name="a") for data in kinds]
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
@@ -242,31 +242,31 @@ def test_eight_threads_read_what_one_reads(picture):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (4, 5, 7), (5,), (1, 2, 3, 4)])
-def test_an_array_that_is_no_picture_is_refused(shape):
-    with pytest.raises(ValueError, match="is no picture"):
+def test_an_array_that_is_no_image_is_refused(shape):
+    with pytest.raises(ValueError, match="is no image"):
         to_rgb8(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("name", ["中文.png", "a b.png", "🚦 é.png", "line\nbreak.png", b"\xff\xfe.png"])
-def test_any_file_name_can_be_read(tmp_path, picture, name):
+def test_any_file_name_can_be_read(tmp_path, pil_image, name):
     file = os.path.join(tmp_path, os.fsdecode(name))
     with open(file, "wb") as opened:
-        opened.write(encoded(picture, "PNG"))
-    assert difference(read_image(file), picture) == 0
+        opened.write(encoded(pil_image, "PNG"))
+    assert difference(read_image(file), pil_image) == 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
-def test_truncated_picture_is_refused_wherever_it_ends(tmp_path, picture, kind):
-    data = encoded(picture, kind)
+def test_truncated_image_is_refused_wherever_it_ends(tmp_path, pil_image, kind):
+    data = encoded(pil_image, kind)
     for length in sorted({0, 1, 2, 3, len(data) - 1, *range(4, len(data), len(data) // 25)}):
         (tmp_path / "a.img").write_bytes(data[:length])
         with pytest.raises(DataError):
             read_image(tmp_path / "a.img")
 
 
-def test_truncated_jpeg_with_a_thumbnail_is_refused(tmp_path, picture):
-    thumbnail = encoded(picture[:16, :24], "JPEG")
-    whole = encoded(picture, "JPEG", progressive=True)
+def test_truncated_jpeg_with_a_thumbnail_is_refused(tmp_path, pil_image):
+    thumbnail = encoded(pil_image[:16, :24], "JPEG")
+    whole = encoded(pil_image, "JPEG", progressive=True)
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     data = whole[:2] + segment + whole[2:]
     (tmp_path / "a.jpg").write_bytes(data)
@@ -277,26 +277,26 @@ def test_truncated_jpeg_with_a_thumbnail_is_refused(tmp_path, picture):
             read_image(tmp_path / "a.jpg")
 
 
-def test_truncated_jpeg_says_so(tmp_path, picture):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG")[:-40])
+def test_truncated_jpeg_says_so(tmp_path, pil_image):
+    (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "JPEG")[:-40])
     with pytest.raises(DataError, match=r"a\.jpg: is truncated \(\d+ bytes, no end marker\)"):
         read_image(tmp_path / "a.jpg")
 
 
-def test_complete_jpeg_may_have_bytes_after_its_end(tmp_path, picture):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG") + b"\0\0camera notes")
+def test_complete_jpeg_may_have_bytes_after_its_end(tmp_path, pil_image):
+    (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "JPEG") + b"\0\0camera notes")
     assert read_image(tmp_path / "a.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
-def test_complete_jpeg_may_have_any_bytes_after_its_end(tmp_path, picture):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG") + b"movie\xff\xdamovie")
+def test_complete_jpeg_may_have_any_bytes_after_its_end(tmp_path, pil_image):
+    (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "JPEG") + b"movie\xff\xdamovie")
     assert read_image(tmp_path / "a.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_what_is_no_picture_is_a_data_error(tmp_path):
+def test_what_is_no_image_is_a_data_error(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("no picture at all")
+    (tmp_path / "text.jpg").write_text("no image at all")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
@@ -306,17 +306,17 @@ def test_what_is_no_picture_is_a_data_error(tmp_path):
             read_image(tmp_path / f"{name}.jpg")
 
 
-def test_picture_of_another_kind_than_its_suffix_is_read(tmp_path, picture):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture, "PNG"))
-    assert difference(read_image(tmp_path / "a.jpg"), picture) == 0
+def test_image_of_another_kind_than_its_suffix_is_read(tmp_path, pil_image):
+    (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "PNG"))
+    assert difference(read_image(tmp_path / "a.jpg"), pil_image) == 0
 
 
 @pytest.mark.slow
-def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
+def test_damaged_bytes_never_raise_anything_else(tmp_path, pil_image):
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"):
         for _ in range(60):
-            data = bytearray(encoded(picture, kind))
+            data = bytearray(encoded(pil_image, kind))
             for _ in range(int(rng.integers(1, 5))):
                 data[int(rng.integers(2, len(data)))] = int(rng.integers(256))
             (tmp_path / "a.img").write_bytes(data)
@@ -328,9 +328,9 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".PNG"])
-def test_written_picture_reads_back(tmp_path, picture, suffix):
-    file = write_image(tmp_path / f"ü{suffix}", picture)
-    assert difference(read_image(file), picture) == 0
+def test_written_image_reads_back(tmp_path, pil_image, suffix):
+    file = write_image(tmp_path / f"ü{suffix}", pil_image)
+    assert difference(read_image(file), pil_image) == 0
 
 
 def test_suffixes_are_told_in_any_letter_case():

@@ -16,7 +16,7 @@ from utils.errors import DataError
 
 @pytest.fixture
 def root(tmp_path):
-    """A data set of three pictures a split, two classes."""
+    """A data set of three images a split, two classes."""
     write_data_set(tmp_path / "set", count=3)
     return tmp_path / "set"
 
@@ -53,14 +53,14 @@ def test_index_holds_paths_sizes_and_rows_in_order(root):
     index = build(root)
     assert names_of(index) == ["p0.png", "p1.png", "p2.png"] and len(index) == 3
     for path, size_hw in zip(index.paths, index.sizes_hw, strict=True):
-        with Image.open(path) as picture:
-            assert picture.size == (size_hw[1], size_hw[0])
+        with Image.open(path) as image:
+            assert image.size == (size_hw[1], size_hw[0])
     assert index.starts.tolist() == [0, 1, 3, 3]
     np.testing.assert_allclose(index.rows(1), [[1, 0.5, 0.5, 0.2, 0.2], [0, 0.25, 0.25, 0.1, 0.1]])
     assert index.rows(2).shape == (0, 5) and not index.skipped and not index.notes
 
 
-def test_bad_pictures_are_skipped_counted_and_listed(root, caplog):
+def test_bad_images_are_skipped_counted_and_listed(root, caplog):
     folder = root / "images/train"
     jpeg = io.BytesIO()
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(jpeg, "JPEG")
@@ -75,7 +75,7 @@ def test_bad_pictures_are_skipped_counted_and_listed(root, caplog):
     reasons = {os.path.basename(path): reason for path, reason in index.skipped}
     assert sorted(reasons) == ["cut.jpg", "empty.jpg", "text.jpg", "tiny.png"]
     assert "truncated" in reasons["cut.jpg"] and "too small (60x9" in reasons["tiny.png"]
-    assert "4 of 7 train pictures skipped" in caplog.text
+    assert "4 of 7 train images skipped" in caplog.text
 
 
 def test_directory_in_a_list_file_is_skipped(root):
@@ -91,7 +91,7 @@ def test_directory_in_a_list_file_is_skipped(root):
     ("text", "where"),
     [("0 .5 .5 .2 .2\n0 1.5 .5 .2 .2", "p1.txt:2:2"), ("0 .5 .5 .2", "p1.txt:1:"), ("\xff", "p1.txt:1")],
 )
-def test_bad_label_skips_the_whole_picture_and_names_the_place(root, text, where):
+def test_bad_label_skips_the_whole_image_and_names_the_place(root, text, where):
     (root / "labels/train/p1.txt").write_bytes(text.encode("latin-1"))
     index = build(root)
     assert names_of(index) == ["p0.png", "p2.png"] and len(index.labels) == 2
@@ -99,7 +99,7 @@ def test_bad_label_skips_the_whole_picture_and_names_the_place(root, text, where
     assert path.endswith("p1.png") and f"labels/train/{where}" in reason
 
 
-def test_strict_stops_at_the_first_bad_picture_cached_or_not(root):
+def test_strict_stops_at_the_first_bad_image_cached_or_not(root):
     (root / "labels/train/p1.txt").write_text("0 .5 .5 .2")
     for _ in range(2):
         with pytest.raises(DataError, match=r"p1\.png: .*has 4 columns"):
@@ -125,7 +125,7 @@ def test_no_labels_at_all_names_the_first_place_looked_at(root):
 def test_nothing_usable_names_the_first_reason(root):
     for file in (root / "images/train").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(DataError, match=r"no usable picture in 'train' \(.*p0\.png: "):
+    with pytest.raises(DataError, match=r"no usable image in 'train' \(.*p0\.png: "):
         build(root)
 
 
@@ -134,7 +134,7 @@ def test_mended_labels_are_counted_in_the_notes(root):
     (root / "labels/train/p1.txt").unlink()
     notes = " | ".join(build(root).notes)
     assert "1 outlines" in notes and "1 boxes cut" in notes and "1 rows without area" in notes
-    assert "1 pictures without a label file" in notes
+    assert "1 images without a label file" in notes
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -337,7 +337,7 @@ def test_folder_named_like_a_label_file_does_not_end_the_scan(root):
     assert names_of(build(root)) == ["p0.png", "p2.png"]
 
 
-def test_outlines_are_found_by_picture_from_scan_and_cache(root, monkeypatch):
+def test_outlines_are_found_by_image_from_scan_and_cache(root, monkeypatch):
     assert build(root).outlines(0) is None, "a split of boxes has none"
     (root / "labels/train/p0.txt").write_text("1 .5 .5 .2 .2\n0 .1 .2 .3 .2 .2 .6\n")
     (root / "labels/train/p1.txt").write_text("")

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from tests.helpers.data_oracles import REFERENCE, bright_box, picture_with_rectangle
-from utils.datasets.letterbox import PAD_VALUE, fit_longer_side, letterbox, letterbox_geometry
-from utils.structures import Placement
+from tests.helpers.data_oracles import REFERENCE, bright_box, image_with_rectangle
+from utils.datasets.letterbox import PAD_VALUE, letterbox, letterbox_geometry, resize_longest_side
+from utils.structures import LetterboxTransform
 
 CASES = json.loads((REFERENCE / "letterbox.json").read_text())
 
@@ -32,7 +32,7 @@ def test_reference_covers_all_options():
 def test_boxes_follow_the_pixels_into_the_input(size_hw, minimal):
     height, width = size_hw
     box = (width // 5, height // 4, width // 2, height // 4 + height // 3)
-    image, placement = letterbox(picture_with_rectangle(height, width, box), (96, 128), minimal=minimal)
+    image, placement = letterbox(image_with_rectangle(height, width, box), (96, 128), minimal=minimal)
     np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image), atol=1.01)
     assert placement.original_hw == size_hw
 
@@ -51,16 +51,16 @@ def test_odd_row_goes_to_the_bottom():
     assert (image[:27] == PAD_VALUE).all() and (image[27:72] == 7).all() and (image[72:] == PAD_VALUE).all()
 
 
-def test_small_picture_is_enlarged_only_where_allowed():
+def test_small_image_is_enlarged_only_where_allowed():
     for scale_up, ratio in ((True, (4.0, 4.0)), (False, (1.0, 1.0))):
         _, placement = letterbox(np.zeros((20, 32, 3), np.uint8), (96, 128), scale_up=scale_up)
         assert placement.ratio_wh == ratio
 
 
-def test_placement_counts_from_the_file_if_the_picture_was_scaled_before():
+def test_placement_counts_from_the_file_if_the_image_was_scaled_before():
     box = (100, 40, 300, 160)
-    original = picture_with_rectangle(200, 400, box)
-    small = fit_longer_side(original, 128, smooth=True)
+    original = image_with_rectangle(200, 400, box)
+    small = resize_longest_side(original, 128, smooth=True)
     image, placement = letterbox(small, (96, 128), original_hw=(200, 400))
     assert placement.original_hw == (200, 400)
     np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image, 150), atol=1.01)
@@ -80,7 +80,7 @@ def test_input_and_original_are_inverse():
 
 
 def test_original_boxes_are_cut_at_its_borders():
-    placement = Placement(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
+    placement = LetterboxTransform(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
     boxes = placement.to_original(np.array([[0.0, 0.0, 500.0, 500.0], [24.0, 28.0, 44.0, 48.0]], np.float32))
     assert boxes.tolist() == [[0, 0, 60, 40], [10, 10, 20, 20]]
 
@@ -97,21 +97,21 @@ def test_original_boxes_are_cut_at_its_borders():
 )
 @pytest.mark.parametrize("smooth", [True, False])
 def test_longer_side_is_fitted(size_hw, expected, smooth):
-    assert fit_longer_side(np.zeros((*size_hw, 3), np.uint8), 128, smooth=smooth).shape == (*expected, 3)
+    assert resize_longest_side(np.zeros((*size_hw, 3), np.uint8), 128, smooth=smooth).shape == (*expected, 3)
 
 
-def test_picture_of_the_right_size_is_not_resampled():
+def test_image_of_the_right_size_is_not_resampled():
     image = np.random.default_rng(0).integers(0, 256, (40, 128, 3), dtype=np.uint8)
-    assert np.array_equal(fit_longer_side(image, 128, smooth=False), image)
+    assert np.array_equal(resize_longest_side(image, 128, smooth=False), image)
 
 
 def test_smooth_shrinking_averages_areas():
     stripes = np.zeros((40, 80, 3), np.uint8)
     stripes[:, ::4] = 200
-    assert np.abs(fit_longer_side(stripes, 20, smooth=True).astype(int) - 50).max() <= 1
-    assert np.abs(fit_longer_side(stripes, 20, smooth=False).astype(int) - 50).max() > 10
+    assert np.abs(resize_longest_side(stripes, 20, smooth=True).astype(int) - 50).max() <= 1
+    assert np.abs(resize_longest_side(stripes, 20, smooth=False).astype(int) - 50).max() > 10
 
 
-def test_very_long_picture_is_fitted():
+def test_very_long_image_is_fitted():
     image, _ = letterbox(np.zeros((1, 5000, 3), np.uint8), (96, 128))
     assert image.shape == (96, 128, 3)

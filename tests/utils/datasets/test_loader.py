@@ -47,7 +47,7 @@ def loader_of(root: Path, workers: int, kind: type[DetectionDataset] = Detection
     return BatchLoader(dataset, ShuffledBatches(6, batch_size=2, image_size=SIZE, seed=1), workers=workers)
 
 
-def test_a_picture_that_vanishes_is_told_in_the_same_line_with_and_without_data_processes(
+def test_a_image_that_vanishes_is_told_in_the_same_line_with_and_without_data_processes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_data_set(tmp_path, count=6)
@@ -62,7 +62,7 @@ def test_a_picture_that_vanishes_is_told_in_the_same_line_with_and_without_data_
     assert "died" not in caplog.text
 
 
-def test_batches_before_the_vanished_picture_still_come(tmp_path: Path) -> None:
+def test_batches_before_the_vanished_image_still_come(tmp_path: Path) -> None:
     write_data_set(tmp_path, count=6)
     loaders = [loader_of(tmp_path, workers) for workers in (0, 2)]
     (tmp_path / "images/train/p3.png").unlink()

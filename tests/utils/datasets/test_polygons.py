@@ -1,18 +1,18 @@
-"""Outlines against drawn masks: the box around what is seen, cutting, moving, choosing and joining."""
+"""Polygons against drawn masks: the box around what is seen, cutting, moving, choosing and joining."""
 
 import cv2
 import numpy as np
 import pytest
 
 from utils.datasets.polygons import boxes_within, cut, join, moved, no_outlines, select, warped
-from utils.structures import Outlines, Sample
+from utils.structures import Polygons, Sample
 
 FINE = 8  # sub-pixels along a side of the drawn masks
 
 
 def outlines_of(*rings):
     rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
-    return Outlines(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
+    return Polygons(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
 
 
 def star(rng, centre, radius):
@@ -24,7 +24,7 @@ def star(rng, centre, radius):
 
 
 def mask_of(ring, size_hw, margin):
-    """Draw a ring on a fine grid that reaches `margin` pixels beyond the picture; return the part within it."""
+    """Draw a ring on a fine grid that reaches `margin` pixels beyond the image; return the part within it."""
     height, width = size_hw
     canvas = np.zeros(((height + 2 * margin) * FINE, (width + 2 * margin) * FINE), np.uint8)
     if len(ring):
@@ -69,7 +69,7 @@ def test_boxes_of_many_outlines_are_those_of_each():
     [
         ([(10, 10), (30, 10), (30, 20)], (10, 10, 30, 20)),
         ([(-20, 10), (30, 10), (30, 20), (-20, 20)], (0, 10, 30, 20)),
-        ([(-100, -100), (200, -100), (200, 200), (-100, 200)], (0, 0, 60, 40)),  # encloses the picture
+        ([(-100, -100), (200, -100), (200, 200), (-100, 200)], (0, 0, 60, 40)),  # encloses the image
         ([(-50, 20), (20, -50), (200, 20), (20, 200)], (0, 0, 60, 40)),  # only its sides pass through
         ([(-50, -50), (-10, -50), (-10, 90)], (0, 0, 0, 0)),  # beside it
         ([(70, -30), (70, 90), (65, 30)], (0, 0, 0, 0)),

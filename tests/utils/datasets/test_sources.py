@@ -13,7 +13,7 @@ from utils.errors import DataError
 
 
 def level(path: Path, value: int) -> Path:
-    """A picture of one grey, whose level tells which it is."""
+    """An image of one grey, whose level tells which it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", np.full((20, 30, 3), value, np.uint8))[1].tobytes())
     return path
@@ -35,7 +35,7 @@ def levels(source):
 def folder(tmp_path):
     for number, name in enumerate(["a.png", "b 细胞.PNG", "sub/c.png", "sub/deep/d.png"]):
         level(tmp_path / "pics" / name, number)
-    (tmp_path / "pics/notes.md").write_text("no picture")
+    (tmp_path / "pics/notes.md").write_text("no image")
     (tmp_path / "pics/folder.png").mkdir()
     return tmp_path / "pics"
 
@@ -87,8 +87,8 @@ def test_lists_that_are_wrong_get_one_line(folder):
     [
         ("nowhere", "does not exist"),
         ("pics/a.pn", "did you mean .*a.png"),
-        ("pics/notes.md", "holds no picture or video"),
-        ("pics/*.gif", "holds no picture or video"),
+        ("pics/notes.md", "holds no image or video"),
+        ("pics/*.gif", "holds no image or video"),
         ("ftp://host/a.jpg", "of no kind that is known"),
         ("https://www.youtube.com/watch?v=1", "download the video"),
         ("https://youtu.be/1", "download the video"),
@@ -119,7 +119,7 @@ def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_video_gives_its_frames_between_pictures(folder, stride):
+def test_a_video_gives_its_frames_between_images(folder, stride):
     video(folder / "aa.avi", 7)
     frames = list(open_source(str(folder), vid_stride=stride))
     assert [frame.number for frame in frames] == [None, *range(0, 7, stride), None]

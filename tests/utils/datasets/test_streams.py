@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from tests.helpers.mjpeg_server import DARKEST, HEIGHT, WIDTH, Camera, camera_picture, cameras
+from tests.helpers.mjpeg_server import DARKEST, HEIGHT, WIDTH, Camera, camera_image, cameras
 from utils.datasets.sources import open_source
-from utils.datasets.streams import LiveStreams, Patience, is_stream, stream_name
+from utils.datasets.streams import LiveStreams, ReconnectPolicy, is_stream, stream_name
 from utils.errors import DataError, DetectorError, RunError
 
-QUICK = Patience(pause=0.01, longest_pause=0.05, give_up=1.0, read=2.0)
+QUICK = ReconnectPolicy(pause=0.01, longest_pause=0.05, give_up=1.0, read=2.0)
 
 
 def collect(live, *, enough=lambda frames: False):
@@ -38,11 +38,11 @@ def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
     assert isinstance(error, RunError) and error.exit_code == 1 and camera.connections > 20
     numbers = [frame.number for frame in seen]
     assert numbers == sorted(set(numbers)) and 20 <= len(seen) <= camera.sent
-    sent = np.stack([camera_picture(number) for number in range(camera.sent)]).astype(int)
+    sent = np.stack([camera_image(number) for number in range(camera.sent)]).astype(int)
     for frame in seen:
         assert frame.image.shape == (HEIGHT, WIDTH, 3) and frame.image.min() > DARKEST - 60
         difference = np.abs(sent[..., ::-1] - frame.image).mean((1, 2, 3)).min()
-        assert difference < 12, "a picture that no camera sent, or only a part of it"
+        assert difference < 12, "an image that no camera sent, or only a part of it"
     assert len({int(frame.image[:14, :14].mean()) for frame in seen}) > 10, "frames must be new ones"
 
 
@@ -68,7 +68,7 @@ def test_pauses_grow_but_are_bounded(monkeypatch):
         lambda self, timeout=None: (pauses.append(timeout), wait(self, min(timeout or 0, 0.01)))[1],
     )
     camera = Camera(3, breaks=0)
-    patience = Patience(pause=0.01, longest_pause=0.16, give_up=0.8, read=2.0)
+    patience = ReconnectPolicy(pause=0.01, longest_pause=0.16, give_up=0.8, read=2.0)
     with cameras(cam=camera) as address:
         _, error = collect(LiveStreams([address["cam"]], patience=patience))
     tried = [pause for pause in pauses if pause and pause < 0.5]
@@ -79,7 +79,7 @@ def test_pauses_grow_but_are_bounded(monkeypatch):
 def test_a_good_connection_makes_the_next_pause_short_again(caplog):
     outage = iter([True, False, False, False, True, False])
     camera = Camera(3, breaks=10**6, then=lambda: next(outage, False))
-    patience = Patience(pause=0.02, longest_pause=9, give_up=0.6, read=2.0)
+    patience = ReconnectPolicy(pause=0.02, longest_pause=9, give_up=0.6, read=2.0)
     with cameras(cam=camera) as address, caplog.at_level("WARNING", logger="akyolo"):
         collect(LiveStreams([address["cam"]], patience=patience))
     pauses = [float(record.message.split(" in ")[1][:-2]) for record in caplog.records if "again in" in record.message]
@@ -138,7 +138,7 @@ def test_what_is_a_stream():
 
 
 def test_a_camera_that_is_not_there_is_an_error_of_the_input():
-    frames, error = collect(LiveStreams(["987"], patience=Patience(give_up=60)))
+    frames, error = collect(LiveStreams(["987"], patience=ReconnectPolicy(give_up=60)))
     assert not frames and isinstance(error, DataError) and error.exit_code == 2 and "camera987" in str(error)
 
 

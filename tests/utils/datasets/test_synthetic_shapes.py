@@ -4,15 +4,15 @@ import hashlib
 
 import numpy as np
 
-from utils.datasets.synthetic_shapes import DRAW, VERSION, draw_picture
+from utils.datasets.synthetic_shapes import DRAW, VERSION, draw_image
 
-# Labels of the first 20 pictures of seed 0, and the version that draws them. If drawing changes, raise VERSION, so that
+# Labels of the first 20 images of seed 0, and the version that draws them. If drawing changes, raise VERSION, so that
 # sets already drawn are drawn anew, and freeze the new digest.
 FROZEN = (2, "1c014df3c9601f5d")
 
 
 def draw(seed: int) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-    return draw_picture(np.random.Generator(np.random.Philox(np.random.SeedSequence((0, 0, seed)))), tuple(DRAW))
+    return draw_image(np.random.Generator(np.random.Philox(np.random.SeedSequence((0, 0, seed)))), tuple(DRAW))
 
 
 def test_the_version_moves_with_the_drawing() -> None:
@@ -21,13 +21,13 @@ def test_the_version_moves_with_the_drawing() -> None:
     assert (VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == FROZEN
 
 
-def test_a_picture_is_a_function_of_its_seed() -> None:
+def test_a_image_is_a_function_of_its_seed() -> None:
     (first, rows), (again, same), (other, _) = draw(3), draw(3), draw(4)
     assert np.array_equal(first, again) and rows == same
     assert first.shape != other.shape or not np.array_equal(first, other)
 
 
-def test_boxes_lie_in_the_picture_and_hold_what_was_drawn() -> None:
+def test_boxes_lie_in_the_image_and_hold_what_was_drawn() -> None:
     for number in range(10):
         image, rows = draw(number)
         height, width = image.shape[:2]

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.data_oracles import bright_box, picture_with_rectangle
+from tests.helpers.data_oracles import bright_box, image_with_rectangle
 from utils.datasets.letterbox import PAD_VALUE
 from utils.datasets.mosaic import mosaic
 from utils.datasets.transforms import (
@@ -11,12 +11,12 @@ from utils.datasets.transforms import (
     draw_perspective,
     flip_horizontally,
     flip_vertically,
-    shift_colours,
+    hsv_jitter,
+    valid_after_transform,
     warp,
     warp_boxes,
-    worth_keeping,
 )
-from utils.structures import Outlines, Sample
+from utils.structures import Polygons, Sample
 
 STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
 
@@ -30,7 +30,7 @@ def sample_of(image, *boxes, classes=None):
 
 
 def rectangle_sample(height, width, box):
-    return sample_of(picture_with_rectangle(height, width, box), box)
+    return sample_of(image_with_rectangle(height, width, box), box)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_boxes_follow_pixels_through_drawn_warps(perspective):
     assert inside > 25
 
 
-def test_still_warp_centres_the_picture():
+def test_still_warp_centres_the_image():
     rng = np.random.default_rng(0)
     matrix = draw_perspective(rng, size_hw=(60, 100), out_hw=(80, 140), **STILL)
     warped = warp(rectangle_sample(60, 100, (10, 20, 50, 45)), matrix, (80, 140))
@@ -97,7 +97,7 @@ def test_drawn_warps_stay_in_their_ranges_and_use_them():
         assert limits[1] + 1e-9 >= np.max(values) > limits[1] - 0.05 * span
 
 
-def test_warp_without_boxes_only_moves_the_picture():
+def test_warp_without_boxes_only_moves_the_image():
     warped = warp(sample_of(np.zeros((40, 60, 3), np.uint8)), np.eye(3), (50, 80))
     assert warped.image.shape == (50, 80, 3) and warped.boxes.shape == (0, 4)
 
@@ -137,7 +137,7 @@ def test_zoomed_box_is_judged_by_its_scaled_size():
 )
 def test_box_is_kept_by_its_sides_share_and_aspect(before, after, kept):
     rows = [np.array([box], np.float64) for box in (before, after)]
-    assert worth_keeping(*rows).tolist() == [kept]
+    assert valid_after_transform(*rows).tolist() == [kept]
 
 
 @pytest.mark.parametrize("centre_xy", [(100, 100), (50, 150), (150, 60), (50, 50), (133, 77)])
@@ -148,7 +148,7 @@ def test_mosaic_boxes_follow_pixels(centre_xy):
     tiles = []
     for number, ((height, width), colour) in enumerate(zip(sizes, colours, strict=True)):
         box = (width // 4, height // 3, width - 9, height - 5)
-        tiles.append(sample_of(picture_with_rectangle(height, width, box, colour), box, classes=[number]))
+        tiles.append(sample_of(image_with_rectangle(height, width, box, colour), box, classes=[number]))
     joined = mosaic(tiles, size=size, centre_xy=centre_xy)
     assert joined.image.shape == (200, 200, 3) and joined.boxes.dtype == np.float32
     expected = {}
@@ -178,10 +178,10 @@ def test_blend_mixes_pixels_by_share_and_joins_labels():
 
 def test_gains_of_one_change_colours_by_rounding_only():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    shifted = shift_colours(image, (1.0, 1.0, 1.0))
+    shifted = hsv_jitter(image, (1.0, 1.0, 1.0))
     assert np.abs(shifted.astype(int) - image).max() <= 6 and np.abs(shifted.astype(int) - image).mean() < 1.5
     grey = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
-    assert np.array_equal(shift_colours(grey, (1.0, 1.0, 1.0)), grey)
+    assert np.array_equal(hsv_jitter(grey, (1.0, 1.0, 1.0)), grey)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_gains_of_one_change_colours_by_rounding_only():
 )
 def test_gains_turn_known_colours(colour, gains, expected):
     image = np.full((3, 5, 3), colour, np.uint8)
-    shifted = shift_colours(image, gains)
+    shifted = hsv_jitter(image, gains)
     assert np.abs(shifted.astype(int) - expected).max() <= 2
     assert (image == colour).all()
 
@@ -221,7 +221,7 @@ def test_opencv_threads_do_not_change_a_warp():
     for count in (1, 2):
         cv2.setNumThreads(count)
         warped = warp(sample, matrix, (128, 160))
-        results.append((shift_colours(warped.image, (1.01, 1.2, 0.8)).tobytes(), warped.boxes.tobytes()))
+        results.append((hsv_jitter(warped.image, (1.01, 1.2, 0.8)).tobytes(), warped.boxes.tobytes()))
     cv2.setNumThreads(threads)
     assert results[0] == results[1]
 
@@ -232,7 +232,7 @@ def with_ring(image, ring, *, others=()):
     boxes = [(*ring.min(0), *ring.max(0)), *others]
     starts = np.array([0, len(ring), *[len(ring)] * len(others)])
     plain = sample_of(image, *boxes)
-    return Sample(image=image, boxes=plain.boxes, classes=plain.classes, outlines=Outlines(points=ring, starts=starts))
+    return Sample(image=image, boxes=plain.boxes, classes=plain.classes, outlines=Polygons(points=ring, starts=starts))
 
 
 @pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
@@ -307,4 +307,4 @@ def test_pixels_are_those_of_the_plain_operations():
         levels = np.arange(256, dtype=np.float64)
         table = np.stack([(levels * gains[0]) % 180, *((levels * gain).clip(0, 255) for gain in gains[1:])], -1)
         hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[None])
-        assert np.array_equal(shift_colours(image, gains), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+        assert np.array_equal(hsv_jitter(image, gains), cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))

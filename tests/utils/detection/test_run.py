@@ -1,4 +1,4 @@
-"""detect.py's engine: batches find what single pictures do, and what is written is whole whatever else happens."""
+"""detect.py's engine: batches find what single images do, and what is written is whole whatever else happens."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from utils.datasets.streams import stream_name
 from utils.detection.run import Predictor, run_detection
 from utils.errors import ConfigError, RunError
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import Looking, fit, look
+from utils.inference.predict import InferenceConfig, fit, look
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
@@ -29,7 +29,7 @@ NAMES = ("ring", "cross", "a/b")
 CPU = torch.device("cpu")
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
+def image(seed: int, height: int, width: int) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -61,11 +61,11 @@ def write(path: Path, image: np.ndarray) -> None:
 SHAPES = [(40, 60), (60, 40), (40, 60), (48, 48), (80, 120), (60, 40), (40, 60)]
 
 
-def test_pictures_of_like_shape_go_together_and_results_keep_their_places() -> None:
+def test_images_of_like_shape_go_together_and_results_keep_their_places() -> None:
     batches = []
 
     def network(batch: torch.Tensor) -> tuple[torch.Tensor]:
-        """Finds one box whose width is the mean of the picture."""
+        """Finds one box whose width is the mean of the image."""
         batches.append(tuple(batch.shape))
         rows = torch.zeros(len(batch), 1, 6)
         rows[..., :4] = torch.tensor((48.0, 32.0, 1.0, 10.0))
@@ -73,7 +73,7 @@ def test_pictures_of_like_shape_go_together_and_results_keep_their_places() -> N
         rows[..., 4:] = 0.9
         return (rows,)
 
-    how = Looking(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
+    how = InferenceConfig(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
     levels = [10 + 30 * number for number in range(len(SHAPES))]
     fitted = [fit(np.full((*shape, 3), value, np.uint8), how) for shape, value in zip(SHAPES, levels, strict=True)]
     results = look(network, fitted, how)
@@ -87,12 +87,12 @@ def test_pictures_of_like_shape_go_together_and_results_keep_their_places() -> N
 
 @pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_batch_finds_what_single_pictures_do(cfg: str, augment: bool) -> None:
+def test_a_batch_finds_what_single_images_do(cfg: str, augment: bool) -> None:
     nms = NmsSettings(confidence=0.05, max_detections=20)
     predictor = Predictor(lively_model(cfg, len(NAMES)), NAMES, device=CPU, size_hw=(96, 96), nms=nms, augment=augment)
-    pictures = [picture(number, *shape) for number, shape in enumerate(SHAPES)]
-    together = predictor.look([predictor.fit(one) for one in pictures])
-    for one, (found, _) in zip(pictures, together, strict=True):
+    images = [image(number, *shape) for number, shape in enumerate(SHAPES)]
+    together = predictor.look([predictor.fit(one) for one in images])
+    for one, (found, _) in zip(images, together, strict=True):
         alone, _ = predictor(one)
         assert 0 < len(alone) == len(found) and alone.classes.tolist() == found.classes.tolist()
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=0.05)
@@ -106,8 +106,8 @@ def labels(run: Path) -> dict[str, np.ndarray]:
 def test_a_folder_in_batches_writes_what_it_writes_one_by_one(weights: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "in"
     for number, shape in enumerate(SHAPES):
-        write(folder / f"图{number}.png", picture(number, *shape))
-    write(folder / "图3.jpg", picture(9, 50, 70))
+        write(folder / f"图{number}.png", image(number, *shape))
+    write(folder / "图3.jpg", image(9, 50, 70))
     (folder / "bad.jpg").write_bytes(b"\xff\xd8 cut off")
     flags = {"save_txt": True, "save_csv": True, "save_crop": True, "save_conf": True}
     runs = {
@@ -131,7 +131,7 @@ def test_a_folder_in_batches_writes_what_it_writes_one_by_one(weights: Path, tmp
 
 
 def test_one_bad_file_is_named_and_the_run_goes_on(weights: Path, tmp_path: Path, caplog) -> None:
-    write(tmp_path / "in/a.png", picture(0, 40, 60))
+    write(tmp_path / "in/a.png", image(0, 40, 60))
     (tmp_path / "in/b.png").write_bytes(b"nothing")
     run_detection(options(weights, tmp_path / "in", tmp_path))
     assert "skipped" in caplog.text and "b.png" in caplog.text and "1 of 2 files skipped; list in" in caplog.text
@@ -141,14 +141,14 @@ def test_when_all_files_are_bad_the_run_has_failed(weights: Path, tmp_path: Path
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.jpg"):
         (tmp_path / "in" / name).write_bytes(b"nothing")
-    with pytest.raises(RunError, match=r"a\.png: is no picture .* none of the 2 files") as caught:
+    with pytest.raises(RunError, match=r"a\.png: is no image .* none of the 2 files") as caught:
         run_detection(options(weights, tmp_path / "in", tmp_path))
     assert caught.value.exit_code == 1 and (tmp_path / "run/skipped.csv").exists()
 
 
 def test_what_cannot_be_written_stops_the_run(weights: Path, tmp_path: Path) -> None:
     for number in range(12):
-        write(tmp_path / f"in/{number}.png", picture(number, 40, 60))
+        write(tmp_path / f"in/{number}.png", image(number, 40, 60))
     (tmp_path / "run").mkdir()
     (tmp_path / "run/labels").write_text("a file where a folder should be")
     with pytest.raises(RunError, match="cannot be written"):
@@ -161,10 +161,10 @@ def test_a_terminal_sees_a_bar_with_the_time_left(weights: Path, tmp_path: Path,
             return True
 
     for number in range(6):
-        write(tmp_path / f"in/{number}.png", picture(number, 40, 60))
+        write(tmp_path / f"in/{number}.png", image(number, 40, 60))
     writer = cv2.VideoWriter(str(tmp_path / "in/v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(5):
-        writer.write(picture(0, 48, 64))
+        writer.write(image(0, 48, 64))
     writer.release()
     for terminal in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", terminal)
@@ -215,7 +215,7 @@ def test_a_stream_that_returns_in_another_size_gets_a_file_of_its_own(weights: P
     nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), classes=torch.zeros(0, dtype=torch.int64))
     with Outputs(options=options(weights, tmp_path, tmp_path), run_dir=tmp_path, names=NAMES) as outputs:
         for number, (height, width) in enumerate([(48, 64), (48, 64), (64, 96), (48, 64)]):
-            frame = Frame(image=picture(number, height, width), path=Path("cam"), number=number)
+            frame = Frame(image=image(number, height, width), path=Path("cam"), number=number)
             outputs.write(frame, nothing)
     for name, size, count in (("cam.mp4", (64, 48), 3), ("cam_2.mp4", (96, 64), 1)):
         capture = cv2.VideoCapture(str(tmp_path / name))
@@ -240,7 +240,7 @@ def test_a_window_without_a_screen_is_refused(weights: Path, tmp_path: Path, mon
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    write(tmp_path / "in/a.png", picture(0, 40, 60))
+    write(tmp_path / "in/a.png", image(0, 40, 60))
     with pytest.raises(ConfigError, match="--view-img: no window"):
         run_detection(options(weights, tmp_path / "in", tmp_path, view_img=True))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Where AKConv samples, told from outside: the operator itself reads, at each point, the picture's own coordinates."""
+"""Where AKConv samples, told from outside: the operator itself reads, at each point, the image's own coordinates."""
 
 import itertools
 import subprocess
@@ -16,7 +16,7 @@ from models.modules.akconv import AKConv
 from models.sampling.operator import ak_conv2d
 from tests.helpers.random_model import lively_model
 from utils.cli import parse_options
-from utils.comparison.report_sampling import sampling_pictures, shown_picture
+from utils.comparison.report_sampling import sampling_images, shown_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import letterbox
 from utils.detection.run import run_detection
@@ -29,7 +29,7 @@ from utils.inference.sampling_points import (
     akconv_layers,
     cell_size,
     first_of_each_level,
-    map_to_picture,
+    map_to_image,
     named_layers,
     output_pixel,
     positions_at,
@@ -72,11 +72,11 @@ def sampling(size_hw: tuple[int, int], *, points: int = 5, stride: int = 2, spre
     )
 
 
-@pytest.mark.parametrize("picture_hw", [(230, 500), (700, 300), (96, 96)])
+@pytest.mark.parametrize("image_hw", [(230, 500), (700, 300), (96, 96)])
 @pytest.mark.parametrize(("cell", "stride", "points"), [(8, 2, 5), (16, 1, 3), (4, 2, 3)])
-def test_points_lie_in_the_picture_where_the_operator_reads_it(picture_hw, cell, stride, points) -> None:
-    """A picture whose values are its own coordinates, fitted, pooled to a map, and sampled by the operator."""
-    rows, columns = np.meshgrid(*(np.arange(side, dtype=np.float32) + 0.5 for side in picture_hw), indexing="ij")
+def test_points_lie_in_the_image_where_the_operator_reads_it(image_hw, cell, stride, points) -> None:
+    """An image whose values are its own coordinates, fitted, pooled to a map, and sampled by the operator."""
+    rows, columns = np.meshgrid(*(np.arange(side, dtype=np.float32) + 0.5 for side in image_hw), indexing="ij")
     fitted, placement = letterbox(np.stack((columns, rows, columns), -1), (320, 256), minimal=True, stride=32)
     x = F.avg_pool2d(torch.from_numpy(fitted).permute(2, 0, 1)[None, :2], cell)  # (1, 2, H, W): what each pixel covers
     layer = sampling(tuple(x.shape[2:]), points=points, stride=stride)
@@ -84,10 +84,10 @@ def test_points_lie_in_the_picture_where_the_operator_reads_it(picture_hw, cell,
     read = ak_conv2d(x, layer.offset, select, points=layer.points, stride=stride)
     read_xy = read.view(points, 2, *read.shape[2:]).permute(2, 3, 0, 1).numpy()  # (h, w, N, 2)
     learned = layer.learned()[0].numpy()
-    found = map_to_picture(learned, cell_hw=cell_size(layer, fitted.shape[:2]), placement=placement)
+    found = map_to_image(learned, cell_hw=cell_size(layer, fitted.shape[:2]), placement=placement)
     # Only where pixels touch neither the padding nor the map's border is the pooled ramp a straight one.
     margin = 1.5 * cell / min(placement.ratio_wh)
-    inside = ((found > margin) & (found < np.array(picture_hw[::-1]) - margin)).all(-1)
+    inside = ((found > margin) & (found < np.array(image_hw[::-1]) - margin)).all(-1)
     assert inside.sum() > 20
     np.testing.assert_allclose(found[inside], read_xy[inside], atol=2e-2)
 
@@ -111,8 +111,8 @@ def test_outside_is_what_no_cell_of_the_map_covers() -> None:
 
 
 def test_an_output_pixel_is_the_one_whose_cell_holds_the_place() -> None:
-    picture = np.zeros((230, 500, 3), np.uint8)
-    fitted, placement = letterbox(picture, (320, 256), minimal=True, stride=32)
+    image = np.zeros((230, 500, 3), np.uint8)
+    fitted, placement = letterbox(image, (320, 256), minimal=True, stride=32)
     input_hw = fitted.shape[:2]
     size_hw = (input_hw[0] // 16, input_hw[1] // 16)
     left, top = placement.pad_wh
@@ -134,7 +134,7 @@ def test_what_was_found_is_shown_and_a_grid_where_nothing_was() -> None:
     assert {spot.xy for spot in grid} == set(itertools.product((40, 120, 200), (15, 45, 75)))
 
 
-def test_chosen_places_are_kept_where_the_picture_has_pixels() -> None:
+def test_chosen_places_are_kept_where_the_image_has_pixels() -> None:
     chosen = [(0, 0), (119.5, 39.75), (120, 10), (10, 40), (39, 119)]
     assert [(spot.xy, spot.label) for spot in spots_inside(chosen, (40, 120))] == [
         ((0, 0), "0,0"),
@@ -154,12 +154,12 @@ def test_places_in_one_cell_are_shown_once() -> None:
 def test_recording_changes_nothing_and_ends() -> None:
     model = fused(moving_model())
     layers = akconv_layers(model)
-    pictures = torch.rand(2, 3, 64, 96)
+    images = torch.rand(2, 3, 64, 96)
     with torch.inference_mode():
-        expected = model(pictures)[0]
+        expected = model(images)[0]
         with recorded(layers) as found:
-            watched = model(pictures)[0]
-        after = model(pictures)[0]
+            watched = model(images)[0]
+        after = model(images)[0]
     torch.testing.assert_close(watched, expected, rtol=1e-3, atol=1e-3)
     assert torch.equal(after, expected) and not any(layer.p_conv._forward_hooks for layer in layers.values())
     assert list(found) == list(layers) and found["model.1"].size_hw == (32, 48)
@@ -167,7 +167,7 @@ def test_recording_changes_nothing_and_ends() -> None:
     with torch.inference_mode():
         half = {}
         layers["model.1"].p_conv.register_forward_pre_hook(lambda _, inputs: half.update(x=inputs[0]))
-        model(pictures)
+        model(images)
         conv = layers["model.1"].p_conv
         by_hand = F.conv2d(half["x"], conv.weight, conv.bias, stride=2, padding=1)
     torch.testing.assert_close(found["model.1"].offset, by_hand)
@@ -187,7 +187,7 @@ def test_layers_are_chosen_by_level_or_by_name() -> None:
     assert akconv_layers(lively_model("yolov5n.yaml", 3)) == {} == akconv_layers(object())
 
 
-def test_histograms_are_of_all_pictures_and_no_larger_than_needed() -> None:
+def test_histograms_are_of_all_images_and_no_larger_than_needed() -> None:
     collection = OffsetCollection()
     small, large = sampling((6, 9)), sampling((300, 200), stride=1)
     for layer in (small, small, large):
@@ -229,27 +229,27 @@ def test_detect_draws_what_visualize_asks_for(weights, tmp_path) -> None:
     command = [sys.executable, str(ROOT / "detect.py"), *map(str, flags), "--conf-thres", "0.05"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert "Sampling points of 1 picture: runs/detect/exp/sampling" in result.stdout and "warning" not in result.stderr
+    assert "Sampling points of 1 image: runs/detect/exp/sampling" in result.stdout and "warning" not in result.stderr
     folder = tmp_path / "runs/detect/exp/sampling"
     drawn = [f"a_model.{number}.png" for number in (1, 3, 5, 7)]
     assert sorted(path.name for path in folder.iterdir()) == [*drawn, "offsets.png"]
     assert all(cv2.imread(str(path)).std() > 5 for path in folder.iterdir())
 
 
-def test_the_first_pictures_are_drawn_and_of_a_video_one_frame(weights, tmp_path, monkeypatch, caplog) -> None:
+def test_the_first_images_are_drawn_and_of_a_video_one_frame(weights, tmp_path, monkeypatch, caplog) -> None:
     for number in range(3):
         write(tmp_path / f"in/{number}.png", number, 40 + 20 * number, 60)
     writer = cv2.VideoWriter(str(tmp_path / "in/0.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(3):
         writer.write(np.full((48, 64, 3), 90, np.uint8))
     writer.release()
-    monkeypatch.setattr("utils.detection.run.MOST_PICTURES", 3)
+    monkeypatch.setattr("utils.detection.run.MAX_IMAGES", 3)
     caplog.set_level("INFO")
     run = run_detection(options(weights["ak"], tmp_path / "in", tmp_path, visualize_layers=("23",), batch_size=3))
     names = sorted(path.name for path in (run / "sampling").iterdir())
     assert len(names) == 4 and names[-1] == "offsets.png" and all("model.23.m.0.cv2" in name for name in names[:3])
     assert len({name.split("_model")[0] for name in names[:3]}) == 3
-    assert "Sampling points of 3 pictures, the first 3:" in caplog.text
+    assert "Sampling points of 3 images, the first 3:" in caplog.text
 
 
 def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
@@ -270,9 +270,9 @@ def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
     with caplog.at_level("WARNING"):
         run_detection(parse_options(DetectOptions, [*map(str, words), *chosen], description="")[0])
     assert sorted(drawn) == ["narrow_model.3.png", "wide_model.3.png"]
-    for name, picture_hw, place in (("wide", (40, 120), (100, 9)), ("narrow", (120, 40), (9, 100))):
+    for name, image_hw, place in (("wide", (40, 120), (100, 9)), ("narrow", (120, 40), (9, 100))):
         (position,) = drawn[f"{name}_model.3.png"]
-        _, placement = letterbox(np.zeros((*picture_hw, 3), np.uint8), (96, 96), minimal=True, stride=32)
+        _, placement = letterbox(np.zeros((*image_hw, 3), np.uint8), (96, 96), minimal=True, stride=32)
         corner = position.initial_xy[0] * placement.ratio_wh + placement.pad_wh - 2  # of the first point's cell
         within = np.array(place) * placement.ratio_wh + placement.pad_wh - corner
         assert position.label == f"{place[0]},{place[1]}" and (corner % 8 == 0).all()
@@ -280,15 +280,15 @@ def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
         assert not np.allclose(position.learned_xy, position.initial_xy)
     told = [record.message for record in caplog.records if "--visualize-at" in record.message]
     assert sorted(told) == [
-        "narrow: --visualize-at 100,9 outside the picture of 40 x 120 pixels, not drawn",
-        "small: --visualize-at 100,9 9,100 outside the picture of 8 x 8 pixels, not drawn",
-        "wide: --visualize-at 9,100 outside the picture of 120 x 40 pixels, not drawn",
+        "narrow: --visualize-at 100,9 outside the image of 40 x 120 pixels, not drawn",
+        "small: --visualize-at 100,9 9,100 outside the image of 8 x 8 pixels, not drawn",
+        "wide: --visualize-at 9,100 outside the image of 120 x 40 pixels, not drawn",
     ]
 
 
 @pytest.mark.parametrize("word", ["5", "5;6", "5,6,7", "a,6", "5,", "-1,6", "5,-0.1", "nan,6", "5,inf", ""])
 def test_a_malformed_position_is_refused(word: str) -> None:
-    with pytest.raises(ConfigError, match=r"^--visualize-at: must be x,y in pixels of the picture") as error:
+    with pytest.raises(ConfigError, match=r"^--visualize-at: must be x,y in pixels of the image") as error:
         parse_options(DetectOptions, ["--weights", "a.pt", f"--visualize-at={word}"], description="")
     assert repr(word) in str(error.value) and "\n" not in str(error.value)
 
@@ -321,7 +321,7 @@ def test_a_wrong_layer_is_told_before_anything_is_written(weights, tmp_path) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_the_report_shows_models_with_akconv_at_the_labels_of_one_picture(weights, tmp_path) -> None:
+def test_the_report_shows_models_with_akconv_at_the_labels_of_one_image(weights, tmp_path) -> None:
     for number in range(3):
         write(tmp_path / f"in/{number}.png", number, 40, 60)
     index = DatasetIndex(
@@ -330,13 +330,13 @@ def test_the_report_shows_models_with_akconv_at_the_labels_of_one_picture(weight
         labels=np.tile(np.array([2, 0.5, 0.5, 0.4, 0.4], np.float32), (12, 1)),
         starts=np.array([0, 1, 3, 12]),
     )
-    assert shown_picture(index) == 1
-    found = sampling_pictures(
+    assert shown_image(index) == 1
+    found = sampling_images(
         ["plain", "ak"], [weights["plain"], weights["ak"]], val=index, names=NAMES, folder=tmp_path / "c"
     )
-    assert [picture.path.name for picture in found] == ["ak.jpg", "ak-offsets.jpg"]
+    assert [image.path.name for image in found] == ["ak.jpg", "ak-offsets.jpg"]
     assert found[0].markdown(tmp_path / "c").startswith("![ak: initial and learned") and "(sampling/ak.jpg)" in (
         found[0].markdown(tmp_path / "c")
     )
-    for picture in found:
-        assert cv2.imread(str(picture.path)).std() > 5
+    for image in found:
+        assert cv2.imread(str(image.path)).std() > 5

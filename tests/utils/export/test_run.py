@@ -14,11 +14,11 @@ from tests.helpers.small_model import SMALL_NAMES, small_checkpoint, small_model
 from utils.errors import CheckpointError, ConfigError, RunError
 from utils.export import run
 from utils.export.formats import ExportForm, add_nms, to_onnx, to_torchscript
-from utils.export.onnx_nms import InnerNms
+from utils.export.onnx_nms import EmbeddedNms
 from utils.export.parity_check import difference
 from utils.export.run import run_export
 from utils.inference import exported_model
-from utils.inference.exported_model import Description, ExportedNetwork, open_onnx, open_torchscript
+from utils.inference.exported_model import ExportedNetwork, ModelMetadata, open_onnx, open_torchscript
 from utils.inference.model_loading import open_network
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.options import ExportOptions
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 SHAPES = ((1, 3, 64, 160), (3, 3, 128, 96))
-DESCRIPTION = Description(names=SMALL_NAMES, stride=32, image_size=96, data="tiny.yaml")
+DESCRIPTION = ModelMetadata(names=SMALL_NAMES, stride=32, image_size=96, data="tiny.yaml")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
@@ -103,15 +103,15 @@ def test_half_precision_is_half_the_size_and_keeps_boxes(model: DetectionModel, 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("limit", [5, 1000])
 def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_file: bytes) -> None:
-    nms = InnerNms(confidence=0.02, overlap=0.45, per_class=limit, in_all=limit, agnostic=agnostic)
+    nms = EmbeddedNms(confidence=0.02, overlap=0.45, per_class=limit, in_all=limit, agnostic=agnostic)
     inside = open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a")
     ours = NmsSettings(confidence=0.02, overlap=0.45, max_detections=limit, agnostic=agnostic)
     images, predictions = found_by(open_onnx(onnx_file, CPU, where="b"), SHAPES[1])
     wanted = non_max_suppression(predictions, ours)
     rows = inside._run(images)
     assert sum(len(w) for w in wanted) > 10 and rows.shape[2] == 6
-    for expected, picture in zip(wanted, rows, strict=True):
-        kept = picture[picture[:, 4] > 0]
+    for expected, image in zip(wanted, rows, strict=True):
+        kept = image[image[:, 4] > 0]
         torch.testing.assert_close(kept[:, 4], expected.scores, atol=1e-6, rtol=0)
         order, other = (
             np.lexsort((c.numpy(), s.numpy().round(4)))
@@ -119,13 +119,13 @@ def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_f
         )
         torch.testing.assert_close(kept[order, :4], expected.boxes[other], atol=1e-3, rtol=0)
         assert kept[order, 5].tolist() == expected.classes[other].tolist()
-        assert not picture[len(kept) :].any()
+        assert not image[len(kept) :].any()
     again = non_max_suppression(inside(images)[0], ours)
     assert [len(a) for a in again] == [len(w) for w in wanted], "suppressing twice changes nothing"
 
 
 def test_suppression_inside_finds_nothing_in_nothing(onnx_file: bytes) -> None:
-    nms = InnerNms(confidence=0.999, overlap=0.45, per_class=10, in_all=10, agnostic=False)
+    nms = EmbeddedNms(confidence=0.999, overlap=0.45, per_class=10, in_all=10, agnostic=False)
     _, found = found_by(open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a"), (2, 3, 32, 64))
     assert found.shape == (2, 10, 5 + len(SMALL_NAMES)) and not found[..., :5].any()
 
@@ -138,7 +138,7 @@ def test_files_say_what_they_are(script_file: bytes, onnx_file: bytes) -> None:
 
 def test_names_are_read_as_yolov5_writes_them() -> None:
     for names in ("{0: 'a', 1: \"b'c\"}", {"0": "a", "1": "b'c"}, ["a", "b'c"]):
-        found = Description.from_text({"names": names, "stride": "32"}, where="x")
+        found = ModelMetadata.from_text({"names": names, "stride": "32"}, where="x")
         assert (found.names, found.stride, found.nms) == (("a", "b'c"), 32, False)
 
 
@@ -148,7 +148,7 @@ def test_names_are_read_as_yolov5_writes_them() -> None:
 )
 def test_a_file_without_names_is_refused(text: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match="class names and stride"):
-        Description.from_text(text, where="x")
+        ModelMetadata.from_text(text, where="x")
 
 
 def test_difference_is_relative_above_one_and_infinite_where_shapes_differ() -> None:
@@ -185,7 +185,7 @@ def test_a_torchscript_file_from_elsewhere_needs_trust(
     with pytest.raises(CheckpointError, match="--trust"):
         open_network(path, CPU)
     assert open_network(path, CPU, trust=True).description == DESCRIPTION
-    exported_model.remember_own(script_file)
+    exported_model.mark_trusted(script_file)
     assert open_network(path, CPU).description == DESCRIPTION
     path.write_bytes(script_file + b" ")
     with pytest.raises(CheckpointError, match="--trust"):

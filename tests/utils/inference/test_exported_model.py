@@ -16,7 +16,7 @@ from tests.helpers.small_model import SMALL_NAMES, small_checkpoint
 from utils.errors import CheckpointError, ConfigError
 from utils.export.run import run_export
 from utils.inference.autoshape import AutoShape, create_detector, load_detector
-from utils.inference.exported_model import Description, ExportedNetwork
+from utils.inference.exported_model import ExportedNetwork, ModelMetadata
 from utils.inference.model_loading import open_network
 from utils.options import ExportOptions
 
@@ -43,7 +43,7 @@ def openvino_too(place: Path) -> None:
     run_export(ExportOptions(weights=str(place / "best.pt"), include=("openvino",)), {"weights", "include"})
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (6, 8, 3), np.uint8) for _ in SIZES_HW]
     return [cv2.resize(n, size[::-1], interpolation=cv2.INTER_CUBIC) for n, size in zip(noise, SIZES_HW, strict=True)]
@@ -78,8 +78,8 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(
     assert found.names == expected.names == dict(enumerate(SMALL_NAMES)) and found.stride == 32
     pixels = torch.rand(2, 3, 70, 110, generator=torch.Generator().manual_seed(0))
     for size in (160, (96, 192)):
-        assert_same(found([*pictures(), pixels], size=size).pred, expected([*pictures(), pixels], size=size).pred)
-    image = pictures()[3]
+        assert_same(found([*images(), pixels], size=size).pred, expected([*images(), pixels], size=size).pred)
+    image = images()[3]
     augmented = found(image, size=160, augment=True)
     assert augmented.s == (1, 3, 160, 128)
     assert_same(augmented.pred, expected(image, size=160, augment=True).pred)
@@ -92,9 +92,9 @@ def test_several_threads_may_call_an_exported_file(name: str, place: Path, reque
     if "openvino" in name:
         request.getfixturevalue("openvino_too")
     detector = opened(place / name)
-    expected = [detector(image, size=96).pred[0] for image in pictures()]
+    expected = [detector(image, size=96).pred[0] for image in images()]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda image: detector(image, size=96).pred[0], pictures() * 4))
+        found = list(pool.map(lambda image: detector(image, size=96).pred[0], images() * 4))
     for one, other in zip(found, expected * 4, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
@@ -131,7 +131,9 @@ def test_mistakes_get_one_line(place: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_file_that_answers_in_another_form_is_refused() -> None:
-    transposed = ExportedNetwork(lambda images: images.new_zeros(1, 84, 20), Description(names=("a",) * 80, stride=32))
+    transposed = ExportedNetwork(
+        lambda images: images.new_zeros(1, 84, 20), ModelMetadata(names=("a",) * 80, stride=32)
+    )
     with pytest.raises(CheckpointError, match="answers with 1x84x20 numbers, not 85 for each box of 80 classes"):
         AutoShape(transposed, ("a",) * 80)(np.zeros((32, 64, 3), np.uint8), size=64)
 

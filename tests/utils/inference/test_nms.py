@@ -7,7 +7,7 @@ import torchvision
 
 from tests.helpers.data_oracles import REFERENCE
 from utils.benchmarks.nms import SETTINGS, with_torchvision
-from utils.benchmarks.nms import flood as flood_of_logits
+from utils.benchmarks.nms import dense_candidates as flood_of_logits
 from utils.compiled import load
 from utils.inference import nms
 from utils.inference.nms import FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
@@ -48,7 +48,7 @@ def rows_of(found):
     return torch.cat((found.boxes, found.scores[:, None], found.classes[:, None].float()), 1)
 
 
-def flood(count, seed):
+def dense_candidates(count, seed):
     """Boxes in heaps, best first."""
     draw = torch.Generator().manual_seed(seed)
     heaps = torch.rand(max(count // 8, 1), 2, generator=draw) * 900
@@ -78,7 +78,7 @@ def test_reference_rows_remain_in_the_same_order(arrays, case):
 @pytest.mark.parametrize("limit", [1, 10, 300, 10**6])
 @pytest.mark.parametrize("seed", range(3))
 def test_flood_is_thinned_as_by_torchvision_cut_at_the_limit(seed, limit):
-    boxes, scores = flood(4000, seed)
+    boxes, scores = dense_candidates(4000, seed)
     for overlap in (0.45, 0.7):
         kept = greedy_nms(boxes, scores, overlap=overlap, limit=limit)
         assert torch.equal(kept, torchvision.ops.nms(boxes, scores, overlap)[:limit])
@@ -87,7 +87,7 @@ def test_flood_is_thinned_as_by_torchvision_cut_at_the_limit(seed, limit):
 
 @pytest.mark.parametrize("count", [1, *(edge + step for edge in (FIRST_CHUNK, 3 * FIRST_CHUNK) for step in (-1, 0, 1))])
 def test_chunk_borders_do_not_show(count):
-    boxes, scores = flood(count, 7)
+    boxes, scores = dense_candidates(count, 7)
     wanted = torchvision.ops.nms(boxes, scores, 0.5)
     for limit in (len(wanted) - 1, len(wanted), len(wanted) + 1):
         assert torch.equal(greedy_nms(boxes, scores, overlap=0.5, limit=limit), wanted[: max(limit, 0)])
@@ -128,17 +128,17 @@ def test_no_predictions_or_no_sure_ones_leave_nothing():
     for given in (torch.zeros(2, 0, 9), torch.zeros(2, 50, 9), predictions(0, 0)):
         for options in (NmsSettings(), NmsSettings(multi_label=True, classes=[1]), NmsSettings(agnostic=True)):
             found = non_max_suppression(given, options)
-            assert [len(picture) for picture in found] == [0, 0]
+            assert [len(image) for image in found] == [0, 0]
             assert found[0].boxes.shape == (0, 4) and found[0].classes.dtype == torch.int64
     assert greedy_nms(torch.zeros(0, 4), torch.zeros(0), overlap=0.5, limit=10).shape == (0,)
 
 
-def one_picture(*rows):
+def one_image(*rows):
     return torch.tensor([rows], dtype=torch.float32)
 
 
-def test_hand_made_picture():
-    given = one_picture(
+def test_hand_made_image():
+    given = one_image(
         (50, 40, 20, 10, 0.9, 0.9, 0.1),
         (51, 40, 20, 10, 0.8, 0.9, 0.1),  # falls to the first
         (50, 40, 20, 10, 0.8, 0.1, 0.9),  # of another class
@@ -158,13 +158,13 @@ def test_hand_made_picture():
 
 def test_unsure_not_a_number_is_left_out():
     nan = float("nan")
-    given = one_picture((50, 40, 20, 10, nan, 0.9), (90, 40, 20, 10, 0.9, nan), (10, 10, 8, 6, 0.9, 0.9))
+    given = one_image((50, 40, 20, 10, nan, 0.9), (90, 40, 20, 10, 0.9, nan), (10, 10, 8, 6, 0.9, 0.9))
     (found,) = non_max_suppression(given, NmsSettings())
     assert len(found) == 1 and rows_of(found).isfinite().all()
 
 
 def test_box_that_is_no_number_is_left_out():
-    given = one_picture(
+    given = one_image(
         (float("nan"), 40, 20, 10, 0.95, 0.9), (50, 40, float("inf"), 6, 0.9, 0.9), (9, 9, 8, 6, 0.9, 0.9)
     )
     (found,) = non_max_suppression(given, NmsSettings())
@@ -228,7 +228,7 @@ def test_scores_that_tie_are_kept_in_the_order_of_the_boxes():
     assert torch.equal(rows_of(non_max_suppression(given, SETTINGS)[0]), rows_of(with_torchvision(given[0])))
 
 
-def test_pictures_of_a_batch_do_not_meet_whatever_the_threads():
+def test_images_of_a_batch_do_not_meet_whatever_the_threads():
     given = torch.cat([drawn_flood(256, 3, seed=seed) for seed in range(5)])
     threads = torch.get_num_threads()
     try:
@@ -242,7 +242,7 @@ def test_pictures_of_a_batch_do_not_meet_whatever_the_threads():
 
 @pytest.mark.parametrize("overlap", [0.01, 0.3, 0.6, 0.99, 1.0])
 def test_no_pair_is_overlooked_at_any_overlap(overlap):
-    boxes, scores = flood(1500, 4)
+    boxes, scores = dense_candidates(1500, 4)
     boxes = torch.cat((boxes, boxes[:300], boxes[300:600] * 1.001))
     scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
     kept = greedy_nms(boxes, scores, overlap=overlap, limit=10**6)

@@ -1,4 +1,4 @@
-"""What the Python call returns: the same boxes in every form, tables, pictures and crops."""
+"""What the Python call returns: the same boxes in every form, tables, images and crops."""
 
 import math
 from pathlib import Path
@@ -30,13 +30,13 @@ def results():
 
 
 def test_all_forms_are_the_same_boxes(results):
-    for picture, (height, width) in enumerate(SIZES):
+    for image, (height, width) in enumerate(SIZES):
         for row, (rows, rowsn, centre, centren) in enumerate(
             zip(
-                results.xyxy[picture],
-                results.xyxyn[picture],
-                results.xywh[picture],
-                results.xywhn[picture],
+                results.xyxy[image],
+                results.xyxyn[image],
+                results.xywh[image],
+                results.xywhn[image],
                 strict=True,
             )
         ):
@@ -71,7 +71,7 @@ def test_print_names_what_was_found(results, capsys):
     assert str(results) in repr(results)
 
 
-def test_tolist_gives_each_picture_its_own_results(results):
+def test_tolist_gives_each_image_its_own_results(results):
     single = results.tolist()
     assert [one.n for one in single] == [1, 1] and [one.files for one in single] == [["a.png"], ["b.jpg"]]
     for number, one in enumerate(single):
@@ -87,14 +87,14 @@ def test_render_draws_and_does_so_from_the_originals_each_time(results):
     assert (again == drawn[0]).all() and (bare != again).any()
 
 
-def test_show_opens_every_picture(results, monkeypatch):
+def test_show_opens_every_image(results, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self.size))
     results.show()
     assert shown == [(60, 40), (30, 50)]
 
 
-def test_save_writes_every_picture_and_never_over_older_ones(results, tmp_path):
+def test_save_writes_every_image_and_never_over_older_ones(results, tmp_path):
     twins = Results(results.ims, results._found, ["x/a.png", "y/a.jpg"], names=NAMES)
     first = twins.save(save_dir=str(tmp_path / "exp"))
     second = twins.save(save_dir=str(tmp_path / "exp"))
@@ -105,12 +105,12 @@ def test_save_writes_every_picture_and_never_over_older_ones(results, tmp_path):
 
 
 def test_crops_are_the_pixels_of_the_boxes(results, tmp_path):
-    picture = results.ims[0].copy()
+    image = results.ims[0].copy()
     results.render()
     crops = results.crop(save_dir=str(tmp_path / "exp"))
     assert [crop["label"] for crop in crops] == ["dog/wolf 0.90", "cat 0.50", "dog/wolf 0.25"]
     for crop, (x1, y1, x2, y2) in zip(crops, [(10, 5, 30, 25), (0, 0, 60, 40), (12, 4, 14, 9)], strict=True):
-        assert (crop["im"] == picture[y1:y2, x1:x2]).all() and crop["im"].shape == (y2 - y1, x2 - x1, 3)
+        assert (crop["im"] == image[y1:y2, x1:x2]).all() and crop["im"].shape == (y2 - y1, x2 - x1, 3)
         assert [round(float(v)) for v in crop["box"]] == [x1, y1, x2, y2]
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.jpg"))
     assert files == ["exp/crops/cat/a2.jpg", "exp/crops/dog_wolf/a.jpg", "exp/crops/dog_wolf/a3.jpg"]
@@ -127,6 +127,6 @@ def test_results_may_be_changed_in_place(results):
     results.xywhn[0].mul_(2)
 
 
-def test_no_picture_is_no_mistake():
+def test_no_image_is_no_mistake():
     empty = Results([], [], [], names=NAMES)
     assert len(empty) == 0 and empty.pandas().xyxy == [] == empty.crop(save=False) and empty.tolist() == []

@@ -1,8 +1,8 @@
-"""Test-time augmentation brings every view's boxes back to the picture."""
+"""Test-time augmentation brings every view's boxes back to the image."""
 
 import torch
 
-from utils.inference.tta import VIEWS, predict_augmented
+from utils.inference.tta import VIEWS, predict_tta
 
 
 def brightest(images: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -13,11 +13,11 @@ def brightest(images: torch.Tensor) -> tuple[torch.Tensor, None]:
     return torch.tensor(rows)[:, None], None
 
 
-def test_every_view_finds_the_same_place_in_pixels_of_the_picture() -> None:
+def test_every_view_finds_the_same_place_in_pixels_of_the_image() -> None:
     images = torch.zeros(2, 3, 64, 96)
     images[0, :, 40:43, 70:73] = 1
     images[1, :, 10:13, 20:23] = 1
-    found = predict_augmented(brightest, images, stride=32)
+    found = predict_tta(brightest, images, stride=32)
     assert found.shape == (2, len(VIEWS), 6)
     expected = torch.tensor([[71.5, 41.5], [21.5, 11.5]])[:, None]
     assert (found[..., :2] - expected).abs().max() < 2.5
@@ -28,7 +28,5 @@ def test_every_view_finds_the_same_place_in_pixels_of_the_picture() -> None:
 
 def test_views_are_padded_to_the_stride() -> None:
     seen = []
-    predict_augmented(
-        lambda x: (seen.append(tuple(x.shape[2:])), brightest(x))[1], torch.zeros(1, 3, 64, 96), stride=32
-    )
+    predict_tta(lambda x: (seen.append(tuple(x.shape[2:])), brightest(x))[1], torch.zeros(1, 3, 64, 96), stride=32)
     assert seen == [(64, 96), (64, 96), (64, 96)]

@@ -97,7 +97,7 @@ def test_half_precision_logits_are_computed_in_float32(arrays):
     assert torch.equal(parts(half), parts(full))
 
 
-def test_order_of_pictures_does_not_matter(arrays):
+def test_order_of_images_does_not_matter(arrays):
     raw, targets = inputs(arrays, 0)
     turned = [prediction.flip(0) for prediction in raw]
     swapped = targets.clone()

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from utils.metrics.average_precision import precision_recall
-from utils.metrics.bootstrap import JudgedSet, draw_resamples, resample_ap
+from utils.metrics.bootstrap import EvaluatedSet, draw_resamples, resample_ap
 
 THRESHOLDS = 10
 
 
 def random_set(seed, *, images=17, classes=3, scores="distinct"):
-    """Pictures with labels and detections; at each overlap at most as many are right as a picture has labels."""
+    """Images with labels and detections; at each overlap at most as many are right as an image has labels."""
     rng = np.random.default_rng(seed)
     n, m = int(rng.integers(0, 160)), int(rng.integers(1, 50))
     where, kind = np.sort(rng.integers(0, images, n)), rng.integers(0, classes, n)
@@ -21,7 +21,7 @@ def random_set(seed, *, images=17, classes=3, scores="distinct"):
             for column in range(THRESHOLDS):
                 correct[rng.permutation(found)[: rng.integers(0, free + 1)], column] = True
     values = rng.random(n) if scores == "distinct" else rng.choice([0.25, 0.5, 0.75], n)
-    return JudgedSet(
+    return EvaluatedSet(
         images=images,
         detection_images=where,
         scores=values.astype(np.float32),
@@ -33,7 +33,7 @@ def random_set(seed, *, images=17, classes=3, scores="distinct"):
 
 
 def repeated(judged, weights):
-    """The project's own numbers on pictures that really are repeated."""
+    """The project's own numbers on images that really are repeated."""
 
     def rows(of):
         found = [np.flatnonzero(of == image) for image in np.repeat(np.arange(judged.images), weights)]
@@ -47,7 +47,7 @@ def repeated(judged, weights):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_resampled_ap_is_that_of_pictures_really_repeated(seed):
+def test_resampled_ap_is_that_of_images_really_repeated(seed):
     judged = random_set(seed)
     weights = np.concatenate((np.ones((1, 17), np.int32), draw_resamples(17, 6, seed=seed)))
     result = resample_ap(judged, weights)
@@ -61,12 +61,12 @@ def test_resampled_ap_is_that_of_pictures_really_repeated(seed):
             assert np.isnan(map50)
 
 
-def test_equal_scores_of_different_pictures_keep_the_pictures_order():
+def test_equal_scores_of_different_images_keep_the_images_order():
     for seed in range(30):
-        judged = random_set(seed, images=60, scores="tied")  # about one detection of a class in a picture
+        judged = random_set(seed, images=60, scores="tied")  # about one detection of a class in an image
         pairs = np.stack((judged.detection_images, judged.classes), 1)
         first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-        judged = JudgedSet(
+        judged = EvaluatedSet(
             images=60,
             detection_images=judged.detection_images[first],
             scores=judged.scores[first],
@@ -85,7 +85,7 @@ def test_detections_that_do_not_count_are_as_if_they_were_not_there():
         judged = random_set(seed)
         rng = np.random.default_rng(seed)
         counts = (rng.random(len(judged.scores)) < 0.6) | judged.correct.any(1)
-        marked = JudgedSet(**{**vars(judged), "counted": np.repeat(counts[:, None], THRESHOLDS, 1)})
+        marked = EvaluatedSet(**{**vars(judged), "counted": np.repeat(counts[:, None], THRESHOLDS, 1)})
         weights = draw_resamples(17, 4, seed=seed)
         result = resample_ap(marked, weights)
         for row, ap in zip(weights, result.ap, strict=True):
@@ -95,7 +95,7 @@ def test_detections_that_do_not_count_are_as_if_they_were_not_there():
 
 def test_a_detection_may_count_at_some_overlaps_only():
     correct = np.array([[True, True], [True, False], [False, False]])
-    judged = JudgedSet(
+    judged = EvaluatedSet(
         images=1,
         detection_images=np.zeros(3, int),
         scores=np.array([0.9, 0.8, 0.7]),
@@ -126,7 +126,7 @@ def test_results_do_not_depend_on_how_resamples_are_put_together(monkeypatch):
 
 
 def test_means_leave_out_classes_that_a_resample_lacks():
-    judged = JudgedSet(
+    judged = EvaluatedSet(
         images=2,
         detection_images=np.array([0]),
         scores=np.array([0.9]),
@@ -141,8 +141,8 @@ def test_means_leave_out_classes_that_a_resample_lacks():
     assert result.of_class(1, 0)[0] == 0
 
 
-def test_no_pictures_and_no_detections():
-    empty = JudgedSet(
+def test_no_images_and_no_detections():
+    empty = EvaluatedSet(
         images=0,
         detection_images=np.zeros(0, int),
         scores=np.zeros(0),

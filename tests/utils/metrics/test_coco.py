@@ -31,7 +31,7 @@ def oracle(truth, predictions):
 def random_set(
     seed, *, images=12, classes=3, objects=6, found=12, scores=0.001, side=160.0, crowds=0.0, text=False, size=(8, 110)
 ):
-    """A set of pictures, some empty; boxes near labels, with wrong classes, duplicates and scores that tie."""
+    """A set of images, some empty; boxes near labels, with wrong classes, duplicates and scores that tie."""
     rng = np.random.default_rng(seed)
     ids = [f"{name:03d}.x" if text else int(name) for name in rng.permutation(900)[:images]]
     truth = {
@@ -78,7 +78,7 @@ CASES = {
     "heaps": {"crowds": 0.3, "objects": 12, "found": 30},
     "names instead of numbers": {"text": True},
     "small only": {"size": (4, 20)},
-    "one picture": {"images": 1, "objects": 20, "found": 30},
+    "one image": {"images": 1, "objects": 20, "found": 30},
 }
 
 
@@ -96,7 +96,7 @@ def test_random_sets_get_the_figures_of_pycocotools(case, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bccd", "coco8"])
 def test_real_sets_get_the_figures_of_pycocotools(name, reference):
-    """What `val.py --save-json` wrote of trained models, on 87 pictures of blood cells and the eight of COCO8."""
+    """What `val.py --save-json` wrote of trained models, on 87 images of blood cells and the eight of COCO8."""
     content = json.loads(gzip.decompress((reference / f"coco_{name}.json.gz").read_bytes()))
     truth, predictions = content["truth"], content["predictions"]
     assert len(truth["images"]) == {"bccd": 87, "coco8": 8}[name]

@@ -9,7 +9,7 @@ def boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def test_hand_made_picture():
+def test_hand_made_image():
     matrix = ConfusionMatrix(3)
     matrix.add(
         boxes((0, 0, 20, 10), (50, 0, 70, 10), (0, 50, 20, 60), (100, 100, 120, 110), (0, 0, 19, 10)),
@@ -52,7 +52,7 @@ def test_confidence_and_overlap_must_be_exceeded():
     assert matrix.counts.tolist() == [[1, 1], [2, 0]]
 
 
-def test_pictures_without_labels_or_detections():
+def test_images_without_labels_or_detections():
     matrix = ConfusionMatrix(2)
     matrix.add(*NOTHING, np.zeros(0), *NOTHING)
     assert not matrix.counts.any()

@@ -8,7 +8,7 @@ def boxes(*rows):
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def test_hand_made_picture():
+def test_hand_made_image():
     labels = boxes((0, 0, 20, 10), (50, 0, 70, 10), (100, 0, 120, 10), (0, 90, 40, 99))
     found = boxes((0, 0, 20, 10), (1, 0, 20, 10), (50, 0, 70, 11), (100, 0, 120, 9), (60, 60, 80, 70))
     scores, classes = np.array([0.9, 0.8, 0.7, 0.2, 0.6]), np.array([0, 0, 2, 1, 1])
@@ -21,10 +21,10 @@ def test_hand_made_picture():
 def test_a_label_whose_box_fits_its_neighbour_better_is_told_so():
     labels = boxes((0, 0, 40, 20), (5, 0, 45, 20), (90, 0, 99, 30))
     (miss, alone), alarms = find_mistakes(labels[:1] + 1, np.array([0.9]), np.zeros(1, int), labels, np.zeros(3, int))
-    assert not alarms and [miss.box[0], miss.score, miss.paired_elsewhere] == [5, 0.9, True]
-    assert [alone.box[0], alone.score, alone.paired_elsewhere] == [90, 0, False]
+    assert not alarms and [miss.box[0], miss.score, miss.matched_to_other] == [5, 0.9, True]
+    assert [alone.box[0], alone.score, alone.matched_to_other] == [90, 0, False]
     (unsure, *_), _ = find_mistakes(labels[:1] + 1, np.array([0.25]), np.zeros(1, int), labels, np.zeros(3, int))
-    assert unsure.score == 0.25 and not unsure.paired_elsewhere
+    assert unsure.score == 0.25 and not unsure.matched_to_other
 
 
 def test_nothing_to_find_or_nothing_found():

@@ -19,7 +19,7 @@ def test_reference_is_matched_identically():
             assert np.array_equal(correct, stored[f"image{number}_correct"]), number
 
 
-def test_random_pictures_are_matched_as_by_the_slow_loop():
+def test_random_images_are_matched_as_by_the_slow_loop():
     rng = np.random.default_rng(0)
     right = 0
     for _ in range(60):

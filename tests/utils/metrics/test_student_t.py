@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from utils.metrics.student_t import chance_beyond, chance_within, deviation_of
+from utils.metrics.student_t import t_cdf_two_sided, t_ppf, t_sf
 
 
 @pytest.mark.parametrize(
@@ -19,22 +19,22 @@ from utils.metrics.student_t import chance_beyond, chance_within, deviation_of
     ],
 )
 def test_printed_tables_agree(degrees, confidence, deviation):
-    assert deviation_of(confidence, degrees) == pytest.approx(deviation, rel=3e-5)
-    assert chance_within(deviation, degrees) == pytest.approx(confidence, abs=2e-5)
+    assert t_ppf(confidence, degrees) == pytest.approx(deviation, rel=3e-5)
+    assert t_cdf_two_sided(deviation, degrees) == pytest.approx(confidence, abs=2e-5)
 
 
 def test_degrees_one_and_two_have_closed_forms():
     for t in (0.0, 0.3, 1.0, 7.5, 300.0):
-        assert chance_within(t, 1) == pytest.approx(2 / math.pi * math.atan(t), abs=1e-12)
-        assert chance_within(t, 2) == pytest.approx(t / math.sqrt(2 + t * t), abs=1e-12)
+        assert t_cdf_two_sided(t, 1) == pytest.approx(2 / math.pi * math.atan(t), abs=1e-12)
+        assert t_cdf_two_sided(t, 2) == pytest.approx(t / math.sqrt(2 + t * t), abs=1e-12)
 
 
 def test_many_degrees_become_normal_without_a_step():
     for t in (0.5, 1.96, 4.0):
-        assert chance_within(t, 999_999) == pytest.approx(math.erf(t / math.sqrt(2)), abs=1e-6)
-    assert chance_within(2, 2.5) == pytest.approx((chance_within(2, 2) + chance_within(2, 3)) / 2, abs=0.01)
+        assert t_cdf_two_sided(t, 999_999) == pytest.approx(math.erf(t / math.sqrt(2)), abs=1e-6)
+    assert t_cdf_two_sided(2, 2.5) == pytest.approx((t_cdf_two_sided(2, 2) + t_cdf_two_sided(2, 3)) / 2, abs=0.01)
 
 
 def test_both_sides_count_and_the_rest_is_what_is_left():
-    assert chance_beyond(-2.0, 7) == chance_beyond(2.0, 7) == pytest.approx(1 - chance_within(2.0, 7))
-    assert chance_beyond(0, 3) == 1 and 0 <= chance_beyond(1e6, 5) < 1e-12
+    assert t_sf(-2.0, 7) == t_sf(2.0, 7) == pytest.approx(1 - t_cdf_two_sided(2.0, 7))
+    assert t_sf(0, 3) == 1 and 0 <= t_sf(1e6, 5) < 1e-12

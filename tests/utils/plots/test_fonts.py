@@ -9,7 +9,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from utils.plots import fonts
-from utils.plots.boxes import draw_boxes, picture_grid
+from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.comparison import Interval, plot_comparison
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.figure import save_figure
@@ -80,7 +80,7 @@ def test_name_is_drawn_where_a_font_is_found(with_squares, caplog):
     drawn = draw_boxes(canvas, np.array([[10.0, 30, 80, 55]]), [NAME], [0])
     label = drawn[8:30, 8:45]
     assert (label > 240).all(-1).mean() > 0.3, "the squares of both letters"
-    grid = picture_grid([canvas], [f"{NAME}9"])
+    grid = image_grid([canvas], [f"{NAME}9"])
     assert (grid[:20] > 240).all(-1).mean() > 0.05
 
 

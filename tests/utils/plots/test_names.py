@@ -1,4 +1,4 @@
-"""Names of classes and models stand in every picture as they are written; long ones lose their middle."""
+"""Names of classes and models stand in every image as they are written; long ones lose their middle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from utils.plots import comparison, curves, figure, labels, matrices, sampling
-from utils.plots.boxes import STRIP, picture_grid
+from utils.plots.boxes import STRIP, image_grid
 from utils.plots.fonts import shortened
 
 # No mathematics, nothing hidden, and a pair of dollars that belongs to no formula.
@@ -45,8 +45,8 @@ def draw_comparison(path: Path) -> None:
 def draw_sampling(path: Path) -> None:
     points = np.array(((4.0, 5.0), (8.0, 9.0)))
     spots = [sampling.SampledPosition(label=name, initial_xy=points, learned_xy=points + 1) for name in NAMES]
-    picture = np.full((30, 50, 3), 90, np.uint8)
-    sampling.plot_sampling(picture, spots, title="t", cell_wh=(4.0, 4.0), map_xyxy=(0, 0, 50, 30), path=path)
+    image = np.full((30, 50, 3), 90, np.uint8)
+    sampling.plot_sampling(image, spots, title="t", cell_wh=(4.0, 4.0), map_xyxy=(0, 0, 50, 30), path=path)
 
 
 DRAWINGS = [draw_curve, draw_precision, draw_matrix, draw_labels, draw_comparison, draw_sampling]
@@ -81,7 +81,7 @@ def test_dollars_in_ticks_made_while_drawing_are_no_formula(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_long_names_keep_their_ends_and_pictures_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_long_names_keep_their_ends_and_images_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     long = "an unusually long name of a class, as people give it who label by sentences, number 7"
     short = shortened(long, 28)
     assert len(short) == 28 and long.startswith(short.split("...")[0]) and long.endswith(short.split("...")[1])
@@ -95,11 +95,11 @@ def test_long_names_keep_their_ends_and_pictures_their_size(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("max_side", [1920, 60])
-def test_captions_stand_above_their_pictures_not_on_them(max_side: int):
-    pictures = [np.full((40, 60, 3), shade, np.uint8) for shade in (30, 120, 210)]
+def test_captions_stand_above_their_images_not_on_them(max_side: int):
+    images = [np.full((40, 60, 3), shade, np.uint8) for shade in (30, 120, 210)]
     bare, told = (
-        picture_grid(pictures, columns=2, max_side=max_side),
-        picture_grid(pictures, ["a", "b", "c"], columns=2, max_side=max_side),
+        image_grid(images, columns=2, max_side=max_side),
+        image_grid(images, ["a", "b", "c"], columns=2, max_side=max_side),
     )
     height, width = bare.shape[0] // 2, bare.shape[1] // 2
     assert (width == 60) == (max_side == 1920) and max(bare.shape) <= max(max_side, 120)

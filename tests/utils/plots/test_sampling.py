@@ -1,4 +1,4 @@
-"""Pictures of sampling: the marks lie where the points are, and no input that a broken run may give stops them."""
+"""Images of sampling: the marks lie where the points are, and no input that a broken run may give stops them."""
 
 import cv2
 import numpy as np

@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_never_chosen(fits: int, expected: int | None, monk
     if expected is not None:
         assert choose_batch(model, **wanted) == expected
         return
-    said = r"--batch-size -1: a single picture of 640 px does not fit into the GPU's 80\.0 GB"
+    said = r"--batch-size -1: a single image of 640 px does not fit into the GPU's 80\.0 GB"
     with pytest.raises(ConfigError, match=said) as caught:
         choose_batch(model, **wanted)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import TINY_DATA
 from tests.test_end_to_end import options
 from utils.datasets.config import load_data_config
-from utils.datasets.image_weights import picture_weights
+from utils.datasets.image_weights import sampling_weights
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
 from utils.errors import ConfigError
@@ -68,10 +68,10 @@ def test_tensorboard_is_written_or_its_absence_said(data: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_pictures_of_weak_classes_come_up_more_often(data: Path, tmp_path: Path) -> None:
+def test_images_of_weak_classes_come_up_more_often(data: Path, tmp_path: Path) -> None:
     index = build_index(load_data_config(str(data)), "train")
-    even = picture_weights(index, [])
-    weak = picture_weights(index, [0.99, 0.0, 0.99, 0.99, 0.99, 0.99])
+    even = sampling_weights(index, [])
+    weak = sampling_weights(index, [0.99, 0.0, 0.99, 0.99, 0.99, 0.99])
     has = np.array([(index.rows(number)[:, 0] == 1).any() for number in range(len(index))])
     assert has.any() and not has.all() and (even > 0).all() and (weak > 0).all()
     assert weak[has].min() > 10 * weak[~has].max()

@@ -46,7 +46,7 @@ def test_recipes_stay_in_their_ranges_and_follow_the_best() -> None:
     assert near > 60, "most children keep most of the best parent"
 
 
-def test_a_search_goes_on_where_it_was_and_writes_table_recipe_and_picture(
+def test_a_search_goes_on_where_it_was_and_writes_table_recipe_and_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

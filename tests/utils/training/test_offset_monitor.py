@@ -17,7 +17,7 @@ from utils.structures import Batch
 from utils.training.offset_monitor import (
     STILL_EPOCHS,
     LayerOffsets,
-    OffsetRecord,
+    OffsetMonitor,
     layer_offsets,
     mean_offsets,
     offset_columns,
@@ -25,7 +25,7 @@ from utils.training.offset_monitor import (
 )
 from utils.training.results_csv import COLUMNS, columns_of, write_results
 from utils.training.run import run_training
-from utils.training.state import Progress
+from utils.training.state import TrainState
 from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -121,16 +121,16 @@ def test_offsets_that_never_move_or_explode_are_told_with_a_remedy() -> None:
 
 
 def batch(number: int) -> Batch:
-    pictures = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-    return Batch(images=pictures, targets=torch.zeros(0, 6), indices=[0, 1])
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+    return Batch(images=images, targets=torch.zeros(0, 6), indices=[0, 1])
 
 
 @pytest.mark.parametrize("batches", [1, 5, 8, 9, 40])
-def test_a_few_pictures_spread_over_the_split_are_measured(batches: int) -> None:
+def test_a_few_images_spread_over_the_split_are_measured(batches: int) -> None:
     model = lively_model("yolov5n-AKConv.yaml", 3)
     sizes = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    record = OffsetRecord(model, offset_lr=1.0)
+    record = OffsetMonitor(model, offset_lr=1.0)
     for _ in range(2):  # a validation that was broken off leaves nothing behind
         sizes.clear()
         for number in range(batches):
@@ -142,7 +142,7 @@ def test_a_few_pictures_spread_over_the_split_are_measured(batches: int) -> None
 
 def test_each_trouble_is_told_once(caplog) -> None:
     model = lively_model("yolov5n-AKConv.yaml", 3)
-    record = OffsetRecord(model, offset_lr=0.0)
+    record = OffsetMonitor(model, offset_lr=0.0)
     told: list[str] = []
     for epoch in range(STILL_EPOCHS + 3):
         record.look(0, 1, batch(0))
@@ -159,7 +159,7 @@ def test_each_trouble_is_told_once(caplog) -> None:
 def test_a_model_without_akconv_costs_nothing() -> None:
     model = lively_model("yolov5n.yaml", 3)
     model.register_forward_hook(lambda *_: pytest.fail("the model ran"))
-    record = OffsetRecord(model, offset_lr=1.0)
+    record = OffsetMonitor(model, offset_lr=1.0)
     record.look(0, 1, batch(0))
     assert record.layers() == [] and record.warn(99, told=()) == []
 
@@ -207,4 +207,4 @@ def test_results_of_both_kinds_are_written_and_drawn(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "results.csv")[OWN[0]].tolist() == pytest.approx([math.nan, 0.25], nan_ok=True)
     plot_results(columns_of(rows), tmp_path / "results.png")
     assert np.isnan(columns_of(rows)[OWN[1]][0]) and (tmp_path / "results.png").stat().st_size > 1000
-    assert Progress.from_dict({"epoch": 2, "rows": rows}).told == []
+    assert TrainState.from_dict({"epoch": 2, "rows": rows}).told == []

@@ -22,7 +22,7 @@ from utils.training.console import epoch_time
 from utils.training.results_csv import columns_of, write_results
 from utils.training.resume_checks import fits
 from utils.training.run import run_training
-from utils.training.state import Progress
+from utils.training.state import TrainState
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
@@ -304,7 +304,7 @@ def test_types_of_what_a_file_holds(value: object, hint: Any, expected: bool) ->
 
 
 def test_every_option_and_count_of_a_run_has_a_type_that_is_checked() -> None:
-    for kind in (TrainOptions, Hyperparameters, Progress):
+    for kind in (TrainOptions, Hyperparameters, TrainState):
         hints = typing.get_type_hints(kind)
         for field in dataclasses.fields(kind):
             default = field.default if field.default is not dataclasses.MISSING else None

@@ -1,4 +1,4 @@
-"""What a run is put together from: memory for pictures, anchors, and layers that are frozen."""
+"""What a run is put together from: memory for images, anchors, and layers that are frozen."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.helpers.data_oracles import write_data_set
 from tests.test_end_to_end import options
 from utils.datasets.config import load_data_config
 from utils.datasets.dataset import SampleRef
-from utils.distributed import Team
+from utils.distributed import DistributedContext
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
@@ -32,14 +32,14 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> None:
     LOGGER.setLevel("INFO")
 
 
-def parts(data: Path, team: Team | None = None, **changes: object) -> TrainingData:
+def parts(data: Path, team: DistributedContext | None = None, **changes: object) -> TrainingData:
     return training_data(
         load_data_config(str(data)),
         options(data, data.parent, **changes),
         hyperparameters=Hyperparameters(),
         image_size=64,
         stride=32,
-        team=team or Team(),
+        team=team or DistributedContext(),
     )
 
 
@@ -52,19 +52,19 @@ def test_every_data_process_fills_a_cache_of_its_own(data: Path) -> None:
     loaded = parts(data, cache="ram", workers=2, batch_size=2)
     dataset = loaded.train_batches.dataset
     list(loaded.train_batches)
-    assert dataset.cache._bytes == 0, "pictures of the workers came to this process"
+    assert dataset.cache._bytes == 0, "images of the workers came to this process"
     for index in range(len(loaded.train)):
         dataset[SampleRef(index=index, epoch=0, size_hw=(64, 64))]
     assert dataset.cache._bytes == sum(dataset.original(index).image.nbytes for index in range(len(loaded.train)))
 
 
 @pytest.mark.parametrize(("workers", "ranks"), [(0, 1), (1, 1), (2, 1), (0, 2), (2, 2)])
-def test_cached_pictures_of_all_processes_stay_within_half_the_free_memory(
+def test_cached_images_of_all_processes_stay_within_half_the_free_memory(
     workers: int, ranks: int, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(setup, "usable_workers", lambda wanted: wanted)
+    monkeypatch.setattr(setup, "available_workers", lambda wanted: wanted)
     processes = ranks * max(workers, 1)
-    wanted = {"cache": "ram", "workers": workers, "batch_size": 2, "team": Team(size=ranks)}
+    wanted = {"cache": "ram", "workers": workers, "batch_size": 2, "team": DistributedContext(size=ranks)}
     monkeypatch.setattr(setup, "_available_memory", lambda: 10**9)
     needed = kept_bytes(parts(data, **wanted))
     assert "only a part" not in caplog.text and f"in each of {processes} data processes" in caplog.text
@@ -78,7 +78,7 @@ def test_cached_pictures_of_all_processes_stay_within_half_the_free_memory(
 def test_of_several_machines_only_the_processes_of_this_one_count(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "_available_memory", lambda: 10**5)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert kept_bytes(parts(data, cache="ram", workers=0, batch_size=4, team=Team(size=4))) == 25_000
+    assert kept_bytes(parts(data, cache="ram", workers=0, batch_size=4, team=DistributedContext(size=4))) == 25_000
 
 
 def counted(tmp_path: Path, anchors: object) -> str:
@@ -188,7 +188,7 @@ def test_the_whole_way_ends_before_a_folder_is_made(data: Path, tmp_path: Path) 
     assert not os.listdir(tmp_path)
 
 
-def test_rectangular_training_of_square_pictures_is_without_mosaic(
+def test_rectangular_training_of_square_images_is_without_mosaic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_data_set(tmp_path, count=4)

@@ -8,7 +8,7 @@ from torch import nn
 
 from models.common import Conv
 from models.modules.akconv import AKConv
-from utils.training.state import StatisticsBackup, finite_gradients
+from utils.training.state import BatchNormSnapshot, finite_gradients
 
 SPOILT = [math.nan, math.inf, -math.inf]
 
@@ -30,7 +30,7 @@ def copied(model):
 @pytest.mark.parametrize("value", [3.0, *SPOILT])
 def test_statistics_come_back_exactly(value):
     model = network()
-    backup = StatisticsBackup(model)
+    backup = BatchNormSnapshot(model)
     backup.take()
     before = copied(model)
     images = torch.randn(2, 3, 9, 14)
@@ -49,7 +49,7 @@ def test_statistics_come_back_exactly(value):
 def test_only_floating_point_statistics_come_back():
     # The counters of batches are integers and go on counting; nothing reads them while momentum is a number.
     model = network()
-    backup = StatisticsBackup(model)
+    backup = BatchNormSnapshot(model)
     backup.take()
     before = copied(model)
     model.train()(torch.randn(2, 3, 9, 14))
@@ -66,7 +66,7 @@ def test_only_floating_point_statistics_come_back():
 
 def test_the_latest_copy_counts_and_serves_repeatedly():
     norm = nn.BatchNorm2d(3)
-    backup = StatisticsBackup(norm)
+    backup = BatchNormSnapshot(norm)
     backup.take()
     norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     norm.running_var.copy_(torch.tensor([4.0, 5.0, 6.0]))
@@ -82,7 +82,7 @@ def test_the_latest_copy_counts_and_serves_repeatedly():
 def test_the_copy_writes_into_the_same_tensors():
     norm = nn.BatchNorm2d(3)
     buffers = [*norm.buffers()]
-    backup = StatisticsBackup(norm)
+    backup = BatchNormSnapshot(norm)
     backup.take()
     backup.put_back()
     assert all(one is other for one, other in zip(buffers, norm.buffers(), strict=True))

@@ -142,7 +142,7 @@ def test_ten_in_a_row_end_the_run_and_a_good_batch_begins_the_count_anew(tmp_pat
     assert error.exit_code == 1
     note = json.loads((tmp_path / "nan_step.json").read_text())
     assert (note["epoch"], note["batch"], note["seed"]) == (0, 19, 0)
-    assert note["pictures"] == ["c.png", "a.png"]
+    assert note["images"] == ["c.png", "a.png"]
 
 
 def steps(course):

@@ -11,7 +11,7 @@ from utils.validation.coco_json import (
     coco_truth,
     image_ids,
 )
-from utils.validation.evaluate import PictureResult, measure
+from utils.validation.evaluate import ImageEvaluation, measure
 
 
 class Index:
@@ -21,9 +21,9 @@ class Index:
         self.paths = np.array(paths)
 
 
-def picture(number, boxes, labels):
+def evaluation(number, boxes, labels):
     boxes, labels = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.float32).reshape(-1, 4)
-    return PictureResult(
+    return ImageEvaluation(
         index=number,
         boxes=boxes,
         scores=np.linspace(0.9, 0.5, len(boxes)).astype(np.float32),
@@ -46,7 +46,7 @@ def picture(number, boxes, labels):
         (["a/\u0663.jpg"], ["\u0663"]),
     ],
 )
-def test_pictures_get_different_identifiers_of_one_kind(paths, expected):
+def test_images_get_different_identifiers_of_one_kind(paths, expected):
     assert image_ids(paths) == expected
 
 
@@ -60,8 +60,8 @@ def test_cocos_own_classes_get_cocos_numbers():
 
 def test_boxes_are_corner_and_size_in_pixels_of_the_file():
     index = Index("x/5.jpg", "x/3.jpg")
-    pictures = [picture(0, [[10, 20, 40, 30]], [[1, 2, 4, 8], [5, 5, 25, 15]]), picture(1, [], [])]
-    truth, found = coco_truth(pictures, index, ["a", "b"]), coco_predictions(pictures, index, ["a", "b"])
+    evaluations = [evaluation(0, [[10, 20, 40, 30]], [[1, 2, 4, 8], [5, 5, 25, 15]]), evaluation(1, [], [])]
+    truth, found = coco_truth(evaluations, index, ["a", "b"]), coco_predictions(evaluations, index, ["a", "b"])
     assert found == [{"image_id": 5, "category_id": 0, "bbox": [10, 20, 30, 10], "score": 0.9}]
     assert [label["bbox"] for label in truth["annotations"]] == [[1, 2, 3, 6], [5, 5, 20, 10]]
     assert [label["area"] for label in truth["annotations"]] == [18, 200]
@@ -72,10 +72,12 @@ def test_boxes_are_corner_and_size_in_pixels_of_the_file():
 
 def test_table_has_all_figures_and_says_none_where_there_is_nothing():
     box = [[10, 20, 60, 70]]
-    pictures = [picture(0, box, box)]
+    evaluations = [evaluation(0, box, box)]
     index = Index("x/5.jpg")
-    figures = coco_figures(*coco_arrays(coco_truth(pictures, index, ["a"]), coco_predictions(pictures, index, ["a"])))
-    text = coco_table(figures, measure(pictures), max_detections=300)
+    figures = coco_figures(
+        *coco_arrays(coco_truth(evaluations, index, ["a"]), coco_predictions(evaluations, index, ["a"]))
+    )
+    text = coco_table(figures, measure(evaluations), max_detections=300)
     lines = text.splitlines()
     assert len(lines) == 1 + len(FIGURES) + 1 and "mAP50-95 0.9" in lines[1]
     assert [line.split()[2:5] for line in lines[4:7]] == [

@@ -1,4 +1,4 @@
-"""val.py with every option, on pictures that the model itself has labelled, and mostly in real processes."""
+"""val.py with every option, on images that the model itself has labelled, and mostly in real processes."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ import torch
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
 from tests.utils.metrics.test_coco import oracle
 from utils.errors import CheckpointError, DataError, RunError
-from utils.inference.ensemble import Ensemble, OneClass, load_models
+from utils.inference.ensemble import Ensemble, SingleClassWrapper, load_models
 from utils.metrics.coco import FIGURES
 from utils.options import ValOptions
 from utils.validation.run import run_evaluation, speed_line
@@ -35,7 +35,7 @@ def cache_folder(tmp_path_factory):
 def place(tmp_path_factory):
     """A folder with two checkpoints and a data set with what the first finds, moved a little, as labels.
 
-    Two pictures have one name, one has no label.
+    Two images have one name, one has no label.
     """
     folder = tmp_path_factory.mktemp("validation")
     small_checkpoint(folder / "a.pt", "yolov5n.yaml")
@@ -56,7 +56,7 @@ def place(tmp_path_factory):
         )
     with (folder / "labels/val/1.txt").open("a") as file:
         file.write("0 0.9 0.1 0.06 0.08\n")  # nothing will find this
-    (folder / "labels/val/5.txt").write_text("")  # a background picture
+    (folder / "labels/val/5.txt").write_text("")  # a background image
     return folder
 
 
@@ -98,7 +98,7 @@ def test_everything_is_written_and_coco_agrees_with_pycocotools(place, tmp_path)
         assert cv2.imread(str(run / name)).std() > 5, name
 
 
-def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_figures(place, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_while_drawing_costs_the_images_and_not_the_figures(place, tmp_path, monkeypatch, caplog):
     def full(path, content):
         raise RunError(path, "cannot be written (No space left on device)", fix="free space")
 
@@ -111,10 +111,10 @@ def test_a_full_disk_while_drawing_costs_the_pictures_and_not_the_figures(place,
 
 
 @pytest.mark.slow
-def test_background_pictures_count_in_the_confusion_matrix(place, tmp_path):
+def test_background_images_count_in_the_confusion_matrix(place, tmp_path):
     confusion = judge(place, tmp_path, "a.pt").confusion
-    (picture,) = (p for p in judge(place, tmp_path, "a.pt").pictures if not len(p.label_classes))
-    sure = (picture.scores > 0.25).sum()
+    (image,) = (p for p in judge(place, tmp_path, "a.pt").images if not len(p.label_classes))
+    sure = (image.scores > 0.25).sum()
     assert 0 < sure <= confusion.counts[:, -1].sum()
 
 
@@ -156,7 +156,7 @@ def test_classes_as_one(place, tmp_path):
     whole = load_models([str(place / "a.pt")]).model
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        predictions, merged = whole(images)[0], OneClass(whole, max_stride=32)(images)[0]
+        predictions, merged = whole(images)[0], SingleClassWrapper(whole, max_stride=32)(images)[0]
     assert torch.equal(merged[..., :5], predictions[..., :5])
     assert torch.equal(merged[..., 5], predictions[..., 5:].max(-1).values)
     evaluation = judge(place, tmp_path, "a.pt", single_cls=True)
@@ -181,7 +181,7 @@ def test_a_split_without_objects_gets_zeros_a_warning_and_all_files(place, tmp_p
     runs = tmp_path / "runs"
     found = judge(place, runs, "a.pt", data=str(tmp_path / "own.yaml"), noplots=False, save_json=True, save_txt=True)
     assert found.metrics.map50 == found.metrics.map50_95 == 0
-    assert any("'val' has no objects in its 7 pictures" in record.getMessage() for record in caplog.records)
+    assert any("'val' has no objects in its 7 images" in record.getMessage() for record in caplog.records)
     names = {path.name for path in (runs / "exp").iterdir()}
     assert {"coco.json", "a_predictions.json", "labels", "confusion_matrix.png", "val_batch0_labels.jpg"} <= names
 
@@ -200,11 +200,11 @@ def test_speed_is_measured_at_the_thresholds_of_use(place, tmp_path, caplog):
     (run,) = tmp_path.iterdir()
     assert [path.name for path in run.iterdir()] == ["speed.json"]
     assert json.loads((run / "speed.json").read_text())["milliseconds_per_image"]["inference"] > 0
-    assert all((picture.scores > 0.25).all() for picture in evaluation.pictures)
+    assert all((image.scores > 0.25).all() for image in evaluation.images)
 
 
 def test_train_split_and_missing_test_split(place, tmp_path):
-    assert len(judge(place, tmp_path, "a.pt", task="train").pictures) == 7
+    assert len(judge(place, tmp_path, "a.pt", task="train").images) == 7
     with pytest.raises(DataError, match="no 'test' split"):
         judge(place, tmp_path, "a.pt", task="test")
 

@@ -21,8 +21,8 @@ from utils import __version__
 from utils.errors import CheckpointError
 from utils.weights.checkpoint import content_hash, load_checkpoint, load_model, save_checkpoint
 from utils.weights.pickle_tensors import StoragePool
-from utils.weights.pickle_values import STORAGES, DamagedError, InertObject, RefusedError
-from utils.weights.restricted_pickle import InertUnpickler
+from utils.weights.pickle_values import STORAGES, DamagedError, PickleStub, RefusedError
+from utils.weights.restricted_pickle import RestrictedUnpickler
 from utils.weights.torch_file import read_torch_file
 
 pytestmark = pytest.mark.slow
@@ -58,20 +58,20 @@ def test_plain_values_and_tensors_come_back_as_torch_reads_them(legacy: bool) ->
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_binary_protocol_is_read(protocol: int) -> None:
     value = {"a": [1, 300, 70_000, -5, "x" * 300, b"\xff" * 300, b"", 2.5, (1, 2)], "b": {"c": None}, "d": [[]] * 3}
-    read, _ = InertUnpickler(pickle.dumps(value, protocol), StoragePool(budget=0)).load()
+    read, _ = RestrictedUnpickler(pickle.dumps(value, protocol), StoragePool(budget=0)).load()
     assert read == value
-    inert, _ = InertUnpickler(pickle.dumps({3, "x"}, protocol), StoragePool(budget=0)).load()
-    assert isinstance(inert, InertObject) and inert.kind == "builtins.set" and set(inert.args[0]) == {3, "x"}
+    inert, _ = RestrictedUnpickler(pickle.dumps({3, "x"}, protocol), StoragePool(budget=0)).load()
+    assert isinstance(inert, PickleStub) and inert.kind == "builtins.set" and set(inert.args[0]) == {3, "x"}
 
 
 def test_objects_become_stand_ins_and_their_modules_are_not_loaded() -> None:
     data = saved({"layer": torch.nn.Linear(2, 3), "path": Path("a/b"), "set": {1}})
     before = set(sys.modules)
     read = read_torch_file(data)
-    foreign, _ = InertUnpickler(pickled(make("pip._internal.Thing", {"a": 1})), StoragePool(budget=0)).load()
+    foreign, _ = RestrictedUnpickler(pickled(make("pip._internal.Thing", {"a": 1})), StoragePool(budget=0)).load()
     assert set(sys.modules) == before and foreign.kind == "pip._internal.Thing" and foreign.state == {"a": 1}
     layer = read["layer"]
-    assert isinstance(layer, InertObject) and layer.kind == "torch.nn.modules.linear.Linear"
+    assert isinstance(layer, PickleStub) and layer.kind == "torch.nn.modules.linear.Linear"
     assert layer.state["in_features"] == 2 and layer.state["_parameters"]["weight"].shape == (3, 2)
     assert read["path"].kind.startswith("pathlib.") and read["path"].args == ("a", "b")
     assert read["set"].args == ([1],)
@@ -91,7 +91,7 @@ def test_altered_pickles_give_an_error_of_ours_or_a_value() -> None:
             )
         cut = bytes(altered[: numbers.randrange(len(altered))] if numbers.random() < 0.2 else altered)
         try:
-            InertUnpickler(cut, StoragePool(budget=10_000)).load()
+            RestrictedUnpickler(cut, StoragePool(budget=10_000)).load()
             outcomes["read"] += 1
         except (DamagedError, RefusedError) as error:
             assert "\n" not in str(error) and len(str(error)) < 400
@@ -162,7 +162,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, 
     for number, (_, data, _) in enumerate(cases):
         paths.append(str(folder / f"{number}.pt"))
         Path(paths[-1]).write_bytes(data)
-    cv2.imwrite(str(folder / "picture.png"), np.zeros((32, 64, 3), np.uint8))
+    cv2.imwrite(str(folder / "image.png"), np.zeros((32, 64, 3), np.uint8))
     (folder / "paths.json").write_text(json.dumps(paths))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "tests.helpers.tripwire", "paths.json"]

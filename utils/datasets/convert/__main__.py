@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.cli import OneLineParser, run_script
 from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.files import Folder
-from utils.datasets.convert.layout import Entry, Tally, with_data_yaml
+from utils.datasets.convert.layout import ConversionReport, ModuleEntry, with_data_yaml
 from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
@@ -23,13 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = OneLineParser(prog="python -m utils.datasets.convert", description=__doc__, allow_abbrev=False)
     parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="what the source is")
-    parser.add_argument("source", type=Path, help="folder with pictures and annotations as they were published")
+    parser.add_argument("source", type=Path, help="folder with images and annotations as they were published")
     parser.add_argument("target", type=Path, help="folder to make, with images, labels and data.yaml")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)")
     parser.add_argument("--polygons", action="store_true", help="coco: write outlines where there are some")
-    parser.add_argument(
-        "--labels-only", action="store_true", help="write labels, and leave the pictures where they are"
-    )
+    parser.add_argument("--labels-only", action="store_true", help="write labels, and leave the images where they are")
     parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
     return parser
 
@@ -49,14 +47,14 @@ def convert(arguments: Sequence[str] | None = None) -> None:
     for given, kind in ((options.names, "voc"), (options.polygons, "coco")):
         if given and options.kind != kind:
             raise ConfigError("convert", f"that option is for {kind} only", fix=f"leave it out for {options.kind}")
-    tally = Tally()
+    tally = ConversionReport()
     atomic_write_folder(target, _entries(options, tally))
     LOGGER.info(f"{target}: {tally}")
     if not options.labels_only:
         LOGGER.info(f"Train with `python train.py --data {target / 'data.yaml'}`")
 
 
-def _entries(options: argparse.Namespace, tally: Tally) -> Iterator[Entry]:
+def _entries(options: argparse.Namespace, tally: ConversionReport) -> Iterator[ModuleEntry]:
     """Yield all files to write."""
     files = Folder(options.source)
     common = {"labels_only": options.labels_only, "tally": tally}
@@ -70,8 +68,8 @@ def _entries(options: argparse.Namespace, tally: Tally) -> Iterator[Entry]:
     else:
         entries = convert_coco(files, polygons=options.polygons, names=names, **common)
     yield from entries if options.labels_only else with_data_yaml(entries, names)
-    if not tally["pictures"]:
-        raise DataError(options.source, f"has no picture that can be used ({tally})", fix="pass the folder with all")
+    if not tally["images"]:
+        raise DataError(options.source, f"has no image that can be used ({tally})", fix="pass the folder with all")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.images import PictureFiles
-from utils.datasets.convert.layout import Entry, LabelFiles, Row, Tally, box_row, label_text, split_in
+from utils.datasets.convert.images import ImageFiles
+from utils.datasets.convert.layout import ConversionReport, LabelFiles, ModuleEntry, Row, box_row, label_text, split_in
 from utils.errors import DataError
 
 
@@ -22,19 +22,19 @@ class _Annotations:
 
     Attributes:
         file: its name.
-        split: what the folders of its pictures and labels are called.
-        pictures: their ids and names.
-        rows_of: label rows by the pictures' ids; a class is a place in `categories`.
+        split: what the folders of its images and labels are called.
+        images: their ids and names.
+        rows_of: label rows by the images' ids; a class is a place in `categories`.
         categories: ids and names, in the order of ids.
         tally: what was met.
     """
 
     file: str
     split: str
-    pictures: list[tuple[Any, str]]
+    images: list[tuple[Any, str]]
     rows_of: dict[Any, list[Row]]
     categories: list[tuple[int, str]]
-    tally: Tally
+    tally: ConversionReport
 
 
 def convert_coco(
@@ -42,13 +42,13 @@ def convert_coco(
     *,
     polygons: bool = False,
     labels_only: bool = False,
-    tally: Tally | None = None,
+    tally: ConversionReport | None = None,
     names: list[str] | None = None,
-) -> Iterator[Entry]:
+) -> Iterator[ModuleEntry]:
     """Yield names and contents of a YOLO data set.
 
     Every `instances_SPLIT.json` becomes `labels/SPLIT`; if there is none, every JSON file with categories does. Where a
-    file's name tells no split, its folders' may: `valid/_annotations.coco.json` becomes `labels/valid`. Pictures are
+    file's name tells no split, its folders' may: `valid/_annotations.coco.json` becomes `labels/valid`. Images are
     found by name wherever they lie, and become `images/SPLIT`. A class is the place of its category in the order of
     ids, so COCO's ids 1 to 90 with gaps become 0 to 79; categories of one name are one class, also in several files.
 
@@ -56,14 +56,14 @@ def convert_coco(
         files: the set as it was published.
         polygons: write outlines where there are some; several parts of an object are joined into one outline. Objects
             given as run lengths are written as boxes.
-        labels_only: yield no pictures.
+        labels_only: yield no images.
         tally: counts what was met.
         names: takes the class names in order.
 
     Raises:
-        DataError: no annotations, such as cannot be read, or such as leave open which picture is meant.
+        DataError: no annotations, such as cannot be read, or such as leave open which image is meant.
     """
-    tally = Tally() if tally is None else tally
+    tally = ConversionReport() if tally is None else tally
     jsons = [name for name in files.names if name.endswith(".json")]
     jsons = [name for name in jsons if PurePosixPath(name).name.startswith("instances_")] or jsons
     # All are read before anything is written, since the classes of one file depend on the others.
@@ -75,22 +75,20 @@ def convert_coco(
     if names is not None:
         names[:] = class_names
     label_files = LabelFiles()
-    depth = max((name.count("/") + 1 for part in read for _, name in part.pictures), default=1)
-    picture_files = PictureFiles(
-        () if labels_only else (n for n in files.names if not n.endswith(".json")), depth=depth
-    )
+    depth = max((name.count("/") + 1 for part in read for _, name in part.images), default=1)
+    image_files = ImageFiles(() if labels_only else (n for n in files.names if not n.endswith(".json")), depth=depth)
     for part in read:
         tally.update(part.tally)
         classes = [class_names.index(name) for _, name in part.categories]
-        wanted = (name for _, name in part.pictures)
-        found = picture_files.match(wanted, annotations=part.file, split=part.split)
-        for number, name in part.pictures:
+        wanted = (name for _, name in part.images)
+        found = image_files.match(wanted, annotations=part.file, split=part.split)
+        for number, name in part.images:
             if name not in found and not labels_only:
-                tally["pictures without a file left out"] += 1
+                tally["images without a file left out"] += 1
                 continue
-            tally["pictures"] += 1
+            tally["images"] += 1
             target = f"{part.split}/{_below_images(name)}"
-            label_file = label_files.claim(f"labels/{target}", picture=found.get(name, name), where=part.file)
+            label_file = label_files.claim(f"labels/{target}", image=found.get(name, name), where=part.file)
             if not labels_only:
                 yield f"images/{target}", files.read(found[name])
             yield label_file, label_text((classes[label], values) for label, values in part.rows_of.get(number, ()))
@@ -105,20 +103,20 @@ def _read(data: bytes, name: str, *, polygons: bool) -> _Annotations | None:
     content = _load(data, name)
     if content is None:
         return None
-    tally = Tally()
+    tally = ConversionReport()
     try:
         rows_of, categories = _rows_by_image(content, polygons=polygons, tally=tally)
-        pictures = [(image["id"], _plain(image["file_name"])) for image in content["images"]]
+        images = [(image["id"], _plain(image["file_name"])) for image in content["images"]]
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"is not as COCO has it ({type(error).__name__}: {error})"
         raise DataError(name, reason, fix="correct it") from error
     path = PurePosixPath(name)
     stem = path.stem.removeprefix("instances_")
     split = next((word for word in (stem, *reversed(path.parent.parts)) if split_in(word)), stem)
-    return _Annotations(file=name, split=split, pictures=pictures, rows_of=rows_of, categories=categories, tally=tally)
+    return _Annotations(file=name, split=split, images=images, rows_of=rows_of, categories=categories, tally=tally)
 
 
-def _without_joins(read: Sequence[_Annotations], tally: Tally) -> list[_Annotations]:
+def _without_joins(read: Sequence[_Annotations], tally: ConversionReport) -> list[_Annotations]:
     """Leave out `trainval` where `train` and `val` are there too: trained on, it would hold what is validated on."""
     splits = {part.split for part in read}
     kept = [
@@ -130,7 +128,7 @@ def _without_joins(read: Sequence[_Annotations], tally: Tally) -> list[_Annotati
     return kept
 
 
-def _joined_classes(read: Sequence[_Annotations], tally: Tally) -> list[str]:
+def _joined_classes(read: Sequence[_Annotations], tally: ConversionReport) -> list[str]:
     """Return the names of all files' categories, each once, in the order of ids; of one id, the first file's first."""
     first_id: dict[str, int] = {}
     for part in read:
@@ -155,7 +153,7 @@ def _load(data: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _plain(file_name: str) -> str:
-    """Return a picture's name and folders, but never a way out of the target folder.
+    """Return an image's name and folders, but never a way out of the target folder.
 
     Raises:
         ValueError: nothing is left, or no file can have that name.
@@ -168,7 +166,7 @@ def _plain(file_name: str) -> str:
 
 
 def _below_images(name: str) -> str:
-    """Return a picture's name without folders `images`: the last one is what `labels` lies beside."""
+    """Return an image's name without folders `images`: the last one is what `labels` lies beside."""
     *folders, last = name.split("/")
     return "/".join((*(folder for folder in folders if folder != "images"), last))
 
@@ -189,9 +187,9 @@ def _categories(content: dict[str, Any]) -> list[tuple[Any, str]]:
 
 
 def _rows_by_image(
-    content: dict[str, Any], *, polygons: bool, tally: Tally
+    content: dict[str, Any], *, polygons: bool, tally: ConversionReport
 ) -> tuple[dict[Any, list[Row]], list[tuple[int, str]]]:
-    """Return the label rows by the pictures' ids, and the categories' ids and names."""
+    """Return the label rows by the images' ids, and the categories' ids and names."""
     categories = _categories(content)
     class_of = {number: place for place, (number, _) in enumerate(categories)}
     size_of = {image["id"]: (float(image["width"]), float(image["height"])) for image in content["images"]}
@@ -202,7 +200,7 @@ def _rows_by_image(
             continue
         label, size_wh = class_of[thing["category_id"]], size_of[thing["image_id"]]
         if min(size_wh) <= 0:
-            raise ValueError(f"picture {thing['image_id']} has size {size_wh}")
+            raise ValueError(f"image {thing['image_id']} has size {size_wh}")
         left, top, width, height = (float(value) for value in thing["bbox"])
         row = box_row(label, (left, top, left + width, top + height), size_wh)
         if row is None:
@@ -216,7 +214,7 @@ def _rows_by_image(
 
 
 def _outline(segmentation: Any, size_wh: tuple[float, float]) -> list[float] | None:  # noqa: ANN401
-    """Return x, y, x, y... as shares of the picture, or None where there are run lengths or nothing."""
+    """Return x, y, x, y... as shares of the image, or None where there are run lengths or nothing."""
     if not isinstance(segmentation, list):
         return None
     rings = [

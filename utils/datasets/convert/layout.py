@@ -13,7 +13,7 @@ from PIL import Image
 
 from utils.errors import DataError
 
-Entry = tuple[str, bytes]
+ModuleEntry = tuple[str, bytes]
 Row = tuple[int, Sequence[float]]
 # Words that files and folders may well be called, and that begin or end like a split.
 _NO_SPLITS = frozenset(
@@ -21,7 +21,7 @@ _NO_SPLITS = frozenset(
 )
 
 
-class Tally(Counter[str]):
+class ConversionReport(Counter[str]):
     """What a conversion met, in words, and how often."""
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Tally(Counter[str]):
 
 
 def box_row(label: int, box_xyxy: Sequence[float], size_wh: tuple[float, float]) -> Row | None:
-    """Return the row of a box in pixels, cut at the picture's borders; None if nothing is left."""
+    """Return the row of a box in pixels, cut at the image's borders; None if nothing is left."""
     width, height = size_wh
     x1, x2 = (min(max(v / width, 0.0), 1.0) for v in box_xyxy[::2])
     y1, y2 = (min(max(v / height, 0.0), 1.0) for v in box_xyxy[1::2])
@@ -40,51 +40,51 @@ def box_row(label: int, box_xyxy: Sequence[float], size_wh: tuple[float, float])
 
 
 class LabelFiles:
-    """The label files of a data set; each belongs to one picture."""
+    """The label files of a data set; each belongs to one image."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._picture_of: dict[str, str] = {}
+        self._image_of: dict[str, str] = {}
 
-    def claim(self, target: str, *, picture: str, where: str) -> str:
-        """Return the name of a picture's label file.
+    def claim(self, target: str, *, image: str, where: str) -> str:
+        """Return the name of an image's label file.
 
         Args:
-            target: the picture's place in the result, `labels` instead of `images`.
-            picture: what messages call the picture.
+            target: the image's place in the result, `labels` instead of `images`.
+            image: what messages call the image.
             where: the annotation file, for messages.
 
         Raises:
-            DataError: the file is another picture's, as when names differ in the suffix only.
+            DataError: the file is another image's, as when names differ in the suffix only.
         """
         label_file = str(PurePosixPath(target).with_suffix(".txt"))
-        if label_file in self._picture_of:
-            what = f"{picture!r} would overwrite the labels of {self._picture_of[label_file]!r} ({label_file})"
-            raise DataError(where, what, fix="rename one of the pictures, or name it once")
-        self._picture_of[label_file] = picture
+        if label_file in self._image_of:
+            what = f"{image!r} would overwrite the labels of {self._image_of[label_file]!r} ({label_file})"
+            raise DataError(where, what, fix="rename one of the images, or name it once")
+        self._image_of[label_file] = image
         return label_file
 
 
 def label_text(rows: Iterable[Row]) -> bytes:
-    """Return the content of a label file, `class` and shares of the picture in each line."""
+    """Return the content of a label file, `class` and shares of the image in each line."""
     return "".join(f"{label} {' '.join(f'{value:.6g}' for value in values)}\n" for label, values in rows).encode()
 
 
-def picture_size(data: bytes, where: str) -> tuple[int, int]:
-    """Return the width and height that a picture's header tells.
+def image_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return the width and height that an image's header tells.
 
     Raises:
-        DataError: it is no picture.
+        DataError: it is no image.
     """
     try:
         with Image.open(io.BytesIO(data)) as header:
             return header.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(where, f"is no picture ({error})", fix="replace the file") from error
+        raise DataError(where, f"is no image ({error})", fix="replace the file") from error
 
 
-def with_data_yaml(entries: Iterable[Entry], names: Sequence[str]) -> Iterator[Entry]:
-    """Yield the entries, and after them a data yaml: folders of pictures named train..., val..., test... as splits."""
+def with_data_yaml(entries: Iterable[ModuleEntry], names: Sequence[str]) -> Iterator[ModuleEntry]:
+    """Yield the entries, and after them a data yaml: folders of images named train..., val..., test... as splits."""
     folders: dict[str, None] = {}
     for name, content in entries:
         parts = name.split("/")[:-1]
@@ -99,7 +99,7 @@ def with_data_yaml(entries: Iterable[Entry], names: Sequence[str]) -> Iterator[E
 
 
 def _split_of(folder: str) -> str:
-    """Tell which split a folder of pictures belongs to, by the nearest part of its path that names one."""
+    """Tell which split a folder of images belongs to, by the nearest part of its path that names one."""
     return next((split for part in reversed(folder.split("/")) if (split := split_in(part))), "train")
 
 

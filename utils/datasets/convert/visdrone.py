@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import Entry, Row, Tally, box_row, label_text, picture_size
+from utils.datasets.convert.layout import ConversionReport, ModuleEntry, Row, box_row, image_size, label_text
 from utils.errors import DataError
 
 NAMES = (
@@ -15,7 +15,9 @@ NAMES = (
 COLUMNS = 8
 
 
-def convert_visdrone(files: Files, *, labels_only: bool = False, tally: Tally | None = None) -> Iterator[Entry]:
+def convert_visdrone(
+    files: Files, *, labels_only: bool = False, tally: ConversionReport | None = None
+) -> Iterator[ModuleEntry]:
     """Yield names and contents of a YOLO data set: `labels` beside each `images`, folders named as they were published.
 
     Rows with score 0, which mark what is to be ignored, are left out, as are other categories than 1 to 10, which
@@ -23,13 +25,13 @@ def convert_visdrone(files: Files, *, labels_only: bool = False, tally: Tally | 
 
     Args:
         files: the set as it was published, `VisDrone2019-DET-train/{images,annotations}` and so on.
-        labels_only: yield no pictures.
+        labels_only: yield no images.
         tally: counts what was met.
 
     Raises:
-        DataError: no annotations, a picture that is none, or a row that cannot be read.
+        DataError: no annotations, an image that is none, or a row that cannot be read.
     """
-    tally = Tally() if tally is None else tally
+    tally = ConversionReport() if tally is None else tally
     known = set(files.names)
     found = False
     for name in files.names:
@@ -38,21 +40,21 @@ def convert_visdrone(files: Files, *, labels_only: bool = False, tally: Tally | 
             continue
         found = True
         root = path.parent.parent
-        picture = (root / "images" / path.with_suffix(".jpg").name).as_posix()
-        if picture not in known:
-            tally["annotations without a picture left out"] += 1
+        image = (root / "images" / path.with_suffix(".jpg").name).as_posix()
+        if image not in known:
+            tally["annotations without an image left out"] += 1
             continue
-        data = files.read(picture)
-        rows = _rows(files.read(name), name, picture_size(data, picture), tally)
-        tally["pictures"] += 1
+        data = files.read(image)
+        rows = _rows(files.read(name), name, image_size(data, image), tally)
+        tally["images"] += 1
         if not labels_only:
-            yield picture, data
+            yield image, data
         yield (root / "labels" / path.name).as_posix(), label_text(rows)
     if not found:
         raise DataError("visdrone", "has no annotations/*.txt", fix="pass the folder that holds VisDrone2019-DET-train")
 
 
-def _rows(data: bytes, where: str, size_wh: tuple[int, int], tally: Tally) -> list[Row]:
+def _rows(data: bytes, where: str, size_wh: tuple[int, int], tally: ConversionReport) -> list[Row]:
     rows = []
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1):
         fields = [field.strip() for field in line.strip().rstrip(",").split(",")]

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML -> YOLO: one file per picture, boxes in pixels from 1."""
+"""Pascal VOC's XML -> YOLO: one file per image, boxes in pixels from 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import Entry, LabelFiles, Row, Tally, box_row, label_text, picture_size
+from utils.datasets.convert.layout import (
+    ConversionReport,
+    LabelFiles,
+    ModuleEntry,
+    Row,
+    box_row,
+    image_size,
+    label_text,
+)
 from utils.errors import DataError
 
 NAMES = (
@@ -17,12 +25,12 @@ NAMES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 MAX_XML_BYTES = 10_000_000
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 
 
 def convert_voc(
-    files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, tally: Tally | None = None
-) -> Iterator[Entry]:
+    files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, tally: ConversionReport | None = None
+) -> Iterator[ModuleEntry]:
     """Yield names and contents of a YOLO data set.
 
     Every folder with `Annotations` is taken, such as `VOC2007`; its lists `ImageSets/Main/{train,val,test}.txt` become
@@ -31,13 +39,13 @@ def convert_voc(
     Args:
         files: the set as it was published.
         names: class names in order. Objects of other names are left out, as are those marked difficult.
-        labels_only: yield no pictures.
+        labels_only: yield no images.
         tally: counts what was met.
 
     Raises:
-        DataError: no annotations, one that cannot be read, or two pictures of one name in one split.
+        DataError: no annotations, one that cannot be read, or two images of one name in one split.
     """
-    tally = Tally() if tally is None else tally
+    tally = ConversionReport() if tally is None else tally
     label_files = LabelFiles()
     known = set(files.names)
     stems_of: dict[str, list[str]] = {}
@@ -53,23 +61,23 @@ def convert_voc(
         for split, listed in _splits(files, known, prefix, sorted(stems)):
             folder = split + (year[1] if year else "")
             for stem in listed:
-                pictures = (f"{prefix}JPEGImages/{stem}{suffix}" for suffix in _PICTURE_SUFFIXES)
-                picture = next((name for name in pictures if name in known), None)
+                images = (f"{prefix}JPEGImages/{stem}{suffix}" for suffix in _IMAGE_SUFFIXES)
+                image = next((name for name in images if name in known), None)
                 annotation = f"{prefix}Annotations/{stem}.xml"
-                if annotation not in known or (picture is None and not labels_only):
-                    tally["pictures without a file or annotation left out"] += 1
+                if annotation not in known or (image is None and not labels_only):
+                    tally["images without a file or annotation left out"] += 1
                     continue
-                rows = _rows(files, annotation, picture, names, tally)
-                tally["pictures"] += 1
-                target = f"{folder}/{PurePosixPath(picture or f'{stem}.xml').name}"
-                label_file = label_files.claim(f"labels/{target}", picture=picture or annotation, where=annotation)
-                if picture is not None and not labels_only:
-                    yield f"images/{target}", files.read(picture)
+                rows = _rows(files, annotation, image, names, tally)
+                tally["images"] += 1
+                target = f"{folder}/{PurePosixPath(image or f'{stem}.xml').name}"
+                label_file = label_files.claim(f"labels/{target}", image=image or annotation, where=annotation)
+                if image is not None and not labels_only:
+                    yield f"images/{target}", files.read(image)
                 yield label_file, label_text(rows)
 
 
 def _splits(files: Files, known: set[str], prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each split's name and its pictures' names without suffix."""
+    """Yield each split's name and its images' names without suffix."""
     lists = [(split, f"{prefix}ImageSets/Main/{split}.txt") for split in ("train", "val", "test", "trainval")]
     found = {split: name for split, name in lists if name in known}
     if found.keys() & {"train", "val"}:
@@ -113,7 +121,7 @@ def _parse(data: bytes) -> Element:
     return builder.close()
 
 
-def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[str], tally: Tally) -> list[Row]:
+def _rows(files: Files, annotation: str, image: str | None, names: Sequence[str], tally: ConversionReport) -> list[Row]:
     """Read one annotation.
 
     Raises:
@@ -127,7 +135,7 @@ def _rows(files: Files, annotation: str, picture: str | None, names: Sequence[st
         tree = _parse(data)
         size_wh = tuple(float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         if not all(side > 0 for side in size_wh):
-            size_wh = picture_size(files.read(picture), picture) if picture is not None else (0.0, 0.0)
+            size_wh = image_size(files.read(image), image) if image is not None else (0.0, 0.0)
         for thing in tree.iter("object"):
             name = (thing.findtext("name") or "").strip()
             if name not in names:

@@ -304,7 +304,7 @@ def test_wide_indices(monkeypatch, deterministic):
     tensors, settings = draw(500)
     settings["deterministic"] = deterministic
     y, narrow = gradients(ak_conv2d_triton, tensors, settings)
-    monkeypatch.setattr(kernel, "WIDE_FROM", 0)
+    monkeypatch.setattr(triton_kernel, "WIDE_FROM", 0)
     wide_y, wide = gradients(ak_conv2d_triton, tensors, settings)
     compare(wide_y, y, 1e-6)
     for name, gradient in wide.items():
