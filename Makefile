@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize clean
+.PHONY: install demo test test-fast test-long check sanitize proof proof-record clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +43,13 @@ sanitize: install
 	preload="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
 	CC=gcc LD_PRELOAD="$$preload" $(RUN) -m utils.compiled && \
 	LD_PRELOAD="$$preload" $(RUN) -m pytest -m "kernels and not long" --capture=sys
+
+# Before a refactor `make proof-record`, after each step `make proof`: the same bits. See tests/studies/refactor_proof.py.
+proof-record: install
+	$(RUN) -m tests.studies.refactor_proof record $(RECORD)
+
+proof: install
+	$(RUN) -m tests.studies.refactor_proof check $(RECORD)
 
 clean:
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
