@@ -1,6 +1,6 @@
-"""Everything that is not the network: data sets, losses, metrics, the engine, plots, and the leaves they share.
+"""Everything except the networks: datasets, losses, metrics, plots, training and inference, and the leaves that they share.
 
-Imports point one way: leaves <- datasets, losses, metrics, plots <- engine <- scripts (see tests/test_architecture.py).
+docs/architecture.md lists the packages; imports go down one ladder (tests/test_architecture.py).
 """
 
 __version__ = "0.2.0"
