@@ -1,4 +1,4 @@
-"""Everything except the networks: datasets, losses, metrics, plots, training and inference, and the leaves that they share.
+"""Everything except the networks: datasets, losses, metrics, plots, training and inference, and the leaves they share.
 
 docs/architecture.md lists the packages; imports go down one ladder (tests/test_architecture.py).
 """

@@ -68,6 +68,6 @@ def test_further_flags_are_another_library(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_further_flags_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AKCONV_CFLAGS", "-g '-DNAME=two words'")
-    program = "from utils import native; print(compiled.EXTRA_FLAGS, compiled.FOLDER.name)"
+    program = "from utils import compiled; print(compiled.EXTRA_FLAGS, compiled.FOLDER.name)"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[0] == "('-g', '-DNAME=two words') custom"

@@ -127,5 +127,5 @@ def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
 def test_a_kernel_asked_for_and_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.sampling.dispatch.load", lambda dtype: None)
     monkeypatch.setenv(VARIABLE, "native")
-    with pytest.raises(ValueError, match=r"python -m utils\.native"):
+    with pytest.raises(ValueError, match=r"python -m utils\.compiled"):
         moving_layer(CASES[0], "border")[0](torch.rand(1, 5, 4, 6))
