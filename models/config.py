@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import ConfigError, did_you_mean
-from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.files import PROJECT_ROOT, find_file
 from utils.log import LOGGER
+from utils.strict_yaml import load_yaml
 
 MODEL_FOLDER = PROJECT_ROOT / "models"
 SIZES: dict[str, tuple[float, float]] = {

@@ -9,8 +9,8 @@ from models.config import SIZES, load_model_config
 from models.summary import summarize
 from models.yolo import DetectionModel
 from utils.datasets.config import load_data_config
-from utils.files import load_yaml
 from utils.options.hyperparameters import load_hyperparameters
+from utils.strict_yaml import load_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 

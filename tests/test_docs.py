@@ -27,7 +27,6 @@ from utils.cli import build_parser, parse_options
 from utils.datasets import download
 from utils.datasets.convert.__main__ import build_parser as convert_parser
 from utils.export.run import run_export
-from utils.files import dump_yaml, load_yaml
 from utils.inference.autoshape import AutoShape
 from utils.options import (
     BenchmarkOptions,
@@ -38,6 +37,7 @@ from utils.options import (
     ValOptions,
 )
 from utils.plugins import load_plugins
+from utils.strict_yaml import dump_yaml, load_yaml
 from utils.training.callbacks import _REGISTERED, make_callbacks
 from utils.training.run import run_training
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from utils.datasets.dataset import Augmentation
-from utils.files import load_yaml
 from utils.options.hyperparameters import load_hyperparameters
+from utils.strict_yaml import load_yaml
 
 HYPS = Path(__file__).resolve().parent.parent / "data" / "hyps"
 LOW = """lr0 .01 lrf .01 momentum .937 weight_decay .0005 warmup_epochs 3 warmup_momentum .8 warmup_bias_lr .1 box .05

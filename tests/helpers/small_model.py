@@ -10,8 +10,9 @@ from torch import nn
 from models.config import ModelConfig
 from models.modules import AKConv
 from models.yolo import DetectionModel
-from utils.files import PROJECT_ROOT, load_yaml
+from utils.files import PROJECT_ROOT
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.strict_yaml import load_yaml
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 SMALL_NAMES = ("ring", "cro'ss", "细胞")

@@ -8,8 +8,8 @@ import pytest
 
 from models.config import MODEL_FOLDER, SIZES, ModelConfig, literal, load_model_config, parse_call
 from utils.errors import ConfigError
-from utils.files import dump_yaml, load_yaml
 from utils.log import LOGGER
+from utils.strict_yaml import dump_yaml, load_yaml
 
 SHIPPED = sorted(path.name for path in MODEL_FOLDER.glob("*.yaml"))
 CONFIG = {

@@ -18,7 +18,7 @@ from models.modules import AKConv, C3_AKConv
 from models.yolo import DetectionModel
 from tests.helpers.deterministic_init import fill_
 from utils.errors import ConfigError
-from utils.files import load_yaml
+from utils.strict_yaml import load_yaml
 
 SHIPPED = sorted(path.name for path in MODEL_FOLDER.glob("*.yaml"))
 SIZE = (2, 3, 64, 96)

@@ -16,8 +16,9 @@ from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
 from utils.errors import ConfigError
-from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.files import PROJECT_ROOT, find_file
 from utils.log import LOGGER
+from utils.strict_yaml import load_yaml
 
 CACHES = {"none": 0, "default": 128_000_000, "ram": 10**12, "disk": 0}
 

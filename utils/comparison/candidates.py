@@ -12,9 +12,9 @@ from torch import nn
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
-from utils.files import dump_yaml, load_yaml
 from utils.log import LOGGER
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
+from utils.strict_yaml import dump_yaml, load_yaml
 from utils.training.optim import OFFSET_CONVOLUTION
 
 # Settings that do not change what a run learns.

@@ -14,8 +14,8 @@ from utils.comparison.candidates import NON_SEMANTIC_OPTIONS, Candidate, config_
 from utils.comparison.logs import log_of
 from utils.comparison.sweep import SweepVariant
 from utils.errors import ConfigError
-from utils.files import load_yaml
 from utils.options import CompareOptions, TrainOptions
+from utils.strict_yaml import load_yaml
 
 SUMMARY = "summary.json"
 

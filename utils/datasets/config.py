@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.errors import ConfigError, DataError
-from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.files import PROJECT_ROOT, find_file
+from utils.strict_yaml import load_yaml
 
 DATA_FOLDER = PROJECT_ROOT / "data"
 EMBEDDED = "shapes.yaml"

@@ -8,8 +8,9 @@ from typing import Any
 
 from utils.datasets.dataset import Augmentation
 from utils.errors import ConfigError, did_you_mean
-from utils.files import PROJECT_ROOT, find_file, load_yaml
+from utils.files import PROJECT_ROOT, find_file
 from utils.losses.detection import LossSettings
+from utils.strict_yaml import load_yaml
 
 HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
 OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "close_mosaic", "nbs")

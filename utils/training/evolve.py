@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import ConfigError, RunError, RunStopped
-from utils.files import atomic_write, dump_yaml, load_json, make_run_dir
+from utils.files import atomic_write, load_json, make_run_dir
 from utils.log import LOGGER
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.plots.evolution import plot_evolution
+from utils.strict_yaml import dump_yaml
 from utils.training.run import SUMMARY, run_training
 
 # Lowest and highest value of what is searched: the augmentation, as FEATURES of the family list it.

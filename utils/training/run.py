@@ -23,7 +23,7 @@ from utils.distributed import (
     run_to_resume,
 )
 from utils.errors import CheckpointError, ConfigError
-from utils.files import FolderLock, atomic_write, dump_json, dump_yaml, load_json, make_run_dir, remove_leftovers
+from utils.files import FolderLock, atomic_write, dump_json, load_json, make_run_dir, remove_leftovers
 from utils.log import LOGGER, optional
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
@@ -31,6 +31,7 @@ from utils.plots.curves import plot_results
 from utils.plots.labels import plot_labels
 from utils.plugins import load_plugins
 from utils.runtime import describe_environment, place, seed_everything, select_device
+from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import require_tensorboard
 from utils.training.results_csv import columns_of

@@ -16,8 +16,9 @@ from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
 from utils.errors import ConfigError, RunStopped
-from utils.files import dump_json, dump_yaml
+from utils.files import dump_json
 from utils.options import CompareOptions
+from utils.strict_yaml import dump_yaml
 
 TWO = ("yolov5n.yaml", "yolov5n-akconv.yaml")
 

@@ -13,9 +13,9 @@ from utils.comparison.logs import epochs_done, last_error, peak_memory_gb
 from utils.comparison.plan import PlannedRun, plan_runs
 from utils.comparison.run import run_comparison
 from utils.errors import ConfigError, RunError
-from utils.files import dump_yaml
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
+from utils.strict_yaml import dump_yaml
 
 STAND_IN = """
 import os, pathlib, sys, time

@@ -23,8 +23,9 @@ from utils.datasets.images import read_image, write_image
 from utils.datasets.index import build_index
 from utils.datasets.splits import open_data
 from utils.errors import DataError, RunError
-from utils.files import atomic_write, dump_json, dump_yaml
+from utils.files import atomic_write, dump_json
 from utils.options import CompareOptions
+from utils.strict_yaml import dump_yaml
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 

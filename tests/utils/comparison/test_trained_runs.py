@@ -19,8 +19,9 @@ from utils.comparison.trained_runs import (
     unfinished,
 )
 from utils.errors import CheckpointError, ConfigError
-from utils.files import dump_json, dump_yaml
+from utils.files import dump_json
 from utils.options import CompareOptions
+from utils.strict_yaml import dump_yaml
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 NAMES = ("cat", "dog")
