@@ -100,7 +100,11 @@ def test_custom_loads_an_exported_file(place: Path) -> None:
     found, expected = (hub("custom", path=str(place / name), device="cpu") for name in ("best.onnx", "best.pt"))
     assert isinstance(found, AutoShape) and isinstance(found.model, ExportedNetwork) and found.names == expected.names
     street = str(place / "images/street.jpg")
-    torch.testing.assert_close(found(street, size=320).xyxy[0], expected(street, size=320).xyxy[0], rtol=0, atol=1e-2)
+    boxes, own = found(street, size=320).xyxy[0], expected(street, size=320).xyxy[0]
+    # Boxes whose confidences differ by 1e-4 may come in another order: each is compared with the nearest.
+    nearest = torch.cdist(own, boxes).argmin(1)
+    assert nearest.unique().numel() == len(boxes) == len(own)
+    torch.testing.assert_close(boxes[nearest], own, rtol=0, atol=1e-2)
     assert isinstance(hub("custom", path=str(place / "best.onnx"), device="cpu", autoshape=False), ExportedNetwork)
 
 

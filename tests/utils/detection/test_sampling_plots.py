@@ -300,10 +300,11 @@ def test_more_positions_than_can_be_told_apart_are_refused() -> None:
         parse_options(DetectOptions, words, description="")
 
 
-def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_path, caplog) -> None:
+def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_path, caplog, monkeypatch) -> None:
     write(tmp_path / "in/a.png", 0, 40, 60)
     caplog.set_level("INFO")
-    exported = tmp_path / "ak.torchscript"
+    # Random weights with amplified signals leave float32 noise of about 1e-4, depending on the processor.
+    monkeypatch.setattr("utils.export.run.TOLERANCE", 1e-3)
     export = ["--weights", str(weights["ak"]), "--include", "torchscript", "--imgsz", "96", "--project", str(tmp_path)]
     run_export(parse_options(ExportOptions, export, description="")[0])
     (exported,) = (path for folder in (tmp_path, weights["ak"].parent) for path in folder.rglob("*.torchscript"))
