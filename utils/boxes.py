@@ -1,4 +1,4 @@
-"""Box arithmetic. A function's name is its conversion; x runs to the right, y down, in pixels unless said."""
+"""Box arithmetic. A function's name is its conversion; x points right, y down, in pixels unless noted."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
 
 def _stack_last(parts: list[ArrayOrTensor]) -> ArrayOrTensor:
-    """Stack along a new last axis, for arrays and tensors alike."""
+    """Stack arrays or tensors along a new last axis."""
     if isinstance(parts[0], Tensor):
         return torch.stack(parts, -1)
     return np.stack(parts, -1)
 
 
 def cxcywh_to_xyxy(boxes: ArrayOrTensor) -> ArrayOrTensor:
-    """Turn (..., 4) boxes of centre and size into left, top, right, bottom."""
+    """Convert (..., 4) boxes from centre and size to left, top, right, bottom."""
     cx, cy, w, h = (boxes[..., i] for i in range(4))
     return _stack_last([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
 
 
 def xyxy_to_cxcywh(boxes: ArrayOrTensor) -> ArrayOrTensor:
-    """Turn (..., 4) boxes of left, top, right, bottom into centre and size."""
+    """Convert (..., 4) boxes from left, top, right, bottom to centre and size."""
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return _stack_last([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
 
 
 def clip_xyxy(boxes: ArrayOrTensor, size_hw: tuple[int, int]) -> ArrayOrTensor:
-    """Return (..., 4) boxes cut at the borders of an image of `size_hw` = (height, width)."""
+    """Clip (..., 4) boxes to an image of `size_hw` = (height, width)."""
     height, width = size_hw
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return _stack_last([x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height)])
 
 
 def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: float = 1e-7) -> Tensor:
-    """Overlap of boxes, pair by pair.
+    """IoU of boxes, pair by pair.
 
     Args:
-        boxes1: (..., 4) as cx, cy, w, h in any one unit.
+        boxes1: (..., 4) as cx, cy, w, h in any unit.
         boxes2: the same shape, or broadcastable to it.
-        kind: `iou`, or one of its penalised forms, which also have a gradient where boxes do not meet.
-        eps: guards the divisions.
+        kind: `iou`, or a penalised form, which has a gradient even for disjoint boxes.
+        eps: keeps the denominators positive.
 
     Returns:
-        (...): IoU in [0, 1]; the others reach down to -1 (GIoU) or below.
+        (...): IoU in [0, 1]; the penalised forms go down to -1 (GIoU) or below.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: unknown `kind`.
 
     Source:
-        GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As there, CIoU's trade-off
-        alpha is held constant in the gradient.
+        GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As in the paper,
+        CIoU's trade-off alpha is constant in the gradient.
     """
     if kind not in get_args(IoUKind):
         raise ValueError(f"kind must be one of {get_args(IoUKind)}, got {kind!r}")
@@ -89,7 +89,9 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: fl
 
 def pairwise_iou(boxes1_xyxy: np.ndarray, boxes2_xyxy: np.ndarray, *, eps: float = 1e-7) -> np.ndarray:
     """IoU of every box of the first set with every box of the second: (n, 4), (m, 4) corners -> (n, m) in [0, 1]."""
-    left1, top1, right1, bottom1 = (side[:, None] for side in boxes1_xyxy.T)  # each side apart: whole rows at a time
+    left1, top1, right1, bottom1 = (
+        side[:, None] for side in boxes1_xyxy.T
+    )  # split by side, so that whole rows are contiguous
     left2, top2, right2, bottom2 = boxes2_xyxy.T
     width = (np.minimum(right1, right2) - np.maximum(left1, left2)).clip(0)
     height = (np.minimum(bottom1, bottom2) - np.maximum(top1, top2)).clip(0)

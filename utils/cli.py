@@ -1,4 +1,4 @@
-"""From an options dataclass to command-line flags and back, and from errors to one line and an exit code."""
+"""Command lines: flags from an options dataclass, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def option(
     bare: Any = None,  # noqa: ANN401
     choices: Sequence[str] | None = None,
 ) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare an options field that is also a flag, `--` and its name with dashes.
+    """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes.
 
     Args:
-        default: value without the flag. False makes a switch.
-        text: what it means, with unit, for `--help`.
-        kind: converts the text; by default the default's type.
+        default: value without the flag; False makes a switch.
+        text: meaning with unit, for `--help`.
+        kind: converts the argument; by default the type of `default`.
         flags: further spellings.
-        many: takes several values, kept as a tuple.
-        bare: value when the flag stands without one; makes the value optional.
-        choices: the only values allowed.
+        many: the flag takes several values, stored as a tuple.
+        bare: value if the flag is given without an argument, which then is optional.
+        choices: the allowed values.
     """
     metadata = {"text": text, "kind": kind, "flags": tuple(flags), "many": many, "bare": bare, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of one line; its `prog` is a script, or `python -m` and a module."""
+    """A parser that raises one-line errors; its `prog` is a script, or `python -m` and a module."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError that names the script, or the module without its package."""
@@ -57,7 +57,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def build_parser(options_class: type[Any], *, description: str) -> argparse.ArgumentParser:
-    """Return the parser of an options dataclass. Only flags that were given appear in its result."""
+    """Return the parser of an options dataclass; its result holds only the flags that were given."""
     parser = OneLineParser(
         prog=os.path.basename(sys.argv[0]) or "program",
         description=description,
@@ -65,7 +65,7 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"akyolo {__version__}")
     for field in dataclasses.fields(options_class):
         dashed = "--" + field.name.replace("_", "-")
@@ -97,22 +97,22 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
 def parse_options(
     options_class: type[Options], argv: Sequence[str] | None, *, description: str
 ) -> tuple[Options, frozenset[str]]:
-    """Turn a command line into options.
+    """Parse a command line.
 
     Args:
-        options_class: a dataclass whose fields were made by `option`.
-        argv: the words after the program's name; None takes them from the system.
+        options_class: a dataclass whose fields were declared by `option`.
+        argv: arguments after the program's name; None takes them from `sys.argv`.
         description: first lines of `--help`.
 
     Returns:
         The options, and the names of those that were given.
 
     Raises:
-        ConfigError: an unknown flag, with the nearest one, or a value that does not fit.
+        ConfigError: an unknown flag (names the closest one), or an invalid value.
     """
     parser = build_parser(options_class, description=description)
     values, unknown = parser.parse_known_args(argv)
-    unknown = _without_known_to_others(unknown, options_class)
+    unknown = _drop_ignored(unknown, options_class)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         hint = did_you_mean(unknown[0], flags) or f"see `python {parser.prog} --help`"
@@ -121,11 +121,11 @@ def parse_options(
     return options_class(**given), frozenset(given)
 
 
-def _without_known_to_others(unknown: Sequence[str], options_class: type[Any]) -> list[str]:
-    """Return unknown words without those that `options_class.IGNORED` lists, which one warning names.
+def _drop_ignored(unknown: Sequence[str], options_class: type[Any]) -> list[str]:
+    """Return the unknown arguments without the flags of `options_class.IGNORED`, which one warning lists.
 
-    `IGNORED` and `REFUSED` are mappings of flags that users' old scripts may pass, such as `--entity`, to the reason
-    why this program does without.
+    `IGNORED` and `REFUSED` map flags that scripts written for YOLOv5 may pass, such as `--entity`, to the reason why
+    this program ignores or refuses them.
 
     Raises:
         ConfigError: a flag of `REFUSED`.
@@ -150,10 +150,9 @@ def _without_known_to_others(unknown: Sequence[str], options_class: type[Any]) -
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main function; turn an error into one line on stderr and the process's exit code.
+    """Run a script's main function; report an error as one line on stderr and an exit code.
 
-    Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped from the keyboard, 143 by
-    SIGTERM.
+    Exit codes: 0 success, 1 the run failed, 2 invalid input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
     """
     enable_console()
     tune_malloc()
@@ -170,10 +169,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except (RuntimeError, MemoryError) as error:
         if debug or not out_of_memory(error):
             raise
-        print("error: there is not enough memory for this. Fix: a smaller --batch-size or --imgsz", file=sys.stderr)
+        print("error: out of memory. Fix: use a smaller --batch-size or --imgsz", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped from the keyboard", file=sys.stderr)
+        print("interrupted (Ctrl-C)", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

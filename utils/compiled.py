@@ -1,7 +1,7 @@
-"""Compile the project's kernels in C for this machine's processor: `python -m utils.compiled`.
+"""Compile the project's C kernels for this machine's processor: `python -m utils.compiled`.
 
-It needs a C compiler (`cc`, or what CC names) and takes some seconds. Nothing is ever compiled while a model
-runs: where this was not called, or no compiler is at hand, operations of torch and NumPy do the same.
+This needs a C compiler (`cc`, or the one in the environment variable CC) and takes a few seconds. Nothing is compiled
+while a model runs: without the kernels, PyTorch and NumPy operations compute the same results.
 
 AKCONV_CFLAGS holds further compiler flags, such as `-fsanitize=address` (`make sanitize`). Kernels compiled with them
 are stored in a folder of their own and load only where the variable has the same value.
@@ -29,18 +29,18 @@ from utils.log import LOGGER
 EXTRA_FLAGS = tuple(shlex.split(os.environ.get("AKCONV_CFLAGS", "")))
 FOLDER = PROJECT_ROOT / "compiled" / "custom" if EXTRA_FLAGS else PROJECT_ROOT / "compiled"
 COMPILER_SECONDS = 120
-# No -ffast-math: a number that is none must stay one.
+# Not -ffast-math: NaN must stay NaN.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A library that is made of C.
+    """A shared library compiled from C.
 
     Attributes:
-        source: the file that is compiled, relative to the project.
+        source: the compiled file, relative to the project.
         included: further files that it includes.
-        flags: beside those of all.
+        flags: compiler flags in addition to `FLAGS`.
     """
 
     source: str
@@ -57,16 +57,16 @@ KERNELS = {
 
 
 def library_path(name: str) -> Path:
-    """Return where a compiled kernel lies: its name changes with the sources and with the processor."""
+    """Return the path of a compiled kernel; its name depends on the sources, the flags and the processor."""
     kernel = KERNELS[name]
     sources = [(PROJECT_ROOT / file).read_bytes() for file in (kernel.source, *kernel.included)]
-    told = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), _processor())).encode()
-    return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + told).hexdigest()[:16]}.so"
+    target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), _processor())).encode()
+    return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + target).hexdigest()[:16]}.so"
 
 
 @functools.cache
 def _processor() -> str:
-    """Return what the processor can do, so that no folder shared by machines serves one the code of another."""
+    """Return the processor's features: machines that share the folder must not load each other's code."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -75,30 +75,30 @@ def _processor() -> str:
 
 
 def build() -> list[Path]:
-    """Compile all kernels and check that they load; what lay there from other sources is removed.
+    """Compile all kernels, check that they load, and remove those of older sources.
 
     Raises:
-        ConfigError: there is no compiler, or it fails.
+        ConfigError: no compiler was found, or it failed.
     """
-    import torch  # noqa: F401 - its threads are those of the kernels, which do not load without them
+    import torch  # noqa: F401 - the kernels use its OpenMP runtime
 
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        raise ConfigError("python -m utils.compiled", "no C compiler found (cc)", fix="install gcc, or name one in CC")
+        raise ConfigError(
+            "python -m utils.compiled", "no C compiler found (cc)", fix="install gcc, or set CC to a compiler"
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
     paths = [library_path(name) for name in KERNELS]
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         for kernel, path in zip(KERNELS.values(), paths, strict=True):
             source, objects, finished = PROJECT_ROOT / kernel.source, Path(scratch) / "o", Path(scratch) / path.name
-            # Linked without -fopenmp: its functions are those of the library that torch has brought along.
+            # Linked without -fopenmp: the OpenMP runtime is the one that torch has loaded.
             _run(compiler, *FLAGS, *kernel.flags, *EXTRA_FLAGS, "-c", str(source), "-o", str(objects), where=source)
             _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-o", str(finished), where=source)
             try:
                 ctypes.CDLL(str(finished))
             except OSError as error:
-                raise ConfigError(
-                    source, f"the compiled kernel does not load ({error})", fix="name gcc in CC"
-                ) from None
+                raise ConfigError(source, f"the compiled kernel does not load ({error})", fix="set CC=gcc") from None
             finished.replace(path)
     for stale in set(FOLDER.glob("*.so")) - set(paths):
         stale.unlink()
@@ -110,25 +110,27 @@ def _run(*command: str, where: Path) -> None:
         command, capture_output=True, text=True, timeout=COMPILER_SECONDS, check=False
     )
     if result.returncode:
-        said = next((line for line in result.stderr.splitlines() if "error" in line), f"exit code {result.returncode}")
-        raise ConfigError(where, f"{Path(command[0]).name} failed: {said}", fix="name another compiler in CC")
+        reason = next(
+            (line for line in result.stderr.splitlines() if "error" in line), f"exit code {result.returncode}"
+        )
+        raise ConfigError(where, f"{Path(command[0]).name} failed: {reason}", fix="set CC to another compiler")
 
 
 @functools.cache
 def load(name: str) -> ctypes.CDLL | None:
-    """Return a compiled kernel, or None where there is none for this machine. Import torch before."""
+    """Return a compiled kernel, or None if it is not compiled for this machine. Import torch first."""
     path = library_path(name)
     if not path.is_file():
         return None
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        LOGGER.warning(f"{path}: does not load ({error}); slower operations take its place")
+        LOGGER.warning(f"{path}: cannot be loaded ({error}); falling back to slower PyTorch operations")
         return None
 
 
 def main() -> None:
-    """Compile, and say what was made."""
+    """Compile all kernels and log their paths."""
     for path in build():
         LOGGER.info(f"compiled {path}")
 

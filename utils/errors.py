@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class DetectorError(Exception):
-    """An error a person can act on: `where: what is wrong (value). Fix: what to do`."""
+    """An error that the user can act on: `where: what is wrong (value). Fix: what to do`."""
 
     exit_code = 2
 
@@ -15,9 +15,9 @@ class DetectorError(Exception):
         """Compose the line.
 
         Args:
-            where: file, `file:line`, or flag that is at fault.
-            what: what is wrong, with the value found.
-            fix: what to do about it, an imperative sentence without the final stop.
+            where: the file, `file:line` or flag at fault.
+            what: what is wrong, with the value.
+            fix: what to do about it, in the imperative, without a final full stop.
         """
         self.where, self.what, self.fix = str(where), what, fix
         stop = "" if fix.endswith("?") else "."
@@ -25,7 +25,7 @@ class DetectorError(Exception):
 
 
 class ConfigError(DetectorError):
-    """A model, data or hyperparameter yaml, or a flag, is wrong."""
+    """A model, data or hyperparameter YAML file or a flag is wrong."""
 
 
 class DataError(DetectorError):
@@ -33,31 +33,31 @@ class DataError(DetectorError):
 
 
 class CheckpointError(DetectorError):
-    """A weights file is missing, damaged, or does not fit."""
+    """A weights file is missing, damaged or incompatible."""
 
 
 class RunError(DetectorError):
-    """The run itself failed although its input was right, as by a non-finite loss or a full disk."""
+    """The run failed although its input was valid, such as by a non-finite loss or a full disk."""
 
     exit_code = 1
 
 
-class RunStopped(DetectorError):  # noqa: N818 - no error
-    """The run was asked to stop, and was saved."""
+class RunStopped(DetectorError):  # noqa: N818 - not an error
+    """The run was interrupted and has been saved."""
 
     def __init__(self, where: object, what: str, *, fix: str, exit_code: int) -> None:
-        """Compose the line; `exit_code` is the shell's for the signal that asked."""
+        """Compose the line; `exit_code` is the shell's code for the signal received."""
         super().__init__(where, what, fix=fix)
         self.exit_code = exit_code
 
 
 def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """Return up to `limit` of `known` that look like `name`, best first, letter case ignored."""
+    """Return up to `limit` of the `known` names closest to `name`, best first, ignoring case."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean A or B?", or "" when nothing is near."""
+    """Return "did you mean A or B?", or "" if no known name is close."""
     near = nearest_names(name, known)
     return f"did you mean {' or '.join(near)}?" if near else ""

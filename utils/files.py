@@ -21,19 +21,19 @@ LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> Path:
-    """Write a file so that a crash leaves either the old content or the new, never a part.
+    """Write a file so that a crash leaves either the old content or the new, never part of it.
 
-    The bytes go to a temporary file in the same folder, are forced to disk, and take the name in one step.
+    The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed in one step.
 
     Args:
-        path: where to write; missing folders are made.
-        content: the bytes, or text that is encoded as UTF-8.
+        path: destination; missing folders are created.
+        content: bytes, or text to encode as UTF-8.
 
     Returns:
         The path written.
 
     Raises:
-        RunError: the folder cannot be written or the disk is full. The old file is untouched then.
+        RunError: the folder cannot be written or the disk is full. The old file stays untouched.
     """
     path = Path(path)
     temporary = _temporary_in(path.parent)
@@ -49,7 +49,9 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
-        if not isinstance(error, (OSError, ValueError)):  # ValueError: a null byte in the name, half a letter in text
+        if not isinstance(
+            error, (OSError, ValueError)
+        ):  # ValueError: a null byte in the name, a lone surrogate in text
             raise
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
@@ -59,7 +61,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
 
 
 def _temporary_in(folder: Path) -> Path:
-    """Return a name for what is not yet whole, which `remove_leftovers` knows."""
+    """Return the name of an unfinished file, as `remove_leftovers` recognises it."""
     return folder / f".{secrets.token_hex(8)}.tmp"
 
 
@@ -71,7 +73,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def remove_leftovers(folder: Path | str) -> None:
-    """Remove what programs killed while they wrote below a folder have left; nobody else may write there now."""
+    """Remove unfinished files of killed processes below a folder; no other process may be writing there."""
     for path in Path(folder).rglob(".*.tmp"):
         if LEFTOVER.fullmatch(path.name):
             with contextlib.suppress(OSError):
@@ -79,14 +81,14 @@ def remove_leftovers(folder: Path | str) -> None:
 
 
 def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) -> Path:
-    """Write a folder of files that appears whole or not at all, in the place of an older one.
+    """Write a folder that appears complete or not at all, replacing an older one.
 
     Args:
-        folder: its final path.
-        files: relative names with `/` and contents; taken one at a time, so a generator keeps memory small.
+        folder: final path.
+        files: relative names (with `/`) and contents; consumed one at a time, so a generator keeps memory small.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the folder cannot be written.
     """
     folder = Path(folder)
     try:
@@ -109,17 +111,17 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
                 raise
     except OSError as error:
         if folder.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return folder  # another process made it first
+            return folder  # another process created it first
         reason = error.strerror or str(error)
         raise RunError(folder, f"cannot be written ({reason})", fix="free space or check permissions") from error
     return folder
 
 
 def keep_previous(path: Path | str) -> None:
-    """Keep a file's present content under the name `<stem>.prev<suffix>` before it is written anew.
+    """Keep a file's current content as `<stem>.prev<suffix>` before it is overwritten.
 
     Raises:
-        RunError: it cannot be kept.
+        RunError: the copy cannot be written.
     """
     path = Path(path)
     previous = path.with_name(f"{path.stem}.prev{path.suffix}")
@@ -129,26 +131,26 @@ def keep_previous(path: Path | str) -> None:
             return
         os.link(path, temporary)
         os.replace(temporary, previous)
-        # Two names of one file: renaming one onto the other does nothing, and leaves the first.
+        # If both names already refer to one file, rename does nothing and leaves the temporary name.
         temporary.unlink(missing_ok=True)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         atomic_write(previous, path.read_bytes())
 
 
 class FolderLock:
-    """Holds a folder for one process, until it is released or the process ends in whatever way."""
+    """An exclusive lock on a folder, held until it is released or the process ends."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Take the folder.
+        """Acquire the lock.
 
         Raises:
-            ConfigError: another process holds it.
+            ConfigError: another process holds the lock.
         """
         try:
             import fcntl
-        except ImportError:  # Windows: no lock, and no harm but to who starts a run twice
+        except ImportError:  # Windows: no lock; starting one run twice is the user's risk
             self._handle = -1
             return
         self._handle = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -162,14 +164,14 @@ class FolderLock:
         os.pwrite(self._handle, f"pid {os.getpid()}".encode(), 0)
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force a rename to disk, where the system lets folders be opened (Windows does not)."""
+    """Flush a rename to disk, where folders can be opened (not on Windows)."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -187,7 +189,7 @@ def load_json(path: Path | str) -> Any:  # noqa: ANN401
     """Read a JSON file.
 
     Raises:
-        ConfigError: missing, or no JSON.
+        ConfigError: the file is missing or not valid JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -196,16 +198,16 @@ def load_json(path: Path | str) -> Any:  # noqa: ANN401
 
 
 def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> Path:
-    """Make and return the folder of one run: `project/name`, or `name2`, `name3`... when it exists.
+    """Create and return a run folder: `project/name`, or `name2`, `name3`, ... if it exists.
 
-    The folder is claimed by making it, so two programs started at once never share one.
+    Creating the folder claims it, so two programs started at the same time never share one.
 
     Raises:
-        ConfigError: the name is no plain folder name, or the folder cannot be made.
+        ConfigError: the name is not a plain folder name, or the folder cannot be created.
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
-        raise ConfigError("--name", f"is no folder name ({name!r})", fix="pass a plain name")
+        raise ConfigError("--name", f"is not a folder name ({name!r})", fix="pass a plain name")
     base = Path(project)
     candidate = base / name
     try:
@@ -221,7 +223,7 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
             return candidate
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(candidate, f"cannot be made ({reason})", fix="choose --project and --name") from error
+        raise ConfigError(candidate, f"cannot be created ({reason})", fix="choose --project and --name") from error
     raise ConfigError(base / name, "has too many runs", fix="choose another --name")
 
 
@@ -230,24 +232,24 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".
 
     Args:
         name: what the user wrote, with or without the suffix.
-        folders: where a bare name is looked for, and all folders below them, after the working directory.
-        flag: the option or key named in the error.
-        suffix: what files of this kind end in.
+        folders: searched recursively for a bare name, after the working directory.
+        flag: the option or key to name in the error.
+        suffix: of files of this kind.
 
     Raises:
-        ConfigError: nothing fits; lists the nearest names.
+        ConfigError: no such file; lists the closest names.
     """
     path = Path(name)
-    with contextlib.suppress(OSError, RuntimeError):  # a name too long, a home of nobody
+    with contextlib.suppress(OSError, RuntimeError):  # the name is too long, or ~user is unknown
         path = path.expanduser()
         if path.is_file():
             return path
-    wanted = path.name.lower()
+    target = path.name.lower()
     known: dict[str, Path] = {}
     for folder in folders:
         for file in sorted(folder.rglob(f"*{suffix}")):
             known.setdefault(file.name.lower(), file)
-    for candidate in (wanted, wanted + suffix):
+    for candidate in (target, target + suffix):
         found = known.get(candidate)
         bare = len(path.parts) == 1 or (found is not None and found.parent.name == path.parent.name)
         if found is not None and bare:
@@ -257,13 +259,13 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".
 
 
 def user_cache_dir() -> Path:
-    """Return the folder for caches of this program: `$XDG_CACHE_HOME/akyolo` or `~/.cache/akyolo`."""
+    """Return this program's cache folder: `$XDG_CACHE_HOME/akyolo` or `~/.cache/akyolo`."""
     root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(root) if root else Path.home() / ".cache") / "akyolo"
 
 
 def try_write(path: Path | str, content: bytes | str) -> DetectorError | None:
-    """Write a file that the run can do without, like a cache; return the error rather than raise it."""
+    """Write an optional file, such as a cache; return the error instead of raising it."""
     try:
         atomic_write(path, content)
     except DetectorError as error:

@@ -1,4 +1,4 @@
-"""The program's one logger: messages for people on stdout, warnings on stderr."""
+"""The program's logger: information on stdout, warnings on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOGGER = logging.getLogger("akyolo")
 
 
 class _Console(logging.Handler):
-    """Write information to stdout and warnings to stderr, prefixed; streams are looked up late so tests can capture."""
+    """Write information to stdout, and warnings with a prefix to stderr; looked up late, so that tests can capture."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
@@ -24,7 +24,7 @@ class _Console(logging.Handler):
 
 
 def enable_console(level: int = logging.INFO) -> None:
-    """Let the logger print. Called by scripts only, so that importing the package stays silent."""
+    """Let the logger print. Only scripts call this, so that importing the package stays silent."""
     if not any(isinstance(handler, _Console) for handler in LOGGER.handlers):
         LOGGER.addHandler(_Console())
     LOGGER.setLevel(level)
@@ -33,11 +33,11 @@ def enable_console(level: int = logging.INFO) -> None:
 
 @contextlib.contextmanager
 def optional() -> Iterator[None]:
-    """Let an image or a table that cannot be made be a warning.
+    """Turn the failure to write an optional file, such as a plot, into a warning.
 
-    A full disk, or an image that has gone from the data set since, is no reason to lose a training or its figures.
+    A full disk or an image deleted from the data set must not cost a training or its results.
     """
     try:
         yield
     except (DataError, RunError) as error:
-        LOGGER.warning(f"left out: {error}")
+        LOGGER.warning(f"skipped: {error}")

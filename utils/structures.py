@@ -1,4 +1,4 @@
-"""The nouns that travel between rooms: Sample, Batch, Detections."""
+"""The data structures that packages exchange: Sample, Batch, Detections."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Polygons:
-    """The outlines of an image's objects, one after another in flat arrays; the last point joins the first.
+    """The polygons of an image's objects, concatenated in flat arrays; each polygon is closed.
 
     Attributes:
         points: (p, 2) float32, x and y.
-        starts: (n + 1,) int64: object i has points starts[i] to starts[i + 1], none if only its box is known.
+        starts: (n + 1,) int64; object i has points[starts[i]:starts[i + 1]], empty if only its box is known.
     """
 
     points: np.ndarray
     starts: np.ndarray
 
     def __len__(self) -> int:
-        """Return the number of objects, those without an outline included."""
+        """Return the number of objects, including those without a polygon."""
         return len(self.starts) - 1
 
-    def of(self, number: int) -> np.ndarray:
+    def of(self, index: int) -> np.ndarray:
         """Return the (k, 2) points of one object."""
-        return self.points[self.starts[number] : self.starts[number + 1]]
+        return self.points[self.starts[index] : self.starts[index + 1]]
 
     @property
     def known(self) -> np.ndarray:
-        """Tell which objects have an outline, (n,) bool."""
+        """(n,) bool, which objects have a polygon."""
         return np.diff(self.starts) > 0
 
 
@@ -59,12 +59,12 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class LetterboxTransform:
-    """Where an image lies in the network's input: `input = original * ratio + pad`.
+    """The map from an image to its letterboxed input: `input = original * ratio + pad`.
 
     Attributes:
         original_hw: height and width of the file's image.
         ratio_wh: scale along x and y.
-        pad_wh: pixels to the left and above.
+        pad_wh: padding in pixels on the left and at the top.
     """
 
     original_hw: tuple[int, int]
@@ -72,11 +72,11 @@ class LetterboxTransform:
     pad_wh: tuple[float, float]
 
     def to_input(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Bring (n, 4) boxes from pixels of the original to pixels of the input."""
+        """Map (n, 4) boxes from pixels of the original to pixels of the input."""
         return boxes_xyxy * np.tile(self.ratio_wh, 2).astype(np.float32) + np.tile(self.pad_wh, 2).astype(np.float32)
 
     def to_original(self, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Bring (n, 4) boxes from pixels of the input to pixels of the original, cut at its borders."""
+        """Map (n, 4) boxes from pixels of the input to pixels of the original, clipped to the image."""
         boxes = (boxes_xyxy - np.array(self.pad_wh * 2, np.float32)) / np.array(self.ratio_wh * 2, np.float32)
         height, width = self.original_hw
         return boxes.clip(0, np.array((width, height, width, height), np.float32))
@@ -84,13 +84,13 @@ class LetterboxTransform:
 
 @dataclass(kw_only=True)
 class Batch:
-    """What the network sees in one step.
+    """The input of one training or evaluation step.
 
     Attributes:
         images: (B, 3, H, W) uint8, RGB, stored channels last.
-        targets: (n, 6) float32: image in the batch, class, then cx, cy, w, h as shares of W and H.
-        indices: each image's number in the data set.
-        placements: where each original lies in its input; empty for training images, which are assembled.
+        targets: (n, 6) float32: index in the batch, class id, then cx, cy, w, h normalized by W and H.
+        indices: index of each image in the data set.
+        placements: letterbox transform of each image; empty for training batches, whose images are mosaics.
     """
 
     images: Tensor
@@ -99,7 +99,7 @@ class Batch:
     placements: Sequence[LetterboxTransform] = ()
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, from where it can be copied while the GPU computes."""
+        """Return the batch in page-locked memory, so that the copy to the GPU can be asynchronous."""
         return Batch(
             images=self.images.pin_memory(),
             targets=self.targets.pin_memory(),
@@ -110,11 +110,11 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What was found in one image, best first.
+    """The detections of one image, by descending confidence.
 
     Attributes:
         boxes: (n, 4) x1, y1, x2, y2 in pixels.
-        scores: (n,) confidence in [0, 1].
+        scores: (n,) confidences in [0, 1].
         classes: (n,) int64.
     """
 
@@ -123,5 +123,5 @@ class Detections:
     classes: Tensor
 
     def __len__(self) -> int:
-        """Return how many were found."""
+        """Return the number of detections."""
         return len(self.scores)
