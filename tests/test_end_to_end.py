@@ -242,7 +242,7 @@ def test_compare_trains_all_alike_and_repeats_nothing(
         run_comparison(*parse_options(CompareOptions, given, description=""))
     assert caplog.text.count("finished already") == 2 and "finished already" not in first.stdout
     folder = tmp_path / "runs/compare/c"
-    results = json.loads((folder / "compare.json").read_text())["results"]
+    results = json.loads((folder / "results.json").read_text())["results"]
     assert [r["parameters"] for r in results] == [1_772_035, 1_301_405]
     assert results[1]["sampling_gflops"] > 0 and all(r["inference_ms"] > 0 for r in results)
     assert "| yolov5n-akconv - yolov5n" in (folder / "compare.md").read_text()

@@ -35,6 +35,7 @@ RENAMED = {
     "judged": "predictions",
     "compare.json": "results.json",
     "comparison.json": "manifest.json",
+    "pictures": "images",
 }
 SMALL = ("--data", "tiny.yaml", "--imgsz", "96", "--device", "cpu")
 TRAINING = {

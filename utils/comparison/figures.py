@@ -40,7 +40,7 @@ def draw_comparison(findings: ComparisonResult, checkpoints: Sequence[Sequence[P
         names,
         curves=curves_of(checkpoints),
         intervals=intervals_of(findings),
-        accuracy=[float(model.figures[ALL, "", "map50_95"].points.mean()) for model in findings.models],
+        accuracy=[float(model.metrics[ALL, "", "map50_95"].points.mean()) for model in findings.models],
         costs={title: [float(cost[key]) / unit for cost in findings.costs] for key, (title, unit) in COSTS.items()},
         path=path,
     )

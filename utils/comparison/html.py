@@ -78,7 +78,7 @@ class ReportImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportImages:
+class ReportFigures:
     """The images of a report, as far as there are any.
 
     Attributes:

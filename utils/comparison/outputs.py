@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: compare.json, compare.md, images, report.html, and lines on the screen."""
+"""What a comparison leaves behind: results.json, compare.md, images, report.html, and lines on the screen."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from utils.comparison.figures import draw_comparison
-from utils.comparison.html import ReportImage, ReportImages, write_report
+from utils.comparison.html import ReportFigures, ReportImage, write_report
 from utils.comparison.predictions import RunEvaluation
 from utils.comparison.report import ComparisonResult, markdown, nothing_to_compare
 from utils.comparison.report_examples import FOLDER as EXAMPLES
 from utils.comparison.report_examples import example_images
 from utils.comparison.report_sampling import sampling_images
-from utils.comparison.statistics import DECIDING, Pair, model_json, pair_json
+from utils.comparison.statistics import PRIMARY_METRIC, Pair, model_json, pair_json
 from utils.comparison.tables import accuracy_table, cost_table, difference_table
 from utils.datasets.index import DatasetIndex
 from utils.detection.sampling_plots import FOLDER as SAMPLING
@@ -34,7 +34,7 @@ def command_line() -> str:
     return f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
 
 
-def write_findings(
+def write_results(
     findings: ComparisonResult,
     options: CompareOptions,
     *,
@@ -42,7 +42,7 @@ def write_findings(
     val: DatasetIndex,
     folder: Path,
 ) -> None:
-    """Print the tables and the verdict, and write compare.json, and compare.md as yet without images.
+    """Print the tables and the verdict, and write results.json, and compare.md as yet without images.
 
     So the numbers are there whatever becomes of the images.
 
@@ -68,11 +68,11 @@ def write_findings(
     results = [
         {
             "model": model.label,
-            "seeds": model.seeds,
-            "seed_numbers": list(model.seed_numbers),
+            "seeds": model.runs,
+            "seed_numbers": list(model.seeds),
             "checkpoints": [str(path) for path in own],
             **cost,
-            **{figure: float(model.figures["all", "", figure].points.mean()) for figure in ("map50", "map50_95")},
+            **{figure: float(model.metrics["all", "", figure].points.mean()) for figure in ("map50", "map50_95")},
             "figures": model_json(model),
         }
         for model, own, cost in zip(models, checkpoints, findings.costs, strict=True)
@@ -89,11 +89,11 @@ def write_findings(
         "failed": [{"run": f.run.folder.name, "exit_code": f.exit_code, "reason": f.reason} for f in findings.failed],
         "commands": list(findings.commands),
     }
-    dump_json(folder / "compare.json", content)
+    dump_json(folder / "results.json", content)
     atomic_write(folder / "compare.md", markdown(findings, folder))
 
 
-def draw_images(
+def draw_figures(
     findings: ComparisonResult,
     judged: Sequence[Sequence[RunEvaluation]],
     *,
@@ -101,7 +101,7 @@ def draw_images(
     names: Sequence[str],
     val: DatasetIndex,
     folder: Path,
-) -> ReportImages:
+) -> ReportFigures:
     """Draw compare.png, `examples/` and `sampling/`; what cannot be drawn is a warning, and left out.
 
     Args:
@@ -122,7 +122,7 @@ def draw_images(
         draw_comparison(findings, checkpoints, folder / IMAGE)
         overview.append(ReportImage(path=folder / IMAGE, caption=OVERVIEW))
     with optional():
-        seeds = {model.label: model.seed_numbers for model in models}
+        seeds = {model.label: model.seeds for model in models}
         for number in chosen:
             pair = findings.pairs[number]
             examples += example_images(
@@ -135,18 +135,18 @@ def draw_images(
                 folder=folder,
             )
     with optional():
-        best = [own[int(m.figures[DECIDING].points.argmax())] for m, own in zip(models, checkpoints, strict=True)]
+        best = [own[int(m.metrics[PRIMARY_METRIC].points.argmax())] for m, own in zip(models, checkpoints, strict=True)]
         sampling += sampling_images([m.label for m in models], best, val=val, names=names, folder=folder)
-    return ReportImages(overview=overview, examples=examples, examples_note=note, sampling=sampling)
+    return ReportFigures(overview=overview, examples=examples, examples_note=note, sampling=sampling)
 
 
 def _surest(pairs: Sequence[Pair]) -> list[int]:
     """Return the places of a few models whose differences are surest, in the order of all."""
-    order = sorted(range(len(pairs)), key=lambda number: pairs[number].differences[DECIDING].p_value)
+    order = sorted(range(len(pairs)), key=lambda number: pairs[number].differences[PRIMARY_METRIC].p_value)
     return sorted(order[:MOST_EXAMPLES])
 
 
-def write_imaged_reports(findings: ComparisonResult, images: ReportImages, *, folder: Path) -> None:
+def write_reports(findings: ComparisonResult, images: ReportFigures, *, folder: Path) -> None:
     """Write compare.md and report.html with images, and remove those of an earlier judgement.
 
     Args:
@@ -165,7 +165,7 @@ def write_imaged_reports(findings: ComparisonResult, images: ReportImages, *, fo
     LOGGER.info(f"Report: {path}")
 
 
-def _remove_older(folder: Path, images: ReportImages) -> None:
+def _remove_older(folder: Path, images: ReportFigures) -> None:
     """Remove the images of a comparison's folder that no report links to any more."""
     shown = {image.path for image in images.all()}
     present = [folder / IMAGE, *folder.glob(f"{EXAMPLES}/*.jpg"), *folder.glob(f"{SAMPLING}/*.jpg")]

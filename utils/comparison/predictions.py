@@ -58,7 +58,7 @@ def evaluate_checkpoint(
     batch_size: int,
     workers: int,
     device: torch.device,
-    keep: Path,
+    cache: Path,
 ) -> RunEvaluation:
     """Judge a checkpoint, or take what an earlier call kept.
 
@@ -69,12 +69,12 @@ def evaluate_checkpoint(
         batch_size: images per batch.
         workers: processes that prepare batches.
         device: where to compute.
-        keep: file for the next call.
+        cache: file for the next call.
     """
     content = load_checkpoint(path)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
     mark = f"{VERSION} {weights} {index.fingerprint()} {_state_of_files(index)} {image_size}"
-    kept = _read(keep, mark)
+    kept = _read(cache, mark)
     if kept is not None:
         return kept
     model, _ = load_model(path, content=content)
@@ -88,7 +88,7 @@ def evaluate_checkpoint(
     )
     images = evaluate(place(model, device), loader, nms=NMS, device=device).images
     judgement = run_evaluation_of(images)
-    error = try_write(keep, _to_bytes(judgement, mark))
+    error = try_write(cache, _to_bytes(judgement, mark))
     if error is not None:
         LOGGER.warning(f"judgement not kept: {error}")
     return judgement
@@ -156,7 +156,7 @@ def of_size(judgement: RunEvaluation, number: int) -> EvaluatedSet:
     )
 
 
-def figures_of(judgement: RunEvaluation, weights: np.ndarray, names: Sequence[str]) -> dict[Key, np.ndarray]:
+def resampled_metrics(judgement: RunEvaluation, weights: np.ndarray, names: Sequence[str]) -> dict[Key, np.ndarray]:
     """Compute every figure on the set itself and on its resamples.
 
     Args:

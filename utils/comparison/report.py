@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.html import ReportImage, ReportImages
+from utils.comparison.html import ReportFigures, ReportImage
 from utils.comparison.jobs import FailedRun
 from utils.comparison.report_markdown import code_block, plain, table
-from utils.comparison.statistics import DECIDING, ModelScores, Pair
+from utils.comparison.statistics import PRIMARY_METRIC, ModelScores, Pair
 from utils.comparison.support import MIN_IMAGES, MIN_OBJECTS
 from utils.comparison.tables import accuracy_table, cost_table, detail_tables, difference_table, seed_table
 
@@ -22,39 +22,39 @@ class ComparisonResult:
     """All that a comparison has to tell.
 
     Attributes:
-        heading: settings in a sentence or two.
+        header: settings in a sentence or two.
         models: their figures; the first is the baseline.
         pairs: every further model against it.
         costs: per model, by the keys of `COST_COLUMNS`.
         warnings: sentences.
         failed: runs that did not come to their end.
-        settings: per further model, what its yaml has otherwise than the baseline's.
+        config_diffs: per further model, what its yaml has otherwise than the baseline's.
         commands: lines that repeat all of it.
         environment: of the machine.
         resamples: of the validation images.
-        amounts: objects and images of each class and size, as `support_by_class` counts them.
-        left_out: classes that have too few objects of a size to count in its mean.
-        files: checkpoints of each model of finished weights, one for each seed.
+        support: objects and images of each class and size, as `support_by_class` counts them.
+        excluded: classes that have too few objects of a size to count in its mean.
+        weight_files: checkpoints of each model of finished weights, one for each seed.
         timing_noise: share by which two copies of a model differ at most in median and p95.
     """
 
-    heading: str
+    header: str
     models: Sequence[ModelScores]
     pairs: Sequence[Pair]
     costs: Sequence[Mapping[str, Any]]
     warnings: Sequence[str] = ()
     failed: Sequence[FailedRun] = ()
-    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config_diffs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     commands: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     resamples: int = 0
-    amounts: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    left_out: Sequence[str] = ()
-    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    support: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    excluded: Sequence[str] = ()
+    weight_files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     timing_noise: tuple[float, float] | None = None
 
 
-def markdown(findings: ComparisonResult, folder: Path, images: ReportImages | None = None) -> str:
+def markdown(findings: ComparisonResult, folder: Path, images: ReportFigures | None = None) -> str:
     """Return the whole of compare.md.
 
     Args:
@@ -62,8 +62,8 @@ def markdown(findings: ComparisonResult, folder: Path, images: ReportImages | No
         folder: where it is going to be, which links to images start from.
         images: to show; none by default.
     """
-    models, pairs, shown = findings.models, findings.pairs, images or ReportImages()
-    parts = ["# Comparison", plain(findings.heading)]
+    models, pairs, shown = findings.models, findings.pairs, images or ReportFigures()
+    parts = ["# Comparison", plain(findings.header)]
     if findings.failed:
         lines = [
             f"- {plain(f'{f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})')}"
@@ -81,13 +81,16 @@ def markdown(findings: ComparisonResult, folder: Path, images: ReportImages | No
     if seeds:
         parts += ["## Per seed", SEED_NOTE, seeds]
     for group, title in (("class", "Per class"), ("size", "Per object size")):
-        details = detail_tables(models, pairs, group, findings.amounts)
+        details = detail_tables(models, pairs, group, findings.support)
         if details:
-            parts += [f"## {title}", _detail_note(group, findings.left_out), *details]
+            parts += [f"## {title}", _detail_note(group, findings.excluded), *details]
     parts += ["## Cost", _cost_note(findings.timing_noise), cost_table(models, findings.costs)]
-    if findings.settings:
-        parts += ["## What differs", "\n".join(_differing(label, rows) for label, rows in findings.settings.items())]
-    if findings.files:
+    if findings.config_diffs:
+        parts += [
+            "## What differs",
+            "\n".join(_differing(label, rows) for label, rows in findings.config_diffs.items()),
+        ]
+    if findings.weight_files:
         parts += ["## Files", _file_table(findings)]
     parts += _gallery("Where they differ most", shown.examples, folder, note=shown.examples_note)
     parts += _gallery("Where AKConv samples", shown.sampling, folder)
@@ -113,9 +116,9 @@ def _gallery(heading: str, images: Sequence[ReportImage], folder: Path, *, note:
 
 def _file_table(findings: ComparisonResult) -> str:
     """Say which checkpoints each model of finished weights stands for."""
-    seeds = {model.label: model.seed_numbers for model in findings.models}
+    seeds = {model.label: model.seeds for model in findings.models}
     rows = [["Model", "Seed", "File"]]
-    for label, paths in findings.files.items():
+    for label, paths in findings.weight_files.items():
         numbers = seeds.get(label) or (None,) * len(paths)
         for seed, path in zip(numbers, paths, strict=True):
             rows.append([label, "not known" if seed is None else str(seed), str(path)])
@@ -165,7 +168,7 @@ COST_NOTE = (
 
 def explanation(pairs: Sequence[Pair]) -> str:
     """Say what the intervals cover."""
-    covers = all(pair.differences[DECIDING].knows_seeds for pair in pairs)
+    covers = all(pair.differences[PRIMARY_METRIC].knows_seeds for pair in pairs)
     luck = "other images of the same kind and other seeds" if covers else "other images of the same kind only"
     text = f"In brackets the 95 % interval: it covers {luck} (docs/statistics.md). mAP50-95 decides."
     if len(pairs) > 1:

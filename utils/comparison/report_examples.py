@@ -35,7 +35,7 @@ def image_scores(judgement: RunEvaluation, *, confidence: float = CONFIDENCE) ->
     return np.where(told + there > 0, 2 * right / np.maximum(told + there, 1), 1.0)
 
 
-def most_different(model: Sequence[RunEvaluation], baseline: Sequence[RunEvaluation]) -> list[tuple[int, float]]:
+def largest_differences(model: Sequence[RunEvaluation], baseline: Sequence[RunEvaluation]) -> list[tuple[int, float]]:
     """Return image numbers and mean F1 differences over seeds: the best for the model, then the worst."""
     gain = np.mean([image_scores(j) for j in model], 0) - np.mean([image_scores(j) for j in baseline], 0)
     order = np.argsort(-gain, kind="stable")
@@ -44,7 +44,7 @@ def most_different(model: Sequence[RunEvaluation], baseline: Sequence[RunEvaluat
     return [(i, float(gain[i])) for i in (*best, *worst)]
 
 
-def typical_pair(
+def representative_seed_pair(
     model: Sequence[RunEvaluation],
     baseline: Sequence[RunEvaluation],
     *,
@@ -93,10 +93,10 @@ def example_images(
         RunError: a file cannot be written.
     """
     found: list[ReportImage] = []
-    for number, gain in most_different(model, baseline):
+    for number, gain in largest_differences(model, baseline):
         image = read_image(str(index.paths[number]))
         panels = [_draw_labels(image, index, number, names)]
-        ours, theirs = typical_pair(model, baseline, seeds=seeds, number=number, gain=gain)
+        ours, theirs = representative_seed_pair(model, baseline, seeds=seeds, number=number, gain=gain)
         shown = baseline[theirs], model[ours]
         panels += [_draw_detections(image, one, number, names) for one in shown]
         before, after = (image_scores(one)[number] for one in shown)

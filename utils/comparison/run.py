@@ -21,17 +21,17 @@ from utils.comparison.cost import inference_cost, model_cost
 from utils.comparison.data import changed_datasets, require_same_data
 from utils.comparison.folder import choose_folder, record_of
 from utils.comparison.jobs import FailedRun, finish_runs
-from utils.comparison.outputs import command_line, draw_images, write_findings, write_imaged_reports
+from utils.comparison.outputs import command_line, draw_figures, write_reports, write_results
 from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_candidate
-from utils.comparison.predictions import RunEvaluation, eval_image_size, evaluate_checkpoint, figures_of
+from utils.comparison.predictions import RunEvaluation, eval_image_size, evaluate_checkpoint, resampled_metrics
 from utils.comparison.report import ComparisonResult
 from utils.comparison.statistics import (
     ModelScores,
-    compare_with_first,
-    gather,
+    collect_scores,
+    compare_with_baseline,
     learning_warnings,
     seed_warnings,
-    size_warnings,
+    support_warnings,
 )
 from utils.comparison.support import excluded_by_size, support_by_class
 from utils.comparison.sweep import SweepVariant, variants
@@ -168,7 +168,7 @@ def _present(
     models = _scores(stage, ready, judged)
     baseline = candidates[0].label
     amounts = support_by_class(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
-    warnings = [*size_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
+    warnings = [*support_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
     present = [one.candidate for one in ready]
     planned = plain(asdict(runs[0].options)) if runs else {}
     warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_datasets(present)]
@@ -189,18 +189,18 @@ def _present(
         warnings.append("The models look at images of different sizes; cost and accuracy go with that too.")
     costs, noise = _costs(stage, ready)
     findings = ComparisonResult(
-        heading=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
+        header=heading(stage.options, stage.val, present, device=stage.device, judged_at=judged_at),
         models=models,
-        pairs=[] if baseline in absent else compare_with_first(models, images=len(stage.val)),
+        pairs=[] if baseline in absent else compare_with_baseline(models, images=len(stage.val)),
         costs=costs,
         timing_noise=noise,
-        amounts=amounts,
-        left_out=excluded_by_size(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
-        files={one.candidate.label: one.checkpoints for one in ready if one.candidate.weights},
+        support=amounts,
+        excluded=excluded_by_size(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
+        weight_files={one.candidate.label: one.checkpoints for one in ready if one.candidate.weights},
         warnings=warnings,
         failed=failed,
         resamples=RESAMPLES,
-        settings={
+        config_diffs={
             c.label: [
                 *differing_rows(c.config, candidates[0].config),
                 *differing_recipe(c, candidates[0], (options_of(c, planned), options_of(candidates[0], planned))),
@@ -212,12 +212,12 @@ def _present(
         environment=describe_environment(stage.device),
     )
     checkpoints = [one.checkpoints for one in ready]
-    write_findings(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
-    images = draw_images(
+    write_results(findings, stage.options, checkpoints=checkpoints, val=stage.val, folder=stage.folder)
+    images = draw_figures(
         findings, judged, checkpoints=checkpoints, names=stage.names, val=stage.val, folder=stage.folder
     )
     with optional():
-        write_imaged_reports(findings, images, folder=stage.folder)
+        write_reports(findings, images, folder=stage.folder)
 
 
 def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[RunEvaluation]]:
@@ -232,7 +232,7 @@ def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[RunEvaluati
                 batch_size=2 * stage.options.batch_size,
                 workers=stage.options.workers,
                 device=stage.device,
-                keep=stage.folder / "judged" / f"{one.candidate.label}-{number}.npz",
+                cache=stage.folder / "predictions" / f"{one.candidate.label}-{number}.npz",
             )
             for number, checkpoint in enumerate(one.checkpoints)
         ]
@@ -244,11 +244,11 @@ def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[Ru
     """Resample the figures of every run, with the same resamples for all."""
     weights = draw_resamples(len(stage.val), RESAMPLES, seed=RESAMPLING_SEED)
     return [
-        gather(
+        collect_scores(
             one.candidate.label,
-            [figures_of(judgement, weights, stage.names) for judgement in own],
-            finished=not one.candidate.cfg,
-            seed_numbers=one.seeds,
+            [resampled_metrics(judgement, weights, stage.names) for judgement in own],
+            fixed_weights=not one.candidate.cfg,
+            seeds=one.seeds,
         )
         for one, own in zip(ready, judged, strict=True)
     ]

@@ -15,7 +15,7 @@ from utils.metrics.paired_difference import Difference, Scores, paired_differenc
 from utils.metrics.significance import Verdict, decide_all, sentence
 
 TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
-DECIDING: Key = (ALL, "", "map50_95")
+PRIMARY_METRIC: Key = (ALL, "", "map50_95")
 UNLEARNED = 0.02
 FEW_IMAGES, FEW_LABELS, FEW_IMAGES_OF_CLASS = 50, 30, 10
 MOST_NAMED = 5
@@ -30,20 +30,20 @@ class ModelScores:
     """All figures of one model: per key, the runs' own values and resampled ones; and the seeds as far as known."""
 
     label: str
-    finished: bool
-    figures: Mapping[Key, Scores]
-    seed_numbers: tuple[int | None, ...] = ()
+    fixed_weights: bool
+    metrics: Mapping[Key, Scores]
+    seeds: tuple[int | None, ...] = ()
 
     @property
-    def seeds(self) -> int:
+    def runs(self) -> int:
         """How many runs there are."""
-        return self.figures[DECIDING].seeds
+        return self.metrics[PRIMARY_METRIC].seeds
 
-    def of_seed(self, seed: int, key: Key = DECIDING) -> float | None:
+    def of_seed(self, seed: int, key: Key = PRIMARY_METRIC) -> float | None:
         """Return a figure of the run with this seed; None if there is no such run."""
-        if seed not in self.seed_numbers:
+        if seed not in self.seeds:
             return None
-        return float(self.figures[key].points[self.seed_numbers.index(seed)])
+        return float(self.metrics[key].points[self.seeds.index(seed)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +65,19 @@ class Pair:
     words: str
 
 
-def gather(
+def collect_scores(
     label: str,
     runs: Sequence[Mapping[Key, np.ndarray]],
     *,
-    finished: bool,
-    seed_numbers: Sequence[int | None] = (),
+    fixed_weights: bool,
+    seeds: Sequence[int | None] = (),
 ) -> ModelScores:
-    """Put the figures of a model's runs together; `seed_numbers` are theirs, None where not known."""
+    """Put the figures of a model's runs together; `seeds` are theirs, None where not known."""
     return ModelScores(
         label=label,
-        finished=finished,
-        seed_numbers=tuple(seed_numbers),
-        figures={
+        fixed_weights=fixed_weights,
+        seeds=tuple(seeds),
+        metrics={
             key: Scores(
                 points=np.array([run[key][0] for run in runs]), resampled=np.stack([run[key][1:] for run in runs])
             )
@@ -86,7 +86,7 @@ def gather(
     )
 
 
-def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pair]:
+def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list[Pair]:
     """Compare every further model with the first, corrected for their number.
 
     Args:
@@ -95,13 +95,13 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
     """
     baseline, others = models[0], models[1:]
     differences: list[dict[Key, Difference]] = [{} for _ in others]
-    for key in baseline.figures:
-        variance_donors = [model.figures[key] for model in models]
+    for key in baseline.metrics:
+        variance_donors = [model.metrics[key] for model in models]
         for found, other in zip(differences, others, strict=True):
             found[key] = paired_difference(
-                other.figures[key], baseline.figures[key], images=images, variance_donors=variance_donors
+                other.metrics[key], baseline.metrics[key], images=images, variance_donors=variance_donors
             )
-    finished = all(model.finished for model in models)
+    finished = all(model.fixed_weights for model in models)
     verdicts: list[dict[Key, Verdict]] = [{} for _ in others]
     for figure in TITLES:
         key = (ALL, "", figure)
@@ -115,11 +115,11 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
             differences=found,
             verdicts=told,
             words=sentence(
-                told[DECIDING],
-                found[DECIDING],
+                told[PRIMARY_METRIC],
+                found[PRIMARY_METRIC],
                 model=other.label,
                 baseline=baseline.label,
-                figure=TITLES[DECIDING[2]],
+                figure=TITLES[PRIMARY_METRIC[2]],
                 finished=finished,
             ),
         )
@@ -127,7 +127,7 @@ def compare_with_first(models: Sequence[ModelScores], *, images: int) -> list[Pa
     ]
 
 
-def size_warnings(
+def support_warnings(
     index: DatasetIndex, names: Sequence[str], amounts: Mapping[tuple[str, str], tuple[int, int]] | None = None
 ) -> list[str]:
     """Say when a validation set is too small for an interval to be trusted.
@@ -163,7 +163,7 @@ def size_warnings(
 
 def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
     """Say when there are too few seeds."""
-    counts = {model.label: model.seeds for model in models}
+    counts = {model.label: model.runs for model in models}
     if max(counts.values()) == 1:
         return ["One run of each model: the intervals cover other images, but not the luck of the seed."]
     found = []
@@ -173,9 +173,9 @@ def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
             f"Fewer than three seeds of {', '.join(few)}: the spread over seeds is a rough guess, and the intervals "
             "are wide, or where the models' luck differs, too narrow."
         )
-    known = [model for model in models if model.seed_numbers and None not in model.seed_numbers]
-    if len({model.seed_numbers for model in known}) > 1:
-        sets = "; ".join(f"{model.label} {', '.join(map(str, model.seed_numbers))}" for model in known)
+    known = [model for model in models if model.seeds and None not in model.seeds]
+    if len({model.seeds for model in known}) > 1:
+        sets = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
         found.append(
             f"The models do not have the same seeds ({sets}). All runs count; those of seeds that only one model has "
             "saw their images in another order."
@@ -185,13 +185,13 @@ def seed_warnings(models: Sequence[ModelScores]) -> list[str]:
 
 def shared_seeds(models: Sequence[ModelScores]) -> list[int]:
     """Return in ascending order the seeds that at least two of the models have."""
-    seeds = [seed for model in models for seed in set(model.seed_numbers) if seed is not None]
+    seeds = [seed for model in models for seed in set(model.seeds) if seed is not None]
     return sorted(seed for seed in set(seeds) if seeds.count(seed) > 1)
 
 
 def learning_warnings(models: Sequence[ModelScores]) -> list[str]:
     """Say when a model has learned next to nothing, so that a difference from it means little."""
-    found = [model.label for model in models if model.figures[ALL, "", "map50"].points.mean() < UNLEARNED]
+    found = [model.label for model in models if model.metrics[ALL, "", "map50"].points.mean() < UNLEARNED]
     if not found:
         return []
     return [f"{', '.join(found)}: mAP50 below {UNLEARNED}, so next to nothing was learned; train longer."]
@@ -199,7 +199,7 @@ def learning_warnings(models: Sequence[ModelScores]) -> list[str]:
 
 def pair_json(pair: Pair) -> dict[str, Any]:
     """Return a comparison as plain values."""
-    verdict = pair.verdicts[DECIDING]
+    verdict = pair.verdicts[PRIMARY_METRIC]
     return {
         "model": pair.model,
         "baseline": pair.baseline,
@@ -239,7 +239,7 @@ def model_json(model: ModelScores) -> list[dict[str, Any]]:
             "spread": _number(math.sqrt(scores.variance)) if scores.seeds > 1 else None,
             "runs": [_number(float(value)) for value in scores.points],
         }
-        for key, scores in model.figures.items()
+        for key, scores in model.metrics.items()
     ]
 
 

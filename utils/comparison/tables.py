@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.comparison.predictions import ALL, Key
 from utils.comparison.report_markdown import table
-from utils.comparison.statistics import DECIDING, TITLES, ModelScores, Pair, shared_seeds
+from utils.comparison.statistics import PRIMARY_METRIC, TITLES, ModelScores, Pair, shared_seeds
 
 NOTHING = "-"
 
@@ -40,7 +40,7 @@ def accuracy_table(models: Sequence[ModelScores]) -> str:
     rows = [["Model", "Seeds", *TITLES.values()]]
     for model in models:
         cells = [_mean_and_spread(model, (ALL, "", figure)) for figure in TITLES]
-        rows.append([model.label, str(model.seeds), *cells])
+        rows.append([model.label, str(model.runs), *cells])
     return table(rows)
 
 
@@ -50,7 +50,7 @@ def difference_table(pairs: Sequence[Pair]) -> str:
     rows = [["Difference", *TITLES.values(), "p, Holm" if several else "p", "Verdict on mAP50-95"]]
     for pair in pairs:
         cells = [_interval(pair, (ALL, "", figure)) for figure in TITLES]
-        verdict = pair.verdicts[DECIDING]
+        verdict = pair.verdicts[PRIMARY_METRIC]
         rows.append([f"{pair.model} - {pair.baseline}", *cells, _chance(verdict.p_value), verdict.word])
     return table(rows)
 
@@ -73,7 +73,7 @@ def detail_tables(
     baseline = models[0]
     tables = []
     for figure, title in TITLES.items():
-        keys = [key for key in baseline.figures if key[0] == group and key[2] == figure]
+        keys = [key for key in baseline.metrics if key[0] == group and key[2] == figure]
         rows = [
             [
                 title,
@@ -130,7 +130,7 @@ def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]
 
 
 def _mean_and_spread(model: ModelScores, key: Key) -> str:
-    scores = model.figures.get(key)
+    scores = model.metrics.get(key)
     if scores is None:
         return NOTHING
     mean = f"{scores.points.mean():.3f}"

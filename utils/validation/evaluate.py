@@ -105,10 +105,10 @@ def evaluate(
     with torch.inference_mode():
         for number, batch in enumerate(tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")):
             watch.lap("loading")
-            images = scale_pixels(batch.images, device, dtype)
+            pixels = scale_pixels(batch.images, device, dtype)
             targets = batch.targets.to(device)
             watch.lap("pre")
-            predictions, raw = network(images)
+            predictions, raw = network(pixels)
             watch.lap("inference")
             if loss is not None:
                 for name, value in loss(raw, targets).items():
@@ -117,14 +117,14 @@ def evaluate(
             detections = non_max_suppression(predictions, nms)
             watch.lap("nms")
             labels = batch.targets.numpy()
-            for position in range(len(images)):
+            for position in range(len(pixels)):
                 image = _judge(batch, position, detections[position], labels[labels[:, 0] == position])
                 images.append(image)
                 confusion.add(image.boxes, image.scores, image.classes, image.label_boxes, image.label_classes)
             watch.lap("matching")
             if on_batch is not None:
                 on_batch(number, batch, detections)
-            watch.end_batch(len(images))
+            watch.end_batch(len(pixels))
     images.sort(key=lambda image: image.index)
     count = max(watch.batches, 1)
     return Evaluation(

@@ -16,7 +16,7 @@ import pytest
 
 from utils.comparison.html import ReportImage, write_report
 from utils.comparison.predictions import RunEvaluation
-from utils.comparison.report_examples import example_images, image_scores, most_different, typical_pair
+from utils.comparison.report_examples import example_images, image_scores, largest_differences, representative_seed_pair
 from utils.comparison.report_markdown import code_block, plain, table, to_html
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
@@ -254,9 +254,13 @@ def test_the_runs_that_are_drawn_are_those_most_like_the_mean():
     theirs = [judgement([1, 0, 0], [0] * 3), judgement([0, 0, 0], [0] * 3)]
     gain = float(np.mean([1, 2 / 3, 0]) - np.mean([2 / 3, 0]))
     find = {"number": 0, "gain": gain}
-    assert typical_pair(ours, theirs, seeds=((None,) * 3, (None,) * 2), **find) == (0, 0), "1 - 2/3 is nearest 0.22"
-    assert typical_pair(ours, theirs, seeds=((0, 1, 2), (1, 2)), **find) == (1, 0), "of 2/3 - 2/3 and 0 - 0 the first"
-    assert typical_pair(ours, theirs, seeds=((0, 1, 2), (7, 2)), **find) == (2, 1), "the only shared seed"
+    assert representative_seed_pair(ours, theirs, seeds=((None,) * 3, (None,) * 2), **find) == (0, 0), (
+        "1 - 2/3 is nearest 0.22"
+    )
+    assert representative_seed_pair(ours, theirs, seeds=((0, 1, 2), (1, 2)), **find) == (1, 0), (
+        "of 2/3 - 2/3 and 0 - 0 the first"
+    )
+    assert representative_seed_pair(ours, theirs, seeds=((0, 1, 2), (7, 2)), **find) == (2, 1), "the only shared seed"
 
 
 def test_a_caption_tells_the_f1_of_what_is_drawn_above_it(tmp_path):
@@ -273,7 +277,7 @@ def test_images_are_ranked_by_the_mean_gain_over_seeds():
         [judgement([2, 1, 1], [0, 0, 0]), judgement([2, 1, 0], [0, 0, 0])],
         [judgement([0, 1, 2], [0] * 3)],
     )
-    found = most_different(model, baseline)
+    found = largest_differences(model, baseline)
     assert [number for number, _ in found] == [0, 2] and found[0][1] == 1 and found[1][1] < 0
 
 

@@ -18,7 +18,7 @@ from utils.comparison.candidates import from_configs
 from utils.comparison.checks import selected_on_eval_split
 from utils.comparison.report import ComparisonResult
 from utils.comparison.run import run_comparison
-from utils.comparison.statistics import DECIDING
+from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.images import read_image, write_image
 from utils.datasets.index import build_index
 from utils.datasets.splits import open_data
@@ -88,7 +88,7 @@ def comparison(
 @pytest.mark.slow
 def test_finished_runs_are_compared_like_trained_ones(finished_runs):
     folder = comparison(finished_runs, "whole")
-    content = json.loads((folder / "compare.json").read_text())
+    content = json.loads((folder / "results.json").read_text())
     rough, sharp = content["results"]
     assert (rough["model"], rough["seeds"], rough["seed_numbers"]) == ("rough", 3, [0, 1, 2])
     assert (sharp["model"], sharp["seeds"], sharp["seed_numbers"]) == ("sharp", 2, [1, 2])
@@ -126,7 +126,7 @@ def test_a_full_disk_while_drawing_costs_the_images_and_not_the_numbers(finished
     for user in ("utils.plots.figure", "utils.comparison.html", "utils.comparison.report_examples"):
         monkeypatch.setattr(f"{user}.atomic_write", full)
     folder = comparison(finished_runs, "full")
-    assert json.loads((folder / "compare.json").read_text())["comparisons"] and (folder / "compare.md").is_file()
+    assert json.loads((folder / "results.json").read_text())["comparisons"] and (folder / "compare.md").is_file()
     assert not (folder / "compare.png").exists() and not (folder / "report.html").exists()
     assert links_of(folder) == []
     assert sum("left out" in record.getMessage() for record in caplog.records) >= 2
@@ -147,7 +147,7 @@ def found(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             comparison(finished_runs, name, seed="1", **settings)
         return caught.value.args[0]
 
-    monkeypatch.setattr("utils.comparison.run.write_findings", stop)
+    monkeypatch.setattr("utils.comparison.run.write_results", stop)
     monkeypatch.setattr("utils.comparison.run.model_cost", lambda _, image_size: {"image_size": image_size})
     monkeypatch.setattr(
         "utils.comparison.run.inference_cost",
@@ -161,8 +161,10 @@ def test_the_size_that_was_asked_for_is_the_one_that_is_judged(found):
     own, asked = found("size", given=frozenset({"name"})), found("size", given=frozenset({"name", "imgsz"}))
     assert [[cost["image_size"] for cost in one.costs] for one in (own, asked)] == [[96, 96], [64, 64]]
     for before, after in zip(own.models, asked.models, strict=True):
-        assert before.figures[DECIDING].points != after.figures[DECIDING].points, "what was kept is of another size"
-    assert asked.heading.endswith("All were judged at 64 px, as --imgsz says.") and "judged at" not in own.heading
+        assert before.metrics[PRIMARY_METRIC].points != after.metrics[PRIMARY_METRIC].points, (
+            "what was kept is of another size"
+        )
+    assert asked.header.endswith("All were judged at 64 px, as --imgsz says.") and "judged at" not in own.header
 
 
 @pytest.mark.slow
@@ -175,7 +177,10 @@ def test_images_changed_in_place_are_judged_anew(finished_runs, found):
         write_image(path, np.full_like(read_image(path), 90))
     after = found("repainted", data="repainted/own.yaml")
     for one, other in zip(before.models, after.models, strict=True):
-        assert one.figures[DECIDING].points > 0.05 and one.figures[DECIDING].points != other.figures[DECIDING].points
+        assert (
+            one.metrics[PRIMARY_METRIC].points > 0.05
+            and one.metrics[PRIMARY_METRIC].points != other.metrics[PRIMARY_METRIC].points
+        )
 
 
 @pytest.mark.slow
@@ -193,7 +198,7 @@ def test_checkpoints_that_lie_in_no_run_are_compared_too(finished_runs, tmp_path
     settings = {"device": "cpu", "workers": 0, "batch_size": 4, "project": "out"}
     data = str(finished_runs / "own.yaml")
     folder = run_comparison(CompareOptions(weights=tuple(words), data=data, **settings))
-    content = json.loads((folder / "compare.json").read_text())
+    content = json.loads((folder / "results.json").read_text())
     assert [one["training_seconds"] for one in content["results"]] == ([99, 99] if place == "weights" else [None] * 2)
     text = (folder / "compare.md").read_text(encoding="utf-8")
     assert (folder / "report.html").is_file() and all(word in text.split("## Files")[1] for word in words)
@@ -219,8 +224,8 @@ def test_the_test_split_is_judged_beside_the_other(finished_runs, found):
     atomic_write(folder / "own.yaml", "test: images/test\n" + (folder / "own.yaml").read_text(encoding="utf-8"))
     found("splits", data="splits/own.yaml")
     findings = found("splits", data="splits/own.yaml", task="test")
-    assert "3 test images with 3 objects" in findings.heading
-    for kept in ("judged", "test/judged"):
+    assert "3 test images with 3 objects" in findings.header
+    for kept in ("predictions", "test/predictions"):
         assert len(list((finished_runs / "compare/splits" / kept).glob("*.npz"))) == 2
 
 
@@ -229,7 +234,7 @@ def test_classes_of_one_name_are_kept_apart(finished_runs, found):
     text = (folder / "own.yaml").read_text(encoding="utf-8").split("names:")[0]
     atomic_write(folder / "own.yaml", f"{text}names: [cell, cell, x]\n")
     findings = found("twice", data="twice/own.yaml")
-    names = [name for group, name, figure in findings.models[0].figures if (group, figure) == ("class", "map50")]
+    names = [name for group, name, figure in findings.models[0].metrics if (group, figure) == ("class", "map50")]
     assert names == ["cell (0)", "cell (1)"]
     assert any("no object at all of x (2);" in warning for warning in findings.warnings)
     assert any("class 0 is 'cell' in the data set, but 'ring' in the model" in told for told in findings.warnings)

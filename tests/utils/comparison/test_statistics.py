@@ -13,20 +13,20 @@ import pytest
 
 from utils.comparison.checks import overlapping_images
 from utils.comparison.figures import curves_of, draw_comparison
-from utils.comparison.html import ReportImage, ReportImages
-from utils.comparison.outputs import write_imaged_reports
-from utils.comparison.predictions import figures_of, of_size, run_evaluation_of
+from utils.comparison.html import ReportFigures, ReportImage
+from utils.comparison.outputs import write_reports
+from utils.comparison.predictions import of_size, resampled_metrics, run_evaluation_of
 from utils.comparison.report import ComparisonResult, markdown
 from utils.comparison.statistics import (
-    DECIDING,
-    compare_with_first,
-    gather,
+    PRIMARY_METRIC,
+    collect_scores,
+    compare_with_baseline,
     learning_warnings,
     model_json,
     pair_json,
     seed_warnings,
     shared_seeds,
-    size_warnings,
+    support_warnings,
 )
 from utils.comparison.tables import cost_table, detail_tables, difference_table, seed_table
 from utils.datasets.index import DatasetIndex
@@ -69,8 +69,10 @@ def images(seed: int, *, noise: float = 6.0, count: int = 24) -> list[ImageEvalu
 
 def scores_of(label: str, seeds: list[int], *, noise: float):
     weights = draw_resamples(24, 200, seed=0)
-    return gather(
-        label, [figures_of(run_evaluation_of(images(s, noise=noise)), weights, NAMES) for s in seeds], finished=False
+    return collect_scores(
+        label,
+        [resampled_metrics(run_evaluation_of(images(s, noise=noise)), weights, NAMES) for s in seeds],
+        fixed_weights=False,
     )
 
 
@@ -85,7 +87,7 @@ def models():
 
 def test_figures_are_those_of_the_validator():
     shown = images(3)
-    figures = figures_of(run_evaluation_of(shown), draw_resamples(24, 3, seed=0), NAMES)
+    figures = resampled_metrics(run_evaluation_of(shown), draw_resamples(24, 3, seed=0), NAMES)
     expected = measure(shown)
     assert figures["all", "", "map50"][0] == pytest.approx(expected.map50, abs=1e-12)
     assert figures["all", "", "map50_95"][0] == pytest.approx(expected.map50_95, abs=1e-12)
@@ -102,23 +104,23 @@ def test_sizes_share_out_all_labels_and_perfect_detections_are_perfect_for_each(
     parts = [of_size(judgement, number) for number in range(3)]
     assert sum(len(part.label_classes) for part in parts) == len(judgement.judged.label_classes)
     assert min(len(part.label_classes) for part in parts) > 0
-    figures = figures_of(judgement, draw_resamples(24, 2, seed=0), NAMES)
+    figures = resampled_metrics(judgement, draw_resamples(24, 2, seed=0), NAMES)
     for size in ("medium", "large"):  # of small ones no class has enough
         assert figures["size", size, "map50"][0] > 0.8
 
 
 def test_the_better_model_is_found_and_the_equal_one_is_not(models):
-    sharp, alike = compare_with_first(models, images=24)
-    assert sharp.verdicts[DECIDING].word == "better" and sharp.words.startswith("sharp is better than plain")
-    assert alike.verdicts[DECIDING].word == "cannot tell yet"
-    assert sharp.verdicts[DECIDING].p_value >= sharp.differences[DECIDING].p_value
-    assert set(sharp.differences) == set(models[0].figures) and ("size", "medium", "map50") in sharp.differences
+    sharp, alike = compare_with_baseline(models, images=24)
+    assert sharp.verdicts[PRIMARY_METRIC].word == "better" and sharp.words.startswith("sharp is better than plain")
+    assert alike.verdicts[PRIMARY_METRIC].word == "cannot tell yet"
+    assert sharp.verdicts[PRIMARY_METRIC].p_value >= sharp.differences[PRIMARY_METRIC].p_value
+    assert set(sharp.differences) == set(models[0].metrics) and ("size", "medium", "map50") in sharp.differences
 
 
 def test_tables_and_json_say_what_was_found(models):
-    pairs = compare_with_first(models, images=24)
+    pairs = compare_with_baseline(models, images=24)
     findings = ComparisonResult(
-        heading="h", models=models, pairs=pairs, costs=[COST] * 3, commands=["python compare.py"]
+        header="h", models=models, pairs=pairs, costs=[COST] * 3, commands=["python compare.py"]
     )
     text = markdown(findings, Path())
     for part in ("## Verdict", "Holm", "| medium", "| dog", "sharp - plain", "± ", "python compare.py", "better"):
@@ -131,10 +133,10 @@ def test_tables_and_json_say_what_was_found(models):
 
 
 def test_both_figures_are_told_per_class_and_per_size(models):
-    pairs = compare_with_first(models, images=24)
+    pairs = compare_with_baseline(models, images=24)
     amounts = {("class", "dog"): (41, 17), ("size", "medium"): (9, 7)}
-    told = {"amounts": amounts, "left_out": ["cow of large (1 in 1)"], "timing_noise": (0.02, 0.145)}
-    findings = ComparisonResult(heading="h", models=models, pairs=pairs, costs=[COST] * 3, **told)
+    told = {"support": amounts, "excluded": ["cow of large (1 in 1)"], "timing_noise": (0.02, 0.145)}
+    findings = ComparisonResult(header="h", models=models, pairs=pairs, costs=[COST] * 3, **told)
     assert "without those with fewer than 5 objects" in markdown(findings, Path())
     assert "cow of large (1 in 1)" in markdown(findings, Path()) and "2.0% in the median" in markdown(findings, Path())
     for title, group, name in (("Per class", "class", "dog"), ("Per object size", "size", "medium")):
@@ -142,7 +144,7 @@ def test_both_figures_are_told_per_class_and_per_size(models):
         tables = [part for part in section.split("\n\n") if part.startswith("|")]
         for part, figure, head in zip(tables, ("map50", "map50_95"), ("mAP50", "mAP50-95"), strict=True):
             row = next(line for line in part.splitlines() if line.startswith(f"| {name}"))
-            mean = models[0].figures[group, name, figure].points.mean()
+            mean = models[0].metrics[group, name, figure].points.mean()
             assert part.startswith(f"| {head} ") and f"| {mean:.3f} ± " in row
             assert "objects in images" in part and " in ".join(map(str, amounts[group, name])) in row
             assert f"{pairs[1].differences[group, name, figure].value:+.3f} [" in row
@@ -155,10 +157,10 @@ def test_both_reports_show_the_same_images_and_those_of_an_earlier_judgement_go(
         (tmp_path / name).write_bytes(name.encode())
     overview, example, sampling = (ReportImage(path=tmp_path / name, caption=f"of {name}") for name in names[:3])
     findings = ComparisonResult(
-        heading="h", models=models, pairs=compare_with_first(models, images=24), costs=[COST] * 3
+        header="h", models=models, pairs=compare_with_baseline(models, images=24), costs=[COST] * 3
     )
-    images = ReportImages(overview=[overview], examples=[example], sampling=[sampling])
-    write_imaged_reports(findings, images, folder=tmp_path)
+    images = ReportFigures(overview=[overview], examples=[example], sampling=[sampling])
+    write_reports(findings, images, folder=tmp_path)
     text, page = ((tmp_path / f).read_text(encoding="utf-8") for f in ("compare.md", "report.html"))
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == re.findall("<h2>(.*?)</h2>", page)
     for heading, name, after in (
@@ -169,7 +171,7 @@ def test_both_reports_show_the_same_images_and_those_of_an_earlier_judgement_go(
         assert f"## {heading}\n\n![of {name}]({name})\n\nof {name}\n\n## {after}\n" in text
         assert f">{heading}</h2>\n<figure>" in page and f'{b64encode(name.encode()).decode()}" alt="of {name}"' in page
     assert [(tmp_path / name).exists() for name in names] == [True, True, True, False, True]
-    write_imaged_reports(findings, ReportImages(), folder=tmp_path)
+    write_reports(findings, ReportFigures(), folder=tmp_path)
     assert [(tmp_path / name).exists() for name in names] == [False, False, False, False, True]
     assert "![" not in (tmp_path / "compare.md").read_text() and "<img" not in (tmp_path / "report.html").read_text()
 
@@ -184,9 +186,9 @@ def test_the_image_shows_models_curves_and_intervals(models, tmp_path):
     run = tmp_path / "run"
     (run / "weights").mkdir(parents=True)
     (run / "results.csv").write_text("metrics/mAP_0.5,train/box_loss\n0.1,0.2\n,0.1\n0.3,0.05\n")
-    pairs = compare_with_first(models, images=24)
+    pairs = compare_with_baseline(models, images=24)
     for number, shown in enumerate((pairs, [])):
-        findings = ComparisonResult(heading="", models=models, pairs=shown, costs=[COST] * 3)
+        findings = ComparisonResult(header="", models=models, pairs=shown, costs=[COST] * 3)
         path = tmp_path / f"{number}.png"
         draw_comparison(findings, [[run / "weights/best.pt"] * 2, [], []], path)
         assert cv2.imread(str(path)).std() > 5
@@ -223,22 +225,22 @@ def index_of(paths, labels, counts) -> DatasetIndex:
 
 def test_small_validation_sets_are_warned_of():
     plenty = index_of(range(60), [0, 1] * 60, [2] * 60)
-    assert size_warnings(plenty, NAMES[:2]) == []
-    (warning,) = size_warnings(index_of(range(49), [0, 1] * 49, [2] * 49), NAMES[:2])
+    assert support_warnings(plenty, NAMES[:2]) == []
+    (warning,) = support_warnings(index_of(range(49), [0, 1] * 49, [2] * 49), NAMES[:2])
     assert "49 images" in warning and "fewer than 50 images" in warning
-    (warning,) = size_warnings(index_of(range(60), [0] * 60 + [1] * 40, [1] * 59 + [41]), NAMES[:2])
+    (warning,) = support_warnings(index_of(range(60), [0] * 60 + [1] * 40, [1] * 59 + [41]), NAMES[:2])
     assert "dog with 40 objects in 1 images" in warning and "cat" not in warning
 
 
 def test_classes_without_any_object_are_warned_of():
     index = index_of(range(60), [0, 2] * 60, [2] * 60)
-    (warning,) = size_warnings(index, NAMES)
+    (warning,) = support_warnings(index, NAMES)
     assert "(no object at all of dog)" in warning
-    (warning,) = size_warnings(index, [*NAMES, *"abcdef"])
+    (warning,) = support_warnings(index, [*NAMES, *"abcdef"])
     assert "no object at all of dog, a, b, c, d and 2 more)" in warning
-    assert size_warnings(index, ["object"]) == [], "all classes as one"
+    assert support_warnings(index, ["object"]) == [], "all classes as one"
     sizes = {("class", "cat"): (1, 1), ("size", "small"): (29, 20), ("size", "large"): (40, 10)}
-    (warning,) = size_warnings(index_of(range(60), [0, 1] * 60, [2] * 60), NAMES[:2], sizes)
+    (warning,) = support_warnings(index_of(range(60), [0, 1] * 60, [2] * 60), NAMES[:2], sizes)
     assert "(small ones with 29 objects in 20 images)" in warning
 
 
@@ -260,8 +262,7 @@ def test_few_seeds_and_models_that_learned_nothing_are_warned_of(models):
 
 def test_runs_of_one_seed_stand_side_by_side(models):
     first, second, third = (
-        replace(model, seed_numbers=seeds)
-        for model, seeds in zip(models, [(0, 1, 2), (1, 2, 7), (None, 1, 9)], strict=True)
+        replace(model, seeds=seeds) for model, seeds in zip(models, [(0, 1, 2), (1, 2, 7), (None, 1, 9)], strict=True)
     )
     assert shared_seeds([first, second, third]) == [1, 2] and shared_seeds(models) == []
     lines = seed_table([first, second, third]).splitlines()
@@ -275,7 +276,7 @@ def test_runs_of_one_seed_stand_side_by_side(models):
 
 
 def test_one_seed_each_leaves_the_interval_but_not_the_verdict():
-    pair = compare_with_first([scores_of("a", [1], noise=9), scores_of("b", [2], noise=1)], images=24)[0]
-    difference = pair.differences[DECIDING]
+    pair = compare_with_baseline([scores_of("a", [1], noise=9), scores_of("b", [2], noise=1)], images=24)[0]
+    difference = pair.differences[PRIMARY_METRIC]
     assert difference.low > 0 and not difference.knows_seeds and all(map(math.isnan, difference.seed_variances))
-    assert pair.verdicts[DECIDING].word == "cannot tell yet" and "--seeds" in pair.words
+    assert pair.verdicts[PRIMARY_METRIC].word == "cannot tell yet" and "--seeds" in pair.words

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.utils.comparison.test_statistics import NAMES, images
-from utils.comparison.predictions import figures_of, run_evaluation_of
+from utils.comparison.predictions import resampled_metrics, run_evaluation_of
 from utils.comparison.support import excluded_by_size, support_by_class
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.object_size import SIZES, size_of
@@ -41,7 +41,10 @@ def test_a_class_with_one_object_of_a_size_has_no_part_in_its_mean():
     names, weights = (*NAMES, "rare"), draw_resamples(60, 50, seed=0)
     left_out = excluded_by_size(judgement.judged, judgement.label_sizes, names)
     assert left_out[-1] == "rare of large (1 in 1)" and all(" of small (" in text for text in left_out[:-1])
-    before, after = figures_of(run_evaluation_of(shown), weights, names), figures_of(judgement, weights, names)
+    before, after = (
+        resampled_metrics(run_evaluation_of(shown), weights, names),
+        resampled_metrics(judgement, weights, names),
+    )
     for figure in ("map50", "map50_95"):
         np.testing.assert_allclose(after["size", "large", figure], before["size", "large", figure])
         assert after["class", "rare", figure][0] == 0, "as a class it counts"
@@ -53,5 +56,5 @@ def test_a_size_in_which_no_class_has_enough_has_no_figure(count):
         with_one_large(replace(image, label_boxes=np.zeros((0, 4)), label_classes=np.zeros(0, int)), 0)
         for image in images(3, count=count)
     ]
-    figures = figures_of(run_evaluation_of(shown), draw_resamples(count, 9, seed=0), NAMES)
+    figures = resampled_metrics(run_evaluation_of(shown), draw_resamples(count, 9, seed=0), NAMES)
     assert (("size", "large", "map50") in figures) == (count == 5)
