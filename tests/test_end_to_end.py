@@ -136,9 +136,11 @@ def test_training_starts_from_weights_and_says_what_was_left_out(
     data: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="akyolo"):
-        run_training(
+        run = run_training(
             options(data, tmp_path, cfg="yolov5n.yaml", weights=str(trained / "weights/best.pt"), epochs=1, freeze=(2,))
         )
+    summary = json.loads((run.run_dir / "summary.json").read_text())
+    assert 0 < summary["transferred_fraction"] < 1 and summary["peak_memory_gb"] > 0
     assert "Transferred" in caplog.text and "Not transferred: model.1" in caplog.text
     assert "Frozen layers: [0, 1]" in caplog.text
 

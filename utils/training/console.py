@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -33,13 +34,20 @@ def epoch_time(*, total: float, waited: float, left: float) -> str:
 
 def memory_in_use(device: torch.device) -> str:
     """Return the memory in use: reserved on CUDA, else this process's peak, in GB."""
+    memory = torch.cuda.memory_reserved(device) / 1e9 if device.type == "cuda" else peak_memory_gb(device)
+    return "-" if memory is None else f"{memory:.3g}G"
+
+
+def peak_memory_gb(device: torch.device) -> float | None:
+    """Return the peak memory of this process in GB: reserved on CUDA, else resident; None where it is unknown."""
     if device.type == "cuda":
-        return f"{torch.cuda.memory_reserved(device) / 1e9:.3g}G"
+        return torch.cuda.max_memory_reserved(device) / 1e9
     try:
         import resource
     except ImportError:  # Windows
-        return "-"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.3g}G"
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in kilobytes elsewhere
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def span(seconds: float) -> str:

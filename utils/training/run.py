@@ -34,6 +34,7 @@ from utils.runtime import describe_environment, place, seed_everything, select_d
 from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import require_tensorboard
+from utils.training.console import peak_memory_gb
 from utils.training.results_csv import columns_of
 from utils.training.resume_checks import check_run, fitted, stored_hyperparameters
 from utils.training.saving import restore_run
@@ -48,6 +49,7 @@ CHANGEABLE = frozenset(
     ("resume", "epochs", "device", "workers", "patience", "save_period", "nosave", "noval", "noplots", "cache")
 )
 SUMMARY = "summary.json"
+ENVIRONMENT = "env.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def _run_in_team(
         hyperparameters = stored_hyperparameters(content, options.resume)
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, team))
-    model, data, image_size = _parts(options, hyperparameters, content, team)
+    model, data, image_size, transferred = _parts(options, hyperparameters, content, team)
     if run_dir is None:
         made = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if team.leads else None
         run_dir = Path(team.share(str(made)))
@@ -119,7 +121,7 @@ def _run_in_team(
             remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_id())
             if content is None:
-                _describe_run(run_dir, options, hyperparameters, device, data)
+                _describe_run(run_dir, options, hyperparameters, device, data, transferred)
         trainer = Trainer(
             options=options,
             hyperparameters=hyperparameters,
@@ -159,7 +161,7 @@ def _measured_batch(
 
 def _parts(
     options: TrainOptions, hyperparameters: Hyperparameters, content: Checkpoint | None, team: DistributedContext
-) -> tuple[DetectionModel, TrainingData, int]:
+) -> tuple[DetectionModel, TrainingData, int, float | None]:
     """Build model and data, the model first, since a wrong yaml is told sooner than a data set is scanned."""
     if content is None:
         config, weights = choose_config(options, hyperparameters)
@@ -171,7 +173,9 @@ def _parts(
     team.wait()
     dataset = open_data(options.data)
     names = class_names(dataset, single_class=options.single_cls)
-    model = build_model(config, names=names, content=weights, weights=options.weights, freeze=options.freeze)
+    model, transferred = build_model(
+        config, names=names, content=weights, weights=options.weights, freeze=options.freeze
+    )
     image_size = round_image_size(options.imgsz, model.max_stride)
     data = training_data(
         dataset,
@@ -189,7 +193,7 @@ def _parts(
         raise ConfigError(
             options.data, "the training split changed since the run was interrupted", fix="restore it, or start anew"
         )
-    return model, data, image_size
+    return model, data, image_size, transferred
 
 
 def _resumed(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions, Checkpoint, Path]:
@@ -255,13 +259,14 @@ def _describe_run(
     hyperparameters: Hyperparameters,
     device: torch.device,
     data: TrainingData,
+    transferred: float | None,
 ) -> None:
     """Write what a run needs to be understood and repeated."""
     (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
     dump_yaml(run_dir / "opt.yaml", plain(asdict(options)))
     dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
     environment = {**describe_environment(device), "seed": options.seed, "dataset": data.train.fingerprint()}
-    dump_json(run_dir / "env.json", environment)
+    dump_json(run_dir / ENVIRONMENT, {**environment, "transferred_fraction": transferred})
     write_skipped(run_dir, data.train, data.val)
     with optional():
         if not options.noplots:
@@ -287,6 +292,7 @@ def write_skipped(run_dir: Path, *indices: DatasetIndex) -> None:
 def _finish(trainer: Trainer) -> TrainingResult:
     """Judge the best model once more, draw everything, and write the run's summary."""
     progress, run_dir, options = trainer.progress, trainer.run_dir, trainer.options
+    peak_memory = peak_memory_gb(trainer.device)  # of the training, before the evaluation adds its own
     best = trainer.checkpoints.folder / "best.pt"
     if not best.is_file():  # the run went on from a last.pt that was brought here alone
         LOGGER.warning(f"{best} is not there; judging last.pt")
@@ -323,7 +329,16 @@ def _finish(trainer: Trainer) -> TrainingResult:
         "map50": metrics.map50,
         "map50_95": metrics.map50_95,
         "training_seconds": progress.seconds,
+        "peak_memory_gb": peak_memory,
+        "transferred_fraction": _transferred_fraction(run_dir),
     }
     dump_json(run_dir / SUMMARY, summary)
     LOGGER.info(f"Results: {run_dir}")
     return TrainingResult(run_dir=run_dir, evaluation=evaluation, summary=summary)
+
+
+def _transferred_fraction(run_dir: Path) -> float | None:
+    """Return the fraction of parameters that --weights gave a run at its start, also if it was resumed since."""
+    path = run_dir / ENVIRONMENT
+    value = load_json(path) if path.is_file() else None
+    return value.get("transferred_fraction") if isinstance(value, dict) else None

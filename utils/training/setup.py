@@ -198,16 +198,20 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
 
 def build_model(
     config: ModelConfig, *, names: tuple[str, ...], content: Checkpoint | None, weights: str, freeze: Iterable[int]
-) -> DetectionModel:
+) -> tuple[DetectionModel, float | None]:
     """Build the network for a data set, with what fits of a checkpoint's weights, and layers frozen.
+
+    Returns:
+        The network, and the fraction of its parameters that comes from the checkpoint; None without one.
 
     Raises:
         CheckpointError: the checkpoint holds no weights.
         ConfigError: no such layers to freeze, or nothing is left to train.
     """
     model = DetectionModel(config, nc=len(names))
+    transferred = None
     if content is not None:
-        transfer_weights(model, stored_weights(content, weights), source=weights)
+        transferred = transfer_weights(model, stored_weights(content, weights), source=weights).fraction
     listed, last = tuple(freeze), len(model.model) - 1
     if min(listed) < 0 or max(listed) > (last if len(listed) > 1 else last + 1):
         what = f"names layers that there are not (got {' '.join(map(str, listed))})"
@@ -220,7 +224,7 @@ def build_model(
         raise ConfigError("--freeze", what, fix=f"freeze the first {last} at most")
     if frozen:
         LOGGER.info(f"Frozen layers: {sorted(frozen)}")
-    return model
+    return model, transferred
 
 
 def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int, max_ratio: float, seed: int) -> None:

@@ -45,7 +45,20 @@ class KernelFit:
     kept: float
 
 
-def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path | str) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class TransferResult:
+    """What `transfer_weights` changed in a model.
+
+    Attributes:
+        fraction: of the model's parameters that were copied or started from a convolution, in [0, 1].
+        kept: names of the entries of the model's state that kept their initial values, anchors not among them.
+    """
+
+    fraction: float
+    kept: list[str]
+
+
+def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path | str) -> TransferResult:
     """Copy the entries that agree in name and shape, start AKConv layers from convolutions, and say what was not.
 
     Anchors are not copied: they belong to the config.
@@ -54,9 +67,6 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source:
         model: changed in place.
         weights: a state dict.
         source: where they come from, for the message.
-
-    Returns:
-        Names of the model's entries that kept their own values, anchors not among them.
     """
     own = model.state_dict()
     moved = {
@@ -77,15 +87,15 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source:
     left = [name for name in own if name not in moved and not name.endswith(".anchors")]
     parameters = dict(model.named_parameters())
     copied = sum(parameter.numel() for name, parameter in parameters.items() if name in moved)
-    share = copied / max(sum(parameter.numel() for parameter in parameters.values()), 1)
-    LOGGER.info(f"Transferred {len(moved)}/{len(own)} items ({share:.1%} of the parameters) from {source}")
+    fraction = copied / max(sum(parameter.numel() for parameter in parameters.values()), 1)
+    LOGGER.info(f"Transferred {len(moved)}/{len(own)} items ({fraction:.1%} of the parameters) from {source}")
     if started:
         LOGGER.info(f"Started from the convolution they replace: {', '.join(started.values())}")
     fresh = [name for name in left if name.rpartition(".p_conv.")[0] not in started]
     _say("Not transferred", fresh, {n: "not in the file" if n not in weights else "other shapes" for n in fresh})
     unused = [name for name in weights if name not in used and not name.endswith(".anchors") and name not in own]
     _say("In the file but not used", unused, {})
-    return left
+    return TransferResult(fraction=fraction, kept=left)
 
 
 def _say(what: str, names: list[str], reasons: Mapping[str, str]) -> None:

@@ -159,7 +159,7 @@ def test_placeholders_are_those_of_before_up_to_fifteen_and_finite_beyond() -> N
 
 def built(freeze: Iterable[int], config: ModelConfig | None = None) -> DetectionModel:
     config = config or load_model_config("yolov5n.yaml")
-    return build_model(config, names=("a", "b"), content=None, weights="", freeze=freeze)
+    return build_model(config, names=("a", "b"), content=None, weights="", freeze=freeze)[0]
 
 
 @pytest.mark.parametrize("freeze", [(-1,), (26,), (10**6,), (0, 25), (-1, 3), (3, -2)])

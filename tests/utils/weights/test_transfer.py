@@ -114,7 +114,8 @@ def test_a_network_keeps_most_of_a_plain_ones_function(caplog: pytest.LogCapture
     plain = fill_(DetectionModel("yolov5n.yaml", nc=4)).eval()
     mixed = DetectionModel("yolov5n-akconv.yaml", nc=4).eval()
     with caplog.at_level("INFO", logger="akyolo"):
-        left = transfer_weights(mixed, plain.state_dict(), source="plain.pt")
+        result = transfer_weights(mixed, plain.state_dict(), source="plain.pt")
+    left = result.kept
     assert all(".p_conv." in name for name in left)
     assert "Started from the convolution they replace: model.1 (3 points, " in caplog.text
     assert "model.10 (1 points, exactly)" in caplog.text and KEPT not in caplog.text
@@ -122,6 +123,7 @@ def test_a_network_keeps_most_of_a_plain_ones_function(caplog: pytest.LogCapture
     parameters = dict(mixed.named_parameters())
     share = sum(p.numel() for n, p in parameters.items() if n not in left) / sum(p.numel() for p in parameters.values())
     assert f"({share:.1%} of the parameters) from plain.pt" in caplog.text and 0.5 < share < 1
+    assert result.fraction == share
 
 
 def test_another_number_of_classes_leaves_the_head_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,7 +132,7 @@ def test_another_number_of_classes_leaves_the_head_and_says_so(caplog: pytest.Lo
     model = DetectionModel("yolov5n.yaml", nc=6)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with caplog.at_level("INFO", logger="akyolo"):
-        left = transfer_weights(model, weights, source="plain.pt")
+        left = transfer_weights(model, weights, source="plain.pt").kept
     assert left == [f"model.24.m.{level}.{kind}" for level in range(3) for kind in ("weight", "bias")]
     assert "Not transferred: model.24 (other shapes)" in caplog.text
     assert "In the file but not used: model.3" in caplog.text
@@ -143,6 +145,6 @@ def test_a_convolution_that_does_not_fit_starts_nothing(caplog: pytest.LogCaptur
         ak = One(AKConv(4, 6, 9))
         before = ak.layer.conv[0].weight.clone()
         with caplog.at_level("INFO", logger="akyolo"):
-            left = transfer_weights(ak, One(conv).state_dict(), source="x.pt")
+            left = transfer_weights(ak, One(conv).state_dict(), source="x.pt").kept
         assert torch.equal(ak.layer.conv[0].weight, before) and len(left) == len(ak.state_dict())
     assert "Started from" not in caplog.text

@@ -230,7 +230,7 @@ def test_an_akconv_model_is_built_on_an_official_file(files: Path, caplog: pytes
     options = TrainOptions(cfg="yolov5n-akconv.yaml", weights=weights)
     config, content = choose_config(options, load_hyperparameters(options.hyp))
     with caplog.at_level("INFO", logger="akyolo"):
-        model = build_model(config, names=tuple(NAMES), content=content, weights=weights, freeze=(0,))
+        model, _ = build_model(config, names=tuple(NAMES), content=content, weights=weights, freeze=(0,))
     assert "Started from the convolution they replace: model.1 (3 points" in caplog.text
     assert "Not transferred: model.24 (other shapes)" in caplog.text
     kernel = content["ema"]["model.10.conv.weight"]
