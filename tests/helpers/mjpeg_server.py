@@ -29,22 +29,22 @@ class Camera:
     """
 
     def __init__(
-        self, frames: int, *, breaks: int, pause: float = 0.004, then: Callable[[], bool] = lambda: True
+        self, frames: int, *, max_connections: int, pause: float = 0.004, then: Callable[[], bool] = lambda: True
     ) -> None:
         """Send `frames` images a connection, the last one cut short.
 
         Args:
             frames: images of each connection.
-            breaks: after so many connections no more are accepted.
+            max_connections: after so many connections no more are accepted.
             pause: seconds between two images.
             then: tells whether a connection is accepted at all.
         """
-        self.frames, self.breaks, self.pause, self.then = frames, breaks, pause, then
+        self.frames, self.max_connections, self.pause, self.then = frames, max_connections, pause, then
         self.connections = self.sent = 0
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         self.connections += 1
-        if self.connections > self.breaks or not self.then():
+        if self.connections > self.max_connections or not self.then():
             handler.send_error(503)
             return
         handler.send_response(200)

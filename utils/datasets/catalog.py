@@ -8,7 +8,7 @@ from functools import partial
 
 from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import ModuleEntry
+from utils.datasets.convert.layout import FileEntry
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import convert_voc
 
@@ -35,10 +35,10 @@ class Part:
     """Archives that are needed together, and what makes of them names and contents of the data set's files."""
 
     sources: tuple[Source, ...]
-    convert: Callable[[Files], Iterator[ModuleEntry]]
+    convert: Callable[[Files], Iterator[FileEntry]]
 
 
-def without_top_folder(files: Files) -> Iterator[ModuleEntry]:
+def without_top_folder(files: Files) -> Iterator[FileEntry]:
     """Yield the files as they are, from inside the one folder that holds them all, if there is one."""
     tops = {name.split("/")[0] if "/" in name else "" for name in files.names}
     skipped = len(next(iter(tops))) + 1 if len(tops) == 1 and not tops & {"", "images", "labels"} else 0
@@ -46,7 +46,7 @@ def without_top_folder(files: Files) -> Iterator[ModuleEntry]:
         yield name[skipped:], files.read(name)
 
 
-def _below(folder: str, files: Files) -> Iterator[ModuleEntry]:
+def _below(folder: str, files: Files) -> Iterator[FileEntry]:
     """Yield the files in a folder of that name."""
     for name in files.names:
         yield f"{folder}/{name}", files.read(name)

@@ -25,7 +25,7 @@ from utils.datasets.archives import open_archive
 from utils.datasets.catalog import KNOWN, Part, Source, without_top_folder
 from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.convert.files import Joined
-from utils.datasets.convert.layout import ModuleEntry
+from utils.datasets.convert.layout import FileEntry
 from utils.errors import ConfigError, DataError, RunError
 from utils.files import atomic_write_folder
 from utils.log import LOGGER
@@ -185,7 +185,7 @@ def _from_address(url: str, max_bytes: int | None) -> Part:
     return Part(sources=(source,), convert=without_top_folder)
 
 
-def _entries(parts: Sequence[Part], place: Path) -> Iterator[ModuleEntry]:
+def _entries(parts: Sequence[Part], place: Path) -> Iterator[FileEntry]:
     """Yield all files of a data set, part by part; a part's archives are nameless files that go when it is done."""
     for part in parts:
         with contextlib.ExitStack() as stack:

@@ -49,14 +49,14 @@ class Source:
         streams: camera numbers and addresses.
         skipped: path and reason of every file that could not be read, filled while iterating.
         vid_stride: take every n-th frame of a video.
-        patience: how long to bear with streams that fell silent.
+        reconnect: how long to bear with streams that fell silent.
     """
 
     files: list[Path] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     vid_stride: int = 1
-    patience: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield all frames; a file that cannot be read is skipped, warned of and remembered."""
@@ -75,11 +75,11 @@ class Source:
         """
         finite = [stream for stream in self.streams if _is_file_on_a_server(stream)]
         endless = [stream for stream in self.streams if stream not in finite]
-        with contextlib.closing(beside((prepare(f) for f in self._read_files(finite)), ahead=size)) as items:
+        with contextlib.closing(prefetch((prepare(f) for f in self._read_files(finite)), ahead=size)) as items:
             while batch := list(islice(items, size)):
                 yield batch
         if endless:
-            with LiveStreams(endless, vid_stride=self.vid_stride, patience=self.patience) as live:
+            with LiveStreams(endless, vid_stride=self.vid_stride, reconnect=self.reconnect) as live:
                 while fresh := live.newest():
                     for start in range(0, len(fresh), size):
                         yield [prepare(frame) for frame in fresh[start : start + size]]
@@ -121,7 +121,7 @@ class Source:
         """
         wrong = DataError(path, "cannot be opened as a video", fix="check the file")
         try:
-            capture = open_capture(source, self.patience) if is_stream(source) else cv2.VideoCapture(source)
+            capture = open_capture(source, self.reconnect) if is_stream(source) else cv2.VideoCapture(source)
         except (cv2.error, UnicodeError) as error:
             raise wrong from error
         try:
@@ -137,7 +137,7 @@ class Source:
                     if not read:
                         break
                     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                    yield Frame(image=rgb, path=path, number=number, total=total, fps=fps / self.vid_stride)
+                    yield Frame(image=rgb, path=path, index=number, total=total, fps=fps / self.vid_stride)
                 number += 1
             if number == 0:
                 raise DataError(path, "has no frame that can be decoded", fix="check the file")
@@ -145,7 +145,7 @@ class Source:
             capture.release()
 
 
-def beside(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
+def prefetch(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
     """Yield what an iterator yields, made by a thread beside the caller's work.
 
     Args:
@@ -189,19 +189,19 @@ def beside(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
         thread.join()
 
 
-def open_source(text: str, *, vid_stride: int = 1, patience: ReconnectPolicy | None = None) -> Source:
+def open_source(text: str, *, vid_stride: int = 1, reconnect: ReconnectPolicy | None = None) -> Source:
     """Find out what `--source` means.
 
     Args:
         text: an image, video, folder, glob (`**` goes through subfolders), `file://` address, txt or streams list of
             these, camera number, stream address, or `screen`, perhaps with left, top, width and height in pixels.
         vid_stride: take every n-th frame of a video.
-        patience: how long to bear with streams that fell silent.
+        reconnect: how long to bear with streams that fell silent.
 
     Raises:
         DataError: nothing is there.
     """
-    source = Source(vid_stride=vid_stride, patience=patience or ReconnectPolicy())
+    source = Source(vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy())
     _add(source, text, depth=0)
     if not source.files and not source.streams:
         raise DataError("--source", f"{text} names nothing", fix="write one source a line")

@@ -42,14 +42,14 @@ class Frame:
 
     image: np.ndarray
     path: Path
-    number: int | None = None
+    index: int | None = None
     total: int = 0
     fps: float = DEFAULT_FPS
 
     @property
     def is_video(self) -> bool:
         """Whether it belongs to a video or stream."""
-        return self.number is not None
+        return self.index is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +58,15 @@ class ReconnectPolicy:
 
     Attributes:
         pause: before the first new try; each further one that fails doubles it.
-        longest_pause: no pause is longer.
-        give_up: without a frame for so long, the stream is given up.
+        max_delay: no pause is longer.
+        give_up_after: without a frame for so long, the stream is given up.
         read: one attempt to connect or to read takes no longer.
     """
 
-    pause: float = 0.5
-    longest_pause: float = 8.0
-    give_up: float = 30.0
-    read: float = 10.0
+    initial_delay: float = 0.5
+    max_delay: float = 8.0
+    give_up_after: float = 30.0
+    io_timeout: float = 10.0
 
 
 class Capture(Protocol):
@@ -132,7 +132,7 @@ def is_stream(text: str) -> bool:
     return text.isdigit() or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
 
 
-def open_capture(text: str, patience: ReconnectPolicy) -> Capture:
+def open_capture(text: str, reconnect: ReconnectPolicy) -> Capture:
     """Open a camera, an address or the screen; what comes back may turn out not to be open."""
     screen = SCREEN.fullmatch(text.strip())
     if screen is not None:
@@ -141,7 +141,7 @@ def open_capture(text: str, patience: ReconnectPolicy) -> Capture:
     if text.isdigit():
         return cv2.VideoCapture(int(text))
     os.environ.setdefault(_FFMPEG_VARIABLE, _FFMPEG_OPTIONS)
-    limit = round(patience.read * 1000)
+    limit = round(reconnect.io_timeout * 1000)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
     return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
 
@@ -159,54 +159,54 @@ def stream_name(text: str) -> str:
 
 
 class _Reader(threading.Thread):
-    """Reads one stream, keeps its newest frame, and connects again when it breaks.
+    """Reads one stream, keeps its newest frame, and connects again when it reconnects.
 
     Attributes:
         shown: the stream's name without credentials.
         dead: whether it was given up.
-        frames: frames that came; `passed_over` of them were not looked at because newer ones came.
-        breaks: how often the connection broke or could not be made.
+        frames: frames that came; `dropped` of them were not looked at because newer ones came.
+        reconnects: how often the connection broke or could not be made.
     """
 
     def __init__(
-        self, text: str, shown: str, *, vid_stride: int, patience: ReconnectPolicy, news: threading.Condition
+        self, text: str, shown: str, *, vid_stride: int, reconnect: ReconnectPolicy, news: threading.Condition
     ) -> None:
         super().__init__(name=shown, daemon=True)
         self.text, self.shown = text, shown
-        self.vid_stride, self.patience, self.news = vid_stride, patience, news
+        self.vid_stride, self.reconnect, self.news = vid_stride, reconnect, news
         self.stopped = threading.Event()
         self.newest: Frame | None = None
         self._last = time.monotonic()
         self.dead = False
-        self.frames = self.passed_over = self.breaks = 0
+        self.frames = self.dropped = self.reconnects = 0
 
     def run(self) -> None:
         """Read, and revive, until stopped or given up."""
-        pause = self.patience.pause
+        pause = self.reconnect.initial_delay
         while not self.stopped.is_set():
             before = self.frames
             ever_opened = self._read()
             if self.stopped.is_set():
                 break
             if self.frames > before:
-                pause = self.patience.pause
-            self.breaks += 1
+                pause = self.reconnect.initial_delay
+            self.reconnects += 1
             silent = time.monotonic() - self._last
             hopeless = not ever_opened and not self.frames and "://" not in self.text  # no such camera, no screen
-            left = self.patience.give_up - silent
+            left = self.reconnect.give_up_after - silent
             if hopeless or left <= 0:
-                LOGGER.warning(f"{self.shown}: given up after {silent:.1f} s without a frame")
+                LOGGER.warning(f"{self.shown}: giving up after {silent:.1f} s without a frame")
                 break
-            LOGGER.warning(f"{self.shown}: no frame for {silent:.1f} s, connecting again in {min(pause, left):.1f} s")
+            LOGGER.warning(f"{self.shown}: no frame for {silent:.1f} s, reconnecting in {min(pause, left):.1f} s")
             self.stopped.wait(min(pause, left))
-            pause = min(2 * pause, self.patience.longest_pause)
+            pause = min(2 * pause, self.reconnect.max_delay)
         with self.news:
             self.dead = True
             self.news.notify_all()
 
     def _read(self) -> bool:
-        """Connect, and read until the connection breaks; return whether it was there at all."""
-        capture = open_capture(self.text, self.patience)
+        """Connect, and read until the connection reconnects; return whether it was there at all."""
+        capture = open_capture(self.text, self.reconnect)
         try:
             if not capture.isOpened():
                 return False
@@ -230,8 +230,8 @@ class _Reader(threading.Thread):
     def _publish(self, image: np.ndarray, fps: float) -> None:
         """Put a frame in the place of the newest."""
         with self.news:
-            self.passed_over += self.newest is not None
-            self.newest = Frame(image=image, path=Path(self.shown), number=self.frames, fps=fps)
+            self.dropped += self.newest is not None
+            self.newest = Frame(image=image, path=Path(self.shown), index=self.frames, fps=fps)
             self._last = time.monotonic()
             self.frames += 1
             self.news.notify_all()
@@ -243,13 +243,13 @@ class LiveStreams:
     No frame is ever made up: a stream that is silent gives nothing until it is back.
     """
 
-    def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, patience: ReconnectPolicy | None = None) -> None:
+    def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, reconnect: ReconnectPolicy | None = None) -> None:
         """Name the streams; reading starts on entering the context.
 
         Args:
             texts: camera numbers, addresses, `screen`.
             vid_stride: take every n-th frame.
-            patience: see `Patience`.
+            reconnect: see `Patience`.
         """
         self._news = threading.Condition()
         names: list[str] = []
@@ -260,7 +260,7 @@ class LiveStreams:
                 name, number = f"{base}-{number}", number + 1
             names.append(name)
         self._readers = [
-            _Reader(text, name, vid_stride=vid_stride, patience=patience or ReconnectPolicy(), news=self._news)
+            _Reader(text, name, vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy(), news=self._news)
             for text, name in zip(texts, names, strict=True)
         ]
 
@@ -278,7 +278,7 @@ class LiveStreams:
             reader.stopped.set()
         for reader in self._readers:
             reader.join(timeout=2)
-            what = f"{reader.frames} frames, {reader.passed_over} passed over for newer ones, {reader.breaks} breaks"
+            what = f"{reader.frames} frames, {reader.dropped} frames dropped, {reader.reconnects} reconnects"
             LOGGER.info(f"{reader.shown}: {what}")
 
     def newest(self) -> list[Frame]:

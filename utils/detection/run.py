@@ -104,8 +104,8 @@ def run_detection(options: DetectOptions) -> Path:
     load_plugins(options.plugins)
     if options.view_img:
         require_screen()
-    patience = ReconnectPolicy(give_up=options.stream_timeout)
-    source = open_source(options.source, vid_stride=options.vid_stride, patience=patience)
+    reconnect = ReconnectPolicy(give_up_after=options.stream_timeout)
+    source = open_source(options.source, vid_stride=options.vid_stride, reconnect=reconnect)
     opened = open_network(options.weights, device, trust=options.trust)
     model, names = opened.network, opened.description.names
     if options.data:
@@ -247,6 +247,6 @@ def _line(frame: Frame, found: Detections, names: Sequence[str], milliseconds: f
     counts = Counter(found.classes.tolist())
     listed = ", ".join(f"{count} {names[n]}{'s' * (count > 1)}" for n, count in sorted(counts.items()))
     height, width = frame.image.shape[:2]
-    where = f"frame {frame.number}/{frame.total or '?'}" if frame.is_video else f"image {number}/{files}"
+    where = f"frame {frame.index}/{frame.total or '?'}" if frame.is_video else f"image {number}/{files}"
     shown = os.fsencode(frame.path).decode("utf-8", "backslashreplace")  # a name may be no text
     return f"{where} {shown}: {height}x{width} {listed or '(no detections)'}, {milliseconds:.1f} ms"

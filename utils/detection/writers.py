@@ -105,7 +105,7 @@ class Outputs:
 
     def _write(self, frame: Frame, found: Detections, stem: str) -> None:
         """Write all that was asked for of one frame; runs in a thread."""
-        label_stem = f"{stem}_{frame.number}" if frame.is_video else stem
+        label_stem = f"{stem}_{frame.index}" if frame.is_video else stem
         if self.options.save_txt:
             self._write_txt(label_stem, frame, found)
         if self.options.save_crop:

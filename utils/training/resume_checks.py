@@ -21,7 +21,7 @@ from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters
 from utils.training.state import TrainState
 from utils.weights.checkpoint import Checkpoint, stored_network
-from utils.weights.pickle_values import kind_of, shown
+from utils.weights.pickle_values import printable, type_name
 
 if TYPE_CHECKING:
     from utils.training.trainer import Trainer
@@ -127,7 +127,7 @@ def _error(what: str, path: Path | str) -> CheckpointError:
 
 
 def _misplaced(value: object, what: str, path: Path | str) -> CheckpointError:
-    said = f"lacks its {what}" if value is None else f"has no {what} in their place but another {kind_of(value)}"
+    said = f"lacks its {what}" if value is None else f"has no {what} in their place but another {type_name(value)}"
     return CheckpointError(path, said, fix=ADVICE)
 
 
@@ -143,7 +143,7 @@ def _typed(stored: object, kind: type[Any], what: str, path: Path | str) -> dict
     hints = get_type_hints(kind)
     for field in fields(kind):
         if field.name in stored and not fits(stored[field.name], hints[field.name]):
-            raise _error(f"{what} with a {field.name} ({kind_of(stored[field.name])})", path)
+            raise _error(f"{what} with a {field.name} ({type_name(stored[field.name])})", path)
     return stored
 
 
@@ -166,7 +166,7 @@ def _check_progress(content: Checkpoint, options: TrainOptions, path: Path | str
     known = {field.name for field in fields(TrainState)}
     unknown = sorted(stored.keys() - known)
     if unknown:
-        raise _error(f"progress with {shown(unknown[0])!r}", path)
+        raise _error(f"progress with {printable(unknown[0])!r}", path)
     progress = TrainState.from_dict(stored)
     checks = {
         "epoch": progress.epoch >= 0,
@@ -196,7 +196,7 @@ def _tensors(value: object, what: str, path: Path | str) -> dict[str, Tensor]:
 
 def _require_finite(tensors: Mapping[str, Tensor], what: str, path: Path | str) -> None:
     for name, tensor in tensors.items():
-        _require(not tensor.is_floating_point() or bool(tensor.isfinite().all()), f"{what} {shown(name)}", path)
+        _require(not tensor.is_floating_point() or bool(tensor.isfinite().all()), f"{what} {printable(name)}", path)
 
 
 def _require_alike(
@@ -211,7 +211,7 @@ def _require_alike(
     names: Iterable[str] = {**own, **stored} if complete else stored
     for name in names:
         if name not in own or name not in stored:
-            said = f"has a tensor {shown(name)} in its {what} that the network has not"
+            said = f"has a tensor {printable(name)} in its {what} that the network has not"
             raise CheckpointError(path, said if name in stored else f"lacks {name} in its {what}", fix=ADVICE)
         theirs, ours = stored[name], own[name]
         if theirs.shape != ours.shape or theirs.is_floating_point() != ours.is_floating_point():
@@ -242,7 +242,7 @@ def _optimizer(content: Checkpoint, trainer: Trainer, path: Path | str) -> dict[
     parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     moments = MOMENTS[trainer.options.optimizer]
     for index, entry in state.items():
-        what = f"an optimizer with state {shown(str(index))}"
+        what = f"an optimizer with state {printable(str(index))}"
         _require(type(index) is int and 0 <= index < len(parameters) and isinstance(entry, dict), what, path)
         wanted = {*moments, *(("step",) if trainer.options.optimizer != "SGD" else ())}
         _require(set(entry) == wanted, what, path)

@@ -16,9 +16,9 @@ from models.yolo import DetectionModel, parse_model
 from utils import __version__
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
-from utils.weights.pickle_values import DamagedError, RefusedError, one_line, shown
+from utils.weights.pickle_values import DamagedError, RefusedError, one_line, printable
 from utils.weights.torch_file import read_torch_file
-from utils.weights.yolov5_checkpoint import ForeignError, from_official, plain_yaml
+from utils.weights.yolov5_checkpoint import UnsupportedError, from_yolov5, plain_yaml
 
 SCHEMA = 1
 MAX_BYTES = 16_000_000_000
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     try:
         content = read_torch_file(data)
         ours = isinstance(content, dict) and "schema" in content and "sha256" in content
-        return _verified(content, path) if ours else from_official(content, name=path.name)
+        return _verified(content, path) if ours else from_yolov5(content, name=path.name)
     except RefusedError as error:
         raise CheckpointError(
             path, f"contains {error}, not plain tensors; not executed", fix="use a checkpoint of this program or YOLOv5"
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(
             path, f"is truncated or damaged ({len(data)} bytes)", fix="use another checkpoint"
         ) from error
-    except ForeignError as error:
+    except UnsupportedError as error:
         raise CheckpointError(path, str(error), fix="pass a last.pt or best.pt, or a detector of YOLOv5") from error
 
 
@@ -206,7 +206,7 @@ def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
         raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
     try:
         config = ModelConfig.from_dict(plain_yaml(value), name=one_line(name))
-    except ForeignError as error:
+    except UnsupportedError as error:
         raise CheckpointError(path, str(error), fix="use another checkpoint") from error
     except ConfigError as error:
         raise _unbuildable(error, path) from error
@@ -243,7 +243,7 @@ def _difference(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
     expected = {f"model.{name}": tensor.shape for name, tensor in network.state_dict().items()}
     for name in (*expected, *weights):
         if name not in expected or name not in weights:
-            return f"{name} is missing" if name in expected else f"{shown(name)} is none of its layers'"
+            return f"{name} is missing" if name in expected else f"{printable(name)} is none of its layers'"
         if expected[name] != weights[name].shape:
             shapes = (" x ".join(map(str, shape)) or "one number" for shape in (weights[name].shape, expected[name]))
             return f"{name} is {' instead of '.join(shapes)}"

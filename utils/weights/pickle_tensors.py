@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from utils.weights.pickle_values import STORAGES, DamagedError, PickleStubClass, RefusedError, kind_of, shown
+from utils.weights.pickle_values import STORAGES, DamagedError, PickleStubClass, RefusedError, printable, type_name
 
 MAX_DIMENSIONS = 16
 MAX_EMPTY = 2**40
@@ -40,9 +40,9 @@ class StoragePool:
         """
         dtype = STORAGES.get(kind.path.removeprefix("torch.")) if isinstance(kind, PickleStubClass) else None
         if dtype is None:
-            raise RefusedError(f"a tensor of kind {kind_of(kind)}")
+            raise RefusedError(f"a tensor of kind {type_name(kind)}")
         if not isinstance(key, str) or not re.fullmatch(r"\w{1,40}", key, re.ASCII):
-            raise RefusedError(f"a storage named {shown(key) if isinstance(key, str) else kind_of(key)}")
+            raise RefusedError(f"a storage named {printable(key) if isinstance(key, str) else type_name(key)}")
         if type(count) is not int or not 0 <= count <= self.budget // dtype.itemsize:
             raise DamagedError("a storage is larger than the file")
         known = self.storages.get(key)

@@ -86,7 +86,7 @@ class PickleStub:
     state: Any = None
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text of a file for a message: short, and letters that can be seen."""
     return "".join(c if c.isprintable() and c.isascii() else "?" for c in text[:80]) + ("..." if len(text) > 80 else "")
 
@@ -96,11 +96,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:300])
 
 
-def kind_of(value: object) -> str:
+def type_name(value: object) -> str:
     """Return what a value is, for a message: the class it stands for, or its own."""
     if isinstance(value, PickleStubClass):
-        return shown(value.path)
-    return shown(value.kind) if isinstance(value, PickleStub) else type(value).__name__
+        return printable(value.path)
+    return printable(value.kind) if isinstance(value, PickleStub) else type(value).__name__
 
 
 def make_stub(module: object, name: object) -> PickleStubClass:
@@ -110,8 +110,8 @@ def make_stub(module: object, name: object) -> PickleStubClass:
         RefusedError: it is none that a checkpoint needs.
     """
     if not isinstance(module, str) or not isinstance(name, str):
-        raise RefusedError(f"a name made of {kind_of(module)} and {kind_of(name)}")
-    path = f"{shown(module)}.{shown(name)}"
+        raise RefusedError(f"a name made of {type_name(module)} and {type_name(name)}")
+    path = f"{printable(module)}.{printable(name)}"
     plain = re.fullmatch(r"[A-Za-z_][\w.]*", module, re.ASCII) and re.fullmatch(r"\w+", name, re.ASCII)
     root = module.partition(".")[0]
     system = root in ("torch", "numpy", "__builtin__") or root in sys.stdlib_module_names

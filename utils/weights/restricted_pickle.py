@@ -32,9 +32,9 @@ from utils.weights.pickle_values import (
     PickleStubClass,
     RefusedError,
     check_extent,
-    kind_of,
     make_stub,
-    shown,
+    printable,
+    type_name,
 )
 
 MAX_INSTRUCTIONS = 1_000_000
@@ -88,7 +88,7 @@ class RestrictedUnpickler:
             return DamagedError("this is no pickle")
         target = ""
         if known.name == "INST":
-            target = f" of {shown(self._line())}.{shown(self._line())}"
+            target = f" of {printable(self._line())}.{printable(self._line())}"
         elif known.name == "OBJ" and self.stack and isinstance(self.stack[0], PickleStubClass):
             target = f" of {self.stack[0].path}"
         elif known.name.startswith("EXT"):
@@ -141,7 +141,7 @@ class RestrictedUnpickler:
         if isinstance(target, PickleStub) and target.kind == SET and target.args:
             target = target.args[0]
         if not isinstance(target, list):
-            raise RefusedError(f"items given to {kind_of(target)}")
+            raise RefusedError(f"items given to {type_name(target)}")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
@@ -151,10 +151,10 @@ class RestrictedUnpickler:
             target.state = {} if target.state is None else target.state
             target = target.state
         if not isinstance(target, dict) or len(items) % 2:
-            raise RefusedError(f"keys given to {kind_of(target)}")
+            raise RefusedError(f"keys given to {type_name(target)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not (key is None or isinstance(key, (str, int))) or (isinstance(key, int) and abs(key) >= MAX_KEY):
-                raise RefusedError(f"a key of kind {kind_of(key)}")
+                raise RefusedError(f"a key of kind {type_name(key)}")
             target[key] = value
 
     def name_by_lines(self) -> None:
@@ -171,7 +171,7 @@ class RestrictedUnpickler:
         """REDUCE: a call. Tensors and mappings are made; the few other calls that checkpoints hold are kept as data."""
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, PickleStubClass) or not isinstance(args, tuple):
-            raise RefusedError(f"a call of {kind_of(function)}")
+            raise RefusedError(f"a call of {type_name(function)}")
         if function.path not in CALLABLE:
             raise RefusedError(f"a call of {function.path}")
         self.stack.append(self._called(function.path, args))
@@ -188,7 +188,7 @@ class RestrictedUnpickler:
         if path == DICTIONARY:
             pairs = args[0] if args else []
             if not isinstance(pairs, list) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-                raise RefusedError(f"a call of {path} on {kind_of(pairs)}")
+                raise RefusedError(f"a call of {path} on {type_name(pairs)}")
             self.stack.append({})
             self.set_items([item for pair in pairs for item in pair])
             return self.stack.pop()
@@ -203,7 +203,7 @@ class RestrictedUnpickler:
         """NEWOBJ: an object of a class, so far without attributes."""
         args, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, PickleStubClass) or not isinstance(args, tuple):
-            raise RefusedError(f"an object of {kind_of(kind)}")
+            raise RefusedError(f"an object of {type_name(kind)}")
         self.stack.append(PickleStub(kind.path, args))
 
     def build(self) -> None:
@@ -212,7 +212,7 @@ class RestrictedUnpickler:
         if isinstance(target, PickleStub) and target.state is None:
             target.state = state
         elif not isinstance(target, dict):
-            raise RefusedError(f"attributes given to {kind_of(target)}")
+            raise RefusedError(f"attributes given to {type_name(target)}")
 
     def persistent(self) -> None:
         """BINPERSID: the memory of a tensor, or in the older format a class with its source text, which is dropped."""
@@ -223,7 +223,9 @@ class RestrictedUnpickler:
         elif kind == "module" and len(name) == 4 and isinstance(name[1], PickleStubClass):
             self.stack.append(name[1])
         else:
-            raise RefusedError(f"a persistent id of kind {shown(kind) if isinstance(kind, str) else kind_of(kind)}")
+            raise RefusedError(
+                f"a persistent id of kind {printable(kind) if isinstance(kind, str) else type_name(kind)}"
+            )
 
 
 _Handler = Callable[[RestrictedUnpickler], None]

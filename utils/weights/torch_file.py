@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from utils.weights.pickle_tensors import StoragePool
-from utils.weights.pickle_values import DamagedError, RefusedError, shown
+from utils.weights.pickle_values import DamagedError, RefusedError, printable
 from utils.weights.restricted_pickle import RestrictedUnpickler
 
 ZIP_START = b"PK"
@@ -56,7 +56,7 @@ def _read_zip(data: bytes) -> Any:  # noqa: ANN401
             for key, storage in pool.storages.items():
                 name = f"{folder}data/{key}"
                 if name not in members:
-                    raise DamagedError(f"{shown(name)} is missing")
+                    raise DamagedError(f"{printable(name)} is missing")
                 _fill(storage, archive.read(members[name]))
             return value
     except (RefusedError, DamagedError):
@@ -76,7 +76,9 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         raise DamagedError("the zip names a member twice")
     for member in listed:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise RefusedError(f"the compressed or encrypted member {shown(member.filename)}, which torch never writes")
+            raise RefusedError(
+                f"the compressed or encrypted member {printable(member.filename)}, which torch never writes"
+            )
         if member.compress_size != member.file_size:
             raise DamagedError("a member's two sizes differ")
     if sum(member.file_size for member in listed) > size:

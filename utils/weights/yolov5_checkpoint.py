@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.config import KNOWN_KEYS, ModelConfig
 from utils.errors import ConfigError
-from utils.weights.pickle_values import PickleStub, kind_of, one_line, shown
+from utils.weights.pickle_values import PickleStub, one_line, printable, type_name
 
 HEAD = "Detect"
 NORM_EPS = 1e-3
@@ -35,11 +35,11 @@ ACTIVATIONS = {
 DEFAULT_ACTIVATION = "nn.SiLU()"
 
 
-class ForeignError(ValueError):
+class UnsupportedError(ValueError):
     """The file is no YOLOv5 detector that can be taken over; the text says why."""
 
 
-def from_official(saved: object, *, name: str) -> dict[str, Any]:
+def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
     """Turn the content of a YOLOv5 checkpoint into that of one of ours.
 
     Args:
@@ -51,7 +51,7 @@ def from_official(saved: object, *, name: str) -> dict[str, Any]:
         state in float32. The averaged network is taken where there is one, as YOLOv5 does.
 
     Raises:
-        ForeignError: it holds no such network.
+        UnsupportedError: it holds no such network.
     """
     network = _network(saved)
     head_name, head = _head(network)
@@ -59,12 +59,12 @@ def from_official(saved: object, *, name: str) -> dict[str, Any]:
     state = _float_state(network, head_name)
     anchors, weight = state.get(f"{head_name}.anchors"), state.get(f"{head_name}.m.0.weight")
     if anchors is None or anchors.ndim != 3 or anchors.shape[::2] != (len(strides), 2) or not anchors.numel():
-        raise ForeignError(f"has no anchors for the {len(strides)} strides of its head, so it is no YOLOv5")
+        raise UnsupportedError(f"has no anchors for the {len(strides)} strides of its head, so it is no YOLOv5")
     classes = _attributes(head).get("nc")
     if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
-        raise ForeignError("does not say how many classes it tells apart")
+        raise UnsupportedError("does not say how many classes it tells apart")
     if weight is None or weight.ndim != 4 or len(weight) != anchors.shape[1] * (5 + classes):
-        raise ForeignError(f"has a head that does not fit its {classes} classes")
+        raise UnsupportedError(f"has a head that does not fit its {classes} classes")
     pixels = [
         [number * stride for number in level.flatten().tolist()] for level, stride in zip(anchors, strides, strict=True)
     ]
@@ -83,10 +83,10 @@ def _network(saved: object) -> PickleStub:
     if isinstance(saved, dict):
         found = saved.get("model") if saved.get("ema") is None else saved["ema"]
         if isinstance(found, dict) or (saved and all(isinstance(value, Tensor) for value in saved.values())):
-            raise ForeignError("holds weights without a description of their network")
+            raise UnsupportedError("holds weights without a description of their network")
         saved = found
     if not isinstance(saved, PickleStub) or not isinstance(_attributes(saved).get("_modules"), dict):
-        raise ForeignError(f"holds no network (found {kind_of(saved)})")
+        raise UnsupportedError(f"holds no network (found {type_name(saved)})")
     return saved
 
 
@@ -101,7 +101,7 @@ def _modules(module: PickleStub) -> dict[str, PickleStub | None]:
         return {}
     for key, child in children.items():
         if not _is_name(key) or not (child is None or isinstance(child, PickleStub)):
-            raise ForeignError(f"has {kind_of(child)} in the place of a layer")
+            raise UnsupportedError(f"has {type_name(child)} in the place of a layer")
     return children
 
 
@@ -114,8 +114,8 @@ def _head(network: PickleStub) -> tuple[str, PickleStub]:
     layers = _modules(network).get("model")
     name, last = list(_modules(layers).items() or [("", None)])[-1] if layers is not None else ("", None)
     if last is None or _class_name(last) != HEAD:
-        end = f" that ends in {kind_of(last)}" if last is not None else ""
-        raise ForeignError(f"holds {kind_of(network)}{end}, not a detector that ends in {HEAD}")
+        end = f" that ends in {type_name(last)}" if last is not None else ""
+        raise UnsupportedError(f"holds {type_name(network)}{end}, not a detector that ends in {HEAD}")
     return f"model.{name}", last
 
 
@@ -130,12 +130,16 @@ def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
         own = _attributes(module).get(kind)
         for key, value in own.items() if isinstance(own, dict) else ():
             if not _is_name(key) or not (value is None or isinstance(value, Tensor)):
-                raise ForeignError(f"has {kind_of(value)} in the place of weights ({shown(prefix + str(key))})")
+                raise UnsupportedError(
+                    f"has {type_name(value)} in the place of weights ({printable(prefix + str(key))})"
+                )
             if value is not None:
                 state[f"{prefix}{key}"] = value
     eps = _attributes(module).get("eps")
     if _class_name(module) == "BatchNorm2d" and eps != NORM_EPS:
-        raise ForeignError(f"has a batch norm with eps {str(eps)[:20]} ({shown(prefix[:-1])}), not YOLOv5's {NORM_EPS}")
+        raise UnsupportedError(
+            f"has a batch norm with eps {str(eps)[:20]} ({printable(prefix[:-1])}), not YOLOv5's {NORM_EPS}"
+        )
     for name, child in _modules(module).items():
         if child is not None:
             state.update(_state(child, f"{prefix}{name}."))
@@ -163,7 +167,7 @@ def _strides(network: PickleStub, head: PickleStub) -> list[int]:
             values = stride.tolist()
             if all(1 <= value <= MAX_STRIDE and value == int(value) for value in values):
                 return [int(value) for value in values]
-    raise ForeignError("does not say its strides")
+    raise UnsupportedError("does not say its strides")
 
 
 def _config(network: PickleStub, *, classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
@@ -171,35 +175,35 @@ def _config(network: PickleStub, *, classes: int, anchors: list[list[float]], na
     attributes = _attributes(network)
     written = attributes.get("yaml")
     if not isinstance(written, dict) or not isinstance(written.get("head"), list):
-        raise ForeignError("does not hold the yaml of its network")
+        raise UnsupportedError("does not hold the yaml of its network")
     value = {key: plain_yaml(written[key]) for key in KNOWN_KEYS if key in written}
     value |= {"nc": classes, "anchors": anchors, "activation": _activation(network)}
     *rows, last = value["head"] or [None]
     if not isinstance(last, list) or len(last) != 4:
-        raise ForeignError("does not hold the yaml of its network")
+        raise UnsupportedError("does not hold the yaml of its network")
     value["head"] = [*rows, [*last[:3], ["nc", "anchors"]]]
     file = attributes.get("yaml_file")
     known = isinstance(file, str) and file.isprintable() and 0 < len(file) <= 100
     try:
         return ModelConfig.from_dict(value, name=str(file) if known else name)
     except ConfigError as error:
-        raise ForeignError(f"holds a network whose yaml is wrong: {error.where}: {one_line(error.what)}") from error
+        raise UnsupportedError(f"holds a network whose yaml is wrong: {error.where}: {one_line(error.what)}") from error
 
 
 def plain_yaml(value: object) -> Any:  # noqa: ANN401
     """Return a value of a model yaml, with lists for tuples.
 
     Raises:
-        ForeignError: it holds more than plain values, or a text too long to be parsed safely as a literal.
+        UnsupportedError: it holds more than plain values, or a text too long to be parsed safely as a literal.
     """
     if isinstance(value, (list, tuple)):
         return [plain_yaml(item) for item in value]
     if isinstance(value, dict):
         return {key: plain_yaml(item) for key, item in value.items()}
     if isinstance(value, str) and (len(value) > MAX_TEXT or not value.isprintable()):
-        raise ForeignError("has a long or unprintable text in the yaml of its network")
+        raise UnsupportedError("has a long or unprintable text in the yaml of its network")
     if not isinstance(value, (str, int, float, type(None))):
-        raise ForeignError(f"has {kind_of(value)} in the yaml of its network")
+        raise UnsupportedError(f"has {type_name(value)} in the yaml of its network")
     return value
 
 
@@ -220,11 +224,11 @@ def _activation(network: PickleStub) -> str | None:
             if name != "act" or kind == "Identity":
                 continue
             if kind not in ACTIVATIONS:
-                raise ForeignError(f"uses the activation {kind_of(child)}, which is not known here")
+                raise UnsupportedError(f"uses the activation {type_name(child)}, which is not known here")
             number = _attributes(child).get(ACTIVATIONS[kind])
             found.add(f"nn.{kind}({number if isinstance(number, float) else ''})")
     if len(found) > 1:
-        raise ForeignError(f"mixes the activations {', '.join(sorted(found))}, which a model yaml cannot say")
+        raise UnsupportedError(f"mixes the activations {', '.join(sorted(found))}, which a model yaml cannot say")
     text = found.pop() if found else DEFAULT_ACTIVATION
     return None if text == DEFAULT_ACTIVATION else text
 
@@ -236,5 +240,5 @@ def _names(value: object, classes: int) -> list[str]:
     if isinstance(value, dict):
         value = [value.get(number) for number in range(len(value))]
     if not isinstance(value, list) or len(value) != classes or not all(isinstance(name, str) for name in value):
-        raise ForeignError(f"has names that do not fit its {classes} classes")
+        raise UnsupportedError(f"has names that do not fit its {classes} classes")
     return [one_line(name) for name in value]

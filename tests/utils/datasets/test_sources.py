@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets.sources import beside, open_source
+from utils.datasets.sources import prefetch, open_source
 from utils.errors import DataError
 
 
@@ -122,7 +122,7 @@ def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
 def test_a_video_gives_its_frames_between_images(folder, stride):
     video(folder / "aa.avi", 7)
     frames = list(open_source(str(folder), vid_stride=stride))
-    assert [frame.number for frame in frames] == [None, *range(0, 7, stride), None]
+    assert [frame.index for frame in frames] == [None, *range(0, 7, stride), None]
     middle = frames[1:-1]
     assert [round((frame.image.mean() - 10) / 20) for frame in middle] == list(range(0, 7, stride))
     assert {(frame.total, frame.fps, frame.path.name) for frame in middle} == {(7, 12 / stride, "aa.avi")}
@@ -149,11 +149,11 @@ def test_leaving_in_the_middle_ends_all_threads(folder):
 def test_work_beside_keeps_order_and_hands_on_its_error():
     def items():
         yield from range(5)
-        raise DataError("a", "breaks")
+        raise DataError("a", "reconnects")
 
     taken = []
-    with pytest.raises(DataError, match="breaks"):
-        for item in beside(items(), ahead=2):
+    with pytest.raises(DataError, match="reconnects"):
+        for item in prefetch(items(), ahead=2):
             taken.append(item)
     assert taken == list(range(5))
 
@@ -168,7 +168,7 @@ def test_work_beside_runs_no_further_ahead_than_allowed():
             if number == 3:
                 may_go.set()
 
-    taken = beside(items(), ahead=3)
+    taken = prefetch(items(), ahead=3)
     assert next(taken) == 0
     assert may_go.wait(5)
     assert len(made) <= 6  # one taken, three waiting, one about to be put, one begun

@@ -13,7 +13,7 @@ from utils.datasets.sources import open_source
 from utils.datasets.streams import LiveStreams, ReconnectPolicy, is_stream, stream_name
 from utils.errors import DataError, DetectorError, RunError
 
-QUICK = ReconnectPolicy(pause=0.01, longest_pause=0.05, give_up=1.0, read=2.0)
+QUICK = ReconnectPolicy(initial_delay=0.01, max_delay=0.05, give_up_after=1.0, io_timeout=2.0)
 
 
 def collect(live, *, enough=lambda frames: False):
@@ -31,12 +31,12 @@ def collect(live, *, enough=lambda frames: False):
 
 @pytest.mark.slow
 def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
-    camera = Camera(6, breaks=20)
+    camera = Camera(6, max_connections=20)
     with cameras(cam=camera) as address:
-        frames, error = collect(LiveStreams([address["cam"]], patience=QUICK))
+        frames, error = collect(LiveStreams([address["cam"]], reconnect=QUICK))
     ((_, seen),) = frames.items()
     assert isinstance(error, RunError) and error.exit_code == 1 and camera.connections > 20
-    numbers = [frame.number for frame in seen]
+    numbers = [frame.index for frame in seen]
     assert numbers == sorted(set(numbers)) and 20 <= len(seen) <= camera.sent
     sent = np.stack([camera_image(number) for number in range(camera.sent)]).astype(int)
     for frame in seen:
@@ -48,11 +48,11 @@ def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
 
 @pytest.mark.slow
 def test_one_stream_that_is_lost_does_not_stop_the_other():
-    lost, steady = Camera(3, breaks=1), Camera(10**6, breaks=1)
+    lost, steady = Camera(3, max_connections=1), Camera(10**6, max_connections=1)
     with cameras(lost=lost, steady=steady) as address:
-        live = LiveStreams([address["lost"], address["steady"]], patience=QUICK)
+        live = LiveStreams([address["lost"], address["steady"]], reconnect=QUICK)
         before = time.monotonic()
-        frames, error = collect(live, enough=lambda frames: time.monotonic() > before + 2 * QUICK.give_up)
+        frames, error = collect(live, enough=lambda frames: time.monotonic() > before + 2 * QUICK.give_up_after)
     names = [stream_name(address[name]) for name in ("lost", "steady")]
     assert error is None and set(frames) == set(names)
     assert 1 <= len(frames[names[0]]) <= 2 < len(frames[names[1]])
@@ -67,10 +67,10 @@ def test_pauses_grow_but_are_bounded(monkeypatch):
         "wait",
         lambda self, timeout=None: (pauses.append(timeout), wait(self, min(timeout or 0, 0.01)))[1],
     )
-    camera = Camera(3, breaks=0)
-    patience = ReconnectPolicy(pause=0.01, longest_pause=0.16, give_up=0.8, read=2.0)
+    camera = Camera(3, max_connections=0)
+    reconnect = ReconnectPolicy(initial_delay=0.01, max_delay=0.16, give_up_after=0.8, io_timeout=2.0)
     with cameras(cam=camera) as address:
-        _, error = collect(LiveStreams([address["cam"]], patience=patience))
+        _, error = collect(LiveStreams([address["cam"]], reconnect=reconnect))
     tried = [pause for pause in pauses if pause and pause < 0.5]
     assert isinstance(error, RunError)
     assert tried[:6] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16, 0.16])
@@ -78,39 +78,41 @@ def test_pauses_grow_but_are_bounded(monkeypatch):
 
 def test_a_good_connection_makes_the_next_pause_short_again(caplog):
     outage = iter([True, False, False, False, True, False])
-    camera = Camera(3, breaks=10**6, then=lambda: next(outage, False))
-    patience = ReconnectPolicy(pause=0.02, longest_pause=9, give_up=0.6, read=2.0)
+    camera = Camera(3, max_connections=10**6, then=lambda: next(outage, False))
+    reconnect = ReconnectPolicy(initial_delay=0.02, max_delay=9, give_up_after=0.6, io_timeout=2.0)
     with cameras(cam=camera) as address, caplog.at_level("WARNING", logger="akyolo"):
-        collect(LiveStreams([address["cam"]], patience=patience))
-    pauses = [float(record.message.split(" in ")[1][:-2]) for record in caplog.records if "again in" in record.message]
+        collect(LiveStreams([address["cam"]], reconnect=reconnect))
+    pauses = [
+        float(record.message.split(" in ")[1][:-2]) for record in caplog.records if "reconnecting in" in record.message
+    ]
     assert pauses[:4] == [0.0, 0.0, 0.1, 0.2] and pauses[4] == 0.0
-    assert "given up" in caplog.text
+    assert "giving up after" in caplog.text
 
 
-def test_frames_that_nobody_had_time_for_are_passed_over_and_counted(caplog):
-    camera = Camera(60, breaks=1)
+def test_frames_that_nobody_had_time_for_are_dropped_and_counted(caplog):
+    camera = Camera(60, max_connections=1)
     with cameras(cam=camera) as address, caplog.at_level("INFO", logger="akyolo"):
-        with LiveStreams([address["cam"]], patience=QUICK) as live:
-            first = live.newest()[0].number
+        with LiveStreams([address["cam"]], reconnect=QUICK) as live:
+            first = live.newest()[0].index
             time.sleep(0.15)
-            second = live.newest()[0].number
+            second = live.newest()[0].index
         assert second > first + 5
-    assert "passed over for newer ones" in caplog.text
+    assert "frames dropped" in caplog.text
 
 
 def test_every_nth_frame_is_taken():
-    camera = Camera(40, breaks=1)
+    camera = Camera(40, max_connections=1)
     with cameras(cam=camera) as address:
-        frames, _ = collect(LiveStreams([address["cam"]], vid_stride=3, patience=QUICK))
+        frames, _ = collect(LiveStreams([address["cam"]], vid_stride=3, reconnect=QUICK))
     (seen,) = frames.values()
-    assert len(seen) > 2 and all(frame.number % 3 == 0 for frame in seen)
+    assert len(seen) > 2 and all(frame.index % 3 == 0 for frame in seen)
 
 
 def test_several_streams_of_one_name_are_told_apart():
-    camera = Camera(20, breaks=2)
+    camera = Camera(20, max_connections=2)
     with cameras(cam=camera) as address:
         both = [f"{address['cam']}?id=1", f"{address['cam']}?id=2"]
-        frames, _ = collect(LiveStreams(both, patience=QUICK))
+        frames, _ = collect(LiveStreams(both, reconnect=QUICK))
     assert {name.removesuffix("-2") for name in frames} == {stream_name(address["cam"])} and len(frames) == 2
 
 
@@ -138,7 +140,7 @@ def test_what_is_a_stream():
 
 
 def test_a_camera_that_is_not_there_is_an_error_of_the_input():
-    frames, error = collect(LiveStreams(["987"], patience=ReconnectPolicy(give_up=60)))
+    frames, error = collect(LiveStreams(["987"], reconnect=ReconnectPolicy(give_up_after=60)))
     assert not frames and isinstance(error, DataError) and error.exit_code == 2 and "camera987" in str(error)
 
 
@@ -163,16 +165,16 @@ def test_the_screen_is_a_stream_and_no_screen_is_an_error(monkeypatch):
 
 
 def test_leaving_stops_the_threads():
-    with cameras(cam=Camera(10**6, breaks=10)) as address:
-        with LiveStreams([address["cam"]], patience=QUICK) as live:
+    with cameras(cam=Camera(10**6, max_connections=10)) as address:
+        with LiveStreams([address["cam"]], reconnect=QUICK) as live:
             live.newest()
         assert not [thread for thread in threading.enumerate() if thread.name == stream_name(address["cam"])]
 
 
 def test_a_list_of_streams_is_read_all_at_once(tmp_path):
-    with cameras(a=Camera(30, breaks=1), b=Camera(30, breaks=1)) as address:
+    with cameras(a=Camera(30, max_connections=1), b=Camera(30, max_connections=1)) as address:
         (tmp_path / "all.streams").write_text(f"# two cameras\n{address['a']}\n\n{address['b']}\n")
-        source = open_source(str(tmp_path / "all.streams"), patience=QUICK)
+        source = open_source(str(tmp_path / "all.streams"), reconnect=QUICK)
         assert source.streams == [address["a"], address["b"]]
         seen = []
         with pytest.raises(RunError, match="no stream gives frames any more"):
@@ -196,7 +198,7 @@ def test_a_video_on_a_server_is_no_stream_and_ends(tmp_path):
             handler.end_headers()
             handler.wfile.write(data)
 
-    file = File(0, breaks=0)
+    file = File(0, max_connections=0)
     with cameras(**{"v.avi": file}) as address:
-        frames = list(open_source(address["v.avi"], patience=QUICK))
+        frames = list(open_source(address["v.avi"], reconnect=QUICK))
     assert [round(frame.image.mean() / 40, 1) for frame in frames] == pytest.approx([0.5, 1.5, 2.5, 3.5, 4.5], abs=0.2)

@@ -197,7 +197,7 @@ def test_streams_are_annotated_until_they_end(weights: Path, tmp_path: Path) -> 
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "no stream gives frames any more" in errors[0]
     ours = [line for line in (result.stdout + result.stderr).splitlines() if not line.startswith("[")]
-    assert "secret" not in "\n".join(ours) and "connecting again" in result.stderr
+    assert "secret" not in "\n".join(ours) and "reconnecting in" in result.stderr
     run = tmp_path / "runs/detect/exp"
     for url in address.values():
         capture = cv2.VideoCapture(str(run / f"{stream_name(url)}.mp4"))
@@ -215,7 +215,7 @@ def test_a_stream_that_returns_in_another_size_gets_a_file_of_its_own(weights: P
     nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), classes=torch.zeros(0, dtype=torch.int64))
     with Outputs(options=options(weights, tmp_path, tmp_path), run_dir=tmp_path, names=NAMES) as outputs:
         for number, (height, width) in enumerate([(48, 64), (48, 64), (64, 96), (48, 64)]):
-            frame = Frame(image=image(number, height, width), path=Path("cam"), number=number)
+            frame = Frame(image=image(number, height, width), path=Path("cam"), index=number)
             outputs.write(frame, nothing)
     for name, size, count in (("cam.mp4", (64, 48), 3), ("cam_2.mp4", (96, 64), 1)):
         capture = cv2.VideoCapture(str(tmp_path / name))

@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.cli import OneLineParser, run_script
 from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.files import Folder
-from utils.datasets.convert.layout import ConversionReport, ModuleEntry, with_data_yaml
+from utils.datasets.convert.layout import ConversionReport, FileEntry, with_data_yaml
 from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
@@ -54,7 +54,7 @@ def convert(arguments: Sequence[str] | None = None) -> None:
         LOGGER.info(f"Train with `python train.py --data {target / 'data.yaml'}`")
 
 
-def _entries(options: argparse.Namespace, tally: ConversionReport) -> Iterator[ModuleEntry]:
+def _entries(options: argparse.Namespace, tally: ConversionReport) -> Iterator[FileEntry]:
     """Yield all files to write."""
     files = Folder(options.source)
     common = {"labels_only": options.labels_only, "tally": tally}

@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.datasets.convert.files import Files
 from utils.datasets.convert.images import ImageFiles
-from utils.datasets.convert.layout import ConversionReport, LabelFiles, ModuleEntry, Row, box_row, label_text, split_in
+from utils.datasets.convert.layout import ConversionReport, FileEntry, LabelFiles, Row, box_row, label_text, split_in
 from utils.errors import DataError
 
 
@@ -44,7 +44,7 @@ def convert_coco(
     labels_only: bool = False,
     tally: ConversionReport | None = None,
     names: list[str] | None = None,
-) -> Iterator[ModuleEntry]:
+) -> Iterator[FileEntry]:
     """Yield names and contents of a YOLO data set.
 
     Every `instances_SPLIT.json` becomes `labels/SPLIT`; if there is none, every JSON file with categories does. Where a

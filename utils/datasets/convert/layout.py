@@ -13,7 +13,7 @@ from PIL import Image
 
 from utils.errors import DataError
 
-ModuleEntry = tuple[str, bytes]
+FileEntry = tuple[str, bytes]
 Row = tuple[int, Sequence[float]]
 # Words that files and folders may well be called, and that begin or end like a split.
 _NO_SPLITS = frozenset(
@@ -83,7 +83,7 @@ def image_size(data: bytes, where: str) -> tuple[int, int]:
         raise DataError(where, f"is no image ({error})", fix="replace the file") from error
 
 
-def with_data_yaml(entries: Iterable[ModuleEntry], names: Sequence[str]) -> Iterator[ModuleEntry]:
+def with_data_yaml(entries: Iterable[FileEntry], names: Sequence[str]) -> Iterator[FileEntry]:
     """Yield the entries, and after them a data yaml: folders of images named train..., val..., test... as splits."""
     folders: dict[str, None] = {}
     for name, content in entries:

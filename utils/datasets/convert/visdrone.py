@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import ConversionReport, ModuleEntry, Row, box_row, image_size, label_text
+from utils.datasets.convert.layout import ConversionReport, FileEntry, Row, box_row, image_size, label_text
 from utils.errors import DataError
 
 NAMES = (
@@ -17,7 +17,7 @@ COLUMNS = 8
 
 def convert_visdrone(
     files: Files, *, labels_only: bool = False, tally: ConversionReport | None = None
-) -> Iterator[ModuleEntry]:
+) -> Iterator[FileEntry]:
     """Yield names and contents of a YOLO data set: `labels` beside each `images`, folders named as they were published.
 
     Rows with score 0, which mark what is to be ignored, are left out, as are other categories than 1 to 10, which

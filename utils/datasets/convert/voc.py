@@ -11,8 +11,8 @@ from xml.parsers import expat
 from utils.datasets.convert.files import Files
 from utils.datasets.convert.layout import (
     ConversionReport,
+    FileEntry,
     LabelFiles,
-    ModuleEntry,
     Row,
     box_row,
     image_size,
@@ -30,7 +30,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 
 def convert_voc(
     files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, tally: ConversionReport | None = None
-) -> Iterator[ModuleEntry]:
+) -> Iterator[FileEntry]:
     """Yield names and contents of a YOLO data set.
 
     Every folder with `Annotations` is taken, such as `VOC2007`; its lists `ImageSets/Main/{train,val,test}.txt` become
