@@ -52,6 +52,7 @@ def hub(name: str, *words: object, **named: object) -> object:
     return torch.hub.load(str(ROOT), name, *words, source="local", **named)
 
 
+@pytest.mark.slow
 def test_every_snippet_of_the_documentation_runs(place: Path) -> None:
     text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", text, re.S)

@@ -103,6 +103,7 @@ def labels(run: Path) -> dict[str, np.ndarray]:
     return {path.name: np.loadtxt(path, ndmin=2) for path in (run / "labels").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_folder_in_batches_writes_what_it_writes_one_by_one(weights: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "in"
     for number, shape in enumerate(SHAPES):
@@ -178,6 +179,7 @@ def test_a_terminal_sees_a_bar_with_the_time_left(weights: Path, tmp_path: Path,
             assert not shown and "%" not in text
 
 
+@pytest.mark.slow
 def test_streams_are_annotated_until_they_end(weights: Path, tmp_path: Path) -> None:
     with cameras(a=Camera(12, breaks=2, pause=0.05), b=Camera(12, breaks=1, pause=0.05)) as address:
         listed = [url.replace("//", "//me:secret@") for url in address.values()]

@@ -223,6 +223,7 @@ def options(weights: Path, source: Path, project: Path, **changes: object) -> De
     return DetectOptions(weights=str(weights), source=str(source), project=str(project), **{**settings, **changes})
 
 
+@pytest.mark.slow
 def test_detect_draws_what_visualize_asks_for(weights, tmp_path) -> None:
     write(tmp_path / "in/a.png", 0, 40, 60)
     flags = ["--weights", weights["ak"], "--source", "in", "--imgsz", 96, "--device", "cpu", "--visualize"]
@@ -236,6 +237,7 @@ def test_detect_draws_what_visualize_asks_for(weights, tmp_path) -> None:
     assert all(cv2.imread(str(path)).std() > 5 for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_the_first_images_are_drawn_and_of_a_video_one_frame(weights, tmp_path, monkeypatch, caplog) -> None:
     for number in range(3):
         write(tmp_path / f"in/{number}.png", number, 40 + 20 * number, 60)
@@ -300,6 +302,7 @@ def test_more_positions_than_can_be_told_apart_are_refused() -> None:
         parse_options(DetectOptions, words, description="")
 
 
+@pytest.mark.slow
 def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_path, caplog, monkeypatch) -> None:
     write(tmp_path / "in/a.png", 0, 40, 60)
     caplog.set_level("INFO")
@@ -322,6 +325,7 @@ def test_a_wrong_layer_is_told_before_anything_is_written(weights, tmp_path) -> 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_report_shows_models_with_akconv_at_the_labels_of_one_image(weights, tmp_path) -> None:
     for number in range(3):
         write(tmp_path / f"in/{number}.png", number, 40, 60)
