@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from utils import __version__
-from utils.cli import parse_options
+from utils.cli import build_parser, parse_options
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.options import (
@@ -30,16 +30,17 @@ image_weights evolve sync_bn tensorboard download
 multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoothing patience freeze save_period seed
 no_amp plugins strict no_label_cache"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
-save_txt save_conf save_json coco_eval augment half noplots project name exist_ok plugins strict no_label_cache trust"""
+save_txt save_conf save_json coco_eval augment half noplots project name exist_ok plugins strict no_label_cache
+trust_torchscript"""
 DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device
 view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
-vid_stride visualize visualize_layers visualize_at plugins trust"""
+vid_stride visualize visualize_layers visualize_at plugins trust_torchscript"""
 COMPARE_FLAGS = """cfg weights sweep data task hyp epochs batch_size imgsz device optimizer workers cos_lr patience
 cache noplots seed seeds jobs no_amp project name plugins"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
-topk_per_class topk_all iou_thres conf_thres include benchmark rounds project name plugins"""
-BENCHMARK_FLAGS = "part device imgsz batch_size layer_batch rounds amp project name"
+topk_per_class topk_all iou_thres conf_thres include benchmark repeats project name plugins"""
+BENCHMARK_FLAGS = "suite device imgsz batch_size layer_batch repeats amp project name"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,25 @@ def test_defaults_are_those_users_know() -> None:
     assert (val.conf_thres, val.iou_thres, val.max_det, val.batch_size, val.task) == (0.001, 0.6, 300, 32, "val")
     detect, _ = parse_options(DetectOptions, ["--weights", "a.pt"], description="")
     assert (detect.conf_thres, detect.iou_thres, detect.max_det, detect.line_thickness) == (0.25, 0.45, 1000, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "argv", "field", "value"),
+    [
+        (BenchmarkOptions, ["--rounds", "3"], "repeats", 3),
+        (BenchmarkOptions, ["--part", "layers"], "suite", "layers"),
+        (ExportOptions, ["--weights", "a.pt", "--rounds=3"], "repeats", 3),
+        (DetectOptions, ["--weights", "a.pt", "--trust"], "trust_torchscript", True),
+        (ValOptions, ["--weights", "a.pt", "--trust"], "trust_torchscript", True),
+    ],
+)
+def test_former_names_of_flags_are_accepted_but_not_listed(
+    options: type, argv: list[str], field: str, value: object
+) -> None:
+    parsed, given = parse_options(options, argv, description="")
+    assert getattr(parsed, field) == value and field in given
+    listed = {word.strip("[],") for word in build_parser(options, description="").format_help().split()}
+    assert f"--{field.replace('_', '-')}" in listed and not listed & {"--rounds", "--part", "--trust"}
 
 
 def test_all_spellings_of_a_flag_mean_the_same() -> None:

@@ -285,7 +285,7 @@ def test_benchmarks_measure_by_number_of_points(tmp_path: Path, monkeypatch: pyt
     assert [place.points for place in cases.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
     monkeypatch.setattr(cases, "SWEPT", cases.SWEPT[3::4])
     monkeypatch.chdir(tmp_path)
-    run_benchmark(BenchmarkOptions(part="points", layer_batch=1, rounds=1, device="cpu"))
+    run_benchmark(BenchmarkOptions(suite="points", layer_batch=1, repeats=1, device="cpu"))
     content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
     (rows,) = content["parts"].values()
     assert [row["case"] for row in rows] == ["3x3 convolution", "N 5", "N 13"]

@@ -38,7 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     self_labelled_data(folder, small_model(MODEL))
     small_checkpoint(folder / "best.pt", MODEL)
-    words = ("--include", "torchscript", "onnx", "--benchmark", "--rounds", 1, "--inplace", "--workspace", 4)
+    words = ("--include", "torchscript", "onnx", "--benchmark", "--repeats", 1, "--inplace", "--workspace", 4)
     result = script("export.py", "--weights", "best.pt", *words, cwd=folder)
     (folder / "said.txt").write_text(result.stdout)
     warnings = [line for line in result.stderr.splitlines() if "arning" in line]

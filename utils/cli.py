@@ -29,6 +29,7 @@ def option(
     many: bool = False,
     bare: Any = None,  # noqa: ANN401
     choices: Sequence[str] | None = None,
+    aliases: Sequence[str] = (),
 ) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes.
 
@@ -40,9 +41,10 @@ def option(
         many: the flag takes several values, stored as a tuple.
         bare: value if the flag is given without an argument, which then is optional.
         choices: the allowed values.
+        aliases: former names of the flag, accepted but not listed by `--help`.
     """
     metadata = {"text": text, "kind": kind, "flags": tuple(flags), "many": many, "bare": bare, "choices": choices}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={**metadata, "aliases": tuple(aliases)})
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -71,27 +73,31 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
         dashed = "--" + field.name.replace("_", "-")
         underscored = "--" + field.name
         names = dict.fromkeys((dashed, underscored, *field.metadata["flags"]))
-        text = field.metadata["text"].replace("%", "%%")
-        if field.default is False:
-            parser.add_argument(*names, dest=field.name, action="store_true", help=text)
-            continue
-        kind = field.metadata["kind"] or type(field.default)
-        extra: dict[str, Any] = {}
-        if field.metadata["many"]:
-            extra["nargs"] = "+"
-        elif field.metadata["bare"] is not None:
-            extra.update(nargs="?", const=field.metadata["bare"])
-        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        parser.add_argument(
-            *names,
-            dest=field.name,
-            type=kind,
-            choices=field.metadata["choices"],
-            metavar=field.name.upper() if not field.metadata["choices"] else None,
-            help=f"{text} (default: {shown if shown != '' else 'none'})",
-            **extra,
-        )
+        settings = _argument_settings(field)
+        parser.add_argument(*names, **settings)
+        for alias in field.metadata["aliases"]:
+            parser.add_argument(alias, **{**settings, "help": argparse.SUPPRESS})
     return parser
+
+
+def _argument_settings(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Return the keyword arguments of `add_argument` for a field made by `option`."""
+    text = field.metadata["text"].replace("%", "%%")
+    if field.default is False:
+        return {"dest": field.name, "action": "store_true", "help": text}
+    shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    settings: dict[str, Any] = {
+        "dest": field.name,
+        "type": field.metadata["kind"] or type(field.default),
+        "choices": field.metadata["choices"],
+        "metavar": field.name.upper() if not field.metadata["choices"] else None,
+        "help": f"{text} (default: {shown if shown != '' else 'none'})",
+    }
+    if field.metadata["many"]:
+        settings["nargs"] = "+"
+    elif field.metadata["bare"] is not None:
+        settings.update(nargs="?", const=field.metadata["bare"])
+    return settings
 
 
 def parse_options(

@@ -37,8 +37,8 @@ class DistributedContext:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def add(self, value: Tensor) -> Tensor:
@@ -48,21 +48,21 @@ class DistributedContext:
             dist.all_reduce(value)
         return value
 
-    def share(self, value: Any) -> Any:  # noqa: ANN401 - any plain value
-        """Return the leader's value, a plain one."""
+    def broadcast(self, value: Any) -> Any:  # noqa: ANN401 - anything that pickles
+        """Return the main process's value in every process."""
         if self.size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
-        """Wait until all have come here."""
+    def barrier(self) -> None:
+        """Wait until every process has reached this call."""
         if self.size > 1:
             dist.barrier()
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process says yes; all get the same answer."""
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process; the result is the same in all."""
         return bool(self.add(torch.tensor(float(flag))) > 0) if self.size > 1 else flag
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -113,7 +113,7 @@ def init_distributed(device: torch.device) -> DistributedContext:
             reason = str(error).splitlines()[0]
             raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error
     team = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
-    if not team.leads:
+    if not team.is_main:
         LOGGER.setLevel("ERROR")
     return team
 

@@ -117,26 +117,26 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
     return folder
 
 
-def keep_previous(path: Path | str) -> None:
-    """Keep a file's current content as `<stem>.prev<suffix>` before it is overwritten.
+def keep_backup(path: Path | str) -> None:
+    """Keep a file's current content as `<stem>.bak<suffix>` before it is overwritten.
 
     Raises:
         RunError: the copy cannot be written.
     """
     path = Path(path)
-    previous = path.with_name(f"{path.stem}.prev{path.suffix}")
+    backup = path.with_name(f"{path.stem}.bak{path.suffix}")
     temporary = _temporary_in(path.parent)
     try:
         if not path.exists():
             return
         os.link(path, temporary)
-        os.replace(temporary, previous)
+        os.replace(temporary, backup)
         # If both names already refer to one file, rename does nothing and leaves the temporary name.
         temporary.unlink(missing_ok=True)
     except OSError:  # a file system without hard links
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        atomic_write(previous, path.read_bytes())
+        atomic_write(backup, path.read_bytes())
 
 
 class FolderLock:

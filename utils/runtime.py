@@ -89,7 +89,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def arithmetic() -> dict[str, str]:
+def numerics_fingerprint() -> dict[str, str]:
     """Return what the last bits of a sum depend on: versions, threads and processor, as torch scopes its promises."""
     return {
         "torch": str(torch.__version__),
@@ -124,6 +124,6 @@ def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype 
     return moved.to(dtype, memory_format=torch.preserve_format).div_(255)
 
 
-def place(model: Module, device: torch.device) -> Module:
+def to_device(model: Module, device: torch.device) -> Module:
     """Move a model to a device, in the memory layout that is faster there."""
     return model.to(device=device, memory_format=memory_format(device))  # type: ignore[call-overload]

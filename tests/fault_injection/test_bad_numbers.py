@@ -81,7 +81,7 @@ def test_bad_batches_are_skipped_named_and_never_saved(
         result = run_training(options(data, tmp_path, epochs=4))
     assert result is not None and len(spoilt) == 4
     assert caplog.text.count("skipped: the loss is not finite") == 4 and ".jpg" in caplog.text
-    note = json.loads((result.run_dir / "nan_step.json").read_text())
+    note = json.loads((result.run_dir / "skipped_batch.json").read_text())
     assert note["epoch"] == 3 and note["batch"] == 1 and len(note["images"]) == 4
     assert finite(load_checkpoint(result.run_dir / "weights/last.pt"))
 

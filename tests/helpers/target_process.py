@@ -154,5 +154,5 @@ def survive(folder: Path, words: tuple[object, ...], number: signal.Signals, *, 
 
 def again(run: Path, words: tuple[object, ...]) -> tuple[object, ...]:
     """The words that start a run, or go on with it once something was saved."""
-    saved = any((run / "weights" / name).exists() for name in ("last.pt", "last.prev.pt"))
+    saved = any((run / "weights" / name).exists() for name in ("last.pt", "last.bak.pt"))
     return ("--resume", "--noplots") if saved else (*words, "--exist-ok")

@@ -30,7 +30,7 @@ from utils.log import LOGGER
 from utils.malloc import tune_malloc
 from utils.options import BenchmarkOptions
 from utils.plots.benchmark import plot_ratios
-from utils.runtime import describe_environment, place, select_device
+from utils.runtime import describe_environment, select_device, to_device
 
 WARM_UP_ROUNDS = 2
 METHODS = multiprocessing.get_all_start_methods()
@@ -80,7 +80,7 @@ def interleave(actions: Sequence[Callable[[], object]], *, rounds: int, device: 
 
 
 def _inference(subject: BenchmarkCase, module: nn.Module, image: Tensor) -> Callable[[], object]:
-    network, image = place(fused(module), image.device), image.detach()
+    network, image = to_device(fused(module), image.device), image.detach()
 
     def run() -> None:
         with subject.implementation(), torch.inference_mode():
@@ -122,7 +122,7 @@ def _rows(subjects: Sequence[BenchmarkCase], options: BenchmarkOptions, device: 
                 actions.append(_training(subject, module, image, amp=options.amp))
             else:
                 actions.append(_inference(subject, module, image))
-        for timing, kept in zip(interleave(actions, rounds=options.rounds, device=device), timings, strict=True):
+        for timing, kept in zip(interleave(actions, rounds=options.repeats, device=device), timings, strict=True):
             kept[quantity] = timing
     rows = []
     for subject, module, timing_of in zip(subjects, modules, timings, strict=True):
@@ -214,11 +214,11 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
     parts = {
         title: [row for subjects in groups for row in _rows(subjects, options, device)]
         for part, (title, groups) in asked.items()
-        if options.part in ("all", part)
+        if options.suite in ("all", part)
     }
     heading = (
         f"# Cost of AKConv\n\n{environment['gpu'] or 'CPU'}, {environment['cpu_count']} cores, "
-        f"{environment['torch_threads']} threads, torch {environment['torch']}; medians of {options.rounds} rounds in "
+        f"{environment['torch_threads']} threads, torch {environment['torch']}; medians of {options.repeats} rounds in "
         f"which all variants take turns, channels last. In brackets the ratio to the plain convolution or model: of "
         f"medians, of minima.\n"
     )

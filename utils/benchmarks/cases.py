@@ -15,7 +15,7 @@ from models.config import ModelConfig, load_model_config
 from models.modules.akconv import AKConv
 from models.sampling.dispatch import VARIABLE
 from models.yolo import DetectionModel
-from utils.runtime import memory_format, place
+from utils.runtime import memory_format, to_device
 
 PLAIN, OURS, GATHERS = "plain", "AKConv", "four gathers"
 PAPER_POINTS = (3, 5, 9)
@@ -84,7 +84,7 @@ class BenchmarkCase:
         for part in module.modules():
             if isinstance(part, AKConv):
                 nn.init.normal_(part.p_conv.weight, std=0.05)
-        return place(module, device)
+        return to_device(module, device)
 
     def image(self, batch: int, size: int, device: torch.device) -> Tensor:
         """Return something to look at: (batch, channels, side, side), `size` being the side for a whole model."""

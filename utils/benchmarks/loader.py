@@ -31,7 +31,7 @@ class ThroughputOptions:
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml, of which the augmentations are taken")
     imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"))
     cache: str = option("default", "decoded images kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
-    rounds: int = option(5, "epochs measured; the best is told")
+    repeats: int = option(5, "epochs to measure; the fastest counts", aliases=("--rounds",))
     seed: int = option(0, "of the augmentations")
 
     def __post_init__(self) -> None:
@@ -40,8 +40,8 @@ class ThroughputOptions:
         Raises:
             ConfigError: names the flag.
         """
-        if self.rounds < 1 or not 32 <= self.imgsz <= 8192:
-            raise ConfigError("--rounds, --imgsz", "must be at least 1, and from 32 to 8192", fix="correct them")
+        if self.repeats < 1 or not 32 <= self.imgsz <= 8192:
+            raise ConfigError("--repeats, --imgsz", "must be at least 1, and from 32 to 8192", fix="correct them")
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def run_throughput(options: ThroughputOptions) -> Throughput:
         cache_bytes=CACHES[options.cache],
         disk_cache=prepare_disk_cache(index, image_size=options.imgsz) if options.cache == "disk" else None,
     )
-    result = measure(dataset, rounds=options.rounds)
+    result = measure(dataset, rounds=options.repeats)
     load = f"{os.getloadavg()[0]:.1f} programs on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else "unknown"
     LOGGER.info(
         f"{options.imgsz} px, cache {options.cache}: {result.by_clock:.0f} samples per second "
-        f"({result.by_processor:.0f} per second of processor time), best of {options.rounds} epochs on one core; "
+        f"({result.by_processor:.0f} per second of processor time), best of {options.repeats} epochs on one core; "
         f"load {load}"
     )
     return result

@@ -37,7 +37,7 @@ SETTINGS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_
 class NmsBenchmarkOptions:
     """Options of this benchmark."""
 
-    rounds: int = option(5, "how often each way takes its turn")
+    repeats: int = option(5, "timing repeats per implementation", aliases=("--rounds",))
     seed: int = option(0, "seed of the logits")
     threads: int = option(1, "threads of torch")
 
@@ -47,7 +47,7 @@ class NmsBenchmarkOptions:
         Raises:
             ConfigError: names the flag.
         """
-        require(self.rounds >= 1, "--rounds", "at least 1", self.rounds)
+        require(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
         require(self.seed >= 0, "--seed", "at least 0", self.seed)
         require(self.threads >= 1, "--threads", "at least 1", self.threads)
 
@@ -125,7 +125,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|"
     )
     for side, classes in FLOODS:
-        LOGGER.info(compare(side, classes, rounds=options.rounds, seed=options.seed))
+        LOGGER.info(compare(side, classes, rounds=options.repeats, seed=options.seed))
 
 
 if __name__ == "__main__":

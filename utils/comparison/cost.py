@@ -18,7 +18,7 @@ from utils.comparison.logs import log_of, peak_memory_gb, run_folder
 from utils.comparison.plan import SUMMARY
 from utils.errors import DetectorError
 from utils.files import load_json
-from utils.runtime import memory_format, place
+from utils.runtime import memory_format, to_device
 from utils.weights.checkpoint import load_model
 
 TIMED_ROUNDS = 40
@@ -43,7 +43,7 @@ def inference_cost(
         stay below; both with batch norms folded and without NMS. `inference_memory_gb`, the model's own peak on CUDA,
         None elsewhere. And the share by which the medians, and the p95, of a model's copies differ at most.
     """
-    networks = [place(fused(load_model(path)[0]), device) for path in (*checkpoints, *checkpoints)]
+    networks = [to_device(fused(load_model(path)[0]), device) for path in (*checkpoints, *checkpoints)]
     generator = torch.Generator().manual_seed(0)
     images = [
         torch.rand(1, 3, size, size, generator=generator).to(device).contiguous(memory_format=memory_format(device))

@@ -19,7 +19,7 @@ from utils.inference.nms import NmsSettings
 from utils.log import LOGGER
 from utils.metrics.bootstrap import EvaluatedSet, resample_ap
 from utils.metrics.object_size import SIZES, assign_size_bins, in_size_bin, size_of
-from utils.runtime import place
+from utils.runtime import to_device
 from utils.validation.evaluate import ImageEvaluation, evaluate
 from utils.weights.checkpoint import load_checkpoint, load_model
 
@@ -86,7 +86,7 @@ def evaluate_checkpoint(
         workers=workers,
         single_class=bool((content.get("options") or {}).get("single_cls")),
     )
-    images = evaluate(place(model, device), loader, nms=NMS, device=device).images
+    images = evaluate(to_device(model, device), loader, nms=NMS, device=device).images
     judgement = run_evaluation_of(images)
     error = try_write(cache, _to_bytes(judgement, mark))
     if error is not None:

@@ -32,7 +32,7 @@ from utils.inference.predict import InferenceConfig, PreprocessedImage, Timings,
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.plugins import load_plugins
-from utils.runtime import place, select_device
+from utils.runtime import select_device, to_device
 from utils.structures import Detections
 
 
@@ -72,7 +72,7 @@ class Predictor:
         self.how = InferenceConfig(
             size_hw=size_hw, stride=model.max_stride, nms=nms, device=device, dtype=dtype, augment=augment
         )
-        self.network = place(fused(model).to(dtype), device)
+        self.network = to_device(fused(model).to(dtype), device)
 
     def fit(self, image: np.ndarray) -> PreprocessedImage:
         """Fit an (H, W, 3) uint8 RGB image; may be called from any thread."""
@@ -106,7 +106,7 @@ def run_detection(options: DetectOptions) -> Path:
         require_screen()
     reconnect = ReconnectPolicy(give_up_after=options.stream_timeout)
     source = open_source(options.source, vid_stride=options.vid_stride, reconnect=reconnect)
-    opened = open_network(options.weights, device, trust=options.trust)
+    opened = open_network(options.weights, device, trust=options.trust_torchscript)
     model, names = opened.network, opened.description.names
     if options.data:
         names = load_data_config(options.data).names

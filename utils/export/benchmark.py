@@ -20,7 +20,7 @@ from utils.inference.model_loading import Network, open_network
 from utils.inference.nms import NmsSettings
 from utils.log import LOGGER
 from utils.options import ExportOptions
-from utils.runtime import describe_environment, place, select_device
+from utils.runtime import describe_environment, select_device, to_device
 from utils.validation.evaluate import evaluate
 
 PYTORCH = "pytorch"
@@ -56,7 +56,7 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
     networks = {name: open_network(path, device).network for name, path in paths.items()}
     image = torch.rand(1, 3, description.image_size, description.image_size)
     actions = [_look(network, image.to(device), device) for network in networks.values()]
-    timings = dict(zip(paths, interleave(actions, rounds=options.rounds, device=device), strict=True))
+    timings = dict(zip(paths, interleave(actions, rounds=options.repeats, device=device), strict=True))
     rows = []
     for name, network in networks.items():
         loader = evaluation_loader(
@@ -82,7 +82,7 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
     environment: dict[str, Any] = describe_environment(device)
     heading = (
         f"{environment['gpu'] or 'CPU'}, {environment['torch_threads']} threads, {description.image_size} px, batch 1; "
-        f"{options.rounds} rounds in which all formats take turns. mAP on {config.file}.\n\n"
+        f"{options.repeats} rounds in which all formats take turns. mAP on {config.file}.\n\n"
     )
     text = heading + table(rows)
     atomic_write(run_dir / "formats.md", text + "\n")
@@ -103,7 +103,7 @@ def table(rows: list[FormatRow]) -> str:
 
 
 def _look(network: Network, image: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    called = place(fused(network), device)
+    called = to_device(fused(network), device)
 
     def run() -> None:
         with torch.inference_mode():

@@ -23,7 +23,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, find, fit, look
 from utils.inference.results import Results
 from utils.options.checks import check_thresholds
-from utils.runtime import place, select_device
+from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
 from utils.weights.checkpoint import load_checkpoint, stored_weights
 from utils.weights.transfer import transfer_weights
@@ -199,8 +199,8 @@ def load_detector(
     where = select_device(device)
     opened = open_network(weights, where, trust=trust)
     if not autoshape:
-        return place(opened.network, where)
-    return place(AutoShape(opened.network, opened.description.names, allow_urls=allow_urls), where)
+        return to_device(opened.network, where)
+    return to_device(AutoShape(opened.network, opened.description.names, allow_urls=allow_urls), where)
 
 
 def create_detector(
@@ -245,4 +245,4 @@ def create_detector(
             with torch.no_grad():
                 model.head.anchors.copy_(anchors)
     model = model.eval()
-    return place(AutoShape(model, names) if autoshape else model, where)
+    return to_device(AutoShape(model, names) if autoshape else model, where)

@@ -97,7 +97,9 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
     if not (trust or is_trusted(data)):
         what = "is a TorchScript file, which is a program, and was not exported on this machine"
         raise CheckpointError(
-            path, what, fix="pass --trust (in Python trust=True) if you know where it is from, or use the .onnx"
+            path,
+            what,
+            fix="pass --trust-torchscript (in Python trust=True) if you trust its source, or use the .onnx",
         )
     return open_torchscript(data, device, where=path)
 

@@ -74,7 +74,9 @@ class DetectOptions:
         many=True,
     )
     stream_timeout: float = option(30.0, "seconds without a frame after which a stream is given up")
-    trust: bool = option(False, "run a TorchScript file, which is a program, that was not exported here")
+    trust_torchscript: bool = option(
+        False, "run a TorchScript file, which is a program, that was not exported here", aliases=("--trust",)
+    )
     plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class ExportOptions:
     conf_thres: float = option(0.25, "with --nms, confidence above which a box counts")
     include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino", kind=str, many=True)
     benchmark: bool = option(False, "then compare the formats: size, mAP on --data, milliseconds")
-    rounds: int = option(15, "with --benchmark, how often each format takes its turn")
+    repeats: int = option(15, "with --benchmark: timing repeats per format", aliases=("--rounds",))
     project: str = option("runs/export", "folder of all tables of --benchmark")
     name: str = option("exp", "folder of this table")
     plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
@@ -76,7 +76,7 @@ class ExportOptions:
         require(all(32 <= side <= 8192 for side in self.imgsz), "--imgsz", "from 32 to 8192", self.imgsz)
         require(self.batch_size >= 1, "--batch-size", "at least 1", self.batch_size)
         require(self.opset == 0 or 12 <= self.opset <= 20, "--opset", "from 12 to 20", self.opset)
-        require(self.rounds >= 1, "--rounds", "at least 1", self.rounds)
+        require(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
         for name in self.include:
             if name in self.ELSEWHERE:
                 raise ConfigError("--include", f"{name} is not made here", fix=self.ELSEWHERE[name])

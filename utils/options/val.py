@@ -43,7 +43,9 @@ class ValOptions:
     project: str = option("runs/val", "folder of all runs")
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")
-    trust: bool = option(False, "run a TorchScript file, which is a program, that was not exported here")
+    trust_torchscript: bool = option(
+        False, "run a TorchScript file, which is a program, that was not exported here", aliases=("--trust",)
+    )
     plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
     strict: bool = option(False, "stop at a bad image or label instead of skipping it")
     no_label_cache: bool = option(False, "scan the data set anew")

@@ -19,7 +19,7 @@ RESULT_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
-OFFSET_PANELS = ("akconv/mean_offset", "akconv/outside")  # one in each row, for models that have AKConv
+OFFSET_PANELS = ("akconv/offset_abs_mean", "akconv/oob_fraction")  # one in each row, for models that have AKConv
 MAX_NAMED_CLASSES = 20
 MEAN = "black"  # of all classes, which no class has
 

@@ -10,7 +10,7 @@ import torch
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.log import LOGGER
-from utils.runtime import place
+from utils.runtime import to_device
 
 TRIED = (1, 2, 4, 8, 16)
 SHARE = 0.8
@@ -73,7 +73,7 @@ def measured_memory(measure: Callable[[int], float]) -> tuple[list[int], list[fl
 
 def _training_memory(model: DetectionModel, batch: int, image_size: int, device: torch.device, amp: bool) -> float:
     """Return the peak memory of a forward and backward pass, in bytes. Batch statistics are put back."""
-    network = place(model, device).train()
+    network = to_device(model, device).train()
     kept = {name: value.clone() for name, value in network.state_dict().items()}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)

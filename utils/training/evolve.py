@@ -22,7 +22,7 @@ from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.plots.evolution import plot_evolution
 from utils.strict_yaml import dump_yaml
-from utils.training.run import SUMMARY, run_training
+from utils.training.run import BACKUPS, SUMMARY, run_training
 
 # Lowest and highest value of what is searched: the augmentation, as FEATURES of the family list it.
 RANGES: dict[str, tuple[float, float]] = {
@@ -133,7 +133,7 @@ def _generation(options: TrainOptions, start: Hyperparameters, past: list[Genera
     if finished is not None:
         LOGGER.info(f"Trained before: {run}")
         return finished
-    saved = any(path.is_file() for path in (last, last.with_name("last.prev.pt")))
+    saved = any(path.is_file() for path in (last, *map(last.with_name, BACKUPS)))
     try:
         if begun and saved and not (run / SUMMARY).is_file():
             result = run_training(replace(options, evolve=0, resume=str(last)), ("resume",))

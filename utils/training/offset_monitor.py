@@ -140,10 +140,10 @@ class OffsetMonitor:
 def offset_columns(layers: Sequence[LayerOffsets]) -> Row:
     """Return the columns of results.csv: means over layers, each counting alike; nan without AKConv or validation."""
     if not layers:
-        return {"akconv/mean_offset": math.nan, "akconv/outside": math.nan}
+        return {"akconv/offset_abs_mean": math.nan, "akconv/oob_fraction": math.nan}
     return {
-        "akconv/mean_offset": sum(layer.mean for layer in layers) / len(layers),
-        "akconv/outside": sum(layer.outside for layer in layers) / len(layers),
+        "akconv/offset_abs_mean": sum(layer.mean for layer in layers) / len(layers),
+        "akconv/oob_fraction": sum(layer.outside for layer in layers) / len(layers),
     }
 
 

@@ -26,10 +26,16 @@ COLUMNS = (
     "x/lr0",
     "x/lr1",
     "x/lr2",
-    "akconv/mean_offset",
-    "akconv/outside",
+    "akconv/offset_abs_mean",
+    "akconv/oob_fraction",
 )
+RENAMED_COLUMNS = {"akconv/mean_offset": "akconv/offset_abs_mean", "akconv/outside": "akconv/oob_fraction"}
 Row = dict[str, float]
+
+
+def with_current_names(row: Row) -> Row:
+    """Return a row with the columns of version 0.1.0 renamed."""
+    return {RENAMED_COLUMNS.get(name, name): value for name, value in row.items()}
 
 
 def write_results(rows: Sequence[Row], path: Path | str) -> None:

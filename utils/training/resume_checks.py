@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from utils.training.trainer import Trainer
 
 MAX_INTEGER = 2**53
-ADVICE = "resume another checkpoint, such as last.prev.pt, or start a new run"
+ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"
 # What an optimizer's group keeps as it was; all else follows from the run's options.
 KEPT_NUMBERS = ("lr", "momentum", "weight_decay", "lr_factor")
 MOMENTS = {"SGD": ("momentum_buffer",), "Adam": ("exp_avg", "exp_avg_sq"), "AdamW": ("exp_avg", "exp_avg_sq")}

@@ -30,7 +30,7 @@ from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.plots.curves import plot_results
 from utils.plots.labels import plot_labels
 from utils.plugins import load_plugins
-from utils.runtime import describe_environment, place, seed_everything, select_device
+from utils.runtime import describe_environment, seed_everything, select_device, to_device
 from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import require_tensorboard
@@ -50,6 +50,7 @@ CHANGEABLE = frozenset(
 )
 SUMMARY = "summary.json"
 ENVIRONMENT = "env.json"
+BACKUPS = ("last.bak.pt", "last.prev.pt")  # the second of runs before version 0.2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +114,11 @@ def _run_in_team(
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, team))
     model, data, image_size, transferred = _parts(options, hyperparameters, content, team)
     if run_dir is None:
-        made = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if team.leads else None
-        run_dir = Path(team.share(str(made)))
-    lock = FolderLock(run_dir) if team.leads else None
+        made = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if team.is_main else None
+        run_dir = Path(team.broadcast(str(made)))
+    lock = FolderLock(run_dir) if team.is_main else None
     try:
-        if team.leads:
+        if team.is_main:
             remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_id())
             if content is None:
@@ -142,7 +143,7 @@ def _run_in_team(
             within = f" and {trainer.progress.batch} batches" if trainer.progress.batch else ""
             LOGGER.info(f"Resumed after epoch {trainer.progress.epoch} of {options.epochs}{within}")
         trainer.train()
-        return _finish(trainer) if team.leads else None
+        return _finish(trainer) if team.is_main else None
     finally:
         if lock is not None:
             lock.release()
@@ -156,7 +157,7 @@ def _measured_batch(
     model = DetectionModel(config)
     image_size = round_image_size(options.imgsz, model.max_stride)
     batch = choose_batch(model, image_size=image_size, device=device, amp=not options.no_amp)
-    return int(team.share(batch)) * team.size
+    return int(team.broadcast(batch)) * team.size
 
 
 def _parts(
@@ -168,9 +169,9 @@ def _parts(
     else:
         config, weights = stored_config(content, options.resume), None
     # One process fetches and draws, the others find it there.
-    if team.leads:
+    if team.is_main:
         open_data(options.data, download=options.download)
-    team.wait()
+    team.barrier()
     dataset = open_data(options.data)
     names = class_names(dataset, single_class=options.single_cls)
     model, transferred = build_model(
@@ -246,11 +247,11 @@ def _intact(path: Path) -> tuple[Checkpoint, Path]:
     try:
         return load_checkpoint(path), path
     except CheckpointError as error:
-        previous = path.with_name(f"{path.stem}.prev{path.suffix}")
-        if not previous.is_file():
+        backup = next((p for p in map(path.with_name, BACKUPS) if p.is_file()), None)
+        if backup is None:
             raise
-        LOGGER.warning(f"{error} Going on from {previous}, one epoch earlier")
-        return load_checkpoint(previous), previous
+        LOGGER.warning(f"{error} Resuming from backup {backup}, one epoch earlier")
+        return load_checkpoint(backup), backup
 
 
 def _describe_run(
@@ -298,7 +299,7 @@ def _finish(trainer: Trainer) -> TrainingResult:
         LOGGER.warning(f"{best} is not there; judging last.pt")
         best = best.with_name("last.pt")
     model, _ = load_model(best)
-    model = place(model, trainer.device)
+    model = to_device(model, trainer.device)
     LOGGER.info(f"\n{progress.epoch} epochs in {progress.seconds / 3600:.3f} hours; judging {best}")
     evaluation = judge(
         model,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from utils.errors import RunError
-from utils.files import keep_previous
+from utils.files import keep_backup
 from utils.log import LOGGER
-from utils.runtime import arithmetic
+from utils.runtime import numerics_fingerprint
 from utils.training.state import (
     TrainState,
     pending_gradients,
@@ -62,8 +62,8 @@ class RunCheckpoints:
         self._written(path)
 
     def write_last(self, content: Checkpoint, *, epochs: int) -> None:
-        """Write `last.pt` after so many epochs, and keep the one before as `last.prev.pt`."""
-        keep_previous(self.last)
+        """Write `last.pt` after so many epochs, and keep the one before as `last.bak.pt`."""
+        keep_backup(self.last)
         self.write(self.last.name, content)
         self.saved = epochs
 
@@ -95,7 +95,7 @@ def run_state(trainer: Trainer) -> Checkpoint:
         "progress": asdict(trainer.progress),
         "random": torch.get_rng_state(),
         "dataset": trainer.data.train.fingerprint(),
-        "machine": arithmetic(),
+        "machine": numerics_fingerprint(),
     }
 
 
@@ -117,7 +117,8 @@ def restore_run(trainer: Trainer, content: Checkpoint) -> None:
     trainer.progress = TrainState.from_dict(content["progress"])
     trainer.checkpoints.saved = trainer.progress.epoch
     torch.set_rng_state(content["random"])
-    other = {name: value for name, value in arithmetic().items() if content.get("machine", {}).get(name) != value}
-    if other and team.leads:
-        now = ", ".join(f"{name} {value}" for name, value in other.items())
-        LOGGER.warning(f"the run began with other arithmetic (now {now}): it goes on, but not to the same bits")
+    stored = content.get("machine", {})
+    changed = {name: value for name, value in numerics_fingerprint().items() if stored.get(name) != value}
+    if changed and team.is_main:
+        now = ", ".join(f"{name} {value}" for name, value in changed.items())
+        LOGGER.warning(f"numerics changed (now {now}); resuming without bitwise reproducibility")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import RunError
-from utils.training.results_csv import Row
+from utils.training.results_csv import Row, with_current_names
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,8 @@ class TrainState:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TrainState:
         """Return what a checkpoint holds; lists and dicts are copied."""
-        return cls(**plain(dict(stored)))
+        values = plain(dict(stored))
+        return cls(**{**values, "rows": [with_current_names(row) for row in values.get("rows", [])]})
 
 
 def pending_gradients(model: nn.Module) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.malloc import out_of_memory
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
-from utils.runtime import place, scale_pixels
+from utils.runtime import scale_pixels, to_device
 from utils.signals import GracefulShutdown
 from utils.structures import Batch
 from utils.training.callbacks import Callback, make_callbacks
@@ -85,7 +85,7 @@ class Trainer:
         self.device = device
         self.image_size = image_size
         self.team = team = team or DistributedContext()
-        self.model = place(model, device)
+        self.model = to_device(model, device)
         self.ema = ModelEma(self.model)
         self.offsets = OffsetMonitor(self.ema.model, offset_lr=hyperparameters.offset_lr)
         if options.sync_bn and team.size > 1:
@@ -134,7 +134,7 @@ class Trainer:
             RunStopped: Ctrl-C or SIGTERM; the run was saved.
         """
         LOGGER.info(headline())
-        if self.team.leads:
+        if self.team.is_main:
             self.callbacks = make_callbacks(self.run_dir, tensorboard=self.options.tensorboard)
         self._tell("on_train_start")
         with self.stop:
@@ -159,12 +159,12 @@ class Trainer:
         self._tell("on_train_epoch_end", losses)
         is_last = epoch + 1 == self.options.epochs
         evaluation, stopped = None, False
-        if self.team.leads and (is_last or not self.options.noval):
+        if self.team.is_main and (is_last or not self.options.noval):
             try:
                 evaluation = self.validate()
             except _StopNow:
                 stopped = True
-        if self.team.agree(stopped):
+        if self.team.any(stopped):
             raise _StopNow
         self._record(epoch, losses, evaluation)
         self.progress.seconds += time.perf_counter() - start
@@ -196,7 +196,7 @@ class Trainer:
             initial=progress.batch,
             bar_format="{l_bar}{bar:10}{r_bar}",
             leave=False,
-            disable=not self.team.leads,
+            disable=not self.team.is_main,
         )
         for batch in bar:
             waited += time.perf_counter() - asked
@@ -204,9 +204,9 @@ class Trainer:
             side = self._train_batch(batch, epoch, number)
             progress.batch = number + 1
             bar.set_description(self._row(epoch, len(batch.targets), side))
-            if epoch == 0 and number < 3 and not self.options.noplots and self.team.leads:
+            if epoch == 0 and number < 3 and not self.options.noplots and self.team.is_main:
                 self._plot_batch(batch, self.run_dir / f"train_batch{number}.jpg")
-            if self.team.agree(self.stop.signal is not None):
+            if self.team.any(self.stop.signal is not None):
                 raise _StopNow
             asked = time.perf_counter()
         LOGGER.info(self._row(epoch, None, self.image_size))
@@ -232,7 +232,7 @@ class Trainer:
                 self._skip(batch, epoch, number, f"the loss is not finite ({_listed(values)})")
                 return images.shape[-1]
             self.scaler.scale(total).backward()
-            if self.team.agree(not finite_gradients(self.model)):
+            if self.team.any(not finite_gradients(self.model)):
                 self._drop_gradients(step)
                 self._skip(batch, epoch, number, "a gradient is not finite")
                 return images.shape[-1]
@@ -277,10 +277,10 @@ class Trainer:
         names = [Path(str(self.data.train.paths[i])).name for i in indices]
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         LOGGER.warning(f"epoch {epoch}, batch {number} skipped: {reason}; images {listed}")
-        if self.team.leads:
+        if self.team.is_main:
             note = {"epoch": epoch, "batch": number, "seed": self.options.seed, "reason": reason, "images": names}
             with optional():
-                dump_json(self.run_dir / "nan_step.json", note)
+                dump_json(self.run_dir / "skipped_batch.json", note)
         if self.progress.skipped >= MAX_SKIPPED:
             raise RunError(
                 f"epoch {epoch}",
@@ -346,7 +346,7 @@ class Trainer:
         progress.epoch, progress.batch, progress.means = epoch + 1, 0, {}
         fitness = evaluation.fitness if evaluation is not None else None
         ap = class_ap(evaluation, self.model.num_classes) if evaluation is not None else progress.class_ap
-        fitness, progress.class_ap = self.team.share((fitness, ap))
+        fitness, progress.class_ap = self.team.broadcast((fitness, ap))
         if fitness is not None and fitness > progress.best_fitness:
             progress.best_fitness = fitness
             progress.best_epoch = epoch
@@ -360,7 +360,7 @@ class Trainer:
         """Write results and checkpoints; the best model, as well as every n-th, without what only training needs."""
         progress = self.progress
         state = run_state(self)
-        if not self.team.leads:
+        if not self.team.is_main:
             return
         require_finite_state(self.ema.model, f"epoch {progress.epoch - 1}")
         write_results(progress.rows, self.run_dir / "results.csv")
@@ -384,10 +384,10 @@ class Trainer:
         """
         state = run_state(self)
         progress = self.progress
-        if self.team.leads:
+        if self.team.is_main:
             require_finite_state(self.model, f"epoch {progress.epoch}")
             self.checkpoints.write_last(state, epochs=progress.epoch)
-        self.team.wait()
+        self.team.barrier()
         raise RunStopped(
             "stopped",
             f"in epoch {progress.epoch} after {progress.batch} of {self.schedule.batches} batches, and saved",

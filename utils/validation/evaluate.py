@@ -18,7 +18,7 @@ from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.matching import match_detections
-from utils.runtime import place, scale_pixels
+from utils.runtime import scale_pixels, to_device
 from utils.structures import Batch, Detections
 
 PHASES = ("loading", "pre", "inference", "nms", "matching")
@@ -96,7 +96,7 @@ def evaluate(
         on_batch: is shown each batch's number, the batch, and its detections in pixels of the input.
     """
     dtype = torch.float16 if half else torch.float32
-    network = place(fused(model).to(dtype), device)
+    network = to_device(fused(model).to(dtype), device)
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
     watch = _Stopwatch(device)

@@ -27,7 +27,7 @@ from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.fonts import printable
 from utils.plots.matrices import plot_confusion
 from utils.plugins import load_plugins
-from utils.runtime import place, select_device
+from utils.runtime import select_device, to_device
 from utils.structures import Batch, Detections
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_table, coco_truth
 from utils.validation.evaluate import Evaluation, ImageEvaluation, evaluate, metrics_table
@@ -46,7 +46,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     """
     device = select_device(options.device)
     load_plugins(options.plugins)
-    loaded = load_models(options.weights, device=device, trust=options.trust)
+    loaded = load_models(options.weights, device=device, trust=options.trust_torchscript)
     config = open_data(options.data or loaded.data)
     single_class = options.single_cls or loaded.single_class
     names = _agreed_names(config, loaded, single_class=single_class)
@@ -77,7 +77,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         workers=options.workers,
         single_class=single_class,
     )
-    model: Detector = place(loaded.model, device)
+    model: Detector = to_device(loaded.model, device)
     if single_class and model.num_classes > 1:
         model = SingleClassWrapper(model, max_stride=stride)
     if options.augment:

@@ -35,7 +35,7 @@ def test_flag_set_is_frozen():
 def test_command_tells_speed_and_load(cache, tmp_path, caplog):
     data = write_data_set(tmp_path, count=3)
     with caplog.at_level("INFO"):
-        result = run_throughput(ThroughputOptions(data=data, imgsz=64, rounds=1, cache=cache))
+        result = run_throughput(ThroughputOptions(data=data, imgsz=64, repeats=1, cache=cache))
     assert result.by_clock > 0 and result.by_processor > 0
     assert f"64 px, cache {cache}: " in caplog.text and "; load " in caplog.text
 
@@ -59,6 +59,6 @@ def test_each_sample_of_each_epoch_is_drawn_once():
 
 def test_mistakes_are_refused():
     for wrong in ({"rounds": 0}, {"imgsz": 8}):
-        with pytest.raises(ConfigError, match="--rounds"):
+        with pytest.raises(ConfigError, match="--repeats"):
             ThroughputOptions(**wrong)
     assert loader.CACHES["none"] == 0

@@ -52,7 +52,7 @@ def test_every_model_is_timed_as_two_copies_and_turns_go_round(monkeypatch):
 
     monkeypatch.setattr("utils.comparison.cost.load_model", load)
     monkeypatch.setattr("utils.comparison.cost.fused", lambda network: network)
-    monkeypatch.setattr("utils.comparison.cost.place", lambda network, device: network)
+    monkeypatch.setattr("utils.comparison.cost.to_device", lambda network, device: network)
     monkeypatch.setattr("utils.comparison.cost.timed_pass", timed)
     costs, noise = inference_cost(["a", "b"], [32, 64], device=torch.device("cpu"))
     assert [cost["inference_ms"] for cost in costs] == [2.25, 2.85] and noise == pytest.approx((0.25, 0.25))

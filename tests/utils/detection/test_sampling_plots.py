@@ -313,7 +313,7 @@ def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_p
     (exported,) = (path for folder in (tmp_path, weights["ak"].parent) for path in folder.rglob("*.torchscript"))
     for number, path in enumerate((weights["plain"], exported)):
         caplog.clear()
-        run = run_detection(options(path, tmp_path / "in", tmp_path, name=f"n{number}", trust=True))
+        run = run_detection(options(path, tmp_path / "in", tmp_path, name=f"n{number}", trust_torchscript=True))
         assert [record.message for record in caplog.records].count(NOTHING) == 1
         assert "image 1/1" in caplog.text and not (run / "sampling").exists()
 

@@ -182,13 +182,13 @@ def test_a_torchscript_file_from_elsewhere_needs_trust(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "a.torchscript"
     path.write_bytes(script_file)
-    with pytest.raises(CheckpointError, match="--trust"):
+    with pytest.raises(CheckpointError, match="--trust-torchscript"):
         open_network(path, CPU)
     assert open_network(path, CPU, trust=True).description == DESCRIPTION
     exported_model.mark_trusted(script_file)
     assert open_network(path, CPU).description == DESCRIPTION
     path.write_bytes(script_file + b" ")
-    with pytest.raises(CheckpointError, match="--trust"):
+    with pytest.raises(CheckpointError, match="--trust-torchscript"):
         open_network(path, CPU)
 
 

@@ -30,7 +30,7 @@ from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow
 
-OWN = ("akconv/mean_offset", "akconv/outside")
+OWN = ("akconv/offset_abs_mean", "akconv/oob_fraction")
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def layer(name: str = "model.1", **values: float) -> LayerOffsets:
 
 def test_columns_are_means_over_layers_and_empty_without_any() -> None:
     row = offset_columns([layer(mean=0.25, outside=0.5), layer(mean=0.75, outside=0.0)])
-    assert row == {"akconv/mean_offset": 0.5, "akconv/outside": 0.25} and tuple(row) == OWN == COLUMNS[-2:]
+    assert row == {"akconv/offset_abs_mean": 0.5, "akconv/oob_fraction": 0.25} and tuple(row) == OWN == COLUMNS[-2:]
     assert all(math.isnan(value) for value in offset_columns([]).values())
     assert mean_offsets([layer(mean=1, far=0), layer(mean=2, far=1)]) == layer(mean=1.5, far=0.5)
 
@@ -137,7 +137,7 @@ def test_a_few_images_spread_over_the_split_are_measured(batches: int) -> None:
             record.look(number, batches, batch(number))
     assert sizes == [1] * min(batches, 8)
     assert [one.name for one in record.layers()] == list(akconv_layers(model))
-    assert record.columns()["akconv/mean_offset"] == 0 and math.isnan(record.columns()["akconv/mean_offset"])
+    assert record.columns()["akconv/offset_abs_mean"] == 0 and math.isnan(record.columns()["akconv/offset_abs_mean"])
 
 
 def test_each_trouble_is_told_once(caplog) -> None:
@@ -175,8 +175,8 @@ def options(data: Path, project: Path, **changes: object) -> TrainOptions:
 def test_results_tell_of_akconv_and_an_old_checkpoint_goes_on(data: Path, tmp_path: Path) -> None:
     run = run_training(options(data, tmp_path)).run_dir
     table = pd.read_csv(run / "results.csv")
-    assert tuple(table.columns) == COLUMNS and (table["akconv/mean_offset"] > 0).all()
-    assert table["akconv/outside"].between(0, 1).all()
+    assert tuple(table.columns) == COLUMNS and (table["akconv/offset_abs_mean"] > 0).all()
+    assert table["akconv/oob_fraction"].between(0, 1).all()
     # As if written by a program that knew nothing of this.
     last = run / "weights/last.pt"
     content = load_checkpoint(last)
@@ -189,7 +189,7 @@ def test_results_tell_of_akconv_and_an_old_checkpoint_goes_on(data: Path, tmp_pa
     run_training(TrainOptions(resume=str(last), epochs=3), {"resume", "epochs"})
     resumed = pd.read_csv(run / "results.csv")
     assert tuple(resumed.columns) == COLUMNS
-    assert resumed["akconv/mean_offset"].isna().tolist() == [True, True, False]
+    assert resumed["akconv/offset_abs_mean"].isna().tolist() == [True, True, False]
     assert load_checkpoint(last)["progress"]["told"] == []
 
 

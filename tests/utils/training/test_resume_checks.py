@@ -115,7 +115,7 @@ def one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 def resume(content: dict[str, Any], folder: Path) -> DetectorError:
     """Write a checkpoint, go on from it for a batch, and return what the run ended with."""
     path = folder / "run/weights/last.pt"
-    path.with_name("last.prev.pt").unlink(missing_ok=True)
+    path.with_name("last.bak.pt").unlink(missing_ok=True)
     save_checkpoint(path, {key: value for key, value in content.items() if key != "schema"})
     with pytest.raises(DetectorError) as error:
         run_training(TrainOptions(resume=str(path), device="cpu"), {"resume", "device"})
@@ -251,7 +251,7 @@ def test_what_no_run_writes_is_refused(wrong: str, content: dict[str, Any], one_
     WRONG[wrong](hostile)
     error = resume(hostile, tmp_path)
     assert_refused(error)
-    assert not (tmp_path / "run/weights/last.prev.pt").exists(), "nothing is written"
+    assert not (tmp_path / "run/weights/last.bak.pt").exists(), "nothing is written"
 
 
 def test_another_number_of_processes_is_refused(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_ten_in_a_row_end_the_run_and_a_good_batch_begins_the_count_anew(tmp_pat
     error = course.run()
     assert [state.skipped for state in course.states] == [*range(10), 0, *range(1, 11)]
     assert error.exit_code == 1
-    note = json.loads((tmp_path / "nan_step.json").read_text())
+    note = json.loads((tmp_path / "skipped_batch.json").read_text())
     assert (note["epoch"], note["batch"], note["seed"]) == (0, 19, 0)
     assert note["images"] == ["c.png", "a.png"]
 
