@@ -59,7 +59,7 @@ def self_labelled_data(folder: Path, model: DetectionModel, images: int = 6) -> 
         padded[top : top + height, left : left + width] = image[..., ::-1]
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            found = non_max_suppression(model(pixels)[0], NmsSettings(confidence=0.05, max_detections=5))[0]
+            found = non_max_suppression(model(pixels)[0], NmsSettings(conf_threshold=0.05, max_detections=5))[0]
         boxes = found.boxes - torch.tensor([left, top, left, top])
         boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
         lines = []

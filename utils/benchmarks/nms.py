@@ -19,7 +19,7 @@ from models.head import decode
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
-from utils.inference.nms import CLASS_OFFSET, MAX_CANDIDATES, NmsSettings, greedy_nms, non_max_suppression
+from utils.inference.nms import CLASS_OFFSET, EVALUATION_NMS, MAX_CANDIDATES, greedy_nms, non_max_suppression
 from utils.log import LOGGER
 from utils.options.checks import require
 from utils.structures import Detections
@@ -30,7 +30,6 @@ ANCHORS = {
     32: ((3.625, 2.8125), (4.875, 6.1875), (11.65625, 10.1875)),
 }
 FLOODS = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
-SETTINGS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def dense_candidates(side: int, classes: int, *, seed: int) -> Tensor:
 def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return boxes, scores and classes of one image's best candidates, best first, found in the plainest way."""
     scores = prediction[:, 5:] * prediction[:, 4:5]
-    row, classes = (scores > SETTINGS.confidence).nonzero(as_tuple=True)
+    row, classes = (scores > EVALUATION_NMS.conf_threshold).nonzero(as_tuple=True)
     score = scores[row, classes]
     order = score.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
     return cxcywh_to_xyxy(prediction[row[order], :4]), score[order], classes[order]
@@ -75,7 +74,9 @@ def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def with_torchvision(prediction: Tensor) -> Detections:
     """Thin out one image with one call over class-shifted boxes."""
     boxes, score, classes = candidates(prediction)
-    kept = nms(boxes + (classes * CLASS_OFFSET)[:, None], score, SETTINGS.overlap)[: SETTINGS.max_detections]
+    kept = nms(boxes + (classes * CLASS_OFFSET)[:, None], score, EVALUATION_NMS.iou_threshold)[
+        : EVALUATION_NMS.max_detections
+    ]
     return Detections(boxes=boxes[kept], scores=score[kept], classes=classes[kept])
 
 
@@ -86,19 +87,21 @@ def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
         RunError: they disagree.
     """
     prediction = dense_candidates(side, classes, seed=seed)
-    found, expected = non_max_suppression(prediction, SETTINGS)[0], with_torchvision(prediction[0])
+    found, expected = non_max_suppression(prediction, EVALUATION_NMS)[0], with_torchvision(prediction[0])
     for name in ("boxes", "scores", "classes"):
         if not torch.equal(getattr(found, name), getattr(expected, name)):
             raise RunError(f"{side} px, {classes} classes", f"{name} differ from torchvision's", fix="report this")
     boxes, score, labels = candidates(prediction[0])
     shifted = boxes + (labels * CLASS_OFFSET)[:, None]
-    limit = SETTINGS.max_detections
+    limit = EVALUATION_NMS.max_detections
     step = _in_turn(
-        lambda: nms(shifted, score, SETTINGS.overlap)[:limit],
-        lambda: greedy_nms(shifted, score, overlap=SETTINGS.overlap, limit=limit),
+        lambda: nms(shifted, score, EVALUATION_NMS.iou_threshold)[:limit],
+        lambda: greedy_nms(shifted, score, iou_threshold=EVALUATION_NMS.iou_threshold, limit=limit),
         rounds,
     )
-    whole = _in_turn(lambda: with_torchvision(prediction[0]), lambda: non_max_suppression(prediction, SETTINGS), rounds)
+    whole = _in_turn(
+        lambda: with_torchvision(prediction[0]), lambda: non_max_suppression(prediction, EVALUATION_NMS), rounds
+    )
     return (
         f"| {side} px, {classes} classes | {len(score):,} | {step[0]:.1f} | {step[1]:.2f} | {step[0] / step[1]:.0f} "
         f"| {whole[0]:.1f} | {whole[1]:.2f} | {whole[0] / whole[1]:.0f} |"

@@ -15,7 +15,7 @@ from utils.comparison.support import support_by_size
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import evaluation_loader, round_image_size
 from utils.files import try_write
-from utils.inference.nms import NmsSettings
+from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.metrics.bootstrap import EvaluatedSet, resample_ap
 from utils.metrics.object_size import SIZES, assign_size_bins, in_size_bin, size_of
@@ -24,7 +24,6 @@ from utils.validation.evaluate import ImageEvaluation, evaluate
 from utils.weights.checkpoint import load_checkpoint, load_model
 
 # As train.py judges its epochs, but always in full precision.
-NMS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 VERSION = 2
 ALL = "all"
 FIGURES = ("map50", "map50_95")
@@ -86,7 +85,7 @@ def evaluate_checkpoint(
         workers=workers,
         single_class=bool((content.get("options") or {}).get("single_cls")),
     )
-    images = evaluate(to_device(model, device), loader, nms=NMS, device=device).images
+    images = evaluate(to_device(model, device), loader, nms=EVALUATION_NMS, device=device).images
     judgement = run_evaluation_of(images)
     error = try_write(cache, _to_bytes(judgement, mark))
     if error is not None:

@@ -17,11 +17,11 @@ from utils.datasets.index import DatasetIndex
 from utils.detection.sampling_plots import FOLDER, OffsetCollection, draw_layer, sample_image
 from utils.inference.model_loading import is_exported
 from utils.inference.nms import NmsSettings
+from utils.inference.offset_statistics import layer_offsets
 from utils.inference.predict import InferenceConfig, fit
 from utils.inference.sampling_points import MAX_POSITIONS, Spot, akconv_layers, first_of_each_level, spots_of
 from utils.plots.fonts import printable
 from utils.plots.sampling import plot_offsets
-from utils.training.offset_monitor import layer_offsets
 from utils.weights.checkpoint import load_model
 
 
@@ -72,7 +72,7 @@ def _of_model(
     if not samplings:
         return []
     firsts = first_of_each_level(samplings, height=fitted.image.shape[0])
-    layer = max((samplings[name] for name in firsts), key=lambda one: layer_offsets(one).mean)
+    layer = max((samplings[name] for name in firsts), key=lambda one: layer_offsets(one).magnitude)
     collection = OffsetCollection()
     collection.add(samplings)
     drawn = draw_layer(layer, image, fitted, spots, folder / f"{label}.jpg")

@@ -125,8 +125,8 @@ def run_detection(options: DetectOptions) -> Path:
         device=device,
         size_hw=(round_image_size(sides[0], model.max_stride), round_image_size(sides[1], model.max_stride)),
         nms=NmsSettings(
-            confidence=options.conf_thres,
-            overlap=options.iou_thres,
+            conf_threshold=options.conf_thres,
+            iou_threshold=options.iou_thres,
             max_detections=options.max_det,
             classes=options.classes or None,
             agnostic=options.agnostic_nms,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from models.modules.akconv import AKConv
-from utils.detection.writers import detection_labels
+from utils.inference.crops import detection_labels
+from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
 from utils.inference.predict import InferenceConfig, PreprocessedImage
 from utils.inference.sampling_points import (
     LayerSampling,
@@ -30,7 +31,6 @@ from utils.log import LOGGER
 from utils.plots.sampling import OffsetSpread, plot_offsets, plot_sampling
 from utils.runtime import scale_pixels
 from utils.structures import Detections
-from utils.training.offset_monitor import LayerOffsets, layer_offsets, mean_offsets
 
 FOLDER = "sampling"
 MAX_IMAGES = 8
@@ -71,8 +71,8 @@ def draw_layer(
     measured = layer_offsets(layer)
     title = (
         f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {measured.mean:.3g} px of the map, {measured.outside:.1%} of its points outside "
-        f"({measured.began_outside:.1%} before learning)"
+        f"mean |offset| {measured.magnitude:.3g} px of the map, {measured.oob_fraction:.1%} of its points outside "
+        f"({measured.initial_oob_fraction:.1%} before learning)"
     )
     return plot_sampling(
         image,
@@ -107,9 +107,9 @@ class OffsetCollection:
                 name=name,
                 rows=np.concatenate(self.rows[name]),
                 columns=np.concatenate(self.columns[name]),
-                mean=means[name].mean,
-                outside=means[name].outside,
-                began_outside=means[name].began_outside,
+                mean=means[name].magnitude,
+                outside=means[name].oob_fraction,
+                began_outside=means[name].initial_oob_fraction,
             )
             for name in self.rows
         ]

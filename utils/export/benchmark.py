@@ -17,7 +17,7 @@ from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.exported_model import ModelMetadata
 from utils.inference.model_loading import Network, open_network
-from utils.inference.nms import NmsSettings
+from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.options import ExportOptions
 from utils.runtime import describe_environment, select_device, to_device
@@ -25,7 +25,6 @@ from utils.validation.evaluate import evaluate
 
 PYTORCH = "pytorch"
 BATCH = 16
-NMS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
             workers=0,
             single_class=description.single_class,
         )
-        metrics = evaluate(network, loader, nms=NMS, device=device).metrics
+        metrics = evaluate(network, loader, nms=EVALUATION_NMS, device=device).metrics
         rows.append(
             FormatRow(
                 format=name,

@@ -19,17 +19,17 @@ class EmbeddedNms:
     """Suppression written into a graph.
 
     Attributes:
-        confidence: keep boxes above this.
-        overlap: of two boxes with more IoU than this the better stays.
-        per_class: boxes of one class and image at most.
-        in_all: boxes of one image at most: rows of the output.
-        agnostic: let boxes of different classes suppress each other.
+        conf_threshold: keep boxes with a confidence above it.
+        iou_threshold: a box is dropped if its IoU with a better box exceeds it.
+        max_per_class: maximum detections per image and class.
+        max_detections: maximum detections per image: rows of the output.
+        agnostic: class-agnostic: boxes of different classes suppress each other.
     """
 
-    confidence: float
-    overlap: float
-    per_class: int
-    in_all: int
+    conf_threshold: float
+    iou_threshold: float
+    max_per_class: int
+    max_detections: int
     agnostic: bool
 
 
@@ -55,10 +55,10 @@ def with_nms(model: Any, classes: int, nms: EmbeddedNms) -> Any:  # noqa: ANN401
         node.output[:] = [PREDICTIONS if name == OUTPUT else name for name in node.output]
         node.input[:] = [PREDICTIONS if name == OUTPUT else name for name in node.input]
     numbers = {
-        "nms_confidence": np.array([nms.confidence], np.float32),
-        "nms_overlap": np.array([nms.overlap], np.float32),
-        "nms_per_class": np.array([nms.per_class], np.int64),
-        "nms_in_all": np.array([nms.in_all], np.int64),
+        "nms_confidence": np.array([nms.conf_threshold], np.float32),
+        "nms_overlap": np.array([nms.iou_threshold], np.float32),
+        "nms_per_class": np.array([nms.max_per_class], np.int64),
+        "nms_in_all": np.array([nms.max_detections], np.int64),
         "nms_class_numbers": np.arange(classes, dtype=np.int64).reshape(1, classes, 1),
         "nms_none": np.array(0, np.float32),
         "nms_half": np.array(0.5, np.float32),

@@ -116,8 +116,13 @@ def check_nms(plain: ExportedNetwork, inside: ExportedNetwork, nms: EmbeddedNms,
     Raises:
         RunError: they differ.
     """
-    ours = NmsSettings(confidence=nms.confidence, overlap=nms.overlap, max_detections=nms.in_all, agnostic=nms.agnostic)
-    comparable = nms.per_class >= nms.in_all  # our own has no limit for each class
+    ours = NmsSettings(
+        conf_threshold=nms.conf_threshold,
+        iou_threshold=nms.iou_threshold,
+        max_detections=nms.max_detections,
+        agnostic=nms.agnostic,
+    )
+    comparable = nms.max_per_class >= nms.max_detections  # our own has no limit for each class
     count = 0
     for images, _ in reference.answers(torch.device("cpu")):
         wanted = non_max_suppression(plain(images)[0], ours)

@@ -96,10 +96,10 @@ def _export(
         check(open_onnx(data, device, where=path))
         if options.nms:
             nms = EmbeddedNms(
-                confidence=options.conf_thres,
-                overlap=options.iou_thres,
-                per_class=options.topk_per_class,
-                in_all=options.topk_all,
+                conf_threshold=options.conf_thres,
+                iou_threshold=options.iou_thres,
+                max_per_class=options.topk_per_class,
+                max_detections=options.topk_all,
                 agnostic=options.agnostic_nms,
             )
             plain = open_onnx(data, device, where=path)

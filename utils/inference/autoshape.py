@@ -125,8 +125,8 @@ class AutoShape(nn.Module):
             size_hw=(self._round(sides[0]), self._round(sides[1])),
             stride=self.stride,
             nms=NmsSettings(
-                confidence=self.conf,
-                overlap=self.iou,
+                conf_threshold=self.conf,
+                iou_threshold=self.iou,
                 max_detections=self.max_det,
                 classes=tuple(classes) if classes is not None else None,
                 agnostic=self.agnostic,

@@ -1,4 +1,4 @@
-/* Candidates and non-maximum suppression of one image, to the bit as postprocess.py does it by torch and torchvision.
+/* Candidates and non-maximum suppression of one image, to the bit as nms.py does it by torch and torchvision.
  *
  * Sums and products keep the order of torchvision's; the file is compiled without contracting them.
  */
@@ -15,7 +15,7 @@
 typedef struct {
     ptrdiff_t rows, classes, limit, candidates;
     ptrdiff_t agnostic, multi_label;
-    double confidence, overlap;
+    double conf_threshold, iou_threshold;
 } Settings;
 
 typedef struct {
@@ -45,7 +45,7 @@ static float score_of(uint32_t key) {
 /* Write a row's candidates; a row holding a number that is none has no candidate. */
 static ptrdiff_t from_row(const Settings *s, const float *row, ptrdiff_t number, const unsigned char *wanted,
                           Candidate *to) {
-    const float confidence = (float)s->confidence, objectness = row[4], *chances = row + 5;
+    const float confidence = (float)s->conf_threshold, objectness = row[4], *chances = row + 5;
     if (!(objectness > confidence)) return 0;
     ptrdiff_t best = 0, count = 0;
     for (ptrdiff_t c = 0; c < s->classes; c++) {
@@ -110,7 +110,7 @@ static void take(const Settings *s, const float *prediction, const Candidate *or
                 const float y2 = kept->bottom[k] < bottom ? kept->bottom[k] : bottom;
                 const float width = x2 - x1 > 0 ? x2 - x1 : 0, height = y2 - y1 > 0 ? y2 - y1 : 0;
                 const float shared = width * height;
-                hit |= (double)(shared / (kept->area[k] + area - shared)) > s->overlap; /* 0 / 0 is no hit */
+                hit |= (double)(shared / (kept->area[k] + area - shared)) > s->iou_threshold; /* 0 / 0 is no hit */
             }
         if (hit) continue;
         const ptrdiff_t k = kept->count++;

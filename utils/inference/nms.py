@@ -1,7 +1,8 @@
-"""Decoded predictions -> detections: confidence, then non-maximum suppression. No limit by clock."""
+"""Non-maximum suppression: decoded predictions to detections, by the compiled kernel or by torch, to the same bits."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,147 +15,149 @@ from torch import Tensor
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.compiled import load
-from utils.inference.nms_kernel import MAX_CANDIDATES, suppress_natively
 from utils.structures import Detections
 
 Item = TypeVar("Item")
-CLASS_OFFSET = 7680.0
+MAX_CANDIDATES = 30_000
+CLASS_OFFSET = 7680.0  # added to the coordinates of each further class, so that classes do not suppress each other
 FIRST_POOL = 2048
 FIRST_CHUNK = 512
 ROUNDING = 1e-3
-SMALL_OVERLAP = 0.05
+MIN_PRUNED_IOU = 0.05  # below it the search window of `_not_suppressed` would cover the whole image
 
 
 @dataclass(frozen=True, kw_only=True)
 class NmsSettings:
-    """How predictions are thinned out.
+    """Settings of non-maximum suppression; the defaults are detect.py's.
 
     Attributes:
-        confidence: keep predictions above this.
-        overlap: of two boxes with more IoU than this the better stays.
-        max_detections: the best so many of each image.
-        classes: keep these classes only; None keeps all.
-        agnostic: let boxes of different classes suppress each other.
-        multi_label: a box may stand for every class above the confidence, not only for its best.
+        conf_threshold: keep predictions with a confidence above it, in [0, 1).
+        iou_threshold: a box is dropped if its IoU with a better box exceeds it, in (0, 1].
+        max_detections: maximum detections per image.
+        classes: keep these class ids only; None keeps all.
+        agnostic: class-agnostic: boxes of different classes suppress each other.
+        multi_label: a box is a candidate for every class above `conf_threshold` rather than its best class only.
     """
 
-    confidence: float = 0.25
-    overlap: float = 0.45
+    conf_threshold: float = 0.25
+    iou_threshold: float = 0.45
     max_detections: int = 300
     classes: Sequence[int] | None = None
     agnostic: bool = False
     multi_label: bool = False
 
 
+EVALUATION_NMS = NmsSettings(conf_threshold=0.001, iou_threshold=0.6, max_detections=300, multi_label=True)
+
+
 def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Detections]:
-    """Thin out the predictions of each image.
+    """Apply NMS to each image. There is no time limit: the result never depends on the machine's speed.
 
     Args:
         predictions: (B, n, 5 + classes): cx, cy, w, h in pixels, objectness and class probabilities.
         settings: thresholds and limits.
 
     Returns:
-        For each image what remains, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
+        The detections of each image, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
     """
-    plain = predictions.device.type == "cpu" and predictions.dtype == torch.float32 and predictions.shape[2] > 5
-    if plain and load("nms"):
-        return _in_threads(partial(suppress_natively, settings=settings), predictions.contiguous().unbind())
-    chances, objectness = predictions[..., 5:], predictions[..., 4]
-    wanted = _wanted(settings, chances)
-    column = None
+    cpu = predictions.device.type == "cpu"
+    if cpu and predictions.dtype == torch.float32 and predictions.shape[2] > 5 and load("nms"):
+        return _in_threads(partial(_nms_compiled, settings=settings), predictions.contiguous().unbind())
+    probabilities, objectness = predictions[..., 5:], predictions[..., 4]
+    allowed = _allowed_classes(settings, probabilities)
+    best_class = None
     if settings.multi_label:
-        best = (chances if wanted is None else chances.where(wanted, 0)).amax(2)
+        best = (probabilities if allowed is None else probabilities.where(allowed, 0)).amax(2)
     else:
-        best, column = chances.max(2)
-    best = best * objectness  # rounding keeps order: to the bit the best of a row's scores
-    sure = (best > settings.confidence) & (objectness > settings.confidence)
-    if wanted is not None and column is not None:
-        sure &= wanted[column]
-    best = best.where(sure, -1)
+        best, best_class = probabilities.max(2)
+    best = best * objectness  # rounding is monotonic: bitwise equal to the maximum of the row's scores
+    confident = (best > settings.conf_threshold) & (objectness > settings.conf_threshold)
+    if allowed is not None and best_class is not None:
+        confident &= allowed[best_class]
+    best = best.where(confident, -1)
 
-    def one(number: int) -> Detections:
-        classes = None if column is None else column[number]
-        return _suppress(predictions[number], best[number], classes, settings)
+    def nms_of_image(index: int) -> Detections:
+        return _nms_torch(predictions[index], best[index], None if best_class is None else best_class[index], settings)
 
-    numbers = range(len(predictions))
-    return _in_threads(one, numbers) if predictions.device.type == "cpu" else [one(number) for number in numbers]
+    indices = range(len(predictions))
+    return _in_threads(nms_of_image, indices) if cpu else [nms_of_image(index) for index in indices]
 
 
-def _in_threads(one: Callable[[Item], Detections], items: Iterable[Item]) -> list[Detections]:
-    """Thin out images side by side: most of the time is spent outside Python's lock."""
+def _in_threads(function: Callable[[Item], Detections], items: Iterable[Item]) -> list[Detections]:
+    """Apply a function to several images in parallel: most of the time is spent outside the interpreter lock."""
     items = list(items)
     workers = min(torch.get_num_threads(), len(items))
     if workers < 2:
-        return [one(item) for item in items]
+        return [function(item) for item in items]
     with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(one, items))
+        return list(threads.map(function, items))
 
 
-def _suppress(prediction: Tensor, best: Tensor, column: Tensor | None, settings: NmsSettings) -> Detections:
-    """Thin out the predictions of one image.
+def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, settings: NmsSettings) -> Detections:
+    """Apply NMS to one image.
 
-    An untrained model has millions of candidates, of which the best few thousand decide as a rule: these are tried
-    first, and all only when they leave room.
+    An untrained model yields millions of candidates, but usually only the best few thousand matter: these are tried
+    first, and all of them only if fewer than the maximum remain.
 
     Args:
         prediction: (n, 5 + classes).
-        best: (n,) best score of each row, -1 where it is not sure enough.
-        column: (n,) class of the best score; None lets every class of a row be a candidate.
+        best: (n,) best score of each row, -1 if below the confidence threshold.
+        best_class: (n,) class of the best score; None makes every class of a row a candidate.
         settings: thresholds and limits.
     """
     for pool in (FIRST_POOL, MAX_CANDIDATES):
         floor = best.topk(pool).values[-1] if len(best) > pool else best.new_tensor(-1)
         rows = (best >= floor.clamp(min=0)).nonzero()[:, 0]  # at least `pool` scores reach the floor, or all are here
-        if column is None:
+        if best_class is None:
             row, classes, score = _all_classes(prediction[rows], floor, settings)
             row = rows[row]
         else:
-            row, classes, score = rows, column[rows], best[rows]
+            row, classes, score = rows, best_class[rows], best[rows]
         order = score.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
         boxes, classes, score = cxcywh_to_xyxy(prediction[row[order], :4]).float(), classes[order], score[order]
         finite = boxes.isfinite().all(1)
         if not finite.all():
             boxes, classes, score = boxes[finite], classes[finite], score[finite]
         shifted = boxes if settings.agnostic else boxes + (classes * CLASS_OFFSET)[:, None]
-        kept = greedy_nms(shifted, score, overlap=settings.overlap, limit=settings.max_detections)
+        kept = greedy_nms(shifted, score, iou_threshold=settings.iou_threshold, limit=settings.max_detections)
         if floor < 0 or len(kept) == settings.max_detections:
             break
     return Detections(boxes=boxes[kept], scores=score[kept].float(), classes=classes[kept])
 
 
 def _all_classes(rows: Tensor, floor: Tensor, settings: NmsSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Return row, class and score of what is sure and reaches the floor in (n, 5 + classes) rows, row by row."""
+    """Return row, class and score of every (row, class) pair that passes the threshold and reaches the floor."""
     scores = rows[:, 5:] * rows[:, 4:5]
-    sure = (scores > settings.confidence) & (scores >= floor)
-    wanted = _wanted(settings, scores)
-    row, classes = (sure if wanted is None else sure & wanted).nonzero(as_tuple=True)
+    passing = (scores > settings.conf_threshold) & (scores >= floor)
+    allowed = _allowed_classes(settings, scores)
+    row, classes = (passing if allowed is None else passing & allowed).nonzero(as_tuple=True)
     return row, classes, scores[row, classes]
 
 
-def _wanted(settings: NmsSettings, scores: Tensor) -> Tensor | None:
-    """Return which of the (..., classes) scores may count, (classes,) bool; None if all may."""
+def _allowed_classes(settings: NmsSettings, scores: Tensor) -> Tensor | None:
+    """Return a (classes,) bool mask of the classes to keep for scores (..., classes); None if all are kept."""
     if settings.classes is None:
         return None
-    columns = torch.arange(scores.shape[-1], device=scores.device)
-    return torch.isin(columns, torch.as_tensor(list(settings.classes), device=scores.device))
+    class_ids = torch.arange(scores.shape[-1], device=scores.device)
+    return torch.isin(class_ids, torch.as_tensor(list(settings.classes), device=scores.device))
 
 
-def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, overlap: float, limit: int) -> Tensor:
+def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, iou_threshold: float, limit: int) -> Tensor:
     """Non-maximum suppression that stops once `limit` boxes are kept; equal to torchvision's, cut at `limit`.
 
-    Only the best few hundred boxes of an image are kept, so most pairs need never be compared: candidates come in
-    growing chunks, each first compared with the boxes kept so far, and then only what is left of it with itself.
+    Few boxes of an image are kept, so most pairs never need to be compared: candidates come in growing chunks, each
+    first compared with the boxes kept so far, then the remaining ones with each other.
 
     Args:
         boxes_xyxy: (n, 4), best first.
-        scores: (n,), falling.
-        overlap: IoU above which the worse box goes.
-        limit: how many to keep at most.
+        scores: (n,), descending.
+        iou_threshold: a box is dropped if its IoU with a better box exceeds it.
+        limit: maximum number of boxes to keep.
 
     Returns:
         (k,) int64 indices of the kept boxes, best first.
     """
-    from torchvision.ops import nms  # takes seconds to import, and the compiled kernel does without
+    from torchvision.ops import nms  # takes seconds to import, and the compiled kernel does not need it
 
     device = boxes_xyxy.device
     corners = np.ascontiguousarray(boxes_xyxy.numpy().T) if device.type == "cpu" else None
@@ -163,32 +166,33 @@ def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, overlap: float, limit: int
     while start < len(boxes_xyxy) and len(kept) < limit:
         stop = min(start + size, len(boxes_xyxy))
         if corners is not None:
-            fresh = torch.from_numpy(start + _not_suppressed(corners[:, start:stop], corners[:, kept.numpy()], overlap))
-            fresh = fresh[nms(boxes_xyxy[fresh], scores[fresh], overlap)]
+            remaining = _not_suppressed(corners[:, start:stop], corners[:, kept.numpy()], iou_threshold)
+            fresh = torch.from_numpy(start + remaining)
+            fresh = fresh[nms(boxes_xyxy[fresh], scores[fresh], iou_threshold)]
             kept = torch.cat((kept, fresh))[:limit]
-        else:  # a GPU compares all pairs at once; the kept ones stay
-            rivals = torch.cat((kept, torch.arange(start, stop, device=device)))
-            kept = rivals[nms(boxes_xyxy[rivals], scores[rivals], overlap)][:limit]
+        else:  # a GPU compares all pairs at once; boxes that are already kept stay
+            competing = torch.cat((kept, torch.arange(start, stop, device=device)))
+            kept = competing[nms(boxes_xyxy[competing], scores[competing], iou_threshold)][:limit]
         start, size = stop, max(FIRST_CHUNK, stop // 2)
     return kept
 
 
-def _not_suppressed(corners: np.ndarray, kept: np.ndarray, overlap: float) -> np.ndarray:
-    """Return which boxes overlap none of the kept ones by more than `overlap`, to the bit as torchvision compares.
+def _not_suppressed(corners: np.ndarray, kept: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Return which boxes have an IoU of at most the threshold with every kept box, bitwise as in torchvision.
 
-    An IoU above t needs widths within a factor of t, and so left sides closer than (1 - t) / t of a box's width; the
-    same of tops and heights. With the kept boxes sorted from left to right, most pairs are never looked at.
+    An IoU above t requires widths within a factor of t, and so left edges closer than (1 - t) / t of a box's width;
+    likewise for top edges and heights. With the kept boxes sorted by their left edge, most pairs are skipped.
 
     Args:
         corners: (4, n) float32.
         kept: (4, k) float32.
-        overlap: IoU in (0, 1].
+        iou_threshold: in (0, 1].
 
     Returns:
-        Indices, rising.
+        Ascending indices.
     """
-    factor = np.float32((1 - overlap) / overlap + ROUNDING if overlap > SMALL_OVERLAP else np.inf)
-    with np.errstate(invalid="ignore"):  # a box without width and an endless reach
+    factor = np.float32((1 - iou_threshold) / iou_threshold + ROUNDING if iou_threshold > MIN_PRUNED_IOU else np.inf)
+    with np.errstate(invalid="ignore"):  # a box of zero width times an infinite factor
         reach_x, reach_y = np.nan_to_num((corners[2:] - corners[:2]) * factor, nan=0, posinf=np.inf) + ROUNDING
     order = kept[0].argsort()
     lefts = kept[0][order]
@@ -204,6 +208,44 @@ def _not_suppressed(corners: np.ndarray, kept: np.ndarray, overlap: float) -> np
     shared *= np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
     with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area (0 / 0) suppress nothing
         iou = shared / ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - shared)
-    left_over = np.ones(corners.shape[1], bool)
-    left_over[box[iou.astype(np.float64) > overlap]] = False
-    return left_over.nonzero()[0]
+    remaining = np.ones(corners.shape[1], bool)
+    remaining[box[iou.astype(np.float64) > iou_threshold]] = False
+    return remaining.nonzero()[0]
+
+
+class _KernelSettings(ctypes.Structure):
+    """`Settings` of nms.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_ssize_t) for name in ("rows", "classes", "limit", "candidates", "agnostic", "multi_label")),
+        *((name, ctypes.c_double) for name in ("conf_threshold", "iou_threshold")),
+    ]
+
+
+def _nms_compiled(prediction: Tensor, *, settings: NmsSettings) -> Detections:
+    """Apply NMS to one image with the compiled kernel.
+
+    Args:
+        prediction: (n, 5 + classes) float32 on the CPU, contiguous.
+        settings: thresholds and limits.
+
+    Raises:
+        MemoryError: out of memory.
+    """
+    rows, columns = prediction.shape
+    limit = min(settings.max_detections, MAX_CANDIDATES)
+    kernel_settings = _KernelSettings(
+        *(rows, columns - 5, limit, MAX_CANDIDATES, settings.agnostic, settings.multi_label),
+        *(settings.conf_threshold, settings.iou_threshold),
+    )
+    allowed = _allowed_classes(settings, prediction[:0, 5:])
+    mask = None if allowed is None else allowed.to(torch.uint8)
+    boxes, scores = prediction.new_empty(limit, 4), prediction.new_empty(limit)
+    classes = torch.empty(limit, dtype=torch.int64)
+    suppress = load("nms").suppress  # type: ignore[union-attr]  # the caller has loaded it
+    suppress.restype = ctypes.c_ssize_t
+    addresses = [None if t is None else t.data_ptr() for t in (prediction, mask, boxes, scores, classes)]
+    kept = suppress(ctypes.byref(kernel_settings), *map(ctypes.c_void_p, addresses))
+    if kept < 0:
+        raise MemoryError(f"not enough memory for NMS of {rows} predictions of {columns - 5} classes")
+    return Detections(boxes=boxes[:kept].clone(), scores=scores[:kept].clone(), classes=classes[:kept].clone())

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.images import write_image
-from utils.detection.writers import crop_box, detection_labels, write_crops
 from utils.files import make_run_dir
+from utils.inference.crops import crop_box, detection_labels, write_crops
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from utils.inference.sampling_points import LayerSampling, akconv_layers, recorded
+from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
+from utils.inference.sampling_points import akconv_layers, recorded
 from utils.log import LOGGER
 from utils.runtime import scale_pixels
 from utils.structures import Batch
@@ -22,68 +22,6 @@ from utils.training.results_csv import Row
 MEASURED = 8  # images at most: thousands of output pixels even of the coarsest map, and little beside any epoch
 STILL = 0.01  # px: moves a bilinear sample by no more than a hundredth of the step to its neighbour
 STILL_EPOCHS = 10  # warm-up takes the first three, and the average of the weights lags behind
-FAR_SHARE = 0.25  # of the shorter side of the map: farther, and the mean point has nothing to do with its pixel
-FAR_LEAST = 4.0  # px: on maps of a few pixels a quarter is within what a 3x3 convolution's successors see anyway
-DRIVEN_OUT = 0.5  # of the points that begin inside: under border padding these have no gradient left to come back by
-DRIVEN_BEYOND = (
-    1.0  # px past the border pixels' centres: nearer, a point on a map of 2 x 2 pixels is no sign of anything
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerOffsets:
-    """How far one layer's points moved, over all its output pixels.
-
-    Attributes:
-        name: of the layer.
-        mean: mean absolute row or column offset in pixels of its map.
-        outside: share of its points outside the map.
-        began_outside: share of its initial points there, which the shape alone makes so.
-        driven_out: of the points that begin inside the map, the share now farther out than `DRIVEN_BEYOND`.
-        far: mean absolute offset as a share of how far it may go, see `FAR_SHARE`.
-    """
-
-    name: str
-    mean: float
-    outside: float
-    began_outside: float
-    driven_out: float
-    far: float
-
-    @property
-    def exploded(self) -> bool:
-        """Whether the layer samples anything but what lies around its pixels."""
-        return not self.far <= 1 or not self.driven_out <= DRIVEN_OUT
-
-
-def layer_offsets(layer: LayerSampling) -> LayerOffsets:
-    """Measure one layer's sampling of one batch."""
-    learned = layer.learned()
-    gone = layer.outside(learned, margin=DRIVEN_BEYOND)
-    began = layer.outside(layer.initial())
-    inside = ~began.expand_as(gone)
-    mean = float(layer.offset.abs().mean())
-    return LayerOffsets(
-        name=layer.name,
-        mean=mean,
-        outside=float(layer.outside(learned).float().mean()),
-        began_outside=float(began.float().mean()),
-        driven_out=float(gone[inside].float().mean()) if bool(inside.any()) else 0.0,
-        far=mean / max(FAR_SHARE * min(layer.size_hw), FAR_LEAST),
-    )
-
-
-def mean_offsets(measured: Sequence[LayerOffsets]) -> LayerOffsets:
-    """Return the mean over several measurements, each counting alike."""
-    count = len(measured)
-    return LayerOffsets(
-        name=measured[0].name,
-        mean=sum(one.mean for one in measured) / count,
-        outside=sum(one.outside for one in measured) / count,
-        began_outside=sum(one.began_outside for one in measured) / count,
-        driven_out=sum(one.driven_out for one in measured) / count,
-        far=sum(one.far for one in measured) / count,
-    )
 
 
 class OffsetMonitor:
@@ -142,8 +80,8 @@ def offset_columns(layers: Sequence[LayerOffsets]) -> Row:
     if not layers:
         return {"akconv/offset_abs_mean": math.nan, "akconv/oob_fraction": math.nan}
     return {
-        "akconv/offset_abs_mean": sum(layer.mean for layer in layers) / len(layers),
-        "akconv/oob_fraction": sum(layer.outside for layer in layers) / len(layers),
+        "akconv/offset_abs_mean": sum(layer.magnitude for layer in layers) / len(layers),
+        "akconv/oob_fraction": sum(layer.oob_fraction for layer in layers) / len(layers),
     }
 
 
@@ -157,16 +95,24 @@ def offset_warnings(layers: Sequence[LayerOffsets], *, epoch: int, offset_lr: fl
     """
     if not layers:
         return {}
-    lost = [layer for layer in layers if layer.exploded]
+    lost = [layer for layer in layers if layer.diverged]
     if lost:
-        worst = max(lost, key=lambda layer: (not math.isfinite(layer.far), layer.far, layer.driven_out))
+        worst = max(
+            lost,
+            key=lambda layer: (
+                not math.isfinite(layer.normalized_magnitude),
+                layer.normalized_magnitude,
+                layer.left_fraction,
+            ),
+        )
         return {
             "exploded": f"epoch {epoch}: {len(lost)} of {len(layers)} AKConv layers sample far from their pixels, "
-            f"worst {worst.name}: mean offset {worst.mean:.3g} px, {worst.outside:.0%} of its points outside the map. "
-            f"Fix: lower offset_lr in --hyp (now {offset_lr:g}), e.g. to {offset_lr / 10:g}, and start anew"
+            f"worst {worst.name}: mean offset {worst.magnitude:.3g} px, {worst.oob_fraction:.0%} of its "
+            f"points outside the map. Fix: lower offset_lr in --hyp (now {offset_lr:g}), e.g. to "
+            f"{offset_lr / 10:g}, and start anew"
         }
-    if epoch + 1 >= STILL_EPOCHS and all(layer.mean < STILL for layer in layers):
-        farthest = max(layer.mean for layer in layers)
+    if epoch + 1 >= STILL_EPOCHS and all(layer.magnitude < STILL for layer in layers):
+        farthest = max(layer.magnitude for layer in layers)
         return {
             "still": f"epoch {epoch}: mean offsets of all {len(layers)} AKConv layers are below {STILL} px (at most "
             f"{farthest:.2g}), so they still sample their initial shape. Fix: unless that is meant, raise offset_lr "

@@ -24,6 +24,7 @@ from utils.distributed import (
 )
 from utils.errors import CheckpointError, ConfigError
 from utils.files import FolderLock, atomic_write, dump_json, load_json, make_run_dir, remove_leftovers
+from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER, optional
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
@@ -40,7 +41,7 @@ from utils.training.resume_checks import check_run, fitted, stored_hyperparamete
 from utils.training.saving import restore_run
 from utils.training.setup import TrainingData, build_model, check_anchors, choose_config, training_data
 from utils.training.state import TrainState, plain
-from utils.training.trainer import TRAINING_NMS, Trainer
+from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation
 from utils.validation.run import judge
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, stored_config
@@ -306,7 +307,7 @@ def _finish(trainer: Trainer) -> TrainingResult:
         trainer.data.val_loader,
         index=trainer.data.val,
         names=trainer.data.names,
-        nms=TRAINING_NMS,
+        nms=EVALUATION_NMS,
         device=trainer.device,
         half=trainer.amp,
         run_dir=None if options.noplots else run_dir,

@@ -19,7 +19,7 @@ from utils.datasets.image_weights import sampling_weights
 from utils.distributed import DistributedContext, sync_batch_norms
 from utils.errors import RunError, RunStopped
 from utils.files import dump_json
-from utils.inference.nms import NmsSettings
+from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.malloc import out_of_memory
@@ -48,7 +48,6 @@ from utils.validation.plots import plot_labelled_batch
 
 MAX_GRADIENT_NORM = 10.0
 MAX_SKIPPED = 10
-TRAINING_NMS = NmsSettings(confidence=0.001, overlap=0.6, max_detections=300, multi_label=True)
 
 
 class _StopNow(Exception):  # noqa: N818 - no error
@@ -319,7 +318,7 @@ class Trainer:
         return evaluate(
             self.ema.model,
             self.data.val_loader,
-            nms=TRAINING_NMS,
+            nms=EVALUATION_NMS,
             device=self.device,
             loss=self.loss.alone(),
             half=self.amp,

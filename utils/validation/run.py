@@ -88,8 +88,8 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         index=index,
         names=names,
         nms=NmsSettings(
-            confidence=confidence,
-            overlap=SPEED_OVERLAP if speed else options.iou_thres,
+            conf_threshold=confidence,
+            iou_threshold=SPEED_OVERLAP if speed else options.iou_thres,
             max_detections=options.max_det,
             multi_label=True,
         ),

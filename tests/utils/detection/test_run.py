@@ -88,7 +88,7 @@ def test_images_of_like_shape_go_together_and_results_keep_their_places() -> Non
 @pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_batch_finds_what_single_images_do(cfg: str, augment: bool) -> None:
-    nms = NmsSettings(confidence=0.05, max_detections=20)
+    nms = NmsSettings(conf_threshold=0.05, max_detections=20)
     predictor = Predictor(lively_model(cfg, len(NAMES)), NAMES, device=CPU, size_hw=(96, 96), nms=nms, augment=augment)
     images = [image(number, *shape) for number, shape in enumerate(SHAPES)]
     together = predictor.look([predictor.fit(one) for one in images])

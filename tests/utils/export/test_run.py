@@ -103,9 +103,11 @@ def test_half_precision_is_half_the_size_and_keeps_boxes(model: DetectionModel, 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("limit", [5, 1000])
 def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_file: bytes) -> None:
-    nms = EmbeddedNms(confidence=0.02, overlap=0.45, per_class=limit, in_all=limit, agnostic=agnostic)
+    nms = EmbeddedNms(
+        conf_threshold=0.02, iou_threshold=0.45, max_per_class=limit, max_detections=limit, agnostic=agnostic
+    )
     inside = open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a")
-    ours = NmsSettings(confidence=0.02, overlap=0.45, max_detections=limit, agnostic=agnostic)
+    ours = NmsSettings(conf_threshold=0.02, iou_threshold=0.45, max_detections=limit, agnostic=agnostic)
     images, predictions = found_by(open_onnx(onnx_file, CPU, where="b"), SHAPES[1])
     wanted = non_max_suppression(predictions, ours)
     rows = inside._run(images)
@@ -125,7 +127,7 @@ def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_f
 
 
 def test_suppression_inside_finds_nothing_in_nothing(onnx_file: bytes) -> None:
-    nms = EmbeddedNms(confidence=0.999, overlap=0.45, per_class=10, in_all=10, agnostic=False)
+    nms = EmbeddedNms(conf_threshold=0.999, iou_threshold=0.45, max_per_class=10, max_detections=10, agnostic=False)
     _, found = found_by(open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a"), (2, 3, 32, 64))
     assert found.shape == (2, 10, 5 + len(SMALL_NAMES)) and not found[..., :5].any()
 

@@ -72,7 +72,7 @@ def test_results_are_the_networks_predictions_thinned_out(model, source):
     ):
         for name, value in {"agnostic": False, "multi_label": False, "classes": None, **settings}.items():
             setattr(detector, name, value)
-        names = {"conf": "confidence", "iou": "overlap", "max_det": "max_detections"}
+        names = {"conf": "conf_threshold", "iou": "iou_threshold", "max_det": "max_detections"}
         nms = NmsSettings(**{names.get(k, k): v for k, v in settings.items()})
         (found,) = non_max_suppression(predictions, nms)
         result = detector(source, size=96).pred[0]

@@ -6,16 +6,16 @@ import torch
 import torchvision
 
 from tests.helpers.data_oracles import REFERENCE
-from utils.benchmarks.nms import SETTINGS, with_torchvision
 from utils.benchmarks.nms import dense_candidates as flood_of_logits
+from utils.benchmarks.nms import with_torchvision
 from utils.compiled import load
 from utils.inference import nms
-from utils.inference.nms import FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
+from utils.inference.nms import EVALUATION_NMS, FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
 
 pytestmark = pytest.mark.kernels
 FIELDS = {
-    "conf_thres": "confidence",
-    "iou_thres": "overlap",
+    "conf_thres": "conf_threshold",
+    "iou_thres": "iou_threshold",
     "max_det": "max_detections",
     "classes": "classes",
     "agnostic": "agnostic",
@@ -80,7 +80,7 @@ def test_reference_rows_remain_in_the_same_order(arrays, case):
 def test_flood_is_thinned_as_by_torchvision_cut_at_the_limit(seed, limit):
     boxes, scores = dense_candidates(4000, seed)
     for overlap in (0.45, 0.7):
-        kept = greedy_nms(boxes, scores, overlap=overlap, limit=limit)
+        kept = greedy_nms(boxes, scores, iou_threshold=overlap, limit=limit)
         assert torch.equal(kept, torchvision.ops.nms(boxes, scores, overlap)[:limit])
         assert 1 <= len(kept) <= min(limit, 3000)
 
@@ -90,19 +90,19 @@ def test_chunk_borders_do_not_show(count):
     boxes, scores = dense_candidates(count, 7)
     wanted = torchvision.ops.nms(boxes, scores, 0.5)
     for limit in (len(wanted) - 1, len(wanted), len(wanted) + 1):
-        assert torch.equal(greedy_nms(boxes, scores, overlap=0.5, limit=limit), wanted[: max(limit, 0)])
+        assert torch.equal(greedy_nms(boxes, scores, iou_threshold=0.5, limit=limit), wanted[: max(limit, 0)])
 
 
 def test_a_box_of_a_later_chunk_falls_to_one_of_the_first():
     far = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 20, 10])
     far[-1] = far[3] + 1
-    kept = greedy_nms(far, torch.linspace(1, 0.1, len(far)), overlap=0.5, limit=10**6)
+    kept = greedy_nms(far, torch.linspace(1, 0.1, len(far)), iou_threshold=0.5, limit=10**6)
     assert kept.tolist() == list(range(len(far) - 1))
 
 
 def test_thread_count_does_not_matter():
     given, threads = predictions(3000, 0), torch.get_num_threads()
-    options = NmsSettings(confidence=0.05, multi_label=True)
+    options = NmsSettings(conf_threshold=0.05, multi_label=True)
     results = []
     try:
         for count in (1, 2, 4):
@@ -115,7 +115,7 @@ def test_thread_count_does_not_matter():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_what_remains_is_sure_best_first_finite_and_apart(multi_label):
-    for found in non_max_suppression(predictions(2500, 1), NmsSettings(confidence=0.4, multi_label=multi_label)):
+    for found in non_max_suppression(predictions(2500, 1), NmsSettings(conf_threshold=0.4, multi_label=multi_label)):
         assert 50 < len(found) <= 300 and rows_of(found).isfinite().all()
         assert (found.scores > 0.4).all() and (found.scores.diff() <= 0).all()
         assert found.classes.dtype == torch.int64 and set(found.classes.tolist()) == {0, 1, 2, 3}
@@ -130,7 +130,7 @@ def test_no_predictions_or_no_sure_ones_leave_nothing():
             found = non_max_suppression(given, options)
             assert [len(image) for image in found] == [0, 0]
             assert found[0].boxes.shape == (0, 4) and found[0].classes.dtype == torch.int64
-    assert greedy_nms(torch.zeros(0, 4), torch.zeros(0), overlap=0.5, limit=10).shape == (0,)
+    assert greedy_nms(torch.zeros(0, 4), torch.zeros(0), iou_threshold=0.5, limit=10).shape == (0,)
 
 
 def one_image(*rows):
@@ -151,7 +151,7 @@ def test_hand_made_image():
     assert agnostic.classes.tolist() == [0]
     (chosen,) = non_max_suppression(given, NmsSettings(classes=[1]))
     assert chosen.classes.tolist() == [1]
-    (several,) = non_max_suppression(given, NmsSettings(confidence=0.14, multi_label=True))
+    (several,) = non_max_suppression(given, NmsSettings(conf_threshold=0.14, multi_label=True))
     assert several.classes.tolist() == [0, 1, 0, 1]
     torch.testing.assert_close(several.scores, torch.tensor([0.81, 0.72, 0.20, 0.15]))
 
@@ -175,13 +175,17 @@ def test_overlap_equal_to_the_threshold_means_the_same_in_every_chunk():
     boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 4, 1])
     boxes[-1] = torch.tensor([1.0, 0, 5, 1])  # IoU 3/5 with the first
     scores = torch.linspace(1, 0.1, len(boxes))
-    assert torch.equal(greedy_nms(boxes, scores, overlap=0.6, limit=10**6), torchvision.ops.nms(boxes, scores, 0.6))
+    assert torch.equal(
+        greedy_nms(boxes, scores, iou_threshold=0.6, limit=10**6), torchvision.ops.nms(boxes, scores, 0.6)
+    )
 
 
 def test_boxes_without_area_are_treated_alike_in_every_chunk():
     boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 0, 5])
     scores = torch.linspace(1, 0.1, len(boxes))
-    assert torch.equal(greedy_nms(boxes, scores, overlap=0.5, limit=10**6), torchvision.ops.nms(boxes, scores, 0.5))
+    assert torch.equal(
+        greedy_nms(boxes, scores, iou_threshold=0.5, limit=10**6), torchvision.ops.nms(boxes, scores, 0.5)
+    )
 
 
 def drawn_flood(side, classes, seed=0, spread=1.0):
@@ -200,7 +204,7 @@ def drawn_flood(side, classes, seed=0, spread=1.0):
 )
 def test_flood_of_an_untrained_model_is_thinned_as_by_one_call_of_torchvision(side, classes, spread, full):
     given = drawn_flood(side, classes, spread=spread)
-    (found,) = non_max_suppression(given, SETTINGS)
+    (found,) = non_max_suppression(given, EVALUATION_NMS)
     expected = with_torchvision(given[0])
     assert torch.equal(rows_of(found), rows_of(expected))
     assert (len(found) == 300) == full and len(found) > 0
@@ -210,7 +214,7 @@ def test_flood_of_an_untrained_model_is_thinned_as_by_one_call_of_torchvision(si
     "options", [{}, {"agnostic": True}, {"classes": [2, 0]}, {"multi_label": True, "classes": [1]}]
 )
 def test_pools_of_candidates_do_not_show(options, monkeypatch):
-    settings = NmsSettings(confidence=0.001, overlap=0.6, max_detections=200, **options)
+    settings = NmsSettings(conf_threshold=0.001, iou_threshold=0.6, max_detections=200, **options)
     given = drawn_flood(256, 3, spread=0.3)
     few = non_max_suppression(given, settings)[0]
     monkeypatch.setattr(nms, "FIRST_POOL", 10**9)
@@ -225,7 +229,7 @@ def test_pools_of_candidates_do_not_show(options, monkeypatch):
 def test_scores_that_tie_are_kept_in_the_order_of_the_boxes():
     given = drawn_flood(320, 3)
     given[..., 4:] = (given[..., 4:] * 4).round() / 4
-    assert torch.equal(rows_of(non_max_suppression(given, SETTINGS)[0]), rows_of(with_torchvision(given[0])))
+    assert torch.equal(rows_of(non_max_suppression(given, EVALUATION_NMS)[0]), rows_of(with_torchvision(given[0])))
 
 
 def test_images_of_a_batch_do_not_meet_whatever_the_threads():
@@ -233,11 +237,11 @@ def test_images_of_a_batch_do_not_meet_whatever_the_threads():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        together = non_max_suppression(given, SETTINGS)
+        together = non_max_suppression(given, EVALUATION_NMS)
     finally:
         torch.set_num_threads(threads)
     for number, found in enumerate(together):
-        assert torch.equal(rows_of(found), rows_of(non_max_suppression(given[number : number + 1], SETTINGS)[0]))
+        assert torch.equal(rows_of(found), rows_of(non_max_suppression(given[number : number + 1], EVALUATION_NMS)[0]))
 
 
 @pytest.mark.parametrize("overlap", [0.01, 0.3, 0.6, 0.99, 1.0])
@@ -245,7 +249,7 @@ def test_no_pair_is_overlooked_at_any_overlap(overlap):
     boxes, scores = dense_candidates(1500, 4)
     boxes = torch.cat((boxes, boxes[:300], boxes[300:600] * 1.001))
     scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
-    kept = greedy_nms(boxes, scores, overlap=overlap, limit=10**6)
+    kept = greedy_nms(boxes, scores, iou_threshold=overlap, limit=10**6)
     assert torch.equal(kept, torchvision.ops.nms(boxes, scores, overlap)) and 1 < len(kept) < len(boxes) + (
         overlap == 1.0
     )
@@ -278,8 +282,8 @@ def test_the_kernel_gives_the_bits_of_torch(way, monkeypatch):
         given = odd_predictions(trial, draw)
         for multi_label in (True, False):
             settings = NmsSettings(
-                confidence=(0.001, 0.25, 0.0)[trial % 3],
-                overlap=(0.45, 0.6, 0.7, 0.02)[trial % 4],
+                conf_threshold=(0.001, 0.25, 0.0)[trial % 3],
+                iou_threshold=(0.45, 0.6, 0.7, 0.02)[trial % 4],
                 max_detections=(300, 5, 1000)[trial % 3],
                 multi_label=multi_label,
                 agnostic=bool(trial % 2),

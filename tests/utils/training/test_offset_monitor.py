@@ -9,17 +9,15 @@ import pytest
 import torch
 
 from tests.helpers.random_model import lively_model
-from utils.inference.sampling_points import LayerSampling, akconv_layers
+from utils.inference.offset_statistics import LayerOffsets
+from utils.inference.sampling_points import akconv_layers
 from utils.log import LOGGER
 from utils.options import TrainOptions
 from utils.plots.curves import plot_results
 from utils.structures import Batch
 from utils.training.offset_monitor import (
     STILL_EPOCHS,
-    LayerOffsets,
     OffsetMonitor,
-    layer_offsets,
-    mean_offsets,
     offset_columns,
     offset_warnings,
 )
@@ -39,79 +37,41 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOGGER, "disabled", False)
 
 
-def sampling(offset: torch.Tensor, size_hw: tuple[int, int], *, stride: int = 1, points=((0, 0), (1, 0))):
-    return LayerSampling(
-        name="model.1", offset=offset, points=torch.tensor(points).float(), stride=stride, size_hw=size_hw
-    )
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.3, 4.0, 100.0])
-def test_measures_are_those_of_a_loop(spread: float) -> None:
-    height, width, stride, points = 5, 8, 2, ((0, 0), (1, 1), (-1, 2))
-    offset = spread * torch.randn(2, 6, 3, 4)
-    total, outside, first, began, gone, count = 0.0, 0, 0, 0, 0, 0
-    for b in range(2):
-        for i in range(3):
-            for j in range(4):
-                for n, (row, column) in enumerate(points):
-                    dy, dx = offset[b, n, i, j].item(), offset[b, 3 + n, i, j].item()
-                    y, x = stride * i + row, stride * j + column
-                    count += 1
-                    total += (abs(dy) + abs(dx)) / 2
-                    outside += not (-0.5 <= y + dy <= height - 0.5 and -0.5 <= x + dx <= width - 0.5)
-                    first += not (0 <= y < height and 0 <= x < width)
-                    if 0 <= y < height and 0 <= x < width:
-                        began += 1
-                        gone += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
-    found = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
-    assert found.mean == pytest.approx(total / count, rel=1e-5)
-    assert found.outside == pytest.approx(outside / count) and found.began_outside == pytest.approx(first / count)
-    assert found.driven_out == pytest.approx(gone / began)
-    assert found.far == pytest.approx(found.mean / 4.0), "a quarter of 5 pixels is less than four"
-    assert found.exploded == (spread >= 4)
-
-
-def test_a_quarter_of_a_large_map_is_far_and_what_is_no_number_too() -> None:
-    offset = torch.full((1, 4, 40, 60), 9.0)
-    assert not layer_offsets(sampling(offset, (40, 60))).exploded
-    assert layer_offsets(sampling(offset + 2, (40, 60))).exploded
-    offset[0, 0, 0, 0] = math.nan
-    assert layer_offsets(sampling(offset, (40, 60))).exploded
-
-
-def test_small_maps_and_points_that_begin_outside_are_no_explosion() -> None:
-    outside = tuple((row, 9) for row in range(13))
-    found = layer_offsets(sampling(0.1 * torch.randn(1, 26, 2, 2), (2, 2), points=outside))
-    assert found.outside == 1 and found.driven_out == 0 and not found.exploded
-    near = layer_offsets(sampling(torch.full((1, 4, 2, 2), -0.9), (2, 2)))
-    assert near.outside > 0.5 and not near.exploded
-    assert layer_offsets(sampling(torch.full((1, 4, 2, 2), -3.1), (2, 2))).driven_out == 1
-
-
 def layer(name: str = "model.1", **values: float) -> LayerOffsets:
     return LayerOffsets(
-        **{"name": name, "mean": 0.2, "outside": 0.1, "began_outside": 0.0, "driven_out": 0.0, "far": 0.1, **values}
+        **{
+            "name": name,
+            "magnitude": 0.2,
+            "oob_fraction": 0.1,
+            "initial_oob_fraction": 0.0,
+            "left_fraction": 0.0,
+            "normalized_magnitude": 0.1,
+            **values,
+        }
     )
 
 
 def test_columns_are_means_over_layers_and_empty_without_any() -> None:
-    row = offset_columns([layer(mean=0.25, outside=0.5), layer(mean=0.75, outside=0.0)])
+    row = offset_columns([layer(magnitude=0.25, oob_fraction=0.5), layer(magnitude=0.75, oob_fraction=0.0)])
     assert row == {"akconv/offset_abs_mean": 0.5, "akconv/oob_fraction": 0.25} and tuple(row) == OWN == COLUMNS[-2:]
     assert all(math.isnan(value) for value in offset_columns([]).values())
-    assert mean_offsets([layer(mean=1, far=0), layer(mean=2, far=1)]) == layer(mean=1.5, far=0.5)
 
 
 def test_offsets_that_never_move_or_explode_are_told_with_a_remedy() -> None:
-    still = [layer(mean=0.001), layer("model.3", mean=0.009)]
+    still = [layer(magnitude=0.001), layer("model.3", magnitude=0.009)]
     assert offset_warnings(still, epoch=STILL_EPOCHS - 2, offset_lr=0.1) == {}
     (text,) = offset_warnings(still, epoch=STILL_EPOCHS - 1, offset_lr=0.1).values()
     assert "still sample their initial shape" in text and "raise offset_lr" in text and "now 0.1" in text
     assert (
-        offset_warnings([*still, layer(mean=0.02)], epoch=50, offset_lr=0.1)
+        offset_warnings([*still, layer(magnitude=0.02)], epoch=50, offset_lr=0.1)
         == {}
         == offset_warnings([], epoch=50, offset_lr=1)
     )
-    for broken in ({"far": 1.2}, {"driven_out": 0.6}, {"mean": math.nan, "far": math.nan}):
+    for broken in (
+        {"normalized_magnitude": 1.2},
+        {"left_fraction": 0.6},
+        {"magnitude": math.nan, "normalized_magnitude": math.nan},
+    ):
         found = offset_warnings([layer(), layer("model.9", **broken), layer("model.5")], epoch=0, offset_lr=1.0)
         assert list(found) == ["exploded"] and "1 of 3 AKConv layers" in found["exploded"]
         assert (
