@@ -181,7 +181,7 @@ def test_a_terminal_sees_a_bar_with_the_time_left(weights: Path, tmp_path: Path,
 
 @pytest.mark.slow
 def test_streams_are_annotated_until_they_end(weights: Path, tmp_path: Path) -> None:
-    with cameras(a=Camera(12, breaks=2, pause=0.05), b=Camera(12, breaks=1, pause=0.05)) as address:
+    with cameras(a=Camera(12, max_connections=2, pause=0.05), b=Camera(12, max_connections=1, pause=0.05)) as address:
         listed = [url.replace("//", "//me:secret@") for url in address.values()]
         (tmp_path / "all.streams").write_text("\n".join(listed))
         flags = ["--imgsz", "64", "--conf-thres", "0.05", "--save-txt", "--stream-timeout", "1", "--device", "cpu"]
