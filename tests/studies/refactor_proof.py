@@ -35,6 +35,8 @@ RENAMED = {
     "judged": "predictions",
     "compare.json": "results.json",
     "comparison.json": "manifest.json",
+    "validation/pictures": "validation/images",
+    "times_pictures": "times_images",
     "pictures": "images",
 }
 SMALL = ("--data", "tiny.yaml", "--imgsz", "96", "--device", "cpu")
@@ -202,6 +204,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to record or check")
     parser.add_argument("--keep", type=Path, help="new folder for everything that is written")
     options = parser.parse_args()
+    if options.keep is not None and options.keep.exists():
+        parser.error(f"--keep {options.keep} exists already: name a new folder")
     os.nice(10)
     items = collect(options.root.resolve(), options.only, options.keep)
     if options.action == "record":
