@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 import torch
 
-# Keys whose values differ from run to run (times, memory), describe the machine, or came with the refactor. Strings are not recorded at all:
-# they are paths, versions, wording, and hashes that cover these.
+# Keys whose values differ from run to run (times, memory), describe the machine, or came with the refactor. Strings are
+# not recorded at all: they are paths, versions, wording, and hashes that cover these.
 EXCLUDED = re.compile(r"seconds|_ms\b|_ms_|memory|environment|machine|transferred_fraction")
 Items = dict[str, str]  # names of items and their hashes or numbers
 
