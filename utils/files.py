@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            reason += f": needs {len(data) / 1e6:.1f} MB, {_free_bytes(path.parent) / 1e6:.1f} MB free"
+            reason += f": needs {len(data) / 1e6:.1f} MB, {free_bytes(path.parent) / 1e6:.1f} MB free"
         raise RunError(path, f"cannot be written ({reason})", fix="free space or choose another --project") from error
     return path
 
@@ -65,11 +68,34 @@ def _temporary_in(folder: Path) -> Path:
     return folder / f".{secrets.token_hex(8)}.tmp"
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """Return the free disk space for a folder, which need not exist yet; 0 if unknown."""
     try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
         return shutil.disk_usage(folder).free
     except OSError:
         return 0
+
+
+def write_csv(path: Path | str, rows: Iterable[Iterable[Any]]) -> Path:
+    """Write a csv file atomically, the header row included in `rows`."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return atomic_write(path, buffer.getvalue())
+
+
+def write_skipped(run_dir: Path, skipped: Sequence[tuple[Path | str, str]]) -> None:
+    """List skipped files and the reasons in a run's `skipped.csv`; no file is written if there are none."""
+    if skipped:
+        rows = [(os.fsencode(path).decode("utf-8", "replace"), reason) for path, reason in skipped]
+        write_csv(run_dir / "skipped.csv", [("file", "reason"), *rows])
+
+
+def unique_name(name: str, taken: Container[str]) -> str:
+    """Return `name`, or `name-2`, `name-3`... if it is taken."""
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def remove_leftovers(folder: Path | str) -> None:

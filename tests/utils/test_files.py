@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +19,13 @@ from utils.files import (
     atomic_write_folder,
     dump_json,
     find_file,
+    free_bytes,
     make_run_dir,
     remove_leftovers,
     try_write,
+    unique_name,
     user_cache_dir,
+    write_skipped,
 )
 
 
@@ -389,3 +394,32 @@ def test_only_what_a_killed_program_left_is_removed(tmp_path):
         path.write_text("x")
     remove_leftovers(tmp_path)
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(stay)
+
+
+def test_a_taken_name_gets_the_first_free_number():
+    assert [unique_name("a", taken) for taken in ([], {"b"}, {"a": 0}, ["a", "a-3"], {"a", "a-2", "a-3"})] == [
+        "a",
+        "a",
+        "a-2",
+        "a-2",
+        "a-4",
+    ]
+
+
+def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: seen.append(path) or SimpleNamespace(free=5))
+    assert free_bytes(tmp_path / "new" / "folder") == 5 and seen == [tmp_path]
+
+    def unreadable(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", unreadable)
+    assert free_bytes(tmp_path) == 0
+
+
+def test_skipped_files_are_listed_whatever_their_names(tmp_path):
+    write_skipped(tmp_path, [])
+    assert not list(tmp_path.iterdir())
+    write_skipped(tmp_path, [(Path("a,b.jpg"), "is truncated"), ("\udcff.png", "reason")])
+    assert (tmp_path / "skipped.csv").read_text() == 'file,reason\n"a,b.jpg",is truncated\n\ufffd.png,reason\n'

@@ -12,6 +12,7 @@ from torch import nn
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
+from utils.files import unique_name
 from utils.log import LOGGER
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.strict_yaml import dump_yaml, load_yaml
@@ -82,7 +83,7 @@ def from_configs(
                 continue
             own.append(hyperparameters)
             stem = Path(cfg).stem if len(hyps) == 1 else f"{Path(cfg).stem}-{Path(hyp).stem.removeprefix('hyp.')}"
-            label = distinct(stem, [*taken, *(c.label for c in candidates)])
+            label = unique_name(stem, [*taken, *(c.label for c in candidates)])
             numbers = asdict(hyperparameters)
             candidates.append(Candidate(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=numbers))
     return candidates
@@ -110,16 +111,6 @@ def require_buildable(config: ModelConfig) -> None:
         ConfigError: it cannot be built.
     """
     DetectionModel(config)
-
-
-def distinct(stem: str, taken: Sequence[str]) -> str:
-    """Return `stem`, or `stem-again1`, `stem-again2`... when it is taken."""
-    if stem not in taken:
-        return stem
-    number = 1
-    while f"{stem}-again{number}" in taken:
-        number += 1
-    return f"{stem}-again{number}"
 
 
 def config_file(folder: Path, label: str) -> Path:

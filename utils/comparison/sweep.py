@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.config import ModelConfig, literal
-from utils.comparison.candidates import distinct, has_offsets
+from utils.comparison.candidates import has_offsets
 from utils.comparison.network_fingerprint import network_fingerprint
 from utils.comparison.row_keywords import RowKeyword, names_within
 from utils.errors import ConfigError, did_you_mean
+from utils.files import unique_name
 from utils.log import LOGGER
 from utils.options.hyperparameters import check_hyperparameters
 
@@ -127,7 +128,7 @@ def variants(
         if words_of_it in seen:
             continue
         seen.append(words_of_it)
-        label = distinct("-".join(parts), [*taken, *(variant.label for variant in found)])
+        label = unique_name("-".join(parts), [*taken, *(variant.label for variant in found)])
         found.append(SweepVariant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
     if not found:
         told = "; its offset_lr is for AKConv's offset convolutions, and it has none" if useless else ""

@@ -16,12 +16,12 @@ from utils.comparison.candidates import (
     NON_SEMANTIC_OPTIONS,
     OFFSET_LR,
     Candidate,
-    distinct,
     learns_offsets,
 )
 from utils.comparison.config_diff import differing_training_args
 from utils.comparison.logs import epochs_done, run_folder
 from utils.errors import CheckpointError, ConfigError
+from utils.files import unique_name
 from utils.inference.class_mapping import disagreement
 from utils.options import CompareOptions
 from utils.weights.checkpoint import load_checkpoint, load_model
@@ -99,7 +99,7 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
         label = _label([path for _, path in runs], group.config)
         candidates.append(
             Candidate(
-                label=distinct(label, [*taken, *(c.label for c in candidates)]),
+                label=unique_name(label, [*taken, *(c.label for c in candidates)]),
                 config=group.config,
                 hyperparameters=group.hyperparameters,
                 weights=tuple(path for _, path in runs),

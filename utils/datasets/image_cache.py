@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.images import read_image
 from utils.datasets.letterbox import letterbox_geometry, resize_longest_side
 from utils.errors import DetectorError
-from utils.files import try_write, user_cache_dir
+from utils.files import free_bytes, try_write, user_cache_dir
 from utils.log import LOGGER
 
 DISK_VERSION = 1
@@ -84,7 +83,7 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
     sizes_hw = np.array([letterbox_geometry((int(h), int(w)), square).scaled_hw for h, w in index.sizes_hw], np.int32)
     held = _files(folder)
     needed = int(sizes_hw.prod(1, dtype=np.int64).sum() * 3 + 8 * len(index))
-    free = _free_bytes(folder)
+    free = free_bytes(folder)
     LOGGER.info(
         f"--cache disk: {needed / 1e9:.2f} GB of images in {folder}, {sum(held.values()) / 1e9:.2f} GB are there; "
         f"{free / 1e9:.1f} GB are free"
@@ -131,13 +130,6 @@ def _files(folder: Path) -> dict[str, int]:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     except OSError:
         return {}
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return the room on the disk where a folder lies or will lie."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _read_pixels(path: Path, size_hw: np.ndarray) -> np.ndarray | None:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ImageGrab
 
 from utils.errors import DataError, RunError
+from utils.files import unique_name
 from utils.log import LOGGER
 
 DEFAULT_FPS = 30.0
@@ -254,11 +255,7 @@ class LiveStreams:
         self._news = threading.Condition()
         names: list[str] = []
         for text in texts:
-            name = base = stream_name(text)
-            number = 2
-            while name in names:
-                name, number = f"{base}-{number}", number + 1
-            names.append(name)
+            names.append(unique_name(stream_name(text), names))
         self._readers = [
             _Reader(text, name, vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy(), news=self._news)
             for text, name in zip(texts, names, strict=True)

@@ -23,9 +23,9 @@ from utils.datasets.splits import round_image_size
 from utils.datasets.streams import ReconnectPolicy
 from utils.detection.sampling_plots import MAX_IMAGES, SamplingImages
 from utils.detection.side_by_side_plot import side_by_side
-from utils.detection.writers import Outputs, require_screen, write_skipped
+from utils.detection.writers import Outputs, require_screen
 from utils.errors import ConfigError, RunError
-from utils.files import make_run_dir
+from utils.files import make_run_dir, write_skipped
 from utils.inference.model_loading import Network, open_network
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, PreprocessedImage, Timings, fit, look

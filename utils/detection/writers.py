@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 from collections import deque
@@ -20,7 +18,7 @@ from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.images import write_image
 from utils.datasets.sources import Frame
 from utils.errors import ConfigError, RunError
-from utils.files import atomic_write
+from utils.files import atomic_write, unique_name, write_csv
 from utils.inference.crops import detection_labels, write_crops
 from utils.options import DetectOptions
 from utils.plots.boxes import draw_boxes
@@ -47,6 +45,7 @@ class Outputs:
 
     def __post_init__(self) -> None:
         """Start the threads: some for images, one for videos, whose frames must stay in order."""
+        self._taken_stems: set[str] = set()
         self._threads = max(min(4, (os.cpu_count() or 1) // 2), 1)
         self._images = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
         self._frames = ThreadPoolExecutor(1, thread_name_prefix="video")
@@ -68,19 +67,15 @@ class Outputs:
         for writer in self.videos.values():
             writer.release()
         if self.options.save_csv:
-            buffer = io.StringIO()
-            csv.writer(buffer, lineterminator="\n").writerows([TABLE_COLUMNS, *self.rows])
-            atomic_write(self.run_dir / "predictions.csv", buffer.getvalue())
+            write_csv(self.run_dir / "predictions.csv", [TABLE_COLUMNS, *self.rows])
         if error is None:
             self._collect(0)
 
     def stem(self, path: Path) -> str:
         """Return a name for a source's outputs; sources of one name in several folders get a number."""
         if path not in self.stems:
-            stem, number = path.stem, 2
-            while stem in self.stems.values():
-                stem, number = f"{path.stem}-{number}", number + 1
-            self.stems[path] = stem
+            self.stems[path] = unique_name(path.stem, self._taken_stems)
+            self._taken_stems.add(self.stems[path])
         return self.stems[path]
 
     def write(self, frame: Frame, found: Detections) -> None:
@@ -157,15 +152,6 @@ class Outputs:
 def _rows(found: Detections) -> list[tuple[list[float], float, int]]:
     """Return each detection's box, score and class as plain numbers."""
     return list(zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True))
-
-
-def write_skipped(run_dir: Path, skipped: list[tuple[Path, str]]) -> None:
-    """List the files that were skipped in `skipped.csv`, if there are any."""
-    if skipped:
-        buffer = io.StringIO()
-        rows = [("file", "reason"), *((os.fsencode(path).decode("utf-8", "replace"), why) for path, why in skipped)]
-        csv.writer(buffer, lineterminator="\n").writerows(rows)
-        atomic_write(run_dir / "skipped.csv", buffer.getvalue())
 
 
 def require_screen() -> None:

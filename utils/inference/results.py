@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.images import write_image
-from utils.files import make_run_dir
+from utils.files import make_run_dir, unique_name
 from utils.inference.crops import crop_box, detection_labels, write_crops
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
@@ -196,10 +196,7 @@ class Results:
         """Return the images' file names without suffix, each once."""
         stems: list[str] = []
         for file in self.files:
-            stem, number = Path(file).stem, 2
-            while stem in stems:
-                stem, number = f"{Path(file).stem}-{number}", number + 1
-            stems.append(stem)
+            stems.append(unique_name(Path(file).stem, stems))
         return stems
 
 

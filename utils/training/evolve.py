@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import ConfigError, RunError, RunStopped
-from utils.files import atomic_write, load_json, make_run_dir
+from utils.files import load_json, make_run_dir, write_csv
 from utils.log import LOGGER
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
@@ -219,13 +219,8 @@ def _read_row(row: dict[str, str], path: Path) -> Generation:
 
 def _write(folder: Path, past: list[Generation]) -> None:
     """Write table, best recipe and image."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    keys = list(asdict(past[0].recipe))
-    writer.writerow(["generation", "fitness", "mAP_0.5", "mAP_0.5:0.95", *keys])
-    for g in past:
-        writer.writerow([g.number, g.fitness, g.map50, g.map50_95, *asdict(g.recipe).values()])
-    atomic_write(folder / TABLE, buffer.getvalue())
+    rows = [[g.number, g.fitness, g.map50, g.map50_95, *asdict(g.recipe).values()] for g in past]
+    write_csv(folder / TABLE, [["generation", "fitness", "mAP_0.5", "mAP_0.5:0.95", *asdict(past[0].recipe)], *rows])
     finite = [g for g in past if np.isfinite(g.fitness)]
     if finite:
         dump_recipe(max(finite, key=lambda g: g.fitness).recipe, folder / "hyp_evolve.yaml")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import torch
 
 from models.yolo import DetectionModel
-from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.distributed import (
     DistributedContext,
@@ -23,7 +20,7 @@ from utils.distributed import (
     run_to_resume,
 )
 from utils.errors import CheckpointError, ConfigError
-from utils.files import FolderLock, atomic_write, dump_json, load_json, make_run_dir, remove_leftovers
+from utils.files import FolderLock, atomic_write, dump_json, load_json, make_run_dir, remove_leftovers, write_skipped
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER, optional
 from utils.options import TrainOptions
@@ -269,7 +266,7 @@ def _describe_run(
     dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
     environment = {**describe_environment(device), "seed": options.seed, "dataset": data.train.fingerprint()}
     dump_json(run_dir / ENVIRONMENT, {**environment, "transferred_fraction": transferred})
-    write_skipped(run_dir, data.train, data.val)
+    write_skipped(run_dir, [*data.train.skipped, *data.val.skipped])
     with optional():
         if not options.noplots:
             plot_labels(data.train.labels, class_names_of(data, options), run_dir / "labels.jpg")
@@ -280,15 +277,6 @@ def class_names_of(data: TrainingData, options: TrainOptions) -> tuple[str, ...]
     if not options.single_cls:
         return data.names
     return tuple(str(number) for number in range(int(data.train.labels[:, 0].max()) + 1))
-
-
-def write_skipped(run_dir: Path, *indices: DatasetIndex) -> None:
-    """List skipped images in `skipped.csv`, if there are any."""
-    rows = [row for index in indices for row in index.skipped]
-    if rows:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([("file", "reason"), *rows])
-        atomic_write(run_dir / "skipped.csv", buffer.getvalue())
 
 
 def _finish(trainer: Trainer) -> TrainingResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
-from utils.files import atomic_write, dump_json, make_run_dir
+from utils.files import atomic_write, dump_json, make_run_dir, unique_name
 from utils.inference.class_mapping import disagreement
 from utils.inference.ensemble import Detector, LoadedModels, SingleClassWrapper, load_models
 from utils.inference.nms import NmsSettings
@@ -239,11 +238,10 @@ def _write_labels(folder: Path, images: Sequence[ImageEvaluation], index: Datase
 
     Images of one name in several folders get a number.
     """
-    used: Counter[str] = Counter()
+    taken: set[str] = set()
     for image in images:
-        stem = Path(str(index.paths[image.index])).stem
-        used[stem] += 1
-        name = stem if used[stem] == 1 else f"{stem}-{used[stem]}"
+        name = unique_name(Path(str(index.paths[image.index])).stem, taken)
+        taken.add(name)
         height, width = image.size_hw
         shares = xyxy_to_cxcywh(image.boxes) / np.array((width, height, width, height))
         lines = []

@@ -165,7 +165,7 @@ IMAGE
 
 ## Per class
 
-| mAP50-95 | {LONG} | {LONG} - yolov5n | {LONG}-again1 - yolov5n | {LONG}-again2 - yolov5n |
+| mAP50-95 | {LONG} | {LONG} - yolov5n | {LONG}-2 - yolov5n | {LONG}-3 - yolov5n |
 |---|---:|---:|---:|---:|
 | red | 0.312 ± 0.010 | +0.010 [-0.100, +0.120] | +0.010 [-0.100, +0.120] | +0.010 [-0.100, +0.120] |
 

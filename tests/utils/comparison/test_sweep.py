@@ -196,7 +196,7 @@ def test_a_hyperparameter_is_swept_alone_and_with_a_keyword(base):
     found = swept(base, ["hyp.offset_lr", "1", "0.1", "AKConv.padding", "border", "zeros"])
     told = [(one.hyperparameters["offset_lr"], arguments(one.config)[0][1].get("padding")) for one in found]
     assert told == [(1.0, None), (1.0, "zeros"), (0.1, "zeros")], "the fourth is the base itself"
-    assert swept(base, ["hyp.lr0", "0.02"], taken=["yolov5n-AKConv-lr0-0.02"])[0].label.endswith("-again1")
+    assert swept(base, ["hyp.lr0", "0.02"], taken=["yolov5n-AKConv-lr0-0.02"])[0].label.endswith("-2")
 
 
 def test_a_hyperparameter_without_effect_is_refused():

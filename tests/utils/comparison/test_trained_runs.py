@@ -67,7 +67,7 @@ def test_weights_that_differ_in_the_seed_alone_are_one_model(folder):
 
 def test_the_same_seed_twice_is_two_models(folder):
     paths = [str(folder / name / "weights/best.pt") for name in "bc"]
-    assert [one.label for one in from_weights(paths, names=NAMES, taken=["b"])] == ["b-again1", "c"]
+    assert [one.label for one in from_weights(paths, names=NAMES, taken=["b"])] == ["b-2", "c"]
 
 
 @pytest.mark.slow
