@@ -4,6 +4,7 @@ import dataclasses
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -100,11 +101,13 @@ def test_only_given_flags_are_reported_as_given() -> None:
 
 
 @pytest.fixture
-def logger_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+def logger_restored() -> Iterator[None]:
     """A script that runs in this process configures the logger; other tests find it as it was."""
-    monkeypatch.setattr(LOGGER, "handlers", list(LOGGER.handlers))
-    monkeypatch.setattr(LOGGER, "level", LOGGER.level)
-    monkeypatch.setattr(LOGGER, "propagate", LOGGER.propagate)
+    handlers, level, propagate = list(LOGGER.handlers), LOGGER.level, LOGGER.propagate
+    yield
+    LOGGER.handlers[:] = handlers
+    LOGGER.setLevel(level)  # which also clears what the logger has cached about its level
+    LOGGER.propagate = propagate
 
 
 @pytest.mark.usefixtures("logger_restored")
