@@ -1,45 +1,64 @@
-"""The standard blocks of the family, under their usual names, each registered for model yamls.
+"""YOLOv5's standard blocks under their usual names, each registered for model yamls.
 
-Letters: B batch, C channels, H height, W width. All maps are (B, C, H, W). `act` is True for SiLU, False for none, or a
-module of which each block takes a copy. Sources: CSP arXiv 1911.11929; SPP 1406.4729; GhostNet 1911.11907.
+All maps are (B, C, H, W). `act` is True for SiLU, False for none, or a module that each block copies. Arguments in
+YOLOv5's order: c1, c2 channels in and out, k kernel, s stride, p padding (None keeps the size), g groups, d dilation,
+n repeats, e expansion of the hidden channels. Sources: CSP arXiv 1911.11929; SPP arXiv 1406.4729.
+
+Rarer blocks (GhostConv, CrossConv, Contract, ...) live in models/modules and can be imported from here as well.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 
 import torch
 from torch import Tensor, nn
 
-from models.registry import LayerArgs, Row, register
+from models.registry import register
 
 Activation = bool | nn.Module
+ELSEWHERE = {
+    **dict.fromkeys(("GhostConv", "GhostBottleneck", "C3Ghost"), "models.modules.ghost"),
+    **dict.fromkeys(("CrossConv", "C3x"), "models.modules.cross_conv"),
+    **dict.fromkeys(("Contract", "Expand"), "models.modules.contract"),
+    **dict.fromkeys(("TransformerLayer", "TransformerBlock", "C3TR"), "models.modules.c3tr"),
+}
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """Import a block that has a file of its own, so that `from models.common import GhostConv` works."""
+    if name not in ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(ELSEWHERE[name]), name)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return a batch norm with the family's constants."""
+    """Return a batch norm with YOLOv5's epsilon and momentum."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
 def make_activation(act: Activation) -> nn.Module:
-    """Return a fresh activation module for True (SiLU), False (none) or an example to copy.
+    """Return a new activation: SiLU for True, identity for False, or a copy of a given module.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: `act` is something else.
     """
     if isinstance(act, nn.Module):
         return copy.deepcopy(act)
     if not isinstance(act, bool):
-        raise ValueError(f"act must be true or false, got {act!r}; `activation:` on top of the yaml names another")
+        raise ValueError(
+            f"act must be true or false, got {act!r}; set another activation by `activation:` at the top of the yaml"
+        )
     return nn.SiLU() if act else nn.Identity()
 
 
 def autopad(kernel: int, padding: int | None = None, dilation: int = 1) -> int:
-    """Return the padding that keeps the size at stride 1 for an odd kernel, unless one is given.
+    """Return `padding`, or by default the padding that keeps the size at stride 1 for an odd kernel.
 
     Raises:
-        ValueError: there is no such kernel.
+        ValueError: the kernel is smaller than 1.
     """
     if kernel < 1:
         raise ValueError(f"kernel must be at least 1, got {kernel}")
@@ -61,7 +80,6 @@ class Conv(nn.Module):
         d: int = 1,
         act: Activation = True,
     ) -> None:
-        """Make the layer: kernel k, stride s, padding p (None keeps the size), groups g, dilation d."""
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, k, s, autopad(k, p, d), groups=g, dilation=d, bias=False)
         self.bn: nn.Module = batch_norm(c2)
@@ -74,21 +92,19 @@ class Conv(nn.Module):
 
 @register("in_out")
 class DWConv(Conv):
-    """Depth-wise convolution: as many groups as channels allow."""
+    """Depthwise convolution: gcd(c1, c2) groups."""
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, d: int = 1, act: Activation = True) -> None:
-        """Make the layer with gcd(c1, c2) groups."""
         super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), d=d, act=act)
 
 
 @register("in_out")
 class Bottleneck(nn.Module):
-    """1x1 down to c2 * e channels, 3x3 up to c2, and the input added when channels agree."""
+    """1x1 convolution to c2 * e channels, 3x3 to c2; with `shortcut` the input is added if c1 == c2."""
 
     def __init__(
         self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, act: Activation = True
     ) -> None:
-        """Make the block; `shortcut` asks for the addition."""
         super().__init__()
         hidden = int(c2 * e)
         self.cv1 = Conv(c1, hidden, 1, 1, act=act)
@@ -103,7 +119,7 @@ class Bottleneck(nn.Module):
 
 @register("in_out", repeats=True)
 class BottleneckCSP(nn.Module):
-    """Cross-stage partial block of the first releases, with plain convolutions on its two ends."""
+    """CSP block of n bottlenecks as in YOLOv5's first releases: cv2 and cv3 are plain convolutions."""
 
     def __init__(
         self,
@@ -115,7 +131,6 @@ class BottleneckCSP(nn.Module):
         e: float = 0.5,
         act: Activation = True,
     ) -> None:
-        """Make the block of n bottlenecks."""
         super().__init__()
         hidden = int(c2 * e)
         self.cv1 = Conv(c1, hidden, 1, 1, act=act)
@@ -134,9 +149,9 @@ class BottleneckCSP(nn.Module):
 
 @register("in_out", repeats=True)
 class C3(nn.Module):
-    """Cross-stage partial block with three convolutions: n inner blocks on one half, the other half passed by.
+    """CSP block with three convolutions: n inner blocks on one branch, a 1x1 convolution on the other.
 
-    A variant overrides `inner`, which makes one inner block of `hidden` channels.
+    The branches have c2 * e channels each. Variants override `inner`, which builds one inner block.
     """
 
     def __init__(
@@ -149,7 +164,6 @@ class C3(nn.Module):
         e: float = 0.5,
         act: Activation = True,
     ) -> None:
-        """Make the block; the inner blocks have c2 * e channels."""
         super().__init__()
         hidden = int(c2 * e)
         self.cv1 = Conv(c1, hidden, 1, 1, act=act)
@@ -158,7 +172,7 @@ class C3(nn.Module):
         self.m: nn.Module = nn.Sequential(*(self.inner(hidden, shortcut, g, act) for _ in range(n)))
 
     def inner(self, hidden: int, shortcut: bool, g: int, act: Activation) -> nn.Module:
-        """Make one inner block, (B, hidden, H, W) to the same shape."""
+        """Build one inner block, which keeps the shape (B, hidden, H, W)."""
         return Bottleneck(hidden, hidden, shortcut, g, e=1.0, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,50 +181,10 @@ class C3(nn.Module):
 
 
 @register("in_out")
-class CrossConv(nn.Module):
-    """A k x k convolution as 1 x k then k x 1."""
-
-    def __init__(
-        self,
-        c1: int,
-        c2: int,
-        k: int = 3,
-        s: int = 1,
-        g: int = 1,
-        e: float = 1.0,
-        shortcut: bool = False,
-        act: Activation = True,
-    ) -> None:
-        """Make the block with c2 * e channels in between."""
-        super().__init__()
-        hidden = int(c2 * e)
-        self.cv1 = Conv(c1, hidden, act=act)
-        self.cv1.conv = nn.Conv2d(c1, hidden, (1, k), (1, s), (0, k // 2), bias=False)
-        self.cv2 = Conv(hidden, c2, act=act)
-        self.cv2.conv = nn.Conv2d(hidden, c2, (k, 1), (s, 1), (k // 2, 0), groups=g, bias=False)
-        self.add = shortcut and c1 == c2 and s == 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c1, H, W) to (B, c2, H / s, W / s)."""
-        y = self.cv2(self.cv1(x))
-        return x + y if self.add else y
-
-
-@register("in_out", repeats=True)
-class C3x(C3):
-    """C3 with CrossConv inside."""
-
-    def inner(self, hidden: int, shortcut: bool, g: int, act: Activation) -> nn.Module:
-        """Make one CrossConv."""
-        return CrossConv(hidden, hidden, 3, 1, g, 1.0, shortcut, act)
-
-
-@register("in_out")
 class SPP(nn.Module):
-    """Spatial pyramid pooling: max pools of several sizes side by side."""
+    """Spatial pyramid pooling: parallel max pools of the odd sizes k, concatenated."""
 
     def __init__(self, c1: int, c2: int, k: tuple[int, ...] = (5, 9, 13), act: Activation = True) -> None:
-        """Make the block with odd pool sizes k."""
         super().__init__()
         hidden = c1 // 2
         self.cv1 = Conv(c1, hidden, 1, 1, act=act)
@@ -225,10 +199,9 @@ class SPP(nn.Module):
 
 @register("in_out")
 class SPPF(nn.Module):
-    """SPP by one pool applied three times: SPPF(k=5) equals SPP(k=(5, 9, 13)) at a lower cost."""
+    """SPP as one pool of size k applied three times: SPPF(k=5) equals SPP(k=(5, 9, 13)) at a lower cost."""
 
     def __init__(self, c1: int, c2: int, k: int = 5, act: Activation = True) -> None:
-        """Make the block with pool size k."""
         super().__init__()
         hidden = c1 // 2
         self.cv1 = Conv(c1, hidden, 1, 1, act=act)
@@ -245,7 +218,7 @@ class SPPF(nn.Module):
 
 @register("in_out")
 class C3SPP(C3):
-    """C3 with one SPP inside."""
+    """C3 whose inner block is one SPP with pool sizes k."""
 
     def __init__(
         self,
@@ -258,7 +231,6 @@ class C3SPP(C3):
         e: float = 0.5,
         act: Activation = True,
     ) -> None:
-        """Make the block; `k` are the pool sizes."""
         super().__init__(c1, c2, n, shortcut, g, e, act)
         hidden = int(c2 * e)
         self.m = SPP(hidden, hidden, tuple(k), act)
@@ -266,7 +238,7 @@ class C3SPP(C3):
 
 @register("in_out")
 class Focus(nn.Module):
-    """Move 2x2 neighbourhoods into channels, then convolve: (B, c1, H, W) -> (B, c2, H / 2, W / 2)."""
+    """Space-to-depth by 2, then a convolution: (B, c1, H, W) -> (B, c2, H / 2, W / 2)."""
 
     def __init__(
         self,
@@ -278,7 +250,6 @@ class Focus(nn.Module):
         g: int = 1,
         act: Activation = True,
     ) -> None:
-        """Make the layer."""
         super().__init__()
         self.conv = Conv(c1 * 4, c2, k, s, p, g, act=act)
 
@@ -288,106 +259,14 @@ class Focus(nn.Module):
         return self.conv(torch.cat(corners, 1))
 
 
-@register("in_out")
-class GhostConv(nn.Module):
-    """Half of the output by a convolution, half by a cheap 5x5 depth-wise one on top of it."""
-
-    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: Activation = True) -> None:
-        """Make the layer."""
-        super().__init__()
-        half = c2 // 2
-        self.cv1 = Conv(c1, half, k, s, None, g, act=act)
-        self.cv2 = Conv(half, half, 5, 1, None, half, act=act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c1, H, W) to (B, c2, H / s, W / s)."""
-        y = self.cv1(x)
-        return torch.cat((y, self.cv2(y)), 1)
-
-
-@register("in_out")
-class GhostBottleneck(nn.Module):
-    """Two ghost convolutions, a depth-wise one between them at stride 2, and a shortcut."""
-
-    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: Activation = True) -> None:
-        """Make the block."""
-        super().__init__()
-        half = c2 // 2
-        between: nn.Module = DWConv(half, half, k, s, act=False) if s == 2 else nn.Identity()
-        self.conv = nn.Sequential(GhostConv(c1, half, 1, 1, act=act), between, GhostConv(half, c2, 1, 1, act=False))
-        self.shortcut: nn.Module = (
-            nn.Sequential(DWConv(c1, c1, k, s, act=False), Conv(c1, c2, 1, 1, act=False)) if s == 2 else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c1, H, W) to (B, c2, H / s, W / s)."""
-        return self.conv(x) + self.shortcut(x)
-
-
-@register("in_out", repeats=True)
-class C3Ghost(C3):
-    """C3 with ghost bottlenecks inside."""
-
-    def inner(self, hidden: int, shortcut: bool, g: int, act: Activation) -> nn.Module:
-        """Make one ghost bottleneck."""
-        return GhostBottleneck(hidden, hidden, act=act)
-
-
 @register("sum")
 class Concat(nn.Module):
-    """Join maps along a dimension, channels by default."""
+    """Concatenate maps along a dimension, by default the channels."""
 
     def __init__(self, dimension: int = 1) -> None:
-        """Make the layer."""
         super().__init__()
         self.d = dimension
 
     def forward(self, x: list[Tensor]) -> Tensor:
         """Map [(B, C_i, H, W), ...] to (B, sum C_i, H, W)."""
         return torch.cat(x, self.d)
-
-
-def _contracted(row: Row) -> LayerArgs:
-    gain = row.positive(0, "gain") if row.args else 2
-    return LayerArgs((gain,), row.single_input() * gain**2)
-
-
-def _expanded(row: Row) -> LayerArgs:
-    gain = row.positive(0, "gain") if row.args else 2
-    if row.single_input() % gain**2:
-        raise ValueError(f"needs channels divisible by {gain**2}, got {row.single_input()}")
-    return LayerArgs((gain,), row.single_input() // gain**2)
-
-
-@register(_contracted)
-class Contract(nn.Module):
-    """Move gain x gain neighbourhoods into channels: (B, C, H, W) -> (B, C g g, H / g, W / g)."""
-
-    def __init__(self, gain: int = 2) -> None:
-        """Make the layer."""
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C g g, H / g, W / g); the neighbour's place varies slowest over the channels."""
-        b, c, h, w = x.shape
-        g = self.gain
-        x = x.view(b, c, h // g, g, w // g, g).permute(0, 3, 5, 1, 2, 4)  # (B, g, g, C, H / g, W / g)
-        return x.reshape(b, c * g * g, h // g, w // g)
-
-
-@register(_expanded)
-class Expand(nn.Module):
-    """Move channels into gain x gain neighbourhoods: (B, C, H, W) -> (B, C / g / g, H g, W g); undoes Contract."""
-
-    def __init__(self, gain: int = 2) -> None:
-        """Make the layer."""
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C / g / g, H g, W g)."""
-        b, c, h, w = x.shape
-        g = self.gain
-        x = x.view(b, g, g, c // g**2, h, w).permute(0, 3, 4, 1, 5, 2)  # (B, C / g / g, H, g, W, g)
-        return x.reshape(b, c // g**2, h * g, w * g)

@@ -1,10 +1,10 @@
-"""Model yamls: read, checked, and turned into plain immutable values. Errors name the file and the row."""
+"""Model yamls as validated, immutable configs. Errors name the file and the row."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,12 @@ from utils.log import LOGGER
 from utils.strict_yaml import load_yaml
 
 MODEL_FOLDER = PROJECT_ROOT / "models"
-SIZES: dict[str, tuple[float, float]] = {
-    "n": (0.33, 0.25),
-    "s": (0.33, 0.50),
-    "m": (0.67, 0.75),
-    "l": (1.0, 1.0),
-    "x": (1.33, 1.25),
-}
+# size: (depth multiple, width multiple)
+SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 MAX_LAYERS = 1000
 MAX_REPEATS = 1000
 MAX_ANCHORS = 100
-KNOWN_KEYS = (
-    "nc",
-    "depth_multiple",
-    "width_multiple",
-    "anchors",
-    "activation",
-    "channel_multiple",
-    "backbone",
-    "head",
-)
+KNOWN_KEYS = tuple("nc depth_multiple width_multiple anchors activation channel_multiple backbone head".split())
 Anchors = tuple[tuple[float, ...], ...]
 
 
@@ -43,12 +29,12 @@ class LayerSpec:
     """One row `[from, number, module, args]`.
 
     Attributes:
-        index: position over backbone and head together, from 0.
-        sources: absolute indices of the layers it reads; -1 is the image.
+        index: layer index over backbone and head, from 0.
+        sources: indices of the input layers; -1 is the image.
         number: repeats before the depth multiple.
         module: registered name.
         args: positional literals.
-        kwargs: keyword arguments, from a last argument that is a mapping.
+        kwargs: keyword arguments, from a mapping as the last argument.
     """
 
     index: int
@@ -61,18 +47,17 @@ class LayerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A checked model yaml.
+    """A validated model yaml.
 
     Attributes:
         name: file name without folder, for messages and tables.
-        num_classes: number of classes.
-        depth_multiple: multiplies repeats.
-        width_multiple: multiplies channels.
-        channel_multiple: channels are rounded up to a multiple of it.
-        anchors: per level, w, h, w, h, ... in pixels; or how many per level, to be fitted to the data.
-        activation: text such as `nn.LeakyReLU(0.1)`, or None for SiLU.
+        depth_multiple: scales the repeats.
+        width_multiple: scales the channels.
+        channel_multiple: channels are rounded up to a multiple of this.
+        anchors: per level w, h, w, h, ... in pixels; or the number per level, to be fitted to the data.
+        activation: a call such as `nn.LeakyReLU(0.1)`, or None for SiLU.
         layers: backbone and head in order.
-        backbone_length: how many of the layers are backbone.
+        backbone_length: number of backbone layers.
     """
 
     name: str
@@ -86,7 +71,7 @@ class ModelConfig:
     backbone_length: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the yaml's own form, of plain values; `from_dict` reads it back to an equal config."""
+        """Return the mapping of the yaml, from which `from_dict` restores an equal config."""
         rows = [
             [
                 list(layer.sources) if len(layer.sources) > 1 else layer.sources[0],
@@ -109,14 +94,10 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], *, name: str) -> ModelConfig:
-        """Check a mapping as a model yaml holds it.
-
-        Args:
-            value: the mapping.
-            name: file name for messages.
+        """Validate the mapping of a model yaml; `name` is the file name for messages.
 
         Raises:
-            ConfigError: names the file, the row and the field.
+            ConfigError: something is invalid; names the file, the row and the field.
         """
         for key in value:
             if key not in KNOWN_KEYS:
@@ -129,8 +110,10 @@ class ModelConfig:
         if len(rows) > MAX_LAYERS:
             raise ConfigError(name, f"has {len(rows)} rows, more than {MAX_LAYERS}", fix="use `number` for repeats")
         activation = value.get("activation")
-        if activation is not None and not isinstance(activation, str):
-            raise ConfigError(name, f"activation {activation!r} is no text", fix="write nn.SiLU() or nn.LeakyReLU(0.1)")
+        if not isinstance(activation, str | None):
+            raise ConfigError(
+                name, f"activation {activation!r} is not a string", fix="write nn.SiLU() or nn.LeakyReLU(0.1)"
+            )
         return cls(
             name=name,
             num_classes=_integer(value.get("nc", 80), "nc", name=name),
@@ -144,53 +127,51 @@ class ModelConfig:
         )
 
     def with_classes(self, num_classes: int) -> ModelConfig:
-        """Return the same config for another number of classes."""
+        """Return a copy with another number of classes."""
         return replace(self, num_classes=num_classes)
 
     def with_anchors(self, anchors: Anchors | int) -> ModelConfig:
-        """Return the same config with other anchors."""
+        """Return a copy with other anchors."""
         return replace(self, anchors=anchors)
 
 
 def load_model_config(name: str) -> ModelConfig:
     """Read a model yaml by path or by bare name in any letter case.
 
-    A name of another size than the file that exists (`yolov5s-akconv-neck.yaml`) takes that file with the multiples of
-    the size asked for, and the log says so.
+    If only a file of another size exists (for `yolov5s-akconv-neck.yaml`, the n file), that file is used with the
+    multiples of the requested size, which is logged.
 
     Raises:
-        ConfigError: no such file, or something in it is wrong.
+        ConfigError: the file does not exist or is invalid.
     """
     try:
         path = find_file(name, folders=[MODEL_FOLDER], flag="--cfg")
     except ConfigError:
-        sized = _other_size(name)
+        sized = _scaled_variant(name)
         if sized is None:
             raise
         path, size = sized
         depth, width = SIZES[size]
-        LOGGER.info(f"{Path(name).name}: taken from {path.name} with the multiples of size {size} ({depth}, {width})")
+        LOGGER.info(f"{Path(name).name}: using {path.name} with the multiples of size {size} ({depth}, {width})")
         value = {**load_yaml(path), "depth_multiple": depth, "width_multiple": width}
         return ModelConfig.from_dict(value, name=Path(name).stem + path.suffix)
     return ModelConfig.from_dict(load_yaml(path), name=path.name)
 
 
-def _other_size(name: str) -> tuple[Path, str] | None:
-    """Find a sibling of `name` that differs only in its size letter; return it and the letter asked for."""
+def _scaled_variant(name: str) -> tuple[Path, str] | None:
+    """Return the yaml that differs from `name` only in its size letter, and the requested letter."""
     match = re.fullmatch(r"(yolov5)([nsmlx])(.*?)(\.yaml)?", Path(name).name, re.IGNORECASE)
     if match is None or len(Path(name).parts) > 1:
         return None
     for size in SIZES:
-        try:
+        with contextlib.suppress(ConfigError):
             path = find_file(f"{match[1]}{size}{match[3]}.yaml", folders=[MODEL_FOLDER], flag="--cfg")
-        except ConfigError:
-            continue
-        return path, match[2].lower()
+            return path, match[2].lower()
     return None
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Return an argument in the form from which `literal` makes it again."""
+    """Return an argument in the form from which `literal` restores it."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -213,19 +194,21 @@ def _multiple(value: Any, key: str, *, name: str) -> float:  # noqa: ANN401
 
 
 def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
-    """Check anchors: a count per level, or per level an even number of positive sizes in pixels."""
+    """Validate anchors: a count per level, or per level an even number of positive sizes in pixels."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ANCHORS:
         return value
-    numbers = isinstance(value, list) and all(
+    valid = isinstance(value, list) and all(
         isinstance(level, list)
         and level
         and len(level) % 2 == 0
         and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < 1e5 for v in level)
         for level in value
     )
-    if not numbers or not value or len({len(level) for level in value}) != 1:
+    if not valid or not value or len({len(level) for level in value}) != 1:
         raise ConfigError(
-            name, f"anchors {str(value)[:60]!r} are wrong", fix="give per level the same number of w, h pairs in pixels"
+            name,
+            f"anchors {str(value)[:60]!r} are invalid",
+            fix="give per level the same number of w, h pairs in pixels",
         )
     return tuple(tuple(float(v) for v in level) for level in value)
 
@@ -237,19 +220,19 @@ def _rows(value: Any, *, part: str, name: str) -> list[Any]:  # noqa: ANN401
 
 
 def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
-    """Check one row."""
+    """Validate one row."""
     where = f"{name}: layer {index}"
     if not isinstance(row, list) or len(row) not in (3, 4):
-        raise ConfigError(where, f"row {str(row)[:60]!r} is wrong", fix="write [from, number, module, args]")
+        raise ConfigError(where, f"row {str(row)[:60]!r} is invalid", fix="write [from, number, module, args]")
     source, number, module = row[:3]
     args = row[3] if len(row) == 4 else []
     if not isinstance(module, str):
-        raise ConfigError(where, f"module {module!r} is no name", fix="write the module's name third")
+        raise ConfigError(where, f"module {module!r} is not a name", fix="write the module's name as the third item")
     where = f"{where} {module}"
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_REPEATS:
         raise ConfigError(where, f"number must be from 1 to {MAX_REPEATS} (got {number!r})", fix="correct the row")
     if not isinstance(args, list):
-        raise ConfigError(where, f"args must be a list (got {args!r})", fix="write them in brackets")
+        raise ConfigError(where, f"args must be a list (got {args!r})", fix="write [arg, ...]")
     kwargs = args[-1] if args and isinstance(args[-1], dict) else {}
     if any(not isinstance(key, str) for key in kwargs):
         raise ConfigError(where, f"keyword arguments need names (got {kwargs!r})", fix="write {name: value}")
@@ -264,10 +247,10 @@ def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
 
 
 def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa: ANN401
-    """Turn `from` into absolute layer indices; only the first layer reads the image."""
+    """Convert `from` to absolute layer indices; only the first layer reads the image."""
     listed = value if isinstance(value, list) else [value]
     if not listed or any(isinstance(v, bool) or not isinstance(v, int) for v in listed):
-        raise ConfigError(where, f"from {value!r} must be layer numbers", fix="use -1 or earlier layers")
+        raise ConfigError(where, f"from {value!r} must be layer indices", fix="use -1 or earlier layers")
     absolute = []
     for v in listed:
         target = index + v if v < 0 else v
@@ -281,7 +264,7 @@ def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa:
 
 
 def literal(value: Any) -> Any:  # noqa: ANN401
-    """Return the literal that a yaml argument means: `'None'` and `'[1, 2]'` are literals, other text is text."""
+    """Return a yaml argument as a literal: `'None'` and `'[1, 2]'` are parsed, other strings stay strings."""
     if isinstance(value, list):
         return [literal(item) for item in value]
     if not isinstance(value, str):
@@ -293,23 +276,25 @@ def literal(value: Any) -> Any:  # noqa: ANN401
 
 
 def parse_call(text: str, *, where: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """Split `nn.LeakyReLU(0.1, inplace=True)` into name, positional and keyword literals, evaluating nothing.
+    """Split `nn.LeakyReLU(0.1, inplace=True)` into name, positional and keyword literals without evaluating it.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: the text is not of that form.
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
         function = node.func if isinstance(node, ast.Call) else node
         name = ast.unparse(function)
-        arguments: Sequence[ast.expr] = node.args if isinstance(node, ast.Call) else []
+        arguments: list[ast.expr] = node.args if isinstance(node, ast.Call) else []
         keywords = node.keywords if isinstance(node, ast.Call) else []
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
-            raise ValueError("no name")
+            raise ValueError(name)
         return (
             name,
             tuple(ast.literal_eval(argument) for argument in arguments),
             {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords},
         )
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ConfigError(where, f"{text[:60]!r} is no name(literals)", fix="write e.g. nn.LeakyReLU(0.1)") from error
+        raise ConfigError(
+            where, f"{text[:60]!r} is not of the form name(literals)", fix="write e.g. nn.LeakyReLU(0.1)"
+        ) from error

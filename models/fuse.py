@@ -1,4 +1,4 @@
-"""Fold batch norm into the convolution before it, for inference."""
+"""Batch-norm folding and channel padding for inference."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ VECTOR = 8  # channels
 
 
 def fused(model: Module) -> Module:
-    """Return a copy in evaluation mode whose Conv and AKConv layers have no batch norm of their own any more.
+    """Return a copy in evaluation mode with the batch norms of Conv and AKConv layers folded into their convolutions.
 
-    Predictions agree with the original but for rounding. The copy cannot be trained.
+    Its predictions equal the original's up to rounding. It cannot be trained.
     """
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
@@ -36,9 +36,9 @@ def fused(model: Module) -> Module:
 
 
 def widen_offsets(model: nn.Module) -> None:
-    """Give AKConv's offset convolutions channels of zeros after their own, up to a multiple of 8; AKConv ignores those.
+    """Pad AKConv's offset convolutions with zero channels to a multiple of 8, in place; AKConv ignores the padding.
 
-    Runtimes lay channels out in blocks of 8: ONNX Runtime converts maps there and back for a convolution to 6.
+    Runtimes store channels in blocks of 8: ONNX Runtime converts the layout twice for a convolution to 6 channels.
     """
     for module in model.modules():
         if isinstance(module, AKConv):

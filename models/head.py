@@ -1,4 +1,4 @@
-"""The detection head: maps to raw logits (`Detect`), raw logits to boxes (`decode`, a pure function).
+"""The detection head: `Detect` maps features to logits; `decode`, a pure function, maps logits to boxes.
 
 Letters: B batch, A anchors per level, (H, W) a level's size, K = 5 + classes: x, y, w, h, objectness, classes.
 """
@@ -17,7 +17,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """Turn one level's logits into predictions in pixels of the network's input.
+    """Decode one level's logits to predictions in pixels of the network's input.
 
     Args:
         raw: (B, A, H, W, K) logits.
@@ -26,12 +26,12 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
 
     Returns:
         (B, A H W, K): cx, cy, w, h in pixels, then objectness and class probabilities in [0, 1]. Half precision is
-        decoded in float32, and stays that: from 512 pixels on its own steps are half a pixel.
+        decoded and returned in float32: beyond 512 pixels its resolution is half a pixel.
 
-    Source: a centre up to half a cell outside its cell, as in arXiv 2011.08036, sec. 4; a size up to four times the
-    anchor by the squared sigmoid, the family's own.
+    Source: centres up to half a cell outside their cell: arXiv 2011.08036, sec. 4; sizes up to four times the anchor by
+    the squared sigmoid: YOLOv5.
     """
-    batch, _, height, width, numbers = raw.shape
+    batch, _, height, width, channels = raw.shape
     if raw.dtype in HALF:
         raw = raw.float()
     probability = raw.sigmoid()
@@ -40,7 +40,7 @@ def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
     cell = torch.stack((columns.expand(height, width), rows[:, None].expand(height, width)), -1)  # (H, W, 2)
     centre = (probability[..., 0:2] * 2 - 0.5 + cell) * stride
     size = (probability[..., 2:4] * 2) ** 2 * (anchors.to(raw.dtype) * stride)[:, None, None]
-    return torch.cat((centre, size, probability[..., 4:]), -1).view(batch, -1, numbers)
+    return torch.cat((centre, size, probability[..., 4:]), -1).view(batch, -1, channels)
 
 
 class Detect(nn.Module):
@@ -50,20 +50,15 @@ class Detect(nn.Module):
     (B, all, K) and those maps.
 
     Attributes:
-        anchors: (levels, A, 2), in units of each level's stride once `set_strides` was called, else in pixels.
-        strides: pixels per cell, one for each level.
+        anchors: (levels, A, 2) width and height, in pixels until `set_strides`, then in units of each level's stride.
+        strides: pixels per cell of each level.
     """
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], ch: Sequence[int]) -> None:
-        """Make the head.
-
-        Args:
-            nc: number of classes.
-            anchors: per level w, h, w, h, ... in pixels.
-            ch: channels of each level's map.
+        """Build the head from the number of classes, anchors (per level w, h, ... in pixels) and input channels.
 
         Raises:
-            ValueError: not as many levels of anchors as maps.
+            ValueError: the numbers of levels of `anchors` and `ch` differ.
         """
         super().__init__()
         if len(anchors) != len(ch):
@@ -76,7 +71,7 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(channels, self.num_anchors * (5 + nc), 1) for channels in ch)
 
     def forward(self, x: list[Tensor]) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Map [(B, C_i, H_i, W_i), ...] to raw maps, and in evaluation mode to predictions before them."""
+        """Map [(B, C_i, H_i, W_i), ...] to raw maps, or in evaluation mode to (predictions, raw maps)."""
         raw = []
         for conv, level in zip(self.m, x, strict=True):
             y = conv(level)
@@ -88,12 +83,12 @@ class Detect(nn.Module):
         return self.decode(raw), raw
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Turn the raw maps of all levels into predictions (B, all, K) in pixels, finest level first."""
+        """Decode the raw maps of all levels to predictions (B, all, K) in pixels, finest level first."""
         levels = zip(raw, self.anchors, self.strides, strict=True)
         return torch.cat([decode(level, anchors, stride) for level, anchors, stride in levels], 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Detect:
-        """Move or cast, but keep the anchors at full precision, as `half()` would round them."""
+        """Move or cast the module, but keep the anchors in full precision, which `half()` would round."""
         anchors = self.anchors
         super()._apply(fn, recurse)
         if self.anchors.dtype in HALF:
@@ -101,22 +96,22 @@ class Detect(nn.Module):
         return self
 
     def set_strides(self, strides: Sequence[int], *, where: str) -> None:
-        """Fix each level's stride, bring anchors from pixels to units of it, and start the biases.
+        """Set each level's stride, convert the anchors from pixels to units of it, and initialise the biases.
 
         Raises:
-            ConfigError: strides and anchors do not both grow from level to level.
+            ConfigError: strides or anchors do not increase from level to level.
         """
         self.strides = tuple(strides)
         self.anchors /= torch.tensor(strides, dtype=torch.float32, device=self.anchors.device).view(-1, 1, 1)
         area = (self.anchors.prod(-1).mean(1) * torch.tensor(strides).square()).tolist()
         if list(strides) != sorted(strides) or area != sorted(area):
             raise ConfigError(
-                where, f"strides {list(strides)} and anchors must grow from level to level", fix="reorder them"
+                where, f"strides {list(strides)} and anchors must increase from level to level", fix="reorder them"
             )
-        self._start_biases()
+        self._init_biases()
 
-    def _start_biases(self) -> None:
-        """Start so that about 8 objects of a 640-pixel image are expected, and classes are rare and alike.
+    def _init_biases(self) -> None:
+        """Initialise for about 8 objects per 640-pixel image and rare, equally likely classes.
 
         Source: prior probabilities of the final layer, arXiv 1708.02002, sec. 4.1.
         """

@@ -1,11 +1,11 @@
-"""Names of modules in a model yaml, and how each one's channels follow from its row.
+"""The registry of modules for model yamls: name -> module and the rule for its channels.
 
-A module declares itself where it is defined:
+A module registers itself where it is defined:
 
     @register("in_out")                      # [-1, 1, MyConv, [64, 3]] builds MyConv(in_channels, 64 * width, 3)
     class MyConv(nn.Module): ...
 
-Nothing else has to be edited. Arguments are literals; nothing is ever evaluated.
+Nothing else needs editing. Arguments are literals; nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a channel rule may look at.
+class LayerContext:
+    """The input of a channel rule: one row of a model yaml.
 
     Attributes:
         in_channels: channels of each input map.
-        args: the row's positional arguments, constants already put in.
-        repeats: the row's number after the depth multiple.
-        width: multiplies a nominal channel count and rounds it up to the model's divisor.
-        module: the name as written, for messages.
+        args: the row's positional arguments, with `nc` and `anchors` substituted.
+        repeats: the row's number times the depth multiple.
+        width: scales a channel count by the width multiple and rounds it up to the channel multiple.
+        module: the name as written in the yaml.
     """
 
     in_channels: Channels
@@ -43,10 +43,10 @@ class Row:
     module: str
 
     def positive(self, position: int, what: str) -> int:
-        """Return argument `position` if it is a positive integer.
+        """Return the argument at `position`, a positive integer.
 
         Raises:
-            ValueError: it is missing or something else.
+            ValueError: it is missing or not a positive integer.
         """
         value = self.args[position] if position < len(self.args) else None
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -54,10 +54,10 @@ class Row:
         return value
 
     def single_input(self) -> int:
-        """Return the channels of the only input map.
+        """Return the channels of the single input map.
 
         Raises:
-            ValueError: the row names several inputs.
+            ValueError: the row has several inputs.
         """
         if len(self.in_channels) != 1:
             raise ValueError(f"takes one input, but `from` names {len(self.in_channels)}")
@@ -66,37 +66,37 @@ class Row:
 
 @dataclass(frozen=True)
 class LayerArgs:
-    """What a channel rule answers: the positional arguments of the constructor, and the channels that come out."""
+    """The result of a channel rule: the constructor's positional arguments and the output channels."""
 
     args: tuple[Any, ...]
     out_channels: int
 
 
-Rule = Callable[[Row], LayerArgs]
+Rule = Callable[[LayerContext], LayerArgs]
 
 
-def _in_out(row: Row) -> LayerArgs:
-    """Channels in, then argument 1 times the width multiple out; the other arguments follow."""
+def _in_out(row: LayerContext) -> LayerArgs:
+    """Constructor arguments: input channels, first argument times the width multiple, other arguments."""
     out_channels = row.width(row.positive(0, "output channels"))
     return LayerArgs((row.single_input(), out_channels, *row.args[1:]), out_channels)
 
 
-def _same(row: Row) -> LayerArgs:
-    """As many channels out as in; the module is not told them."""
+def _same(row: LayerContext) -> LayerArgs:
+    """Channels unchanged and not passed to the constructor."""
     return LayerArgs(row.args, row.single_input())
 
 
-def _same_told(row: Row) -> LayerArgs:
-    """As many channels out as in; they are the module's first argument."""
+def _same_passed(row: LayerContext) -> LayerArgs:
+    """Channels unchanged and passed as the first argument."""
     return LayerArgs((row.single_input(), *row.args), row.single_input())
 
 
-def _sum(row: Row) -> LayerArgs:
-    """The channels of all inputs together."""
+def _sum(row: LayerContext) -> LayerArgs:
+    """The sum of all inputs' channels."""
     return LayerArgs(row.args, sum(row.in_channels))
 
 
-RULES: dict[str, Rule] = {"in_out": _in_out, "same": _same, "same_told": _same_told, "sum": _sum}
+RULES: dict[str, Rule] = {"in_out": _in_out, "same": _same, "same_passed": _same_passed, "sum": _sum}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +105,11 @@ class ModuleEntry:
 
     Attributes:
         name: as written in a yaml.
-        factory: the class, or a function that makes the module.
-        rule: from row to constructor arguments and output channels.
-        takes_repeats: whether `number` goes to the constructor, as for C3, instead of stacking modules.
-        keywords: keyword arguments the constructor knows; None if it takes any.
-        passes_on: by the name of a module within, the keywords of that module which the constructor hands down to it.
+        factory: the class, or a function that returns the module.
+        rule: maps a row to constructor arguments and output channels.
+        takes_repeats: `number` is passed to the constructor, as for C3, instead of stacking modules.
+        keywords: keyword arguments of the constructor; None if it accepts any.
+        forwards: for each inner module, its keywords that the constructor accepts and forwards to it.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ModuleEntry:
     rule: Rule
     takes_repeats: bool = False
     keywords: frozenset[str] | None = field(default=None)
-    passes_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    forwards: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 _ENTRIES: dict[str, ModuleEntry] = {}
@@ -129,22 +129,22 @@ def register(
     name: str = "",
     repeats: bool = False,
     aliases: Sequence[str] = (),
-    passes_on: Mapping[str, Sequence[str]] | None = None,
+    forwards: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[[Factory], Factory]:
-    """Make a module known to model yamls.
+    """Register a module for model yamls.
 
     Args:
-        rule: how channels follow from the row: `in_out` (constructor gets in, out * width, then the rest), `same`
-            (unchanged and not passed), `same_told` (unchanged, passed first), `sum` (over all inputs), or a function
-            from `Row` to `Built`.
-        name: as written in a yaml; by default the class's own name.
+        rule: `in_out` (the constructor gets input channels, output channels * width, other arguments), `same` (channels
+            unchanged and not passed), `same_passed` (unchanged, passed first), `sum` (over all inputs), or a function
+            from `LayerContext` to `LayerArgs`.
+        name: as written in a yaml; by default the name of the class.
         repeats: pass the row's number to the constructor, after the output channels.
-        aliases: other names for the same module.
-        passes_on: by the name of a module within, its keywords that this one takes under the same name and hands down,
-            as {"AKConv": ("padding",)}: sweeping AKConv.padding then sets them here too.
+        aliases: further names of the module.
+        forwards: for each inner module, its keywords that this constructor accepts under the same name and forwards,
+            such as {"AKConv": ("padding",)}; sweeping AKConv.padding then sets them here as well.
 
     Raises:
-        ValueError: the name is taken, or the rule unknown.
+        ValueError: the name is taken, or the rule is unknown.
     """
     if isinstance(rule, str) and rule not in RULES:
         raise ValueError(f"unknown channel rule {rule!r}; one of {sorted(RULES)}")
@@ -161,7 +161,7 @@ def register(
                 rule=chosen,
                 takes_repeats=repeats,
                 keywords=_keywords(factory),
-                passes_on=passes_on or {},
+                forwards=forwards or {},
             )
         return factory
 
@@ -169,12 +169,12 @@ def register(
 
 
 def _source(factory: Callable[..., Any]) -> str:
-    """Where a factory is defined; a file loaded twice defines the same thing twice."""
+    """Return where a factory is defined, which identifies it even if its file is loaded twice."""
     return f"{factory.__module__}.{getattr(factory, '__qualname__', factory)}"
 
 
 def _keywords(factory: Callable[..., Any]) -> frozenset[str] | None:
-    """Keyword arguments a constructor knows, or None if it takes any."""
+    """Return the keyword arguments of a constructor, or None if it accepts any."""
     parameters = inspect.signature(factory).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
@@ -182,29 +182,29 @@ def _keywords(factory: Callable[..., Any]) -> frozenset[str] | None:
 
 
 def registered_names() -> list[str]:
-    """All names that a model yaml may use, sorted."""
+    """Return all names that a model yaml may use, sorted."""
     return sorted(_ENTRIES, key=str.lower)
 
 
 def lookup(name: str, *, where: str) -> ModuleEntry:
-    """Return the entry of a module name; `nn.X` and `torch.nn.X` mean the same.
+    """Return the entry of a module; `nn.X` and `torch.nn.X` are the same.
 
     Args:
         name: as written in the yaml.
-        where: file and row, for the message.
+        where: file and row for the message.
 
     Raises:
-        ConfigError: not registered; names the nearest.
+        ConfigError: the name is not registered; suggests the closest ones.
     """
     entry = _ENTRIES.get(name.removeprefix("torch."))
     if entry is None:
-        hint = did_you_mean(name, _ENTRIES) or "register it, and name its file with --plugins"
+        hint = did_you_mean(name, _ENTRIES) or "register it, and pass its file with --plugins"
         raise ConfigError(f"{where} '{name}'", "unknown module", fix=hint)
     return entry
 
 
 def round_up(value: float, divisor: int) -> int:
-    """Return `value` rounded up to a multiple of `divisor`, as widths are in this family."""
+    """Return `value` rounded up to a multiple of `divisor`."""
     return math.ceil(value / divisor) * divisor
 
 
@@ -224,7 +224,7 @@ for _torch_module, _rule in (
     (nn.GELU, "same"),
     (nn.ELU, "same"),
     (nn.Sigmoid, "same"),
-    (nn.BatchNorm2d, "same_told"),
+    (nn.BatchNorm2d, "same_passed"),
     (nn.Conv2d, "in_out"),
     (nn.ConvTranspose2d, "in_out"),
 ):

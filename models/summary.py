@@ -1,4 +1,4 @@
-"""What a model consists of and costs: a row per layer, parameters, FLOPs with the sampling counted."""
+"""Model summary: a table of layers, parameters, and FLOPs including AKConv's sampling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.yolo import DetectionModel, meta_copy
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One layer: its number, inputs, module name, parameters and arguments as in the yaml."""
+    """One layer: index, inputs, module name, parameters, and arguments as in the yaml."""
 
     index: int
     sources: tuple[int, ...]
@@ -28,11 +28,11 @@ class ModelSummary:
     """A model's size and cost.
 
     Attributes:
-        layers: a row for each layer.
-        parameters: in all.
-        gflops: thousand millions of operations for one image, two for each multiply-add.
-        sampling_gflops: the part of it that AKConv's resampling makes, which no convolution shows.
-        size_hw: the image's height and width.
+        layers: one row per layer.
+        parameters: total number.
+        gflops: 1e9 operations for one image, two per multiply-add.
+        sampling_gflops: the part of `gflops` that is AKConv's sampling.
+        size_hw: height and width of the image.
     """
 
     layers: tuple[LayerRow, ...]
@@ -42,20 +42,20 @@ class ModelSummary:
     size_hw: tuple[int, int]
 
     def table(self) -> str:
-        """Return the layers as an aligned table, and the sums in a last line."""
+        """Return the layers as an aligned table with the totals in the last line."""
         lines = [f"{'':>3}{'from':>14}{'parameters':>12}  {'module':<18}arguments"]
         for row in self.layers:
             sources = str(row.sources[0]) if len(row.sources) == 1 else str(list(row.sources))
             lines.append(f"{row.index:>3}{sources:>14}{row.parameters:>12,}  {row.module:<18}{row.args}")
         height, width = self.size_hw
-        sampling = f", {self.sampling_gflops:.2f} of them sampling" if self.sampling_gflops else ""
+        sampling = f", {self.sampling_gflops:.2f} of which sampling" if self.sampling_gflops else ""
         cost = f"{self.gflops:.2f} GFLOPs at {width}x{height} px{sampling}"
         lines.append(f"{len(self.layers)} layers, {self.parameters:,} parameters, {cost}")
         return "\n".join(lines)
 
 
 def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> ModelSummary:
-    """Count a model's parameters and operations for one image, without computing with data."""
+    """Count a model's parameters and operations for one image, on the meta device."""
     rows = [
         LayerRow(
             index=spec.index,
@@ -79,22 +79,22 @@ def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> M
 def count_flops(module: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     """Count the operations of a module for one input on the meta device.
 
-    Convolutions and matrix products are counted by torch; what else a module does it tells by a method
+    torch counts convolutions and matrix products; a module reports further operations by a method
     `extra_flops(output)`, as AKConv does.
 
     Returns:
-        All operations, and those told by `extra_flops`.
+        All operations, and those reported by `extra_flops`.
     """
-    twin = meta_copy(module).eval()
+    copy = meta_copy(module).eval()
     extra = 0
 
     def add(counted: Any, _inputs: object, output: torch.Tensor) -> None:  # noqa: ANN401
         nonlocal extra
         extra += counted.extra_flops(output)
 
-    hooks = [m.register_forward_hook(add) for m in twin.modules() if hasattr(m, "extra_flops")]
+    for submodule in copy.modules():
+        if hasattr(submodule, "extra_flops"):
+            submodule.register_forward_hook(add)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(image)
-    for hook in hooks:
-        hook.remove()
+        copy(image)
     return counter.get_total_flops() + extra, extra

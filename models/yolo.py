@@ -14,7 +14,7 @@ import models.common
 import models.modules
 from models.config import LayerSpec, ModelConfig, load_model_config, parse_call
 from models.head import Detect
-from models.registry import ModuleEntry, Row, lookup, round_up
+from models.registry import LayerContext, ModuleEntry, lookup, round_up
 from utils.errors import ConfigError
 
 Output = list[Tensor] | tuple[Tensor, list[Tensor]]
@@ -23,25 +23,25 @@ MAX_PARAMETERS_PER_LAYER = 2_000_000_000
 
 
 class DetectionModel(nn.Module):
-    """A detector: images (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
+    """A detector: maps images (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
 
     Attributes:
-        config: what it was built from, with the number of classes it has.
-        model: the layers in order; the last is Detect.
+        config: the config it was built from, with its actual number of classes.
+        model: the layers in order; the last one is Detect.
     """
 
     def __init__(
         self, cfg: str | dict[str, Any] | ModelConfig = "yolov5n.yaml", ch: int = 3, nc: int | None = None
     ) -> None:
-        """Build the network with fresh weights.
+        """Build the network with random weights.
 
         Args:
-            cfg: name or path of a model yaml, its mapping, or a checked config.
+            cfg: name or path of a model yaml, its mapping, or a validated config.
             ch: input channels.
-            nc: number of classes, in place of the config's.
+            nc: number of classes, overriding the config.
 
         Raises:
-            ConfigError: the config is wrong; names file and row.
+            ConfigError: the config is invalid; names the file and the row.
         """
         super().__init__()
         if isinstance(cfg, dict):
@@ -64,16 +64,16 @@ class DetectionModel(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many classes it tells apart."""
+        """Number of classes."""
         return self.head.nc
 
     @property
     def max_stride(self) -> int:
-        """Pixels per cell of the coarsest level: image sizes must be multiples of it."""
+        """Stride of the coarsest level in pixels: image sizes must be multiples of it."""
         return max(self.head.strides)
 
     def forward(self, x: Tensor) -> Output:
-        """Map images (B, ch, H, W) to raw maps in training mode, to predictions and raw maps in evaluation mode."""
+        """Return raw maps in training mode, predictions and raw maps in evaluation mode (see `Detect`)."""
         outputs: dict[int, Tensor] = {-1: x}
         y: Any = x
         for index in range(len(self.model)):
@@ -83,44 +83,44 @@ class DetectionModel(nn.Module):
         return y
 
     def _layer_output(self, index: int, outputs: dict[int, Tensor]) -> Any:  # noqa: ANN401
-        """Apply one layer to the outputs kept so far."""
+        """Apply one layer to its stored inputs."""
         layer = self.model[index]
         maps = [outputs[source] for source in self.sources[index]]
         return layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
 
     def _measure_strides(self) -> list[int]:
-        """Find each level's stride by looking at a small black image.
+        """Measure each level's stride on a small black image.
 
-        On torch's device without data the same takes seconds: the first addition there loads its compiler.
+        The meta device would take seconds: its first addition loads torch's compiler.
         """
         size = 128
-        self.eval()  # batch norm shall not learn of it
+        self.eval()  # batch norm must not see it
         self.head.train()
         device = next(self.parameters()).device
         outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device=device)}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may draw numbers
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may be random
             for spec in self.config.layers:
                 try:
                     outputs[spec.index] = self._layer_output(spec.index, outputs)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
                     where = f"{self.config.name}: layer {spec.index} {spec.module}"
-                    what = f"maps do not fit together: {str(error).splitlines()[0]}"
+                    what = f"shapes do not match: {str(error).splitlines()[0]}"
                     raise ConfigError(where, what, fix="check from and args") from error
         self.train()
         cells = [(level.shape[2], level.shape[3]) for level in outputs[len(self.model) - 1]]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
-            what = f"the head's maps are {cells} cells for {size} px, so their stride is no whole number"
+            what = f"the head's maps are {cells} cells for {size} px, so the stride is not an integer"
             raise ConfigError(self.config.name, what, fix="check strides and paddings")
         return [size // height for height, _ in cells]
 
 
 def _reads_list(layer: nn.Module) -> bool:
-    """Whether a layer takes a list of maps even where its row names one."""
+    """Whether a layer takes a list of maps even if its row has a single input."""
     return isinstance(layer, (Detect, models.common.Concat))
 
 
 def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
-    """Copy a module without its data: the copy computes shapes only."""
+    """Copy a module to the meta device, where it computes shapes only."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         empty = tensor.detach().to("meta")
@@ -129,24 +129,17 @@ def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
 
 
 def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
-    """Build the layers of a config.
-
-    Args:
-        config: a checked config.
-        ch: input channels.
-
-    Returns:
-        The layers in order, the last being Detect.
+    """Build the layers of a config for `ch` input channels; the last layer is Detect.
 
     Raises:
-        ConfigError: a module is unknown or refuses its arguments; names the row.
+        ConfigError: a module is unknown or its arguments are invalid; names the row.
     """
     activation = None
     if config.activation:
         name, args, kwargs = parse_call(config.activation, where=f"{config.name}: activation")
         entry = lookup(name, where=f"{config.name}: activation")
         if entry.factory.__module__ not in (nn.SiLU.__module__, nn.Identity.__module__):
-            raise ConfigError(f"{config.name}: activation", f"{name} is no activation", fix="write e.g. nn.ReLU()")
+            raise ConfigError(f"{config.name}: activation", f"{name} is not an activation", fix="write e.g. nn.ReLU()")
         activation = _construct(entry, args, kwargs, where=f"{config.name}: activation {name}")
     channels: dict[int, int] = {-1: ch}
     layers = []
@@ -154,7 +147,7 @@ def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
         is_last = spec.index == len(config.layers) - 1
         if is_last != (spec.module == DETECT):
             where = f"{config.name}: layer {spec.index} {spec.module}"
-            raise ConfigError(where, "Detect must be the last layer, and only there", fix="end the head with Detect")
+            raise ConfigError(where, "Detect must be the last layer and occur once", fix="end the head with Detect")
         build = _build_detect if is_last else _build_layer
         layer, channels[spec.index] = build(spec, config, channels, activation)
         layers.append(layer)
@@ -170,7 +163,7 @@ def _build_layer(
     where = f"{where} {spec.module}"
     repeats = max(round(spec.number * config.depth_multiple), 1) if spec.number > 1 else 1
     constants = {"nc": config.num_classes, "anchors": config.anchors}
-    row = Row(
+    row = LayerContext(
         in_channels=tuple(channels[source] for source in spec.sources),
         args=tuple(constants.get(a, a) if isinstance(a, str) else a for a in spec.args),
         repeats=repeats,
@@ -189,8 +182,8 @@ def _build_layer(
     if activation is not None and "act" not in kwargs and (entry.keywords is None or "act" in entry.keywords):
         kwargs["act"] = activation
     layers = []
-    for number in range(repeats):
-        again = (built.out_channels, *args[1:]) if number and args[:1] == row.in_channels else args
+    for copy_index in range(repeats):
+        again = (built.out_channels, *args[1:]) if copy_index and args[:1] == row.in_channels else args
         layers.append(_construct(entry, again, kwargs, where=where, copies=repeats))
     return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
 
@@ -198,17 +191,17 @@ def _build_layer(
 def _construct(
     entry: ModuleEntry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str, copies: int = 1
 ) -> nn.Module:
-    """Call a module's constructor, first without allocating, so that absurd sizes are refused before memory is taken.
+    """Call a module's constructor, on the meta device first, so that excessive sizes are refused before allocation.
 
     Args:
-        entry: what to build.
+        entry: the module.
         args: positional arguments.
         kwargs: keyword arguments.
-        where: file and row, for messages.
-        copies: how many like it the layer will hold.
+        where: file and row for messages.
+        copies: number of copies in the layer.
 
     Raises:
-        ConfigError: it refuses the arguments, or the layer is absurdly large.
+        ConfigError: the arguments are invalid, or the layer is too large.
     """
     try:
         with torch.device("meta"):
@@ -218,13 +211,13 @@ def _construct(
         return entry.factory(*args, **kwargs)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError, AssertionError) as error:
         reason = str(error).splitlines()[0].replace(".__init__()", "")
-        raise ConfigError(where, f"arguments do not fit: {reason}", fix="correct the row's args") from error
+        raise ConfigError(where, f"invalid arguments: {reason}", fix="correct the row's args") from error
 
 
 def _build_detect(
     spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None
 ) -> tuple[nn.Module, int]:
-    """Build the head from its row `[nc, anchors]`; anchors may be a count, later fitted to the data."""
+    """Build the head from its row `[nc, anchors]`; anchors may be a count, to be fitted to the data later."""
     where = f"{config.name}: layer {spec.index} Detect"
     if list(spec.args) not in (["nc", "anchors"], []) or spec.kwargs:
         given = [*spec.args, *([spec.kwargs] if spec.kwargs else [])]
@@ -240,9 +233,9 @@ def _build_detect(
 
 
 def _placeholder_anchors(count: int, levels: int) -> tuple[tuple[float, ...], ...]:
-    """Squares of 8 pixels and up, each twice the area of the one before: what a model has until it is fitted to data.
+    """Return squares from 8 pixels, each twice the area of the previous one, until anchors are fitted to the data.
 
-    More than fifteen stand closer, so that the largest is one of 1024 pixels.
+    More than fifteen are spaced more closely, so that the largest is 1024 pixels.
     """
     growth = min(math.sqrt(2), 128 ** (1 / max(count * levels - 1, 1)))
     sides = [8 * growth**n for n in range(count * levels)]

@@ -1,7 +1,7 @@
-"""Modules beyond the standard blocks: AKConv and its kin, and whatever you add.
+"""AKConv, rarer standard blocks, and modules that you add.
 
-Every file in this folder is imported, so that the modules it registers are known to model yamls: drop in a file with a
-`@register(...)` class and name the class in a yaml. Nothing else needs editing.
+Every file in this folder is imported, so that model yamls can use the modules it registers: add a file with a
+`@register(...)` class and use the class in a yaml. Nothing else needs editing.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""AKConv, the alterable kernel convolution: N sampling points of any number and shape, moved by learned offsets.
+"""AKConv, the alterable kernel convolution: N sampling points of any initial shape, moved by learned offsets.
 
-Source: Zhang et al., arXiv 2311.11587; in its journal version LDConv. Definition as in docs/akconv.md.
+Source: Zhang et al., arXiv 2311.11587; called LDConv in the journal version. Defined in docs/akconv.md.
 Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w) output size, N points.
 """
 
@@ -24,12 +24,12 @@ MAX_COORDINATE = 10_000
 
 
 def base_points(num_points: int) -> list[tuple[int, int]]:
-    """Return the initial sampling points (row, column) of a kernel, origin at the top left.
+    """Return the initial sampling points (row, column) of a kernel, with the origin at the top left.
 
-    Rows of round(sqrt(N)) points, the rest in a last, shorter row: 5 gives (0,0) (0,1) (1,0) (1,1) (2,0).
+    Rows of round(sqrt(N)) points and a shorter last row: 5 gives (0,0) (0,1) (1,0) (1,1) (2,0).
 
     Raises:
-        ValueError: `num_points` is no integer from 1 to 1024.
+        ValueError: `num_points` is not an integer from 1 to 1024.
 
     Source: arXiv 2311.11587, Algorithm 1.
     """
@@ -40,31 +40,30 @@ def base_points(num_points: int) -> list[tuple[int, int]]:
 
 
 def centered_points(num_points: int) -> list[tuple[int, int]]:
-    """Return `base_points` moved so that the middle of their bounding box, rounded down, is the output pixel."""
+    """Return `base_points` shifted so that the centre of their bounding box, rounded down, is the output pixel."""
     points = base_points(num_points)
     rows, columns = ((max(axis) + 1 - 1) // 2 for axis in zip(*points, strict=True))
     return [(row - rows, column - columns) for row, column in points]
 
 
 def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | None) -> list[Point]:
-    """Return the N initial points for a shape given as None or "top_left", "centered", or a list of N points.
+    """Return the N initial points for a shape: None or "top_left", "centered", or a list of N points.
 
     Raises:
-        ValueError: the list has another length, or an entry is no pair of numbers within 10,000 pixels.
+        ValueError: the list has another length, or an entry is not a pair of numbers within 10,000 pixels.
     """
     base = base_points(num_points)
-    if shape is None or shape == "top_left":
-        return [(float(row), float(column)) for row, column in base]
-    if shape == "centered":
-        return [(float(row), float(column)) for row, column in centered_points(num_points)]
+    if shape is None or shape in ("top_left", "centered"):
+        chosen = centered_points(num_points) if shape == "centered" else base
+        return [(float(row), float(column)) for row, column in chosen]
     if isinstance(shape, str):
         raise ValueError(f"points must be top_left, centered, or a list of (row, column), got {shape!r}")
     points = [tuple(point) if isinstance(point, Sequence) else (point,) for point in shape]
     if len(points) != num_points:
         raise ValueError(f"points must list {num_points} pairs, got {len(points)}")
     for point in points:
-        numbers = all(isinstance(v, (int, float)) and abs(v) <= MAX_COORDINATE for v in point)
-        if len(point) != 2 or not numbers:
+        valid = all(isinstance(v, (int, float)) and abs(v) <= MAX_COORDINATE for v in point)
+        if len(point) != 2 or not valid:
             raise ValueError(f"a point must be a pair (row, column) of numbers, got {point!r}")
     return [(float(row), float(column)) for row, column in points]
 
@@ -73,7 +72,7 @@ def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | Non
 class AKConv(nn.Module):
     """Alterable kernel convolution, batch norm, SiLU: (B, inc, H, W) -> (B, outc, (H - 1) // s + 1, (W - 1) // s + 1).
 
-    `p_conv` predicts the offsets and starts at zero, so that training begins with the initial shape itself.
+    `p_conv` predicts the offsets; its weights start at zero, so that training begins with the initial shape.
     """
 
     def __init__(
@@ -88,16 +87,16 @@ class AKConv(nn.Module):
         padding: Padding = "border",
         act: Activation = True,
     ) -> None:
-        """Make the layer.
+        """Build the layer.
 
         Args:
             inc: input channels.
             outc: output channels.
             num_param: number of sampling points N, from 1.
-            stride: distance of output pixels on the input.
-            bias: give the column convolution a bias; by default it has none, as batch norm follows.
+            stride: distance of neighbouring output pixels in input pixels.
+            bias: whether the column convolution has a bias; by default not, since batch norm follows.
             points: initial shape: "top_left" (default), "centered", or N pairs (row, column) in pixels.
-            padding: "border" or "zeros", what is read beyond the map.
+            padding: what is read outside the map: "border" (clamped) or "zeros".
             act: True for SiLU, False for none, or a module to copy.
 
         Raises:
@@ -138,16 +137,16 @@ class AKConv(nn.Module):
         return act(norm(y))
 
     def extra_flops(self, output: Tensor) -> int:
-        """Operations that no convolution or matrix product shows: the sampling, for one output (B, O, h, w).
+        """Return the operations of the sampling, which are not in a convolution, for one output (B, O, h, w).
 
-        Per sample 4 products and 3 sums for each channel; 4 sums for the position, 4 comparisons to clamp it, 2 floors,
+        Per sample: 4 products and 3 sums per channel; 4 sums for the position, 4 comparisons to clamp it, 2 floors,
         4 differences and 4 products for the weights.
         """
         samples = output.numel() // output.shape[1] * self.num_param
         return samples * (7 * self.p_conv.in_channels + 18)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AKConv:
-        """Move or cast, but keep the initial points at full precision, as `half()` would round them."""
+        """Move or cast the module, but keep the initial points in full precision, which `half()` would round."""
         points = self.points
         super()._apply(fn, recurse)
         if self.points.dtype in (torch.float16, torch.bfloat16):

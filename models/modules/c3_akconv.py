@@ -1,4 +1,4 @@
-"""The family's residual blocks with AKConv in the place of the 3x3 convolution."""
+"""Bottleneck and C3 with AKConv in place of the 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.registry import register
 from models.sampling.sampling_grid import Padding
 
 NUM_POINTS = 3
-PASSES_ON = {"AKConv": ("num_param", "points", "padding")}
+FORWARDS = {"AKConv": ("num_param", "points", "padding")}
 
 
-@register("in_out", aliases=("Bottleneck_LDConv",), passes_on=PASSES_ON)
-class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the name users know
-    """Bottleneck whose second convolution is AKConv, with three points unless told otherwise."""
+@register("in_out", aliases=("Bottleneck_LDConv",), forwards=FORWARDS)
+class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the published name
+    """Bottleneck whose second convolution is AKConv, by default with three points."""
 
     def __init__(
         self,
@@ -32,20 +32,20 @@ class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the name users know
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
     ) -> None:
-        """Make the block; `g` is accepted for the row's sake and must be 1; the last three are AKConv's.
+        """Build the block; `g` must be 1, and the last three arguments are those of AKConv.
 
         Raises:
-            ValueError: groups were asked for, or AKConv refuses its arguments.
+            ValueError: g is not 1, or an argument of AKConv is invalid.
         """
         if g != 1:
-            raise ValueError(f"AKConv has no groups, got g={g}")
+            raise ValueError(f"AKConv does not support groups, got g={g}")
         super().__init__(c1, c2, shortcut, e=e, act=act)
         self.cv2 = AKConv(int(c2 * e), c2, num_param, 1, points=points, padding=padding, act=act)
 
 
-@register("in_out", repeats=True, aliases=("C3_LDConv",), passes_on=PASSES_ON)
-class C3_AKConv(C3):  # noqa: N801 - the name users know
-    """C3 made of Bottleneck_AKConv."""
+@register("in_out", repeats=True, aliases=("C3_LDConv",), forwards=FORWARDS)
+class C3_AKConv(C3):  # noqa: N801 - the published name
+    """C3 of Bottleneck_AKConv blocks."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class C3_AKConv(C3):  # noqa: N801 - the name users know
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
     ) -> None:
-        """Make the block of n bottlenecks; the last three arguments are those of their AKConv.
+        """Build the block of n bottlenecks; the last three arguments are those of AKConv.
 
         Raises:
-            ValueError: groups were asked for, or AKConv refuses its arguments.
+            ValueError: g is not 1, or an argument of AKConv is invalid.
         """
         super().__init__(c1, c2, 0, shortcut, g, e, act)
         hidden = int(c2 * e)

@@ -1,6 +1,6 @@
-"""C3TR: C3 whose inner block is a transformer over pixels.
+"""C3TR: C3 whose inner block is a transformer over the pixels of a map.
 
-Source: attention arXiv 1706.03762; on image patches 2010.11929, here without layer norms.
+Source: attention arXiv 1706.03762; on image patches arXiv 2010.11929, here without layer norms.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from models.registry import register
 
 
 class TransformerLayer(nn.Module):
-    """Attention and two linear layers, each with its input added; tokens are (L, B, C)."""
+    """Self-attention and two linear layers with residual connections; tokens are (L, B, C)."""
 
     def __init__(self, c: int, num_heads: int) -> None:
-        """Make the layer for c channels, a multiple of `num_heads`."""
         super().__init__()
         self.q = nn.Linear(c, c, bias=False)
         self.k = nn.Linear(c, c, bias=False)
@@ -32,10 +31,9 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Layers of attention over the pixels of a map, with a learned linear map as position code."""
+    """Transformer layers over the pixels of a map; a learned linear layer is added to the tokens."""
 
     def __init__(self, c1: int, c2: int, num_heads: int, num_layers: int) -> None:
-        """Make the block."""
         super().__init__()
         self.conv: nn.Module | None = Conv(c1, c2) if c1 != c2 else None
         self.linear = nn.Linear(c2, c2)
@@ -50,7 +48,7 @@ class TransformerBlock(nn.Module):
 
 @register("in_out", repeats=True)
 class C3TR(C3):
-    """C3 with a transformer of n layers and 4 heads inside."""
+    """C3 with a transformer of n layers and 4 heads."""
 
     def __init__(
         self,
@@ -62,7 +60,6 @@ class C3TR(C3):
         e: float = 0.5,
         act: Activation = True,
     ) -> None:
-        """Make the block."""
         super().__init__(c1, c2, 0, shortcut, g, e, act)
         hidden = int(c2 * e)
         self.m = TransformerBlock(hidden, hidden, 4, n)

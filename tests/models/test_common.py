@@ -205,3 +205,12 @@ def test_transformer_block_treats_pixels_as_a_set_and_images_apart():
 )
 def test_autopad(kernel, padding, dilation, expected):
     assert common.autopad(kernel, padding, dilation) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["GhostConv", "GhostBottleneck", "C3Ghost", "CrossConv", "C3x", "Contract", "Expand", "C3TR"]
+)
+def test_blocks_with_files_of_their_own_can_be_imported_from_common(name):
+    assert issubclass(getattr(common, name), nn.Module)
+    with pytest.raises(AttributeError):
+        _ = common.NoSuchBlock

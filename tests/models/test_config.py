@@ -104,104 +104,116 @@ def test_with_classes_and_with_anchors_change_only_that():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "value"),
     [
-        ({"nc": 0}, r"my\.yaml: nc must be an integer from 1"),
-        ({"nc": 1.5}, "nc must be an integer"),
-        ({"nc": "3"}, "nc must be an integer"),
-        ({"nc": True}, "nc must be an integer"),
-        ({"nc": None}, "nc must be an integer"),
-        ({"nc": 10**6}, "nc must be an integer"),
-        ({"channel_multiple": 0}, "channel_multiple must be an integer"),
-        ({"depth_multiple": 0}, "depth_multiple must be a number"),
-        ({"depth_multiple": -1}, "depth_multiple must be a number"),
-        ({"depth_multiple": float("nan")}, "depth_multiple must be a number"),
-        ({"width_multiple": "1"}, "width_multiple must be a number"),
-        ({"width_multiple": 1e9}, "width_multiple must be a number"),
-        ({"width_multiple": False}, "width_multiple must be a number"),
-        ({"anchors": 0}, "anchors '0' are wrong"),
-        ({"anchors": True}, "anchors 'True' are wrong"),
-        ({"anchors": 2.0}, "anchors '2.0' are wrong"),
-        ({"anchors": None}, "anchors 'None' are wrong"),
-        ({"anchors": []}, "anchors .* are wrong"),
-        ({"anchors": [[]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, 2, 3]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, 2], [3, 4, 5, 6]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, 0]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, -2]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, float("nan")]]}, "anchors .* are wrong"),
-        ({"anchors": [[1, float("inf")]]}, "anchors .* are wrong"),
-        ({"anchors": [["1", "2"]]}, "anchors .* are wrong"),
-        ({"anchors": "auto"}, "anchors 'auto' are wrong"),
-        ({"activation": 3}, "activation 3 is no text"),
-        ({"activation": ["nn.SiLU()"]}, "activation .* is no text"),
-        ({"backbone": None}, "backbone must be a list of rows"),
-        ({"head": {"a": 1}}, "head must be a list of rows"),
-        ({"backbone": [], "head": []}, "has no layers"),
-        ({"backbone": CONFIG["backbone"] * 600}, "has 1202 rows, more than 1000"),
-        ({"widthmultiple": 1}, r"unknown key 'widthmultiple'. Fix: did you mean width_multiple\b"),
-        ({"zzzzzz": 1}, "unknown key 'zzzzzz'. Fix: one of nc, "),
+        ({"nc": 0}, repr(0)),
+        ({"nc": 1.5}, repr(1.5)),
+        ({"nc": "3"}, repr("3")),
+        ({"nc": True}, repr(True)),
+        ({"nc": None}, repr(None)),
+        ({"nc": 10**6}, repr(10**6)),
+        ({"channel_multiple": 0}, repr(0)),
+        ({"depth_multiple": 0}, repr(0)),
+        ({"depth_multiple": -1}, repr(-1)),
+        ({"depth_multiple": float("nan")}, repr(float("nan"))),
+        ({"width_multiple": "1"}, repr("1")),
+        ({"width_multiple": 1e9}, repr(1e9)),
+        ({"width_multiple": False}, repr(False)),
+        ({"anchors": 0}, repr(str(0))),
+        ({"anchors": True}, repr(str(True))),
+        ({"anchors": 2.0}, repr(str(2.0))),
+        ({"anchors": None}, repr(str(None))),
+        ({"anchors": []}, repr(str([]))),
+        ({"anchors": [[]]}, repr(str([[]]))),
+        ({"anchors": [[1, 2, 3]]}, repr(str([[1, 2, 3]]))),
+        ({"anchors": [[1, 2], [3, 4, 5, 6]]}, repr(str([[1, 2], [3, 4, 5, 6]]))),
+        ({"anchors": [[1, 0]]}, repr(str([[1, 0]]))),
+        ({"anchors": [[1, -2]]}, repr(str([[1, -2]]))),
+        ({"anchors": [[1, float("nan")]]}, repr(str([[1, float("nan")]]))),
+        ({"anchors": [[1, float("inf")]]}, repr(str([[1, float("inf")]]))),
+        ({"anchors": [["1", "2"]]}, repr(str([["1", "2"]]))),
+        ({"anchors": "auto"}, repr("auto")),
+        ({"activation": 3}, "3"),
+        ({"activation": ["nn.SiLU()"]}, "['nn.SiLU()']"),
+        ({"backbone": None}, "NoneType"),
+        ({"head": {"a": 1}}, "dict"),
+        ({"backbone": [], "head": []}, ""),
+        ({"backbone": CONFIG["backbone"] * 600}, "1202"),
+        ({"widthmultiple": 1}, "'widthmultiple'"),
+        ({"zzzzzz": 1}, "'zzzzzz'"),
     ],
 )
-def test_wrong_values_are_refused(change, message):
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_values_are_refused(change, value):
+    with pytest.raises(ConfigError) as caught:
         read(changed(**change))
+    assert caught.value.where == "my.yaml" and value in caught.value.what
+    assert len(change) > 1 or next(iter(change)) in caught.value.what or len(change["backbone"]) > 1000
 
 
-def test_keys_that_are_no_text_are_refused():
-    with pytest.raises(ConfigError, match="unknown key 3"):
+@pytest.mark.parametrize(("key", "nearest"), [("widthmultiple", "width_multiple"), ("zzzzzz", "nc, depth_multiple")])
+def test_an_unknown_key_is_answered_with_the_closest_or_with_all(key, nearest):
+    with pytest.raises(ConfigError) as caught:
+        read(changed(**{key: 1}))
+    assert nearest in caught.value.fix
+
+
+def test_keys_that_are_not_strings_are_refused():
+    with pytest.raises(ConfigError) as caught:
         read({**CONFIG, 3: 4})
+    assert "3" in caught.value.what
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("row", "where", "value"),
     [
-        ("Conv", r"my\.yaml: layer 1: row 'Conv' is wrong. Fix: write \[from, number, module, args\]"),
-        ([-1, 1], "layer 1: row .* is wrong"),
-        ([-1, 1, "Conv", [8], 5], "layer 1: row .* is wrong"),
-        ([-1, 1, 5, [8]], "layer 1: module 5 is no name"),
-        ([-1, 1, None, [8]], "layer 1: module None is no name"),
-        ([-1, 0, "Conv", [8]], "layer 1 Conv: number must be from 1 to 1000"),
-        ([-1, 10**9, "Conv", [8]], "layer 1 Conv: number must be from 1 to 1000"),
-        ([-1, 1.5, "Conv", [8]], "layer 1 Conv: number must be"),
-        ([-1, "1", "Conv", [8]], "layer 1 Conv: number must be"),
-        ([-1, True, "Conv", [8]], "layer 1 Conv: number must be"),
-        ([-1, 1, "Conv", 8], "layer 1 Conv: args must be a list"),
-        ([-1, 1, "Conv", None], "layer 1 Conv: args must be a list"),
-        ([-1, 1, "Conv", [8, {3: 4}]], "layer 1 Conv: keyword arguments need names"),
-        ([1, 1, "Conv", [8]], "layer 1 Conv: from 1 refers to itself. Fix: use an index < 1"),
-        ([[-1, 12], 1, "Concat", [1]], r"layer 1 Concat: from \[-1, 12\] refers to layer 12, which comes later"),
-        ([-2, 1, "Conv", [8]], "layer 1 Conv: from -2 reaches before the first layer"),
-        ([-9, 1, "Conv", [8]], "layer 1 Conv: from -9 reaches before the first layer"),
-        ([-(10**30), 1, "Conv", [8]], "reaches before the first layer"),
-        ([[], 1, "Conv", [8]], r"layer 1 Conv: from \[\] must be layer numbers"),
-        (["x", 1, "Conv", [8]], "from 'x' must be layer numbers"),
-        ([0.0, 1, "Conv", [8]], "from 0.0 must be layer numbers"),
-        ([None, 1, "Conv", [8]], "from None must be layer numbers"),
-        ([True, 1, "Conv", [8]], "from True must be layer numbers"),
-        ([[[-1]], 1, "Conv", [8]], "must be layer numbers"),
+        ("Conv", "", "'Conv'"),
+        ([-1, 1], "", "[-1, 1]"),
+        ([-1, 1, "Conv", [8], 5], "", "[-1, 1, "),
+        ([-1, 1, 5, [8]], "", "5"),
+        ([-1, 1, None, [8]], "", "None"),
+        ([-1, 0, "Conv", [8]], " Conv", "got 0"),
+        ([-1, 10**9, "Conv", [8]], " Conv", "got 1000000000"),
+        ([-1, 1.5, "Conv", [8]], " Conv", "got 1.5"),
+        ([-1, "1", "Conv", [8]], " Conv", "got '1'"),
+        ([-1, True, "Conv", [8]], " Conv", "got True"),
+        ([-1, 1, "Conv", 8], " Conv", "got 8"),
+        ([-1, 1, "Conv", None], " Conv", "got None"),
+        ([-1, 1, "Conv", [8, {3: 4}]], " Conv", "got {3: 4}"),
+        ([1, 1, "Conv", [8]], " Conv", "from 1 "),
+        ([[-1, 12], 1, "Concat", [1]], " Concat", "layer 12"),
+        ([-2, 1, "Conv", [8]], " Conv", "from -2 "),
+        ([-9, 1, "Conv", [8]], " Conv", "from -9 "),
+        ([-(10**30), 1, "Conv", [8]], " Conv", f"from -{10**30} "),
+        ([[], 1, "Conv", [8]], " Conv", "from [] "),
+        (["x", 1, "Conv", [8]], " Conv", "from 'x' "),
+        ([0.0, 1, "Conv", [8]], " Conv", "from 0.0 "),
+        ([None, 1, "Conv", [8]], " Conv", "from None "),
+        ([True, 1, "Conv", [8]], " Conv", "from True "),
+        ([[[-1]], 1, "Conv", [8]], " Conv", "from [[-1]] "),
     ],
 )
-def test_wrong_rows_are_refused_by_number(row, message):
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_rows_are_refused_by_their_index(row, where, value):
+    with pytest.raises(ConfigError) as caught:
         read(with_row(row))
+    assert caught.value.where == f"my.yaml: layer 1{where}" and value in caught.value.what
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "position"),
     [
-        ("nc: 3\nnc: 4\n", r":2:1: no valid yaml: key 'nc' stands twice, first in line 1"),
-        ("anchors: &a [[1, 2]]\nbackbone: *a\n", r":2:11: no valid yaml: aliases"),
-        ("backbone: [[-1, 1, Conv, [8]\n", "no valid yaml"),
-        ("backbone: !!python/object/apply:os.system ['touch hacked']\n", r":1:11: no valid yaml"),
-        ("- [-1, 1, Conv, [8]]\n", "must hold `key: value` lines"),
+        ("nc: 3\nnc: 4\n", ":2:1"),
+        ("anchors: &a [[1, 2]]\nbackbone: *a\n", ":2:11"),
+        ("backbone: [[-1, 1, Conv, [8]\n", ":2:1"),
+        ("backbone: !!python/object/apply:os.system ['touch hacked']\n", ":1:11"),
+        ("- [-1, 1, Conv, [8]]\n", ""),
     ],
 )
-def test_yaml_files_are_read_strictly(text, message, tmp_path, monkeypatch):
+def test_yaml_files_are_read_strictly(text, position, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as caught:
         load_model_config(str(tmp_path / "bad.yaml"))
+    assert caught.value.where == f"{tmp_path / 'bad.yaml'}{position}"
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
@@ -225,8 +237,7 @@ def test_a_size_without_a_file_takes_the_one_that_exists(size, kind, caplog, mon
     assert config.layers == there.layers
     assert (config.depth_multiple, config.width_multiple) == SIZES[size]
     assert config.name.lower() == name
-    said = f"{name}: taken from yolov5n-AKConv-{kind}.yaml with the multiples of size {size}"
-    assert (said in caplog.text) is (size != "n")
+    assert (f"yolov5n-AKConv-{kind}.yaml" in caplog.text) is (size != "n")
 
 
 def test_shipped_sizes_have_their_own_multiples():
@@ -240,8 +251,9 @@ def test_shipped_sizes_have_their_own_multiples():
 
 @pytest.mark.parametrize("name", ["yolov5n-AKConvv.yaml", "yolov5n-akconv-nek", "yolov5z.yaml"])
 def test_a_name_that_does_not_exist_is_answered_with_the_nearest(name):
-    with pytest.raises(ConfigError, match=r"--cfg: .* does not exist. Fix: did you mean yolov5"):
+    with pytest.raises(ConfigError) as caught:
         load_model_config(name)
+    assert caught.value.where == "--cfg" and name in caught.value.what and "yolov5" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -281,5 +293,6 @@ def test_calls_are_split(text, expected):
     ["", "nn.", "f(1)(2)", "f(g())", "f(x)", "f(*[1])", "a + b", "lambda: 0", "f(1", "[f][0](1)", "x = 1", "(" * 5000],
 )
 def test_anything_but_a_name_with_literals_is_refused(text):
-    with pytest.raises(ConfigError, match="is no name"):
+    with pytest.raises(ConfigError) as caught:
         parse_call(text, where="w")
+    assert caught.value.where == "w" and repr(text[:60]) in caught.value.what

@@ -105,18 +105,20 @@ def test_biases_start_rare():
 
 
 def test_strides_that_shrink_are_refused():
-    with pytest.raises(ConfigError, match=r"test\.yaml: strides \[16, 8\] .* must grow from level to level"):
+    with pytest.raises(ConfigError) as caught:
         make_head(strides=(16, 8))
+    assert caught.value.where == "test.yaml" and "[16, 8]" in caught.value.what
 
 
 def test_anchors_that_shrink_are_refused():
     head = Detect(3, ANCHORS[::-1], (4, 6))
-    with pytest.raises(ConfigError, match="anchors must grow"):
+    with pytest.raises(ConfigError) as caught:
         head.set_strides((8, 16), where="test.yaml")
+    assert caught.value.where == "test.yaml" and "anchors" in caught.value.what
 
 
 def test_levels_without_anchors_are_refused():
-    with pytest.raises(ValueError, match="reads 3 maps, but anchors are given for 2 levels"):
+    with pytest.raises(ValueError, match=r"\b3\b.*\b2\b"):
         Detect(3, ANCHORS, (4, 6, 8))
 
 

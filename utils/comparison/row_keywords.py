@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.config import LayerSpec, ModelConfig
-from models.registry import Row, lookup, registered_names
+from models.registry import LayerContext, lookup, registered_names
 from models.yolo import DETECT
 from utils.errors import ConfigError, did_you_mean
 
@@ -94,7 +94,7 @@ def names_within(config: ModelConfig) -> list[str]:
     found = {layer.module: lookup(layer.module, where=_where(config, layer)) for layer in _open_rows(config)}
     factories = {entry.factory for entry in found.values()}
     for entry in found.values():
-        factories |= {lookup(name, where=FLAG).factory for name in entry.passes_on}
+        factories |= {lookup(name, where=FLAG).factory for name in entry.forwards}
     others = [name for name in registered_names() if lookup(name, where=FLAG).factory in factories]
     return list(dict.fromkeys([*found, *others]))
 
@@ -114,7 +114,7 @@ def _handed_down(layer: LayerSpec, module: str, *, where: str) -> Sequence[str]:
     entry = lookup(layer.module, where=where)
     return [
         keyword
-        for name, keywords in entry.passes_on.items()
+        for name, keywords in entry.forwards.items()
         if lookup(name, where=where).factory is factory
         for keyword in keywords
     ]
@@ -155,7 +155,7 @@ def _place(layer: LayerSpec, keyword: str, *, where: str) -> tuple[int | None, A
     default = None if parameter.default is parameter.empty else parameter.default
     if parameter.kind is parameter.KEYWORD_ONLY:
         return None, default
-    row = Row(
+    row = LayerContext(
         in_channels=tuple(8 for _ in layer.sources), args=layer.args, repeats=1, width=lambda n: n, module=layer.module
     )
     try:

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -525,28 +526,28 @@ def test_centered_points_move_the_shape_onto_the_output_pixel():
 
 @pytest.mark.parametrize("num_points", BAD_NUM_POINTS)
 def test_a_wrong_number_of_points_is_refused(num_points):
-    with pytest.raises(ValueError, match=r"number of points must be an integer from 1"):
+    with pytest.raises(ValueError, match=r"1024.*" + re.escape(repr(num_points))):
         base_points(num_points)
-    with pytest.raises(ValueError, match=r"number of points must be an integer from 1"):
+    with pytest.raises(ValueError, match=r"1024.*" + re.escape(repr(num_points))):
         AKConv(3, 4, num_points)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stride": 0}, "stride must be a positive integer, got 0"),
-        ({"stride": -2}, "stride must be a positive integer, got -2"),
-        ({"stride": 1.5}, "stride must be a positive integer, got 1.5"),
-        ({"stride": True}, "stride must be a positive integer, got True"),
-        ({"padding": "reflect"}, "padding must be one of"),
-        ({"points": "middle"}, "points must be top_left, centered"),
-        ({"points": [(0, 0)]}, "points must list 2 pairs, got 1"),
-        ({"points": [(0, 0), (1, 1), (2, 2)]}, "points must list 2 pairs, got 3"),
-        ({"points": [(0, 0), (1, 2, 3)]}, "a point must be a pair"),
-        ({"points": [(0, 0), 1]}, "a point must be a pair"),
-        ({"points": [(0, 0), ("a", "b")]}, "a point must be a pair"),
-        ({"points": [(0, 0), (math.nan, 0)]}, "a point must be a pair"),
-        ({"points": [(0, 0), (0, math.inf)]}, "a point must be a pair"),
+        ({"stride": 0}, "stride.* 0$"),
+        ({"stride": -2}, "stride.* -2$"),
+        ({"stride": 1.5}, "stride.* 1.5$"),
+        ({"stride": True}, "stride.* True$"),
+        ({"padding": "reflect"}, "reflect"),
+        ({"points": "middle"}, "'middle'"),
+        ({"points": [(0, 0)]}, "2 .* 1$"),
+        ({"points": [(0, 0), (1, 1), (2, 2)]}, "2 .* 3$"),
+        ({"points": [(0, 0), (1, 2, 3)]}, "point"),
+        ({"points": [(0, 0), 1]}, "point"),
+        ({"points": [(0, 0), ("a", "b")]}, "point"),
+        ({"points": [(0, 0), (math.nan, 0)]}, "point"),
+        ({"points": [(0, 0), (0, math.inf)]}, "point"),
         pytest.param({"points": [(0, 0), (0, 1e39)]}, "point"),
     ],
 )
@@ -558,12 +559,12 @@ def test_wrong_arguments_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("weight", (4, 2, 3, 1), r"weight must be \(O, 3, 3, 1\), got \(4, 2, 3, 1\)"),
-        ("weight", (4, 3, 2, 1), r"weight must be \(O, 3, 3, 1\)"),
-        ("weight", (4, 3, 1, 3), r"weight must be \(O, 3, 3, 1\)"),
-        ("offset", (2, 6, 7, 5), r"offset must be \(2, 6, 5, 7\), got \(2, 6, 7, 5\)"),
-        ("offset", (2, 4, 5, 7), r"offset must be \(2, 6, 5, 7\)"),
-        ("offset", (1, 6, 5, 7), r"offset must be \(2, 6, 5, 7\)"),
+        ("weight", (4, 2, 3, 1), r"weight .*\(O, 3, 3, 1\), got \(4, 2, 3, 1\)"),
+        ("weight", (4, 3, 2, 1), r"weight .*\(O, 3, 3, 1\)"),
+        ("weight", (4, 3, 1, 3), r"weight .*\(O, 3, 3, 1\)"),
+        ("offset", (2, 6, 7, 5), r"offset .*\(2, 6, 5, 7\), got \(2, 6, 7, 5\)"),
+        ("offset", (2, 4, 5, 7), r"offset .*\(2, 6, 5, 7\)"),
+        ("offset", (1, 6, 5, 7), r"offset .*\(2, 6, 5, 7\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(name, shape, message):
@@ -586,26 +587,26 @@ def test_bottleneck_has_akconv_with_three_points_second_and_adds_its_input():
     x = torch.randn(1, 8, 5, 9)
     torch.testing.assert_close(block(x), x + block.cv2(block.cv1(x)))
     assert not Bottleneck_AKConv(8, 8, shortcut=False).add
-    with pytest.raises(ValueError, match="no groups"):
+    with pytest.raises(ValueError, match="g=2"):
         Bottleneck_AKConv(8, 8, g=2)
 
 
 @pytest.mark.parametrize(
     "make", [lambda **more: Bottleneck_AKConv(8, 8, **more), lambda **more: C3_AKConv(8, 16, 2, **more)]
 )
-def test_blocks_hand_points_shape_and_padding_down_and_refuse_what_akconv_refuses(make):
+def test_blocks_forward_points_shape_and_padding_and_refuse_what_akconv_refuses(make):
     def within(block):
         return [layer for layer in block.modules() if isinstance(layer, AKConv)]
 
     plain = within(make())
-    told = within(make(num_param=2, points=[[0, 0], [-1, 2]], padding="zeros"))
-    assert len(told) == len(plain) >= 1
-    for layer, default in zip(told, plain, strict=True):
+    changed = within(make(num_param=2, points=[[0, 0], [-1, 2]], padding="zeros"))
+    assert len(changed) == len(plain) >= 1
+    for layer, default in zip(changed, plain, strict=True):
         assert (layer.num_param, layer.padding, layer.points.tolist()) == (2, "zeros", [[0, 0], [-1, 2]])
         assert (default.num_param, default.padding) == (3, "border")
         assert default.points.tolist() == [[0, 0], [0, 1], [1, 0]]
     for wrong in ({"padding": "reflect"}, {"num_param": 0}, {"points": [[0, 0]]}):
-        with pytest.raises(ValueError, match=r"padding must|number of points|points must"):
+        with pytest.raises(ValueError, match=r"padding|points"):
             make(**wrong)
 
 
