@@ -160,7 +160,7 @@ def test_every_training_switch_runs(data: Path, tmp_path: Path) -> None:
         "epochs": 2,
     }
     run = run_training(options(data, tmp_path, **switches))
-    assert (run.run_dir / "weights/epoch1.pt").exists() and run.evaluation.metrics.labels.shape == (1,)
+    assert (run.run_dir / "weights/epoch1.pt").exists() and run.evaluation.metrics.label_counts.shape == (1,)
     assert np.isfinite(pd.read_csv(run.run_dir / "results.csv")["metrics/mAP_0.5"]).tolist() == [False, True]
 
 

@@ -35,6 +35,11 @@ RENAMED = {
     "judged": "predictions",
     "compare.json": "results.json",
     "comparison.json": "manifest.json",
+    "images": "num_images",  # in predictions/*.npz
+    "detection_images": "image_ids",
+    "label_images": "label_image_ids",
+    "scores": "confidences",
+    "correct": "tp",
     "validation/pictures": "validation/images",
     "times_pictures": "times_images",
     "pictures": "images",

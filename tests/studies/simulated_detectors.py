@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.metrics.bootstrap import EvaluatedSet, resample_ap
+from tests.helpers.evaluations import evaluated_set
+from utils.metrics.bootstrap import resample_ap
+from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.matching import IOU_THRESHOLDS
 
 OBJECTS_PER_IMAGE = (2.0, 1.0, 0.4)  # of each class; the last is rare
@@ -92,14 +94,14 @@ def detect(world: World, quality: float, generator: np.random.Generator) -> Eval
     order = np.lexsort((-confidence, where))
     correct = np.zeros((len(where), len(IOU_THRESHOLDS)), bool)
     correct[:objects] = overlap[:, None] >= IOU_THRESHOLDS
-    return EvaluatedSet(
-        images=images,
-        detection_images=where[order],
-        scores=_logistic(confidence[order]),
-        classes=np.concatenate((world.object_classes, cells % len(OBJECTS_PER_IMAGE)))[order],
-        correct=correct[order],
-        label_images=world.object_images,
-        label_classes=world.object_classes,
+    return evaluated_set(
+        correct[order],
+        _logistic(confidence[order]),
+        np.concatenate((world.object_classes, cells % len(OBJECTS_PER_IMAGE)))[order],
+        world.object_classes,
+        num_images=images,
+        image_ids=where[order],
+        label_image_ids=world.object_images,
     )
 
 

@@ -19,11 +19,11 @@ def world(seed=0, images=300):
 def test_a_simulated_detector_gives_what_a_validation_gives():
     shown = world()
     judged = detect(shown, 0.0, np.random.default_rng(1))
-    assert (np.diff(judged.detection_images) >= 0).all() and judged.correct.shape == (len(judged.scores), 10)
-    assert (np.diff(judged.correct.astype(int), axis=1) <= 0).all(), "right at a large overlap is right at a small one"
-    assert judged.correct[:, 0].sum() <= len(judged.label_classes)
+    assert (np.diff(judged.image_ids) >= 0).all() and judged.tp.shape == (len(judged.confidences), 10)
+    assert (np.diff(judged.tp.astype(int), axis=1) <= 0).all(), "right at a large overlap is right at a small one"
+    assert judged.tp[:, 0].sum() <= len(judged.label_classes)
     for image in range(20):
-        scores = judged.scores[judged.detection_images == image]
+        scores = judged.confidences[judged.image_ids == image]
         assert (np.diff(scores) <= 0).all()
 
 

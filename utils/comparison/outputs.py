@@ -11,7 +11,6 @@ from pathlib import Path
 
 from utils.comparison.figures import draw_comparison
 from utils.comparison.html import ReportFigures, ReportImage, write_report
-from utils.comparison.predictions import RunEvaluation
 from utils.comparison.report import ComparisonResult, markdown, nothing_to_compare
 from utils.comparison.report_examples import FOLDER as EXAMPLES
 from utils.comparison.report_examples import example_images
@@ -22,6 +21,7 @@ from utils.datasets.index import DatasetIndex
 from utils.detection.sampling_plots import FOLDER as SAMPLING
 from utils.files import atomic_write, dump_json
 from utils.log import LOGGER, optional
+from utils.metrics.evaluated_set import EvaluatedSet
 from utils.options import CompareOptions
 
 IMAGE = "compare.png"
@@ -95,7 +95,7 @@ def write_results(
 
 def draw_figures(
     findings: ComparisonResult,
-    judged: Sequence[Sequence[RunEvaluation]],
+    judged: Sequence[Sequence[EvaluatedSet]],
     *,
     checkpoints: Sequence[Sequence[Path]],
     names: Sequence[str],

@@ -10,10 +10,10 @@ import numpy as np
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.comparison.html import ReportImage
-from utils.comparison.predictions import RunEvaluation
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.files import atomic_write
+from utils.metrics.evaluated_set import EvaluatedSet
 from utils.plots.boxes import draw_boxes
 from utils.plots.fonts import printable
 
@@ -25,17 +25,16 @@ GAP = 8
 QUALITY = 82
 
 
-def image_scores(judgement: RunEvaluation, *, confidence: float = CONFIDENCE) -> np.ndarray:
+def image_scores(judged: EvaluatedSet, *, confidence: float = CONFIDENCE) -> np.ndarray:
     """Return (images,) F1 at overlap 0.5 of each image, 1 for an empty image without false alarms."""
-    judged = judgement.judged
-    sure = judged.scores >= confidence
-    right = np.bincount(judged.detection_images[sure & judged.correct[:, 0]], minlength=judged.images)
-    told = np.bincount(judged.detection_images[sure], minlength=judged.images)
-    there = np.bincount(judged.label_images, minlength=judged.images)
+    sure = judged.confidences >= confidence
+    right = np.bincount(judged.image_ids[sure & judged.tp[:, 0]], minlength=judged.num_images)
+    told = np.bincount(judged.image_ids[sure], minlength=judged.num_images)
+    there = np.bincount(judged.label_image_ids, minlength=judged.num_images)
     return np.where(told + there > 0, 2 * right / np.maximum(told + there, 1), 1.0)
 
 
-def largest_differences(model: Sequence[RunEvaluation], baseline: Sequence[RunEvaluation]) -> list[tuple[int, float]]:
+def largest_differences(model: Sequence[EvaluatedSet], baseline: Sequence[EvaluatedSet]) -> list[tuple[int, float]]:
     """Return image numbers and mean F1 differences over seeds: the best for the model, then the worst."""
     gain = np.mean([image_scores(j) for j in model], 0) - np.mean([image_scores(j) for j in baseline], 0)
     order = np.argsort(-gain, kind="stable")
@@ -45,8 +44,8 @@ def largest_differences(model: Sequence[RunEvaluation], baseline: Sequence[RunEv
 
 
 def representative_seed_pair(
-    model: Sequence[RunEvaluation],
-    baseline: Sequence[RunEvaluation],
+    model: Sequence[EvaluatedSet],
+    baseline: Sequence[EvaluatedSet],
     *,
     seeds: tuple[Sequence[int | None], Sequence[int | None]],
     number: int,
@@ -68,8 +67,8 @@ def representative_seed_pair(
 
 
 def example_images(
-    model: Sequence[RunEvaluation],
-    baseline: Sequence[RunEvaluation],
+    model: Sequence[EvaluatedSet],
+    baseline: Sequence[EvaluatedSet],
     *,
     labels: tuple[str, str],
     seeds: tuple[Sequence[int | None], Sequence[int | None]],
@@ -112,7 +111,7 @@ def example_images(
     return found
 
 
-def _run(label: str, seed: int | None, runs: Sequence[RunEvaluation]) -> str:
+def _run(label: str, seed: int | None, runs: Sequence[EvaluatedSet]) -> str:
     """Return what to call a run of a model: with its seed, if it is one of several."""
     return f"{label} (seed {seed})" if len(runs) > 1 and seed is not None else label
 
@@ -131,12 +130,11 @@ def _draw_labels(image: np.ndarray, index: DatasetIndex, number: int, names: Seq
     return draw_boxes(image, boxes, [shown_name(names, c) for c in classes], classes, thickness=2)
 
 
-def _draw_detections(image: np.ndarray, judgement: RunEvaluation, number: int, names: Sequence[str]) -> np.ndarray:
-    judged = judgement.judged
-    mine = (judged.detection_images == number) & (judged.scores >= CONFIDENCE)
+def _draw_detections(image: np.ndarray, judged: EvaluatedSet, number: int, names: Sequence[str]) -> np.ndarray:
+    mine = (judged.image_ids == number) & (judged.confidences >= CONFIDENCE)
     classes = judged.classes[mine].tolist()
-    texts = [f"{shown_name(names, c)} {s:.2f}" for c, s in zip(classes, judged.scores[mine], strict=True)]
-    return draw_boxes(image, judgement.boxes[mine], texts, classes, thickness=2)
+    texts = [f"{shown_name(names, c)} {s:.2f}" for c, s in zip(classes, judged.confidences[mine], strict=True)]
+    return draw_boxes(image, judged.boxes[mine], texts, classes, thickness=2)
 
 
 def _side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:

@@ -23,7 +23,7 @@ from utils.comparison.folder import choose_folder, record_of
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.outputs import command_line, draw_figures, write_reports, write_results
 from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_candidate
-from utils.comparison.predictions import RunEvaluation, eval_image_size, evaluate_checkpoint, resampled_metrics
+from utils.comparison.predictions import eval_image_size, evaluate_checkpoint, resampled_metrics
 from utils.comparison.report import ComparisonResult
 from utils.comparison.statistics import (
     ModelScores,
@@ -42,6 +42,7 @@ from utils.errors import RunError
 from utils.inference.class_mapping import distinct_names
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
+from utils.metrics.evaluated_set import EvaluatedSet
 from utils.options import CompareOptions
 from utils.plugins import load_plugins
 from utils.runtime import describe_environment, select_device
@@ -167,7 +168,7 @@ def _present(
     judged = _judgements(stage, ready)
     models = _scores(stage, ready, judged)
     baseline = candidates[0].label
-    amounts = support_by_class(judged[0][0].judged, judged[0][0].label_sizes, stage.names)
+    amounts = support_by_class(judged[0][0], stage.names)
     warnings = [*support_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
     present = [one.candidate for one in ready]
     planned = plain(asdict(runs[0].options)) if runs else {}
@@ -195,7 +196,7 @@ def _present(
         costs=costs,
         timing_noise=noise,
         support=amounts,
-        excluded=excluded_by_size(judged[0][0].judged, judged[0][0].label_sizes, stage.names),
+        excluded=excluded_by_size(judged[0][0], stage.names),
         weight_files={one.candidate.label: one.checkpoints for one in ready if one.candidate.weights},
         warnings=warnings,
         failed=failed,
@@ -220,7 +221,7 @@ def _present(
         write_reports(findings, images, folder=stage.folder)
 
 
-def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[RunEvaluation]]:
+def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[EvaluatedSet]]:
     """Judge every run of every model."""
     LOGGER.info(f"\nJudging {sum(len(one.checkpoints) for one in ready)} runs on {len(stage.val)} images")
     return [
@@ -240,7 +241,7 @@ def _judgements(stage: _Stage, ready: Sequence[_Ready]) -> list[list[RunEvaluati
     ]
 
 
-def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[RunEvaluation]]) -> list[ModelScores]:
+def _scores(stage: _Stage, ready: Sequence[_Ready], judged: Sequence[Sequence[EvaluatedSet]]) -> list[ModelScores]:
     """Resample the figures of every run, with the same resamples for all."""
     weights = draw_resamples(len(stage.val), RESAMPLES, seed=RESAMPLING_SEED)
     return [

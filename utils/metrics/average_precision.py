@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and average precision from matched detections."""
+"""Precision, recall, F1 and average precision of an evaluated set."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.metrics.evaluated_set import EvaluatedSet
+
 CURVE_POINTS = 1000
 RECALL_POINTS = 101
-SMOOTHING = 0.1
+F1_SMOOTHING = 0.1  # width of the running mean, as a fraction of the curve
+EPS = 1e-16  # guards divisions
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall:
-    """Numbers of each class that has labels, at the confidence where the mean F1 of all classes is best.
+    """Metrics of each class that has labels, at the confidence where the smoothed mean F1 of all classes peaks.
 
     Attributes:
-        classes: (c,) their numbers.
-        labels: (c,) how many labels each has.
-        true_positives: (c,) at overlap 0.5.
-        false_positives: (c,).
+        class_ids: (c,) ascending.
+        label_counts: (c,).
+        true_positives: (c,) at IoU 0.5.
+        false_positives: (c,) at IoU 0.5.
         precision: (c,).
         recall: (c,).
         f1: (c,).
-        ap: (c, t) average precision at each overlap.
-        confidences: (1000,) the abscissa of the curves.
-        precision_curve: (c, 1000) over confidence.
-        recall_curve: (c, 1000) over confidence.
-        precision_over_recall: (c, 1000), the abscissa being recall from 0 to 1.
+        ap: (c, t) average precision at each IoU threshold.
+        confidences: (1000,) from 0 to 1, where the curves over confidence are sampled.
+        precision_curve: (c, 1000) over confidence, at IoU 0.5.
+        recall_curve: (c, 1000) likewise.
+        f1_curve: (c, 1000) likewise.
+        precision_by_recall: (c, 1000) over recall from 0 to 1, at IoU 0.5.
         best_confidence: where precision, recall and F1 are read.
     """
 
-    classes: np.ndarray
-    labels: np.ndarray
+    class_ids: np.ndarray
+    label_counts: np.ndarray
     true_positives: np.ndarray
     false_positives: np.ndarray
     precision: np.ndarray
@@ -42,39 +46,60 @@ class PrecisionRecall:
     confidences: np.ndarray
     precision_curve: np.ndarray
     recall_curve: np.ndarray
-    precision_over_recall: np.ndarray
+    f1_curve: np.ndarray
+    precision_by_recall: np.ndarray
     best_confidence: float
 
     @property
     def map50(self) -> float:
-        """Mean AP at overlap 0.5; 0 without labels."""
-        return float(self.ap[:, 0].mean()) if len(self.ap) else 0.0
+        """Mean AP over classes at IoU 0.5; 0 without labels."""
+        return _mean(self.ap[:, 0])
+
+    @property
+    def map75(self) -> float:
+        """Mean AP over classes at IoU 0.75; 0 without labels."""
+        return _mean(self.ap[:, 5])
 
     @property
     def map50_95(self) -> float:
-        """Mean AP over all overlaps; 0 without labels."""
-        return float(self.ap.mean()) if len(self.ap) else 0.0
+        """Mean AP over classes and all IoU thresholds; 0 without labels."""
+        return _mean(self.ap)
 
     @property
     def mean_precision(self) -> float:
         """Mean precision over classes; 0 without labels."""
-        return float(self.precision.mean()) if len(self.precision) else 0.0
+        return _mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
         """Mean recall over classes; 0 without labels."""
-        return float(self.recall.mean()) if len(self.recall) else 0.0
+        return _mean(self.recall)
+
+    @property
+    def fitness(self) -> float:
+        """Weighted mean of mAP50 and mAP50-95 that selects the best epoch."""
+        return fitness(self.map50, self.map50_95)
+
+
+def fitness(map50: float, map50_95: float) -> float:
+    """Return the figure by which epochs and hyperparameters are ranked, in [0, 1]."""
+    return 0.1 * map50 + 0.9 * map50_95
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else 0.0
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Area under the precision-recall curve.
+    """Integrate a precision-recall curve.
 
     Args:
-        recall: (n,) rising.
+        recall: (n,) ascending.
         precision: (n,).
 
     Returns:
-        The area by the trapezoid rule over 101 recalls, and the curve's recall and falling precision, with its ends.
+        The area by the trapezoid rule over 101 recalls; the curve's recall; and its precision envelope, descending.
+        Both curves include their ends.
     """
     recall = np.concatenate(([0.0], recall, [1.0]))
     precision = np.concatenate(([1.0], precision, [0.0]))
@@ -83,57 +108,47 @@ def average_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[float,
     return float(np.trapezoid(np.interp(grid, recall, envelope), grid)), recall, envelope
 
 
-def smooth(values: np.ndarray, share: float) -> np.ndarray:
-    """Running mean over about `share` of the (n,) values, the ends continued."""
-    window = round(len(values) * share * 2) // 2 + 1
+def smooth(values: np.ndarray, fraction: float) -> np.ndarray:
+    """Return the running mean of (n,) values over about `fraction` of them, with the end values repeated outside."""
+    window = round(len(values) * fraction * 2) // 2 + 1
     padding = np.ones(window // 2)
     padded = np.concatenate((padding * values[0], values, padding * values[-1]))
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def precision_recall(
-    correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, label_classes: np.ndarray, *, eps: float = 1e-16
-) -> PrecisionRecall:
-    """Make all numbers of a data set.
-
-    Args:
-        correct: (n, t) bool, which detections are right at each overlap.
-        scores: (n,) confidences.
-        classes: (n,) classes of the detections.
-        label_classes: (m,) classes of all labels.
-        eps: guards the divisions.
-    """
-    order = np.argsort(-scores, kind="stable")
-    correct, scores, classes = correct[order], scores[order], classes[order]
-    present, counts = np.unique(label_classes.astype(np.int64), return_counts=True)
+def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
+    """Compute all metrics of a set; of equal confidences the earlier detection ranks first."""
+    order = np.argsort(-evaluated.confidences, kind="stable")
+    tp, scores, classes = evaluated.tp[order], evaluated.confidences[order], evaluated.classes[order]
+    class_ids, label_counts = np.unique(evaluated.label_classes.astype(np.int64), return_counts=True)
     confidences = np.linspace(0, 1, CURVE_POINTS)
-    shape = (len(present), CURVE_POINTS)
+    shape = (len(class_ids), CURVE_POINTS)
     p_curve, r_curve, pr_curve = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    ap = np.zeros((len(present), correct.shape[1]))
-    for row, (label, count) in enumerate(zip(present, counts, strict=True)):
-        mine = classes == label
-        if not mine.any():
+    ap = np.zeros((len(class_ids), tp.shape[1]))
+    for row, (class_id, count) in enumerate(zip(class_ids, label_counts, strict=True)):
+        in_class = classes == class_id
+        if not in_class.any():
             continue
-        hits = correct[mine].cumsum(0)
-        misses = (~correct[mine]).cumsum(0)
-        recall = hits / (count + eps)
-        precision = hits / (hits + misses)
-        falling = -scores[mine]
-        r_curve[row] = np.interp(-confidences, falling, recall[:, 0], left=0)
-        p_curve[row] = np.interp(-confidences, falling, precision[:, 0], left=1)
-        for column in range(correct.shape[1]):
+        tp_count = tp[in_class].cumsum(0)
+        fp_count = (~tp[in_class]).cumsum(0)
+        recall = tp_count / (count + EPS)
+        precision = tp_count / (tp_count + fp_count)
+        ascending = -scores[in_class]  # np.interp wants rising abscissas
+        r_curve[row] = np.interp(-confidences, ascending, recall[:, 0], left=0)
+        p_curve[row] = np.interp(-confidences, ascending, precision[:, 0], left=1)
+        for column in range(tp.shape[1]):
             ap[row, column], curve_r, curve_p = average_precision(recall[:, column], precision[:, column])
             if column == 0:
                 pr_curve[row] = np.interp(confidences, curve_r, curve_p)
-    f1_curve = 2 * p_curve * r_curve / (p_curve + r_curve + eps)
-    best = int(smooth(f1_curve.mean(0), SMOOTHING).argmax()) if len(present) else 0
+    f1_curve = 2 * p_curve * r_curve / (p_curve + r_curve + EPS)
+    best = int(smooth(f1_curve.mean(0), F1_SMOOTHING).argmax()) if len(class_ids) else 0
     precision_best, recall_best = p_curve[:, best], r_curve[:, best]
-    hits_best = (recall_best * counts).round()
+    tp_best = (recall_best * label_counts).round()
     return PrecisionRecall(
-        classes=present,
-        labels=counts,
-        true_positives=hits_best,
-        false_positives=(hits_best / (precision_best + eps) - hits_best).round(),
+        class_ids=class_ids,
+        label_counts=label_counts,
+        true_positives=tp_best,
+        false_positives=(tp_best / (precision_best + EPS) - tp_best).round(),
         precision=precision_best,
         recall=recall_best,
         f1=f1_curve[:, best],
@@ -141,6 +156,7 @@ def precision_recall(
         confidences=confidences,
         precision_curve=p_curve,
         recall_curve=r_curve,
-        precision_over_recall=pr_curve,
+        f1_curve=f1_curve,
+        precision_by_recall=pr_curve,
         best_confidence=float(confidences[best]),
     )

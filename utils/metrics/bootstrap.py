@@ -1,8 +1,8 @@
-"""Average precision of resampled image sets: what mAP would have been on other images of the same kind.
+"""Bootstrap over images: the average precision of resampled image sets.
 
-A resample draws as many images as there are, with replacement, and an image drawn twice counts twice. Repeating
-arrays for each resample would be slow, so images get whole-number weights instead and all resamples are computed at
-once. The result is that of `average_precision.precision_recall` on the repeated images, to rounding.
+A resample draws as many images as the set has, with replacement; an image drawn twice counts twice. Instead of
+repeating arrays, each image gets an integer weight, and all resamples are computed at once. The result equals that of
+`average_precision.precision_recall` on the repeated images up to rounding.
 """
 
 from __future__ import annotations
@@ -12,34 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.metrics.average_precision import RECALL_POINTS
+from utils.metrics.evaluated_set import EvaluatedSet
 
 CHUNK_ELEMENTS = 8_000_000
 CHUNK_RESAMPLES = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatedSet:
-    """All detections and labels of a set of images, in the images' order and best first within each.
-
-    Attributes:
-        images: how many images there are.
-        detection_images: (n,) int, which image each detection is in, from 0 to images - 1, rising.
-        scores: (n,) confidences.
-        classes: (n,) int.
-        correct: (n, t) bool, which detections are right at each overlap.
-        counted: (n, t) bool, which detections count at all; a correct one counts. None means all.
-        label_images: (m,) int, which image each label is in.
-        label_classes: (m,) int.
-    """
-
-    images: int
-    detection_images: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    correct: np.ndarray
-    label_images: np.ndarray
-    label_classes: np.ndarray
-    counted: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +23,15 @@ class ResampledAP:
     """Average precision of each resample.
 
     Attributes:
-        classes: (c,) the numbers of the classes that have labels at all.
+        class_ids: (c,) of the classes that have labels in the whole set.
         ap: (r, c, t); nan where a resample has no label of the class.
     """
 
-    classes: np.ndarray
+    class_ids: np.ndarray
     ap: np.ndarray
 
     def mean(self, thresholds: slice | int = slice(None)) -> np.ndarray:
-        """Return (r,) mean AP over the classes present in each resample and the overlaps chosen; nan without any."""
+        """Return (r,) mAP over the classes that a resample has and the chosen IoU thresholds; nan without any."""
         ap = self.ap[:, :, thresholds]
         by_class = ap if ap.ndim == 2 else ap.mean(2)  # (r, c)
         present = np.isfinite(by_class)
@@ -63,16 +39,16 @@ class ResampledAP:
         total = np.where(present, by_class, 0.0).sum(1)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
-    def of_class(self, number: int, thresholds: slice | int = slice(None)) -> np.ndarray:
-        """Return (r,) AP of one class, meant over the overlaps chosen."""
-        ap = self.ap[:, int(np.flatnonzero(self.classes == number)[0]), thresholds]
+    def of_class(self, class_id: int, thresholds: slice | int = slice(None)) -> np.ndarray:
+        """Return (r,) AP of one class, averaged over the chosen IoU thresholds."""
+        ap = self.ap[:, int(np.flatnonzero(self.class_ids == class_id)[0]), thresholds]
         return ap if ap.ndim == 1 else ap.mean(1)
 
 
 def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
-    """Return (r, images) int32: how often each resample holds each image.
+    """Return (r, images) int32: how many times each resample contains each image.
 
-    Equal for equal arguments, so that models judged on the same images are resampled alike: that pairs them.
+    Equal arguments give equal resamples, so models evaluated on the same images are compared in pairs.
     """
     if images == 0:
         return np.zeros((resamples, 0), np.int32)
@@ -80,65 +56,65 @@ def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
-def resample_ap(judged: EvaluatedSet, weights: np.ndarray) -> ResampledAP:
-    """Compute the AP of every class and overlap in every resample.
+def resample_ap(evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.ndarray | None = None) -> ResampledAP:
+    """Compute the AP of every class and IoU threshold in every resample, by the 101-point rule of `average_precision`.
 
     Args:
-        judged: the images.
-        weights: (r, images) whole numbers, how often each image is in each resample. Ones give the set's own AP.
-
-    Returns:
-        The AP, by the 101-point rule of `average_precision`.
+        evaluated: the set.
+        weights: (r, images) integers, how many times each resample contains each image. Ones give the set's own AP.
+        ignored: (n, t) bool, detections that count neither as true nor as false positives; a true positive always
+            counts. None ignores nothing.
     """
-    present = np.unique(judged.label_classes.astype(np.int64))
-    thresholds = judged.correct.shape[1]
-    ap = np.full((len(weights), len(present), thresholds), np.nan)
-    for column, number in enumerate(present):
-        labels = np.bincount(judged.label_images[judged.label_classes == number], minlength=judged.images)
-        ap[:, column] = _class_ap(_Ranked.of(judged, int(number)), weights, weights @ labels)
-    return ResampledAP(classes=present, ap=ap)
+    class_ids = np.unique(evaluated.label_classes.astype(np.int64))
+    ap = np.full((len(weights), len(class_ids), evaluated.tp.shape[1]), np.nan)
+    for column, class_id in enumerate(class_ids):
+        label_images = evaluated.label_image_ids[evaluated.label_classes == class_id]
+        labels = np.bincount(label_images, minlength=evaluated.num_images)
+        ranked = _RankedDetections.of_class(evaluated, int(class_id), ignored)
+        ap[:, column] = _class_ap(ranked, weights, weights @ labels)
+    return ResampledAP(class_ids=class_ids, ap=ap)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ranked:
-    """One class's detections, best first, in two kinds: those whose part depends on the overlap, and plain false ones.
+class _RankedDetections:
+    """The detections of one class by falling confidence, split in two.
 
     Attributes:
-        false_images: (f,) images of the detections that are false at every overlap.
-        images: (u,) images of the others.
-        false_before: (u,) how many plain false ones are ranked before each.
-        correct: (u, t).
-        counted: (u, t).
+        false_images: (f,) images of the detections that are false positives at every IoU threshold.
+        images: (u,) images of all others.
+        false_before: (u,) how many of those false positives rank before each of the others.
+        tp: (u, t).
+        counted: (u, t), not ignored.
     """
 
     false_images: np.ndarray
     images: np.ndarray
     false_before: np.ndarray
-    correct: np.ndarray
+    tp: np.ndarray
     counted: np.ndarray
 
     @classmethod
-    def of(cls, judged: EvaluatedSet, number: int) -> _Ranked:
-        """Rank the detections of a class; equal scores keep their order."""
-        mine = np.flatnonzero(judged.classes == number)
-        mine = mine[np.argsort(-judged.scores[mine], kind="stable")]
-        correct = judged.correct[mine].astype(bool)
-        counted = np.ones_like(correct) if judged.counted is None else judged.counted[mine].astype(bool) | correct
-        varies = correct.any(1) | (counted.any(1) & ~counted.all(1))
+    def of_class(cls, evaluated: EvaluatedSet, class_id: int, ignored: np.ndarray | None) -> _RankedDetections:
+        """Rank the detections of a class; equal confidences keep their order."""
+        rows = np.flatnonzero(evaluated.classes == class_id)
+        rows = rows[np.argsort(-evaluated.confidences[rows], kind="stable")]
+        tp = evaluated.tp[rows].astype(bool)
+        counted = np.ones_like(tp) if ignored is None else ~ignored[rows] | tp
+        varies = tp.any(1) | (counted.any(1) & ~counted.all(1))
         false = ~varies & counted.all(1)
-        images = judged.detection_images[mine]
+        images = evaluated.image_ids[rows]
         return cls(
             false_images=images[false],
             images=images[varies],
             false_before=np.cumsum(false)[varies],
-            correct=correct[varies],
+            tp=tp[varies],
             counted=counted[varies],
         )
 
 
-def _class_ap(ranked: _Ranked, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return (r, t) AP of a class, nan where a resample has none of its (r,) labels; in chunks, to bound memory."""
-    ap = np.full((len(weights), ranked.correct.shape[1]), np.nan)
+    ap = np.full((len(weights), ranked.tp.shape[1]), np.nan)
     longest = max(len(ranked.false_images), len(ranked.images), 1)
     step = min(max(CHUNK_ELEMENTS // longest, 1), CHUNK_RESAMPLES)
     rows = np.flatnonzero(labels > 0)
@@ -148,31 +124,31 @@ def _class_ap(ranked: _Ranked, weights: np.ndarray, labels: np.ndarray) -> np.nd
     return ap
 
 
-def _chunk_ap(ranked: _Ranked, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return (t, r) AP from (images, r) weights and (r,) label counts above 0; resamples last, as that is fastest.
+def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return (t, r) AP from (images, r) weights and (r,) label counts above 0; resamples last, for speed.
 
-    Only the ranks of right detections matter. False ones between two right ones lower the precision of what follows,
-    and the falling envelope hides their own; so the curve is a staircase: on recalls from that before the k-th right
-    one up to its own, the envelope at the k-th. A detection of weight w is w equal steps of that staircase, that is,
-    one wider step. After the last right one the curve falls straight from the precision of all detections to 0 at
-    recall 1.
+    Only the ranks of true positives matter: false positives between two of them lower the precision of what follows,
+    and the envelope hides their own. So the envelope is a staircase: from the recall of the true positive before the
+    k-th up to that of the k-th it is constant. A detection of weight w equals w steps of the same height, that is, one
+    wider step. After the last true positive the curve falls in a straight line from the precision of all detections
+    to 0 at recall 1.
     """
     before, all_false = _false_ranks(ranked, weights)  # (u, r), (r,)
-    own = weights[ranked.images]  # (u, r)
+    multiplicity = weights[ranked.images]  # (u, r)
     everything_counts = bool(ranked.counted.all())
-    covered = _covered(labels)  # (hits, r)
+    covered = _covered_recalls(labels)  # (h, r)
     area_below = _AREA_BELOW[covered].ravel()
     columns = np.arange(len(labels))
-    ap = np.zeros((ranked.correct.shape[1], len(labels)))
-    rank = before + np.cumsum(own, axis=0, dtype=np.int32)
+    ap = np.zeros((ranked.tp.shape[1], len(labels)))
+    rank = before + np.cumsum(multiplicity, axis=0, dtype=np.int32)
     for row in range(len(ap)):
-        hit = np.flatnonzero(ranked.correct[:, row])
-        if not len(hit):
+        positive = np.flatnonzero(ranked.tp[:, row])
+        if not len(positive):
             continue
         if not everything_counts:
-            rank = before + np.cumsum(own * ranked.counted[:, row, None], axis=0, dtype=np.int32)
-        hits = np.cumsum(own[hit], axis=0, dtype=np.int32)  # (k, r)
-        envelope = hits / np.maximum(rank[hit], 1)
+            rank = before + np.cumsum(multiplicity * ranked.counted[:, row, None], axis=0, dtype=np.int32)
+        hits = np.cumsum(multiplicity[positive], axis=0, dtype=np.int32)  # (k, r)
+        envelope = hits / np.maximum(rank[positive], 1)
         np.maximum.accumulate(envelope[::-1], axis=0, out=envelope[::-1])
         area = area_below.take(hits * len(labels) + columns)  # of all recalls up to that of the k-th
         steps = np.einsum("kr,kr->r", envelope, area) - np.einsum("kr,kr->r", envelope[1:], area[:-1])
@@ -182,18 +158,18 @@ def _chunk_ap(ranked: _Ranked, weights: np.ndarray, labels: np.ndarray) -> np.nd
     return ap
 
 
-def _false_ranks(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many plain false detections are ranked before each other one, (u, r), and in all, (r,)."""
+def _false_ranks(ranked: _RankedDetections, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of `false_images`' detections rank before each other detection, (u, r), and their sum, (r,)."""
     falling = np.zeros((len(ranked.false_images) + 1, weights.shape[1]), np.int32)
     np.cumsum(weights[ranked.false_images], axis=0, dtype=np.int32, out=falling[1:])
     return falling[ranked.false_before], falling[-1]
 
 
-def _covered(labels: np.ndarray) -> np.ndarray:
-    """Return (h, r): how many of the 101 recalls lie below the recall that h right detections of (r,) labels make."""
-    kinds, kind_of = np.unique(labels, return_inverse=True)
-    recall = np.arange(int(labels.max()) + 1)[:, None] / kinds
-    return np.searchsorted(_GRID, recall).astype(np.int8)[:, kind_of]
+def _covered_recalls(labels: np.ndarray) -> np.ndarray:
+    """Return (h, r): how many of the 101 recalls lie below the recall of h true positives among (r,) labels."""
+    counts, position = np.unique(labels, return_inverse=True)
+    recall = np.arange(int(labels.max()) + 1)[:, None] / counts
+    return np.searchsorted(_GRID, recall).astype(np.int8)[:, position]
 
 
 def _trapezoid_weights(grid: np.ndarray) -> np.ndarray:

@@ -1,31 +1,34 @@
-"""Who is taken for whom, background included."""
+"""Confusion matrix of detected and true classes, background included."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from utils.boxes import pairwise_iou
+from utils.metrics.evaluated_set import ImageEvaluation
 
-CONFIDENCE = 0.25
-OVERLAP = 0.45
+CONF_THRESHOLD = 0.25
+IOU_THRESHOLD = 0.45
 
 
-def pair_boxes(boxes_xyxy: np.ndarray, label_boxes_xyxy: np.ndarray, *, overlap: float = OVERLAP) -> np.ndarray:
-    """Pair boxes with labels whatever their classes, pairs of largest overlap first, each used once.
+def pair_boxes(
+    boxes_xyxy: np.ndarray, label_boxes_xyxy: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD
+) -> np.ndarray:
+    """Pair boxes with labels regardless of class, by falling IoU, each box and label at most once.
 
     Args:
         boxes_xyxy: (n, 4).
         label_boxes_xyxy: (m, 4).
-        overlap: what the IoU of a pair must exceed.
+        iou_threshold: the IoU of a pair is above it.
 
     Returns:
-        (n,) each box's label, -1 without one.
+        (n,) index of each box's label, -1 without one.
     """
     partner = np.full(len(boxes_xyxy), -1, np.int64)
     if not len(boxes_xyxy) or not len(label_boxes_xyxy):
         return partner
     iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
-    labels, boxes = (iou > overlap).nonzero()
+    labels, boxes = (iou > iou_threshold).nonzero()
     order = np.argsort(-iou[labels, boxes], kind="stable")
     free_labels, free_boxes = set(labels.tolist()), set(boxes.tolist())
     for label, box in zip(labels[order].tolist(), boxes[order].tolist(), strict=True):
@@ -41,27 +44,24 @@ class ConfusionMatrix:
 
     Attributes:
         counts: (c + 1, c + 1) int64, rows predicted, columns true.
+        conf_threshold: detections count above this confidence.
+        iou_threshold: pairs count above this IoU.
     """
 
-    def __init__(self, num_classes: int, *, confidence: float = CONFIDENCE, overlap: float = OVERLAP) -> None:
-        """Make an empty matrix; detections below `confidence` do not count, pairs need more than `overlap`."""
-        self.counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-        self.confidence = confidence
-        self.overlap = overlap
-
-    def add(
-        self,
-        boxes_xyxy: np.ndarray,
-        scores: np.ndarray,
-        classes: np.ndarray,
-        label_boxes_xyxy: np.ndarray,
-        label_classes: np.ndarray,
+    def __init__(
+        self, num_classes: int, *, conf_threshold: float = CONF_THRESHOLD, iou_threshold: float = IOU_THRESHOLD
     ) -> None:
-        """Count one image: pairs of largest overlap first, each box used once, then what is left over."""
+        """Start with zero counts."""
+        self.counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+        self.conf_threshold = conf_threshold
+        self.iou_threshold = iou_threshold
+
+    def add(self, image: ImageEvaluation) -> None:
+        """Count the pairs of one image, then the labels and detections without a partner."""
         background = len(self.counts) - 1
-        sure = scores > self.confidence
-        predicted, labels = classes[sure].astype(np.int64), label_classes.astype(np.int64)
-        partner = pair_boxes(boxes_xyxy[sure], label_boxes_xyxy, overlap=self.overlap)
+        confident = image.confidences > self.conf_threshold
+        predicted, labels = image.classes[confident].astype(np.int64), image.label_classes.astype(np.int64)
+        partner = pair_boxes(image.boxes[confident], image.label_boxes, iou_threshold=self.iou_threshold)
         paired = partner >= 0
         np.add.at(self.counts, (predicted[paired], labels[partner[paired]]), 1)
         missed = np.ones(len(labels), bool)
@@ -69,9 +69,9 @@ class ConfusionMatrix:
         self.counts[background] += np.bincount(labels[missed], minlength=background + 1)
         self.counts[:, background] += np.bincount(predicted[~paired], minlength=background + 1)
 
-    def normalised(self) -> np.ndarray:
-        """Return each column's shares, (c + 1, c + 1), 0 where it is empty.
+    def normalized(self) -> np.ndarray:
+        """Return (c + 1, c + 1) fractions of each column's sum, 0 in an empty column.
 
-        A class's column tells what became of its labels; background's, what the false alarms were taken for.
+        A class's column shows how its labels were detected; background's, which classes the false positives have.
         """
         return self.counts / np.maximum(self.counts.sum(0, keepdims=True), 1)

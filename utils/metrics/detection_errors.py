@@ -1,6 +1,6 @@
-"""What a detector got most wrong: labels it did not see, and boxes it was sure of where there is nothing of the kind.
+"""False negatives and false positives of an image, paired as the confusion matrix pairs.
 
-Paired as the confusion matrix pairs, so that each miss and false alarm stands for one count of its last row or column.
+So each false negative is one count of that matrix's last row.
 """
 
 from __future__ import annotations
@@ -10,82 +10,72 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.boxes import pairwise_iou
-from utils.metrics.confusion import CONFIDENCE, OVERLAP, pair_boxes
+from utils.metrics.confusion import CONF_THRESHOLD, IOU_THRESHOLD, pair_boxes
+from utils.metrics.evaluated_set import ImageEvaluation, box_areas
+
+BACKGROUND = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionError:
-    """One miss or false alarm.
+    """One false negative or false positive.
 
     Attributes:
-        box: (4,) x1, y1, x2, y2 in pixels of the image: of the label, or of the false alarm.
-        number: class of that box.
-        is_miss: a miss, not a false alarm.
-        score: confidence of the false alarm; of a miss, that of the best box of its class on it, 0 without one. One
-            that is sure has been paired with another label, of which it has more.
-        seen_as: class of the label under a false alarm, -1 if there is none.
-        twice: the false alarm lies on a label of its class that a better box has found.
+        box: (4,) x1, y1, x2, y2 in pixels of the image file, of the label or of the false positive.
+        class_id: of that box.
+        is_false_negative: otherwise it is a false positive.
+        confidence: of the false positive; for a false negative that of the best detection of its class on it, 0 without
+            one. One above `CONF_THRESHOLD` is paired with another label, with which it has a larger IoU.
+        true_class: of the label under a false positive, `BACKGROUND` without one.
+        is_duplicate: the false positive lies on a label of its class that is paired with another detection.
     """
 
     box: np.ndarray
-    number: int
-    is_miss: bool
-    score: float
-    seen_as: int = -1
-    twice: bool = False
+    class_id: int
+    is_false_negative: bool
+    confidence: float
+    true_class: int = BACKGROUND
+    is_duplicate: bool = False
 
     @property
     def matched_to_other(self) -> bool:
-        """Whether this is a miss for the only reason that a sure box on it counts for another label."""
-        return self.is_miss and self.score > CONFIDENCE
+        """Whether a confident detection lies on this false negative but is paired with another label."""
+        return self.is_false_negative and self.confidence > CONF_THRESHOLD
 
     @property
     def area(self) -> float:
         """Area of the box in square pixels."""
-        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+        return float(box_areas(self.box[None])[0])
 
 
-def find_mistakes(
-    boxes_xyxy: np.ndarray,
-    scores: np.ndarray,
-    classes: np.ndarray,
-    label_boxes_xyxy: np.ndarray,
-    label_classes: np.ndarray,
-) -> tuple[list[DetectionError], list[DetectionError]]:
-    """Return misses and false alarms of one image, in no particular order.
+def detection_errors(image: ImageEvaluation) -> tuple[list[DetectionError], list[DetectionError]]:
+    """Return the false negatives and false positives of an image, in no particular order.
 
-    A label taken for another class is a false alarm of that class, not a miss.
-
-    Args:
-        boxes_xyxy: (n, 4).
-        scores: (n,).
-        classes: (n,).
-        label_boxes_xyxy: (m, 4).
-        label_classes: (m,).
+    A label that is detected as another class is a false positive of that class, not a false negative.
     """
-    sure = np.flatnonzero(scores > CONFIDENCE)
-    partner = pair_boxes(boxes_xyxy[sure], label_boxes_xyxy)
-    iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
-    on_own = (iou > OVERLAP) & (label_classes[:, None] == classes[None])
-    misses = [
+    confident = np.flatnonzero(image.confidences > CONF_THRESHOLD)
+    partner = pair_boxes(image.boxes[confident], image.label_boxes)
+    iou = pairwise_iou(image.label_boxes, image.boxes)  # (m, n)
+    on_same_class = (iou > IOU_THRESHOLD) & (image.label_classes[:, None] == image.classes[None])
+    false_negatives = [
         DetectionError(
-            box=label_boxes_xyxy[label],
-            number=int(label_classes[label]),
-            is_miss=True,
-            score=float(np.where(on_own[label], scores, 0).max(initial=0)),
+            box=image.label_boxes[label],
+            class_id=int(image.label_classes[label]),
+            is_false_negative=True,
+            confidence=float(np.where(on_same_class[label], image.confidences, 0).max(initial=0)),
         )
-        for label in np.setdiff1d(np.arange(len(label_classes)), partner)
+        for label in np.setdiff1d(np.arange(len(image.label_classes)), partner)
     ]
-    alarms = [
+    false_positives = [
         DetectionError(
-            box=boxes_xyxy[box],
-            number=int(classes[box]),
-            is_miss=False,
-            score=float(scores[box]),
-            seen_as=int(label_classes[label]) if label >= 0 else -1,
-            twice=bool(label < 0 and on_own[:, box].any()),
+            box=image.boxes[box],
+            class_id=int(image.classes[box]),
+            is_false_negative=False,
+            confidence=float(image.confidences[box]),
+            true_class=int(image.label_classes[label]) if label >= 0 else BACKGROUND,
+            is_duplicate=bool(label < 0 and on_same_class[:, box].any()),
         )
-        for box, label in zip(sure, partner, strict=True)
-        if label < 0 or label_classes[label] != classes[box]
+        for box, label in zip(confident, partner, strict=True)
+        if label < 0 or image.label_classes[label] != image.classes[box]
     ]
-    return misses, alarms
+    return false_negatives, false_positives

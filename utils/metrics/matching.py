@@ -1,4 +1,4 @@
-"""Pair the detections of one image with its labels, at ten overlaps at once."""
+"""Match the detections of one image with its ground truth, at ten IoU thresholds at once."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ def match_detections(
     label_boxes_xyxy: np.ndarray,
     label_classes: np.ndarray,
     *,
-    thresholds: np.ndarray = IOU_THRESHOLDS,
-) -> np.ndarray:
-    """Tell which detections are right.
+    iou_thresholds: np.ndarray = IOU_THRESHOLDS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match detections with labels.
 
-    A detection claims the label of its class that it overlaps most, if by at least the threshold; a label claimed by
-    several goes to the best of them, the others are wrong.
+    A detection claims the label of its class with the largest IoU. It is a true positive where that IoU reaches the
+    threshold and no detection before it, at the same threshold, has claimed the label.
 
     Args:
-        boxes_xyxy: (n, 4) detections, best first.
-        classes: (n,) their classes.
+        boxes_xyxy: (n, 4) detections by falling confidence.
+        classes: (n,).
         label_boxes_xyxy: (m, 4).
         label_classes: (m,).
-        thresholds: (t,) overlaps.
+        iou_thresholds: (t,).
 
     Returns:
-        (n, t) bool.
+        (n, t) bool, the true positives; and the (n,) indices of the labels claimed, -1 without overlap.
     """
-    correct = np.zeros((len(boxes_xyxy), len(thresholds)), dtype=bool)
+    tp = np.zeros((len(boxes_xyxy), len(iou_thresholds)), dtype=bool)
     if not len(boxes_xyxy) or not len(label_boxes_xyxy):
-        return correct
+        return tp, np.full(len(boxes_xyxy), -1)
     iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
     iou = np.where(label_classes[:, None] == classes[None], iou, -1)
     claimed = iou.argmax(0)
-    overlap = iou[claimed, np.arange(len(boxes_xyxy))]
-    near = np.flatnonzero(overlap >= thresholds.min())  # few of an untrained model's hundreds
-    hit = overlap[near, None] >= thresholds  # (k, t)
-    place = np.where(hit, np.arange(len(near))[:, None], len(near))
-    first = np.full((len(label_boxes_xyxy), len(thresholds)), len(near))
-    np.minimum.at(first, claimed[near], place)
-    correct[near] = hit & (first[claimed[near]] == place)
-    return correct
+    claimed_iou = iou[claimed, np.arange(len(boxes_xyxy))]
+    near = np.flatnonzero(claimed_iou >= iou_thresholds.min())  # few of an untrained model's hundreds
+    reached = claimed_iou[near, None] >= iou_thresholds  # (k, t)
+    position = np.where(reached, np.arange(len(near))[:, None], len(near))
+    first = np.full((len(label_boxes_xyxy), len(iou_thresholds)), len(near))
+    np.minimum.at(first, claimed[near], position)
+    tp[near] = reached & (first[claimed[near]] == position)
+    return tp, np.where(claimed_iou > 0, claimed, -1)

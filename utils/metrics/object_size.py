@@ -1,61 +1,44 @@
-"""Small, medium and large objects, as COCO draws the lines, and which detections count for which."""
+"""COCO's size bins (small, medium, large) of objects, and which detections count for each."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from utils.boxes import pairwise_iou
+from utils.metrics.evaluated_set import EvaluatedSet
 
 SIZES = ("small", "medium", "large")
 AREA_LIMITS = (32.0**2, 96.0**2)  # square pixels of the image file: small below the first, large from the second
-UNCLAIMED = -1
 
 
-def size_of(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Return (n,) int: 0 small, 1 medium, 2 large, by the area of (n, 4) boxes in pixels of the file."""
-    area = (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
-    return np.searchsorted(np.array(AREA_LIMITS), area, side="right").astype(np.int8)
+def size_bins(areas: np.ndarray) -> np.ndarray:
+    """Return (n,) int indices of `SIZES` for areas in square pixels of the image file."""
+    return np.searchsorted(np.array(AREA_LIMITS), areas, side="right").astype(np.int8)
 
 
-def assign_size_bins(
-    boxes_xyxy: np.ndarray, classes: np.ndarray, label_boxes_xyxy: np.ndarray, label_classes: np.ndarray
-) -> np.ndarray:
-    """Return (n,) int: the size of the label that each detection claims, the one of its class that it overlaps most.
+def restrict_to_size(evaluated: EvaluatedSet, size_bin: int) -> tuple[EvaluatedSet, np.ndarray]:
+    """Restrict a set to the labels of one size.
 
-    Args:
-        boxes_xyxy: (n, 4) detections.
-        classes: (n,).
-        label_boxes_xyxy: (m, 4).
-        label_classes: (m,).
-
-    Returns:
-        -1 for a detection that overlaps no label of its class.
-    """
-    if not len(boxes_xyxy) or not len(label_boxes_xyxy):
-        return np.full(len(boxes_xyxy), UNCLAIMED, np.int8)
-    iou = pairwise_iou(label_boxes_xyxy, boxes_xyxy)  # (m, n)
-    iou = np.where(label_classes[:, None] == classes[None], iou, -1)
-    claimed = iou.argmax(0)
-    overlaps = iou[claimed, np.arange(len(boxes_xyxy))] > 0
-    return np.where(overlaps, size_of(label_boxes_xyxy)[claimed], UNCLAIMED).astype(np.int8)
-
-
-def in_size_bin(
-    number: int, *, correct: np.ndarray, own_sizes: np.ndarray, claimed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which detections are right, and which count at all, when only objects of one size are asked for.
-
-    A right detection counts if its object has the size; a wrong one if it has the size itself. So a model is neither
-    praised nor blamed for what it finds of other sizes.
+    A true positive counts if its label has the size, a false positive if its own box has it. Detections of objects of
+    other sizes are ignored, so they neither raise nor lower the result.
 
     Args:
-        number: 0 small, 1 medium, 2 large.
-        correct: (n, t) bool.
-        own_sizes: (n,) of the detections.
-        claimed: (n,) of `assign_size_bins`.
+        evaluated: the set.
+        size_bin: an index of `SIZES`.
 
     Returns:
-        Two (n, t) bool.
+        The set with those labels and true positives only, and (n, t) bool, which detections are ignored.
     """
-    right = correct & (claimed == number)[:, None]
-    return right, np.where(correct, right, (own_sizes == number)[:, None])
+    labels = size_bins(evaluated.label_areas) == size_bin
+    claims = (size_bins(evaluated.claimed_areas) == size_bin) & (evaluated.claimed_areas >= 0)
+    tp = evaluated.tp & claims[:, None]
+    counted = np.where(evaluated.tp, tp, (size_bins(evaluated.areas) == size_bin)[:, None])
+    restricted = replace(
+        evaluated,
+        tp=tp,
+        label_image_ids=evaluated.label_image_ids[labels],
+        label_classes=evaluated.label_classes[labels],
+        label_areas=evaluated.label_areas[labels],
+    )
+    return restricted, ~counted

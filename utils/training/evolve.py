@@ -18,6 +18,7 @@ import numpy as np
 from utils.errors import ConfigError, RunError, RunStopped
 from utils.files import load_json, make_run_dir, write_csv
 from utils.log import LOGGER
+from utils.metrics.average_precision import fitness
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.plots.evolution import plot_evolution
@@ -176,8 +177,7 @@ def _finished(run: Path, number: int, recipe: Hyperparameters) -> Generation | N
         map50, map50_95 = float(summary["map50"]), float(summary["map50_95"])
     except (ConfigError, KeyError, TypeError, ValueError):
         return None
-    fitness = 0.1 * map50 + 0.9 * map50_95  # as `Evaluation.fitness`
-    return Generation(number=number, fitness=fitness, map50=map50, map50_95=map50_95, recipe=recipe)
+    return Generation(number=number, fitness=fitness(map50, map50_95), map50=map50, map50_95=map50_95, recipe=recipe)
 
 
 def dump_recipe(recipe: Hyperparameters, path: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from utils.datasets.index import DatasetIndex
 from utils.metrics.average_precision import PrecisionRecall
 from utils.metrics.coco import ABSENT, CocoDetections, CocoLabels
-from utils.validation.evaluate import ImageEvaluation
+from utils.metrics.evaluated_set import ImageEvaluation
 
 # COCO numbers its 80 classes up to 90, leaving these out.
 COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -77,7 +77,7 @@ def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, name
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": ids[evaluation.index],
+                    "image_id": ids[evaluation.image_id],
                     "category_id": categories[int(label)],
                     "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
                     "area": round((x2 - x1) * (y2 - y1), 3),
@@ -86,10 +86,10 @@ def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, name
             )
     images = [
         {
-            "id": ids[evaluation.index],
-            "file_name": files[evaluation.index],
-            "height": evaluation.size_hw[0],
-            "width": evaluation.size_hw[1],
+            "id": ids[evaluation.image_id],
+            "file_name": files[evaluation.image_id],
+            "height": evaluation.original_hw[0],
+            "width": evaluation.original_hw[1],
         }
         for evaluation in evaluations
     ]
@@ -104,14 +104,14 @@ def coco_predictions(
     ids, categories = image_ids([str(path) for path in index.paths]), category_ids(names)
     return [
         {
-            "image_id": ids[evaluation.index],
+            "image_id": ids[evaluation.image_id],
             "category_id": categories[int(label)],
             "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(float(score), 5),
         }
         for evaluation in evaluations
         for (x1, y1, x2, y2), score, label in zip(
-            evaluation.boxes.tolist(), evaluation.scores, evaluation.classes, strict=True
+            evaluation.boxes.tolist(), evaluation.confidences, evaluation.classes, strict=True
         )
     ]
 
@@ -145,11 +145,10 @@ def coco_arrays(
 
 def coco_table(figures: Mapping[str, float], metrics: PrecisionRecall, *, max_detections: int) -> str:
     """Return COCO's twelve figures as text, those that the main table has too beside its columns."""
-    ap = metrics.ap
     ours = {
         "AP": ("mAP50-95", metrics.map50_95),
         "AP50": ("mAP50", metrics.map50),
-        "AP75": ("mAP75", float(ap[:, 5].mean()) if len(ap) else 0.0),
+        "AP75": ("mAP75", metrics.map75),
     }
     lines = [f"{'COCO':>10}{'overlap':>12}{'area':>9}{'boxes':>7}{'value':>9}    table (up to {max_detections} boxes)"]
     for name, value in figures.items():

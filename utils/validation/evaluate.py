@@ -1,4 +1,4 @@
-"""Judge a model on a split: one function, called by val.py, by training after each epoch, and by compare.py."""
+"""Evaluate a model on a split: the one function behind val.py, the epochs of train.py, and compare.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
-from utils.metrics.matching import match_detections
+from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
 from utils.runtime import scale_pixels, to_device
 from utils.structures import Batch, Detections
 
@@ -26,40 +26,15 @@ OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageEvaluation:
-    """What the model said of one image, in pixels of the file.
-
-    Attributes:
-        index: the image's number in the data set.
-        boxes: (n, 4) x1, y1, x2, y2, best first.
-        scores: (n,).
-        classes: (n,) int64.
-        label_boxes: (m, 4).
-        label_classes: (m,) int64.
-        correct: (n, 10) bool at overlaps .50 to .95.
-        size_hw: height and width of the file's image.
-    """
-
-    index: int
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    label_boxes: np.ndarray
-    label_classes: np.ndarray
-    correct: np.ndarray
-    size_hw: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What came out of judging a model on a split.
+    """Result of evaluating a model on a split.
 
     Attributes:
-        metrics: per class and in the mean.
+        metrics: of each class, and their means.
         losses: mean of each component over batches; empty if no loss was given.
-        images: one result for each image, in order of their numbers.
-        confusion: who is taken for whom.
-        milliseconds: per image, of each of `PHASES`; the first batch, which warms up, counts only if it is alone.
+        images: one result per image, by ascending image id.
+        confusion: confusion matrix.
+        milliseconds: per image, of each of `PHASES`; without the first batch, which warms up, if there are several.
     """
 
     metrics: PrecisionRecall
@@ -70,8 +45,8 @@ class Evaluation:
 
     @property
     def fitness(self) -> float:
-        """What chooses the best epoch: a tenth of mAP50 and nine tenths of mAP50-95."""
-        return 0.1 * self.metrics.map50 + 0.9 * self.metrics.map50_95
+        """Selects the best epoch."""
+        return self.metrics.fitness
 
 
 def evaluate(
@@ -84,72 +59,61 @@ def evaluate(
     half: bool = False,
     on_batch: Callable[[int, Batch, Sequence[Detections]], None] | None = None,
 ) -> Evaluation:
-    """Judge a model.
+    """Evaluate a model.
 
     Args:
-        model: on `device`; it is copied and its batch norms folded, and itself left as it is.
-        batches: images with placements, as evaluation loaders make them.
-        nms: thresholds, as a rule confidence 0.001 with several classes per box.
+        model: left unchanged; a copy of it with folded batch norms is evaluated.
+        batches: images with their letterbox transforms, from an evaluation loader.
+        nms: thresholds, usually of confidence 0.001 with several classes per box.
         device: where to compute.
-        loss: also compute the losses.
-        half: half precision.
-        on_batch: is shown each batch's number, the batch, and its detections in pixels of the input.
+        loss: computes the losses too.
+        half: use half precision.
+        on_batch: called with each batch's index, the batch, and its detections in pixels of the network's input.
     """
     dtype = torch.float16 if half else torch.float32
     network = to_device(fused(model).to(dtype), device)
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
-    watch = _Stopwatch(device)
-    images: list[ImageEvaluation] = []
+    stopwatch = _Stopwatch(device)
+    evaluated: list[ImageEvaluation] = []
     header = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
+    progress = tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")
     with torch.inference_mode():
-        for number, batch in enumerate(tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")):
-            watch.lap("loading")
-            pixels = scale_pixels(batch.images, device, dtype)
+        for batch_index, batch in enumerate(progress):
+            stopwatch.record("loading")
+            images = scale_pixels(batch.images, device, dtype)
             targets = batch.targets.to(device)
-            watch.lap("pre")
-            predictions, raw = network(pixels)
-            watch.lap("inference")
+            stopwatch.record("pre")
+            predictions, raw = network(images)
+            stopwatch.record("inference")
             if loss is not None:
                 for name, value in loss(raw, targets).items():
                     sums[name] += float(value)
-            watch.lap(OTHER)
+            stopwatch.record(OTHER)
             detections = non_max_suppression(predictions, nms)
-            watch.lap("nms")
+            stopwatch.record("nms")
             labels = batch.targets.numpy()
-            for position in range(len(pixels)):
-                image = _judge(batch, position, detections[position], labels[labels[:, 0] == position])
-                images.append(image)
-                confusion.add(image.boxes, image.scores, image.classes, image.label_boxes, image.label_classes)
-            watch.lap("matching")
+            for position in range(len(images)):
+                image = match_image(batch, position, detections[position], labels[labels[:, 0] == position])
+                evaluated.append(image)
+                confusion.add(image)
+            stopwatch.record("matching")
             if on_batch is not None:
-                on_batch(number, batch, detections)
-            watch.end_batch(len(pixels))
-    images.sort(key=lambda image: image.index)
-    count = max(watch.batches, 1)
+                on_batch(batch_index, batch, detections)
+            stopwatch.end_batch(len(images))
+    evaluated.sort(key=lambda image: image.image_id)
+    batch_count = max(stopwatch.batches, 1)
     return Evaluation(
-        metrics=measure(images),
-        losses={name: total / count for name, total in sums.items()} if loss is not None else {},
-        images=images,
+        metrics=precision_recall(EvaluatedSet.concatenate(evaluated)),
+        losses={name: total / batch_count for name, total in sums.items()} if loss is not None else {},
+        images=evaluated,
         confusion=confusion,
-        milliseconds=watch.milliseconds(),
-    )
-
-
-def measure(images: Sequence[ImageEvaluation]) -> PrecisionRecall:
-    """Make the numbers of a set of judged images, which may hold an image several times."""
-    if not images:
-        return precision_recall(np.zeros((0, 10), bool), np.zeros(0), np.zeros(0), np.zeros(0))
-    return precision_recall(
-        np.concatenate([p.correct for p in images]),
-        np.concatenate([p.scores for p in images]),
-        np.concatenate([p.classes for p in images]),
-        np.concatenate([p.label_classes for p in images]),
+        milliseconds=stopwatch.milliseconds(),
     )
 
 
 def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int, verbose: bool) -> str:
-    """Return the table users know: a row for all classes, and with `verbose` one for each."""
+    """Return YOLOv5's table: a row for all classes and, with `verbose`, one for each class."""
     columns = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
     lines = [f"{columns[0]:>22}" + "".join(f"{name:>11}" for name in columns[1:])]
 
@@ -157,40 +121,43 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int
         return f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
 
     means = (metrics.mean_precision, metrics.mean_recall, metrics.map50, metrics.map50_95)
-    lines.append(row("all", int(metrics.labels.sum()), means))
+    lines.append(row("all", int(metrics.label_counts.sum()), means))
     if verbose and len(names) > 1:
-        for position, number in enumerate(metrics.classes):
+        for position, class_id in enumerate(metrics.class_ids):
             ap = metrics.ap[position]
             values = (metrics.precision[position], metrics.recall[position], ap[0], ap.mean())
-            lines.append(row(names[int(number)], int(metrics.labels[position]), values))
+            lines.append(row(names[int(class_id)], int(metrics.label_counts[position]), values))
     return "\n".join(lines)
 
 
-def _judge(batch: Batch, position: int, found: Detections, targets: np.ndarray) -> ImageEvaluation:
-    """Bring one image's detections and its (m, 6) rows of the targets to the file's pixels and pair them."""
-    placement = batch.placements[position]
+def match_image(batch: Batch, position: int, detections: Detections, targets: np.ndarray) -> ImageEvaluation:
+    """Convert the boxes of one image of a batch to pixels of its file, and match them.
+
+    Args:
+        batch: with letterbox transforms.
+        position: of the image in the batch.
+        detections: in pixels of the network's input.
+        targets: (m, 6) rows of the batch's targets that belong to the image.
+    """
+    letterbox = batch.placements[position]
     height, width = batch.images.shape[2:]
-    labels = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
-    label_boxes = placement.to_original(labels)
-    boxes = placement.to_original(found.boxes.cpu().numpy())
-    classes, label_classes = found.classes.cpu().numpy(), targets[:, 1].astype(np.int64)
-    return ImageEvaluation(
-        index=batch.indices[position],
-        boxes=boxes,
-        scores=found.scores.cpu().numpy(),
-        classes=classes,
-        label_boxes=label_boxes,
-        label_classes=label_classes,
-        correct=match_detections(boxes, classes, label_boxes, label_classes),
-        size_hw=placement.original_hw,
+    label_boxes = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
+    return ImageEvaluation.match(
+        letterbox.to_original(detections.boxes.cpu().numpy()),
+        detections.scores.cpu().numpy(),
+        detections.classes.cpu().numpy(),
+        letterbox.to_original(label_boxes),
+        targets[:, 1].astype(np.int64),
+        image_id=batch.indices[position],
+        original_hw=letterbox.original_hw,
     )
 
 
 class _Stopwatch:
-    """Sums the seconds of each phase of a batch.
+    """Seconds of each phase, summed over batches.
 
     Attributes:
-        batches: how many have ended.
+        batches: that have ended.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -201,14 +168,14 @@ class _Stopwatch:
         self._images = self._first_images = 0
         self._last = self._now()
 
-    def lap(self, phase: str) -> None:
-        """End a phase."""
+    def record(self, phase: str) -> None:
+        """Add the time since the previous phase."""
         now = self._now()
         self._seconds[phase] += now - self._last
         self._last = now
 
     def end_batch(self, images: int) -> None:
-        """End a batch; the time since its last phase is left out."""
+        """Count a batch; the time since its last phase is not recorded."""
         self.batches += 1
         self._images += images
         if self.batches == 1:
@@ -216,13 +183,12 @@ class _Stopwatch:
         self._last = self._now()
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the time of each phase per image, without the first batch if there are more."""
-        left_out = 1 if self.batches > 1 else 0
-        images = max(self._images - left_out * self._first_images, 1)
-        return {phase: 1000 * (self._seconds[phase] - left_out * self._first[phase]) / images for phase in PHASES}
+        """Return the time of each phase per image, without the first batch if there are several."""
+        excluded = 1 if self.batches > 1 else 0
+        images = max(self._images - excluded * self._first_images, 1)
+        return {phase: 1000 * (self._seconds[phase] - excluded * self._first[phase]) / images for phase in PHASES}
 
     def _now(self) -> float:
-        """Return the time in seconds once the device has done all its work."""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # kernels run asynchronously
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

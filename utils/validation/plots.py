@@ -11,10 +11,10 @@ import numpy as np
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.images import read_image, write_image
 from utils.datasets.letterbox import PAD_VALUE
-from utils.metrics.detection_errors import DetectionError, find_mistakes
+from utils.metrics.detection_errors import DetectionError, detection_errors
+from utils.metrics.evaluated_set import ImageEvaluation
 from utils.plots.boxes import draw_boxes, image_grid, printable
 from utils.structures import Batch, Detections
-from utils.validation.evaluate import ImageEvaluation
 
 MAX_IMAGES = 16
 THICKNESS = 2
@@ -74,12 +74,12 @@ def plot_mistakes(images: Sequence[ImageEvaluation], paths: Sequence[str], names
     misses: list[tuple[int, DetectionError]] = []
     alarms: list[tuple[int, DetectionError]] = []
     for image in images:
-        found = find_mistakes(image.boxes, image.scores, image.classes, image.label_boxes, image.label_classes)
+        found = detection_errors(image)
         for kind, mistakes in zip((misses, alarms), found, strict=True):
-            kind.extend((image.index, mistake) for mistake in mistakes)
-    misses.sort(key=lambda entry: (entry[1].score, -entry[1].area))
-    alarms.sort(key=lambda entry: -entry[1].score)
-    labels = {image.index: image.label_boxes for image in images}
+            kind.extend((image.image_id, mistake) for mistake in mistakes)
+    misses.sort(key=lambda entry: (entry[1].confidence, -entry[1].area))
+    alarms.sort(key=lambda entry: -entry[1].confidence)
+    labels = {image.image_id: image.label_boxes for image in images}
     for name, worst in (("worst_misses", misses[:MAX_IMAGES]), ("worst_false_alarms", alarms[:MAX_IMAGES])):
         if worst:
             tiles = [_tile(read_image(paths[index]), entry, labels[index], names) for index, entry in worst]
@@ -101,17 +101,17 @@ def _tile(image: np.ndarray, mistake: DetectionError, label_boxes: np.ndarray, n
         left, top, right, bottom = (round(float(value)) for value in box)
         cv2.rectangle(cut, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
     box = (mistake.box[None] - offset) * scale
-    return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.number], thickness=THICKNESS)
+    return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.class_id], thickness=THICKNESS)
 
 
 def _reason(mistake: DetectionError, names: Sequence[str]) -> str:
     """Say what is wrong: `dog 0.91, is cat`, `dog 0.80, again`, `dog 0.75`, or of a miss `dog, at most 0.12`."""
-    name = printable(names[mistake.number], mistake.number, longest=LONGEST_NAME)
+    name = printable(names[mistake.class_id], mistake.class_id, longest=LONGEST_NAME)
     if mistake.matched_to_other:
-        return f"{name}, its box {mistake.score:.2f} is another's"
-    if mistake.is_miss:
-        return f"{name}, at most {mistake.score:.2f}" if mistake.score else name
-    if mistake.seen_as >= 0:
-        really = printable(names[mistake.seen_as], mistake.seen_as, longest=LONGEST_NAME)
-        return f"{name} {mistake.score:.2f}, is {really}"
-    return f"{name} {mistake.score:.2f}{', again' if mistake.twice else ''}"
+        return f"{name}, its box {mistake.confidence:.2f} is another's"
+    if mistake.is_false_negative:
+        return f"{name}, at most {mistake.confidence:.2f}" if mistake.confidence else name
+    if mistake.true_class >= 0:
+        really = printable(names[mistake.true_class], mistake.true_class, longest=LONGEST_NAME)
+        return f"{name} {mistake.confidence:.2f}, is {really}"
+    return f"{name} {mistake.confidence:.2f}{', again' if mistake.is_duplicate else ''}"

@@ -21,6 +21,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.tta import TtaModel
 from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
+from utils.metrics.evaluated_set import ImageEvaluation
 from utils.options import ValOptions
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.fonts import printable
@@ -29,7 +30,7 @@ from utils.plugins import load_plugins
 from utils.runtime import select_device, to_device
 from utils.structures import Batch, Detections
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_table, coco_truth
-from utils.validation.evaluate import Evaluation, ImageEvaluation, evaluate, metrics_table
+from utils.validation.evaluate import Evaluation, evaluate, metrics_table
 from utils.validation.plots import plot_detected_batch, plot_labelled_batch, plot_mistakes
 
 USUAL_CONFIDENCE = 0.001
@@ -180,15 +181,15 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
     empty = sum(not len(image.label_classes) for image in evaluation.images)
     note = (
         f"{len(evaluation.images)} images, {empty} of them background without any object; boxes above confidence "
-        f"{confusion.confidence}, pairs above overlap {confusion.overlap}"
+        f"{confusion.conf_threshold}, pairs above overlap {confusion.iou_threshold}"
     )
     _write_counts(confusion.counts, names, run_dir / "confusion_matrix.csv")
-    plot_confusion(confusion.counts, confusion.normalised(), names, run_dir / "confusion_matrix.png", note=note)
-    if not len(metrics.classes):
+    plot_confusion(confusion.counts, confusion.normalized(), names, run_dir / "confusion_matrix.png", note=note)
+    if not len(metrics.class_ids):
         return
-    present = [printable(names[int(number)], int(number)) for number in metrics.classes]
+    present = [printable(names[int(number)], int(number)) for number in metrics.class_ids]
     p, r = metrics.precision_curve, metrics.recall_curve
-    curves = {"P": ("precision", p), "R": ("recall", r), "F1": ("F1", 2 * p * r / (p + r + 1e-16))}
+    curves = {"P": ("precision", p), "R": ("recall", r), "F1": ("F1", metrics.f1_curve)}
     for name, (label, values) in curves.items():
         plot_confidence_curve(
             metrics.confidences,
@@ -199,7 +200,7 @@ def _draw_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) ->
             path=run_dir / f"{name}_curve.png",
         )
     best = (metrics.recall, metrics.precision, metrics.best_confidence)
-    plot_precision_recall(metrics.precision_over_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png", best=best)
+    plot_precision_recall(metrics.precision_by_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png", best=best)
 
 
 def _write_counts(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -240,12 +241,12 @@ def _write_labels(folder: Path, images: Sequence[ImageEvaluation], index: Datase
     """
     taken: set[str] = set()
     for image in images:
-        name = unique_name(Path(str(index.paths[image.index])).stem, taken)
+        name = unique_name(Path(str(index.paths[image.image_id])).stem, taken)
         taken.add(name)
-        height, width = image.size_hw
+        height, width = image.original_hw
         shares = xyxy_to_cxcywh(image.boxes) / np.array((width, height, width, height))
         lines = []
-        for label, box, score in zip(image.classes, shares, image.scores, strict=True):
+        for label, box, score in zip(image.classes, shares, image.confidences, strict=True):
             numbers = [*box, score] if with_score else [*box]
             lines.append(" ".join([str(int(label)), *(f"{value:.6g}" for value in numbers)]))
         atomic_write(folder / f"{name}.txt", "".join(line + "\n" for line in lines))

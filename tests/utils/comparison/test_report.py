@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 from utils.comparison.html import ReportImage, write_report
-from utils.comparison.predictions import RunEvaluation
 from utils.comparison.report_examples import example_images, image_scores, largest_differences, representative_seed_pair
 from utils.comparison.report_markdown import code_block, plain, table, to_html
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
-from utils.metrics.bootstrap import EvaluatedSet
+from utils.metrics.evaluated_set import EvaluatedSet
 
 VOID = {"meta", "img", "br"}
 
@@ -227,25 +226,21 @@ def test_a_browser_shows_the_report_without_scrolling_it_sideways(tmp_path: Path
     assert measured["smallest"] >= 11
 
 
-def judgement(hits: list[int], alarms: list[int]) -> RunEvaluation:
+def judgement(hits: list[int], alarms: list[int]) -> EvaluatedSet:
     """Three images with two objects each: how many are found, and how many false alarms there are."""
     where = np.repeat(np.arange(3), np.add(hits, alarms))
     right = np.concatenate([[True] * h + [False] * a for h, a in zip(hits, alarms, strict=True)]).astype(bool)
-    sizes = np.zeros(len(where), np.int8)
-    return RunEvaluation(
-        judged=EvaluatedSet(
-            images=3,
-            detection_images=where,
-            scores=np.full(len(where), 0.9),
-            classes=np.zeros(len(where), np.int64),
-            correct=np.repeat(right[:, None], 10, 1),
-            label_images=np.repeat(np.arange(3), 2),
-            label_classes=np.zeros(6, np.int64),
-        ),
+    return EvaluatedSet(
+        num_images=3,
+        image_ids=where,
         boxes=np.tile(np.array([5, 5, 30, 20], np.float32), (len(where), 1)),
-        own_sizes=sizes,
-        claimed=sizes,
-        label_sizes=np.zeros(6, np.int8),
+        confidences=np.full(len(where), 0.9),
+        classes=np.zeros(len(where), np.int64),
+        tp=np.repeat(right[:, None], 10, 1),
+        claimed_areas=np.zeros(len(where)),
+        label_image_ids=np.repeat(np.arange(3), 2),
+        label_classes=np.zeros(6, np.int64),
+        label_areas=np.zeros(6),
     )
 
 
@@ -284,7 +279,7 @@ def test_images_are_ranked_by_the_mean_gain_over_seeds():
 def examples(
     folder: Path,
     name: str,
-    model: Sequence[RunEvaluation] = (),
+    model: Sequence[EvaluatedSet] = (),
     seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]] = ((None,), (None,)),
 ) -> list[ReportImage]:
     paths = []

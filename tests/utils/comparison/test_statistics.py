@@ -15,7 +15,7 @@ from utils.comparison.checks import overlapping_images
 from utils.comparison.figures import curves_of, draw_comparison
 from utils.comparison.html import ReportFigures, ReportImage
 from utils.comparison.outputs import write_reports
-from utils.comparison.predictions import of_size, resampled_metrics, run_evaluation_of
+from utils.comparison.predictions import resampled_metrics
 from utils.comparison.report import ComparisonResult, markdown
 from utils.comparison.statistics import (
     PRIMARY_METRIC,
@@ -30,9 +30,10 @@ from utils.comparison.statistics import (
 )
 from utils.comparison.tables import cost_table, detail_tables, difference_table, seed_table
 from utils.datasets.index import DatasetIndex
+from utils.metrics.average_precision import precision_recall
 from utils.metrics.bootstrap import draw_resamples
-from utils.metrics.matching import match_detections
-from utils.validation.evaluate import ImageEvaluation, measure
+from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
+from utils.metrics.object_size import restrict_to_size
 
 NAMES = ("cat", "dog", "cow")
 COST = {"parameters": 1000, "gflops": 1.5, "sampling_gflops": 0.0, "inference_ms": 3.0, "inference_ms_p95": 4.0}
@@ -53,16 +54,7 @@ def images(seed: int, *, noise: float = 6.0, count: int = 24) -> list[ImageEvalu
         order = np.argsort(-scores)
         boxes, classes, scores = boxes[order], classes[order], scores[order]
         found.append(
-            ImageEvaluation(
-                index=index,
-                boxes=boxes,
-                scores=scores,
-                classes=classes,
-                label_boxes=labels,
-                label_classes=kinds,
-                correct=match_detections(boxes, classes, labels, kinds),
-                size_hw=(480, 640),
-            )
+            ImageEvaluation.match(boxes, scores, classes, labels, kinds, image_id=index, original_hw=(480, 640))
         )
     return found
 
@@ -71,7 +63,7 @@ def scores_of(label: str, seeds: list[int], *, noise: float):
     weights = draw_resamples(24, 200, seed=0)
     return collect_scores(
         label,
-        [resampled_metrics(run_evaluation_of(images(s, noise=noise)), weights, NAMES) for s in seeds],
+        [resampled_metrics(EvaluatedSet.concatenate(images(s, noise=noise)), weights, NAMES) for s in seeds],
         fixed_weights=False,
     )
 
@@ -87,8 +79,8 @@ def models():
 
 def test_figures_are_those_of_the_validator():
     shown = images(3)
-    figures = resampled_metrics(run_evaluation_of(shown), draw_resamples(24, 3, seed=0), NAMES)
-    expected = measure(shown)
+    figures = resampled_metrics(EvaluatedSet.concatenate(shown), draw_resamples(24, 3, seed=0), NAMES)
+    expected = precision_recall(EvaluatedSet.concatenate(shown))
     assert figures["all", "", "map50"][0] == pytest.approx(expected.map50, abs=1e-12)
     assert figures["all", "", "map50_95"][0] == pytest.approx(expected.map50_95, abs=1e-12)
     for number, name in enumerate(NAMES):
@@ -96,13 +88,15 @@ def test_figures_are_those_of_the_validator():
         assert figures["class", name, "map50"][0] == pytest.approx(expected.ap[number, 0], abs=1e-12)
     weights = draw_resamples(24, 3, seed=0)
     repeated = [shown[i] for i in np.repeat(np.arange(24), weights[1])]
-    assert figures["all", "", "map50_95"][2] == pytest.approx(measure(repeated).map50_95, abs=1e-12)
+    assert figures["all", "", "map50_95"][2] == pytest.approx(
+        precision_recall(EvaluatedSet.concatenate(repeated)).map50_95, abs=1e-12
+    )
 
 
 def test_sizes_share_out_all_labels_and_perfect_detections_are_perfect_for_each():
-    judgement = run_evaluation_of(images(3, noise=0))
-    parts = [of_size(judgement, number) for number in range(3)]
-    assert sum(len(part.label_classes) for part in parts) == len(judgement.judged.label_classes)
+    judgement = EvaluatedSet.concatenate(images(3, noise=0))
+    parts = [restrict_to_size(judgement, number)[0] for number in range(3)]
+    assert sum(len(part.label_classes) for part in parts) == len(judgement.label_classes)
     assert min(len(part.label_classes) for part in parts) > 0
     figures = resampled_metrics(judgement, draw_resamples(24, 2, seed=0), NAMES)
     for size in ("medium", "large"):  # of small ones no class has enough

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from tests.helpers.data_oracles import REFERENCE
+from tests.helpers.evaluations import evaluated_set
 from utils.metrics.average_precision import average_precision, precision_recall, smooth
 
 
-def numbers_of(hits, scores, classes=None, labels=None):
-    """Metrics of detections that are right or wrong at all of ten overlaps alike."""
-    correct = np.repeat(np.array(hits, bool)[:, None], 10, 1).reshape(-1, 10)
-    classes = np.zeros(len(hits)) if classes is None else np.array(classes)
-    return precision_recall(correct, np.array(scores, float), classes, np.array(labels, float))
+def metrics_of(is_tp, confidences, classes=None, labels=()):
+    """Metrics of detections that are true or false positives at all ten IoU thresholds."""
+    tp = np.repeat(np.array(is_tp, bool)[:, None], 10, 1).reshape(-1, 10)
+    classes = np.zeros(len(is_tp)) if classes is None else classes
+    return precision_recall(evaluated_set(tp, np.array(confidences, float), classes, labels))
 
 
 def test_reference_numbers_agree():
@@ -18,7 +19,7 @@ def test_reference_numbers_agree():
         detections = np.concatenate([stored[f"image{i}_detections"] for i in images])
         correct = np.concatenate([stored[f"image{i}_correct"] for i in images])
         labels = np.concatenate([stored[f"image{i}_labels"] for i in images])
-        result = precision_recall(correct, detections[:, 4], detections[:, 5], labels[:, 0])
+        result = precision_recall(evaluated_set(correct, detections[:, 4], detections[:, 5], labels[:, 0]))
         ours = {
             "tp": result.true_positives,
             "fp": result.false_positives,
@@ -29,7 +30,7 @@ def test_reference_numbers_agree():
         }
         for name, value in ours.items():
             np.testing.assert_allclose(value, stored[name], rtol=0, atol=1e-6, err_msg=name)
-        assert np.array_equal(result.classes, stored["ap_class"])
+        assert np.array_equal(result.class_ids, stored["ap_class"])
         assert result.map50 == pytest.approx(stored["ap"][:, 0].mean())
         assert result.map50_95 == pytest.approx(stored["ap"].mean())
 
@@ -51,7 +52,7 @@ def test_area_under_hand_made_curves(recall, precision, area):
 
 
 def test_one_wrong_detection_between_two_right_ones():
-    result = numbers_of([True, False, True], [0.9, 0.8, 0.7], labels=[0, 0])
+    result = metrics_of([True, False, True], [0.9, 0.8, 0.7], labels=[0, 0])
     assert result.precision == pytest.approx([2 / 3]) and result.recall == pytest.approx([1.0])
     assert result.f1 == pytest.approx([0.8])
     assert result.true_positives.tolist() == [2] and result.false_positives.tolist() == [1]
@@ -60,7 +61,7 @@ def test_one_wrong_detection_between_two_right_ones():
 
 
 def test_low_wrong_detections_move_the_best_confidence_above_them():
-    result = numbers_of([True, True] + [False] * 20, [0.9, 0.8] + [0.1] * 20, labels=[0, 0])
+    result = metrics_of([True, True] + [False] * 20, [0.9, 0.8] + [0.1] * 20, labels=[0, 0])
     assert 0.1 < result.best_confidence <= 0.8
     assert result.precision[0] > 0.95 and result.false_positives.tolist() == [0]
     assert result.true_positives.tolist() == [2]
@@ -69,9 +70,9 @@ def test_low_wrong_detections_move_the_best_confidence_above_them():
 def test_order_of_detections_does_not_matter():
     rng = np.random.default_rng(0)
     hits, scores, classes = rng.random(50) < 0.5, rng.random(50), rng.integers(0, 3, 50)
-    first = numbers_of(hits, scores, classes, labels=[0, 1, 1, 2] * 10)
+    first = metrics_of(hits, scores, classes, labels=[0, 1, 1, 2] * 10)
     order = rng.permutation(50)
-    second = numbers_of(hits[order], scores[order], classes[order], labels=[2, 1, 0, 1] * 10)
+    second = metrics_of(hits[order], scores[order], classes[order], labels=[2, 1, 0, 1] * 10)
     np.testing.assert_allclose(first.ap, second.ap)
     np.testing.assert_allclose(first.f1, second.f1)
 
@@ -80,19 +81,19 @@ def test_detections_of_equal_confidence_keep_their_order():
     rng = np.random.default_rng(0)
     hits, scores = rng.random(300) < 0.5, rng.choice([0.3, 0.5, 0.7], 300)
     apart = scores - np.arange(300) * 1e-6
-    assert numbers_of(hits, scores, labels=[0] * 160).map50 == numbers_of(hits, apart, labels=[0] * 160).map50
+    assert metrics_of(hits, scores, labels=[0] * 160).map50 == metrics_of(hits, apart, labels=[0] * 160).map50
 
 
 def test_classes_are_kept_apart_and_those_without_labels_left_out():
-    result = numbers_of([True, True, False], [0.9, 0.8, 0.7], classes=[1, 5, 3], labels=[1, 5, 5])
-    assert result.classes.tolist() == [1, 5] and result.labels.tolist() == [1, 2]
+    result = metrics_of([True, True, False], [0.9, 0.8, 0.7], classes=[1, 5, 3], labels=[1, 5, 5])
+    assert result.class_ids.tolist() == [1, 5] and result.label_counts.tolist() == [1, 2]
     assert result.ap[:, 0] == pytest.approx([0.995, 0.75], abs=1e-9)
     assert result.map50 == pytest.approx(0.8725) == result.map50_95
     assert result.mean_recall == pytest.approx(0.75) and result.mean_precision == pytest.approx(1.0)
 
 
 def test_class_with_labels_but_no_detections_counts_as_zero():
-    result = numbers_of([True], [0.9], classes=[0], labels=[0, 1])
+    result = metrics_of([True], [0.9], classes=[0], labels=[0, 1])
     assert result.ap[:, 0] == pytest.approx([0.995, 0.0]) and result.recall[1] == 0
 
 
@@ -100,23 +101,23 @@ def test_overlaps_have_their_own_areas():
     correct = np.zeros((2, 10), bool)
     correct[:, 0] = True
     correct[0, :5] = True
-    result = precision_recall(correct, np.array([0.9, 0.8]), np.zeros(2), np.zeros(2))
+    result = precision_recall(evaluated_set(correct, [0.9, 0.8], [0, 0], [0, 0]))
     assert result.ap[0, 0] == pytest.approx(0.995) and result.ap[0, 4] == pytest.approx(0.625, abs=0.006)
     assert result.map50_95 == pytest.approx((0.995 + 4 * 0.625) / 10, abs=0.003)
 
 
 @pytest.mark.parametrize(("detections", "labels"), [(0, 0), (0, 3), (3, 0)])
 def test_missing_detections_or_labels_give_zeros(detections, labels):
-    result = numbers_of([False] * detections, np.linspace(0.9, 0.5, detections), labels=[0] * labels)
+    result = metrics_of([False] * detections, np.linspace(0.9, 0.5, detections), labels=[0] * labels)
     assert (result.map50, result.map50_95, result.mean_precision * (labels == 0), result.mean_recall) == (0, 0, 0, 0)
     assert result.ap.shape == (min(labels, 1), 10) and np.isfinite(result.best_confidence)
 
 
 def test_curves_have_a_thousand_points_and_stay_in_range():
-    result = numbers_of([True, False, True], [0.9, 0.8, 0.7], labels=[0, 0, 0])
-    for curve in (result.precision_curve, result.recall_curve, result.precision_over_recall):
+    result = metrics_of([True, False, True], [0.9, 0.8, 0.7], labels=[0, 0, 0])
+    for curve in (result.precision_curve, result.recall_curve, result.precision_by_recall):
         assert curve.shape == (1, 1000) and (curve >= 0).all() and (curve <= 1).all()
-    assert (np.diff(result.recall_curve) <= 0).all() and (np.diff(result.precision_over_recall) <= 1e-12).all()
+    assert (np.diff(result.recall_curve) <= 0).all() and (np.diff(result.precision_by_recall) <= 1e-12).all()
 
 
 def test_smoothing_is_a_running_mean_with_continued_ends():

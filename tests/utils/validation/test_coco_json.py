@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from tests.helpers.evaluations import image_evaluation
+from utils.metrics.average_precision import precision_recall
 from utils.metrics.coco import FIGURES, coco_figures
+from utils.metrics.evaluated_set import EvaluatedSet
 from utils.validation.coco_json import (
     COCO_CLASSES,
     category_ids,
@@ -11,7 +14,6 @@ from utils.validation.coco_json import (
     coco_truth,
     image_ids,
 )
-from utils.validation.evaluate import ImageEvaluation, measure
 
 
 class Index:
@@ -21,17 +23,16 @@ class Index:
         self.paths = np.array(paths)
 
 
-def evaluation(number, boxes, labels):
+def evaluation(image_id, boxes, labels):
     boxes, labels = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.float32).reshape(-1, 4)
-    return ImageEvaluation(
-        index=number,
-        boxes=boxes,
-        scores=np.linspace(0.9, 0.5, len(boxes)).astype(np.float32),
-        classes=np.arange(len(boxes)) % 2,
-        label_boxes=labels,
-        label_classes=np.arange(len(labels)) % 2,
-        correct=np.ones((len(boxes), 10), bool),
-        size_hw=(60, 80),
+    return image_evaluation(
+        boxes,
+        np.linspace(0.9, 0.5, len(boxes)).astype(np.float32),
+        np.arange(len(boxes)) % 2,
+        labels,
+        np.arange(len(labels)) % 2,
+        image_id=image_id,
+        original_hw=(60, 80),
     )
 
 
@@ -77,7 +78,7 @@ def test_table_has_all_figures_and_says_none_where_there_is_nothing():
     figures = coco_figures(
         *coco_arrays(coco_truth(evaluations, index, ["a"]), coco_predictions(evaluations, index, ["a"]))
     )
-    text = coco_table(figures, measure(evaluations), max_detections=300)
+    text = coco_table(figures, precision_recall(EvaluatedSet.concatenate(evaluations)), max_detections=300)
     lines = text.splitlines()
     assert len(lines) == 1 + len(FIGURES) + 1 and "mAP50-95 0.9" in lines[1]
     assert [line.split()[2:5] for line in lines[4:7]] == [

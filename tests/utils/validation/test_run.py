@@ -114,7 +114,7 @@ def test_a_full_disk_while_drawing_costs_the_images_and_not_the_figures(place, t
 def test_background_images_count_in_the_confusion_matrix(place, tmp_path):
     confusion = judge(place, tmp_path, "a.pt").confusion
     (image,) = (p for p in judge(place, tmp_path, "a.pt").images if not len(p.label_classes))
-    sure = (image.scores > 0.25).sum()
+    sure = (image.confidences > 0.25).sum()
     assert 0 < sure <= confusion.counts[:, -1].sum()
 
 
@@ -160,7 +160,7 @@ def test_classes_as_one(place, tmp_path):
     assert torch.equal(merged[..., :5], predictions[..., :5])
     assert torch.equal(merged[..., 5], predictions[..., 5:].max(-1).values)
     evaluation = judge(place, tmp_path, "a.pt", single_cls=True)
-    assert evaluation.metrics.labels.shape == (1,) and evaluation.metrics.map50 > 0.3
+    assert evaluation.metrics.label_counts.shape == (1,) and evaluation.metrics.map50 > 0.3
 
 
 def test_names_of_classes_in_another_order_are_warned_of(place, tmp_path, caplog):
@@ -200,7 +200,7 @@ def test_speed_is_measured_at_the_thresholds_of_use(place, tmp_path, caplog):
     (run,) = tmp_path.iterdir()
     assert [path.name for path in run.iterdir()] == ["speed.json"]
     assert json.loads((run / "speed.json").read_text())["milliseconds_per_image"]["inference"] > 0
-    assert all((image.scores > 0.25).all() for image in evaluation.images)
+    assert all((image.confidences > 0.25).all() for image in evaluation.images)
 
 
 def test_train_split_and_missing_test_split(place, tmp_path):

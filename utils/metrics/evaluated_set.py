@@ -1,0 +1,133 @@
+"""Detections matched with the ground truth, of one image and of a set of images: the input of every metric.
+
+Boxes are x1, y1, x2, y2 in pixels of the image file, areas in square pixels of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.metrics.matching import IOU_THRESHOLDS, match_detections
+
+NO_LABEL_AREA = -1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEvaluation:
+    """Detections of one image, by falling confidence, matched with its labels.
+
+    Attributes:
+        image_id: index of the image in the data set.
+        original_hw: height and width of the image file.
+        boxes: (n, 4).
+        confidences: (n,).
+        classes: (n,) int64.
+        tp: (n, 10) bool, whether each detection is a true positive at each of `IOU_THRESHOLDS`.
+        claimed_labels: (n,) index of the label of its class with the largest IoU, -1 without overlap.
+        label_boxes: (m, 4).
+        label_classes: (m,) int64.
+    """
+
+    image_id: int
+    original_hw: tuple[int, int]
+    boxes: np.ndarray
+    confidences: np.ndarray
+    classes: np.ndarray
+    tp: np.ndarray
+    claimed_labels: np.ndarray
+    label_boxes: np.ndarray
+    label_classes: np.ndarray
+
+    @classmethod
+    def match(
+        cls,
+        boxes: np.ndarray,
+        confidences: np.ndarray,
+        classes: np.ndarray,
+        label_boxes: np.ndarray,
+        label_classes: np.ndarray,
+        *,
+        image_id: int,
+        original_hw: tuple[int, int],
+    ) -> ImageEvaluation:
+        """Match the detections of an image, which come by falling confidence, with its labels."""
+        tp, claimed_labels = match_detections(boxes, classes, label_boxes, label_classes)
+        return cls(
+            image_id=image_id,
+            original_hw=original_hw,
+            boxes=boxes,
+            confidences=confidences,
+            classes=classes,
+            tp=tp,
+            claimed_labels=claimed_labels,
+            label_boxes=label_boxes,
+            label_classes=label_classes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedSet:
+    """Detections and labels of a set of images in flat arrays, image by image, each image's by falling confidence.
+
+    Attributes:
+        num_images: images in the set.
+        image_ids: (n,) int, the image of each detection, from 0 to num_images - 1, ascending.
+        boxes: (n, 4).
+        confidences: (n,).
+        classes: (n,) int64.
+        tp: (n, t) bool, whether each detection is a true positive at each IoU threshold.
+        claimed_areas: (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap.
+        label_image_ids: (m,) int.
+        label_classes: (m,) int64.
+        label_areas: (m,).
+    """
+
+    num_images: int
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    confidences: np.ndarray
+    classes: np.ndarray
+    tp: np.ndarray
+    claimed_areas: np.ndarray
+    label_image_ids: np.ndarray
+    label_classes: np.ndarray
+    label_areas: np.ndarray
+
+    @property
+    def areas(self) -> np.ndarray:
+        """(n,) of the boxes."""
+        return box_areas(self.boxes)
+
+    @classmethod
+    def concatenate(cls, images: Sequence[ImageEvaluation]) -> EvaluatedSet:
+        """Join images, with ids from 0 in the order given; an image may occur several times."""
+        ids = np.arange(len(images))
+        label_areas = [box_areas(image.label_boxes) for image in images]
+        claimed_areas = [
+            np.append(areas, NO_LABEL_AREA)[image.claimed_labels]  # index -1 is the appended one
+            for image, areas in zip(images, label_areas, strict=True)
+        ]
+        return cls(
+            num_images=len(images),
+            image_ids=np.repeat(ids, [len(image.boxes) for image in images]),
+            boxes=_concatenate([image.boxes for image in images], (0, 4)),
+            confidences=_concatenate([image.confidences for image in images]),
+            classes=_concatenate([image.classes for image in images]).astype(np.int64),
+            tp=_concatenate([image.tp for image in images], (0, len(IOU_THRESHOLDS))).astype(bool),
+            claimed_areas=_concatenate(claimed_areas),
+            label_image_ids=np.repeat(ids, [len(image.label_classes) for image in images]),
+            label_classes=_concatenate([image.label_classes for image in images]).astype(np.int64),
+            label_areas=_concatenate(label_areas),
+        )
+
+
+def box_areas(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Return the (n,) areas of (n, 4) boxes."""
+    return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
+
+
+def _concatenate(arrays: Sequence[np.ndarray], empty_shape: tuple[int, ...] = (0,)) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(empty_shape)
