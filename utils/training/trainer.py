@@ -419,7 +419,7 @@ def class_ap(evaluation: Evaluation, num_classes: int) -> list[float]:
     """Return every class's mAP50-95; a class without objects in the split has the mean."""
     metrics = evaluation.metrics
     values = [metrics.map50_95] * num_classes
-    for number, ap in zip(metrics.classes, metrics.ap.mean(1), strict=True):
+    for number, ap in zip(metrics.class_ids, metrics.ap.mean(1), strict=True):
         values[int(number)] = float(ap)
     return values
 
