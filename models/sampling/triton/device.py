@@ -1,9 +1,9 @@
-"""What runs on the GPU: positions, samples and products of AKConv, in the language of Triton.
+"""Device functions of AKConv's Triton kernels: sampling positions, bilinear weights and samples.
 
 Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w) output size, N points, M = B h w.
 
-`tl` is triton.language, put here by triton_launch.py at the first call, so that importing this module is cheap
-and works without Triton; tl.tensor is a pointer, a number or a block of them.
+`tl` is triton.language, which launch.py sets at the first call, so that importing this module is cheap and works
+without Triton; tl.tensor is a pointer, a number or a block of them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def positions(
     offset_row: tl.tensor,
     offset_column: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Return rows, columns, the first map pixel of the image, and whether the position is finite, each (block_m,).
+    """Return rows, columns, the image's first pixel in the map, and whether the position is finite, each (block_m,).
 
-    The precision is that of `points`, whatever that of the offsets. A position that is not finite comes back as 0.
+    Positions have the precision of `points`, whatever that of the offsets. A non-finite position is returned as 0.
     """
     dtype = points.dtype.element_ty
     j = pixel % out_width
     i = (pixel // out_width) % out_height
     image = pixel // out_width // out_height
     at = image * offset_batch + i * offset_row + j * offset_column
-    point = pixel * 0 + n  # in the width of `pixel`, as the product with the stride may need it
+    point = pixel * 0 + n  # as wide as `pixel`, since the product with the stride may need int64
     row_offset = tl.load(offset + at + point * offset_point, mask=mask, other=0).to(dtype)
     column_offset = tl.load(offset + at + (point + num_points) * offset_point, mask=mask, other=0).to(dtype)
     row = row_offset + (i.to(dtype) * stride + tl.load(points + 2 * n))
@@ -62,7 +62,9 @@ def corners(
         high = tl.where(low + 1 < size, low + 1, size - 1)
         low_weight = 1 - high_weight
     else:
-        position = tl.where(position >= -1, position, -1.0)  # further out all is zero, and int32 may not hold it
+        position = tl.where(
+            position >= -1, position, -1.0
+        )  # everything further out is zero, and may not fit into int32
         position = tl.where(position <= size, position, size)
         floor = tl.floor(position)
         low = floor.to(tl.int32)
@@ -75,14 +77,14 @@ def corners(
     return low, high, low_weight, high_weight
 
 
-def slopes(position: tl.tensor, size: tl.tensor, border: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Return the derivatives of the low and the high weight: -1 and 1, but 0 beyond the border."""
+def corner_gradients(position: tl.tensor, size: tl.tensor, border: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """Return the derivatives of the low and the high weight by the position: -1 and 1, or 0 beyond the border."""
     if border:
         slope = tl.where((position >= 0) & (position <= size - 1), 1.0, 0.0)
         low_slope = -slope
         high_slope = slope
     else:
-        # The comparisons are false where a neighbour is outside the map, and where the position is still further out.
+        # False where a neighbour is outside the map, and where the position is even further out.
         low_slope = tl.where((position >= 0) & (position < size), -1.0, 0.0)
         high_slope = tl.where((position >= -1) & (position < size - 1), 1.0, 0.0)
     return low_slope, high_slope
@@ -102,7 +104,7 @@ def blend(
     c: tl.tensor,
     mask: tl.tensor,
 ) -> tl.tensor:
-    """Return the samples (block_m, block_c) in the precision of the weights, read from four rows of the map."""
+    """Return the samples (block_m, block_c), in the precision of the weights, from four rows of the map."""
     dtype = top_weight.dtype
     channel = c[None, :]
     value = tl.load(x + (top_left * x_stride)[:, None] + channel, mask=mask, other=0).to(dtype)
@@ -117,281 +119,13 @@ def blend(
 
 
 def dot_rows(gradient: tl.tensor, at: tl.tensor, mask: tl.tensor) -> tl.tensor:
-    """Return the products of the rows of `gradient` with the rows of the map at `at`, (block_m,)."""
+    """Return the dot products of the rows of `gradient` with the rows of the map at `at`, (block_m,)."""
     return tl.sum(gradient * tl.load(at, mask=mask, other=0).to(gradient.dtype), 1)
 
 
 def add_rows(at: tl.tensor, gradient: tl.tensor, weight: tl.tensor, mask: tl.tensor) -> None:
-    """Add the rows of `gradient`, each times its weight, to the rows at `at`."""
+    """Add the rows of `gradient`, scaled by their weights, to the rows at `at` atomically."""
     tl.atomic_add(at, gradient * weight.to(gradient.dtype)[:, None], mask=mask, sem="relaxed")
 
 
-def forward_kernel(
-    x: tl.tensor,  # (B H W, C), rows x_stride apart
-    offset: tl.tensor,  # (B, 2N, h, w), any strides
-    points: tl.tensor,  # (N, 2) in the precision of the positions
-    weight: tl.tensor,  # (N, C, O)
-    bias: tl.tensor,  # (O,)
-    y: tl.tensor,  # (M, O)
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
-    has_bias: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
-    """Write a tile (block_m, block_o) of the output."""
-    # Programs that share pixels are neighbours, so that the rows they gather are still in the cache.
-    tiles = (out_channels + block_o - 1) // block_o
-    tile = tl.program_id(0) // tiles
-    if wide:
-        tile = tile.to(tl.int64)
-    pixel = tile * block_m + tl.arange(0, block_m)
-    o = (tl.program_id(0) % tiles) * block_o + tl.arange(0, block_o)
-    pixel_mask = pixel < num_pixels
-    o_mask = o < out_channels
-    total = tl.zeros((block_m, block_o), tl.float64 if double else tl.float32)
-    for n in range(num_points):
-        row, column, first, finite = positions(
-            offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-            offset_batch, offset_point, offset_row, offset_column,
-        )  # fmt: skip
-        top, bottom, top_weight, bottom_weight = corners(row, height, border)
-        left, right, left_weight, right_weight = corners(column, width, border)
-        top_weight = tl.where(finite, top_weight, float("nan"))
-        top, bottom = first + top * width, first + bottom * width
-        for start in range(0, channels, block_c):
-            c = start + tl.arange(0, block_c)
-            c_mask = c < channels
-            samples = blend(
-                x, top + left, top + right, bottom + left, bottom + right,
-                top_weight, bottom_weight, left_weight, right_weight,
-                x_stride, c, pixel_mask[:, None] & c_mask[None, :],
-            )  # fmt: skip
-            matrix = tl.load(
-                weight + (n * channels + c)[:, None] * out_channels + o[None, :],
-                mask=c_mask[:, None] & o_mask[None, :],
-                other=0,
-            )
-            total = tl.dot(samples.to(matrix.dtype), matrix, total, input_precision=precision, out_dtype=total.dtype)
-    if has_bias:
-        total += tl.load(bias + o, mask=o_mask, other=0).to(total.dtype)[None, :]
-    at = y + pixel[:, None] * out_channels + o[None, :]
-    tl.store(at, total.to(y.dtype.element_ty), mask=pixel_mask[:, None] & o_mask[None, :])
-
-
-def input_gradient_kernel(
-    grad_y: tl.tensor,  # (M, O), rows grad_stride apart
-    x: tl.tensor,
-    offset: tl.tensor,
-    points: tl.tensor,
-    weight: tl.tensor,  # (N, O, C)
-    grad_x: tl.tensor,  # (B H W, C), zero; deterministic: the gradient of the columns, (M, N, C)
-    grad_offset: tl.tensor,  # (B, 2N, h, w), any strides
-    corner: tl.tensor,  # deterministic: (M, N, 4) int64, the pixels that each column reads
-    corner_weight: tl.tensor,  # deterministic: (M, N, 4), and with which weight
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    grad_stride: tl.tensor,
-    grad_offset_batch: tl.tensor,
-    grad_offset_point: tl.tensor,
-    grad_offset_row: tl.tensor,
-    grad_offset_column: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
-    needs_x: tl.constexpr,
-    needs_offset: tl.constexpr,
-    deterministic: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
-    """For one point of a tile of pixels, spread the gradient over the map, and write the gradient of the offsets."""
-    n = tl.program_id(0) % num_points
-    tile = tl.program_id(0) // num_points
-    if wide:
-        tile = tile.to(tl.int64)
-    pixel = tile * block_m + tl.arange(0, block_m)
-    pixel_mask = pixel < num_pixels
-    row, column, first, finite = positions(
-        offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-        offset_batch, offset_point, offset_row, offset_column,
-    )  # fmt: skip
-    top, bottom, top_weight, bottom_weight = corners(row, height, border)
-    left, right, left_weight, right_weight = corners(column, width, border)
-    top_left, top_right = first + top * width + left, first + top * width + right
-    bottom_left, bottom_right = first + bottom * width + left, first + bottom * width + right
-    # Weights for spreading: nothing comes from a position that is not finite.
-    spread_left = tl.where(finite, left_weight, 0.0)
-    spread_right = tl.where(finite, right_weight, 0.0)
-    if needs_x and deterministic:
-        entry = (pixel * num_points + n) * 4
-        tl.store(corner + entry, top_left.to(tl.int64), mask=pixel_mask)
-        tl.store(corner + entry + 1, top_right.to(tl.int64), mask=pixel_mask)
-        tl.store(corner + entry + 2, bottom_left.to(tl.int64), mask=pixel_mask)
-        tl.store(corner + entry + 3, bottom_right.to(tl.int64), mask=pixel_mask)
-        tl.store(corner_weight + entry, top_weight * spread_left, mask=pixel_mask)
-        tl.store(corner_weight + entry + 1, top_weight * spread_right, mask=pixel_mask)
-        tl.store(corner_weight + entry + 2, bottom_weight * spread_left, mask=pixel_mask)
-        tl.store(corner_weight + entry + 3, bottom_weight * spread_right, mask=pixel_mask)
-    # Gradient times map at each corner; the derivative by the position is put together from these at the end.
-    dot_top_left = tl.zeros((block_m,), tl.float64 if double else tl.float32)
-    dot_top_right = tl.zeros((block_m,), tl.float64 if double else tl.float32)
-    dot_bottom_left = tl.zeros((block_m,), tl.float64 if double else tl.float32)
-    dot_bottom_right = tl.zeros((block_m,), tl.float64 if double else tl.float32)
-    for start in range(0, channels, block_c):
-        c = start + tl.arange(0, block_c)
-        c_mask = c < channels
-        mask = pixel_mask[:, None] & c_mask[None, :]
-        channel = c[None, :]
-        gradient = tl.zeros((block_m, block_c), tl.float64 if double else tl.float32)  # of the columns
-        for o_start in range(0, out_channels, block_o):
-            o = o_start + tl.arange(0, block_o)
-            o_mask = o < out_channels
-            matrix = tl.load(
-                weight + (n * out_channels + o)[:, None] * channels + channel,
-                mask=o_mask[:, None] & c_mask[None, :],
-                other=0,
-            )
-            upper = tl.load(
-                grad_y + (pixel * grad_stride)[:, None] + o[None, :],
-                mask=pixel_mask[:, None] & o_mask[None, :],
-                other=0,
-            )
-            gradient = tl.dot(upper, matrix, gradient, input_precision=precision, out_dtype=gradient.dtype)
-        if needs_x:
-            if deterministic:
-                place = grad_x + ((pixel * num_points + n) * channels)[:, None] + channel
-                tl.store(place, gradient, mask=mask)
-            else:
-                place = grad_x + channel
-                add_rows(place + (top_left * channels)[:, None], gradient, top_weight * spread_left, mask)
-                add_rows(place + (top_right * channels)[:, None], gradient, top_weight * spread_right, mask)
-                add_rows(place + (bottom_left * channels)[:, None], gradient, bottom_weight * spread_left, mask)
-                add_rows(place + (bottom_right * channels)[:, None], gradient, bottom_weight * spread_right, mask)
-        if needs_offset:
-            dot_top_left += dot_rows(gradient, x + (top_left * x_stride)[:, None] + channel, mask)
-            dot_top_right += dot_rows(gradient, x + (top_right * x_stride)[:, None] + channel, mask)
-            dot_bottom_left += dot_rows(gradient, x + (bottom_left * x_stride)[:, None] + channel, mask)
-            dot_bottom_right += dot_rows(gradient, x + (bottom_right * x_stride)[:, None] + channel, mask)
-    if needs_offset:
-        top_slope, bottom_slope = slopes(row, height, border)
-        left_slope, right_slope = slopes(column, width, border)
-        row_gradient = top_slope * (left_weight * dot_top_left + right_weight * dot_top_right)
-        row_gradient += bottom_slope * (left_weight * dot_bottom_left + right_weight * dot_bottom_right)
-        column_gradient = left_slope * (top_weight * dot_top_left + bottom_weight * dot_bottom_left)
-        column_gradient += right_slope * (top_weight * dot_top_right + bottom_weight * dot_bottom_right)
-        i = (pixel // out_width) % out_height
-        at = pixel // out_width // out_height * grad_offset_batch
-        at += i * grad_offset_row + pixel % out_width * grad_offset_column
-        point = pixel * 0 + n
-        dtype = grad_offset.dtype.element_ty
-        value = tl.where(finite, row_gradient, 0.0).to(dtype)
-        tl.store(grad_offset + at + point * grad_offset_point, value, mask=pixel_mask)
-        value = tl.where(finite, column_gradient, 0.0).to(dtype)
-        tl.store(grad_offset + at + (point + num_points) * grad_offset_point, value, mask=pixel_mask)
-
-
-def weight_gradient_kernel(
-    grad_y: tl.tensor,  # (M, O), rows grad_stride apart
-    x: tl.tensor,
-    offset: tl.tensor,
-    points: tl.tensor,
-    partial: tl.tensor,  # (splits, N, C, O)
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    grad_stride: tl.tensor,
-    splits: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
-    """Sum columns times gradient over every splits-th tile of pixels, for a tile (block_c, block_o) of one point."""
-    o_tiles = (out_channels + block_o - 1) // block_o
-    c_tiles = (channels + block_c - 1) // block_c
-    program = tl.program_id(0)
-    o = (program % o_tiles) * block_o + tl.arange(0, block_o)
-    program = program // o_tiles
-    c = (program % c_tiles) * block_c + tl.arange(0, block_c)
-    program = program // c_tiles
-    n = program % num_points
-    split = program // num_points
-    o_mask = o < out_channels
-    c_mask = c < channels
-    total = tl.zeros((block_c, block_o), tl.float64 if double else tl.float32)
-    for start in range(split * block_m, num_pixels, splits * block_m):
-        pixel = start + tl.arange(0, block_m)
-        if wide:
-            pixel = pixel.to(tl.int64)
-        pixel_mask = pixel < num_pixels
-        row, column, first, finite = positions(
-            offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-            offset_batch, offset_point, offset_row, offset_column,
-        )  # fmt: skip
-        top, bottom, top_weight, bottom_weight = corners(row, height, border)
-        left, right, left_weight, right_weight = corners(column, width, border)
-        top_weight = tl.where(finite, top_weight, float("nan"))
-        top, bottom = first + top * width, first + bottom * width
-        samples = blend(
-            x, top + left, top + right, bottom + left, bottom + right,
-            top_weight, bottom_weight, left_weight, right_weight,
-            x_stride, c, pixel_mask[:, None] & c_mask[None, :],
-        )  # fmt: skip
-        upper = tl.load(
-            grad_y + (pixel * grad_stride)[:, None] + o[None, :],
-            mask=pixel_mask[:, None] & o_mask[None, :],
-            other=0,
-        )
-        samples = tl.trans(samples.to(upper.dtype))
-        total = tl.dot(samples, upper, total, input_precision=precision, out_dtype=total.dtype)
-    at = partial + ((split * num_points + n) * channels + c)[:, None] * out_channels + o[None, :]
-    tl.store(at, total, mask=c_mask[:, None] & o_mask[None, :])
-
-
-FUNCTIONS = (positions, corners, slopes, blend, dot_rows, add_rows)  # what the three kernels call
+FUNCTIONS = (positions, corners, corner_gradients, blend, dot_rows, add_rows)  # called by the kernels in programs.py

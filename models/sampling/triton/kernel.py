@@ -1,13 +1,13 @@
 """AKConv as fused Triton kernels: positions, bilinear sampling and the column product in one pass over the map.
 
-The function is `ak_conv2d_triton`; what it computes is defined in docs/akconv.md, and `bags.py` is
-the same in plain torch. The columns (B, h, w, N, C) never reach memory in the forward pass: a program samples a tile
-of output pixels, channel chunk by channel chunk, and multiplies it by the weight at once. The backward pass samples
-again, for keeping the columns would cost N times the memory of the map.
+`ak_conv2d_triton` computes what docs/akconv.md defines; embedding_bag.py does the same in plain PyTorch. The columns
+(B, h, w, N, C) never reach memory in the forward pass: a program samples a tile of output pixels, one chunk of channels
+at a time, and multiplies it by the weight immediately. The backward pass samples again, since keeping the columns would
+cost N times the memory of the map.
 
-Here tensors become what the kernels of triton_device.py want, triton_launch.py runs those, and autograd and
-torch.compile are told. Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w) output size,
-N points, M = B h w.
+This file prepares the tensors and registers the operator with autograd and torch.compile; problem.py collects the
+arguments, programs.py holds the kernels, launch.py runs them.
+Letters: B batch, C input channels, O output channels, (H, W) input size, (h, w) output size, N points, M = B h w.
 """
 
 from __future__ import annotations
@@ -22,86 +22,16 @@ from torch.autograd.function import once_differentiable
 
 from models.sampling.sampling_grid import Padding
 from models.sampling.triton.launch import kernels
+from models.sampling.triton.problem import Problem, as_rows, count_tiles
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 
-WIDE_FROM = 2**30  # elements, from which int32 indices could overflow
 TARGET_PROGRAMS = 1024  # about 8 for each multiprocessor of a large GPU
 MAX_PARTIAL_ELEMENTS = 2**24  # 64 MB of partial sums of the weight gradient
 
 
-def _as_rows(image: Tensor) -> Tensor:
-    """Return (B, C, H, W) as rows (B H W, C) with adjacent channels; a copy unless it lies channels-last."""
-    batch, channels, height, width = image.shape
-    rows = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    return rows if channels == 1 or rows.stride(1) == 1 else rows.contiguous()
-
-
-def _extent(tensor: Tensor) -> int:
-    """Return one more than the largest distance of an element from the first."""
-    return 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-
-
-class _Problem:
-    """The tensors and numbers that all three kernels are given."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        points: Tensor,
-        stride: int,
-        border: bool,
-        deterministic: bool,
-        *others: Tensor,
-    ) -> None:
-        """Collect them; `others` are further tensors that a kernel indexes."""
-        batch, channels, height, width = x.shape
-        out_channels, num_points = weight.shape[0], offset.shape[1] // 2
-        self.deterministic = deterministic
-        self.pixels = _as_rows(x)
-        self.offset = offset
-        self.points = points.to(offset.device, torch.promote_types(offset.dtype, torch.float32)).contiguous()
-        self.sum_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        self.num_pixels = batch * offset.shape[2] * offset.shape[3]
-        largest = max(
-            self.num_pixels * max(out_channels, num_points * max(channels, 4)),
-            *(_extent(tensor) for tensor in (self.pixels, offset, *others)),
-        )
-        tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-        self.numbers: dict[str, Any] = {
-            "num_pixels": self.num_pixels,
-            "height": height,
-            "width": width,
-            "out_height": offset.shape[2],
-            "out_width": offset.shape[3],
-            "channels": channels,
-            "out_channels": out_channels,
-            "num_points": num_points,
-            "stride": stride,
-            "x_stride": self.pixels.stride(0),
-            "offset_batch": offset.stride(0),
-            "offset_point": offset.stride(1),
-            "offset_row": offset.stride(2),
-            "offset_column": offset.stride(3),
-            "border": border,
-            "wide": largest >= WIDE_FROM,
-            "double": x.dtype == torch.float64,
-            "precision": "tf32" if tf32 else "ieee",
-        }
-
-    def tiles(self, meta: dict[str, int]) -> int:
-        """Return the number of tiles of output pixels."""
-        return _tiles(self.num_pixels, meta["block_m"])
-
-
-def _tiles(size: int, block: int) -> int:
-    return -(-size // block)
-
-
 def _empty_output(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """Return (B, O, h, w), channels-last, for the result."""
+    """Return an uninitialised output (B, O, h, w), channels-last."""
     return x.new_empty(x.shape[0], *offset.shape[2:], weight.shape[0]).permute(0, 3, 1, 2)
 
 
@@ -120,10 +50,10 @@ def _forward(
     if y.numel() == 0:
         return y
     kernel = kernels().forward
-    problem = _Problem(x, offset, weight, points, stride, border, deterministic)
+    problem = Problem(x, offset, weight, points, stride, border, deterministic)
     matrix = weight.to(x.dtype).squeeze(3).permute(2, 1, 0).contiguous()  # (N, C, O)
     kernel.launch(
-        lambda meta: problem.tiles(meta) * _tiles(weight.shape[0], meta["block_o"]),
+        lambda meta: problem.tiles(meta) * count_tiles(weight.shape[0], meta["block_o"]),
         problem.pixels,
         offset,
         problem.points,
@@ -140,8 +70,8 @@ def _forward(
 def _empty_gradients(
     x: Tensor, offset: Tensor, weight: Tensor, needs_x: bool, needs_offset: bool, needs_weight: bool
 ) -> Gradients:
-    """Return tensors for the gradients of map, offsets and weight; without elements for those not needed."""
-    # The layout is fixed, as under torch.compile that of the arguments may differ from what was traced.
+    """Return uninitialised gradients of map, offsets and weight; empty tensors for those not needed."""
+    # The layout is fixed: under torch.compile the layout of the arguments may differ from the traced one.
     return (
         _empty_channels_last(x) if needs_x else x.new_empty(0),
         _empty_channels_last(offset) if needs_offset else offset.new_empty(0),
@@ -168,12 +98,12 @@ def _backward(
     needs_offset: bool,
     needs_weight: bool,
 ) -> Gradients:
-    """Return the gradients of map, offsets and weight in their dtypes; without elements those not needed."""
+    """Return the gradients of map, offsets and weight in their dtypes; empty tensors for those not needed."""
     grad_x, grad_offset, grad_weight = _empty_gradients(x, offset, weight, needs_x, needs_offset, needs_weight)
     if grad.numel() == 0 or x.numel() == 0:
         return grad_x.zero_(), grad_offset.zero_(), grad_weight.zero_()
-    grad_rows = _as_rows(grad.to(x.dtype))  # (M, O)
-    problem = _Problem(x, offset, weight, points, stride, border, deterministic, grad_rows, grad_offset)
+    grad_rows = as_rows(grad.to(x.dtype))  # (M, O)
+    problem = Problem(x, offset, weight, points, stride, border, deterministic, grad_rows, grad_offset)
     problem.numbers["grad_stride"] = grad_rows.stride(0)
     if needs_x or needs_offset:
         rows = _input_gradient(problem, grad_rows, weight, grad_offset, needs_x, needs_offset)
@@ -185,7 +115,7 @@ def _backward(
 
 
 def _input_gradient(
-    problem: _Problem, grad_rows: Tensor, weight: Tensor, grad_offset: Tensor, needs_x: bool, needs_offset: bool
+    problem: Problem, grad_rows: Tensor, weight: Tensor, grad_offset: Tensor, needs_x: bool, needs_offset: bool
 ) -> Tensor:
     """Write the gradient of the offsets into `grad_offset`, and return that of the map, (B H W, C)."""
     pixels, numbers, dtype = problem.pixels, problem.numbers, problem.sum_dtype
@@ -223,25 +153,28 @@ def _input_gradient(
     if not (needs_x and problem.deterministic):
         return grad_x
     total = pixels.new_zeros(pixels.shape, dtype=dtype)
-    for index, share in zip(corner.unbind(1), corner_weight.unbind(1), strict=True):
-        # index_put_ sorts on CUDA when it accumulates, so the order of the sums is fixed; index_add_ uses atomics.
-        total.index_put_((index,), grad_x * share[:, None], accumulate=True)
+    for index, corner_weights in zip(corner.unbind(1), corner_weight.unbind(1), strict=True):
+        # On CUDA, index_put_ with accumulate sorts, so that the order of the sums is fixed; index_add_ uses atomics.
+        total.index_put_((index,), grad_x * corner_weights[:, None], accumulate=True)
     return total
 
 
-def _weight_gradient(problem: _Problem, grad_rows: Tensor) -> Tensor:
-    """Return the gradient of the weight, (N, C, O), from partial sums that are added in a fixed order."""
+def _weight_gradient(problem: Problem, grad_rows: Tensor) -> Tensor:
+    """Return the gradient of the weight, (N, C, O), as partial sums added in a fixed order."""
     numbers = problem.numbers
     num_points, channels, out_channels = numbers["num_points"], numbers["channels"], numbers["out_channels"]
     splits = min(
-        TARGET_PROGRAMS // (num_points * _tiles(channels, 64) * _tiles(out_channels, 64)),
+        TARGET_PROGRAMS // (num_points * count_tiles(channels, 64) * count_tiles(out_channels, 64)),
         MAX_PARTIAL_ELEMENTS // (num_points * channels * out_channels),
-        _tiles(problem.num_pixels, 64),
+        count_tiles(problem.num_pixels, 64),
     )
     partial = grad_rows.new_empty(max(splits, 1), num_points, channels, out_channels, dtype=problem.sum_dtype)
     kernels().weight_gradient.launch(
         lambda meta: (
-            len(partial) * num_points * _tiles(channels, meta["block_c"]) * _tiles(out_channels, meta["block_o"])
+            len(partial)
+            * num_points
+            * count_tiles(channels, meta["block_c"])
+            * count_tiles(out_channels, meta["block_o"])
         ),
         grad_rows,
         problem.pixels,
@@ -255,8 +188,8 @@ def _weight_gradient(problem: _Problem, grad_rows: Tensor) -> Tensor:
     return partial.sum(0)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
-    """Keep for the backward pass what it needs; the columns are sampled again."""
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
+    """Save the inputs for the backward pass, which samples the columns again."""
     x, offset, weight, bias, points, *ctx.settings = inputs
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.save_for_backward(x, offset, weight, points)
@@ -272,8 +205,8 @@ def _gradients(
     needs = list(ctx.needs_input_grad[:4])
     results: list[Tensor | None] = [None] * 4
     if any(needs[:3]):
-        made = backward(grad, x, offset, weight, points, *ctx.settings, *needs[:3])
-        results[:3] = [gradient if need else None for gradient, need in zip(made, needs[:3], strict=True)]
+        computed = backward(grad, x, offset, weight, points, *ctx.settings, *needs[:3])
+        results[:3] = [gradient if need else None for gradient, need in zip(computed, needs[:3], strict=True)]
     if needs[3]:
         dtype = torch.promote_types(grad.dtype, torch.float32)
         results[3] = grad.sum((0, 2, 3), dtype=dtype).to(ctx.bias_dtype)
@@ -281,13 +214,13 @@ def _gradients(
 
 
 class _AKConv2d(torch.autograd.Function):
-    """The operator outside torch.compile: no registered operator stands in between, which would cost time per call."""
+    """The operator outside torch.compile, without the overhead of a registered operator."""
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:  # noqa: ANN401
         return _forward(*inputs)
 
-    setup_context = staticmethod(_remember)
+    setup_context = staticmethod(_save_for_backward)
 
     @staticmethod
     @once_differentiable
@@ -295,12 +228,12 @@ class _AKConv2d(torch.autograd.Function):
         return _gradients(_backward, ctx, grad)
 
 
-# The operator under torch.compile: opaque to it, so that the graph is not broken, and with shapes that may be symbols.
+# The operator under torch.compile: opaque, so that the graph is not broken; shapes may be symbolic.
 _forward_op = torch.library.custom_op("akyolo::ak_conv2d_triton", _forward, mutates_args=())
 _backward_op = torch.library.custom_op("akyolo::ak_conv2d_triton_backward", _backward, mutates_args=())
 _forward_op.register_fake(lambda x, offset, weight, *_: _empty_output(x, offset, weight))
 _backward_op.register_fake(lambda _, x, offset, weight, *rest: _empty_gradients(x, offset, weight, *rest[-3:]))
-_forward_op.register_autograd(functools.partial(_gradients, _backward_op), setup_context=_remember)
+_forward_op.register_autograd(functools.partial(_gradients, _backward_op), setup_context=_save_for_backward)
 
 
 def ak_conv2d_triton(
@@ -314,11 +247,11 @@ def ak_conv2d_triton(
     padding: Padding = "border",
     deterministic: bool = False,
 ) -> Tensor:
-    """Convolve with an alterable kernel, in fused Triton kernels.
+    """Apply AKConv by fused Triton kernels.
 
-    Products are accumulated in float32, or float64 for a float64 map. Under autocast the map is cast as a convolution
-    would cast it; weight and bias are cast to the dtype of the map. Gradients come in the dtypes of their tensors. An
-    offset that is not finite contributes nothing to the gradients of map and offsets, but makes that of the weight NaN.
+    Products are accumulated in float32, or in float64 for a float64 map. Under autocast the map is cast as for a
+    convolution; weight and bias are cast to the dtype of the map. Gradients have the dtypes of their tensors. A
+    non-finite offset contributes nothing to the gradients of map and offsets, but makes the weight's gradient NaN.
 
     Args:
         x: (B, C, H, W), float16, bfloat16, float32 or float64, on a CUDA device; channels_last saves a copy.
@@ -327,16 +260,16 @@ def ak_conv2d_triton(
         weight: (O, C, N, 1).
         bias: (O,) or None.
         points: (N, 2) initial points (row, column) in input pixels.
-        stride: distance of output pixels on the input.
-        padding: what lies beyond the map: its nearest border pixel (`border`), or zero (`zeros`).
-        deterministic: give the same bits every time, for more time and memory; always so under
+        stride: distance of neighbouring output pixels in input pixels.
+        padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
+        deterministic: bitwise reproducible, at a cost in time and memory; implied by
             `torch.use_deterministic_algorithms`.
 
     Returns:
-        (B, O, h, w), channels_last. A non-finite offset makes its own output pixel NaN and touches nothing else.
+        (B, O, h, w), channels_last. A non-finite offset makes only its own output pixel NaN.
 
     Raises:
-        ValueError: the shapes do not fit together, or `padding` is neither of the two.
+        ValueError: shapes do not match, or `padding` is invalid.
         RuntimeError: Triton is not installed.
 
     Source: arXiv 2311.11587, eqs. 1 to 4.

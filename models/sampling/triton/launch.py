@@ -1,4 +1,4 @@
-"""How the kernels of device.py are compiled and launched: in which tiles, tuned or not."""
+"""Compilation and launch of the kernels in programs.py: block sizes, autotuning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.sampling.triton import device
+from models.sampling.triton import device, programs
 
-# A kernel is compiled again for numbers that are 1 or multiples of 16. That helps where rows are read, but for these it
-# would only mean that many map sizes, as in multi-scale training, compile many times.
+# Triton recompiles a kernel for arguments that are 1 or multiples of 16. That helps reading rows, but for these it
+# would only recompile for many map sizes, as in multi-scale training.
 UNSPECIALIZED = (
     *("num_pixels", "height", "width", "out_height", "out_width", "num_points", "stride", "splits"),
     *("offset_batch", "offset_point", "offset_row", "offset_column"),
@@ -29,16 +29,16 @@ class Tile(NamedTuple):
     warps: int
 
     def clamped(self, out_channels: int, channels: int) -> Tile:
-        """Return the tile without blocks that would be more than half empty."""
+        """Return the tile with blocks reduced that would be more than half empty."""
         outputs, channels = (max(16, 1 << (size - 1).bit_length()) for size in (out_channels, channels))
         return self._replace(outputs=min(self.outputs, outputs), channels=min(self.channels, channels))
 
     def arguments(self) -> dict[str, int]:
-        """Return the arguments of the kernel that the tile stands for."""
+        """Return the tile as kernel arguments."""
         return {"block_m": self.pixels, "block_o": self.outputs, "block_c": self.channels}
 
 
-# The first of each is taken where nothing is tuned, the others are tried once for each (C, O, N, dtype).
+# The first tile is used without tuning; the others are tried once for each (C, O, N, dtype).
 FORWARD_TILES = (
     Tile(64, 64, 32, 4),
     Tile(64, 128, 32, 4),
@@ -47,15 +47,15 @@ FORWARD_TILES = (
     Tile(32, 64, 64, 4),
 )
 INPUT_GRADIENT_TILES = (Tile(64, 64, 32, 8), Tile(32, 64, 32, 4), Tile(64, 32, 32, 4), Tile(32, 64, 64, 8))
-DOUBLE_TILE = Tile(32, 32, 16, 4)  # float64 is for checking gradients: small enough for any GPU
+DOUBLE_TILE = Tile(32, 32, 16, 4)  # float64 serves gradient checks: small enough for any GPU
 WEIGHT_GRADIENT_TILES = (Tile(32, 64, 64, 4), Tile(64, 64, 32, 4), Tile(64, 128, 64, 8), Tile(64, 64, 64, 4))
 
 
 class Kernel:
-    """A kernel made ready: with one tile, or with the fastest of several."""
+    """A compiled kernel with one tile, or autotuned over several."""
 
     def __init__(self, function: Callable[..., None], tiles: Sequence[Tile], adds_to: str | None = None) -> None:
-        """Make the kernel of a function; `adds_to` names an argument that it adds to rather than writes."""
+        """Compile a function; `adds_to` names an argument that it adds to instead of overwriting."""
         import triton
 
         self.tiles = tiles
@@ -70,7 +70,7 @@ class Kernel:
             )(self.plain)
 
     def _prune(self, configs: object, named: object, **arguments: int) -> list[object]:
-        """Return what to try for these sizes, equal ones once."""
+        """Return the distinct configs to try for these sizes."""
         import triton
 
         tiles = dict.fromkeys(tile.clamped(arguments["out_channels"], arguments["channels"]) for tile in self.tiles)
@@ -83,7 +83,7 @@ class Kernel:
         tune: bool,
         **numbers: int | str,
     ) -> None:
-        """Run on the device of the tensors; `grid` maps the block sizes to the number of programs."""
+        """Run on the device of the tensors; `grid` maps block sizes to the number of programs."""
         with torch.cuda.device_of(tensors[0]):
             if tune and self.tuned is not None and not numbers["double"]:
                 self.tuned[lambda meta: (grid(meta),)](*tensors, **numbers, enable_fp_fusion=True)
@@ -96,12 +96,12 @@ class Kernel:
                 **tile.arguments(),
                 num_warps=tile.warps,
                 num_stages=2,
-                enable_fp_fusion=True,  # the default, but said, as Triton 3.9 warns of a change
+                enable_fp_fusion=True,  # the default, but explicit, since Triton 3.9 warns of a change
             )
 
 
 class Kernels(NamedTuple):
-    """All there are."""
+    """The three kernels."""
 
     forward: Kernel
     input_gradient: Kernel
@@ -110,7 +110,7 @@ class Kernels(NamedTuple):
 
 @functools.cache
 def kernels() -> Kernels:
-    """Make the kernels, at the first call.
+    """Compile the kernels at the first call.
 
     Raises:
         RuntimeError: Triton is not installed.
@@ -120,12 +120,14 @@ def kernels() -> Kernels:
         import triton.language
     except ImportError as error:
         raise RuntimeError("ak_conv2d_triton needs the package triton, which is not installed") from error
-    # Triton looks up what a kernel calls among the globals of its module.
-    device.tl = triton.language
+    # Triton resolves the names in a function among the globals of its module.
+    device.tl = programs.tl = triton.language
     for function in device.FUNCTIONS:
-        setattr(device, function.__name__, triton.jit(function))
+        compiled = triton.jit(function)
+        for module in (device, programs):
+            setattr(module, function.__name__, compiled)
     return Kernels(
-        Kernel(device.forward_kernel, FORWARD_TILES),
-        Kernel(device.input_gradient_kernel, INPUT_GRADIENT_TILES, adds_to="grad_x"),
-        Kernel(device.weight_gradient_kernel, WEIGHT_GRADIENT_TILES),
+        Kernel(programs.forward_kernel, FORWARD_TILES),
+        Kernel(programs.input_gradient_kernel, INPUT_GRADIENT_TILES, adds_to="grad_x"),
+        Kernel(programs.weight_gradient_kernel, WEIGHT_GRADIENT_TILES),
     )

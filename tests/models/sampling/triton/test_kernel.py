@@ -17,6 +17,7 @@ import torch
 
 from models.modules import ak_conv2d
 from models.sampling.triton import kernel as triton_kernel
+from models.sampling.triton import problem
 from models.sampling.triton.kernel import ak_conv2d_triton
 from tests.helpers.akconv_oracles import akconv_pixelwise, initial_shape
 
@@ -304,7 +305,7 @@ def test_wide_indices(monkeypatch, deterministic):
     tensors, settings = draw(500)
     settings["deterministic"] = deterministic
     y, narrow = gradients(ak_conv2d_triton, tensors, settings)
-    monkeypatch.setattr(triton_kernel, "WIDE_FROM", 0)
+    monkeypatch.setattr(problem, "WIDE_FROM", 0)
     wide_y, wide = gradients(ak_conv2d_triton, tensors, settings)
     compare(wide_y, y, 1e-6)
     for name, gradient in wide.items():
