@@ -27,9 +27,9 @@ from utils.training.setup import TrainingData, build_model, check_anchors, choos
 
 
 @pytest.fixture(autouse=True)
-def messages(monkeypatch: pytest.MonkeyPatch) -> None:
+def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOGGER, "propagate", True)
-    LOGGER.setLevel("INFO")
+    caplog.set_level("INFO", logger=LOGGER.name)
 
 
 def parts(data: Path, team: DistributedContext | None = None, **changes: object) -> TrainingData:
