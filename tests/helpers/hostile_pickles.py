@@ -1,7 +1,7 @@
-"""Builds more than 200 hostile checkpoint files, each with a text that the refusal must hold: the name of what was met.
+"""Builds 269 hostile checkpoint files, each with text that the error must contain: the name of what was refused.
 
-`python -m tests.helpers.hostile_pickles FOLDER` writes them for a look. What would run, if anything did, makes the file CANARY
-in the working directory.
+`python -m tests.helpers.hostile_pickles FOLDER` writes them to a folder. If any payload ran, it would create the file
+CANARY in the working directory.
 """
 
 import io
@@ -131,7 +131,7 @@ def calls() -> Iterator[Case]:
             "key": pickle.EMPTY_DICT + call(path, *args) + pickle.NONE + pickle.SETITEM,
         }
         for way, raw in ways.items():
-            expected = {"obj": "OBJ"}.get(way, path)
+            expected = {"obj": "models.yolo.Model"}.get(way, path)
             yield f"{way} {path}", zipped(pickled({"model": Raw(raw)})), expected
         yield f"legacy {path}", legacy(pickled(call(path, *args))), path
         yield f"bare {path}", pickled(call(path, *args)), path
@@ -140,9 +140,9 @@ def calls() -> Iterator[Case]:
 def instructions() -> Iterator[Case]:
     """Instructions that no checkpoint has, and tricks with those that it has."""
     raw = {
-        "ext1": (pickle.EXT1 + b"\x07", "EXT1 7 of the extension registry"),
-        "ext2": (pickle.EXT2 + b"\x01\x01", "EXT2 257"),
-        "ext4": (pickle.EXT4 + struct.pack("<I", 70_000), "EXT4 70000"),
+        "ext1": (pickle.EXT1 + b"\x07", "entry 7 of pickle's extension registry"),
+        "ext2": (pickle.EXT2 + b"\x01\x01", "entry 257"),
+        "ext4": (pickle.EXT4 + struct.pack("<I", 70_000), "entry 70000"),
         "persid": (pickle.PERSID + b"os.system\n", "PERSID"),
         "decimal bomb": (pickle.LONG + b"9" * 1_000_000 + b"L\n", "LONG"),
         "long4 lie": (pickle.LONG4 + struct.pack("<i", 2**31 - 1), "LONG4"),
@@ -157,13 +157,13 @@ def instructions() -> Iterator[Case]:
         "empty stack": (pickle.REDUCE, DAMAGED),
         "no mark": (pickle.TUPLE, DAMAGED),
         "no memo": (pickle.LONG_BINGET + struct.pack("<I", 2**32 - 1), DAMAGED),
-        "far memo": (pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 2**32 - 1), "no network"),
-        "endless name": (pickle.GLOBAL + b"a" * 100_000, DAMAGED),
+        "far memo": (pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 2**32 - 1), "not a model"),
+        "endless name": (pickle.GLOBAL + b"a" * 100_000, "a" * 80),
         "dotted name": (
             name_from_stack("models.x")[:-1] + emit("common.os.system") + pickle.STACK_GLOBAL,
             "common.os.system",
         ),
-        "name of a number": (emit(1) + emit(2) + pickle.STACK_GLOBAL, "a name made of int and int"),
+        "name of a number": (emit(1) + emit(2) + pickle.STACK_GLOBAL, DAMAGED),
         "name of escapes": (name_from_stack("models.\x1b[2J\nerror: fine"), "models.?[2J?error"),
         "call of a number": (emit(7) + emit(()) + pickle.REDUCE, "a call of int"),
         "call of an object": (make("models.A") + emit(()) + pickle.REDUCE, "a call of models.A"),
@@ -173,10 +173,18 @@ def instructions() -> Iterator[Case]:
         "build a list": (emit([]) + emit({"append": name("models.A")}) + pickle.BUILD, "attributes given to list"),
         "append to an object": (make("models.A") + emit(1) + pickle.APPEND, "items given to models.A"),
         "keys to a class": (name("models.A") + emit("x") + emit(1) + pickle.SETITEM, "keys given to models.A"),
-        "persistent call": (emit(("call", name("models.A"))) + pickle.BINPERSID, "a persistent id of kind call"),
-        "persistent number": (emit(7) + pickle.BINPERSID, "a persistent id of kind NoneType"),
+        "attributes of a tensor": (
+            tensor(storage(1), 0, (1,), (1,)) + emit((0, (2**40,))) + pickle.BUILD,
+            "attributes given to Tensor",
+        ),
+        "frame that ends in a text": (
+            pickle.FRAME + struct.pack("<Q", 4) + pickle.SHORT_BINUNICODE + b"\4ab" + b"cdef",
+            DAMAGED,
+        ),
+        "persistent call": (emit(("call", name("models.A"))) + pickle.BINPERSID, "a persistent id of type call"),
+        "persistent number": (emit(7) + pickle.BINPERSID, "a persistent id of type NoneType"),
         "pairs that are none": (call("collections.OrderedDict", [(1, 2, 3)]), "collections.OrderedDict"),
-        "missing factory": (call("collections.OrderedDict", [[make("models.A"), 1]]), "a key of kind models.A"),
+        "missing factory": (call("collections.OrderedDict", [[make("models.A"), 1]]), "a key of type models.A"),
     }
     for label, (data, expected) in raw.items():
         yield label, zipped(PROTO + data + STOP), expected
@@ -222,13 +230,18 @@ def bombs() -> Iterator[Case]:
     yield "deep lists", zipped(PROTO + pickle.EMPTY_LIST * depth + pickle.APPEND * (depth - 1) + STOP), "nested"
     yield "deep tuples", zipped(PROTO + pickle.EMPTY_TUPLE + pickle.TUPLE1 * depth + STOP), "nested"
     deep_key = pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.TUPLE1 * depth + pickle.NONE + pickle.SETITEM
-    yield "deep key", zipped(PROTO + deep_key + STOP), "a key of kind tuple"
-    yield "itself", zipped(PROTO + pickle.EMPTY_LIST + put(0) + get(0) + pickle.APPEND + STOP), "holds itself"
+    yield "deep key", zipped(PROTO + deep_key + STOP), "a key of type tuple"
+    deep_key = pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.TUPLE1 * 900_000 + pickle.NONE + pickle.SETITEM
+    yield "key that overflows the C stack", zipped(PROTO + deep_key + STOP), "a key of type tuple"
+    doubled = pickle.EMPTY_TUPLE + b"".join(put(n) + get(n) + pickle.TUPLE2 for n in range(60))
+    shared_key = pickle.EMPTY_DICT + doubled + pickle.NONE + pickle.SETITEM
+    yield "key of exponential size", zipped(PROTO + shared_key + STOP), "a key of type tuple"
+    yield "itself", zipped(PROTO + pickle.EMPTY_LIST + put(0) + get(0) + pickle.APPEND + STOP), "nested"
     colliding = {(2**61 - 1) * n: None for n in range(1, 50)}
-    yield "colliding keys", zipped(pickled(colliding)), "a key of kind int"
-    yield "key of a number", zipped(pickled({1.5: None})), "a key of kind float"
+    yield "colliding keys", zipped(pickled(colliding)), "a key of type int"
+    yield "key of a number", zipped(pickled({1.5: None})), "a key of type float"
     yield "marks", zipped(PROTO + pickle.MARK * 100_000 + STOP), DAMAGED
-    yield "instructions", zipped(PROTO + (pickle.NONE + pickle.POP) * 510_000 + STOP), "instructions"
+    yield "instructions", zipped(PROTO + (pickle.NONE + pickle.POP) * 510_000 + STOP), "opcodes"
 
 
 def tensors() -> Iterator[Case]:
@@ -272,8 +285,8 @@ def tensors() -> Iterator[Case]:
         "quantised": (storage(16, kind="torch.QInt8Storage"), {"0": memory}, "torch.QInt8Storage"),
         "untyped": (storage(16, kind="torch.storage.UntypedStorage"), {"0": memory}, "UntypedStorage"),
         "of another class": (storage(16, kind="models.FloatStorage"), {"0": memory}, "models.FloatStorage"),
-        "text for class": (storage(16, kind=Raw(emit("os.system"))), {"0": memory}, "a tensor of kind str"),
-        "view of a view": (storage(16, more=(("1", 0, 4),)), {"0": memory}, "a persistent id of kind storage"),
+        "text for class": (storage(16, kind=Raw(emit("os.system"))), {"0": memory}, "a tensor of type str"),
+        "view of a view": (storage(16, more=(("1", 0, 4),)), {"0": memory}, "a persistent id of type storage"),
     }
     for label, (claimed, records, expected) in lying.items():
         yield f"storage: {label}", zipped(pickled({"model": tensor(claimed, *one)}), records), expected
@@ -376,8 +389,8 @@ def networks() -> Iterator[Case]:
     yield "network: a layer of code", network(yaml={"backbone": [[-1, 1, CODE, []]]}), "unknown module"
     yield "network: endless layers", network(yaml={"backbone": [[-1, 1000, "Conv", [64]]] * 900}), "900001 layers"
     yield "network: weights that are code", network(_parameters={"w": call("os.system", COMMAND)}), "os.system"
-    yield "network: weights that are text", network(_parameters={"w": CODE}), "in the place of weights"
-    yield "network: layers that are text", network(layers={"0": CODE}), "in the place of a layer"
+    yield "network: weights that are text", network(_parameters={"w": CODE}), "in place of weights"
+    yield "network: layers that are text", network(layers={"0": CODE}), "in place of a layer"
     yield (
         "network: another head",
         network(layers={"0": make("models.yolo.Segment", {"_modules": {}})}),
@@ -390,7 +403,7 @@ def networks() -> Iterator[Case]:
         "depth_multiple",
     )
     yield "a state alone", zipped(pickled({"model.0.weight": weight}), memory), "without a description"
-    yield "a number", zipped(pickled(7)), "no network"
+    yield "a number", zipped(pickled(7)), "contains int, not a model"
     yield "of a newer version", zipped(pickled({"schema": 2, "sha256": ""})), "version 2"
     yield "of ours, altered", zipped(pickled({"schema": 1, "sha256": "0" * 64, "ema": {}})), DAMAGED
     yield "of ours, with an object", zipped(pickled({"schema": 1, "sha256": "", "ema": make("models.A")})), DAMAGED

@@ -10,6 +10,7 @@ import io
 import json
 import resource
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def command(path: str, recorder: Recorder) -> dict[str, object]:
     recorder.path, recorder.events = path, []
     sys.argv = ["detect.py", "--weights", path, "--source", "image.png", "--device", "cpu"]
     code: object = None
+    start = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         recorder.on = True
         try:
@@ -56,7 +58,13 @@ def command(path: str, recorder: Recorder) -> dict[str, object]:
             code = f"{type(error).__name__}: {error}"[:300]
         finally:
             recorder.on = False
-    return {"code": code, "err": err.getvalue(), "out": out.getvalue(), "events": list(recorder.events)}
+    return {
+        "code": code,
+        "err": err.getvalue(),
+        "out": out.getvalue(),
+        "events": list(recorder.events),
+        "seconds": time.monotonic() - start,
+    }
 
 
 def main() -> None:

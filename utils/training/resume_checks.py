@@ -21,7 +21,7 @@ from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters
 from utils.training.state import TrainState
 from utils.weights.checkpoint import Checkpoint, stored_network
-from utils.weights.pickle_values import printable, type_name
+from utils.weights.restricted_pickle import printable, type_name
 
 if TYPE_CHECKING:
     from utils.training.trainer import Trainer

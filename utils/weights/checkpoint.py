@@ -16,13 +16,15 @@ from models.yolo import DetectionModel, parse_model
 from utils import __version__
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
-from utils.weights.pickle_values import DamagedError, RefusedError, one_line, printable
+from utils.weights.restricted_pickle import DamagedError, RefusedError, printable
 from utils.weights.torch_file import read_torch_file
 from utils.weights.yolov5_checkpoint import UnsupportedError, from_yolov5, plain_yaml
 
 SCHEMA = 1
 MAX_BYTES = 16_000_000_000
 IN_CHANNELS = 3
+USE_OURS = "pass a last.pt or best.pt"
+USE_ANOTHER = "use another checkpoint"
 Checkpoint = dict[str, Any]
 
 
@@ -51,9 +53,9 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
 
 
 def save_checkpoint(path: Path | str, content: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the old file or the new one.
+    """Write a checkpoint atomically: after a crash there is the old file or the new one.
 
-    It records the format under "schema" and the version of this program under "software_version".
+    The key "schema" records the format, "software_version" the version of this program, "sha256" the content hash.
 
     Raises:
         RunError: it cannot be written.
@@ -65,10 +67,10 @@ def save_checkpoint(path: Path | str, content: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read and verify a checkpoint, ours or one of YOLOv5's, which is turned into the content of one of ours.
+    """Read and verify a checkpoint of this program, or convert one of YOLOv5. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: missing, damaged, of another program, or of a newer version. Nothing in it is ever executed.
+        CheckpointError: it is missing, damaged, of another program, or of a newer version.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -77,47 +79,42 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         ours = isinstance(content, dict) and "schema" in content and "sha256" in content
         return _verified(content, path) if ours else from_yolov5(content, name=path.name)
     except RefusedError as error:
-        raise CheckpointError(
-            path, f"contains {error}, not plain tensors; not executed", fix="use a checkpoint of this program or YOLOv5"
-        ) from error
+        what, fix = f"contains {error}, not plain tensors; not executed", "use a checkpoint of this program or YOLOv5"
+        raise CheckpointError(path, what, fix=fix) from error
     except DamagedError as error:
-        raise CheckpointError(
-            path, f"is truncated or damaged ({len(data)} bytes)", fix="use another checkpoint"
-        ) from error
+        raise CheckpointError(path, f"is truncated or damaged ({len(data)} bytes)", fix=USE_ANOTHER) from error
     except UnsupportedError as error:
-        raise CheckpointError(path, str(error), fix="pass a last.pt or best.pt, or a detector of YOLOv5") from error
+        raise CheckpointError(path, str(error), fix=f"{USE_OURS}, or a YOLOv5 detector") from error
 
 
 def _read_bytes(path: Path) -> bytes:
-    """Return a file's bytes."""
     try:
         if path.exists() and not path.is_dir() and not path.is_file():
-            raise CheckpointError(path, "is no file but a device or pipe", fix="check the path")
+            raise CheckpointError(path, "is a device or pipe, not a file", fix="check the path")
         if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="pass the right file")
+            raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="check the path")
         return path.read_bytes()
     except OSError as error:
         near = ", ".join(str(p) for p in sorted(path.parent.glob("*.pt"))[:3]) if path.parent.is_dir() else ""
-        raise CheckpointError(
-            path, f"cannot be read ({error.strerror})", fix=f"there is {near}" if near else "check the path"
-        ) from error
+        fix = f"there is {near}" if near else "check the path"
+        raise CheckpointError(path, f"cannot be read ({error.strerror})", fix=fix) from error
     except ValueError as error:
-        raise CheckpointError(repr(str(path)), f"is no path ({error})", fix="check the path") from error
+        raise CheckpointError(repr(str(path)), f"is not a path ({error})", fix="check the path") from error
 
 
 def _verified(content: Checkpoint, path: Path) -> Checkpoint:
-    """Return the content of one of our checkpoints without its hash, once that agrees."""
+    """Return the content of one of our checkpoints without its hash, after verifying it."""
     if content["schema"] != SCHEMA:
         version = content["schema"] if type(content["schema"]) is int else "?"
         raise CheckpointError(path, f"has version {version}, not {SCHEMA}", fix="use the program that wrote it")
     expected = content.pop("sha256")
     if contains_stubs(content) or content_hash(content) != expected:
-        raise CheckpointError(path, "is truncated or damaged (hash mismatch)", fix="use another checkpoint")
+        raise CheckpointError(path, "is truncated or damaged (hash mismatch)", fix=USE_ANOTHER)
     return content
 
 
 def contains_stubs(value: object) -> bool:
-    """Whether nested mappings and lists hold anything but tensors and plain scalars."""
+    """Whether nested mappings and lists contain anything but tensors and plain scalars."""
     pending = [value]
     while pending:
         item = pending.pop()
@@ -129,27 +126,27 @@ def contains_stubs(value: object) -> bool:
 
 
 def describe_model(model: DetectionModel, names: tuple[str, ...]) -> Checkpoint:
-    """Return what is needed to build the model again, without its weights."""
+    """Return what a checkpoint needs to rebuild the model, without its weights."""
     return {"config": model.config.to_dict(), "config_name": model.config.name, "names": list(names)}
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state of a model as plain contiguous tensors on the CPU."""
+    """Return the state dict of a model as contiguous copies on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
 
 
 def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[DetectionModel, tuple[str, ...]]:
-    """Build the averaged model that a checkpoint holds.
+    """Build the averaged model of a checkpoint.
 
     Args:
         path: the file, also named in messages.
-        content: what `load_checkpoint` returned for it, if it was read already.
+        content: the result of `load_checkpoint`, if the file has been read already.
 
     Returns:
         The model in evaluation mode, float32 on the CPU, and its class names.
 
     Raises:
-        CheckpointError: it holds no model, or weights that do not fit it.
+        CheckpointError: the checkpoint has no model, or weights of other shapes.
     """
     content = load_checkpoint(path) if content is None else content
     config, names = stored_network(content, path)
@@ -159,92 +156,88 @@ def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[
         raise _unbuildable(error, path) from error
     strides = content.get("strides")
     if isinstance(strides, list) and list(model.head.strides) != strides:
-        raise CheckpointError(
-            path, f"has strides {strides}, its yaml {list(model.head.strides)}", fix="use another one"
-        )
+        what = f"has strides {strides}, but its model {list(model.head.strides)}"
+        raise CheckpointError(path, what, fix=USE_ANOTHER)
     model.load_state_dict(content["ema"])
     return model.eval(), names
 
 
 def stored_network(content: Checkpoint, path: Path | str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Return the model config and the class names that a checkpoint holds; nothing is built yet.
+    """Return the model config and the class names of a checkpoint, without building the model.
 
     Args:
-        content: what `load_checkpoint` returned.
+        content: the result of `load_checkpoint`.
         path: the file, for messages.
 
     Raises:
-        CheckpointError: it holds no model, or weights or names that do not fit it.
+        CheckpointError: there is no model, or its weights or names do not match its config.
     """
     config, names = stored_config(content, path), content.get("names")
     if not isinstance(names, list) or len(names) != config.num_classes or not all(isinstance(n, str) for n in names):
-        raise CheckpointError(path, f"has names that do not fit {config.num_classes} classes", fix="use another one")
+        raise CheckpointError(path, f"has names that do not fit its {config.num_classes} classes", fix=USE_ANOTHER)
     try:
         difference = _difference(config, content["ema"])
     except ConfigError as error:
         raise _unbuildable(error, path) from error
     if difference:
-        raise CheckpointError(path, f"weights do not fit its config: {difference}", fix="use another checkpoint")
+        raise CheckpointError(path, f"has weights that do not match its config: {difference}", fix=USE_ANOTHER)
     return config, tuple(names)
 
 
 def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
-    """Return the model config that a checkpoint holds.
-
-    Args:
-        content: what `load_checkpoint` returned.
-        path: the file, for messages.
+    """Return the model config of a checkpoint; arguments as for `stored_network`.
 
     Raises:
-        CheckpointError: it holds none, or one that is wrong, or no weights for it.
+        CheckpointError: the config or the weights are missing or invalid.
     """
     missing = [key for key in ("config", "config_name", "ema") if key not in content]
     if missing:
-        raise CheckpointError(path, f"lacks {missing[0]!r}", fix="pass a last.pt or best.pt")
+        raise CheckpointError(path, f"has no {missing[0]!r}", fix=USE_OURS)
     value, name, weights = content["config"], content["config_name"], stored_weights(content, path)
     if not isinstance(value, dict) or not isinstance(name, str):
-        raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
+        raise CheckpointError(path, "is not a model of this program", fix=USE_OURS)
     try:
-        config = ModelConfig.from_dict(plain_yaml(value), name=one_line(name))
+        config = ModelConfig.from_dict(plain_yaml(value), name=printable(name))
     except UnsupportedError as error:
-        raise CheckpointError(path, str(error), fix="use another checkpoint") from error
+        raise CheckpointError(path, str(error), fix=USE_ANOTHER) from error
     except ConfigError as error:
         raise _unbuildable(error, path) from error
     layers = sum(max(round(layer.number * config.depth_multiple), 1) for layer in config.layers)
     if layers > len(weights) + len(config.layers):
-        raise CheckpointError(path, f"describes {layers} layers, but has {len(weights)} tensors", fix="use another one")
+        raise CheckpointError(path, f"describes {layers} layers, but has {len(weights)} tensors", fix=USE_ANOTHER)
     return config
 
 
 def stored_weights(content: Checkpoint, path: Path | str) -> dict[str, Tensor]:
-    """Return the averaged weights that a checkpoint holds.
+    """Return the averaged weights of a checkpoint.
 
     Raises:
-        CheckpointError: it holds none, or something else in their place.
+        CheckpointError: they are missing, or are not tensors by name.
     """
     if "ema" not in content:
-        raise CheckpointError(path, "holds no weights", fix="pass a last.pt or best.pt")
+        raise CheckpointError(path, "has no weights", fix=USE_OURS)
     weights = content["ema"]
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
     if not named or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise CheckpointError(path, "is no model of this program", fix="pass a last.pt or best.pt")
+        raise CheckpointError(path, "is not a model of this program", fix=USE_OURS)
     return dict(weights)
 
 
 def _unbuildable(error: ConfigError, path: Path | str) -> CheckpointError:
-    what = one_line(f"holds a network that cannot be built: {error.where}: {error.what}")
-    return CheckpointError(path, what, fix=one_line(error.fix))
+    what = printable(f"has a model that cannot be built: {error.where}: {error.what}", limit=300)
+    return CheckpointError(path, what, fix=printable(error.fix, limit=300))
 
 
 def _difference(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
-    """Say what first does not fit between a config and a state; found without taking memory for the network."""
+    """Return the first mismatch between a config and a state dict, or "". No memory is allocated for the model."""
     with torch.device("meta"):
         network = parse_model(config, IN_CHANNELS)
     expected = {f"model.{name}": tensor.shape for name, tensor in network.state_dict().items()}
     for name in (*expected, *weights):
-        if name not in expected or name not in weights:
-            return f"{name} is missing" if name in expected else f"{printable(name)} is none of its layers'"
+        if name not in weights:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{printable(name)} belongs to none of its layers"
         if expected[name] != weights[name].shape:
-            shapes = (" x ".join(map(str, shape)) or "one number" for shape in (weights[name].shape, expected[name]))
-            return f"{name} is {' instead of '.join(shapes)}"
+            return f"{name} has shape {tuple(weights[name].shape)}, not {tuple(expected[name])}"
     return ""

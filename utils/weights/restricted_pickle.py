@@ -1,317 +1,294 @@
 """Reads a pickle without running it: nothing is imported, called or evaluated.
 
-What comes out is plain values, tensors, and stand-ins for all else. The instructions of a pickle that could reach code
-(GLOBAL, REDUCE, NEWOBJ, BUILD) only make and fill stand-ins; those that none of the files wanted has are refused. Time
-and memory are bounded by the size of the file.
+`RestrictedUnpickler` inherits the handlers of plain values, of the memo and of frames from the standard library's
+unpickler in Python. The opcodes that can reach code (GLOBAL, REDUCE, NEWOBJ, BUILD) create stubs, which only hold data;
+opcodes that no checkpoint needs are refused. So nothing callable is ever on the stack.
 
-Source of the format: the documentation in Python's `pickletools`.
+The unpickler in C, `pickle.Unpickler`, is not safe with a `find_class` alone, nor after a scan of the opcodes:
+
+- It inserts any hashable key into a dict. Hashing a tuple nested 900,000 deep overflows the C stack and ends the
+  process; pairs of the same pair, 50 levels deep, take days; colliding integers take quadratic time.
+- It allocates as many memo entries as the largest index in the file: 64 GB for 2**32 - 1.
+- BUILD calls `__setstate__` of whatever is on the stack, even of a tensor.
+- It skips the rest of a frame that ends within an argument, and so executes other opcodes than a scan finds.
 """
 
 from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 import struct
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
-from torch import Tensor
+MAX_OPCODES = 1_000_000
+MAX_DEPTH = 200
+MAX_VALUES = 2_000_000
+MAX_KEY = 2**60  # larger integers may have equal hashes
+ORDERED_DICT = "collections.OrderedDict"
+DEFAULT_DICT = "collections.defaultdict"
+SET = "builtins.set"
+STORAGE_DTYPES = {
+    **{"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
+    **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
+    **{"ByteStorage": "uint8", "BoolStorage": "bool"},
+}
+_BUILTINS = tuple("bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split())
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
+# What checkpoints contain of the standard library, torch and numpy. Every other name of these is refused, except the
+# layers in torch.nn. Only the names listed here may be called; other classes are instantiated by NEWOBJ alone.
+ALLOWED_NAMES: dict[str, tuple[str, ...]] = {
+    "argparse": ("Namespace",),
+    "collections": ("OrderedDict", "defaultdict"),
+    "builtins": _BUILTINS,
+    "__builtin__": _BUILTINS,
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "_codecs": ("encode",),
+    "numpy": ("dtype", "ndarray", "bool_", "float16", "float32", "float64", "int32", "int64"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),
+    "torch": (*STORAGE_DTYPES, *STORAGE_DTYPES.values(), "Size", "device"),
+    "torch._utils": ("_rebuild_tensor_v2", "_rebuild_parameter"),
+}
 
-from utils.weights.pickle_tensors import StoragePool
-from utils.weights.pickle_values import (
-    BYTES,
-    BYTES_BY_TEXT,
-    CALLABLE,
-    DEFAULT_DICTIONARY,
-    DICTIONARY,
-    REBUILD_PARAMETER,
-    REBUILD_TENSOR,
-    SET,
-    DamagedError,
-    PickleStub,
-    PickleStubClass,
-    RefusedError,
-    check_extent,
-    make_stub,
-    printable,
-    type_name,
-)
 
-MAX_INSTRUCTIONS = 1_000_000
-MAX_NAME = 200
-MAX_KEY = 2**60
+class RefusedError(Exception):
+    """The file contains something that no checkpoint needs; the message names it."""
 
 
-class RestrictedUnpickler:
-    """Carries out the instructions of one pickle."""
+class DamagedError(Exception):
+    """The bytes are not a complete checkpoint."""
 
-    def __init__(self, data: bytes, pool: StoragePool) -> None:
-        """Prepare to read `data`, tensors on the memory of `pool`."""
-        self.data = data
-        self.pool = pool
-        self.position = 0
-        self.stack: list[Any] = []
-        self.marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
 
-    def load(self, start: int = 0) -> tuple[Any, int]:
-        """Read the pickle that begins at a position.
+@dataclass(frozen=True, eq=False)
+class PickleStubClass:
+    """The dotted name of a class or function, in its place."""
 
-        Returns:
-            Its value, and the position after it.
+    path: str
+
+
+@dataclass(eq=False, repr=False)
+class PickleStub:
+    """What was pickled of an object.
+
+    Attributes:
+        kind: dotted name of its class, or of the function that would have created it.
+        args: the arguments of that call.
+        state: its attributes by name, None if it had none.
+    """
+
+    kind: str
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Return text from a file for a message or a table: shortened, without characters that break or repaint a line."""
+    return "".join(c if c.isprintable() else "?" for c in text[:limit]) + ("..." if len(text) > limit else "")
+
+
+def type_name(value: object) -> str:
+    """Return the type of a value, for a message; for a stub, the class that it stands for."""
+    if isinstance(value, PickleStubClass):
+        return printable(value.path)
+    return printable(value.kind) if isinstance(value, PickleStub) else type(value).__name__
+
+
+class RestrictedUnpickler(pickle._Unpickler):
+    """Reads one pickle into plain values and stubs."""
+
+    stack: list[Any]  # these three are attributes of the base class
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read from `stream`; after `load`, its position is the end of the pickle."""
+        super().__init__(stream)
+        self.dispatch = _Dispatch(_HANDLERS)  # type: ignore[misc]
+
+    def load(self) -> Any:  # noqa: ANN401
+        """Return the value.
 
         Raises:
-            RefusedError: it holds something else than a checkpoint; the text names it.
-            DamagedError: it is no whole pickle.
+            RefusedError: it is not what a checkpoint contains, or exceeds a limit; the message says what and where.
+            DamagedError: the pickle is incomplete.
         """
-        self.position, self.stack, self.marks, self.memo = start, [], [], {}
         try:
-            for _ in range(MAX_INSTRUCTIONS):
-                instruction = self.data[self.position]
-                self.position += 1
-                if instruction == pickle.STOP[0]:
-                    value = self.stack.pop()
-                    check_extent(value)
-                    return value, self.position
-                handler = _HANDLERS.get(instruction)
-                if handler is None:
-                    raise self._unknown(instruction)
-                handler(self)
-        except (IndexError, KeyError, struct.error, UnicodeError) as error:
-            raise DamagedError("the pickle ends early or is garbled") from error
-        raise RefusedError(f"more than {MAX_INSTRUCTIONS:,} instructions")
+            value = super().load()
+        except (pickle.UnpicklingError, EOFError, LookupError, ValueError, OverflowError, struct.error) as error:
+            raise DamagedError(f"the pickle ends early or is garbled ({error})") from error
+        check_extent(value)
+        return value
 
-    def _unknown(self, instruction: int) -> ValueError:
-        """Return the error for an instruction that is not carried out, with the name it aims at."""
-        known = next((opcode for opcode in pickletools.opcodes if opcode.code == chr(instruction)), None)
-        if known is None or (self.position == 1 and instruction != pickle.PROTO[0]):
-            return DamagedError("this is no pickle")
-        target = ""
-        if known.name == "INST":
-            target = f" of {printable(self._line())}.{printable(self._line())}"
-        elif known.name == "OBJ" and self.stack and isinstance(self.stack[0], PickleStubClass):
-            target = f" of {self.stack[0].path}"
-        elif known.name.startswith("EXT"):
-            target = f" {int.from_bytes(self._take(int(known.name[3:])), 'little')} of the extension registry"
-        return RefusedError(f"the pickle instruction {known.name}{target}")
+    def find_class(self, module: str, name: str) -> PickleStubClass:
+        """Return the stub of a class or function.
 
-    def _take(self, count: int) -> bytes:
-        """Return the next bytes."""
-        end = self.position + count
-        if end > len(self.data):
-            raise DamagedError("the pickle ends early")
-        taken = self.data[self.position : end]
-        self.position = end
-        return taken
+        Raises:
+            RefusedError: no checkpoint needs it.
+        """
+        path = f"{printable(module)}.{printable(name)}"
+        root = module.partition(".")[0]
+        guarded = root in ("torch", "numpy", "__builtin__") or root in sys.stdlib_module_names
+        allowed = name in ALLOWED_NAMES.get(module, ()) if guarded and not module.startswith("torch.nn.") else True
+        well_formed = re.fullmatch(r"[A-Za-z_][\w.]*", module, re.ASCII) and re.fullmatch(r"\w+", name, re.ASCII)
+        if not allowed or not well_formed:
+            raise RefusedError(path)
+        return PickleStubClass(path)
 
-    def _number(self, form: struct.Struct) -> Any:  # noqa: ANN401
-        return form.unpack(self._take(form.size))[0]
+    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401
+        """Refuse a reference to something outside the pickle."""
+        raise RefusedError(f"a persistent id of type {type_name(pid)}")
 
-    def _line(self) -> str:
-        """Return the next line, a part of a name."""
-        end = self.data.find(b"\n", self.position, self.position + MAX_NAME)
-        if end < 0:
-            raise DamagedError("a name does not end")
-        line = self.data[self.position : end].decode("utf-8")
-        self.position = end + 1
-        return line
-
-    def _since_mark(self) -> list[Any]:
-        """Return what was pushed since the last MARK, and take it off."""
-        items, self.stack = self.stack, self.marks.pop()
-        return items
-
-    def mark(self) -> None:
-        """Begin a group."""
-        self.marks.append(self.stack)
-        self.stack = []
-
-    def pop(self) -> None:
-        """Drop the top."""
-        self.stack.pop()
-
-    def tuple_of_marked(self) -> None:
-        """Make a tuple of a group."""
-        items = self._since_mark()
-        self.stack.append(tuple(items))
-
-    def append(self, items: list[Any]) -> None:
-        """Lengthen the list on top, or a set's stand-in."""
-        target = self.stack[-1]
-        if isinstance(target, PickleStub) and target.kind == SET and target.args:
-            target = target.args[0]
-        if not isinstance(target, list):
-            raise RefusedError(f"items given to {type_name(target)}")
-        target.extend(items)
-
-    def set_items(self, items: list[Any]) -> None:
-        """Put pairs into the mapping on top. Keys are plain, so that none takes long to compare or to hash."""
-        target = self.stack[-1]
-        if isinstance(target, PickleStub) and target.kind == DEFAULT_DICTIONARY:
-            target.state = {} if target.state is None else target.state
-            target = target.state
-        if not isinstance(target, dict) or len(items) % 2:
-            raise RefusedError(f"keys given to {type_name(target)}")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not (key is None or isinstance(key, (str, int))) or (isinstance(key, int) and abs(key) >= MAX_KEY):
-                raise RefusedError(f"a key of kind {type_name(key)}")
-            target[key] = value
-
-    def name_by_lines(self) -> None:
-        """GLOBAL: a name written in two lines."""
-        module = self._line()
-        self.stack.append(make_stub(module, self._line()))
-
-    def name_on_stack(self) -> None:
-        """STACK_GLOBAL: a name from the stack."""
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(make_stub(module, name))
-
-    def reduce(self) -> None:
-        """REDUCE: a call. Tensors and mappings are made; the few other calls that checkpoints hold are kept as data."""
-        args, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, PickleStubClass) or not isinstance(args, tuple):
-            raise RefusedError(f"a call of {type_name(function)}")
-        if function.path not in CALLABLE:
-            raise RefusedError(f"a call of {function.path}")
-        self.stack.append(self._called(function.path, args))
-
-    def _called(self, path: str, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
-        if path == REBUILD_TENSOR:
-            if len(args) < 4:
-                raise DamagedError("a tensor is incomplete")
-            return self.pool.view(*args[:4])
-        if path == REBUILD_PARAMETER:
-            if not args or not isinstance(args[0], Tensor):
-                raise DamagedError("a parameter is incomplete")
-            return args[0]
-        if path == DICTIONARY:
+    def call(self, path: str, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
+        """Return the result of a call in ALLOWED_NAMES: a mapping, bytes, or a stub that holds the arguments."""
+        if path == ORDERED_DICT:
             pairs = args[0] if args else []
             if not isinstance(pairs, list) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-                raise RefusedError(f"a call of {path} on {type_name(pairs)}")
-            self.stack.append({})
-            self.set_items([item for pair in pairs for item in pair])
-            return self.stack.pop()
-        path = path.replace("__builtin__", "builtins")
-        if path == BYTES and not args:
+                raise RefusedError(f"a call of {path} with {type_name(pairs)}")
+            mapping: dict[Any, Any] = {}
+            _set_items(mapping, [item for pair in pairs for item in pair])
+            return mapping
+        if path.endswith(".bytes") and not args:
             return b""
-        if path == BYTES_BY_TEXT and len(args) == 2 and args[1] == "latin1" and isinstance(args[0], str):
-            return args[0].encode("latin-1")
-        return PickleStub(path, args)
+        if path == "_codecs.encode" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
+            return args[0].encode("latin-1")  # bytes as older protocols write them
+        return PickleStub(path.replace("__builtin__", "builtins"), args)
 
-    def new_object(self) -> None:
-        """NEWOBJ: an object of a class, so far without attributes."""
+    def load_reduce(self) -> None:  # noqa: D102
+        args, function = self.stack.pop(), self.stack.pop()
+        module, _, name = function.path.rpartition(".") if isinstance(function, PickleStubClass) else ("", "", "")
+        if name not in ALLOWED_NAMES.get(module, ()) or not isinstance(args, tuple):
+            raise RefusedError(f"a call of {type_name(function)}")
+        self.append(self.call(function.path, args))
+
+    def load_newobj(self) -> None:  # noqa: D102
         args, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, PickleStubClass) or not isinstance(args, tuple):
             raise RefusedError(f"an object of {type_name(kind)}")
-        self.stack.append(PickleStub(kind.path, args))
+        self.append(PickleStub(kind.path, args))
 
-    def build(self) -> None:
-        """BUILD: the attributes of the object on top. Those of a mapping (`_metadata` of a state dict) are dropped."""
+    def load_build(self) -> None:  # noqa: D102
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, PickleStub) and target.state is None:
             target.state = state
-        elif not isinstance(target, dict):
+        elif not isinstance(target, dict):  # attributes of a mapping, as `_metadata` of a state dict, are dropped
             raise RefusedError(f"attributes given to {type_name(target)}")
 
-    def persistent(self) -> None:
-        """BINPERSID: the memory of a tensor, or in the older format a class with its source text, which is dropped."""
-        name = self.stack.pop()
-        kind = name[0] if isinstance(name, tuple) and name else None
-        if kind == "storage" and len(name) >= 5 and (len(name) == 5 or name[5] is None):
-            self.stack.append(self.pool.claim(name[1], name[2], name[4]))
-        elif kind == "module" and len(name) == 4 and isinstance(name[1], PickleStubClass):
-            self.stack.append(name[1])
-        else:
-            raise RefusedError(
-                f"a persistent id of kind {printable(kind) if isinstance(kind, str) else type_name(kind)}"
-            )
+    def load_empty_set(self) -> None:  # noqa: D102
+        self.append(PickleStub(SET, ([],)))
+
+    def load_append(self) -> None:  # noqa: D102
+        item = self.stack.pop()
+        _extend(self.stack[-1], [item])
+
+    def load_appends(self) -> None:  # noqa: D102
+        items = self.pop_mark()
+        _extend(self.stack[-1], items)
+
+    load_additems = load_appends
+
+    def load_setitem(self) -> None:  # noqa: D102
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_items(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:  # noqa: D102
+        items = self.pop_mark()
+        _set_items(self.stack[-1], items)
+
+    def get_extension(self, code: int) -> None:  # noqa: D102
+        raise RefusedError(f"entry {code} of pickle's extension registry")
+
+    def _instantiate(self, kind: object, args: object) -> None:  # of INST and OBJ
+        raise RefusedError(f"a call of {type_name(kind)}")
 
 
-_Handler = Callable[[RestrictedUnpickler], None]
-_BYTE, _SHORT, _INT, _LENGTH, _LONG_LENGTH = (struct.Struct(form) for form in ("<B", "<H", "<i", "<I", "<Q"))
+def _extend(target: object, items: list[Any]) -> None:
+    if isinstance(target, PickleStub) and target.kind == SET and target.args:
+        target = target.args[0]
+    if not isinstance(target, list):
+        raise RefusedError(f"items given to {type_name(target)}")
+    target.extend(items)
 
 
-def _pushes(make: Callable[[RestrictedUnpickler], Any]) -> _Handler:
-    return lambda reader: reader.stack.append(make(reader))
+def _set_items(target: object, items: list[Any]) -> None:
+    """Insert keys and values, in turn. Keys are plain, so that hashing and comparing them takes constant time."""
+    if isinstance(target, PickleStub) and target.kind == DEFAULT_DICT:
+        target.state = {} if target.state is None else target.state
+        target = target.state
+    if not isinstance(target, dict) or len(items) % 2:
+        raise RefusedError(f"keys given to {type_name(target)}")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not (key is None or isinstance(key, (str, int))) or (isinstance(key, int) and abs(key) >= MAX_KEY):
+            raise RefusedError(f"a key of type {type_name(key)}")
+        target[key] = value
 
 
-def _memorises(index: Callable[[RestrictedUnpickler], int]) -> _Handler:
-    def put(reader: RestrictedUnpickler) -> None:
-        reader.memo[index(reader)] = reader.stack[-1]
+class _Dispatch(dict[int, Callable[[Any], None]]):
+    """The handlers of the opcodes, for one pickle: counts the lookups, and refuses opcodes without a handler."""
 
-    return put
+    count = 0
 
+    def __getitem__(self, code: int) -> Callable[[Any], None]:
+        self.count += 1
+        if self.count > MAX_OPCODES:
+            raise RefusedError(f"more than {MAX_OPCODES:,} pickle opcodes")
+        return super().__getitem__(code)
 
-def _sized(length: struct.Struct, make: Callable[[bytes], Any]) -> _Handler:
-    return _pushes(lambda reader: make(reader._take(reader._number(length))))
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _whole(data: bytes) -> int:
-    return int.from_bytes(data, "little", signed=True)
-
-
-def _number_of(form: str) -> Callable[[RestrictedUnpickler], Any]:
-    packed = struct.Struct(form)
-    return lambda reader: reader._number(packed)
+    def __missing__(self, code: int) -> Callable[[Any], None]:
+        name = next((opcode.name for opcode in pickletools.opcodes if opcode.code == chr(code)), None)
+        if name is None or self.count == 1:
+            raise DamagedError("this is not a pickle")
+        raise RefusedError(f"the pickle opcode {name}")
 
 
-def _tuple_of(count: int) -> _Handler:
-    def make(reader: RestrictedUnpickler) -> tuple[Any, ...]:
-        items = [reader.stack.pop() for _ in range(count)]
-        return tuple(items[::-1])
-
-    return _pushes(make)
-
-
-_HANDLERS: dict[int, _Handler] = {
-    code[0]: handler
-    for code, handler in {
-        pickle.PROTO: lambda reader: reader._number(_BYTE),
-        pickle.FRAME: lambda reader: reader._number(_LONG_LENGTH),
-        pickle.MARK: RestrictedUnpickler.mark,
-        pickle.POP: RestrictedUnpickler.pop,
-        pickle.POP_MARK: RestrictedUnpickler._since_mark,
-        pickle.NONE: _pushes(lambda _: None),
-        pickle.NEWTRUE: _pushes(lambda _: True),
-        pickle.NEWFALSE: _pushes(lambda _: False),
-        pickle.BININT: _pushes(_number_of("<i")),
-        pickle.BININT1: _pushes(_number_of("<B")),
-        pickle.BININT2: _pushes(_number_of("<H")),
-        pickle.LONG1: _sized(_BYTE, _whole),
-        pickle.BINFLOAT: _pushes(_number_of(">d")),
-        pickle.SHORT_BINUNICODE: _sized(_BYTE, _text),
-        pickle.BINUNICODE: _sized(_LENGTH, _text),
-        pickle.BINUNICODE8: _sized(_LONG_LENGTH, _text),
-        pickle.SHORT_BINBYTES: _sized(_BYTE, bytes),
-        pickle.BINBYTES: _sized(_LENGTH, bytes),
-        pickle.EMPTY_DICT: _pushes(lambda _: {}),
-        pickle.EMPTY_LIST: _pushes(lambda _: []),
-        pickle.EMPTY_SET: _pushes(lambda _: PickleStub(SET, ([],))),
-        pickle.EMPTY_TUPLE: _pushes(lambda _: ()),
-        pickle.TUPLE: RestrictedUnpickler.tuple_of_marked,
-        pickle.TUPLE1: _tuple_of(1),
-        pickle.TUPLE2: _tuple_of(2),
-        pickle.TUPLE3: _tuple_of(3),
-        pickle.APPEND: lambda reader: reader.append([reader.stack.pop()]),
-        pickle.APPENDS: lambda reader: reader.append(reader._since_mark()),
-        pickle.ADDITEMS: lambda reader: reader.append(reader._since_mark()),
-        pickle.SETITEM: lambda reader: reader.set_items([reader.stack.pop() for _ in "kv"][::-1]),
-        pickle.SETITEMS: lambda reader: reader.set_items(reader._since_mark()),
-        pickle.BINPUT: _memorises(_number_of("<B")),
-        pickle.LONG_BINPUT: _memorises(_number_of("<I")),
-        pickle.MEMOIZE: _memorises(lambda reader: len(reader.memo)),
-        pickle.BINGET: _pushes(lambda reader: reader.memo[reader._number(_BYTE)]),
-        pickle.LONG_BINGET: _pushes(lambda reader: reader.memo[reader._number(_LENGTH)]),
-        pickle.GLOBAL: RestrictedUnpickler.name_by_lines,
-        pickle.STACK_GLOBAL: RestrictedUnpickler.name_on_stack,
-        pickle.REDUCE: RestrictedUnpickler.reduce,
-        pickle.NEWOBJ: RestrictedUnpickler.new_object,
-        pickle.BUILD: RestrictedUnpickler.build,
-        pickle.BINPERSID: RestrictedUnpickler.persistent,
-    }.items()
+# Opcodes of checkpoints, and INST, OBJ and EXT*, whose refusal names their target.
+_OPCODES = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINFLOAT, pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_SET),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.APPEND, pickle.APPENDS, pickle.ADDITEMS, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD, pickle.BINPERSID),
+    *(pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+)
+_HANDLERS: dict[int, Callable[[Any], None]] = {
+    code: getattr(RestrictedUnpickler, pickle._Unpickler.dispatch[code].__name__) for code in b"".join(_OPCODES)
 }
+
+
+def check_extent(root: object) -> None:
+    """Check that walking through a value ends soon, however often its parts are shared, and does not go too deep.
+
+    Raises:
+        RefusedError: more than MAX_DEPTH levels, as in a list that contains itself, or more than MAX_VALUES values.
+    """
+    count = 0
+    levels: list[Iterator[object]] = [iter((root,))]
+    while levels:
+        for value in levels[-1]:
+            items = _items(value)
+            if items:
+                count += len(items)
+                levels.append(iter(items))
+                break
+        else:
+            levels.pop()
+        if len(levels) > MAX_DEPTH:
+            raise RefusedError(f"values nested more than {MAX_DEPTH} deep")
+        if count > MAX_VALUES:
+            raise RefusedError(f"shared values that unfold to more than {MAX_VALUES:,}")
+
+
+def _items(value: object) -> Any:  # noqa: ANN401
+    """Return what a container holds: a sized iterable, empty for plain values."""
+    if isinstance(value, PickleStub):
+        return (value.args, value.state)
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()

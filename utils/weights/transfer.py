@@ -1,10 +1,10 @@
-"""Starting a network from another's weights: what agrees is copied, AKConv starts from the convolution it replaces.
+"""Initializes a model from other weights: equal entries are copied, an AKConv starts from the convolution it replaces.
 
-An AKConv layer samples N points where a k x k convolution reads k k neighbours. Its points keep their shape and are
-moved together, by the bias of `p_conv`, to where they serve the kernel best; its weights are those whose result is
-nearest to the convolution's in the mean square. Where the moved points are the neighbours themselves (N = 9 for 3 x 3,
-N = 1 for 1 x 1) the layer computes what the convolution does; at the border of the map, where that reads zeros, with
-`padding: zeros`.
+An AKConv layer samples N points where a k x k convolution reads k^2 neighbours. Its points keep their arrangement and
+are shifted together, by the bias of `p_conv`, to the position that approximates the convolution best; its weights are
+the least-squares solution there. Where the shifted points are the neighbours themselves (N = 9 for 3 x 3, N = 1 for
+1 x 1), the layer computes what the convolution does; at the border of the map, where a convolution reads zeros, only
+with `padding: zeros`.
 """
 
 from __future__ import annotations
@@ -21,37 +21,36 @@ from torch import Tensor, nn
 from models.modules.akconv import AKConv
 from utils.log import LOGGER
 
-# Correlation of neighbouring pixels of a map, by which "nearest in the mean square" is meant. Measured on the inputs of
-# a trained yolov5n's 3 x 3 convolutions (0.27 to 0.75, mean 0.51); of eight values it also fits them best: 3 points
-# reproduce 76 % of the variance and 5 points 85 %, against 70 % and 81 % when every point only takes the weight of the
-# neighbour it lies on.
+# Correlation of neighbouring pixels of a feature map that the least-squares fit assumes. Measured at the inputs of a
+# trained yolov5n's 3 x 3 convolutions: 0.27 to 0.75, mean 0.51. Of eight values, 0.5 also approximates them best: 3
+# points reproduce 76 % of the variance and 5 points 85 %, against 70 % and 81 % if each point takes the weight of the
+# neighbour that it lies on.
 NEIGHBOUR_CORRELATION = 0.5
 SHIFTS = (0.0, -0.5, 0.5, -1.0, 1.0)
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelFit:
-    """A convolution's kernel, carried over to sampling points.
+    """A convolution kernel approximated at sampling points.
 
     Attributes:
         weight: (O, C, N, 1), of the column convolution.
-        shift: rows and columns by which all points are moved.
-        kept: share of the kernel's mean square result that is reproduced, in [0, 1]; 1 is exact.
+        shift: rows and columns by which all points are shifted.
+        explained: fraction of the convolution's output variance that is reproduced, in [0, 1]; 1 is exact.
     """
 
     weight: Tensor
     shift: tuple[float, float]
-    kept: float
+    explained: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TransferResult:
     """What `transfer_weights` changed in a model.
 
     Attributes:
-        fraction: of the model's parameters that were copied or started from a convolution, in [0, 1].
-        kept: names of the entries of the model's state that kept their initial values, anchors not among them.
+        fraction: of the model's parameters that were copied or fitted to a convolution, in [0, 1].
+        kept: names of the entries of the state dict that kept their initial values, except anchors.
     """
 
     fraction: float
@@ -59,58 +58,60 @@ class TransferResult:
 
 
 def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path | str) -> TransferResult:
-    """Copy the entries that agree in name and shape, start AKConv layers from convolutions, and say what was not.
+    """Copy entries of equal name and shape, fit AKConv layers to the convolutions they replace, and log the rest.
 
     Anchors are not copied: they belong to the config.
 
     Args:
         model: changed in place.
         weights: a state dict.
-        source: where they come from, for the message.
+        source: its file, for the log.
     """
-    own = model.state_dict()
-    moved = {
+    state = model.state_dict()
+    transferred = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and own[name].shape == tensor.shape and not name.endswith(".anchors")
+        if name in state and state[name].shape == tensor.shape and not name.endswith(".anchors")
     }
-    used = set(moved)
-    started: dict[str, str] = {}
+    used = set(transferred)
+    fitted: dict[str, str] = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, AKConv) and f"{name}.conv.0.weight" not in moved:
-            fit = _start(layer, name, weights, moved)
+        if isinstance(layer, AKConv) and f"{name}.conv.0.weight" not in transferred:
+            fit = _fit_layer(layer, name, weights, transferred)
             if fit is not None:
                 used |= {key for key in weights if key.startswith((f"{name}.conv.weight", f"{name}.bn."))}
-                how = "exactly" if fit.kept > 1 - 1e-6 else f"{fit.kept:.0%} of its result"
-                started[name] = f"{name} ({layer.num_param} points, {how})"
-    model.load_state_dict(moved, strict=False)
-    left = [name for name in own if name not in moved and not name.endswith(".anchors")]
+                quality = "exact" if fit.explained > 1 - 1e-6 else f"{fit.explained:.0%} of the variance"
+                fitted[name] = f"{name} ({layer.num_param} points, {quality})"
+    model.load_state_dict(transferred, strict=False)
+    kept = [name for name in state if name not in transferred and not name.endswith(".anchors")]
     parameters = dict(model.named_parameters())
-    copied = sum(parameter.numel() for name, parameter in parameters.items() if name in moved)
+    copied = sum(parameter.numel() for name, parameter in parameters.items() if name in transferred)
     fraction = copied / max(sum(parameter.numel() for parameter in parameters.values()), 1)
-    LOGGER.info(f"Transferred {len(moved)}/{len(own)} items ({fraction:.1%} of the parameters) from {source}")
-    if started:
-        LOGGER.info(f"Started from the convolution they replace: {', '.join(started.values())}")
-    fresh = [name for name in left if name.rpartition(".p_conv.")[0] not in started]
-    _say("Not transferred", fresh, {n: "not in the file" if n not in weights else "other shapes" for n in fresh})
-    unused = [name for name in weights if name not in used and not name.endswith(".anchors") and name not in own]
-    _say("In the file but not used", unused, {})
-    return TransferResult(fraction=fraction, kept=left)
+    LOGGER.info(f"Transferred {len(transferred)}/{len(state)} items ({fraction:.1%} of the parameters) from {source}")
+    if fitted:
+        LOGGER.info(f"Fitted to the convolutions they replace: {', '.join(fitted.values())}")
+    fresh = [name for name in kept if name.rpartition(".p_conv.")[0] not in fitted]
+    _log("Not transferred", fresh, {n: "not in the file" if n not in weights else "other shapes" for n in fresh})
+    unused = [name for name in weights if name not in used and not name.endswith(".anchors") and name not in state]
+    _log("In the file but not used", unused, {})
+    return TransferResult(fraction=fraction, kept=kept)
 
 
-def _say(what: str, names: list[str], reasons: Mapping[str, str]) -> None:
-    """Log entries by layer, with the reasons there are."""
+def _log(title: str, names: list[str], reasons: Mapping[str, str]) -> None:
+    """Log entries of a state dict by layer, with their reasons if any."""
     layers: dict[str, set[str]] = {}
     for name in names:
         layers.setdefault(".".join(name.split(".")[:2]), set()).update({reasons[name]} if name in reasons else ())
     if layers:
         ordered = sorted(layers, key=lambda name: [len(name), name])
-        texts = (f"{name} ({', '.join(sorted(layers[name]))})" if layers[name] else name for name in ordered)
-        LOGGER.info(f"{what}: {', '.join(texts)}")
+        items = (f"{name} ({', '.join(sorted(layers[name]))})" if layers[name] else name for name in ordered)
+        LOGGER.info(f"{title}: {', '.join(items)}")
 
 
-def _start(layer: AKConv, name: str, weights: Mapping[str, Tensor], moved: dict[str, Tensor]) -> KernelFit | None:
-    """Add to `moved` what an AKConv layer takes from the convolution of the same name, if there is a fitting one."""
+def _fit_layer(
+    layer: AKConv, name: str, weights: Mapping[str, Tensor], transferred: dict[str, Tensor]
+) -> KernelFit | None:
+    """Fit an AKConv layer to the convolution of its name in `weights`; without a suitable one return None."""
     columns, norm = cast(nn.Conv2d, layer.conv[0]), layer.conv[1].state_dict()
     kernel = weights.get(f"{name}.conv.weight")
     if kernel is None or kernel.ndim != 4 or kernel.shape[:2] != columns.weight.shape[:2]:
@@ -120,60 +121,59 @@ def _start(layer: AKConv, name: str, weights: Mapping[str, Tensor], moved: dict[
     if size != kernel.shape[3] or size % 2 == 0 or any(t is None or t.shape != norm[k].shape for k, t in norms.items()):
         return None
     fit = fit_kernel(kernel, layer.points)
-    moved[f"{name}.conv.0.weight"] = fit.weight
-    moved.update({f"{name}.conv.1.{key}": tensor for key, tensor in norms.items() if tensor is not None})
+    transferred[f"{name}.conv.0.weight"] = fit.weight
+    transferred.update({f"{name}.conv.1.{key}": tensor for key, tensor in norms.items() if tensor is not None})
     if columns.bias is not None:
-        moved[f"{name}.conv.0.bias"] = torch.zeros_like(columns.bias)
-    moved[f"{name}.p_conv.bias"] = torch.tensor(fit.shift).repeat_interleave(layer.num_param)
+        transferred[f"{name}.conv.0.bias"] = torch.zeros_like(columns.bias)
+    transferred[f"{name}.p_conv.bias"] = torch.tensor(fit.shift).repeat_interleave(layer.num_param)
     return fit
 
 
 def fit_kernel(kernel: Tensor, points: Tensor) -> KernelFit:
-    """Carry a convolution's kernel over to sampling points, by least squares over the points' common place.
+    """Approximate a convolution kernel at sampling points, by least squares over all shifts of the points.
 
     Args:
-        kernel: (O, C, k, k) with k odd, of a convolution whose padding keeps the size at stride 1.
-        points: (N, 2) rows and columns relative to the output pixel, where a map is sampled bilinearly.
+        kernel: (O, C, k, k) with k odd, of a convolution with "same" padding.
+        points: (N, 2) rows and columns relative to the output pixel, where the map is sampled bilinearly.
 
     Returns:
-        Weights and place for which the mean square of (convolution - resampling), over maps whose pixels are correlated
-        by NEIGHBOUR_CORRELATION to the power of their distance along rows plus columns, is least. Of equally good
-        places the nearest to where the points are.
+        Weights and shift with the least mean square of (convolution - approximation), over maps whose pixels are
+        correlated by NEIGHBOUR_CORRELATION to the power of their L1 distance. Of equally good shifts the smallest.
     """
     size = kernel.shape[2]
-    side = torch.arange(size, dtype=torch.float64) - size // 2
-    taps = torch.cartesian_prod(side, side)  # (k k, 2)
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    taps = torch.cartesian_prod(offsets, offsets)  # (k k, 2)
     flat = kernel.detach().double().cpu().flatten(2)  # (O, C, k k)
     points = points.detach().double().cpu()
     energy = torch.einsum("oct,ocu->tu", flat, flat)  # (k k, k k)
     between_taps = _covariance(taps, taps)
     total = float((energy * between_taps).sum())
     best: tuple[float, float, tuple[float, float], Tensor] | None = None
-    for shift in _places(points):
-        placed = points + torch.tensor(shift, dtype=torch.float64)
-        across = _covariance(placed, taps)  # (N, k k)
-        share = torch.linalg.pinv(_covariance(placed, placed), hermitian=True) @ across  # (N, k k): taps to points
-        missed = float((energy * (between_taps - across.T @ share)).sum()) / total if total > 0 else 0.0
+    for shift in _shifts(points):
+        shifted = points + torch.tensor(shift, dtype=torch.float64)
+        across = _covariance(shifted, taps)  # (N, k k)
+        projection = torch.linalg.pinv(_covariance(shifted, shifted), hermitian=True) @ across  # (N, k k)
+        residual = float((energy * (between_taps - across.T @ projection)).sum()) / total if total > 0 else 0.0
         distance = abs(shift[0]) + abs(shift[1])
-        if best is None or missed < best[0] - 1e-9 or (missed < best[0] + 1e-9 and distance < best[1]):
-            best = missed, distance, shift, share
+        if best is None or residual < best[0] - 1e-9 or (residual < best[0] + 1e-9 and distance < best[1]):
+            best = residual, distance, shift, projection
     if best is None:
         raise ValueError("there are no points")
-    missed, _, shift, share = best
+    residual, _, shift, projection = best
     # Rounded far below float32, so that a point on a neighbour takes its weight unchanged.
-    weight = (flat @ share.round(decimals=10).T).unsqueeze(-1)  # (O, C, N, 1)
-    return KernelFit(weight=weight.to(kernel.dtype), shift=shift, kept=min(max(1 - missed, 0.0), 1.0))
+    weight = (flat @ projection.round(decimals=10).T).unsqueeze(-1)  # (O, C, N, 1)
+    return KernelFit(weight=weight.to(kernel.dtype), shift=shift, explained=min(max(1 - residual, 0.0), 1.0))
 
 
-def _places(points: Tensor) -> list[tuple[float, float]]:
-    """Return where the points may be moved: not at all, or their middle to within a pixel of the output's."""
-    middle = (points.amin(0) + points.amax(0)) / 2
-    rows, columns = ([float(step - centre) for step in SHIFTS] for centre in middle)
+def _shifts(points: Tensor) -> list[tuple[float, float]]:
+    """Return candidate shifts: none, and those that move the points' centre to within a pixel of the output pixel."""
+    centre = (points.amin(0) + points.amax(0)) / 2
+    rows, columns = ([float(step - coordinate) for step in SHIFTS] for coordinate in centre)
     return [(0.0, 0.0), *itertools.product(rows, columns)]
 
 
 def _covariance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the covariance (n, m) of samples at positions (n, 2) and (m, 2), bilinear among correlated pixels."""
+    """Return the covariance (n, m) of bilinear samples at positions (n, 2) and (m, 2) of a correlated map."""
     result = torch.ones(len(first), len(second), dtype=first.dtype)
     for axis in (0, 1):
         low = (first[:, axis].floor(), second[:, axis].floor())

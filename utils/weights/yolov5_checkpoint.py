@@ -1,7 +1,7 @@
-"""From what a YOLOv5 checkpoint holds, a pickled network read as inert data, to the content of our own checkpoints.
+"""Converts the content of a YOLOv5 checkpoint, a pickled model read as stubs, to the content of one of ours.
 
-YOLOv5 saves the network object itself. Its attributes say all that is needed: the model yaml, the class names, the
-strides, and below `_modules` every parameter and buffer under the names that our models use too.
+YOLOv5 saves the model object itself. Its attributes hold the model yaml, the class names and the strides; below
+`_modules` are all parameters and buffers, under the names that our models use too.
 """
 
 from __future__ import annotations
@@ -12,23 +12,18 @@ from torch import Tensor
 
 from models.config import KNOWN_KEYS, ModelConfig
 from utils.errors import ConfigError
-from utils.weights.pickle_values import PickleStub, one_line, printable, type_name
+from utils.weights.restricted_pickle import PickleStub, printable, type_name
 
 HEAD = "Detect"
 NORM_EPS = 1e-3
 MAX_CLASSES = 100_000
+MAX_LEVELS = 16
 MAX_STRIDE = 4096
 MAX_NAME = 200
 MAX_TEXT = 2000
-# Activations by the name of their class, and the attribute they take, as `activation:` of a model yaml writes them.
+# Class names of activations, and the argument of those that have one, as in `activation:` of a model yaml.
 ACTIVATIONS = {
-    "SiLU": "",
-    "Hardswish": "",
-    "Mish": "",
-    "ReLU": "",
-    "ReLU6": "",
-    "GELU": "",
-    "Sigmoid": "",
+    **dict.fromkeys(("SiLU", "Hardswish", "Mish", "ReLU", "ReLU6", "GELU", "Sigmoid"), ""),
     "LeakyReLU": "negative_slope",
     "ELU": "alpha",
 }
@@ -36,57 +31,56 @@ DEFAULT_ACTIVATION = "nn.SiLU()"
 
 
 class UnsupportedError(ValueError):
-    """The file is no YOLOv5 detector that can be taken over; the text says why."""
+    """The file is not a YOLOv5 detector that can be converted; the message says why."""
 
 
 def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
-    """Turn the content of a YOLOv5 checkpoint into that of one of ours.
+    """Convert the content of a YOLOv5 checkpoint to that of one of ours.
 
     Args:
-        saved: what `read_torch_file` returned: a dictionary with the network under `ema` or `model`, or the network.
-        name: file name, for the model's name where the checkpoint has none.
+        saved: the result of `read_torch_file`: a dictionary with the model under `ema` or `model`, or the model itself.
+        name: file name, which becomes the model's name if the checkpoint has none.
 
     Returns:
-        `config` (with the anchors in pixels as they were in use), `config_name`, `names`, `strides`, and `ema`: the
-        state in float32. The averaged network is taken where there is one, as YOLOv5 does.
+        `config` (with the anchors in use, in pixels), `config_name`, `names`, `strides`, and `ema`: the state dict in
+        float32. Like YOLOv5, takes the averaged model if there is one.
 
     Raises:
-        UnsupportedError: it holds no such network.
+        UnsupportedError: there is no such model.
     """
-    network = _network(saved)
-    head_name, head = _head(network)
-    strides = _strides(network, head)
-    state = _float_state(network, head_name)
+    model = _model(saved)
+    head_name, head = _head(model)
+    strides = _strides(model, head)
+    state = _float_state(model, head_name)
     anchors, weight = state.get(f"{head_name}.anchors"), state.get(f"{head_name}.m.0.weight")
     if anchors is None or anchors.ndim != 3 or anchors.shape[::2] != (len(strides), 2) or not anchors.numel():
-        raise UnsupportedError(f"has no anchors for the {len(strides)} strides of its head, so it is no YOLOv5")
-    classes = _attributes(head).get("nc")
-    if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
-        raise UnsupportedError("does not say how many classes it tells apart")
-    if weight is None or weight.ndim != 4 or len(weight) != anchors.shape[1] * (5 + classes):
-        raise UnsupportedError(f"has a head that does not fit its {classes} classes")
+        raise UnsupportedError(f"has no anchors for the {len(strides)} strides of its head, so it is not a YOLOv5")
+    num_classes = _attributes(head).get("nc")
+    if type(num_classes) is not int or not 1 <= num_classes <= MAX_CLASSES:
+        raise UnsupportedError("has no valid number of classes")
+    if weight is None or weight.ndim != 4 or len(weight) != anchors.shape[1] * (5 + num_classes):
+        raise UnsupportedError(f"has a head that does not fit its {num_classes} classes")
     pixels = [
-        [number * stride for number in level.flatten().tolist()] for level, stride in zip(anchors, strides, strict=True)
+        [value * stride for value in level.flatten().tolist()] for level, stride in zip(anchors, strides, strict=True)
     ]
-    config = _config(network, classes=classes, anchors=pixels, name=name)
+    config = _config(model, num_classes=num_classes, anchors=pixels, name=name)
     return {
         "config": config.to_dict(),
         "config_name": config.name,
-        "names": _names(_attributes(network).get("names"), classes),
+        "names": _names(_attributes(model).get("names"), num_classes),
         "strides": strides,
         "ema": state,
     }
 
 
-def _network(saved: object) -> PickleStub:
-    """Find the network in what was saved."""
+def _model(saved: object) -> PickleStub:
     if isinstance(saved, dict):
-        found = saved.get("model") if saved.get("ema") is None else saved["ema"]
-        if isinstance(found, dict) or (saved and all(isinstance(value, Tensor) for value in saved.values())):
-            raise UnsupportedError("holds weights without a description of their network")
-        saved = found
+        model = saved.get("model") if saved.get("ema") is None else saved["ema"]
+        if isinstance(model, dict) or (saved and all(isinstance(value, Tensor) for value in saved.values())):
+            raise UnsupportedError("has weights without a description of their model")
+        saved = model
     if not isinstance(saved, PickleStub) or not isinstance(_attributes(saved).get("_modules"), dict):
-        raise UnsupportedError(f"holds no network (found {type_name(saved)})")
+        raise UnsupportedError(f"contains {type_name(saved)}, not a model")
     return saved
 
 
@@ -101,7 +95,7 @@ def _modules(module: PickleStub) -> dict[str, PickleStub | None]:
         return {}
     for key, child in children.items():
         if not _is_name(key) or not (child is None or isinstance(child, PickleStub)):
-            raise UnsupportedError(f"has {type_name(child)} in the place of a layer")
+            raise UnsupportedError(f"has {type_name(child)} in place of a layer")
     return children
 
 
@@ -109,114 +103,108 @@ def _is_name(key: object) -> bool:
     return isinstance(key, str) and 0 < len(key) <= MAX_NAME
 
 
-def _head(network: PickleStub) -> tuple[str, PickleStub]:
-    """Return the last layer and its dotted name."""
-    layers = _modules(network).get("model")
-    name, last = list(_modules(layers).items() or [("", None)])[-1] if layers is not None else ("", None)
-    if last is None or _class_name(last) != HEAD:
-        end = f" that ends in {type_name(last)}" if last is not None else ""
-        raise UnsupportedError(f"holds {type_name(network)}{end}, not a detector that ends in {HEAD}")
-    return f"model.{name}", last
-
-
 def _class_name(module: PickleStub) -> str:
     return module.kind.rpartition(".")[2]
 
 
+def _head(model: PickleStub) -> tuple[str, PickleStub]:
+    """Return the last layer and its dotted name."""
+    layers = _modules(model).get("model")
+    name, last = list(_modules(layers).items() or [("", None)])[-1] if layers is not None else ("", None)
+    if last is None or _class_name(last) != HEAD:
+        end = f" that ends in {type_name(last)}" if last is not None else ""
+        raise UnsupportedError(f"contains {type_name(model)}{end}, not a detector that ends in {HEAD}")
+    return f"model.{name}", last
+
+
 def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
-    """Return parameters and buffers below a module by their dotted names. The reader has bounded how deep it goes."""
+    """Return parameters and buffers by their dotted names. The depth is limited by the restricted unpickler."""
     state: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
-        own = _attributes(module).get(kind)
-        for key, value in own.items() if isinstance(own, dict) else ():
+        tensors = _attributes(module).get(kind)
+        for key, value in tensors.items() if isinstance(tensors, dict) else ():
             if not _is_name(key) or not (value is None or isinstance(value, Tensor)):
-                raise UnsupportedError(
-                    f"has {type_name(value)} in the place of weights ({printable(prefix + str(key))})"
-                )
+                raise UnsupportedError(f"has {type_name(value)} in place of weights ({printable(prefix + str(key))})")
             if value is not None:
                 state[f"{prefix}{key}"] = value
     eps = _attributes(module).get("eps")
     if _class_name(module) == "BatchNorm2d" and eps != NORM_EPS:
-        raise UnsupportedError(
-            f"has a batch norm with eps {str(eps)[:20]} ({printable(prefix[:-1])}), not YOLOv5's {NORM_EPS}"
-        )
+        where = printable(prefix[:-1])
+        raise UnsupportedError(f"has a batch norm with eps {str(eps)[:20]} ({where}), not YOLOv5's {NORM_EPS}")
     for name, child in _modules(module).items():
         if child is not None:
             state.update(_state(child, f"{prefix}{name}."))
     return state
 
 
-def _float_state(network: PickleStub, head_name: str) -> dict[str, Tensor]:
-    """Return the state in float32, of the head only what ours has too (older releases kept the anchors twice)."""
-    kept = (f"{head_name}.m.", f"{head_name}.anchors")
-    converted: dict[int, Tensor] = {}  # by identity: what is shared takes memory once
+def _float_state(model: PickleStub, head_name: str) -> dict[str, Tensor]:
+    """Return the state dict in float32. Of the head only what ours has: older releases kept the anchors twice."""
+    of_head = (f"{head_name}.m.", f"{head_name}.anchors")
+    converted: dict[int, Tensor] = {}  # by identity, so that shared tensors stay shared
     state = {}
-    for key, tensor in _state(network).items():
-        if not key.startswith(f"{head_name}.") or (key.startswith(kept)):
+    for key, tensor in _state(model).items():
+        if not key.startswith(f"{head_name}.") or (key.startswith(of_head)):
             if id(tensor) not in converted:
                 converted[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
             state[key] = converted[id(tensor)]
     return state
 
 
-def _strides(network: PickleStub, head: PickleStub) -> list[int]:
-    """Return pixels per cell of each level."""
-    for module in (head, network):
+def _strides(model: PickleStub, head: PickleStub) -> list[int]:
+    """Return the stride of each level in pixels."""
+    for module in (head, model):
         stride = _attributes(module).get("stride")
-        if isinstance(stride, Tensor) and stride.ndim == 1 and 0 < len(stride) <= 16:
+        if isinstance(stride, Tensor) and stride.ndim == 1 and 0 < len(stride) <= MAX_LEVELS:
             values = stride.tolist()
             if all(1 <= value <= MAX_STRIDE and value == int(value) for value in values):
                 return [int(value) for value in values]
-    raise UnsupportedError("does not say its strides")
+    raise UnsupportedError("has no valid strides")
 
 
-def _config(network: PickleStub, *, classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
-    """Check the model yaml that the network was built from, with the classes, anchors and activation it has now."""
-    attributes = _attributes(network)
-    written = attributes.get("yaml")
-    if not isinstance(written, dict) or not isinstance(written.get("head"), list):
-        raise UnsupportedError("does not hold the yaml of its network")
-    value = {key: plain_yaml(written[key]) for key in KNOWN_KEYS if key in written}
-    value |= {"nc": classes, "anchors": anchors, "activation": _activation(network)}
+def _config(model: PickleStub, *, num_classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
+    """Return the model's yaml, validated, with its present classes, anchors and activation."""
+    attributes = _attributes(model)
+    yaml = attributes.get("yaml")
+    if not isinstance(yaml, dict) or not isinstance(yaml.get("head"), list):
+        raise UnsupportedError("has no model yaml")
+    value = {key: plain_yaml(yaml[key]) for key in KNOWN_KEYS if key in yaml}
+    value |= {"nc": num_classes, "anchors": anchors, "activation": _activation(model)}
     *rows, last = value["head"] or [None]
     if not isinstance(last, list) or len(last) != 4:
-        raise UnsupportedError("does not hold the yaml of its network")
+        raise UnsupportedError("has a model yaml without a detection layer")
     value["head"] = [*rows, [*last[:3], ["nc", "anchors"]]]
     file = attributes.get("yaml_file")
     known = isinstance(file, str) and file.isprintable() and 0 < len(file) <= 100
     try:
         return ModelConfig.from_dict(value, name=str(file) if known else name)
     except ConfigError as error:
-        raise UnsupportedError(f"holds a network whose yaml is wrong: {error.where}: {one_line(error.what)}") from error
+        what = f"has an invalid model yaml: {error.where}: {printable(error.what, limit=300)}"
+        raise UnsupportedError(what) from error
 
 
 def plain_yaml(value: object) -> Any:  # noqa: ANN401
     """Return a value of a model yaml, with lists for tuples.
 
     Raises:
-        UnsupportedError: it holds more than plain values, or a text too long to be parsed safely as a literal.
+        UnsupportedError: it contains an object, or text too long to be parsed safely as a literal.
     """
     if isinstance(value, (list, tuple)):
         return [plain_yaml(item) for item in value]
     if isinstance(value, dict):
         return {key: plain_yaml(item) for key, item in value.items()}
     if isinstance(value, str) and (len(value) > MAX_TEXT or not value.isprintable()):
-        raise UnsupportedError("has a long or unprintable text in the yaml of its network")
+        raise UnsupportedError("has long or unprintable text in its model yaml")
     if not isinstance(value, (str, int, float, type(None))):
-        raise UnsupportedError(f"has {type_name(value)} in the yaml of its network")
+        raise UnsupportedError(f"has {type_name(value)} in its model yaml")
     return value
 
 
-def _activation(network: PickleStub) -> str | None:
-    """Return the one activation in use, None for the usual one.
-
-    Releases of 2020 used others than their yaml says, so it is read from the layers.
-    """
-    found: set[str] = set()
-    pending = [network]
+def _activation(model: PickleStub) -> str | None:
+    """Return the activation of the layers, None for the default; in releases of 2020 it is not that of the yaml."""
+    activations: set[str] = set()
+    pending = [model]
     while pending:
-        module = pending.pop()
-        for name, child in _modules(module).items():
+        for name, child in _modules(pending.pop()).items():
             if child is None:
                 continue
             pending.append(child)
@@ -224,21 +212,23 @@ def _activation(network: PickleStub) -> str | None:
             if name != "act" or kind == "Identity":
                 continue
             if kind not in ACTIVATIONS:
-                raise UnsupportedError(f"uses the activation {type_name(child)}, which is not known here")
-            number = _attributes(child).get(ACTIVATIONS[kind])
-            found.add(f"nn.{kind}({number if isinstance(number, float) else ''})")
-    if len(found) > 1:
-        raise UnsupportedError(f"mixes the activations {', '.join(sorted(found))}, which a model yaml cannot say")
-    text = found.pop() if found else DEFAULT_ACTIVATION
-    return None if text == DEFAULT_ACTIVATION else text
+                raise UnsupportedError(f"uses the unsupported activation {type_name(child)}")
+            argument = _attributes(child).get(ACTIVATIONS[kind])
+            activations.add(f"nn.{kind}({argument if isinstance(argument, float) else ''})")
+    if len(activations) > 1:
+        raise UnsupportedError(
+            f"mixes activations ({', '.join(sorted(activations))}), which a model yaml cannot express"
+        )
+    activation = activations.pop() if activations else DEFAULT_ACTIVATION
+    return None if activation == DEFAULT_ACTIVATION else activation
 
 
-def _names(value: object, classes: int) -> list[str]:
-    """Return the class names, given as a list or by number; where there are none, the numbers."""
+def _names(value: object, num_classes: int) -> list[str]:
+    """Return the class names of a list or of a dictionary by class id; the ids if there are no names."""
     if value is None:
-        return [str(number) for number in range(classes)]
+        return [str(class_id) for class_id in range(num_classes)]
     if isinstance(value, dict):
-        value = [value.get(number) for number in range(len(value))]
-    if not isinstance(value, list) or len(value) != classes or not all(isinstance(name, str) for name in value):
-        raise UnsupportedError(f"has names that do not fit its {classes} classes")
-    return [one_line(name) for name in value]
+        value = [value.get(class_id) for class_id in range(len(value))]
+    if not isinstance(value, list) or len(value) != num_classes or not all(isinstance(name, str) for name in value):
+        raise UnsupportedError(f"has names that do not fit its {num_classes} classes")
+    return [printable(name, limit=300) for name in value]

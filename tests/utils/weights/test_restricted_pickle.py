@@ -1,4 +1,4 @@
-"""Files read without being run: honest ones give what torch gives, hostile ones a line, and nothing ever happens."""
+"""Checkpoint files are read without being run: honest ones as torch reads them, hostile ones end in one error line."""
 
 import json
 import os
@@ -20,10 +20,8 @@ from tests.helpers.hostile_pickles import CANARY, COMMAND, corpus
 from utils import __version__
 from utils.errors import CheckpointError
 from utils.weights.checkpoint import content_hash, load_checkpoint, load_model, save_checkpoint
-from utils.weights.pickle_tensors import StoragePool
-from utils.weights.pickle_values import STORAGES, DamagedError, PickleStub, RefusedError
-from utils.weights.restricted_pickle import RestrictedUnpickler
-from utils.weights.torch_file import read_torch_file
+from utils.weights.restricted_pickle import DamagedError, PickleStub, RefusedError, RestrictedUnpickler
+from utils.weights.torch_file import DTYPES, TensorUnpickler, read_torch_file
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +34,13 @@ def saved(value: object, *, legacy: bool = False) -> bytes:
     return buffer.getvalue()
 
 
+def unpickle(data: bytes) -> object:
+    return RestrictedUnpickler(BytesIO(data)).load()
+
+
 def honest() -> dict[str, object]:
     flat = torch.arange(60.0)
-    tensors = {str(dtype): torch.randn(3, 5).mul(3).to(dtype) for dtype in STORAGES.values()}
+    tensors = {str(dtype): torch.randn(3, 5).mul(3).to(dtype) for dtype in DTYPES.values()}
     views = [flat[5:25].view(4, 5).t(), flat[::7], flat.view(3, 4, 5).permute(2, 0, 1), torch.zeros(0, 3), flat.sum()]
     plain = {"a": [1, -1, 2**70, 1.5, None, True, "é\n", b"b", (), (1, (2, 3, 4, 5))], 7: {}, "": []}
     layer = torch.nn.Conv2d(3, 5, (1, 2))
@@ -46,7 +48,7 @@ def honest() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_plain_values_and_tensors_come_back_as_torch_reads_them(legacy: bool) -> None:
+def test_plain_values_and_tensors_are_read_as_torch_reads_them(legacy: bool) -> None:
     data = saved(honest(), legacy=legacy)
     read, expected = read_torch_file(data), torch.load(BytesIO(data), weights_only=True)
     assert content_hash(read) == content_hash(expected) and read["plain"] == expected["plain"]
@@ -58,18 +60,18 @@ def test_plain_values_and_tensors_come_back_as_torch_reads_them(legacy: bool) ->
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_binary_protocol_is_read(protocol: int) -> None:
     value = {"a": [1, 300, 70_000, -5, "x" * 300, b"\xff" * 300, b"", 2.5, (1, 2)], "b": {"c": None}, "d": [[]] * 3}
-    read, _ = RestrictedUnpickler(pickle.dumps(value, protocol), StoragePool(budget=0)).load()
-    assert read == value
-    inert, _ = RestrictedUnpickler(pickle.dumps({3, "x"}, protocol), StoragePool(budget=0)).load()
-    assert isinstance(inert, PickleStub) and inert.kind == "builtins.set" and set(inert.args[0]) == {3, "x"}
+    assert unpickle(pickle.dumps(value, protocol)) == value
+    stub = unpickle(pickle.dumps({3, "x"}, protocol))
+    assert isinstance(stub, PickleStub) and stub.kind == "builtins.set" and set(stub.args[0]) == {3, "x"}
 
 
-def test_objects_become_stand_ins_and_their_modules_are_not_loaded() -> None:
+def test_objects_become_stubs_and_their_modules_are_not_imported() -> None:
     data = saved({"layer": torch.nn.Linear(2, 3), "path": Path("a/b"), "set": {1}})
     before = set(sys.modules)
     read = read_torch_file(data)
-    foreign, _ = RestrictedUnpickler(pickled(make("pip._internal.Thing", {"a": 1})), StoragePool(budget=0)).load()
-    assert set(sys.modules) == before and foreign.kind == "pip._internal.Thing" and foreign.state == {"a": 1}
+    foreign = unpickle(pickled(make("pip._internal.Thing", {"a": 1})))
+    assert set(sys.modules) == before
+    assert isinstance(foreign, PickleStub) and foreign.kind == "pip._internal.Thing" and foreign.state == {"a": 1}
     layer = read["layer"]
     assert isinstance(layer, PickleStub) and layer.kind == "torch.nn.modules.linear.Linear"
     assert layer.state["in_features"] == 2 and layer.state["_parameters"]["weight"].shape == (3, 2)
@@ -77,21 +79,19 @@ def test_objects_become_stand_ins_and_their_modules_are_not_loaded() -> None:
     assert read["set"].args == ([1],)
 
 
-def test_altered_pickles_give_an_error_of_ours_or_a_value() -> None:
+def test_altered_pickles_give_a_typed_error_or_a_value() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
     with zipfile.ZipFile(BytesIO(saved({"model": layers, "names": {0: "a", 1: "b"}, "x": [1, 2.5, (3,)]}))) as archive:
         data = archive.read("archive/data.pkl")
-    numbers = random.Random(0)
+    rng = random.Random(0)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(1500):
         altered = bytearray(data)
-        for _ in range(numbers.choice((1, 1, 2, 8))):
-            altered[numbers.randrange(len(altered))] = numbers.choice(
-                (*b"\x80.(}]ucRb\x85\x81Q0e", numbers.randrange(256))
-            )
-        cut = bytes(altered[: numbers.randrange(len(altered))] if numbers.random() < 0.2 else altered)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            altered[rng.randrange(len(altered))] = rng.choice((*b"\x80.(}]ucRb\x85\x81Q0e", rng.randrange(256)))
+        cut = bytes(altered[: rng.randrange(len(altered))] if rng.random() < 0.2 else altered)
         try:
-            RestrictedUnpickler(cut, StoragePool(budget=10_000)).load()
+            TensorUnpickler(BytesIO(cut), budget=10_000).load()
             outcomes["read"] += 1
         except (DamagedError, RefusedError) as error:
             assert "\n" not in str(error) and len(str(error)) < 400
@@ -99,16 +99,18 @@ def test_altered_pickles_give_an_error_of_ours_or_a_value() -> None:
     assert min(outcomes.values()) > 50
 
 
-def test_our_own_checkpoints_are_read_and_every_altered_byte_is_noticed(tmp_path: Path) -> None:
+def test_our_checkpoints_are_read_and_an_altered_byte_is_detected(tmp_path: Path) -> None:
     content = {"epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}, "names": ["a"], "optimizer": {"state": {0: {}}}}
-    save_checkpoint(tmp_path / "own.pt", content)
+    path = tmp_path / "ours.pt"
+    save_checkpoint(path, content)
     expected = {"schema": 1, **content, "software_version": __version__}
-    assert content_hash(load_checkpoint(tmp_path / "own.pt")) == content_hash(expected)
-    data = (tmp_path / "own.pt").read_bytes()
+    assert content_hash(load_checkpoint(path)) == content_hash(expected)
+    data = path.read_bytes()
     start = data.index(content["ema"]["a.weight"].numpy().tobytes())
-    (tmp_path / "own.pt").write_bytes(data[: start + 9] + bytes([data[start + 9] ^ 1]) + data[start + 10 :])
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
-        load_checkpoint(tmp_path / "own.pt")
+    path.write_bytes(data[: start + 9] + bytes([data[start + 9] ^ 1]) + data[start + 10 :])
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    assert caught.value.where == str(path)
 
 
 def test_a_checkpoint_from_before_versions_were_recorded_is_read(tmp_path: Path) -> None:
@@ -122,45 +124,51 @@ CONFIG = {"nc": 2, "anchors": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "named"),
     [
-        ({"config": "yolov5n"}, "no model of this program"),
-        ({"ema": [torch.zeros(2)]}, "no model of this program"),
-        ({"ema": {"a": 1.0}}, "no model of this program"),
-        ({"names": ["a"]}, "names that do not fit 2 classes"),
-        ({"config": {**CONFIG, "backbone": [[-1, 1, "os.system\nerror: fine", ["x"]]]}}, "unprintable text"),
-        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [100_000_000, 9, 2]]]}}, "cannot be built|do not fit"),
-        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [40_000, 3, 2]]]}}, "model.0.conv.weight is missing"),
+        ({"config": "yolov5n"}, "model"),
+        ({"ema": [torch.zeros(2)]}, "model"),
+        ({"ema": {"a": 1.0}}, "model"),
+        ({"names": ["a"]}, "2 classes"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "os.system\nerror: fine", ["x"]]]}}, "yaml"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [100_000_000, 9, 2]]]}}, "model"),
+        ({"config": {**CONFIG, "backbone": [[-1, 1, "Conv", [40_000, 3, 2]]]}}, "model.0.conv.weight"),
         ({"config": {**CONFIG, "backbone": [[-1, 999, "Conv", [8]]]}}, "1000 layers, but has 0 tensors"),
     ],
 )
-def test_a_checkpoint_of_ours_with_a_right_hash_may_lie_too(
-    changes: dict[str, object], reason: str, tmp_path: Path
+def test_inconsistent_content_with_a_correct_hash_is_refused(
+    changes: dict[str, object], named: str, tmp_path: Path
 ) -> None:
     content = {"config": CONFIG, "config_name": "x.yaml", "names": ["a", "b"], "ema": {}, **changes}
-    save_checkpoint(tmp_path / "own.pt", content)
-    with pytest.raises(CheckpointError, match=reason) as caught:
-        load_model(tmp_path / "own.pt")
+    save_checkpoint(tmp_path / "ours.pt", content)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(tmp_path / "ours.pt")
+    assert caught.value.where == str(tmp_path / "ours.pt") and named in caught.value.what
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
-    for name, reason in {"pipe.pt": "device or pipe", "none.pt": "cannot be read", ".": "cannot be read"}.items():
-        with pytest.raises(CheckpointError, match=reason):
+    for name in ("pipe.pt", "none.pt", "."):
+        with pytest.raises(CheckpointError) as caught:
             load_model(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is no path"):
+        assert caught.value.where == str(tmp_path / name)
+    with pytest.raises(CheckpointError) as caught:
         load_model("a\0b.pt")
+    assert caught.value.where == r"'a\x00b.pt'"
+
+
+Outcomes = tuple[list[tuple[str, str]], list[dict[str, object]], Path]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, str]], list[dict[str, object]], Path]:
-    """What detect.py did with every file of the corpus, in a process that records each dangerous step."""
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """What detect.py did with every file of the corpus, in a process that records every dangerous event."""
     folder = tmp_path_factory.mktemp("hostile")
     cases = corpus(saved({"model": torch.nn.Conv2d(30, 40, 3), "epoch": 3}))
     paths = []
-    for number, (_, data, _) in enumerate(cases):
-        paths.append(str(folder / f"{number}.pt"))
+    for index, (_, data, _) in enumerate(cases):
+        paths.append(str(folder / f"{index}.pt"))
         Path(paths[-1]).write_bytes(data)
     cv2.imwrite(str(folder / "image.png"), np.zeros((32, 64, 3), np.uint8))
     (folder / "paths.json").write_text(json.dumps(paths))
@@ -172,21 +180,20 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, 
     return [(label, expected) for label, _, expected in cases], lines, folder
 
 
-def test_hostile_files_do_nothing_and_end_in_one_line(
-    outcomes: tuple[list[tuple[str, str]], list[dict[str, object]], Path],
-) -> None:
+def test_hostile_files_do_nothing_and_end_in_one_line(outcomes: Outcomes) -> None:
     cases, (*lines, total), folder = outcomes
-    assert len(cases) == len(lines) >= 200
+    assert len(cases) == len(lines) >= 269
     for (label, expected), line in zip(cases, lines, strict=True):
-        words = str(line["err"])
+        message = str(line["err"])
         assert line["events"] == [] and line["out"] == "", (label, line)
-        assert line["code"] == 2 and words.startswith("error: ") and words.count("\n") == 1, (label, line)
-        assert words.endswith("\n") and len(words) < 800 and expected and expected in words, (label, words)
+        assert line["code"] == 2 and message.startswith("error: ") and message.count("\n") == 1, (label, line)
+        assert message.endswith("\n") and len(message) < 800 and expected and expected in message, (label, message)
+        assert float(str(line["seconds"])) < 20, (label, line)
     assert total["grown_kilobytes"] < 400_000
     assert not (folder / CANARY).exists() and not (folder / "runs").exists()
 
 
-def test_the_corpus_is_dangerous_and_the_tripwire_hears_it(tmp_path: Path) -> None:
+def test_the_corpus_is_dangerous_and_the_tripwire_records_it(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickled(call("os.system", COMMAND)))
     program = (
         "import sys, json, pickle, pathlib\n"

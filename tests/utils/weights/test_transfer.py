@@ -55,7 +55,7 @@ def test_an_exact_fit_takes_every_weight_unchanged() -> None:
     points = torch.tensor([[r, c] for r in (-1.0, 0.0, 1.0) for c in (-1.0, 0.0, 1.0)])
     order = torch.randperm(9)
     fit = fit_kernel(kernel, points[order])
-    assert fit.shift == (0.0, 0.0) and fit.kept == pytest.approx(1, abs=1e-9)
+    assert fit.shift == (0.0, 0.0) and fit.explained == pytest.approx(1, abs=1e-9)
     assert torch.equal(fit.weight.squeeze(-1), kernel.flatten(2)[..., order])
     assert fit_kernel(kernel, points + torch.tensor([1.0, 3.0])).shift == (-1.0, -3.0)
 
@@ -96,7 +96,7 @@ def test_other_numbers_of_points_are_the_least_squares_solution(num_points: int)
         return weights, 1 - np.square(wanted - columns @ weights).mean() / np.square(wanted).mean()
 
     weights, explained = regression(fit.shift)
-    assert fit.kept == pytest.approx(explained, abs=0.02)
+    assert fit.explained == pytest.approx(explained, abs=0.02)
     assert np.abs(weights - fit.weight.numpy().ravel()).max() < 0.05 * np.abs(weights).max()
     elsewhere = [regression((row, column))[1] for row in (-1.0, 0.0) for column in (-1.0, 0.0)]
     assert explained > max(elsewhere) - 0.01
@@ -104,7 +104,7 @@ def test_other_numbers_of_points_are_the_least_squares_solution(num_points: int)
 
 def test_points_in_one_place_and_empty_kernels_are_no_trouble() -> None:
     same = fit_kernel(torch.randn(2, 3, 3, 3), torch.zeros(4, 2))
-    assert torch.isfinite(same.weight).all() and 0 < same.kept < 1
+    assert torch.isfinite(same.weight).all() and 0 < same.explained < 1
     assert fit_kernel(torch.zeros(2, 3, 3, 3), torch.zeros(4, 2)).weight.abs().max() == 0
     far = fit_kernel(torch.randn(2, 3, 3, 3), torch.tensor([[0.0, 0.0], [9999.0, -9999.0]]))
     assert torch.isfinite(far.weight).all()
@@ -117,8 +117,8 @@ def test_a_network_keeps_most_of_a_plain_ones_function(caplog: pytest.LogCapture
         result = transfer_weights(mixed, plain.state_dict(), source="plain.pt")
     left = result.kept
     assert all(".p_conv." in name for name in left)
-    assert "Started from the convolution they replace: model.1 (3 points, " in caplog.text
-    assert "model.10 (1 points, exactly)" in caplog.text and KEPT not in caplog.text
+    assert "Fitted to the convolutions they replace: model.1 (3 points, " in caplog.text
+    assert "model.10 (1 points, exact)" in caplog.text and KEPT not in caplog.text
     assert mixed.state_dict()["model.23.m.0.cv2.conv.1.bias"].equal(plain.state_dict()["model.23.m.0.cv2.bn.bias"])
     parameters = dict(mixed.named_parameters())
     share = sum(p.numel() for n, p in parameters.items() if n not in left) / sum(p.numel() for p in parameters.values())
@@ -147,4 +147,4 @@ def test_a_convolution_that_does_not_fit_starts_nothing(caplog: pytest.LogCaptur
         with caplog.at_level("INFO", logger="akyolo"):
             left = transfer_weights(ak, One(conv).state_dict(), source="x.pt").kept
         assert torch.equal(ak.layer.conv[0].weight, before) and len(left) == len(ak.state_dict())
-    assert "Started from" not in caplog.text
+    assert "Fitted to" not in caplog.text

@@ -231,7 +231,7 @@ def test_an_akconv_model_is_built_on_an_official_file(files: Path, caplog: pytes
     config, content = choose_config(options, load_hyperparameters(options.hyp))
     with caplog.at_level("INFO", logger="akyolo"):
         model, _ = build_model(config, names=tuple(NAMES), content=content, weights=weights, freeze=(0,))
-    assert "Started from the convolution they replace: model.1 (3 points" in caplog.text
+    assert "Fitted to the convolutions they replace: model.1 (3 points" in caplog.text
     assert "Not transferred: model.24 (other shapes)" in caplog.text
     kernel = content["ema"]["model.10.conv.weight"]
     assert torch.equal(model.state_dict()["model.10.conv.0.weight"], kernel) and model.num_classes == 6
