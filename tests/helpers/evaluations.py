@@ -21,14 +21,14 @@ def image_evaluation(
     original_hw: tuple[int, int] = (480, 640),
 ) -> ImageEvaluation:
     """Match detections, which come by falling confidence, with labels."""
-    return ImageEvaluation.match(
-        boxes,
-        np.asarray(confidences),
-        np.asarray(classes, np.int64),
-        label_boxes,
-        np.asarray(label_classes, np.int64),
+    return ImageEvaluation(
         image_id=image_id,
         original_hw=original_hw,
+        boxes=boxes,
+        confidences=np.asarray(confidences),
+        classes=np.asarray(classes, np.int64),
+        label_boxes=label_boxes,
+        label_classes=np.asarray(label_classes, np.int64),
     )
 
 

@@ -117,11 +117,11 @@ def compare_once(
         truth = np.subtract(populations[0].of_recipe(), populations[1].of_recipe())
     differences = [
         paired_difference(
-            ours, theirs, images=setting.images, variance_donors=() if setting.finished else (ours, theirs)
+            ours, theirs, num_images=setting.images, variance_donors=() if setting.finished else (ours, theirs)
         )
         for ours, theirs in zip(*scores, strict=True)
     ]
-    words = [decide_all([difference], finished=setting.finished)[0].word for difference in differences]
+    words = [decide_all([difference], fixed_weights=setting.finished)[0].decision for difference in differences]
     return Outcome(
         differences=(differences[0], differences[1]),
         truths=(float(truth[0]), float(truth[1])),

@@ -52,7 +52,7 @@ def test_comparisons_are_repeatable_and_know_the_truth():
     first, second = (compare_once(3, setting, populations, resamples=30) for _ in range(2))
     assert first == second and first != compare_once(4, setting, populations, resamples=30)
     assert all(0.02 < truth < 0.12 for truth in first.truths)
-    assert first.differences[0].seeds == (3, 3) and first.differences[0].knows_seeds
+    assert first.differences[0].num_runs == (3, 3) and first.differences[0].covers_seeds
 
 
 @pytest.mark.long

@@ -168,7 +168,7 @@ COST_NOTE = (
 
 def explanation(pairs: Sequence[Pair]) -> str:
     """Say what the intervals cover."""
-    covers = all(pair.differences[PRIMARY_METRIC].knows_seeds for pair in pairs)
+    covers = all(pair.differences[PRIMARY_METRIC].covers_seeds for pair in pairs)
     luck = "other images of the same kind and other seeds" if covers else "other images of the same kind only"
     text = f"In brackets the 95 % interval: it covers {luck} (docs/statistics.md). mAP50-95 decides."
     if len(pairs) > 1:

@@ -37,7 +37,7 @@ class ModelScores:
     @property
     def runs(self) -> int:
         """How many runs there are."""
-        return self.metrics[PRIMARY_METRIC].seeds
+        return self.metrics[PRIMARY_METRIC].num_runs
 
     def of_seed(self, seed: int, key: Key = PRIMARY_METRIC) -> float | None:
         """Return a figure of the run with this seed; None if there is no such run."""
@@ -99,13 +99,13 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
         variance_donors = [model.metrics[key] for model in models]
         for found, other in zip(differences, others, strict=True):
             found[key] = paired_difference(
-                other.metrics[key], baseline.metrics[key], images=images, variance_donors=variance_donors
+                other.metrics[key], baseline.metrics[key], num_images=images, variance_donors=variance_donors
             )
     finished = all(model.fixed_weights for model in models)
     verdicts: list[dict[Key, Verdict]] = [{} for _ in others]
     for figure in TITLES:
         key = (ALL, "", figure)
-        judged = decide_all([found[key] for found in differences], finished=finished)
+        judged = decide_all([found[key] for found in differences], fixed_weights=finished)
         for told, verdict in zip(verdicts, judged, strict=True):
             told[key] = verdict
     return [
@@ -119,8 +119,8 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
                 found[PRIMARY_METRIC],
                 model=other.label,
                 baseline=baseline.label,
-                figure=TITLES[PRIMARY_METRIC[2]],
-                finished=finished,
+                metric=TITLES[PRIMARY_METRIC[2]],
+                fixed_weights=finished,
             ),
         )
         for other, found, told in zip(others, differences, verdicts, strict=True)
@@ -203,10 +203,10 @@ def pair_json(pair: Pair) -> dict[str, Any]:
     return {
         "model": pair.model,
         "baseline": pair.baseline,
-        "verdict": verdict.word,
+        "verdict": verdict.decision,
         "words": pair.words,
-        "more_seeds": verdict.more_seeds,
-        "times_images": verdict.times_images,
+        "more_seeds": verdict.extra_seeds,
+        "times_images": verdict.images_factor,
         "differences": [
             {
                 "group": key[0],
@@ -216,12 +216,12 @@ def pair_json(pair: Pair) -> dict[str, Any]:
                 "low": _number(difference.low),
                 "high": _number(difference.high),
                 "standard_error": _number(difference.standard_error),
-                "degrees_of_freedom": _number(difference.degrees),
+                "degrees_of_freedom": _number(difference.degrees_of_freedom),
                 "p_value": _number(difference.p_value),
                 "p_value_corrected": _number(pair.verdicts[key].p_value) if key in pair.verdicts else None,
                 "seed_variance": _number(sum(difference.seed_variances)),
                 "image_variance": _number(difference.image_variance),
-                "covers_seeds": difference.knows_seeds,
+                "covers_seeds": difference.covers_seeds,
             }
             for key, difference in pair.differences.items()
         ],
@@ -236,7 +236,7 @@ def model_json(model: ModelScores) -> list[dict[str, Any]]:
             "name": key[1],
             "figure": key[2],
             "mean": _number(float(scores.points.mean())),
-            "spread": _number(math.sqrt(scores.variance)) if scores.seeds > 1 else None,
+            "spread": _number(math.sqrt(scores.seed_variance)) if scores.num_runs > 1 else None,
             "runs": [_number(float(value)) for value in scores.points],
         }
         for key, scores in model.metrics.items()

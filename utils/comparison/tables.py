@@ -51,7 +51,7 @@ def difference_table(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         cells = [_interval(pair, (ALL, "", figure)) for figure in TITLES]
         verdict = pair.verdicts[PRIMARY_METRIC]
-        rows.append([f"{pair.model} - {pair.baseline}", *cells, _chance(verdict.p_value), verdict.word])
+        rows.append([f"{pair.model} - {pair.baseline}", *cells, _chance(verdict.p_value), verdict.decision])
     return table(rows)
 
 
@@ -134,7 +134,7 @@ def _mean_and_spread(model: ModelScores, key: Key) -> str:
     if scores is None:
         return NOTHING
     mean = f"{scores.points.mean():.3f}"
-    return f"{mean} ± {math.sqrt(scores.variance):.3f}" if scores.seeds > 1 else mean
+    return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
 def _interval(pair: Pair, key: Key) -> str:

@@ -21,8 +21,6 @@ class PrecisionRecall:
     Attributes:
         class_ids: (c,) ascending.
         label_counts: (c,).
-        true_positives: (c,) at IoU 0.5.
-        false_positives: (c,) at IoU 0.5.
         precision: (c,).
         recall: (c,).
         f1: (c,).
@@ -37,8 +35,6 @@ class PrecisionRecall:
 
     class_ids: np.ndarray
     label_counts: np.ndarray
-    true_positives: np.ndarray
-    false_positives: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
@@ -142,15 +138,11 @@ def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
                 pr_curve[row] = np.interp(confidences, curve_r, curve_p)
     f1_curve = 2 * p_curve * r_curve / (p_curve + r_curve + EPS)
     best = int(smooth(f1_curve.mean(0), F1_SMOOTHING).argmax()) if len(class_ids) else 0
-    precision_best, recall_best = p_curve[:, best], r_curve[:, best]
-    tp_best = (recall_best * label_counts).round()
     return PrecisionRecall(
         class_ids=class_ids,
         label_counts=label_counts,
-        true_positives=tp_best,
-        false_positives=(tp_best / (precision_best + EPS) - tp_best).round(),
-        precision=precision_best,
-        recall=recall_best,
+        precision=p_curve[:, best],
+        recall=r_curve[:, best],
         f1=f1_curve[:, best],
         ap=ap,
         confidences=confidences,

@@ -1,10 +1,10 @@
-"""COCO's own twelve figures: average precision and recall as the COCO challenge defines them.
+"""COCO's twelve metrics: average precision and recall as the COCO challenge defines them.
 
-They differ from the columns of `average_precision`: at most 100 boxes of an image and class count, a box whose best
-label is taken may take the next one, precision is read at 101 recalls as a step and not along a line, and labels
-outside a range of sizes neither help nor harm.
+They differ from `average_precision`: at most 100 detections per image and class count, a detection whose best label is
+taken may match the next one, precision is a step function sampled at 101 recalls, and labels outside an area range
+neither raise nor lower the result.
 
-Source: cocodataset.org, "Detection evaluation"; what it leaves open (ties, order) is as in the pycocotools package.
+Source: cocodataset.org, "Detection evaluation"; what it leaves open (ties, order) follows the pycocotools package.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+from utils.metrics.matching import IOU_THRESHOLDS
+
 RECALLS = np.linspace(0, 1, 101)
-AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 MAX_DETECTIONS = (1, 10, 100)
 ABSENT = -1.0
 FIGURES = (
@@ -30,14 +31,14 @@ class CocoLabels:
     """All labels of a data set.
 
     Attributes:
-        images: (m,) int64, numbers whose order is the order of the images' identifiers.
+        image_ids: (m,) int64, which sort as the images' COCO ids do.
         classes: (m,) int64.
         boxes: (m, 4) float64, x, y, w, h in pixels.
-        areas: (m,) float64, in pixels; decides about small, medium and large.
-        crowd: (m,) bool, a heap of objects that may be found any number of times; counts for nothing.
+        areas: (m,) float64 in square pixels, which decide between small, medium and large.
+        crowd: (m,) bool, groups of objects that may match any number of detections and count for nothing.
     """
 
-    images: np.ndarray
+    image_ids: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
@@ -46,133 +47,129 @@ class CocoLabels:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoDetections:
-    """All detections on a data set, in any order.
+    """All detections on a data set, in any order: as `CocoLabels`, with (n,) float64 confidences."""
 
-    Attributes:
-        images: (n,) int64, numbered as the labels' are.
-        classes: (n,) int64.
-        boxes: (n, 4) float64, x, y, w, h in pixels.
-        scores: (n,) float64.
-    """
-
-    images: np.ndarray
+    image_ids: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
-    scores: np.ndarray
+    confidences: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Detections of one class, image after image: score, rank in the image, and (areas, overlaps, n) flags."""
+class _ClassMatches:
+    """Detections of one class, image by image: (n,) confidence and rank in the image; (areas, thresholds, n) flags."""
 
-    scores: np.ndarray
+    confidences: np.ndarray
     ranks: np.ndarray
-    right: np.ndarray
+    matched: np.ndarray
     ignored: np.ndarray
 
 
 def coco_figures(labels: CocoLabels, detections: CocoDetections) -> dict[str, float]:
-    """Return the figures named in `FIGURES`, in [0, 1]; -1 where there is no label to find, as COCO does."""
-    precisions: dict[str, list[np.ndarray]] = {area: [] for area in AREAS}
+    """Return the metrics named in `FIGURES`, in [0, 1]; `ABSENT` without labels to detect, as COCO does."""
+    precisions: dict[str, list[np.ndarray]] = {area: [] for area in AREA_RANGES}
     recalls: dict[tuple[str, int], list[np.ndarray]] = {}
-    for number in np.unique(labels.classes):
-        judged = _judge_class(labels, detections, int(number))
-        mine = (labels.classes == number) & ~labels.crowd
-        for position, (area, (low, high)) in enumerate(AREAS.items()):
-            wanted = int((mine & (labels.areas >= low) & (labels.areas <= high)).sum())
-            if not wanted:
+    for class_id in np.unique(labels.classes):
+        matches = _match_class(labels, detections, int(class_id))
+        in_class = (labels.classes == class_id) & ~labels.crowd
+        for area_index, (area, (low, high)) in enumerate(AREA_RANGES.items()):
+            positives = int((in_class & (labels.areas >= low) & (labels.areas <= high)).sum())
+            if not positives:
                 continue
             for limit in MAX_DETECTIONS if area == "all" else MAX_DETECTIONS[-1:]:
-                precision, recall = _curves(judged, position, limit, wanted)
+                precision, recall = _curves(matches, area_index, limit, positives)
                 recalls.setdefault((area, limit), []).append(recall)
                 if limit == MAX_DETECTIONS[-1]:
                     precisions[area].append(precision)
-    average = {area: np.array(found) for area, found in precisions.items()}  # (classes, overlaps, recalls)
+    average = {area: np.array(curves) for area, curves in precisions.items()}  # (classes, thresholds, recalls)
     every = average["all"].reshape(-1, len(IOU_THRESHOLDS), len(RECALLS))
-    values = [every, every[:, :1], every[:, 5:6], *(average[area] for area in list(AREAS)[1:])]
-    keys = [*(("all", limit) for limit in MAX_DETECTIONS), *((area, MAX_DETECTIONS[-1]) for area in list(AREAS)[1:])]
+    sizes = list(AREA_RANGES)[1:]
+    keys = [*(("all", limit) for limit in MAX_DETECTIONS), *((size, MAX_DETECTIONS[-1]) for size in sizes)]
+    values = [every, every[:, :1], every[:, 5:6], *(average[size] for size in sizes)]
     values += [np.array(recalls.get(key, [])) for key in keys]
     return {name: float(value.mean()) if value.size else ABSENT for name, value in zip(FIGURES, values, strict=True)}
 
 
-def _judge_class(labels: CocoLabels, detections: CocoDetections, number: int) -> _Judged:
-    """Match the detections of one class, image by image, the best hundred of each."""
-    mine, found = np.flatnonzero(labels.classes == number), np.flatnonzero(detections.classes == number)
-    found = found[np.lexsort((-detections.scores[found], detections.images[found]))]  # stable
-    images = detections.images[found]
-    ranks = np.arange(len(found)) - np.searchsorted(images, images)
-    found, images, ranks = (array[ranks < MAX_DETECTIONS[-1]] for array in (found, images, ranks))
-    area = detections.boxes[found, 2] * detections.boxes[found, 3]
-    low, high = np.array(list(AREAS.values())).T[..., None]
+def _match_class(labels: CocoLabels, detections: CocoDetections, class_id: int) -> _ClassMatches:
+    """Match the 100 most confident detections of one class in each image."""
+    in_class, rows = np.flatnonzero(labels.classes == class_id), np.flatnonzero(detections.classes == class_id)
+    rows = rows[np.lexsort((-detections.confidences[rows], detections.image_ids[rows]))]  # stable
+    image_ids = detections.image_ids[rows]
+    ranks = np.arange(len(rows)) - np.searchsorted(image_ids, image_ids)
+    rows, image_ids, ranks = (array[ranks < MAX_DETECTIONS[-1]] for array in (rows, image_ids, ranks))
+    area = detections.boxes[rows, 2] * detections.boxes[rows, 3]
+    low, high = np.array(list(AREA_RANGES.values())).T[..., None]
     outside = (area < low) | (area > high)  # (areas, n)
-    shape = (len(AREAS), len(IOU_THRESHOLDS), len(found))
-    right, ignored = np.zeros(shape, bool), np.broadcast_to(outside[:, None], shape).copy()
-    for image, rows in _by_image(labels.images[mine]):
-        start, stop = np.searchsorted(images, (image, image + 1))
+    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS), len(rows))
+    matched, ignored = np.zeros(shape, bool), np.broadcast_to(outside[:, None], shape).copy()
+    for image_id, positions in _by_image(labels.image_ids[in_class]):
+        start, stop = np.searchsorted(image_ids, (image_id, image_id + 1))
         if start < stop:
-            own = mine[rows]
-            unwanted = labels.crowd[own] | (labels.areas[own] < low) | (labels.areas[own] > high)
-            iou = _overlaps(detections.boxes[found[start:stop]], labels.boxes[own], labels.crowd[own])
-            _match(iou, unwanted, labels.crowd[own], right[..., start:stop], ignored[..., start:stop])
-    return _Judged(detections.scores[found], ranks, right, ignored)
+            own = in_class[positions]
+            crowd = labels.crowd[own]
+            ignored_labels = crowd | (labels.areas[own] < low) | (labels.areas[own] > high)
+            iou = _iou(detections.boxes[rows[start:stop]], labels.boxes[own], crowd)
+            _match_image(iou, ignored_labels, crowd, matched[..., start:stop], ignored[..., start:stop])
+    return _ClassMatches(detections.confidences[rows], ranks, matched, ignored)
 
 
-def _by_image(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Return each image's number with the positions of its entries, in their order."""
-    order = np.argsort(images, kind="stable")
-    numbers, starts = np.unique(images[order], return_index=True)
-    yield from zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)
+def _by_image(image_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each image's id and the positions of its entries, in their order."""
+    order = np.argsort(image_ids, kind="stable")
+    unique_ids, starts = np.unique(image_ids[order], return_index=True)
+    yield from zip(unique_ids.tolist(), np.split(order, starts[1:]), strict=True)
 
 
-def _overlaps(boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """IoU of (n, 4) detections with (m, 4) labels, x, y, w, h; with a crowd, the share of the detection in it."""
+def _iou(boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """Return (n, m) IoU of xywh boxes with xywh labels; with a crowd, the fraction of the box inside it."""
     first, second = boxes[:, None], labels[None]
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
     width, height = (high - low).clip(0).transpose(2, 0, 1)
-    shared = width * height
-    own = (boxes[:, 2] * boxes[:, 3])[:, None]
-    union = np.where(crowd, own, own + labels[:, 2] * labels[:, 3] - shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    intersection = width * height
+    area = (boxes[:, 2] * boxes[:, 3])[:, None]
+    union = np.where(crowd, area, area + labels[:, 2] * labels[:, 3] - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
 
 
-def _match(iou: np.ndarray, unwanted: np.ndarray, crowd: np.ndarray, right: np.ndarray, ignored: np.ndarray) -> None:
-    """Give each detection the free label it overlaps most, best detection first, wanted labels before others.
+def _match_image(
+    iou: np.ndarray, ignored_labels: np.ndarray, crowd: np.ndarray, matched: np.ndarray, ignored: np.ndarray
+) -> None:
+    """Match each detection, in order, with the free label of largest IoU; labels that count come first.
 
     Args:
-        iou: (n, m), detections best first.
-        unwanted: (areas, m) labels that count for nothing.
-        crowd: (m,) labels that are never used up.
-        right: (areas, overlaps, n), set where a label was found, of either kind.
-        ignored: (areas, overlaps, n), set to whether that label was unwanted.
+        iou: (n, m), detections by falling confidence.
+        ignored_labels: (areas, m).
+        crowd: (m,) labels that stay free.
+        matched: (areas, thresholds, n), set where a detection has a label, whether or not it is ignored.
+        ignored: (areas, thresholds, n), set to whether that label is ignored.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
-    taken = np.zeros((*right.shape[:2], iou.shape[1]), bool)
+    taken = np.zeros((*matched.shape[:2], iou.shape[1]), bool)
     for detection in np.flatnonzero((iou >= thresholds[0]).any(1)):
-        near = np.flatnonzero(iou[detection] >= thresholds[0])[::-1]  # of equal overlaps the last label is taken
-        overlap = iou[detection, near]
-        free = (~taken[..., near] | crowd[near]) & (overlap >= thresholds[:, None])
-        # Overlaps are at most 1, so 2 more puts every wanted label before all others.
-        worth = np.where(free, overlap + 2.0 * ~unwanted[:, None, near], -1.0)
-        choice = worth.argmax(-1)
-        area, level = np.nonzero(worth.max(-1) > 0)
-        label = near[choice[area, level]]
-        taken[area, level, label] = True
-        right[area, level, detection] = True
-        ignored[area, level, detection] = unwanted[area, label]
+        near = np.flatnonzero(iou[detection] >= thresholds[0])[::-1]  # among equal IoUs the last label wins
+        candidates = iou[detection, near]
+        free = (~taken[..., near] | crowd[near]) & (candidates >= thresholds[:, None])
+        # An IoU is at most 1, so adding 2 ranks every label that counts before those that are ignored.
+        priority = np.where(free, candidates + 2.0 * ~ignored_labels[:, None, near], -1.0)
+        choice = priority.argmax(-1)
+        area, threshold = np.nonzero(priority.max(-1) > 0)
+        label = near[choice[area, threshold]]
+        taken[area, threshold, label] = True
+        matched[area, threshold, detection] = True
+        ignored[area, threshold, detection] = ignored_labels[area, label]
 
 
-def _curves(judged: _Judged, area: int, limit: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision at 101 recalls, (overlaps, 101), and the recall reached, (overlaps,)."""
-    chosen = np.flatnonzero(judged.ranks < limit)
-    chosen = chosen[np.argsort(-judged.scores[chosen], kind="stable")]
-    counted = ~judged.ignored[area][:, chosen]
-    hits = (judged.right[area][:, chosen] & counted).cumsum(1)
-    misses = (~judged.right[area][:, chosen] & counted).cumsum(1)
-    recall = hits / wanted
-    precision = hits / (hits + misses + np.spacing(1))
+def _curves(matches: _ClassMatches, area: int, limit: int, positives: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (thresholds, 101) precision over recall and the (thresholds,) highest recall."""
+    rows = np.flatnonzero(matches.ranks < limit)
+    rows = rows[np.argsort(-matches.confidences[rows], kind="stable")]
+    matched, counted = matches.matched[area][:, rows], ~matches.ignored[area][:, rows]
+    tp_count, fp_count = (matched & counted).cumsum(1), (~matched & counted).cumsum(1)
+    recall = tp_count / positives
+    precision = tp_count / (tp_count + fp_count + np.spacing(1))
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # 0 where a recall is never reached
-    places = [np.searchsorted(row, RECALLS) for row in recall]
-    reached = recall[:, -1] if len(chosen) else np.zeros(len(recall))
-    return np.take_along_axis(envelope, np.array(places), 1), reached
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # 0 at recalls that are not reached
+    positions = [np.searchsorted(row, RECALLS) for row in recall]
+    highest = recall[:, -1] if len(rows) else np.zeros(len(recall))
+    return np.take_along_axis(envelope, np.array(positions), 1), highest

@@ -1,4 +1,4 @@
-"""Detections matched with the ground truth, of one image and of a set of images: the input of every metric.
+"""Detections matched with ground truth, of one image and of a set of images: the input of every metric.
 
 Boxes are x1, y1, x2, y2 in pixels of the image file, areas in square pixels of it.
 """
@@ -6,7 +6,7 @@ Boxes are x1, y1, x2, y2 in pixels of the image file, areas in square pixels of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from utils.metrics.matching import IOU_THRESHOLDS, match_detections
 NO_LABEL_AREA = -1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class ImageEvaluation:
     """Detections of one image, by falling confidence, matched with its labels.
 
@@ -25,10 +25,10 @@ class ImageEvaluation:
         boxes: (n, 4).
         confidences: (n,).
         classes: (n,) int64.
-        tp: (n, 10) bool, whether each detection is a true positive at each of `IOU_THRESHOLDS`.
-        claimed_labels: (n,) index of the label of its class with the largest IoU, -1 without overlap.
         label_boxes: (m, 4).
         label_classes: (m,) int64.
+        tp: (n, 10) bool, whether each detection is a true positive at each of `IOU_THRESHOLDS`.
+        claimed_labels: (n,) index of the label of its class with the largest IoU, -1 without overlap.
     """
 
     image_id: int
@@ -36,36 +36,14 @@ class ImageEvaluation:
     boxes: np.ndarray
     confidences: np.ndarray
     classes: np.ndarray
-    tp: np.ndarray
-    claimed_labels: np.ndarray
     label_boxes: np.ndarray
     label_classes: np.ndarray
+    tp: np.ndarray = field(init=False)
+    claimed_labels: np.ndarray = field(init=False)
 
-    @classmethod
-    def match(
-        cls,
-        boxes: np.ndarray,
-        confidences: np.ndarray,
-        classes: np.ndarray,
-        label_boxes: np.ndarray,
-        label_classes: np.ndarray,
-        *,
-        image_id: int,
-        original_hw: tuple[int, int],
-    ) -> ImageEvaluation:
-        """Match the detections of an image, which come by falling confidence, with its labels."""
-        tp, claimed_labels = match_detections(boxes, classes, label_boxes, label_classes)
-        return cls(
-            image_id=image_id,
-            original_hw=original_hw,
-            boxes=boxes,
-            confidences=confidences,
-            classes=classes,
-            tp=tp,
-            claimed_labels=claimed_labels,
-            label_boxes=label_boxes,
-            label_classes=label_classes,
-        )
+    def __post_init__(self) -> None:
+        """Match detections with labels."""
+        self.tp, self.claimed_labels = match_detections(self.boxes, self.classes, self.label_boxes, self.label_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +74,6 @@ class EvaluatedSet:
     label_classes: np.ndarray
     label_areas: np.ndarray
 
-    @property
-    def areas(self) -> np.ndarray:
-        """(n,) of the boxes."""
-        return box_areas(self.boxes)
-
     @classmethod
     def concatenate(cls, images: Sequence[ImageEvaluation]) -> EvaluatedSet:
         """Join images, with ids from 0 in the order given; an image may occur several times."""
@@ -122,6 +95,11 @@ class EvaluatedSet:
             label_classes=_concatenate([image.label_classes for image in images]).astype(np.int64),
             label_areas=_concatenate(label_areas),
         )
+
+    @property
+    def areas(self) -> np.ndarray:
+        """(n,) of the boxes."""
+        return box_areas(self.boxes)
 
 
 def box_areas(boxes_xyxy: np.ndarray) -> np.ndarray:

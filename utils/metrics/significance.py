@@ -1,4 +1,4 @@
-"""From intervals to words: better, worse, or cannot tell yet and what would tell."""
+"""Decide on differences: better, worse, or inconclusive and what would make them significant."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from dataclasses import dataclass, replace
 from utils.metrics.paired_difference import Difference
 from utils.metrics.student_t import t_ppf
 
-BETTER, WORSE, UNKNOWN = "better", "worse", "cannot tell yet"
-# A verdict is said at 4 %: the degrees of freedom of a few seeds are themselves a guess, and their t-test errs by up to
-# one in a hundred. So equal models are called better or worse in at most 5 %.
-ERROR_RATE = 0.04
-POWER_DEVIATION = 0.8416  # the normal deviation that leaves four chances in five of telling
-MOST_SEEDS = 100
-MIN_IMAGES_FOR_VERDICT = 10  # below, resamples of the images know next to nothing, and no verdict rests on them
-MOST_TIMES = 1000.0  # as many images
-STEP = 1.05  # how finely that number is looked for
+BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
+# With few seeds the degrees of freedom are an estimate, and the t-test's error rate exceeds its level by up to 1 %. At
+# a level of 4 % equal models are called better or worse in at most 5 % of comparisons.
+SIGNIFICANCE_LEVEL = 0.04
+POWER_Z = 0.8416  # normal quantile of 80 % power
+MAX_EXTRA_SEEDS = 100
+MIN_IMAGES = 10  # below, resamples of the images carry too little information for a verdict
+MAX_IMAGES_FACTOR = 1000.0
+IMAGES_FACTOR_STEP = 1.05  # resolution of the search
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What can be said of a model against the baseline.
+    """Decision on a model compared with the baseline.
 
     Attributes:
-        word: `better`, `worse` or `cannot tell yet`.
+        decision: `BETTER`, `WORSE` or `INCONCLUSIVE`.
         p_value: of the difference, corrected for the number of comparisons.
-        more_seeds: roughly how many more seeds each would tell; with `times_images`, on so many images. None when
-            already told, when more than 100 would be needed, or when nothing is known about the luck of the seed.
-        times_images: roughly how many times as many images would be needed, where no number of seeds would do
-            without; None otherwise.
+        extra_seeds: about how many more seeds per model would make the difference significant; together with
+            `images_factor`, on that many images. None if it is significant, if more than `MAX_EXTRA_SEEDS` would be
+            needed, or if the seed variance is unknown.
+        images_factor: about how many times as many images would be needed, if no number of seeds suffices without.
     """
 
-    word: str
+    decision: str
     p_value: float
-    more_seeds: int | None = None
-    times_images: float | None = None
+    extra_seeds: int | None = None
+    images_factor: float | None = None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number, after Holm (1979): the chance of even one false claim stays below 5 %.
+    """Correct p-values for multiple comparisons after Holm (1979), which bounds the family-wise error rate.
 
     The smallest is multiplied by their number n, the next by n - 1, and so on; none falls below the one before.
     """
@@ -52,175 +52,180 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def decide_all(differences: Sequence[Difference], *, finished: bool = False) -> list[Verdict]:
-    """Judge all models against the baseline, with Holm's correction when they are several.
+def decide_all(differences: Sequence[Difference], *, fixed_weights: bool = False) -> list[Verdict]:
+    """Decide on all models of a comparison, with Holm's correction.
 
     Args:
-        differences: model minus baseline, of the figure that decides.
-        finished: the question is about these weights and not about how they were trained, so that an interval which
-            knows nothing about the luck of the seed suffices.
+        differences: model minus baseline, of the deciding metric.
+        fixed_weights: compare these weights rather than the ways they were trained, so that an interval without the
+            seed variance suffices.
     """
     corrected = holm([difference.p_value for difference in differences])
     return [
-        _judge(difference, p_value, comparisons=len(differences), finished=finished)
+        _decide(difference, p_value, comparisons=len(differences), fixed_weights=fixed_weights)
         for difference, p_value in zip(differences, corrected, strict=True)
     ]
 
 
-def _judge(difference: Difference, p_value: float, *, comparisons: int, finished: bool) -> Verdict:
-    answers = (difference.knows_seeds or finished) and not difference.has_seed_variance
-    if answers and p_value < ERROR_RATE and difference.images >= MIN_IMAGES_FOR_VERDICT:
-        return Verdict(word=BETTER if difference.value > 0 else WORSE, p_value=p_value)
-    if difference.has_seed_variance:
-        return Verdict(word=UNKNOWN, p_value=p_value)
-    if not difference.knows_seeds:
-        return Verdict(word=UNKNOWN, p_value=p_value, times_images=_times_images(difference, comparisons=comparisons))
-    more_seeds = seeds_needed(difference, comparisons=comparisons)
-    if more_seeds is not None:
-        return Verdict(word=UNKNOWN, p_value=p_value, more_seeds=more_seeds)
-    times, seeds = images_needed(difference, comparisons=comparisons) or (None, None)
-    return Verdict(word=UNKNOWN, p_value=p_value, more_seeds=seeds, times_images=times)
+def _decide(difference: Difference, p_value: float, *, comparisons: int, fixed_weights: bool) -> Verdict:
+    decidable = (difference.covers_seeds or fixed_weights) and not difference.borrows_seed_variance
+    if decidable and p_value < SIGNIFICANCE_LEVEL and difference.num_images >= MIN_IMAGES:
+        return Verdict(decision=BETTER if difference.value > 0 else WORSE, p_value=p_value)
+    inconclusive = Verdict(decision=INCONCLUSIVE, p_value=p_value)
+    if difference.borrows_seed_variance:
+        return inconclusive
+    if not difference.covers_seeds:
+        return replace(inconclusive, images_factor=_images_factor(difference, comparisons=comparisons))
+    extra_seeds = seeds_needed(difference, comparisons=comparisons)
+    if extra_seeds is not None:
+        return replace(inconclusive, extra_seeds=extra_seeds)
+    factor, seeds = images_needed(difference, comparisons=comparisons) or (None, None)
+    return replace(inconclusive, extra_seeds=seeds, images_factor=factor)
 
 
 def seeds_needed(difference: Difference, *, comparisons: int = 1) -> int | None:
-    """Return how many more seeds each would tell, with four chances in five, a difference as large as this one.
+    """Return how many more seeds per model would make a difference of this size significant with 80 % power.
 
-    Both questions of a verdict have to be answered: by the interval, and by the images alone for the runs at hand.
+    Both tests of a verdict must pass: the one with seeds and images, and the one with the images alone.
 
     Returns:
-        Up to 100, or None when more would be needed or the luck of the seed is unknown.
+        At most `MAX_EXTRA_SEEDS`; None if more are needed or the seed variance is unknown.
     """
-    if not difference.knows_seeds or not difference.standard_error > 0 or difference.value == 0:
+    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
         return None
-    tell = (more for more in range(1, MOST_SEEDS + 1) if _would_tell(difference, more, comparisons=comparisons))
-    return next(tell, None)
+    counts = range(1, MAX_EXTRA_SEEDS + 1)
+    return next((n for n in counts if _would_be_significant(difference, n, comparisons=comparisons)), None)
 
 
 def images_needed(difference: Difference, *, comparisons: int = 1) -> tuple[float, int] | None:
-    """Return how many times as many images would tell, together with how many more seeds, where seeds alone do not.
+    """Return how many times as many images, and how many more seeds, are needed if seeds alone do not suffice.
 
-    The least number for which a hundred more seeds would do. With t times the images, what they do to the difference
-    falls to 1 / t, and so does the seeds' interplay with them, which the spread over seeds holds.
+    The factor is the smallest with which `MAX_EXTRA_SEEDS` suffice. With t times the images the image variance falls to
+    1 / t, and so does the seed-by-image interaction, which is part of the seed variance.
 
     Returns:
-        Below 1000 times, or None: then the luck of the seed is too great for a hundred more of each, or not known.
+        None if the factor exceeds `MAX_IMAGES_FACTOR`, as with a large seed variance, or if that variance is unknown.
     """
-    if not difference.knows_seeds or not difference.standard_error > 0 or difference.value == 0:
+    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
         return None
-    times = STEP
-    while times < MOST_TIMES:
-        larger = _with_images(difference, times)
-        if _would_tell(larger, MOST_SEEDS, comparisons=comparisons):
-            return times, seeds_needed(larger, comparisons=comparisons) or MOST_SEEDS
-        times *= STEP
+    factor = IMAGES_FACTOR_STEP
+    while factor < MAX_IMAGES_FACTOR:
+        larger = _with_images(difference, factor)
+        if _would_be_significant(larger, MAX_EXTRA_SEEDS, comparisons=comparisons):
+            return factor, seeds_needed(larger, comparisons=comparisons) or MAX_EXTRA_SEEDS
+        factor *= IMAGES_FACTOR_STEP
     return None
 
 
-def _with_images(difference: Difference, times: float) -> Difference:
-    """Return what a difference would be like on so many times as many images."""
-    kept = [
-        max(of_seeds - interplay * (1 - 1 / times), 0.0)
-        for of_seeds, interplay in zip(difference.seed_variances, difference.seed_by_image_variance, strict=True)
+def _with_images(difference: Difference, factor: float) -> Difference:
+    """Return the difference as expected on `factor` times as many images."""
+    seed_variances = [
+        max(variance - interaction * (1 - 1 / factor), 0.0)
+        for variance, interaction in zip(difference.seed_variances, difference.seed_by_image_variances, strict=True)
     ]
-    first, second = difference.seed_by_image_variance
+    first, second = difference.seed_by_image_variances
     return replace(
         difference,
-        images=round(difference.images * times),
-        image_variance=difference.image_variance / times,
-        seed_by_image_variance=(first / times, second / times),
-        seed_variances=(kept[0], kept[1]),
+        num_images=round(difference.num_images * factor),
+        image_variance=difference.image_variance / factor,
+        seed_by_image_variances=(first / factor, second / factor),
+        seed_variances=(seed_variances[0], seed_variances[1]),
     )
 
 
-def _would_tell(difference: Difference, more: int, *, comparisons: int) -> bool:
-    """Whether so many more seeds of each would tell a difference as large as this one in four cases of five."""
-    confidence = 1 - ERROR_RATE / comparisons
-    of_images = difference.image_variance, max(difference.images - 1.0, 1.0)
-    counts = [present + more for present in difference.seeds]
+def _would_be_significant(difference: Difference, extra_seeds: int, *, comparisons: int) -> bool:
+    """Whether a difference of this size would be significant with 80 % power, given more seeds per model."""
+    confidence = 1 - SIGNIFICANCE_LEVEL / comparisons
+    image_degrees = max(difference.num_images - 1.0, 1.0)
+    counts = [present + extra_seeds for present in difference.num_runs]
     terms = [
         *((v / count, count - 1.0) for v, count in zip(difference.seed_variances, counts, strict=True)),
-        of_images,
+        (difference.image_variance, image_degrees),
     ]
     total = sum(term for term, _ in terms)
     spread = sum(term**2 / degrees for term, degrees in terms)
-    interplay = sum(v / count for v, count in zip(difference.seed_by_image_variance, counts, strict=True))
-    questions = (
+    interaction = sum(v / count for v, count in zip(difference.seed_by_image_variances, counts, strict=True))
+    tests = (
         (total, total**2 / spread if spread > 0 else math.inf),
-        (difference.image_variance + interplay, of_images[1]),
+        (difference.image_variance + interaction, image_degrees),
     )
     return all(
-        abs(difference.value) >= (t_ppf(confidence, degrees) + POWER_DEVIATION) * math.sqrt(variance)
-        for variance, degrees in questions
+        abs(difference.value) >= (t_ppf(confidence, degrees) + POWER_Z) * math.sqrt(variance)
+        for variance, degrees in tests
     )
 
 
-def _times_images(difference: Difference, *, comparisons: int) -> float | None:
-    """Return how many times as many images would tell these very runs apart; None if that cannot be said."""
+def _images_factor(difference: Difference, *, comparisons: int) -> float | None:
+    """Return how many times as many images would separate these weights; None if that cannot be estimated."""
     if difference.value == 0 or not difference.standard_error > 0:
         return None
-    reach = t_ppf(1 - ERROR_RATE / comparisons, math.inf) + POWER_DEVIATION
-    times = (reach * difference.standard_error / difference.value) ** 2
-    return times if 1 < times < MOST_TIMES else None
+    quantile = t_ppf(1 - SIGNIFICANCE_LEVEL / comparisons, math.inf) + POWER_Z
+    factor = (quantile * difference.standard_error / difference.value) ** 2
+    return factor if 1 < factor < MAX_IMAGES_FACTOR else None
 
 
 def sentence(
-    verdict: Verdict, difference: Difference, *, model: str, baseline: str, figure: str, finished: bool = False
+    verdict: Verdict, difference: Difference, *, model: str, baseline: str, metric: str, fixed_weights: bool = False
 ) -> str:
-    """Say a verdict in words, with the interval it rests on.
+    """Return the verdict as text, with the interval it rests on and, if inconclusive, the reason.
 
     Args:
         verdict: of the difference.
         difference: model minus baseline.
         model: its name.
-        baseline: likewise.
-        figure: what the difference is of.
-        finished: as in `decide_all`.
+        baseline: its name.
+        metric: name of the metric.
+        fixed_weights: as for `decide_all`.
     """
-    numbers = f"{figure} {difference.value:+.3f}"
+    numbers = f"{metric} {difference.value:+.3f}"
     if math.isfinite(difference.low):
         numbers += f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
-    if verdict.word != UNKNOWN:
-        scope = "" if difference.knows_seeds else " as far as these weights go (nothing is known of other seeds)"
-        return f"{model} is {verdict.word} than {baseline}{scope}: {numbers}."
-    start = f"{model} against {baseline}: cannot tell yet ({numbers}). "
+    if verdict.decision == INCONCLUSIVE:
+        reason = _reason(verdict, difference, names=(model, baseline), fixed_weights=fixed_weights)
+        return f"{model} compared with {baseline}: inconclusive ({numbers}). {reason}"
+    scope = "" if difference.covers_seeds else " for these weights (other seeds are unknown)"
+    return f"{model} is {verdict.decision} than {baseline}{scope}: {numbers}."
+
+
+def _reason(verdict: Verdict, difference: Difference, *, names: tuple[str, str], fixed_weights: bool) -> str:
+    """Explain why a verdict is inconclusive and what would change that."""
     if difference.value == 0 and difference.standard_error == 0:
-        return start + "Their figures are the same."
-    if difference.images < MIN_IMAGES_FOR_VERDICT:
-        return start + f"No verdict rests on fewer than {MIN_IMAGES_FOR_VERDICT} images; here are {difference.images}."
-    if not difference.knows_seeds:
-        if not finished:
-            return start + "One seed each says nothing about its luck; three at least are needed (--seeds 0 1 2)."
-        told = "These files cannot be told apart on these images"
-        if verdict.times_images is not None:
-            told += f"; about {_roughly(verdict.times_images)} times as many might do"
-        return start + told + ". To compare how they were trained, train more seeds of each, and give all runs."
-    if difference.has_seed_variance:
-        once = " and ".join(name for name, runs in zip((model, baseline), difference.seeds, strict=True) if runs == 1)
-        return start + (
-            f"The interval takes it that {once}, trained once, has the luck of those trained several times; nobody "
-            "knows, and three runs at least are needed."
+        return "The values are equal."
+    if difference.num_images < MIN_IMAGES:
+        return f"A verdict needs at least {MIN_IMAGES} images; the set has {difference.num_images}."
+    if not difference.covers_seeds:
+        if not fixed_weights:
+            return "One run per model does not show the seed variance; train at least three seeds (--seeds 0 1 2)."
+        reason = "The difference of these weights is not significant on these images"
+        if verdict.images_factor is not None:
+            reason += f"; about {_round_for_display(verdict.images_factor)} times as many might suffice"
+        return reason + ". To compare how they were trained, train more seeds of each and pass all runs."
+    if difference.borrows_seed_variance:
+        single = " and ".join(name for name, runs in zip(names, difference.num_runs, strict=True) if runs == 1)
+        return (
+            f"The interval assumes that {single}, trained once, has the seed variance of the models trained several "
+            "times; a verdict needs at least three runs of each."
         )
     if not math.isfinite(difference.low):
-        return start + "Whatever images are left out, the difference stays the same: too few have anything to tell."
-    if difference.low > 0 or difference.high < 0:
-        start += "The interval leaves out 0, but not by enough for a verdict. "
-    each = "seed" if verdict.more_seeds == 1 else "seeds"
-    bound = f"If there is a difference, it is hardly larger than {max(abs(difference.low), abs(difference.high)):.3f}"
-    if verdict.times_images is not None:
-        times = _roughly(verdict.times_images)
+        return "Too few resamples of the images contain the labels that the metric needs."
+    excludes_zero = difference.low > 0 or difference.high < 0
+    start = "The interval excludes 0, but not clearly enough for a verdict. " if excludes_zero else ""
+    seeds = f"{verdict.extra_seeds} more {'seed' if verdict.extra_seeds == 1 else 'seeds'} per model"
+    if verdict.extra_seeds is not None and verdict.images_factor is None:
+        return start + f"A difference of this size would need about {seeds} to be significant."
+    limit = max(abs(difference.low), abs(difference.high))
+    bound = f"If there is a difference, it is unlikely to exceed {limit:.3f} in either direction."
+    if verdict.images_factor is not None:
+        factor = _round_for_display(verdict.images_factor)
         return start + (
-            f"{MOST_SEEDS} more seeds of each would not tell a difference so small on these images; about {times} "
-            f"times as many images, with {verdict.more_seeds} more {each} of each, might. {bound} either way."
-        )
-    if verdict.more_seeds is not None:
-        return start + (
-            f"If the difference is as large as it looks, about {verdict.more_seeds} more {each} of each would tell."
+            f"{MAX_EXTRA_SEEDS} more seeds per model would not make a difference of this size significant on these "
+            f"images; about {factor} times as many images with {seeds} might. {bound}"
         )
     if difference.value == 0:
-        return start + f"{bound} either way."
-    return start + f"More than {MOST_SEEDS} more seeds of each would be needed to tell. {bound} either way."
+        return start + bound
+    return start + f"More than {MAX_EXTRA_SEEDS} more seeds per model would be needed. {bound}"
 
 
-def _roughly(number: float) -> str:
-    """Write a number with two digits, or more if it is whole."""
-    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
+def _round_for_display(value: float) -> str:
+    """Format with two digits, or as an integer from 10."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"

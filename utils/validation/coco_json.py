@@ -128,17 +128,17 @@ def coco_arrays(
     found = [box for box in predictions if box["image_id"] in place]
     return (
         CocoLabels(
-            images=np.array([place[label["image_id"]] for label in labels], np.int64),
+            image_ids=np.array([place[label["image_id"]] for label in labels], np.int64),
             classes=np.array([label["category_id"] for label in labels], np.int64),
             boxes=np.array([label["bbox"] for label in labels], np.float64).reshape(-1, 4),
             areas=np.array([label["area"] for label in labels], np.float64),
             crowd=np.array([bool(label.get("iscrowd", 0)) for label in labels], bool),
         ),
         CocoDetections(
-            images=np.array([place[box["image_id"]] for box in found], np.int64),
+            image_ids=np.array([place[box["image_id"]] for box in found], np.int64),
             classes=np.array([box["category_id"] for box in found], np.int64),
             boxes=np.array([box["bbox"] for box in found], np.float64).reshape(-1, 4),
-            scores=np.array([box["score"] for box in found], np.float64),
+            confidences=np.array([box["score"] for box in found], np.float64),
         ),
     )
 

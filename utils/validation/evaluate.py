@@ -142,14 +142,14 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
     letterbox = batch.placements[position]
     height, width = batch.images.shape[2:]
     label_boxes = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
-    return ImageEvaluation.match(
-        letterbox.to_original(detections.boxes.cpu().numpy()),
-        detections.scores.cpu().numpy(),
-        detections.classes.cpu().numpy(),
-        letterbox.to_original(label_boxes),
-        targets[:, 1].astype(np.int64),
+    return ImageEvaluation(
         image_id=batch.indices[position],
         original_hw=letterbox.original_hw,
+        boxes=letterbox.to_original(detections.boxes.cpu().numpy()),
+        confidences=detections.scores.cpu().numpy(),
+        classes=detections.classes.cpu().numpy(),
+        label_boxes=letterbox.to_original(label_boxes),
+        label_classes=targets[:, 1].astype(np.int64),
     )
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.helpers.evaluations import image_evaluation
 from utils.comparison.checks import overlapping_images
 from utils.comparison.figures import curves_of, draw_comparison
 from utils.comparison.html import ReportFigures, ReportImage
@@ -53,9 +54,7 @@ def images(seed: int, *, noise: float = 6.0, count: int = 24) -> list[ImageEvalu
         scores = np.concatenate((rng.uniform(0.3, 1, n), rng.uniform(0, 0.6, 3)))
         order = np.argsort(-scores)
         boxes, classes, scores = boxes[order], classes[order], scores[order]
-        found.append(
-            ImageEvaluation.match(boxes, scores, classes, labels, kinds, image_id=index, original_hw=(480, 640))
-        )
+        found.append(image_evaluation(boxes, scores, classes, labels, kinds, image_id=index))
     return found
 
 
@@ -105,8 +104,8 @@ def test_sizes_share_out_all_labels_and_perfect_detections_are_perfect_for_each(
 
 def test_the_better_model_is_found_and_the_equal_one_is_not(models):
     sharp, alike = compare_with_baseline(models, images=24)
-    assert sharp.verdicts[PRIMARY_METRIC].word == "better" and sharp.words.startswith("sharp is better than plain")
-    assert alike.verdicts[PRIMARY_METRIC].word == "cannot tell yet"
+    assert sharp.verdicts[PRIMARY_METRIC].decision == "better" and sharp.words.startswith("sharp is better than plain")
+    assert alike.verdicts[PRIMARY_METRIC].decision == "inconclusive"
     assert sharp.verdicts[PRIMARY_METRIC].p_value >= sharp.differences[PRIMARY_METRIC].p_value
     assert set(sharp.differences) == set(models[0].metrics) and ("size", "medium", "map50") in sharp.differences
 
@@ -272,5 +271,5 @@ def test_runs_of_one_seed_stand_side_by_side(models):
 def test_one_seed_each_leaves_the_interval_but_not_the_verdict():
     pair = compare_with_baseline([scores_of("a", [1], noise=9), scores_of("b", [2], noise=1)], images=24)[0]
     difference = pair.differences[PRIMARY_METRIC]
-    assert difference.low > 0 and not difference.knows_seeds and all(map(math.isnan, difference.seed_variances))
-    assert pair.verdicts[PRIMARY_METRIC].word == "cannot tell yet" and "--seeds" in pair.words
+    assert difference.low > 0 and not difference.covers_seeds and all(map(math.isnan, difference.seed_variances))
+    assert pair.verdicts[PRIMARY_METRIC].decision == "inconclusive" and "--seeds" in pair.words

@@ -1,9 +1,10 @@
 """How much there is to judge by, and that an object or two of a size move no mean over classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tests.helpers.evaluations import image_evaluation
 from tests.utils.comparison.test_statistics import NAMES, images
 from utils.comparison.predictions import resampled_metrics
 from utils.comparison.support import excluded_by_size, support_by_class
@@ -27,13 +28,10 @@ def test_objects_and_images_are_counted_as_a_loop_does():
 def with_one_large(image: ImageEvaluation, label: int, *, keep: bool = True) -> ImageEvaluation:
     """Add a large object that nothing found, to the other labels or in place of them."""
     box, kept = np.array([[0.0, 0.0, 600.0, 400.0]]), slice(None if keep else 0)
-    return image_evaluation(
-        image.boxes,
-        image.confidences,
-        image.classes,
-        np.concatenate((image.label_boxes[kept], box)),
-        np.concatenate((image.label_classes[kept], [label])),
-        image_id=image.image_id,
+    return replace(
+        image,
+        label_boxes=np.concatenate((image.label_boxes[kept], box)),
+        label_classes=np.concatenate((image.label_classes[kept], [label])),
     )
 
 

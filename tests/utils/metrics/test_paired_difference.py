@@ -1,4 +1,4 @@
-"""The interval against normal models whose truth is known, and its parts one by one."""
+"""The interval on normal data whose true difference is known, and its parts one by one."""
 
 import math
 
@@ -13,101 +13,103 @@ def scores(points, resampled):
     return Scores(points=np.asarray(points, float), resampled=np.asarray(resampled, float))
 
 
-def test_without_luck_of_images_it_is_welchs_t():
+def test_without_image_variance_it_is_welchs_t_interval():
     model, baseline = scores([0.5, 0.54, 0.52], np.zeros((3, 9))), scores([0.4, 0.41], np.zeros((2, 9)))
-    difference = paired_difference(model, baseline, images=50)
-    one, two = np.var([0.5, 0.54, 0.52], ddof=1) / 3, np.var([0.4, 0.41], ddof=1) / 2
-    degrees = (one + two) ** 2 / (one**2 / 2 + two**2 / 1)
-    assert difference.value == pytest.approx(0.115) and difference.degrees == pytest.approx(degrees)
-    assert difference.standard_error == pytest.approx(math.sqrt(one + two))
-    reach = t_ppf(0.95, degrees) * math.sqrt(one + two)
-    assert (difference.low, difference.high) == pytest.approx((0.115 - reach, 0.115 + reach))
-    assert difference.knows_seeds and difference.image_variance == 0 and difference.p_value < 0.05
+    difference = paired_difference(model, baseline, num_images=50)
+    first, second = np.var([0.5, 0.54, 0.52], ddof=1) / 3, np.var([0.4, 0.41], ddof=1) / 2
+    degrees = (first + second) ** 2 / (first**2 / 2 + second**2 / 1)
+    assert difference.value == pytest.approx(0.115) and difference.degrees_of_freedom == pytest.approx(degrees)
+    assert difference.standard_error == pytest.approx(math.sqrt(first + second))
+    half_width = t_ppf(0.95, degrees) * math.sqrt(first + second)
+    assert (difference.low, difference.high) == pytest.approx((0.115 - half_width, 0.115 + half_width))
+    assert difference.covers_seeds and difference.image_variance == 0 and difference.p_value < 0.05
 
 
-def test_images_that_move_all_runs_alike_cancel():
+def test_image_variance_common_to_both_models_cancels():
     common = np.random.default_rng(0).normal(0, 0.1, 400)
-    ours, theirs = np.tile(common, (3, 1)), np.tile(common, (3, 1))
-    difference = paired_difference(scores([0.5] * 3, ours), scores([0.4] * 3, theirs), images=100)
+    model, baseline = (scores([mean] * 3, np.tile(common, (3, 1))) for mean in (0.5, 0.4))
+    difference = paired_difference(model, baseline, num_images=100)
     assert difference.image_variance == pytest.approx(0, abs=1e-30)
 
 
-def test_what_a_model_has_by_itself_is_the_images_share_and_the_seeds_interplay_is_not_counted_twice():
+def test_image_variance_is_that_common_to_all_seeds_and_excludes_the_interaction():
     rng = np.random.default_rng(1)
     resamples, seeds = 40_000, 4
-    own, other = 0.02 * rng.normal(size=resamples), 0.01 * rng.normal(size=resamples)
-    interplay = 0.05 * rng.normal(size=(2, seeds, resamples))
-    model, baseline = scores(np.zeros(seeds), own + interplay[0]), scores(np.zeros(seeds), other + interplay[1])
-    difference = paired_difference(model, baseline, images=1_000_000)
+    first, second = 0.02 * rng.normal(size=resamples), 0.01 * rng.normal(size=resamples)
+    interaction = 0.05 * rng.normal(size=(2, seeds, resamples))
+    model, baseline = (
+        scores(np.zeros(seeds), own + both) for own, both in zip((first, second), interaction, strict=True)
+    )
+    difference = paired_difference(model, baseline, num_images=1_000_000)
     assert difference.image_variance == pytest.approx(0.02**2 + 0.01**2, rel=0.15)
+    assert difference.seed_by_image_variances == pytest.approx((0.05**2, 0.05**2), rel=0.05)
 
 
-def test_one_run_each_covers_images_only():
+def test_one_run_of_each_model_covers_images_only():
     rng = np.random.default_rng(2)
     model, baseline = scores([0.5], 0.03 * rng.normal(size=(1, 5000))), scores([0.4], np.zeros((1, 5000)))
-    difference = paired_difference(model, baseline, images=41)
-    assert not difference.knows_seeds and all(map(math.isnan, difference.seed_variances))
+    difference = paired_difference(model, baseline, num_images=41)
+    assert not difference.covers_seeds and all(map(math.isnan, difference.seed_variances))
     assert difference.standard_error == pytest.approx(0.03 * math.sqrt(41 / 40), rel=0.03)
-    assert difference.degrees == pytest.approx(40)
+    assert difference.degrees_of_freedom == pytest.approx(40)
 
 
-def test_a_model_trained_once_borrows_the_others_spread():
-    once, two, three = ([0.7], [0.5, 0.6], [0.1, 0.2, 0.3])
-    once, two, three = (scores(points, np.zeros((len(points), 9))) for points in (once, two, three))
+def test_a_model_with_one_run_borrows_the_mean_seed_variance():
+    single, two, three = (scores(points, np.zeros((len(points), 9))) for points in ([0.7], [0.5, 0.6], [0.1, 0.2, 0.3]))
     pooled = (0.005 + 2 * 0.01) / 3
-    difference = paired_difference(once, two, images=30, variance_donors=[two, once, three])
-    assert difference.knows_seeds and difference.has_seed_variance
+    difference = paired_difference(single, two, num_images=30, variance_donors=[two, single, three])
+    assert difference.covers_seeds and difference.borrows_seed_variance
     assert difference.seed_variances == pytest.approx((pooled, 0.005))
     assert difference.standard_error**2 == pytest.approx(pooled + 0.005 / 2)
-    # The baseline's spread serves twice, so its two terms are one guess with one degree of freedom.
+    # The baseline's variance serves both models, so its two terms are one estimate with one degree of freedom.
     of_two, of_three = 0.005 / 3 + 0.005 / 2, 2 * 0.01 / 3
-    assert difference.degrees == pytest.approx((of_two + of_three) ** 2 / (of_two**2 / 1 + of_three**2 / 2))
-    assert not paired_difference(once, once, images=30, variance_donors=[once]).knows_seeds
+    degrees = (of_two + of_three) ** 2 / (of_two**2 / 1 + of_three**2 / 2)
+    assert difference.degrees_of_freedom == pytest.approx(degrees)
+    assert not paired_difference(single, single, num_images=30, variance_donors=[single]).covers_seeds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(3, 1), (2, 1)])
-def test_a_borrowed_spread_is_no_second_opinion(seeds):
-    """Alone and lent, one variance is still one guess, of few degrees of freedom."""
+def test_a_variance_that_serves_both_models_counts_as_one_estimate(seeds):
     rng = np.random.default_rng(8)
-    trials, held = 2000, 0
+    trials, covered = 2000, 0
     for _ in range(trials):
         models = [scores(rng.normal(0, 1, count), np.zeros((count, 2))) for count in seeds]
-        difference = paired_difference(models[1], models[0], images=200, variance_donors=models)
-        held += difference.low <= 0 <= difference.high
-    assert held / trials == pytest.approx(0.95, abs=0.015)
+        difference = paired_difference(models[1], models[0], num_images=200, variance_donors=models)
+        covered += difference.low <= 0 <= difference.high
+    assert covered / trials == pytest.approx(0.95, abs=0.015)
 
 
-def test_resamples_where_a_figure_is_undefined_are_left_out():
+def test_resamples_with_an_undefined_metric_are_excluded():
     resampled = np.array([[np.nan, 0.1, 0.2, 0.3]])
-    whole = paired_difference(scores([0.2], resampled), scores([0.0], np.zeros((1, 4))), images=10)
-    part = paired_difference(scores([0.2], resampled[:, 1:]), scores([0.0], np.zeros((1, 3))), images=10)
-    assert whole == part or whole.image_variance == part.image_variance
-    nothing = paired_difference(scores([0.2], resampled[:, :1]), scores([0.0], np.zeros((1, 1))), images=10)
-    assert math.isnan(nothing.low) and nothing.p_value == 1
+    whole = paired_difference(scores([0.2], resampled), scores([0.0], np.zeros((1, 4))), num_images=10)
+    part = paired_difference(scores([0.2], resampled[:, 1:]), scores([0.0], np.zeros((1, 3))), num_images=10)
+    assert whole.standard_error == part.standard_error > 0
+    undefined = paired_difference(scores([0.2], resampled[:, :1]), scores([0.0], np.zeros((1, 1))), num_images=10)
+    assert math.isnan(undefined.low) and undefined.p_value == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seeds", "luck", "images"),
+    ("seeds", "seed_stds", "image_std"),
     [(3, (1, 1), 0.0), (3, (1, 1), 1.0), (3, (1, 0.2), 0.5), (3, (1, 3), 0.3), (5, (1, 2), 1.0), (2, (1, 1), 1.0)],
 )
-def test_on_normal_data_the_interval_holds_the_truth_as_often_as_it_says(seeds, luck, images):
+def test_interval_coverage_on_normal_data(seeds, seed_stds, image_std):
     rng = np.random.default_rng(7)
-    trials, resamples, held = 1000, 60, 0
+    trials, resamples, covered = 1000, 60, 0
     for _ in range(trials):
-        shift = rng.normal(0, images, 2)
+        shift = rng.normal(0, image_std, 2)
         models = []
-        for own, spread in zip(shift, luck, strict=True):
-            noise = np.tile(rng.normal(0, images, resamples), (seeds, 1))
-            models.append(scores(own + rng.normal(0, spread, seeds), noise))
-        difference = paired_difference(models[0], models[1], images=200)
-        held += difference.low <= 0 <= difference.high
-    assert 0.93 - 0.02 < held / trials < 0.97 + 0.015  # three standard deviations of luck
+        for own, seed_std in zip(shift, seed_stds, strict=True):
+            noise = np.tile(rng.normal(0, image_std, resamples), (seeds, 1))
+            models.append(scores(own + rng.normal(0, seed_std, seeds), noise))
+        difference = paired_difference(models[0], models[1], num_images=200)
+        covered += difference.low <= 0 <= difference.high
+    assert 0.93 - 0.02 < covered / trials < 0.97 + 0.015  # three standard deviations
 
 
-def test_seeds_that_agree_by_luck_do_not_make_a_difference_sure():
+def test_seeds_that_agree_by_chance_do_not_lower_the_p_value():
     noise = 0.05 * np.random.default_rng(3).normal(size=(2, 3, 4000))
-    lucky = [scores([0.51, 0.51, 0.51], noise[0]), scores([0.5, 0.5, 0.5], noise[1])]
-    difference = paired_difference(*lucky, images=100)
-    assert difference.p_value > 0.5, "these runs on other images differ by 0.04 for nothing"
+    models = [scores([0.51, 0.51, 0.51], noise[0]), scores([0.5, 0.5, 0.5], noise[1])]
+    difference = paired_difference(*models, num_images=100)
+    assert difference.p_value > 0.5, "on other images the same runs differ by 0.04"

@@ -68,7 +68,9 @@ def test_boxes_are_corner_and_size_in_pixels_of_the_file():
     assert [label["area"] for label in truth["annotations"]] == [18, 200]
     assert [(image["id"], image["height"], image["width"]) for image in truth["images"]] == [(5, 60, 80), (3, 60, 80)]
     labels, detections = coco_arrays(truth, found)
-    assert labels.images.tolist() == [1, 1] and detections.images.tolist() == [1], "in the order of their identifiers"
+    assert labels.image_ids.tolist() == [1, 1] and detections.image_ids.tolist() == [1], (
+        "in the order of their identifiers"
+    )
 
 
 def test_table_has_all_figures_and_says_none_where_there_is_nothing():
