@@ -1,1 +1,1 @@
-"""Fused implementations of the resampling behind AKConv, one module for each backend."""
+"""AKConv's operator: its definition (sampling_grid), entry point (operator), and one module per implementation."""

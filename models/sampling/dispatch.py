@@ -1,16 +1,16 @@
-"""Which implementation of AKConv runs: the one place that decides.
+"""The choice between the implementations of AKConv.
 
-| implementation | what | when |
+| implementation | operations | used |
 |---|---|---|
-| `onnx` | nodes of a graph, few and quick in ONNX Runtime | `torch.onnx.export` traces the model |
-| `traced` | bags without a backward pass of their own | `torch.jit.trace` does |
-| `gathers` | four gathers and plain arithmetic | `torch.export` does |
-| `native` | a compiled kernel and one matrix product | on the CPU, where `python -m utils.compiled` made it |
-| `bags` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |
-| `triton` | fused kernels, forward and backward, on CUDA | when asked for: so far run by Triton's interpreter alone |
+| `onnx` | few graph nodes, fast in ONNX Runtime | during `torch.onnx.export` |
+| `torchscript` | embedding bags without a custom backward pass | during `torch.jit.trace` |
+| `gather` | four gathers and elementwise arithmetic | during `torch.export` |
+| `cpu_kernel` | a compiled kernel and one matrix product | on the CPU, once compiled by `python -m utils.compiled` |
+| `embedding_bag` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |
+| `triton` | fused kernels, forward and backward, on CUDA | on request: tested only in Triton's interpreter so far |
 
-The argument `implementation` of `ak_conv2d`, or else the environment variable AKCONV_IMPLEMENTATION, overrides it. All
-of them give the same bits every time, as `torch.use_deterministic_algorithms` wants, but for `gathers` on CUDA.
+The argument `implementation` of `ak_conv2d`, or else the environment variable AKCONV_IMPLEMENTATION, overrides the
+choice. All are bitwise reproducible, as `torch.use_deterministic_algorithms` requires, except `gather` on CUDA.
 """
 
 from __future__ import annotations
@@ -22,52 +22,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.sampling.cpu_kernel import ak_conv2d_native, load
-from models.sampling.embedding_bag import ak_conv2d_bags
-from models.sampling.gather import ak_conv2d_gathers
+from models.sampling.cpu_kernel import ak_conv2d_cpu_kernel, load
+from models.sampling.embedding_bag import ak_conv2d_embedding_bag
+from models.sampling.gather import ak_conv2d_gather
 from models.sampling.onnx import ak_conv2d_onnx
-from models.sampling.torchscript import ak_conv2d_traced
+from models.sampling.sampling_grid import SamplingGrid
+from models.sampling.torchscript import ak_conv2d_torchscript
 from models.sampling.triton.kernel import ak_conv2d_triton
 from utils.log import LOGGER
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
-    "gathers": ak_conv2d_gathers,
+Implementation = Callable[[Tensor, Tensor, Tensor, Tensor | None, SamplingGrid], Tensor]
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "gather": ak_conv2d_gather,
     "onnx": ak_conv2d_onnx,
-    "traced": ak_conv2d_traced,
-    "native": ak_conv2d_native,
-    "bags": ak_conv2d_bags,
-    "triton": ak_conv2d_triton,
+    "torchscript": ak_conv2d_torchscript,
+    "cpu_kernel": ak_conv2d_cpu_kernel,
+    "embedding_bag": ak_conv2d_embedding_bag,
+    "triton": lambda x, offset, weight, bias, grid: ak_conv2d_triton(
+        x, offset, weight, bias, points=grid.points, stride=grid.stride, padding=grid.padding
+    ),
 }
+# Names of version 0.1, which scripts may still set.
+FORMER_NAMES = {"gathers": "gather", "traced": "torchscript", "native": "cpu_kernel", "bags": "embedding_bag"}
 VARIABLE = "AKCONV_IMPLEMENTATION"
 
 
 def choose(x: Tensor, *, implementation: str | None = None) -> str:
-    """Return the name of the implementation that runs now, for a map `x`.
+    """Return the name of the implementation to use for a map `x`.
 
     Raises:
-        ValueError: an override names none, or one that cannot serve.
+        ValueError: the override is unknown or not available.
     """
     on_cpu = x.device.type == "cpu"
-    wanted = implementation or os.environ.get(VARIABLE)
-    # Shapes are found on a device without memory, whatever the environment says.
-    if wanted == "native" and not on_cpu and not implementation:
-        wanted = "bags"
-    if wanted == "native" and not (on_cpu and load(torch.float32)):
-        raise ValueError("native needs a tensor on the CPU and python -m utils.compiled")
-    if wanted:
-        if wanted not in IMPLEMENTATIONS:
-            raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {wanted!r}")
-        return wanted
+    override = implementation or os.environ.get(VARIABLE)
+    override = FORMER_NAMES.get(override, override) if override else None
+    # The meta device computes shapes, whatever the environment requests.
+    if override == "cpu_kernel" and not on_cpu and not implementation:
+        override = "embedding_bag"
+    if override == "cpu_kernel" and not (on_cpu and load(torch.float32)):
+        raise ValueError("cpu_kernel needs a tensor on the CPU and python -m utils.compiled")
+    if override:
+        if override not in IMPLEMENTATIONS:
+            raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {override!r}")
+        return override
     if torch.jit.is_tracing():
-        return "onnx" if torch.onnx.is_in_onnx_export() else "traced"
+        return "onnx" if torch.onnx.is_in_onnx_export() else "torchscript"
     if torch.jit.is_scripting() or torch.compiler.is_exporting():
-        return "gathers"
+        return "gather"
     if on_cpu and not torch.compiler.is_compiling() and load(torch.float32):
-        return "native"
-    return "bags"
+        return "cpu_kernel"
+    return "embedding_bag"
 
 
 @functools.cache
 def log_once(name: str, device: str) -> None:
-    """Log which implementation runs on a kind of device, the first time."""
+    """Log once which implementation is used on a kind of device."""
     LOGGER.info(f"AKConv on {device}: {name}")

@@ -1,8 +1,8 @@
-"""AKConv by one weighted gather over the rows of a channels-last map, and one matrix product.
+"""AKConv by one weighted gather (`F.embedding_bag`) over the rows of a channels-last map, and one matrix product.
 
-A bag is a few rows of a table and their weights, summed in one pass: four pixels make a sample, and no fourfold copy of
-the map is ever written. Where the kernel does not shrink the map, the product comes first, on the map itself, and a bag
-of 4 N rows makes an output pixel: then the N C columns are never written either.
+An embedding bag sums a few weighted rows of a table in one pass: four pixels give a sample, without a fourfold copy of
+the map. At stride 1 with O <= C the matrix product comes first, on the map itself, and a bag of 4 N rows gives an
+output pixel, so that the N C columns are not written either.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.sampling.sampling_grid import Padding, corners, sampling_positions
+from models.sampling.sampling_grid import SamplingGrid, corners
 
 
-class _Bags(torch.autograd.Function):
-    """Weighted sums of rows, with a backward pass of its own: torch's sorts the indices."""
+class _WeightedRowSum(torch.autograd.Function):
+    """Weighted sums of rows with a custom backward pass, since that of torch sorts the indices."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401
@@ -38,60 +38,54 @@ class _Bags(torch.autograd.Function):
 
 
 def rows_gradient(grad: Tensor, index: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Add (M, C) gradients to the `count` rows they came from, by index and weight (M, K): (count, C).
+    """Scatter gradients (M, C) to the `count` rows they came from, by index and weight (M, K): (count, C).
 
-    Sorted by row, this is again a weighted sum of rows, in a fixed order: fast, and the same bits every time.
+    Sorted by row this is again a weighted sum of rows, in a fixed order: fast and bitwise reproducible.
     """
     ordered, order = index.view(-1).sort(stable=True)
     ends = torch.bincount(ordered, minlength=count).cumsum(0)
     starts = torch.cat((ends.new_zeros(1), ends[:-1]))
-    shares = weight.view(-1)[order]
-    return F.embedding_bag(order // index.shape[1], grad, starts, per_sample_weights=shares, mode="sum")
+    sorted_weights = weight.view(-1)[order]
+    return F.embedding_bag(order // index.shape[1], grad, starts, per_sample_weights=sorted_weights, mode="sum")
 
 
 def weight_gradient(grad: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """Return products of (M, C) gradients with the rows (P, C) at index (M, K): (M, K)."""
-    count, per_bag = index.shape
-    # A sparse matrix may not have more places than a full one, as on a map of three pixels.
-    if grad.is_cpu and per_bag <= rows.shape[0] and not torch.compiler.is_compiling():
-        # The products of two matrices at a few places: what a sampled product is made for.
-        starts = torch.arange(0, count * per_bag + 1, per_bag, dtype=index.dtype)
+    """Return the dot products of gradients (M, C) with the rows (P, C) at index (M, K): (M, K)."""
+    count, bag_size = index.shape
+    # A sparse matrix cannot have more entries than a dense one, as on a map of three pixels.
+    if grad.is_cpu and bag_size <= rows.shape[0] and not torch.compiler.is_compiling():
+        starts = torch.arange(0, count * bag_size + 1, bag_size, dtype=index.dtype)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            places = torch.sparse_csr_tensor(
+            entries = torch.sparse_csr_tensor(
                 starts, index.view(-1), grad.new_zeros(index.numel()), (count, rows.shape[0]), check_invariants=False
             )
-            return torch.sparse.sampled_addmm(places, grad, rows.t(), beta=0.0).values().view(count, per_bag)
+            return torch.sparse.sampled_addmm(entries, grad, rows.t(), beta=0.0).values().view(count, bag_size)
     return torch.stack([(rows[column] * grad).sum(1) for column in index.unbind(1)], 1)
 
 
-def ak_conv2d_bags(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    points: Tensor,
-    stride: int,
-    padding: Padding,
+def ak_conv2d_embedding_bag(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
 ) -> Tensor:
-    """Compute `ak_conv2d`, whose contract it shares, by bags."""
+    """Compute `ak_conv2d` by embedding bags."""
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]
-    rows, columns = sampling_positions(offset, points, stride=stride)
-    index, blend = corners(rows, columns, (height, width), padding=padding)  # (B, h, w, N, 4)
+    rows, columns = grid.positions(offset)
+    index, blend = corners(rows, columns, (height, width), padding=grid.padding)  # (B, h, w, N, 4)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)  # (B H W, C), no copy of a channels-last map
     matrix = weight.squeeze(3)  # (O, C, N)
-    if stride == 1 and out_channels <= channels:
+    if grid.stride == 1 and out_channels <= channels:
         table = F.linear(pixels, matrix.permute(2, 0, 1).reshape(-1, channels))  # (B H W, N O)
         point = torch.arange(num_points, device=index.device, dtype=index.dtype).view(-1, 1)
         index = index * num_points + point
-        bags = 4 * num_points
-        y = _Bags.apply(table.view(-1, out_channels).to(blend.dtype), index.view(-1, bags), blend.view(-1, bags))
+        bag_size = 4 * num_points
+        y = _WeightedRowSum.apply(
+            table.view(-1, out_channels).to(blend.dtype), index.view(-1, bag_size), blend.view(-1, bag_size)
+        )
         y = y.to(x.dtype) if bias is None else (y + bias).to(x.dtype)
     else:
-        samples = _Bags.apply(pixels.to(blend.dtype), index.view(-1, 4), blend.view(-1, 4)).to(x.dtype)
+        samples = _WeightedRowSum.apply(pixels.to(blend.dtype), index.view(-1, 4), blend.view(-1, 4)).to(x.dtype)
         flat = samples.view(batch * out_h * out_w, num_points * channels)
         y = F.linear(flat, matrix.transpose(1, 2).reshape(out_channels, -1), bias)
     return y.view(batch, out_h, out_w, out_channels).permute(0, 3, 1, 2)

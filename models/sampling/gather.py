@@ -1,6 +1,6 @@
-"""AKConv by four gathers and plain arithmetic: slow, but of operations that every exporter knows.
+"""AKConv by four gathers and elementwise arithmetic: slow, but every exporter supports its operations.
 
-It is what exported graphs are made of, the second oracle of the tests, and the yardstick of the benchmarks.
+Used by `torch.export`, as the second oracle of the tests, and as the baseline of the benchmarks.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.sampling.sampling_grid import Padding, sampling_positions
+from models.sampling.sampling_grid import Padding, SamplingGrid
 
 
 def _gathered(x: Tensor, rows: Tensor, columns: Tensor, padding: Padding) -> Tensor:
-    """Read pixels of (B, C, H, W) at whole positions (B, h, w, N); return (B, C, h, w, N)."""
+    """Read pixels of (B, C, H, W) at integer positions (B, h, w, N); return (B, C, h, w, N)."""
     batch, channels, height, width = x.shape
     inside = (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
     rows = rows.where(rows >= 0, 0).where(rows <= height - 1, height - 1)
@@ -22,32 +22,23 @@ def _gathered(x: Tensor, rows: Tensor, columns: Tensor, padding: Padding) -> Ten
     return pixels * inside[:, None] if padding == "zeros" else pixels
 
 
-def ak_conv2d_gathers(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    points: Tensor,
-    stride: int,
-    padding: Padding,
-) -> Tensor:
-    """Compute `ak_conv2d`, whose contract it shares, by four gathers."""
+def ak_conv2d_gather(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
+    """Compute `ak_conv2d` by four gathers."""
     height, width = x.shape[2:]
-    rows, columns = sampling_positions(offset, points, stride=stride)
-    finite = (rows - rows == 0) & (columns - columns == 0)  # isfinite, in operations that export
+    rows, columns = grid.positions(offset)
+    finite = (rows - rows == 0) & (columns - columns == 0)  # isfinite, in operations that can be exported
     rows, columns = rows.where(finite, 0), columns.where(finite, 0)
-    low, beyond = (0, 0) if padding == "border" else (-1, 1)
+    low, beyond = (0, 0) if grid.padding == "border" else (-1, 1)
     rows = rows.where(rows >= low, low).where(rows <= height - 1 + beyond, height - 1 + beyond)
     columns = columns.where(columns >= low, low).where(columns <= width - 1 + beyond, width - 1 + beyond)
     top, left = rows.detach().floor(), columns.detach().floor()
     down, right = (rows - top)[:, None], (columns - left)[:, None]
     top, left = top.long(), left.long()
     samples = (
-        _gathered(x, top, left, padding) * (1 - down) * (1 - right)
-        + _gathered(x, top, left + 1, padding) * (1 - down) * right
-        + _gathered(x, top + 1, left, padding) * down * (1 - right)
-        + _gathered(x, top + 1, left + 1, padding) * down * right
+        _gathered(x, top, left, grid.padding) * (1 - down) * (1 - right)
+        + _gathered(x, top, left + 1, grid.padding) * (1 - down) * right
+        + _gathered(x, top + 1, left, grid.padding) * down * (1 - right)
+        + _gathered(x, top + 1, left + 1, grid.padding) * down * right
     )  # (B, C, h, w, N)
     samples = samples.where(finite[:, None], torch.nan).to(x.dtype)
     y = torch.einsum("bchwn,ocn->bohw", samples, weight.squeeze(3).to(x.dtype))

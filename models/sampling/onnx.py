@@ -1,9 +1,9 @@
 """AKConv as nodes of an ONNX graph, for any batch, height and width.
 
-Two forms. From opset 19 on ONNX has an operator that samples at given places and multiplies, DeformConv: with a kernel
-of N x 1, and offsets that lead from its places to ours, it is AKConv, but that an offset which is not finite is brought
-to the border and not shown. Below, and in half precision, whose numbers cannot hold places, AKConv is four gathers of
-whole rows of a channels-last map, their weighted sum, and a matrix product.
+There are two forms. From opset 19 it is one DeformConv with an N x 1 kernel, whose offsets are the differences between
+its regular positions and those of AKConv; a non-finite offset is then clamped to the border instead of giving NaN.
+Below opset 19, and in half precision, which cannot represent positions, it is four gathers of rows of a channels-last
+map, their weighted sum, and a matrix product.
 Letters: B batch, C and O input and output channels, (H, W) input size, (h, w) output size, N points, M = B h w N.
 """
 
@@ -16,25 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.sampling.sampling_grid import Padding
-from models.sampling.torchscript import ak_conv2d_traced
+from models.sampling.sampling_grid import Padding, SamplingGrid
+from models.sampling.torchscript import ak_conv2d_torchscript
 
 DEFORM_CONV_SINCE = 19
-FLOAT, FLOAT16, INT32 = 1, 10, 6  # ONNX's numbers of types
+FLOAT, FLOAT16, INT32 = 1, 10, 6  # ONNX data types
 Value = Any  # a value of the graph
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kernel:
-    """What is known of a layer when it is written down.
-
-    Attributes:
-        channels: input channels C.
-        points: N pairs (row, column).
-        stride: distance of output pixels on the input.
-        padding: what lies beyond the map.
-        half: whether the map is in half precision.
-    """
+    """The constants of a layer during export: input channels, N points, stride, padding, half precision or not."""
 
     channels: int
     points: tuple[tuple[float, float], ...]
@@ -44,7 +36,7 @@ class _Kernel:
 
 
 class _Nodes:
-    """The graph being written, with short names for what is written often."""
+    """The graph under construction, with helpers for common nodes."""
 
     def __init__(self, graph: Any, kernel: _Kernel) -> None:  # noqa: ANN401
         self.graph = graph
@@ -52,23 +44,23 @@ class _Nodes:
         self.count = len(kernel.points)
 
     def __call__(self, kind: str, *inputs: Value, **attributes: Any) -> Value:  # noqa: ANN401
-        """Write a node."""
+        """Add a node."""
         return self.graph.op(kind, *inputs, **attributes)
 
     def numbers(self, *values: float, dtype: torch.dtype = torch.int64) -> Value:
-        """Write a list of numbers."""
+        """Add a one-dimensional constant."""
         return self("Constant", value_t=torch.tensor(values, dtype=dtype))
 
     def number(self, value: float, dtype: torch.dtype = torch.float32) -> Value:
-        """Write one number, without an axis."""
+        """Add a scalar constant."""
         return self("Constant", value_t=torch.tensor(value, dtype=dtype))
 
     def size(self, tensor: Value, axis: int) -> Value:
-        """Write the length of an axis, int64 without an axis."""
+        """Add the length of an axis as an int64 scalar."""
         return self("Gather", self("Shape", tensor), self.number(axis, torch.int64), axis_i=0)
 
     def grid(self, length: Value, axis: int) -> Value:
-        """Write where the kernel's points lie for each output pixel along an axis: (N, h, 1) or (N, 1, w)."""
+        """Add the positions of the kernel's points without offsets along an axis: (N, h, 1) or (N, 1, w)."""
         places = self("Range", self.number(0, torch.int64), length, self.number(1, torch.int64))
         scaled = self("Mul", self("Cast", places, to_i=FLOAT), self.number(self.kernel.stride))
         shape = (1, -1, 1) if axis == 0 else (1, 1, -1)
@@ -76,7 +68,7 @@ class _Nodes:
         return self("Add", self("Reshape", scaled, self.numbers(*shape)), self("Constant", value_t=own))
 
     def positions(self, offset: Value, grid: Value, axis: int) -> Value:
-        """Write the positions along an axis, (B, N, h, w)."""
+        """Add the sampling positions along an axis, (B, N, h, w)."""
         start = axis * self.count
         part = self(
             "Slice", offset, self.numbers(start), self.numbers(start + self.count), self.numbers(1), self.numbers(1)
@@ -84,7 +76,7 @@ class _Nodes:
         return self("Add", part, grid)
 
     def bounded(self, position: Value, size: Value) -> Value:
-        """Write positions brought to the map, or with zeros beyond it to one pixel outside; NaN to the lowest."""
+        """Add positions clamped to the map, or to one pixel outside with zero padding; NaN becomes the lowest."""
         lowest, beyond = (0, -1) if self.kernel.padding == "border" else (-1, 0)
         low = self.number(lowest)
         position = self("Where", self("Less", low, position), position, low)
@@ -93,7 +85,7 @@ class _Nodes:
 
 
 def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Value | None) -> Value:
-    """Write AKConv as DeformConv, whose kernel samples at row i * stride + n, column j * stride, and the offset."""
+    """Add AKConv as DeformConv, whose kernel samples at (i * stride + n, j * stride) plus its offsets."""
     steps = torch.arange(nodes.count, dtype=torch.float32).view(-1, 1, 1)
     parts = []
     for axis in (0, 1):
@@ -111,10 +103,10 @@ def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Va
 
 
 def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Value, Value, Value]:
-    """Write low and high index, int32 within the map, and their weights, each of the position's shape."""
+    """Add low and high index, int32 inside the map, and their weights, each of the position's shape."""
     bounded = nodes.bounded(position, size)
     floor = nodes("Floor", bounded)
-    # Nothing times a position that is not finite is NaN: its own output pixel shall be.
+    # 0 times a non-finite position is NaN, which makes its own output pixel NaN.
     high_weight = nodes("Add", nodes("Sub", bounded, floor), nodes("Mul", position, nodes.number(0)))
     low_weight = nodes("Sub", nodes.number(1), high_weight)
     low, high = floor, nodes("Add", floor, nodes.number(1))
@@ -132,9 +124,9 @@ def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Val
 
 
 def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Value | None) -> Value:
-    """Write AKConv as gathers of rows; `matrix` is (O, N C), point by point."""
+    """Add AKConv as gathers of rows; `matrix` is (O, N C), point-major."""
     channels = nodes.kernel.channels
-    rows = nodes("Transpose", x, perm_i=[0, 2, 3, 1])  # sizes are read from this: reading those of x costs a copy of it
+    rows = nodes("Transpose", x, perm_i=[0, 2, 3, 1])  # sizes are read from this: reading those of x would copy it
     batch, width = nodes.size(rows, 0), nodes.size(rows, 2)
     axes = []
     for axis in (0, 1):
@@ -155,9 +147,9 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
     for row, row_weight in ((top, top_weight), (bottom, bottom_weight)):
         for column, column_weight in ((left, left_weight), (right, right_weight)):
             index = nodes("Reshape", nodes("Add", row, column), nodes.numbers(-1))
-            share = nodes("Reshape", nodes("Mul", row_weight, column_weight), nodes.numbers(-1, 1))
-            # The product with ones repeats each weight C times: faster than a multiplication that does so itself.
-            part = nodes("Mul", nodes("Gather", table, index, axis_i=0), nodes("MatMul", share, ones))  # (M, C)
+            weights = nodes("Reshape", nodes("Mul", row_weight, column_weight), nodes.numbers(-1, 1))
+            # The product with ones repeats each weight C times, which is faster than a broadcast multiplication.
+            part = nodes("Mul", nodes("Gather", table, index, axis_i=0), nodes("MatMul", weights, ones))  # (M, C)
             total = part if total is None else nodes("Add", total, part)
     if nodes.kernel.half:
         total = nodes("Cast", total, to_i=FLOAT16)
@@ -172,7 +164,7 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
 
 
 class _Layer(torch.autograd.Function):
-    """An AKConv layer that computes by bags, and writes itself into a graph."""
+    """An AKConv layer that computes by embedding bags and exports itself as the nodes above."""
 
     @staticmethod
     def forward(
@@ -185,14 +177,15 @@ class _Layer(torch.autograd.Function):
         points: Tensor,
         kernel: _Kernel,
     ) -> Tensor:
-        """Compute the layer; while a graph is being made, only something of its shape.
+        """Compute the layer; during export, only a tensor of its shape.
 
-        The exporter notes what happens here, reads its shape, and drops it for the nodes below; it stumbles over more
+        The exporter traces this function for the shape and replaces it by the nodes of `symbolic`; it fails on more
         than a few operations.
         """
         if torch.jit.is_tracing():
             return F.conv2d(offset, offset.new_zeros(matrix.shape[0], 2 * len(kernel.points), 1, 1)).to(x.dtype)
-        return ak_conv2d_traced(x, offset, weight, bias, points=points, stride=kernel.stride, padding=kernel.padding)
+        grid = SamplingGrid(points, kernel.stride, kernel.padding)
+        return ak_conv2d_torchscript(x, offset, weight, bias, grid)
 
     @staticmethod
     def symbolic(
@@ -205,7 +198,7 @@ class _Layer(torch.autograd.Function):
         points: Value,
         kernel: _Kernel,
     ) -> Value:
-        """Write the layer's nodes."""
+        """Add the layer's nodes."""
         nodes = _Nodes(graph, kernel)
         if graph.opset >= DEFORM_CONV_SINCE and not kernel.half:
             return _deform_conv(nodes, x, offset, weight, bias)
@@ -213,25 +206,16 @@ class _Layer(torch.autograd.Function):
         return _row_gathers(nodes, x, offset, matrix, bias)
 
 
-def ak_conv2d_onnx(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    points: Tensor,
-    stride: int,
-    padding: Padding,
-) -> Tensor:
-    """Compute `ak_conv2d`, whose contract it shares, and write it into the ONNX graph being made."""
+def ak_conv2d_onnx(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
+    """Compute `ak_conv2d`, and add it to the ONNX graph during export."""
     out_channels, channels, num_points, _ = (int(size) for size in weight.shape)
     kernel = _Kernel(
         channels=channels,
-        points=tuple((float(row), float(column)) for row, column in points.tolist()),
-        stride=stride,
-        padding=padding,
+        points=tuple((float(row), float(column)) for row, column in grid.points.tolist()),
+        stride=grid.stride,
+        padding=grid.padding,
         half=x.dtype == torch.float16,
     )
     weight = weight.to(x.dtype)
     matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, num_points * channels)
-    return _Layer.apply(x, offset, weight, matrix, bias, points, kernel)
+    return _Layer.apply(x, offset, weight, matrix, bias, grid.points, kernel)

@@ -1,15 +1,13 @@
-"""The AKConv operator: checks its inputs, and hands them to the implementation that suits."""
+"""The AKConv operator: validates its inputs and calls the chosen implementation."""
 
 from __future__ import annotations
-
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from models.sampling.cpu_kernel import ak_layer_native, serves
+from models.sampling.cpu_kernel import ak_layer_cpu_kernel, is_supported
 from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
-from models.sampling.sampling_grid import Padding
+from models.sampling.sampling_grid import Padding, SamplingGrid
 
 
 def ak_conv2d(
@@ -23,7 +21,7 @@ def ak_conv2d(
     padding: Padding = "border",
     implementation: str | None = None,
 ) -> Tensor:
-    """Convolve with an alterable kernel.
+    """Apply the alterable kernel convolution.
 
     Args:
         x: (B, C, H, W).
@@ -32,33 +30,30 @@ def ak_conv2d(
         weight: (O, C, N, 1).
         bias: (O,) or None.
         points: (N, 2) initial points (row, column) in input pixels.
-        stride: distance of output pixels on the input.
-        padding: what lies beyond the map: its nearest border pixel (`border`), or zero (`zeros`).
-        implementation: a name of `choose.IMPLEMENTATIONS`, in place of the one chosen.
+        stride: distance of neighbouring output pixels in input pixels.
+        padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
+        implementation: a name of `dispatch.IMPLEMENTATIONS`, overriding the choice.
 
     Returns:
-        (B, O, h, w). A non-finite offset makes its own output pixel NaN and touches nothing else.
+        (B, O, h, w). A non-finite offset makes only its own output pixel NaN.
 
     Raises:
-        ValueError: the shapes do not fit together, or there is no such padding or implementation.
+        ValueError: shapes do not match, or padding or implementation is unknown.
 
     Source: arXiv 2311.11587, eqs. 1 to 4.
     """
-    if padding not in get_args(Padding):
-        raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
+    grid = SamplingGrid(points, stride, padding)
     batch, channels, height, width = x.shape
-    num_points = points.shape[0]
-    size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
+    expected = (batch, 2 * grid.num_points, *grid.output_size(height, width))
     chosen = choose(x, implementation=implementation)
     if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
-        if tuple(weight.shape[1:]) != (channels, num_points, 1):
-            raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
-        if tuple(offset.shape) != (batch, 2 * num_points, *size):
-            raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
+        if tuple(weight.shape[1:]) != (channels, grid.num_points, 1):
+            raise ValueError(f"weight must be (O, {channels}, {grid.num_points}, 1), got {tuple(weight.shape)}")
+        if tuple(offset.shape) != expected:
+            raise ValueError(f"offset must be {expected}, got {tuple(offset.shape)}")
         if x.device.type != "meta":
             log_once(chosen, x.device.type)
-    run = IMPLEMENTATIONS[chosen]
-    return run(x, offset, weight, bias, points=points, stride=stride, padding=padding)
+    return IMPLEMENTATIONS[chosen](x, offset, weight, bias, grid)
 
 
 def ak_layer2d(
@@ -71,20 +66,16 @@ def ak_layer2d(
     stride: int = 1,
     padding: Padding = "border",
 ) -> Tensor:
-    """Convolve with an alterable kernel whose offsets `p_conv`, a 3x3 convolution, makes of the map itself.
+    """Apply `ak_conv2d` with offsets that `p_conv`, a 3x3 convolution, predicts from the map.
 
-    Args and errors are those of `ak_conv2d`; without gradients both may be done in one pass. Of a convolution with more
-    than 2N channels the first 2N are offsets.
+    Arguments and errors are those of `ak_conv2d`. Without gradients one kernel may compute both steps. If `p_conv` has
+    more than 2N output channels, the first 2N are the offsets.
     """
-    moves = 2 * points.shape[0]
-    if (
-        choose(x) == "native"
-        and padding in get_args(Padding)
-        and serves(x, p_conv, weight, bias, points=points, stride=stride)
-    ):
-        log_once("native", "cpu")
-        return ak_layer_native(x, p_conv, weight, bias, points=points, stride=stride, padding=padding)
+    grid = SamplingGrid(points, stride, padding)
+    if choose(x) == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
+        log_once("cpu_kernel", "cpu")
+        return ak_layer_cpu_kernel(x, p_conv, weight, bias, grid)
     offset = p_conv(x)
-    if p_conv.out_channels > moves:
-        offset = offset[:, :moves]
+    if p_conv.out_channels > 2 * grid.num_points:
+        offset = offset[:, : 2 * grid.num_points]
     return ak_conv2d(x, offset, weight, bias, points=points, stride=stride, padding=padding)

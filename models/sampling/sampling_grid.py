@@ -1,11 +1,12 @@
-"""Where an alterable kernel samples its map: positions, the four pixels around each, and their weights.
+"""The definition of AKConv's sampling: positions, the four pixels around each, and their bilinear weights.
 
 Letters: B batch, (H, W) input size, (h, w) output size, N points.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,17 +14,49 @@ from torch import Tensor
 Padding = Literal["border", "zeros"]
 
 
+@dataclass(frozen=True)
+class SamplingGrid:
+    """The constants of AKConv's sampling, which all implementations take.
+
+    Attributes:
+        points: (N, 2) initial points (row, column) in input pixels.
+        stride: distance of neighbouring output pixels in input pixels.
+        padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
+    """
+
+    points: Tensor
+    stride: int = 1
+    padding: Padding = "border"
+
+    def __post_init__(self) -> None:
+        if self.padding not in get_args(Padding):
+            raise ValueError(f"padding must be one of {get_args(Padding)}, got {self.padding!r}")
+
+    @property
+    def num_points(self) -> int:
+        """Number of sampling points N."""
+        return self.points.shape[0]
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (h, w) of the output for a map of (H, W)."""
+        return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+
+    def positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sampling positions for offsets (B, 2N, h, w), see `sampling_positions`."""
+        return sampling_positions(offset, self.points, stride=self.stride)
+
+
 def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
-    """Return where each output pixel samples the input.
+    """Return the positions in the input that each output pixel samples.
 
     Args:
         offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
         points: (N, 2) initial points (row, column).
-        stride: distance of output pixels on the input.
+        stride: distance of neighbouring output pixels in input pixels.
 
     Returns:
-        Rows and columns, each (B, h, w, N); float32, or float64 for float64 offsets: half precision cannot hold
-        positions on a map of 160 pixels.
+        Rows and columns, each (B, h, w, N); float32, or float64 for float64 offsets: half precision cannot
+        represent positions on a map of 160 pixels.
     """
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     height, width = offset.shape[-2:]
@@ -38,9 +71,9 @@ def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[
 
 
 class _Axis(torch.autograd.Function):
-    """Positions along one axis to the weights of their two neighbours, with a gradient alike in all versions of torch.
+    """Positions along one axis to their two neighbours and weights, with the same gradient in all versions of torch.
 
-    At a whole position it is that towards the next pixel; where a position was brought back to the border it is 0.
+    At an integer position the gradient is that towards the next pixel; at a position clamped to the border it is 0.
     """
 
     @staticmethod
@@ -52,22 +85,22 @@ class _Axis(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return low and high index, int32 in [0, size - 1], and low and high weight."""
         lowest, highest = (-1, size) if zeros else (0, size - 1)
-        # fmax and fmin put the bound in the place of NaN, so that an index is never out of range.
+        # fmax and fmin replace NaN by the bound, so that an index is never out of range.
         bounded = torch.fmin(torch.fmax(position, position.new_tensor(lowest)), position.new_tensor(highest))
         floor = bounded.floor()
-        # Adding 0 times the position makes the weight of a non-finite one NaN, and changes no other.
+        # Adding 0 times the position makes the weight of a non-finite position NaN, and changes no other.
         high_weight = torch.add(bounded - floor, position, alpha=0)
         low_weight = 1 - high_weight
         low = floor.int()
         high = low + 1
-        inside = position == bounded
+        unclamped = position == bounded
         if zeros:
-            low_exists, high_exists = (low >= 0) & (low < size), high < size
-            low_weight, high_weight = low_weight * low_exists, high_weight * high_exists
+            low_inside, high_inside = (low >= 0) & (low < size), high < size
+            low_weight, high_weight = low_weight * low_inside, high_weight * high_inside
             low = low.clamp_(0, size - 1)
-            ctx.save_for_backward(inside & low_exists, inside & high_exists)
+            ctx.save_for_backward(unclamped & low_inside, unclamped & high_inside)
         else:
-            ctx.save_for_backward(inside, inside)
+            ctx.save_for_backward(unclamped, unclamped)
         high = high.clamp_(max=size - 1)
         ctx.mark_non_differentiable(low, high)
         return low, high, low_weight, high_weight
@@ -87,12 +120,12 @@ def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], *, padding:
         rows: (B, h, w, N) row positions.
         columns: (B, h, w, N) column positions.
         size_hw: height and width of the map.
-        padding: `border` brings positions beyond the map back to it, `zeros` gives pixels outside no weight.
+        padding: `border` clamps positions to the map, `zeros` gives pixels outside the map zero weight.
 
     Returns:
         Indices into the B H W pixels of the map, (B, h, w, N, 4) int32 or int64, always in range; and weights of the
-        same shape, which sum to 1 but for what lies outside in `zeros` mode. The weights of a position that is not
-        finite are NaN.
+        same shape, which sum to 1 except outside the map in `zeros` mode. The weights of a non-finite position are
+        NaN.
     """
     height, width = size_hw
     batch = rows.shape[0]

@@ -1,4 +1,4 @@
-"""AKConv for TorchScript, by operations that a trace keeps general in batch, height and width."""
+"""AKConv for TorchScript, by operations whose trace stays valid for any batch, height and width."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.sampling.sampling_grid import Padding, sampling_positions
+from models.sampling.sampling_grid import Padding, SamplingGrid
 
 Axis = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _neighbours(position: Tensor, size: int, padding: Padding) -> Axis:
-    """Return low and high index, int64 in [0, size - 1], and their weights; NaN for a position that is not finite."""
+    """Return low and high index, int64 in [0, size - 1], and their weights, NaN for a non-finite position."""
     lowest, highest = (0, size - 1) if padding == "border" else (-1, size)
-    bounded = position.where(position >= lowest, lowest)  # NaN too is brought to the lowest
+    bounded = position.where(position >= lowest, lowest)  # NaN becomes the lowest as well
     bounded = bounded.where(bounded <= highest, highest)
     floor = bounded.floor()
     high_weight = bounded - floor + position * 0
@@ -28,28 +28,19 @@ def _neighbours(position: Tensor, size: int, padding: Padding) -> Axis:
 
 
 def _within(index: Tensor, size: int) -> Tensor:
-    """Bring indices into [0, size - 1]; `clamp` would freeze the size into the trace."""
+    """Clamp indices to [0, size - 1]; `clamp` would record the size as a constant of the trace."""
     index = index.where(index >= 0, 0)
     return index.where(index < size, size - 1)
 
 
-def ak_conv2d_traced(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    points: Tensor,
-    stride: int,
-    padding: Padding,
-) -> Tensor:
-    """Compute `ak_conv2d`, whose contract it shares, by bags without a backward pass of their own."""
+def ak_conv2d_torchscript(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
+    """Compute `ak_conv2d` by embedding bags without a custom backward pass."""
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]
-    rows, columns = sampling_positions(offset, points, stride=stride)
-    top, bottom, top_weight, bottom_weight = _neighbours(rows, height, padding)
-    left, right, left_weight, right_weight = _neighbours(columns, width, padding)
+    rows, columns = grid.positions(offset)
+    top, bottom, top_weight, bottom_weight = _neighbours(rows, height, grid.padding)
+    left, right, left_weight, right_weight = _neighbours(columns, width, grid.padding)
     first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width)
     top, bottom = top * width + first, bottom * width + first
     index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)  # (B, h, w, N, 4)

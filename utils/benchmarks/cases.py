@@ -99,7 +99,7 @@ class BenchmarkCase:
         """Let AKConv run by four gathers for the yardstick, and by what it chooses itself otherwise."""
         before = os.environ.get(VARIABLE)
         if self.variant == GATHERS:
-            os.environ[VARIABLE] = "gathers"
+            os.environ[VARIABLE] = "gather"
         try:
             yield
         finally:

@@ -42,7 +42,7 @@ def test_one_pass_is_the_layer_itself(padding: str, threads: int, monkeypatch: p
         for number, case in enumerate(CASES):
             layer, x = moving_layer(case, padding, bias=number % 2 == 0)
             layer, x = layer.double(), x.double()
-            monkeypatch.setenv(VARIABLE, "gathers")
+            monkeypatch.setenv(VARIABLE, "gather")
             expected = layer(x).detach()
             monkeypatch.delenv(VARIABLE)
             for layout in (torch.contiguous_format, torch.channels_last):
@@ -105,27 +105,27 @@ def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mo
 def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
     layer, x = moving_layer(CASES[0], "border")
     weights = layer.conv[0].weight  # type: ignore[union-attr]
-    told = {"points": layer.points, "stride": layer.stride}
+    options = {"points": layer.points, "stride": layer.stride}
     with torch.inference_mode():
         with pytest.raises(RuntimeError, match="channels"):
             layer(x[:, :-1])
         with pytest.raises(ValueError, match="weight must be"):
-            ak_layer2d(x, layer.p_conv, weights[:, :-1], **told)
+            ak_layer2d(x, layer.p_conv, weights[:, :-1], **options)
         with pytest.raises(ValueError, match="offset must be"):
             ak_layer2d(x, layer.p_conv, weights, points=layer.points, stride=layer.stride + 1)
         with pytest.raises(RuntimeError, match="bias"):
-            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **told)
+            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **options)
         with pytest.raises(ValueError, match="padding must be"):
-            ak_layer2d(x, layer.p_conv, weights, **told, padding="mirror")  # type: ignore[arg-type]
+            ak_layer2d(x, layer.p_conv, weights, **options, padding="mirror")  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match=r"dtype|type"):
             layer(x.double())
         with pytest.raises(ValueError, match="on the CPU"):
             offset = torch.empty(2, 10, 5, 6, device="meta")
-            ak_conv2d(x, offset, weights, **told, implementation="native")
+            ak_conv2d(x, offset, weights, **options, implementation="cpu_kernel")
 
 
 def test_a_kernel_asked_for_and_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.sampling.dispatch.load", lambda dtype: None)
-    monkeypatch.setenv(VARIABLE, "native")
+    monkeypatch.setenv(VARIABLE, "cpu_kernel")
     with pytest.raises(ValueError, match=r"python -m utils\.compiled"):
         moving_layer(CASES[0], "border")[0](torch.rand(1, 5, 4, 6))

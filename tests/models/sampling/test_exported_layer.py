@@ -68,7 +68,7 @@ def test_torchscript_serves_sizes_never_traced(padding: str, stride: int) -> Non
         torch.testing.assert_close(loaded(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["traced", "onnx"])
+@pytest.mark.parametrize("implementation", ["torchscript", "onnx"])
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_what_is_traced_equals_the_pixelwise_oracle(implementation: str, padding: str) -> None:
     rng = np.random.default_rng(5)
@@ -130,6 +130,6 @@ def test_an_absurd_offset_touches_no_other_pixel(padding: str, opset: int, tmp_p
 def test_the_form_follows_from_who_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
-    assert choose(torch.empty(1)) == "traced"
+    assert choose(torch.empty(1)) == "torchscript"
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     assert choose(torch.empty(1)) == "onnx"

@@ -13,7 +13,7 @@ from tests.helpers.akconv_oracles import akconv_pixelwise
 
 pytestmark = pytest.mark.kernels
 COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.compiled")
-IMPLEMENTATIONS = ("bags", "gathers", pytest.param("native", marks=COMPILED))
+IMPLEMENTATIONS = ("embedding_bag", "gather", pytest.param("cpu_kernel", marks=COMPILED))
 PADDINGS = ("border", "zeros")
 
 
@@ -89,17 +89,19 @@ def test_an_offset_that_is_no_number_spoils_its_own_pixel_only(implementation: s
 def test_the_choice_follows_argument_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     x = torch.empty(1, 1, 1, 1)
-    assert choose(x) == ("native" if load(torch.float32) else "bags")
-    assert choose(x.to("meta")) == "bags"
-    monkeypatch.setenv(VARIABLE, "gathers")
-    assert choose(x) == "gathers"
-    assert choose(x, implementation="bags") == "bags"
-    with pytest.raises(ValueError, match="implementation must be one of"):
+    assert choose(x) == ("cpu_kernel" if load(torch.float32) else "embedding_bag")
+    assert choose(x.to("meta")) == "embedding_bag"
+    monkeypatch.setenv(VARIABLE, "gather")
+    assert choose(x) == "gather"
+    assert choose(x, implementation="embedding_bag") == "embedding_bag"
+    monkeypatch.setenv(VARIABLE, "bags")  # a name of version 0.1
+    assert choose(x) == "embedding_bag"
+    with pytest.raises(ValueError, match="'magic'"):
         choose(x, implementation="magic")
-    with pytest.raises(ValueError, match="native needs a tensor on the CPU"):
-        choose(x.to("meta"), implementation="native")
-    monkeypatch.setenv(VARIABLE, "native")
-    assert choose(x.to("meta")) == "bags"
+    with pytest.raises(ValueError, match="cpu_kernel"):
+        choose(x.to("meta"), implementation="cpu_kernel")
+    monkeypatch.setenv(VARIABLE, "cpu_kernel")
+    assert choose(x.to("meta")) == "embedding_bag"
 
 
 def moving_layer(padding: str) -> AKConv:

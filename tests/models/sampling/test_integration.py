@@ -85,7 +85,7 @@ def test_gradients_pass_through_distributed_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_positions_stay_in_single_precision(dtype: torch.dtype) -> None:
-    # On a map of 320 columns half precision cannot hold a quarter of a pixel: the image of a ramp tells.
+    # On a map of 320 columns half precision cannot represent a quarter of a pixel, which the image of a ramp shows.
     layer = AKConv(1, 1, 1, act=False).eval()
     torch.nn.init.ones_(layer.conv[0].weight)  # type: ignore[arg-type]
     layer.conv[1] = torch.nn.Identity()

@@ -34,7 +34,7 @@ def test_gradients_of_a_whole_network_agree(threads: int, monkeypatch: pytest.Mo
     images = torch.rand(2, 3, 96, 160, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     weights = None
     found = []
-    for implementation in ("gathers", "bags", *(("native",) if load(torch.float64) else ())):
+    for implementation in ("gather", "embedding_bag", *(("cpu_kernel",) if load(torch.float64) else ())):
         monkeypatch.setenv(VARIABLE, implementation)
         model.zero_grad()
         raw = model(images)

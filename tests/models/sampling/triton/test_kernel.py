@@ -32,7 +32,7 @@ LAYOUTS = ("contiguous", "channels_last", "sliced")
 NAMES = ("x", "offset", "weight", "bias")
 OLD_INTERPRETER = "only 0-dimensional arrays can be converted"
 
-plain_ak_conv2d = functools.partial(ak_conv2d, implementation="bags")
+plain_ak_conv2d = functools.partial(ak_conv2d, implementation="embedding_bag")
 runs_kernels = pytest.mark.skipif(not HAS_TRITON or (DEVICE == "cpu" and not INTERPRETED), reason="no GPU to run on")
 
 
