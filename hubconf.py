@@ -9,7 +9,7 @@ from utils.errors import ConfigError as _ConfigError
 from utils.inference import autoshape as _engine
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
-_Model = _engine.AutoShape | _engine.Network
+_Model = _engine.AutoShape | _engine.Model
 
 
 def custom(

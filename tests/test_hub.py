@@ -17,9 +17,9 @@ import torch
 from models.yolo import DetectionModel
 from tests.helpers.random_model import lively_model
 from utils.errors import CheckpointError, ConfigError
-from utils.export.formats import ExportForm, to_onnx
+from utils.export.formats import ExportWrapper, to_onnx
 from utils.inference.autoshape import AutoShape
-from utils.inference.exported_model import ExportedNetwork, ModelMetadata
+from utils.inference.exported_model import ExportedModel, ModelMetadata
 from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(folder / "best.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
     if EXPORTS:
         description = ModelMetadata(names=NAMES, stride=32)
-        (folder / "best.onnx").write_bytes(to_onnx(ExportForm(model, half=False).eval(), description, opset=17))
+        (folder / "best.onnx").write_bytes(to_onnx(ExportWrapper(model, half=False).eval(), description, opset=17))
     noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     (folder / "images").mkdir()
     cv2.imwrite(str(folder / "images/street.jpg"), cv2.resize(noise, (180, 120)))
@@ -99,14 +99,14 @@ def test_custom_loads_a_checkpoint(place: Path, device: object) -> None:
 @pytest.mark.skipif(not EXPORTS, reason="needs onnx and onnxruntime")
 def test_custom_loads_an_exported_file(place: Path) -> None:
     found, expected = (hub("custom", path=str(place / name), device="cpu") for name in ("best.onnx", "best.pt"))
-    assert isinstance(found, AutoShape) and isinstance(found.model, ExportedNetwork) and found.names == expected.names
+    assert isinstance(found, AutoShape) and isinstance(found.model, ExportedModel) and found.names == expected.names
     street = str(place / "images/street.jpg")
     boxes, own = found(street, size=320).xyxy[0], expected(street, size=320).xyxy[0]
     # Boxes whose confidences differ by 1e-4 may come in another order: each is compared with the nearest.
     nearest = torch.cdist(own, boxes).argmin(1)
     assert nearest.unique().numel() == len(boxes) == len(own)
     torch.testing.assert_close(boxes[nearest], own, rtol=0, atol=1e-2)
-    assert isinstance(hub("custom", path=str(place / "best.onnx"), device="cpu", autoshape=False), ExportedNetwork)
+    assert isinstance(hub("custom", path=str(place / "best.onnx"), device="cpu", autoshape=False), ExportedModel)
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n_akconv"])

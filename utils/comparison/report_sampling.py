@@ -14,12 +14,12 @@ from utils.comparison.predictions import image_size_of
 from utils.comparison.report_examples import shown_name
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
-from utils.detection.sampling_plots import FOLDER, OffsetCollection, draw_layer, sample_image
+from utils.detection.sampling_plots import FOLDER, OffsetCollection, plot_layer, sample_image
 from utils.inference.model_loading import is_exported
 from utils.inference.nms import NmsSettings
 from utils.inference.offset_statistics import layer_offsets
-from utils.inference.predict import InferenceConfig, fit
-from utils.inference.sampling_points import MAX_POSITIONS, Spot, akconv_layers, first_of_each_level, spots_of
+from utils.inference.predict import InferenceConfig, preprocess
+from utils.inference.sampling_points import MAX_LOCATIONS, Location, akconv_layers, box_centers, first_layer_per_level
 from utils.plots.fonts import printable
 from utils.plots.sampling import plot_offsets
 from utils.weights.checkpoint import load_model
@@ -28,7 +28,7 @@ from utils.weights.checkpoint import load_model
 def shown_image(index: DatasetIndex) -> int:
     """Return the number of the image to show: the first with most objects, but no more than are drawn apart."""
     counts = np.diff(index.starts)
-    return int(np.argmax(np.where(counts <= MAX_POSITIONS, counts, -counts)))
+    return int(np.argmax(np.where(counts <= MAX_LOCATIONS, counts, -counts)))
 
 
 def sampling_images(
@@ -50,32 +50,34 @@ def sampling_images(
     image = read_image(str(val.paths[place]))
     rows = val.rows(place)
     boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.tile((image.shape[1], image.shape[0]), 2)
-    spots = spots_of(boxes, [shown_name(names, int(kind)) for kind in rows[:, 0]], (image.shape[0], image.shape[1]))
+    locations = box_centers(
+        boxes, [shown_name(names, int(kind)) for kind in rows[:, 0]], (image.shape[0], image.shape[1])
+    )
     found: list[ReportImage] = []
     for number, (label, checkpoint) in enumerate(zip(labels, best, strict=True), 1):
         if not is_exported(checkpoint):
             note = f"{printable(label, number)}: offsets, one image"
-            found += _of_model(label, checkpoint, image, spots, folder / FOLDER, note=note)
+            found += _of_model(label, checkpoint, image, locations, folder / FOLDER, note=note)
     return found
 
 
 def _of_model(
-    label: str, checkpoint: Path, image: np.ndarray, spots: Sequence[Spot], folder: Path, *, note: str
+    label: str, checkpoint: Path, image: np.ndarray, locations: Sequence[Location], folder: Path, *, note: str
 ) -> list[ReportImage]:
     """Draw one model: of the first layers of each level the one that moved most, and all histograms."""
     model, _ = load_model(checkpoint)
     layers = akconv_layers(model)
     side = image_size_of(checkpoint)
     how = InferenceConfig(size_hw=(side, side), stride=model.max_stride, nms=NmsSettings(), device=torch.device("cpu"))
-    fitted = fit(image, how)
+    fitted = preprocess(image, how)
     samplings = sample_image(model, layers, fitted, how) if layers else {}
     if not samplings:
         return []
-    firsts = first_of_each_level(samplings, height=fitted.image.shape[0])
+    firsts = first_layer_per_level(samplings, height=fitted.image.shape[0])
     layer = max((samplings[name] for name in firsts), key=lambda one: layer_offsets(one).magnitude)
     collection = OffsetCollection()
     collection.add(samplings)
-    drawn = draw_layer(layer, image, fitted, spots, folder / f"{label}.jpg")
+    drawn = plot_layer(layer, image, fitted, locations, folder / f"{label}.jpg")
     spread = plot_offsets(collection.spreads(), folder / f"{label}-offsets.jpg", note=note)
     return [
         ReportImage(

@@ -22,7 +22,7 @@ from utils.comparison.config_diff import differing_training_args
 from utils.comparison.logs import epochs_done, run_folder
 from utils.errors import CheckpointError, ConfigError
 from utils.files import unique_name
-from utils.inference.class_mapping import disagreement
+from utils.inference.class_mapping import class_name_mismatch
 from utils.options import CompareOptions
 from utils.weights.checkpoint import load_checkpoint, load_model
 
@@ -106,7 +106,7 @@ def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[
                 seeds=tuple(seed for seed, _ in runs),
                 data=str(group.options.get("data", "")),
                 options=group.options,
-                disagreement="" if group.options.get("single_cls") else disagreement(names, group.names),
+                disagreement="" if group.options.get("single_cls") else class_name_mismatch(names, group.names),
             )
         )
     return candidates

@@ -1,1 +1,1 @@
-"""detect.py: images and streams in, annotated ones out; and where AKConv samples."""
+"""detect.py: annotated images and videos, label files, crops, tables, and plots of AKConv's sampling points."""

@@ -1,4 +1,4 @@
-"""The images of `--visualize`: where chosen AKConv layers sample, and how offsets are spread in all of them."""
+"""Plots of `--visualize`: the sampling points of selected AKConv layers, and histograms of the offsets of all."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from models.modules.akconv import AKConv
-from utils.inference.crops import detection_labels
+from utils.inference.annotations import box_labels
 from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
 from utils.inference.predict import InferenceConfig, PreprocessedImage
 from utils.inference.sampling_points import (
     LayerSampling,
-    Spot,
+    Location,
     akconv_layers,
-    cell_size,
-    first_of_each_level,
+    box_centers,
+    first_layer_per_level,
+    locations_inside,
     map_to_image,
-    named_layers,
-    positions_at,
-    recorded,
-    spots_inside,
-    spots_of,
+    record_sampling,
+    sampled_positions,
+    select_layers,
 )
 from utils.log import LOGGER
 from utils.plots.sampling import OffsetSpread, plot_offsets, plot_sampling
@@ -34,49 +33,54 @@ from utils.structures import Detections
 
 FOLDER = "sampling"
 MAX_IMAGES = 8
-MOST_OFFSETS = 50_000  # of each image, layer and axis that a histogram is drawn from
-NOTHING = "--visualize: the model has no AKConv layer that can be looked into, so there is nothing to draw"
+MAX_OFFSETS = 50_000  # of each image, layer and axis in a histogram
+NO_LAYERS = "--visualize: the model has no AKConv layers to inspect; nothing is drawn"
 
 
 @torch.inference_mode()
 def sample_image(
-    network: nn.Module, layers: Mapping[str, AKConv], fitted: PreprocessedImage, how: InferenceConfig
+    network: nn.Module, layers: Mapping[str, AKConv], image: PreprocessedImage, config: InferenceConfig
 ) -> dict[str, LayerSampling]:
-    """Send one image through a network on its device, and return where its AKConv layers sample."""
-    image = torch.from_numpy(np.ascontiguousarray(fitted.image)).permute(2, 0, 1)[None]
-    with recorded(layers) as found:
-        network(scale_pixels(image, how.device, how.dtype))
-    return found
+    """Run a network on one image and return where its AKConv layers sample."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image.image)).permute(2, 0, 1)[None]
+    with record_sampling(layers) as samplings:
+        network(scale_pixels(pixels, config.device, config.dtype))
+    return samplings
 
 
-def draw_layer(
-    layer: LayerSampling, image: np.ndarray, fitted: PreprocessedImage, spots: Sequence[Spot], path: Path
+def plot_layer(
+    layer: LayerSampling,
+    image: np.ndarray,
+    preprocessed: PreprocessedImage,
+    locations: Sequence[Location],
+    path: Path,
 ) -> Path:
-    """Draw where one layer samples around some spots of an (H, W, 3) uint8 RGB image.
+    """Plot where one layer samples at some locations of an image.
 
     Args:
-        layer: of a pass over this image alone.
-        image: the image as it is.
-        fitted: what the network was given.
-        spots: places of the image.
-        path: where to write.
+        layer: of a forward pass on this image alone.
+        image: (H, W, 3) uint8 RGB, the original.
+        preprocessed: the network's input.
+        locations: in the original.
+        path: output file.
     """
-    input_hw = (fitted.image.shape[0], fitted.image.shape[1])
+    input_hw = (preprocessed.image.shape[0], preprocessed.image.shape[1])
     height, width = layer.size_hw
-    cell_h, cell_w = cell_size(layer, input_hw)
+    cell_h, cell_w = layer.cell_size(input_hw)
+    placement = preprocessed.placement
     corners = map_to_image(
-        np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), placement=fitted.placement
+        np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), placement=placement
     )
-    ratio_w, ratio_h = fitted.placement.ratio_wh
-    measured = layer_offsets(layer)
+    ratio_w, ratio_h = placement.ratio_wh
+    offsets = layer_offsets(layer)
     title = (
         f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {measured.magnitude:.3g} px of the map, {measured.oob_fraction:.1%} of its points outside "
-        f"({measured.initial_oob_fraction:.1%} before learning)"
+        f"mean |offset| {offsets.magnitude:.3g} px of the map, {offsets.oob_fraction:.1%} of its points outside "
+        f"({offsets.initial_oob_fraction:.1%} before learning)"
     )
     return plot_sampling(
         image,
-        positions_at(layer, spots, input_hw=input_hw, placement=fitted.placement),
+        sampled_positions(layer, locations, input_hw=input_hw, placement=placement),
         title=title,
         cell_wh=(cell_w / ratio_w, cell_h / ratio_h),
         map_xyxy=(float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1])),
@@ -86,22 +90,22 @@ def draw_layer(
 
 @dataclass(kw_only=True)
 class OffsetCollection:
-    """Gathers the offsets of several images, as many of each as a histogram needs."""
+    """Collects the offsets of several images for histograms, at most `MAX_OFFSETS` of each image, layer and axis."""
 
     rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
     columns: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    measured: dict[str, list[LayerOffsets]] = field(default_factory=dict)
+    statistics: dict[str, list[LayerOffsets]] = field(default_factory=dict)
 
     def add(self, samplings: Mapping[str, LayerSampling]) -> None:
-        """Add one image."""
+        """Add the layers of one image."""
         for name, layer in samplings.items():
-            for kept, offset in zip((self.rows, self.columns), layer.offset.chunk(2, 1), strict=True):
-                kept.setdefault(name, []).append(_thinned(offset))
-            self.measured.setdefault(name, []).append(layer_offsets(layer))
+            for values, offset in zip((self.rows, self.columns), layer.offset.chunk(2, 1), strict=True):
+                values.setdefault(name, []).append(_subsample(offset))
+            self.statistics.setdefault(name, []).append(layer_offsets(layer))
 
     def spreads(self) -> list[OffsetSpread]:
-        """Return what was gathered of each layer."""
-        means = {name: mean_offsets(own) for name, own in self.measured.items()}
+        """Return the offsets and mean statistics of each layer."""
+        means = {name: mean_offsets(of_layer) for name, of_layer in self.statistics.items()}
         return [
             OffsetSpread(
                 name=name,
@@ -115,101 +119,106 @@ class OffsetCollection:
         ]
 
 
-def _thinned(offset: Tensor) -> np.ndarray:
-    """Return offsets as one flat array, drawn at random, the same each time, where there are too many."""
+def _subsample(offset: Tensor) -> np.ndarray:
+    """Return offsets as a flat array: all, or a random sample that is always the same."""
     values = offset.flatten().cpu().numpy()
-    if len(values) <= MOST_OFFSETS:
+    if len(values) <= MAX_OFFSETS:
         return values
-    return np.random.default_rng(0).choice(values, MOST_OFFSETS, replace=False)
+    return np.random.default_rng(0).choice(values, MAX_OFFSETS, replace=False)
 
 
-class SamplingImages:
-    """Draws `sampling/<image>_<layer>.png` for the first images of a run, and `sampling/offsets.png` at its end."""
+class SamplingPlots:
+    """Writes `sampling/<image>_<layer>.png` for the first images of a run, and `sampling/offsets.png` at its end."""
 
     def __init__(
         self,
         network: object,
-        how: InferenceConfig,
+        config: InferenceConfig,
         *,
-        wanted: Sequence[str] = (),
-        chosen_xy: Sequence[tuple[float, float]] = (),
-        most: int = MAX_IMAGES,
+        layers: Sequence[str] = (),
+        locations_xy: Sequence[tuple[float, float]] = (),
+        max_images: int = MAX_IMAGES,
     ) -> None:
         """Find the layers.
 
         Args:
-            network: as it looks at images.
-            how: it does so.
-            wanted: layers to draw, as `named_layers` takes them; by default the first of each level.
-            chosen_xy: places to draw, x and y in pixels of each image; by default where something was found.
-            most: images to draw; 0 for none.
+            network: the detector; only a `DetectionModel` has layers to inspect.
+            config: of its inference.
+            layers: to plot, as `select_layers` takes them; by default the first of each level.
+            locations_xy: to plot, x and y in pixels of each image; by default the centers of detections.
+            max_images: 0 plots nothing.
 
         Raises:
-            ConfigError: a word of `wanted` names no AKConv layer.
+            ConfigError: an entry of `layers` matches no AKConv layer.
         """
-        self._network, self._how, self._left = network, how, most
-        self._chosen_xy = chosen_xy
+        self._network, self._config, self._remaining = network, config, max_images
+        self._locations_xy = locations_xy
         self._layers = akconv_layers(network)
         self._stems: set[str] = set()
         self._offsets = OffsetCollection()
         self._folder: Path | None = None
-        if most and not self._layers:
-            LOGGER.info(NOTHING)
-            self._left = 0
-        self._wanted = named_layers(self._layers, wanted) if self._left else []
+        if max_images and not self._layers:
+            LOGGER.info(NO_LAYERS)
+            self._remaining = 0
+        self._selected = select_layers(self._layers, layers) if self._remaining else []
 
-    def __enter__(self) -> SamplingImages:
+    def __enter__(self) -> SamplingPlots:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Draw the histograms of what was seen, however the run ends."""
+        """Plot the histograms, also if the run fails."""
         if self._folder is None or not self._offsets.rows:
             return
-        count = len(self._stems)
-        note = f"Offsets of all AKConv layers, {count} image{'s' * (count > 1)}"
+        images = f"{len(self._stems)} image{'s' * (len(self._stems) > 1)}"
+        note = f"Offsets of all AKConv layers, {images}"
         plot_offsets(self._offsets.spreads(), self._folder / "offsets.png", note=note)
-        most = f", the first {count}" if not self._left else ""
-        LOGGER.info(f"Sampling points of {count} image{'s' * (count > 1)}{most}: {self._folder}")
+        limit = "" if self._remaining else " (the maximum)"
+        LOGGER.info(f"Sampling points of {images}{limit}: {self._folder}")
 
     def add(
-        self, image: np.ndarray, fitted: PreprocessedImage, found: Detections, names: tuple[str, ...], path: Path
+        self,
+        image: np.ndarray,
+        preprocessed: PreprocessedImage,
+        detections: Detections,
+        names: tuple[str, ...],
+        path: Path,
     ) -> None:
-        """Draw an image, unless there are enough, or one of this name was drawn: of a video the first frame is shown.
+        """Plot an image, unless the maximum is reached or one of its name is done: of a video, the first frame counts.
 
-        Chosen places that lie outside this image are warned of; without any inside, only its offsets are counted.
+        Given locations outside the image are warned about; if all are outside, only the offsets are collected.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            fitted: what the network was given of it.
-            found: in it, in its pixels.
+            preprocessed: the network's input.
+            detections: in pixels of the image.
             names: of the classes.
             path: `<run folder>/<name of the image>`.
         """
-        if not self._left or path.name in self._stems or not isinstance(self._network, nn.Module):
+        if not self._remaining or path.name in self._stems or not isinstance(self._network, nn.Module):
             return
-        self._left -= 1
+        self._remaining -= 1
         self._stems.add(path.name)
         self._folder = path.parent / FOLDER
-        samplings = sample_image(self._network, self._layers, fitted, self._how)
+        samplings = sample_image(self._network, self._layers, preprocessed, self._config)
         self._offsets.add(samplings)
-        if self._chosen_xy:
-            spots = self._chosen_spots(image, path.name)
+        size_hw = (image.shape[0], image.shape[1])
+        if self._locations_xy:
+            locations = self._given_locations(size_hw, path.name)
         else:
-            spots = spots_of(found.boxes.numpy(), detection_labels(found, names), (image.shape[0], image.shape[1]))
-        if not spots:
+            locations = box_centers(detections.boxes.numpy(), box_labels(detections, names), size_hw)
+        if not locations:
             return
-        for name in self._wanted or first_of_each_level(samplings, height=fitted.image.shape[0]):
-            if name in samplings:  # a module of the user's own may leave its layer out
-                draw_layer(samplings[name], image, fitted, spots, self._folder / f"{path.name}_{name}.png")
+        for name in self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0]):
+            if name in samplings:  # a custom module may skip one of its layers
+                plot_layer(samplings[name], image, preprocessed, locations, self._folder / f"{path.name}_{name}.png")
 
-    def _chosen_spots(self, image: np.ndarray, name: str) -> list[Spot]:
-        """Return the chosen places inside an (H, W, 3) image; warn, by its name, of those outside."""
-        height, width = image.shape[:2]
-        spots = spots_inside(self._chosen_xy, (height, width))
-        inside = {spot.xy for spot in spots}
-        outside = [f"{x:g},{y:g}" for x, y in self._chosen_xy if (x, y) not in inside]
+    def _given_locations(self, size_hw: tuple[int, int], name: str) -> list[Location]:
+        """Return the given locations inside an image of this size; warn about those outside."""
+        locations = locations_inside(self._locations_xy, size_hw)
+        inside = {location.xy for location in locations}
+        outside = [f"{x:g},{y:g}" for x, y in self._locations_xy if (x, y) not in inside]
         if outside:
-            told = f"{name}: --visualize-at {' '.join(outside)} outside the image of {width} x {height} pixels"
-            LOGGER.warning(f"{told}, not drawn")
-        return spots
+            size = f"{size_hw[1]}x{size_hw[0]} pixels"
+            LOGGER.warning(f"{name}: --visualize-at {' '.join(outside)} skipped: outside the image of {size}")
+        return locations

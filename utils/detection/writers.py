@@ -1,4 +1,4 @@
-"""What detect.py writes: annotated images and videos, labels, crops and a table, beside the search itself."""
+"""Outputs of detect.py: annotated images and videos, label files, crops and a table, written in the background."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,160 +18,156 @@ from utils.datasets.images import write_image
 from utils.datasets.sources import Frame
 from utils.errors import ConfigError, RunError
 from utils.files import atomic_write, unique_name, write_csv
-from utils.inference.crops import detection_labels, write_crops
+from utils.inference.annotations import box_labels, write_crops
 from utils.options import DetectOptions
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
 
-TABLE_COLUMNS = ("Image Name", "Prediction", "Confidence", "Class", "xmin", "ymin", "xmax", "ymax")
-KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+CSV_COLUMNS = ("Image Name", "Prediction", "Confidence", "Class", "xmin", "ymin", "xmax", "ymax")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # kept; other images are written as .jpg
 
 
-@dataclass(kw_only=True)
-class Outputs:
-    """Where results go; made as they are needed, by threads that draw and write beside the search.
+class DetectionWriter:
+    """Writes the outputs of each frame in threads; a context manager that finishes videos and the table at its end.
 
-    To be used as a context: leaving it finishes videos and the table, however it is left.
+    Attributes:
+        run_dir: folder of the run.
     """
 
-    options: DetectOptions
-    run_dir: Path
-    names: tuple[str, ...]
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    stems: dict[Path, str] = field(default_factory=dict)
-    videos: dict[tuple[Path, tuple[int, ...]], cv2.VideoWriter] = field(default_factory=dict)
-    jobs: deque[Future[None]] = field(default_factory=deque)
-
-    def __post_init__(self) -> None:
-        """Start the threads: some for images, one for videos, whose frames must stay in order."""
+    def __init__(self, options: DetectOptions, run_dir: Path, names: tuple[str, ...]) -> None:
+        """Start the threads: several for images, one for videos, whose frames must stay in order."""
+        self._options, self.run_dir, self._names = options, run_dir, names
+        self._rows: list[tuple[Any, ...]] = []
+        self._stems: dict[Path, str] = {}
         self._taken_stems: set[str] = set()
+        self._videos: dict[tuple[Path, tuple[int, ...]], cv2.VideoWriter] = {}
+        self._jobs: deque[Future[None]] = deque()
         self._threads = max(min(4, (os.cpu_count() or 1) // 2), 1)
-        self._images = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
-        self._frames = ThreadPoolExecutor(1, thread_name_prefix="video")
+        self._image_pool = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
+        self._video_pool = ThreadPoolExecutor(1, thread_name_prefix="video")
 
-    def __enter__(self) -> Outputs:
+    def __enter__(self) -> DetectionWriter:
         """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is waiting, and finish videos and the table.
+        """Finish pending outputs, videos and the table.
 
         Raises:
-            RunError: something could not be written, and no other error is on its way.
+            RunError: an output could not be written, unless another error is propagating.
         """
-        self._images.shutdown()
-        self._frames.shutdown()
-        for writer in self.videos.values():
-            writer.release()
-        if self.options.save_csv:
-            write_csv(self.run_dir / "predictions.csv", [TABLE_COLUMNS, *self.rows])
+        self._image_pool.shutdown()
+        self._video_pool.shutdown()
+        for video in self._videos.values():
+            video.release()
+        if self._options.save_csv:
+            write_csv(self.run_dir / "predictions.csv", [CSV_COLUMNS, *self._rows])
         if error is None:
-            self._collect(0)
+            self._wait_for_jobs(0)
 
     def stem(self, path: Path) -> str:
-        """Return a name for a source's outputs; sources of one name in several folders get a number."""
-        if path not in self.stems:
-            self.stems[path] = unique_name(path.stem, self._taken_stems)
-            self._taken_stems.add(self.stems[path])
-        return self.stems[path]
+        """Return the unique name of a source's outputs: equal names from different folders get a number."""
+        if path not in self._stems:
+            self._stems[path] = unique_name(path.stem, self._taken_stems)
+            self._taken_stems.add(self._stems[path])
+        return self._stems[path]
 
-    def write(self, frame: Frame, found: Detections) -> None:
-        """Note what was found in one frame, and have all that was asked for written by and by.
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Add a frame to the table, show it, and schedule its other outputs, as the options ask.
 
         Raises:
-            RunError: an earlier frame could not be written.
+            RunError: an output of an earlier frame could not be written.
         """
-        self._collect(2 * self._threads)
-        if self.options.save_csv:
-            for box, score, number in _rows(found):
+        self._wait_for_jobs(2 * self._threads)
+        if self._options.save_csv:
+            for box, score, class_id in _rows(detections):
                 corners = [round(v, 1) for v in box]
-                self.rows.append((frame.path.name, self.names[number], f"{score:.2f}", number, *corners))
-        if self.options.view_img:
-            _show(frame.path.name, self._drawn(frame, found))
-        lane = self._frames if frame.is_video else self._images
-        self.jobs.append(lane.submit(self._write, frame, found, self.stem(frame.path)))
+                self._rows.append((frame.path.name, self._names[class_id], f"{score:.2f}", class_id, *corners))
+        if self._options.view_img:
+            _show(frame.path.name, self._annotated(frame, detections))
+        pool = self._video_pool if frame.is_video else self._image_pool
+        self._jobs.append(pool.submit(self._write, frame, detections, self.stem(frame.path)))
 
-    def _collect(self, left: int) -> None:
-        """Wait until no more than so many jobs are left; raise the error of one that failed."""
-        while len(self.jobs) > left:
-            self.jobs.popleft().result()
+    def _wait_for_jobs(self, remaining: int) -> None:
+        """Wait until at most `remaining` jobs are pending; raise the error of a failed one."""
+        while len(self._jobs) > remaining:
+            self._jobs.popleft().result()
 
-    def _write(self, frame: Frame, found: Detections, stem: str) -> None:
-        """Write all that was asked for of one frame; runs in a thread."""
-        label_stem = f"{stem}_{frame.index}" if frame.is_video else stem
-        if self.options.save_txt:
-            self._write_txt(label_stem, frame, found)
-        if self.options.save_crop:
-            write_crops(self.run_dir / "crops", label_stem, frame.image, found, self.names)
-        if self.options.nosave:
+    def _write(self, frame: Frame, detections: Detections, stem: str) -> None:
+        """Write the files of one frame; runs in a thread."""
+        frame_stem = f"{stem}_{frame.index}" if frame.is_video else stem
+        if self._options.save_txt:
+            self._write_labels(frame_stem, frame, detections)
+        if self._options.save_crop:
+            write_crops(self.run_dir / "crops", frame_stem, frame.image, detections, self._names)
+        if self._options.nosave:
             return
-        drawn = self._drawn(frame, found)
+        annotated = self._annotated(frame, detections)
         if frame.is_video:
-            self._video(frame, stem).write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            self._video(frame, stem).write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
         else:
-            suffix = frame.path.suffix if frame.path.suffix.lower() in KEPT_SUFFIXES else ".jpg"
-            write_image(self.run_dir / f"{stem}{suffix}", drawn)
+            suffix = frame.path.suffix if frame.path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+            write_image(self.run_dir / f"{stem}{suffix}", annotated)
 
-    def _drawn(self, frame: Frame, found: Detections) -> np.ndarray:
-        """Return the frame with its boxes."""
-        classes = found.classes.tolist()
-        labels = detection_labels(
-            found, self.names, hide_labels=self.options.hide_labels, hide_conf=self.options.hide_conf
-        )
-        return draw_boxes(frame.image, found.boxes.numpy(), labels, classes, thickness=self.options.line_thickness)
+    def _annotated(self, frame: Frame, detections: Detections) -> np.ndarray:
+        """Return the frame with its boxes drawn."""
+        options = self._options
+        labels = box_labels(detections, self._names, hide_labels=options.hide_labels, hide_conf=options.hide_conf)
+        classes = detections.classes.tolist()
+        return draw_boxes(frame.image, detections.boxes.numpy(), labels, classes, thickness=options.line_thickness)
 
-    def _write_txt(self, stem: str, frame: Frame, found: Detections) -> None:
-        """Write one row for each box, coordinates as shares of the image."""
+    def _write_labels(self, stem: str, frame: Frame, detections: Detections) -> None:
+        """Write one row per box with normalized coordinates."""
         height, width = frame.image.shape[:2]
-        boxes = found.boxes if self.options.save_format else xyxy_to_cxcywh(found.boxes)
-        shares = boxes / boxes.new_tensor((width, height, width, height))
+        boxes = detections.boxes if self._options.save_format else xyxy_to_cxcywh(detections.boxes)
+        normalized = boxes / boxes.new_tensor((width, height, width, height))
         lines = []
-        for box, score, number in zip(shares.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True):
-            values = [*box, score] if self.options.save_conf else box
-            lines.append(" ".join([str(number), *(f"{value:.6g}" for value in values)]) + "\n")
+        for box, (_, score, class_id) in zip(normalized.tolist(), _rows(detections), strict=True):
+            values = [*box, score] if self._options.save_conf else box
+            lines.append(" ".join([str(class_id), *(f"{value:.6g}" for value in values)]) + "\n")
         atomic_write(self.run_dir / "labels" / f"{stem}.txt", "".join(lines))
 
     def _video(self, frame: Frame, stem: str) -> cv2.VideoWriter:
-        """Return the writer of a video's annotated copy; a stream that comes back in another size gets a new file."""
+        """Return the writer of an annotated video; a stream that reconnects with another frame size gets a new file."""
         height, width = frame.image.shape[:2]
         key = (frame.path, (height, width))
-        if key not in self.videos:
-            number = sum(path == frame.path for path, _ in self.videos) + 1
-            safe = stem.encode("utf-8", "replace").decode("utf-8")  # OpenCV takes no half letters
-            path = self.run_dir / (f"{safe}.mp4" if number == 1 else f"{safe}_{number}.mp4")
+        if key not in self._videos:
+            number = sum(path == frame.path for path, _ in self._videos) + 1
+            encodable = stem.encode("utf-8", "replace").decode("utf-8")  # OpenCV accepts no lone surrogates
+            path = self.run_dir / (f"{encodable}.mp4" if number == 1 else f"{encodable}_{number}.mp4")
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (width, height))
             if not writer.isOpened():
                 raise RunError(path, "cannot be written as a video", fix="use --nosave, or check the disk")
-            self.videos[key] = writer
-        return self.videos[key]
+            self._videos[key] = writer
+        return self._videos[key]
 
 
-def _rows(found: Detections) -> list[tuple[list[float], float, int]]:
-    """Return each detection's box, score and class as plain numbers."""
-    return list(zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True))
+def _rows(detections: Detections) -> list[tuple[list[float], float, int]]:
+    """Return box, score and class id of each detection."""
+    return list(zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True))
 
 
-def require_screen() -> None:
-    """Check that windows can be shown: without a display, OpenCV's window system would end the whole program.
+def require_display() -> None:
+    """Check for a display: without one, OpenCV's window system would abort the whole program.
 
     Raises:
-        ConfigError: there is no screen.
+        ConfigError: there is none.
     """
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if sys.platform == "linux" and not any(os.environ.get(name) for name in displays):
-        raise ConfigError("--view-img", "no window can be opened here", fix="leave it out")
+        raise ConfigError("--view-img", "no window can be opened: there is no display", fix="leave it out")
 
 
 def _show(title: str, image: np.ndarray) -> None:
     """Show an image in a window.
 
     Raises:
-        ConfigError: this OpenCV has no windows.
+        ConfigError: this OpenCV has no GUI support.
     """
     try:
         cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         cv2.waitKey(1)
     except cv2.error as error:
-        raise ConfigError("--view-img", "no window can be opened here", fix="leave it out") from error
+        raise ConfigError("--view-img", "no window can be opened: OpenCV failed", fix="leave it out") from error

@@ -1,1 +1,1 @@
-"""Other programs' formats: written, checked against PyTorch, and run."""
+"""export.py: TorchScript, ONNX and OpenVINO files, each checked against PyTorch before it is written."""

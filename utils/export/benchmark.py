@@ -16,7 +16,7 @@ from utils.datasets.splits import evaluation_loader, open_data
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.exported_model import ModelMetadata
-from utils.inference.model_loading import Network, open_network
+from utils.inference.model_loading import Model, open_weights
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.options import ExportOptions
@@ -52,7 +52,7 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], descrip
         raise ConfigError(config.file, what, fix="pass its --data")
     index = build_index(config, "val")
     paths = {PYTORCH: Path(options.weights), **written}
-    networks = {name: open_network(path, device).network for name, path in paths.items()}
+    networks = {name: open_weights(path, device)[0] for name, path in paths.items()}
     image = torch.rand(1, 3, description.image_size, description.image_size)
     actions = [_look(network, image.to(device), device) for network in networks.values()]
     timings = dict(zip(paths, interleave(actions, rounds=options.repeats, device=device), strict=True))
@@ -101,7 +101,7 @@ def table(rows: list[FormatRow]) -> str:
     return "\n".join(lines)
 
 
-def _look(network: Network, image: torch.Tensor, device: torch.device) -> Callable[[], object]:
+def _look(network: Model, image: torch.Tensor, device: torch.device) -> Callable[[], object]:
     called = to_device(fused(network), device)
 
     def run() -> None:

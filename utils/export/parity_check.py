@@ -1,9 +1,9 @@
-"""Whether an export says what PyTorch says: on images of sizes that were never traced."""
+"""Check exports against PyTorch, on images of sizes that were never traced."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from utils.errors import DetectorError, RunError
 from utils.export.onnx_nms import EmbeddedNms
-from utils.inference.exported_model import ExportedNetwork
+from utils.inference.detector import Forward
+from utils.inference.exported_model import ExportedModel
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.log import LOGGER
 
@@ -21,8 +22,8 @@ SEED = 0
 Shape = tuple[int, ...]
 
 
-def check_images(shape: Shape, generator: torch.Generator) -> Tensor:
-    """Return images (B, C, H, W) with large and small structure, in [0, 1]."""
+def random_images(shape: Shape, generator: torch.Generator) -> Tensor:
+    """Return images (B, C, H, W) in [0, 1] with coarse and fine structure."""
     batch, channels, height, width = shape
     coarse = torch.rand(batch, channels, max(height // 16, 1), max(width // 16, 1), generator=generator)
     smooth = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
@@ -30,106 +31,110 @@ def check_images(shape: Shape, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def difference(expected: Tensor, found: Tensor) -> float:
-    """Return the largest difference of two outputs: absolute up to 1, above as a share of the number.
+def max_difference(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest difference of two outputs: absolute for values up to 1, relative above.
 
-    Boxes are in pixels, and next to 1000 the next float32 is 6e-5 away. Infinite where shapes differ, or what is not
-    finite.
+    Boxes are in pixels: the float32 next to 1000 is 6e-5 away. Infinite if shapes or non-finite entries differ.
     """
-    if expected.shape != found.shape or not torch.equal(expected.isfinite(), found.isfinite()):
+    if expected.shape != actual.shape or not torch.equal(expected.isfinite(), actual.isfinite()):
         return float("inf")
     finite = expected.isfinite()
-    expected, found = expected[finite].double(), found[finite].double()
-    return float(((found - expected).abs() / expected.abs().clamp(min=1)).max()) if expected.numel() else 0.0
+    expected, actual = expected[finite].double(), actual[finite].double()
+    return float(((actual - expected).abs() / expected.abs().clamp(min=1)).max()) if expected.numel() else 0.0
 
 
 class Reference:
-    """What PyTorch says of images of several sizes: computed once, for all formats."""
+    """PyTorch's outputs for random images of several shapes, computed once per device for all formats."""
 
-    def __init__(self, network: nn.Module, sizes: Sequence[Shape]) -> None:
-        """Take the network, images to predictions, on the CPU, and shapes (B, 3, H, W)."""
+    def __init__(self, network: nn.Module, shapes: Sequence[Shape]) -> None:
+        """Take a network on the CPU that maps images to predictions, and shapes (B, 3, H, W)."""
         self.network = network
-        self.sizes = tuple(sizes)
-        self._known: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
+        self.shapes = tuple(shapes)
+        self._outputs: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
 
     @torch.inference_mode()
-    def answers(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    def outputs(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         """Return images and predictions on a device."""
-        if device not in self._known:
+        if device not in self._outputs:
             generator = torch.Generator().manual_seed(SEED)
             network = copy.deepcopy(self.network).to(device)
-            images = [check_images(shape, generator).to(device) for shape in self.sizes]
-            self._known[device] = [(batch, network(batch)) for batch in images]
-        return self._known[device]
+            images = [random_images(shape, generator).to(device) for shape in self.shapes]
+            self._outputs[device] = [(batch, network(batch)) for batch in images]
+        return self._outputs[device]
 
 
-def check_difference(
+def check_parity(
     name: str,
     reference: Reference,
-    network: ExportedNetwork,
+    exported: ExportedModel,
     *,
     device: torch.device,
     tolerance: float = TOLERANCE,
     verbose: bool = False,
 ) -> None:
-    """Compare an export with PyTorch, and say by how much it differs.
+    """Compare an export with PyTorch and log the difference.
 
     Args:
         name: of the format.
-        reference: what PyTorch says.
-        network: the export.
+        reference: PyTorch's outputs.
+        exported: the export.
         device: where it runs.
-        tolerance: how much it may differ.
-        verbose: also say it for each size.
+        tolerance: maximum `max_difference`.
+        verbose: log the difference for each shape.
 
     Raises:
-        RunError: it differs by more, or fails.
+        RunError: the difference exceeds the tolerance, or the export fails.
     """
     worst = 0.0
-    for images, expected in reference.answers(device):
-        spread = difference(expected, _answer(name, network, images))
+    for images, expected in reference.outputs(device):
+        difference = max_difference(expected, _output(name, exported, images))
         if verbose:
-            LOGGER.info(f"{name}: {'x'.join(map(str, images.shape))} differs by {spread:.1e}")
-        worst = max(worst, spread)
-    said = f"largest difference to PyTorch {worst:.1e} on {len(reference.sizes)} sizes (allowed {tolerance:.0e})"
+            LOGGER.info(f"{name}: {'x'.join(map(str, images.shape))} differs by {difference:.1e}")
+        worst = max(worst, difference)
+    result = f"largest difference to PyTorch {worst:.1e} on {len(reference.shapes)} sizes (tolerance {tolerance:.0e})"
     if not worst <= tolerance:
         fix = "leave --simplify out, or choose another format or --opset"
-        raise RunError(name, f"{said}; no file is written", fix=fix)
-    LOGGER.info(f"{name}: {said}")
+        raise RunError(name, f"{result}; no file is written", fix=fix)
+    LOGGER.info(f"{name}: {result}")
 
 
-def _answer(name: str, network: Callable[[Tensor], tuple[Tensor, object]], images: Tensor) -> Tensor:
-    """Return what an export says; each runtime has errors of its own."""
+def _output(name: str, forward: Forward, images: Tensor) -> Tensor:
+    """Return the output of an export.
+
+    Raises:
+        RunError: it fails; each runtime has its own exceptions.
+    """
     try:
-        return network(images)[0]
+        output: Tensor = forward(images)[0]
     except DetectorError:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
         what = f"fails on images {tuple(images.shape)}: {reason}; no file is written"
         raise RunError(name, what, fix="choose another format or --opset") from error
+    return output
 
 
-def check_nms(plain: ExportedNetwork, inside: ExportedNetwork, nms: EmbeddedNms, reference: Reference) -> None:
-    """Compare suppression inside a graph with our own of the same graph's predictions.
+def check_nms(without_nms: ExportedModel, with_nms: ExportedModel, nms: EmbeddedNms, reference: Reference) -> None:
+    """Compare the NMS in a graph with PyTorch's on the predictions of the same graph without it.
 
     Raises:
-        RunError: they differ.
+        RunError: the scores differ.
     """
-    ours = NmsSettings(
+    settings = NmsSettings(
         conf_threshold=nms.conf_threshold,
         iou_threshold=nms.iou_threshold,
         max_detections=nms.max_detections,
         agnostic=nms.agnostic,
     )
-    comparable = nms.max_per_class >= nms.max_detections  # our own has no limit for each class
-    count = 0
-    for images, _ in reference.answers(torch.device("cpu")):
-        wanted = non_max_suppression(plain(images)[0], ours)
-        for expected, rows in zip(wanted, _answer("onnx", inside, images), strict=True):
+    comparable = nms.max_per_class >= nms.max_detections  # PyTorch's has no limit per class
+    boxes = 0
+    for images, _ in reference.outputs(torch.device("cpu")):
+        detections = non_max_suppression(without_nms(images)[0], settings)
+        for expected, rows in zip(detections, _output("onnx", with_nms, images), strict=True):
             scores = rows[rows[:, 4] > 0, 4]
-            count += len(scores)
-            if comparable and difference(expected.scores, scores) > TOLERANCE:
-                what = f"NMS inside finds {len(scores)} boxes, our own {len(expected)}, or other scores"
+            boxes += len(scores)
+            if comparable and max_difference(expected.scores, scores) > TOLERANCE:
+                what = f"the graph's NMS finds {len(scores)} boxes, PyTorch's {len(expected)}, or their scores differ"
                 raise RunError("onnx", f"{what}; no file is written", fix="leave --nms out")
-    LOGGER.info(f"onnx: NMS inside agrees with our own, {count} boxes in the images of the check")
+    LOGGER.info(f"onnx: the graph's NMS matches the PyTorch NMS, {boxes} boxes in the checked images")

@@ -1,4 +1,4 @@
-"""Exported networks: what a file says of itself, and how each kind of file is run."""
+"""Exported models: the metadata in their files, and how each format is run."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
 
 INPUT, OUTPUT = "images", "output0"
-TORCHSCRIPT_NOTE = "config.txt"  # where YOLOv5's TorchScript files keep theirs
-OPENVINO_NOTE = "model_info"
+TORCHSCRIPT_METADATA = "config.txt"  # the extra file in which YOLOv5 stores it too
+OPENVINO_METADATA = "model_info"
 Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """What is known of a network beside its weights; exported files carry it, under the names that YOLOv5's use.
+    """What is known of a model besides its weights; exported files store it under the keys that YOLOv5 uses.
 
     Attributes:
         names: class names.
         stride: image sides must be multiples of it.
-        image_size: longer side in pixels that it was made for.
+        image_size: default longer side in pixels.
         data: data yaml it was trained on.
-        single_class: whether all classes were trained as one.
-        nms: whether suppression is inside, and rows are x1, y1, x2, y2, score, class.
-        device: kind of device a TorchScript file runs on: its constants are bound to it.
+        single_class: whether it was trained with all classes as one.
+        nms: whether NMS is part of the graph, so that output rows are x1, y1, x2, y2, score, class.
+        device: type of device a TorchScript file runs on: its constants are bound to it.
     """
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class ModelMetadata:
     device: str = "cpu"
 
     def to_text(self) -> dict[str, str]:
-        """Return it as text for a file."""
+        """Return the key-value pairs to store in a file."""
         return {
             "names": str(dict(enumerate(self.names))),
             "stride": str(self.stride),
@@ -64,25 +64,25 @@ class ModelMetadata:
         }
 
     @classmethod
-    def from_text(cls, text: Mapping[str, Any], *, where: Path | str) -> ModelMetadata:
-        """Read what `to_text` wrote, or YOLOv5.
+    def from_text(cls, text: Mapping[str, Any], *, path: Path | str) -> ModelMetadata:
+        """Parse what `to_text`, or YOLOv5, wrote.
 
         Raises:
-            CheckpointError: class names or stride are missing, or are none.
+            CheckpointError: class names or stride are missing or invalid.
         """
         try:
             names = text["names"]
             names = ast.literal_eval(names) if isinstance(names, str) else names
-            by_number = {int(n): str(v) for n, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+            by_id = {int(n): str(v) for n, v in (names.items() if isinstance(names, dict) else enumerate(names))}
             stride, size = int(text["stride"]), str(text.get("imgsz", ""))
-            if sorted(by_number) != list(range(len(by_number))) or not by_number or not 1 <= stride <= 4096:
+            if sorted(by_id) != list(range(len(by_id))) or not by_id or not 1 <= stride <= 4096:
                 raise ValueError
         except (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
             raise CheckpointError(
-                where, "holds no class names and stride", fix="export it with export.py, or with YOLOv5"
+                path, "has no valid class names and stride in its metadata", fix="export it with export.py or YOLOv5"
             ) from error
         return cls(
-            names=tuple(by_number[n] for n in range(len(by_number))),
+            names=tuple(by_id[n] for n in range(len(by_id))),
             stride=stride,
             image_size=int(size) if size.isdigit() else 640,
             data=str(text.get("data", "")),
@@ -92,66 +92,58 @@ class ModelMetadata:
         )
 
 
-class ExportedNetwork(nn.Module):
-    """A network from an exported file, called like `DetectionModel` in evaluation mode.
+class ExportedModel(nn.Module):
+    """A model from an exported file, called like `DetectionModel` in evaluation mode.
 
-    It stays where it was opened: copying, moving and casting leave it as it is.
+    It stays on the device where it was opened: copying, moving and casting have no effect.
 
     Attributes:
-        description: what the file says of itself.
-        device: where it was opened, and where it is best given images.
+        metadata: from the file.
+        device: where it was opened; inputs are best there.
     """
 
-    def __init__(self, run: Run, description: ModelMetadata, *, device: torch.device | None = None) -> None:
+    def __init__(self, run: Run, metadata: ModelMetadata, *, device: torch.device | None = None) -> None:
         """Wrap a function from images (B, 3, H, W) float32 to the file's output; the CPU is the default device."""
         super().__init__()
         self._run = run
-        self.description = description
+        self.metadata = metadata
         self.device = device or torch.device("cpu")
+        self.num_classes = len(metadata.names)
+        self.max_stride = metadata.stride
 
-    @property
-    def num_classes(self) -> int:
-        """How many classes it tells apart."""
-        return len(self.description.names)
-
-    @property
-    def max_stride(self) -> int:
-        """Image sides must be multiples of it."""
-        return self.description.stride
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ExportedNetwork:
-        """Return itself: it has no state of its own."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExportedModel:
+        """Return itself: it has no parameters to copy."""
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map images (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes), and no raw maps.
+        """Map images (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes); there are no raw maps.
 
         Raises:
-            CheckpointError: the file answers in another form, as other families of detectors do.
+            CheckpointError: the output has another shape, as that of other detectors.
         """
         rows = self._run(images.float())
-        wanted = 6 if self.description.nms else 5 + self.num_classes
-        if rows.ndim != 3 or rows.shape[2] != wanted:
+        columns = 6 if self.metadata.nms else 5 + self.num_classes
+        if rows.ndim != 3 or rows.shape[2] != columns:
             shape = "x".join(map(str, rows.shape))
             raise CheckpointError(
                 "the exported file",
-                f"answers with {shape} numbers, not {wanted} for each box of {self.num_classes} classes",
-                fix="export it with export.py, or with YOLOv5",
+                f"returns {shape} values, not {columns} per box for {self.num_classes} classes",
+                fix="export it with export.py or YOLOv5",
             )
-        return (_as_predictions(rows, self.num_classes) if self.description.nms else rows), []
+        return (_as_predictions(rows, self.num_classes) if self.metadata.nms else rows), []
 
 
 def _as_predictions(rows: Tensor, classes: int) -> Tensor:
-    """Turn (B, n, 6) detections x1, y1, x2, y2, score, class into predictions that suppression leaves as they are."""
-    kinds = nn.functional.one_hot(rows[..., 5].long().clamp(0, classes - 1), classes).to(rows.dtype)
-    return torch.cat((xyxy_to_cxcywh(rows[..., :4]), rows[..., 4:5], kinds), -1)
+    """Convert (B, n, 6) detections x1, y1, x2, y2, score, class into predictions from which NMS restores them."""
+    one_hot = nn.functional.one_hot(rows[..., 5].long().clamp(0, classes - 1), classes).to(rows.dtype)
+    return torch.cat((xyxy_to_cxcywh(rows[..., :4]), rows[..., 4:5], one_hot), -1)
 
 
 def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
-    """Import a package that only exported files need.
+    """Import an optional package that exported files need.
 
     Raises:
-        ConfigError: it is not installed; names the line that installs it.
+        ConfigError: it is not installed; `where` is the flag or file that needs it.
     """
     try:
         return importlib.import_module(name)
@@ -159,115 +151,111 @@ def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
         raise ConfigError(where, f"needs {name}, which is not installed", fix=f"pip install {name}") from error
 
 
-def open_torchscript(data: bytes, device: torch.device, *, where: Path | str) -> ExportedNetwork:
-    """Open a TorchScript file. It is a program, which runs from here on.
+def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
+    """Open a TorchScript file. It is a program that runs from here on: the caller must trust it.
 
     Raises:
         CheckpointError: damaged.
-        ConfigError: exported for another kind of device.
+        ConfigError: exported for another type of device.
     """
-    note = {TORCHSCRIPT_NOTE: ""}
+    stored = {TORCHSCRIPT_METADATA: ""}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*deprecated")
-            module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=note).eval()
-        text = json.loads(note[TORCHSCRIPT_NOTE] or "{}")
+            module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=stored).eval()
+        text = json.loads(stored[TORCHSCRIPT_METADATA] or "{}")
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            where, f"is no TorchScript file, or damaged ({len(data)} bytes)", fix="export it again"
-        ) from error
-    description = ModelMetadata.from_text(text if isinstance(text, dict) else {}, where=where)
-    if description.device and description.device != device.type:
-        fix = f"export it again with --device {device}, or pass --device {description.device}"
-        raise ConfigError(where, f"was exported for {description.device}, not {device.type}", fix=fix)
+        what = f"is not a TorchScript file, or is damaged ({len(data)} bytes)"
+        raise CheckpointError(path, what, fix="export it again") from error
+    metadata = ModelMetadata.from_text(text if isinstance(text, dict) else {}, path=path)
+    if metadata.device and metadata.device != device.type:
+        fix = f"export it again with --device {device}, or pass --device {metadata.device}"
+        raise ConfigError(path, f"was exported for {metadata.device}, not {device.type}", fix=fix)
 
     def run(images: Tensor) -> Tensor:
         output = module(images)
         return output[0] if isinstance(output, tuple) else output
 
-    return ExportedNetwork(run, description, device=device)
+    return ExportedModel(run, metadata, device=device)
 
 
-def open_onnx(data: bytes, device: torch.device, *, where: Path | str) -> ExportedNetwork:
+def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
     """Open an ONNX file in ONNX Runtime.
 
     Raises:
-        CheckpointError: damaged, or of another program.
+        CheckpointError: damaged, or its metadata is missing.
         ConfigError: ONNX Runtime is not installed.
     """
-    onnxruntime = require_package("onnxruntime", where)
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.log_severity_level = 3
+    onnxruntime = require_package("onnxruntime", path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
         else:
-            LOGGER.warning(f"{where} runs on the CPU: this ONNX Runtime knows no CUDA (onnxruntime-gpu does)")
+            LOGGER.warning(f"{path} runs on the CPU: no CUDAExecutionProvider (install onnxruntime-gpu)")
     try:
-        session = onnxruntime.InferenceSession(data, settings, providers=providers)
-    except Exception as error:  # ONNX Runtime's own kinds have no common ancestor
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(where, f"cannot be opened by ONNX Runtime: {reason}", fix="export it again") from error
-    description = ModelMetadata.from_text(session.get_modelmeta().custom_metadata_map, where=where)
-    entry, output = session.get_inputs()[0], session.get_outputs()[0].name
-    entry_type = np.float16 if entry.type == "tensor(float16)" else np.float32
+        raise CheckpointError(path, f"cannot be opened by ONNX Runtime: {reason}", fix="export it again") from error
+    metadata = ModelMetadata.from_text(session.get_modelmeta().custom_metadata_map, path=path)
+    graph_input, output = session.get_inputs()[0], session.get_outputs()[0].name
+    dtype = np.float16 if graph_input.type == "tensor(float16)" else np.float32
 
     def run(images: Tensor) -> Tensor:
-        for wanted, given in zip(entry.shape, images.shape, strict=True):
-            if isinstance(wanted, int) and wanted != given:
-                shape = "x".join(str(size) for size in entry.shape)
-                raise ConfigError(where, f"takes images {shape} only", fix="export it with sizes left open")
-        array = np.ascontiguousarray(images.cpu().numpy(), dtype=entry_type)
-        return torch.from_numpy(session.run([output], {entry.name: array})[0]).float().to(images.device)
+        for expected, size in zip(graph_input.shape, images.shape, strict=True):
+            if isinstance(expected, int) and expected != size:
+                shape = "x".join(str(size) for size in graph_input.shape)
+                raise ConfigError(path, f"accepts images of shape {shape} only", fix="export it with dynamic axes")
+        array = np.ascontiguousarray(images.cpu().numpy(), dtype=dtype)
+        return torch.from_numpy(session.run([output], {graph_input.name: array})[0]).float().to(images.device)
 
-    return ExportedNetwork(run, description, device=device)
+    return ExportedModel(run, metadata, device=device)
 
 
-def open_openvino(xml: bytes, weights: bytes, *, where: Path | str) -> ExportedNetwork:
-    """Open an OpenVINO network, in full precision on the CPU.
+def open_openvino(xml: bytes, weights: bytes, *, path: Path | str) -> ExportedModel:
+    """Open an OpenVINO model, in full precision on the CPU.
 
     Raises:
-        CheckpointError: damaged, or of another program.
+        CheckpointError: damaged, or its metadata is missing.
         ConfigError: OpenVINO is not installed.
     """
-    openvino = require_package("openvino", where)
-    core = openvino.Core()
-    settings = {
+    core = require_package("openvino", path).Core()
+    properties = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
         model = core.read_model(model=xml, weights=weights)
-        network = core.compile_model(model, "CPU", settings)
-        paths = {key: [OPENVINO_NOTE, key] for key in ModelMetadata(names=(), stride=1).to_text()}
-        text = {key: model.get_rt_info(path).astype(str) for key, path in paths.items() if model.has_rt_info(path)}
+        compiled = core.compile_model(model, "CPU", properties)
+        keys = {key: [OPENVINO_METADATA, key] for key in ModelMetadata(names=(), stride=1).to_text()}
+        text = {key: model.get_rt_info(entry).astype(str) for key, entry in keys.items() if model.has_rt_info(entry)}
     except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]
-        raise CheckpointError(where, f"cannot be opened by OpenVINO: {reason}", fix="export it again") from error
-    description = ModelMetadata.from_text(text, where=where)
-
-    one_at_a_time = threading.Lock()  # the network has one request, which a second caller would find busy
+        raise CheckpointError(path, f"cannot be opened by OpenVINO: {reason}", fix="export it again") from error
+    lock = threading.Lock()  # the compiled model has one request, which a second caller would find busy
 
     def run(images: Tensor) -> Tensor:
-        with one_at_a_time:
-            found = np.array(network([np.ascontiguousarray(images.cpu().numpy())])[0])
-        return torch.from_numpy(found).to(images.device)
+        with lock:
+            output = np.array(compiled([np.ascontiguousarray(images.cpu().numpy())])[0])
+        return torch.from_numpy(output).to(images.device)
 
-    return ExportedNetwork(run, description)
+    return ExportedModel(run, ModelMetadata.from_text(text, path=path))
 
 
-def _own_mark(data: bytes) -> Path:
+def _trust_marker(data: bytes) -> Path:
     return user_cache_dir() / "exported" / hashlib.sha256(data).hexdigest()
 
 
 def mark_trusted(data: bytes) -> None:
-    """Note that this program, on this machine, made a TorchScript file."""
-    try_write(_own_mark(data), "")
+    """Record that export.py made this TorchScript file on this machine."""
+    try_write(_trust_marker(data), "")
 
 
 def is_trusted(data: bytes) -> bool:
-    """Whether `mark_trusted` was told of this very file."""
-    return _own_mark(data).exists()
+    """Whether `mark_trusted` has recorded exactly this file."""
+    return _trust_marker(data).exists()

@@ -1,8 +1,8 @@
-"""What `--weights` may name: a checkpoint, or an exported file. One place opens them all, and all are called alike."""
+"""Open what `--weights` names: checkpoints, exported files, or several of them as an ensemble."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
+from utils.inference.ensemble import Ensemble
 from utils.inference.exported_model import (
-    ExportedNetwork,
+    ExportedModel,
     ModelMetadata,
     is_trusted,
     open_onnx,
@@ -20,92 +21,118 @@ from utils.inference.exported_model import (
 )
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model
 
-Network = DetectionModel | ExportedNetwork
+Model = DetectionModel | ExportedModel
+CPU = torch.device("cpu")
 DEFAULT_IMAGE_SIZE = 640
 MAX_IMAGE_SIZE = 8192
 MAX_BYTES = 16_000_000_000
-FOREIGN = (".engine", ".mlmodel", ".mlpackage", ".tflite", ".pb", ".pdmodel")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenedNetwork:
-    """A network, and what its file says of it."""
-
-    network: Network
-    description: ModelMetadata
+UNSUPPORTED_SUFFIXES = (".engine", ".mlmodel", ".mlpackage", ".tflite", ".pb", ".pdmodel")
 
 
 def is_exported(weights: Path | str) -> bool:
-    """Whether `--weights` names an exported file and not a checkpoint."""
+    """Whether `--weights` names an exported file rather than a checkpoint."""
     path = Path(weights)
-    return path.is_dir() or path.suffix.lower() in (".onnx", ".torchscript", ".xml", *FOREIGN)
+    return path.is_dir() or path.suffix.lower() in (".onnx", ".torchscript", ".xml", *UNSUPPORTED_SUFFIXES)
 
 
-def open_network(weights: Path | str, device: torch.device, *, trust: bool = False) -> OpenedNetwork:
+def open_weights(
+    weights: Path | str, device: torch.device = CPU, *, trust: bool = False
+) -> tuple[Model, ModelMetadata]:
     """Open a checkpoint, or an .onnx, .torchscript, OpenVINO folder or .xml.
 
     Args:
         weights: path.
-        device: where it will run; a checkpoint's model is left on the CPU.
-        trust: run a TorchScript file that was not exported here.
+        device: where an exported file will run; a checkpoint's model stays on the CPU.
+        trust: run a TorchScript file that was not exported on this machine.
 
     Raises:
-        CheckpointError: missing, damaged, of another program, or a program of unknown origin.
-        ConfigError: a kind of file that is not run here, or a package is missing.
+        CheckpointError: missing, damaged, or a TorchScript file of unknown origin.
+        ConfigError: unsupported format, or a required package is missing.
     """
     path = Path(weights)
-    if not is_exported(path):
-        content = load_checkpoint(path)
-        model, names = load_model(path, content=content)
-        return OpenedNetwork(network=model, description=_description(content, names, model.max_stride, path))
-    network = _open_exported(path, device, trust=trust)
-    return OpenedNetwork(network=network, description=network.description)
+    if is_exported(path):
+        exported = _open_exported(path, device, trust=trust)
+        return exported, exported.metadata
+    content = load_checkpoint(path)
+    model, names = load_model(path, content=content)
+    return model, _checkpoint_metadata(content, names, model.max_stride, path)
 
 
-def _description(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> ModelMetadata:
-    """Return what a checkpoint says of its model.
+def open_ensemble(
+    paths: Sequence[str], device: torch.device = CPU, *, trust: bool = False
+) -> tuple[Model | Ensemble, ModelMetadata]:
+    """Open one or several files; several form an ensemble with the data yaml of the first and the largest image size.
 
     Raises:
-        CheckpointError: the size or the options it was trained with are none.
+        CheckpointError: a file cannot be used, or the class names differ; see `open_weights`.
     """
-    size, stored = content.get("image_size"), content.get("options")
-    options: dict[str, Any] = stored if isinstance(stored, dict) else {}
-    data, single = options.get("data", ""), options.get("single_cls", False)
-    plain = type(data) is str and isinstance(single, (bool, type(None)))
-    if not plain or not (stored is None or isinstance(stored, dict)):
-        raise CheckpointError(path, "has options that are none", fix="use another checkpoint")
-    if size is not None and not (type(size) is int and 0 <= size <= MAX_IMAGE_SIZE):
-        raise CheckpointError(path, "has an image_size that is no number of pixels", fix="use another checkpoint")
-    return ModelMetadata(
-        names=names, stride=stride, image_size=size or DEFAULT_IMAGE_SIZE, data=data, single_class=bool(single)
+    opened = [open_weights(path, device, trust=trust) for path in paths]
+    first = opened[0][1]
+    for path, (_, metadata) in zip(paths[1:], opened[1:], strict=True):
+        if metadata.names != first.names:
+            what = _name_difference(metadata.names, first.names)
+            raise CheckpointError(path, what, fix="combine models of one data set")
+    models = [model for model, _ in opened]
+    model = models[0] if len(models) == 1 else Ensemble(models)
+    return model, ModelMetadata(
+        names=first.names,
+        stride=model.max_stride,
+        data=first.data,
+        image_size=max(metadata.image_size for _, metadata in opened),
+        single_class=any(metadata.single_class for _, metadata in opened),
     )
 
 
-def _open_exported(path: Path, device: torch.device, *, trust: bool) -> ExportedNetwork:
+def _name_difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """Describe how class names differ from those of the first model of an ensemble."""
+    if len(names) != len(expected):
+        return f"has {len(names)} classes, but the first model has {len(expected)}"
+    class_id = next(i for i, (name, other) in enumerate(zip(names, expected, strict=True)) if name != other)
+    return f"names class {class_id} {names[class_id]!r}, but the first model {expected[class_id]!r}"
+
+
+def _checkpoint_metadata(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> ModelMetadata:
+    """Return the metadata of a checkpoint's model.
+
+    Raises:
+        CheckpointError: its image size or training options are invalid.
+    """
+    size, stored = content.get("image_size"), content.get("options")
+    options: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    data, single_class = options.get("data", ""), options.get("single_cls", False)
+    valid = type(data) is str and isinstance(single_class, (bool, type(None)))
+    if not valid or not (stored is None or isinstance(stored, dict)):
+        raise CheckpointError(path, "has invalid options", fix="use another checkpoint")
+    if size is not None and not (type(size) is int and 0 <= size <= MAX_IMAGE_SIZE):
+        raise CheckpointError(path, f"has an invalid image_size ({size!r})", fix="use another checkpoint")
+    return ModelMetadata(
+        names=names, stride=stride, image_size=size or DEFAULT_IMAGE_SIZE, data=data, single_class=bool(single_class)
+    )
+
+
+def _open_exported(path: Path, device: torch.device, *, trust: bool) -> ExportedModel:
     """Open an exported file by its suffix."""
     suffix = path.suffix.lower()
-    if suffix in FOREIGN:
-        raise ConfigError(path, f"{suffix} files are not run here", fix="pass the .pt, .onnx or .torchscript")
+    if suffix in UNSUPPORTED_SUFFIXES:
+        raise ConfigError(path, f"{suffix} files are not supported", fix="pass the .pt, .onnx or .torchscript")
     if path.is_dir() or suffix == ".xml":
         graphs = [path] if suffix == ".xml" else sorted(path.glob("*.xml"))
         if len(graphs) != 1:
             raise CheckpointError(path, f"holds {len(graphs)} .xml files, not one", fix="pass an OpenVINO folder")
-        return open_openvino(_read(graphs[0]), _read(graphs[0].with_suffix(".bin")), where=path)
+        return open_openvino(_read(graphs[0]), _read(graphs[0].with_suffix(".bin")), path=path)
     data = _read(path)
     if suffix == ".onnx":
-        return open_onnx(data, device, where=path)
+        return open_onnx(data, device, path=path)
     if not (trust or is_trusted(data)):
-        what = "is a TorchScript file, which is a program, and was not exported on this machine"
         raise CheckpointError(
             path,
-            what,
+            "is a TorchScript file, which is a program, and was not exported on this machine",
             fix="pass --trust-torchscript (in Python trust=True) if you trust its source, or use the .onnx",
         )
-    return open_torchscript(data, device, where=path)
+    return open_torchscript(data, device, path=path)
 
 
 def _read(path: Path) -> bytes:
-    """Return a file's bytes."""
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="pass the right file")

@@ -1,38 +1,37 @@
-"""Images -> network -> what is found: the part that detect.py and the Python call share."""
+"""Inference on images: preprocessing, forward pass and NMS, as detect.py and the Python API share it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.datasets.letterbox import letterbox
+from utils.inference.detector import Forward
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.tta import predict_tta
 from utils.runtime import scale_pixels
 from utils.structures import Detections, LetterboxTransform
 
-Network = Callable[[Tensor], Any]  # (B, 3, H, W) in [0, 1] -> (B, n, 5 + classes) predictions, and what else there is
-Timings = dict[str, float]
+Timings = dict[str, float]  # milliseconds per image of the phases "pre", "inference" and "nms"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How images are looked at.
+    """Settings of inference.
 
     Attributes:
-        size_hw: they are fitted into this, multiples of the stride.
-        stride: pixels per cell of the model's coarsest level.
-        nms: thresholds.
-        device: where to compute.
-        dtype: what the network takes.
-        augment: look at three sizes, once mirrored.
-        amp: mixed precision, where the device is no CPU.
+        size_hw: images are letterboxed into this size, multiples of the stride.
+        stride: largest stride of the model.
+        nms: thresholds and limits.
+        device: where the model is.
+        dtype: of the model's input.
+        augment: test-time augmentation.
+        amp: mixed precision, ignored on the CPU.
     """
 
     size_hw: tuple[int, int]
@@ -46,12 +45,12 @@ class InferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessedImage:
-    """An image as the network takes it.
+    """An image letterboxed to the model's input size.
 
     Attributes:
         image: (h, w, 3) uint8 RGB, h and w multiples of the stride.
-        placement: where the original lies in it.
-        milliseconds: what fitting took.
+        placement: maps pixels of the original to `image` and back.
+        milliseconds: preprocessing time.
     """
 
     image: np.ndarray
@@ -59,75 +58,75 @@ class PreprocessedImage:
     milliseconds: float
 
 
-def fit(image: np.ndarray, how: InferenceConfig) -> PreprocessedImage:
-    """Fit an (H, W, 3) uint8 RGB image into the network's input, with as little padding as the stride allows."""
+def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
+    """Letterbox an (H, W, 3) uint8 RGB image, with as little padding as the stride allows. Thread-safe."""
     start = time.perf_counter()
-    fitted, placement = letterbox(image, how.size_hw, minimal=True, stride=how.stride)
-    return PreprocessedImage(image=fitted, placement=placement, milliseconds=1000 * (time.perf_counter() - start))
+    letterboxed, placement = letterbox(image, config.size_hw, minimal=True, stride=config.stride)
+    milliseconds = 1000 * (time.perf_counter() - start)
+    return PreprocessedImage(image=letterboxed, placement=placement, milliseconds=milliseconds)
 
 
-def look(
-    network: Network, images: Sequence[PreprocessedImage], how: InferenceConfig
+def predict(
+    forward: Forward, images: Sequence[PreprocessedImage], config: InferenceConfig
 ) -> list[tuple[Detections, Timings]]:
-    """Look at images, those of like shape together; what is found in one does not depend on the others.
+    """Detect objects; images of equal shape form a batch. The detections of an image do not depend on the others.
 
     Args:
-        network: a model in evaluation mode, on the device.
+        forward: a detector on the device.
         images: of any shapes.
-        how: see `InferenceConfig`.
+        config: see `InferenceConfig`.
 
     Returns:
-        For each image what was found, in pixels of the original, and the milliseconds of each phase.
+        For each image its detections in pixels of the original, and its timings.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for position, image in enumerate(images):
-        alike.setdefault(image.image.shape, []).append(position)
+    indices_by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        indices_by_shape.setdefault(image.image.shape, []).append(index)
     results: dict[int, tuple[Detections, Timings]] = {}
-    for positions in alike.values():
+    for indices in indices_by_shape.values():
         start = time.perf_counter()
-        group = [images[position] for position in positions]
+        group = [images[index] for index in indices]
         stacked = torch.from_numpy(np.stack([image.image for image in group])).permute(0, 3, 1, 2)
-        batch = scale_pixels(stacked, how.device, how.dtype)
-        before = time.perf_counter()
-        found, spent = find(network, batch, [image.placement for image in group], how)
-        shared = 1000 * (before - start) / len(group)
-        for position, image, detections in zip(positions, group, found, strict=True):
-            results[position] = detections, {"pre": image.milliseconds + shared, **spent}
-    return [results[position] for position in range(len(images))]
+        batch = scale_pixels(stacked, config.device, config.dtype)
+        stacking = 1000 * (time.perf_counter() - start) / len(group)
+        detections, timings = predict_batch(forward, batch, [image.placement for image in group], config)
+        for index, image, of_image in zip(indices, group, detections, strict=True):
+            results[index] = of_image, {"pre": image.milliseconds + stacking, **timings}
+    return [results[index] for index in range(len(images))]
 
 
 @torch.inference_mode()
-def find(
-    network: Network, batch: Tensor, placements: Sequence[LetterboxTransform], how: InferenceConfig
+def predict_batch(
+    forward: Forward, batch: Tensor, placements: Sequence[LetterboxTransform], config: InferenceConfig
 ) -> tuple[list[Detections], Timings]:
-    """Find objects in a batch.
+    """Detect objects in a batch.
 
     Args:
-        network: a model in evaluation mode, on the device.
+        forward: a detector on the device.
         batch: (B, 3, H, W) in [0, 1] on the device, H and W multiples of the stride.
-        placements: where each original lies in its image.
-        how: see `InferenceConfig`.
+        placements: of each image in its original.
+        config: see `InferenceConfig`.
 
     Returns:
-        What was found in each, in pixels of the originals, on the CPU; and the milliseconds of each phase, as a mean.
+        The detections of each image on the CPU, in pixels of the original; mean timings without preprocessing.
     """
     start = time.perf_counter()
-    with torch.autocast(how.device.type, enabled=how.amp and how.device.type != "cpu"):
-        if how.augment:
-            predictions = predict_tta(network, batch, stride=how.stride)
+    with torch.autocast(config.device.type, enabled=config.amp and config.device.type != "cpu"):
+        if config.augment:
+            predictions = predict_tta(forward, batch, stride=config.stride)
         else:
-            predictions = network(batch)[0]
-    if how.device.type == "cuda":
-        torch.cuda.synchronize(how.device)
-    before = time.perf_counter()
+            predictions = forward(batch)[0]
+    if config.device.type == "cuda":
+        torch.cuda.synchronize(config.device)
+    nms_start = time.perf_counter()
     results = [
         Detections(
-            boxes=torch.from_numpy(where.to_original(found.boxes.cpu().numpy())),
-            scores=found.scores.cpu(),
-            classes=found.classes.cpu(),
+            boxes=torch.from_numpy(placement.to_original(detections.boxes.cpu().numpy())),
+            scores=detections.scores.cpu(),
+            classes=detections.classes.cpu(),
         )
-        for found, where in zip(non_max_suppression(predictions, how.nms), placements, strict=True)
+        for detections, placement in zip(non_max_suppression(predictions, config.nms), placements, strict=True)
     ]
     end = time.perf_counter()
-    share = 1000 / max(len(batch), 1)
-    return results, {"inference": share * (before - start), "nms": share * (end - before)}
+    per_image = 1000 / max(len(batch), 1)
+    return results, {"inference": per_image * (nms_start - start), "nms": per_image * (end - nms_start)}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
-from utils.inference.sampling_points import akconv_layers, recorded
+from utils.inference.sampling_points import akconv_layers, record_sampling
 from utils.log import LOGGER
 from utils.runtime import scale_pixels
 from utils.structures import Batch
@@ -47,7 +47,7 @@ class OffsetMonitor:
         if not self._layers or number % every or number // every >= MEASURED:
             return
         device = next(self._model.parameters()).device
-        with torch.inference_mode(), recorded(self._layers) as found:
+        with torch.inference_mode(), record_sampling(self._layers) as found:
             self._model(scale_pixels(batch.images[:1], device))
             for name, layer in found.items():
                 self._measured.setdefault(name, []).append(layer_offsets(layer))

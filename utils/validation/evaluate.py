@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.fuse import fused
 from utils.boxes import cxcywh_to_xyxy
-from utils.inference.ensemble import Detector
+from utils.inference.detector import Detector, prepare
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.losses.detection import COMPONENTS, DetectionLoss
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
-from utils.runtime import scale_pixels, to_device
+from utils.runtime import scale_pixels
 from utils.structures import Batch, Detections
 
 PHASES = ("loading", "pre", "inference", "nms", "matching")
@@ -71,7 +70,7 @@ def evaluate(
         on_batch: called with each batch's index, the batch, and its detections in pixels of the network's input.
     """
     dtype = torch.float16 if half else torch.float32
-    network = to_device(fused(model).to(dtype), device)
+    network = prepare(model, device=device, dtype=dtype)
     confusion = ConfusionMatrix(model.num_classes)
     sums = dict.fromkeys(COMPONENTS, 0.0)
     stopwatch = _Stopwatch(device)

@@ -15,8 +15,11 @@ from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir, unique_name
-from utils.inference.class_mapping import disagreement
-from utils.inference.ensemble import Detector, LoadedModels, SingleClassWrapper, load_models
+from utils.inference.class_mapping import class_name_mismatch
+from utils.inference.detector import Detector
+from utils.inference.ensemble import SingleClassWrapper
+from utils.inference.exported_model import ModelMetadata
+from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
 from utils.inference.tta import TtaModel
 from utils.log import LOGGER, optional
@@ -46,10 +49,10 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     """
     device = select_device(options.device)
     load_plugins(options.plugins)
-    loaded = load_models(options.weights, device=device, trust=options.trust_torchscript)
-    config = open_data(options.data or loaded.data)
-    single_class = options.single_cls or loaded.single_class
-    names = _agreed_names(config, loaded, single_class=single_class)
+    opened, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
+    config = open_data(options.data or metadata.data)
+    single_class = options.single_cls or metadata.single_class
+    names = _agreed_names(config, metadata, single_class=single_class)
     speed = options.task == "speed"
     confidence = SPEED_CONFIDENCE if speed else options.conf_thres
     if confidence > USUAL_CONFIDENCE:
@@ -62,8 +65,8 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         LOGGER.warning("--save-conf adds confidences to the files of --save-txt, which was not given")
     if options.half and device.type != "cuda":
         LOGGER.warning("--half needs CUDA; full precision is used")
-    stride = loaded.model.max_stride
-    image_size = round_image_size(options.imgsz or loaded.image_size, stride)
+    stride = opened.max_stride
+    image_size = round_image_size(options.imgsz or metadata.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
     if not len(index.labels):
@@ -77,11 +80,11 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         workers=options.workers,
         single_class=single_class,
     )
-    model: Detector = to_device(loaded.model, device)
+    model: Detector = to_device(opened, device)
     if single_class and model.num_classes > 1:
-        model = SingleClassWrapper(model, max_stride=stride)
+        model = SingleClassWrapper(model)
     if options.augment:
-        model = TtaModel(model, num_classes=len(names), max_stride=stride)
+        model = TtaModel(model)
     evaluation = judge(
         model,
         loader,
@@ -108,7 +111,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     return evaluation
 
 
-def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: bool) -> tuple[str, ...]:
+def _agreed_names(config: DataConfig, metadata: ModelMetadata, *, single_class: bool) -> tuple[str, ...]:
     """Return the class names to print: the model's, or the one that stands for all; warn if the data set's are others.
 
     Raises:
@@ -117,16 +120,16 @@ def _agreed_names(config: DataConfig, loaded: LoadedModels, *, single_class: boo
     names = class_names(config, single_class=single_class)
     if single_class:
         return names if len(names) == 1 else ("object",)
-    if len(names) != len(loaded.names):
+    if len(names) != len(metadata.names):
         raise ConfigError(
             config.file,
-            f"has {config.num_classes} classes, but the model tells {len(loaded.names)}",
+            f"has {config.num_classes} classes, but the model tells {len(metadata.names)}",
             fix="pass its --data",
         )
-    difference = disagreement(names, loaded.names)
+    difference = class_name_mismatch(names, metadata.names)
     if difference:
         LOGGER.warning(f"{config.file}: {difference}")
-    return loaded.names
+    return metadata.names
 
 
 def judge(

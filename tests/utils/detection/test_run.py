@@ -16,10 +16,11 @@ from tests.helpers.mjpeg_server import Camera, cameras
 from tests.helpers.random_model import lively_model
 from utils.cli import parse_options
 from utils.datasets.streams import stream_name
-from utils.detection.run import Predictor, run_detection
+from utils.detection.run import run_detection
 from utils.errors import ConfigError, RunError
+from utils.inference.detector import prepare
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import InferenceConfig, fit, look
+from utils.inference.predict import InferenceConfig, predict, preprocess
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
@@ -73,27 +74,30 @@ def test_images_of_like_shape_go_together_and_results_keep_their_places() -> Non
         rows[..., 4:] = 0.9
         return (rows,)
 
-    how = InferenceConfig(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
+    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
     levels = [10 + 30 * number for number in range(len(SHAPES))]
-    fitted = [fit(np.full((*shape, 3), value, np.uint8), how) for shape, value in zip(SHAPES, levels, strict=True)]
-    results = look(network, fitted, how)
+    images = [
+        preprocess(np.full((*shape, 3), value, np.uint8), config) for shape, value in zip(SHAPES, levels, strict=True)
+    ]
+    results = predict(network, images, config)
     assert sorted(batches) == [(1, 3, 96, 96), (2, 3, 96, 64), (4, 3, 64, 96)]
-    for (found, spent), one in zip(results, fitted, strict=True):
+    for (found, timings), one in zip(results, images, strict=True):
         width = (found.boxes[0, 2] - found.boxes[0, 0]) * one.placement.ratio_wh[0]
         assert float(width) == pytest.approx(one.image.mean() / 255 * 20 + 1, abs=0.05)
-        assert set(spent) == {"pre", "inference", "nms"} and all(value >= 0 for value in spent.values())
-    assert look(network, [], how) == []
+        assert set(timings) == {"pre", "inference", "nms"} and all(value >= 0 for value in timings.values())
+    assert predict(network, [], config) == []
 
 
 @pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_batch_finds_what_single_images_do(cfg: str, augment: bool) -> None:
     nms = NmsSettings(conf_threshold=0.05, max_detections=20)
-    predictor = Predictor(lively_model(cfg, len(NAMES)), NAMES, device=CPU, size_hw=(96, 96), nms=nms, augment=augment)
+    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=nms, device=CPU, augment=augment)
+    network = prepare(lively_model(cfg, len(NAMES)), device=CPU)
     images = [image(number, *shape) for number, shape in enumerate(SHAPES)]
-    together = predictor.look([predictor.fit(one) for one in images])
+    together = predict(network, [preprocess(one, config) for one in images], config)
     for one, (found, _) in zip(images, together, strict=True):
-        alone, _ = predictor(one)
+        ((alone, _),) = predict(network, [preprocess(one, config)], config)
         assert 0 < len(alone) == len(found) and alone.classes.tolist() == found.classes.tolist()
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=0.05)
         torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-3)
@@ -211,11 +215,11 @@ def test_streams_are_annotated_until_they_end(weights: Path, tmp_path: Path) -> 
 
 def test_a_stream_that_returns_in_another_size_gets_a_file_of_its_own(weights: Path, tmp_path: Path) -> None:
     from utils.datasets.sources import Frame
-    from utils.detection.writers import Outputs
+    from utils.detection.writers import DetectionWriter
     from utils.structures import Detections
 
     nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), classes=torch.zeros(0, dtype=torch.int64))
-    with Outputs(options=options(weights, tmp_path, tmp_path), run_dir=tmp_path, names=NAMES) as outputs:
+    with DetectionWriter(options(weights, tmp_path, tmp_path), tmp_path, NAMES) as outputs:
         for number, (height, width) in enumerate([(48, 64), (48, 64), (64, 96), (48, 64)]):
             frame = Frame(image=image(number, height, width), path=Path("cam"), index=number)
             outputs.write(frame, nothing)

@@ -20,22 +20,21 @@ from utils.comparison.report_sampling import sampling_images, shown_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import letterbox
 from utils.detection.run import run_detection
-from utils.detection.sampling_plots import MOST_OFFSETS, NOTHING, OffsetCollection
+from utils.detection.sampling_plots import MAX_OFFSETS, NO_LAYERS, OffsetCollection
 from utils.errors import ConfigError
 from utils.export.run import run_export
 from utils.inference.sampling_points import (
     LayerSampling,
-    Spot,
+    Location,
     akconv_layers,
-    cell_size,
-    first_of_each_level,
+    box_centers,
+    first_layer_per_level,
+    locations_inside,
     map_to_image,
-    named_layers,
-    output_pixel,
-    positions_at,
-    recorded,
-    spots_inside,
-    spots_of,
+    nearest_output_pixel,
+    record_sampling,
+    sampled_positions,
+    select_layers,
 )
 from utils.log import LOGGER
 from utils.options import DetectOptions, ExportOptions
@@ -84,7 +83,7 @@ def test_points_lie_in_the_image_where_the_operator_reads_it(image_hw, cell, str
     read = ak_conv2d(x, layer.offset, select, points=layer.points, stride=stride)
     read_xy = read.view(points, 2, *read.shape[2:]).permute(2, 3, 0, 1).numpy()  # (h, w, N, 2)
     learned = layer.learned()[0].numpy()
-    found = map_to_image(learned, cell_hw=cell_size(layer, fitted.shape[:2]), placement=placement)
+    found = map_to_image(learned, cell_hw=layer.cell_size(fitted.shape[:2]), placement=placement)
     # Only where pixels touch neither the padding nor the map's border is the pooled ramp a straight one.
     margin = 1.5 * cell / min(placement.ratio_wh)
     inside = ((found > margin) & (found < np.array(image_hw[::-1]) - margin)).all(-1)
@@ -118,25 +117,27 @@ def test_an_output_pixel_is_the_one_whose_cell_holds_the_place() -> None:
     left, top = placement.pad_wh
     rng = np.random.default_rng(0)
     for x, y in rng.uniform(0, 1, (200, 2)) * (500, 230):
-        row, column = output_pixel((x, y), size_hw, input_hw=input_hw, placement=placement)
+        row, column = nearest_output_pixel((x, y), size_hw, input_hw=input_hw, placement=placement)
         low_x, high_x = ((16 * (column + side) - left) / placement.ratio_wh[0] for side in (0, 1))
         low_y, high_y = ((16 * (row + side) - top) / placement.ratio_wh[1] for side in (0, 1))
         assert low_x <= x <= high_x and low_y <= y <= high_y
     for xy, expected in (((-99, -99), (0, 0)), ((9e9, 9e9), (size_hw[0] - 1, size_hw[1] - 1))):
-        assert output_pixel(xy, size_hw, input_hw=input_hw, placement=placement) == expected
+        assert nearest_output_pixel(xy, size_hw, input_hw=input_hw, placement=placement) == expected
 
 
 def test_what_was_found_is_shown_and_a_grid_where_nothing_was() -> None:
     boxes = np.array([[10, 20, 30, 60], [0, 0, 4, 2], *[[5, 5, 6, 6]] * 9], np.float32)
-    spots = spots_of(boxes, [str(n) for n in range(11)], (80, 200))
-    assert [spot.label for spot in spots] == list("012345") and spots[0] == Spot(xy=(20, 40), label="0")
-    grid = spots_of(np.zeros((0, 4)), [], (90, 240))
-    assert {spot.xy for spot in grid} == set(itertools.product((40, 120, 200), (15, 45, 75)))
+    locations = box_centers(boxes, [str(n) for n in range(11)], (80, 200))
+    assert [location.label for location in locations] == list("012345") and locations[0] == Location(
+        xy=(20, 40), label="0"
+    )
+    grid = box_centers(np.zeros((0, 4)), [], (90, 240))
+    assert {location.xy for location in grid} == set(itertools.product((40, 120, 200), (15, 45, 75)))
 
 
 def test_chosen_places_are_kept_where_the_image_has_pixels() -> None:
     chosen = [(0, 0), (119.5, 39.75), (120, 10), (10, 40), (39, 119)]
-    assert [(spot.xy, spot.label) for spot in spots_inside(chosen, (40, 120))] == [
+    assert [(location.xy, location.label) for location in locations_inside(chosen, (40, 120))] == [
         ((0, 0), "0,0"),
         ((119.5, 39.75), "119.5,39.75"),
     ]
@@ -145,8 +146,12 @@ def test_chosen_places_are_kept_where_the_image_has_pixels() -> None:
 def test_places_in_one_cell_are_shown_once() -> None:
     _, placement = letterbox(np.zeros((64, 96, 3), np.uint8), (64, 96))
     layer = sampling((8, 12), stride=2)
-    spots = [Spot(xy=(20, 20), label="first"), Spot(xy=(22, 21), label="same cell"), Spot(xy=(90, 60), label="other")]
-    shown = positions_at(layer, spots, input_hw=(64, 96), placement=placement)
+    locations = [
+        Location(xy=(20, 20), label="first"),
+        Location(xy=(22, 21), label="same cell"),
+        Location(xy=(90, 60), label="other"),
+    ]
+    shown = sampled_positions(layer, locations, input_hw=(64, 96), placement=placement)
     assert [position.label for position in shown] == ["first\nsame cell", "other"]
     np.testing.assert_allclose(shown[0].initial_xy[0], (8 * 2.5, 8 * 2.5))  # the centre of pixel (2, 2), 8 px each
 
@@ -157,7 +162,7 @@ def test_recording_changes_nothing_and_ends() -> None:
     images = torch.rand(2, 3, 64, 96)
     with torch.inference_mode():
         expected = model(images)[0]
-        with recorded(layers) as found:
+        with record_sampling(layers) as found:
             watched = model(images)[0]
         after = model(images)[0]
     torch.testing.assert_close(watched, expected, rtol=1e-3, atol=1e-3)
@@ -176,14 +181,14 @@ def test_recording_changes_nothing_and_ends() -> None:
 def test_layers_are_chosen_by_level_or_by_name() -> None:
     model = moving_model()
     layers = akconv_layers(model)
-    with torch.inference_mode(), recorded(layers) as found:
+    with torch.inference_mode(), record_sampling(layers) as found:
         model(torch.rand(1, 3, 64, 96))
-    assert first_of_each_level(found, height=64) == ["model.1", "model.3", "model.5", "model.7"]
-    assert first_of_each_level(found, height=64, most=2) == ["model.1", "model.3"]
-    assert named_layers(layers, ["17", "model.3", "3"]) == ["model.17.m.0.cv2", "model.3"]
+    assert first_layer_per_level(found, height=64) == ["model.1", "model.3", "model.5", "model.7"]
+    assert first_layer_per_level(found, height=64, max_layers=2) == ["model.1", "model.3"]
+    assert select_layers(layers, ["17", "model.3", "3"]) == ["model.17.m.0.cv2", "model.3"]
     for word in ("2", "model.1x", "conv"):
-        with pytest.raises(ConfigError, match=f"'{word}' is no AKConv layer"):
-            named_layers(layers, [word])
+        with pytest.raises(ConfigError, match=f"'{word}' is not an AKConv layer"):
+            select_layers(layers, [word])
     assert akconv_layers(lively_model("yolov5n.yaml", 3)) == {} == akconv_layers(object())
 
 
@@ -194,7 +199,7 @@ def test_histograms_are_of_all_images_and_no_larger_than_needed() -> None:
         collection.add({"a": layer})
     (spread,) = collection.spreads()
     own = small.offset[:, :5].numel()
-    assert spread.rows.shape == spread.columns.shape == (2 * own + MOST_OFFSETS,)
+    assert spread.rows.shape == spread.columns.shape == (2 * own + MAX_OFFSETS,)
     np.testing.assert_array_equal(spread.rows[:own], small.offset[0, :5].flatten())
     np.testing.assert_array_equal(spread.columns[:own], small.offset[0, 5:].flatten())
     assert np.isin(spread.rows, torch.cat((small.offset[:, :5].flatten(), large.offset[:, :5].flatten()))).all()
@@ -251,7 +256,7 @@ def test_the_first_images_are_drawn_and_of_a_video_one_frame(weights, tmp_path, 
     names = sorted(path.name for path in (run / "sampling").iterdir())
     assert len(names) == 4 and names[-1] == "offsets.png" and all("model.23.m.0.cv2" in name for name in names[:3])
     assert len({name.split("_model")[0] for name in names[:3]}) == 3
-    assert "Sampling points of 3 images, the first 3:" in caplog.text
+    assert "Sampling points of 3 images (the maximum):" in caplog.text
 
 
 def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
@@ -282,9 +287,9 @@ def test_chosen_positions_are_drawn_for_chosen_layers_and_those_outside_told(
         assert not np.allclose(position.learned_xy, position.initial_xy)
     told = [record.message for record in caplog.records if "--visualize-at" in record.message]
     assert sorted(told) == [
-        "narrow: --visualize-at 100,9 outside the image of 40 x 120 pixels, not drawn",
-        "small: --visualize-at 100,9 9,100 outside the image of 8 x 8 pixels, not drawn",
-        "wide: --visualize-at 9,100 outside the image of 120 x 40 pixels, not drawn",
+        "narrow: --visualize-at 100,9 skipped: outside the image of 40x120 pixels",
+        "small: --visualize-at 100,9 9,100 skipped: outside the image of 8x8 pixels",
+        "wide: --visualize-at 9,100 skipped: outside the image of 120x40 pixels",
     ]
 
 
@@ -314,13 +319,13 @@ def test_a_model_without_akconv_and_an_exported_one_go_on_without(weights, tmp_p
     for number, path in enumerate((weights["plain"], exported)):
         caplog.clear()
         run = run_detection(options(path, tmp_path / "in", tmp_path, name=f"n{number}", trust_torchscript=True))
-        assert [record.message for record in caplog.records].count(NOTHING) == 1
+        assert [record.message for record in caplog.records].count(NO_LAYERS) == 1
         assert "image 1/1" in caplog.text and not (run / "sampling").exists()
 
 
 def test_a_wrong_layer_is_told_before_anything_is_written(weights, tmp_path) -> None:
     write(tmp_path / "in/a.png", 0, 40, 60)
-    with pytest.raises(ConfigError, match=r"--visualize-layers: 'model\.2' is no AKConv layer"):
+    with pytest.raises(ConfigError, match=r"--visualize-layers: 'model\.2' is not an AKConv layer"):
         run_detection(options(weights["ak"], tmp_path / "in", tmp_path, visualize_layers=("model.2",)))
     assert not (tmp_path / "run").exists()
 

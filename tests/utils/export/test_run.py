@@ -13,13 +13,13 @@ from models.yolo import DetectionModel
 from tests.helpers.small_model import SMALL_NAMES, small_checkpoint, small_model
 from utils.errors import CheckpointError, ConfigError, RunError
 from utils.export import run
-from utils.export.formats import ExportForm, add_nms, to_onnx, to_torchscript
+from utils.export.formats import ExportWrapper, add_nms, to_onnx, to_torchscript
 from utils.export.onnx_nms import EmbeddedNms
-from utils.export.parity_check import difference
+from utils.export.parity_check import max_difference
 from utils.export.run import run_export
 from utils.inference import exported_model
-from utils.inference.exported_model import ExportedNetwork, ModelMetadata, open_onnx, open_torchscript
-from utils.inference.model_loading import open_network
+from utils.inference.exported_model import ExportedModel, ModelMetadata, open_onnx, open_torchscript
+from utils.inference.model_loading import open_weights
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.options import ExportOptions
 
@@ -39,46 +39,46 @@ def model() -> DetectionModel:
 
 @pytest.fixture(scope="module")
 def onnx_file(model: DetectionModel) -> bytes:
-    return to_onnx(ExportForm(model, half=False).eval(), DESCRIPTION, opset=17)
+    return to_onnx(ExportWrapper(model, half=False).eval(), DESCRIPTION, opset=17)
 
 
-def found_by(network: ExportedNetwork, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def found_by(network: ExportedModel, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     return images, network(images)[0]
 
 
 @pytest.fixture(scope="module")
 def script_file(model: DetectionModel) -> bytes:
-    return to_torchscript(ExportForm(model, half=False).eval(), DESCRIPTION)
+    return to_torchscript(ExportWrapper(model, half=False).eval(), DESCRIPTION)
 
 
 @pytest.mark.parametrize("name", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
 def test_every_format_serves_sizes_never_traced(name: str, script_file: bytes, onnx_file: bytes) -> None:
     model = small_model(name)
-    form = ExportForm(model, half=False).eval()
+    form = ExportWrapper(model, half=False).eval()
     if name == "yolov5n.yaml":
         script_file, graphs = to_torchscript(form, DESCRIPTION), [to_onnx(form, DESCRIPTION, opset=12)]
     else:
         graphs = [onnx_file, to_onnx(form, DESCRIPTION, opset=19)]
-    networks = [open_torchscript(script_file, CPU, where="a"), *(open_onnx(graph, CPU, where="b") for graph in graphs)]
+    networks = [open_torchscript(script_file, CPU, path="a"), *(open_onnx(graph, CPU, path="b") for graph in graphs)]
     for network in networks:
         for shape in SHAPES:
             images, found = found_by(network, shape)
             with torch.no_grad():
                 expected = model(images)[0]
             assert expected[..., 4].std() > 1e-3, "a model that says the same everywhere shows nothing"
-            assert difference(expected, found) <= 1e-4
+            assert max_difference(expected, found) <= 1e-4
 
 
 def test_an_exported_akconv_depends_on_its_offsets(onnx_file: bytes, model: DetectionModel) -> None:
-    images, found = found_by(open_onnx(onnx_file, CPU, where="a"), SHAPES[0])
+    images, found = found_by(open_onnx(onnx_file, CPU, path="a"), SHAPES[0])
     twin = small_model("yolov5n-AKConv.yaml")
     for layer in twin.modules():
         if isinstance(layer, AKConv):
             nn.init.zeros_(layer.p_conv.weight)
     with torch.no_grad():
-        assert difference(twin(images)[0], found) > 1e-2
-        assert difference(model(images)[0], found) <= 1e-4
+        assert max_difference(twin(images)[0], found) > 1e-2
+        assert max_difference(model(images)[0], found) <= 1e-4
 
 
 def test_sizes_stay_open_in_the_graph(onnx_file: bytes) -> None:
@@ -91,12 +91,12 @@ def test_sizes_stay_open_in_the_graph(onnx_file: bytes) -> None:
 
 
 def test_half_precision_is_half_the_size_and_keeps_boxes(model: DetectionModel, onnx_file: bytes) -> None:
-    form = ExportForm(model, half=True).eval()
+    form = ExportWrapper(model, half=True).eval()
     data = to_onnx(form, DESCRIPTION, opset=17)
     assert len(data) < 0.65 * len(onnx_file)
-    images, found = found_by(open_onnx(data, CPU, where="a"), SHAPES[0])
+    images, found = found_by(open_onnx(data, CPU, path="a"), SHAPES[0])
     with torch.no_grad():
-        assert 0 < difference(model(images)[0], found) < 0.05
+        assert 0 < max_difference(model(images)[0], found) < 0.05
     assert found.dtype == torch.float32
 
 
@@ -106,9 +106,9 @@ def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_f
     nms = EmbeddedNms(
         conf_threshold=0.02, iou_threshold=0.45, max_per_class=limit, max_detections=limit, agnostic=agnostic
     )
-    inside = open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a")
+    inside = open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, path="a")
     ours = NmsSettings(conf_threshold=0.02, iou_threshold=0.45, max_detections=limit, agnostic=agnostic)
-    images, predictions = found_by(open_onnx(onnx_file, CPU, where="b"), SHAPES[1])
+    images, predictions = found_by(open_onnx(onnx_file, CPU, path="b"), SHAPES[1])
     wanted = non_max_suppression(predictions, ours)
     rows = inside._run(images)
     assert sum(len(w) for w in wanted) > 10 and rows.shape[2] == 6
@@ -128,19 +128,19 @@ def test_suppression_inside_the_graph_is_ours(agnostic: bool, limit: int, onnx_f
 
 def test_suppression_inside_finds_nothing_in_nothing(onnx_file: bytes) -> None:
     nms = EmbeddedNms(conf_threshold=0.999, iou_threshold=0.45, max_per_class=10, max_detections=10, agnostic=False)
-    _, found = found_by(open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, where="a"), (2, 3, 32, 64))
+    _, found = found_by(open_onnx(add_nms(onnx_file, DESCRIPTION, nms), CPU, path="a"), (2, 3, 32, 64))
     assert found.shape == (2, 10, 5 + len(SMALL_NAMES)) and not found[..., :5].any()
 
 
 def test_files_say_what_they_are(script_file: bytes, onnx_file: bytes) -> None:
-    for network in (open_onnx(onnx_file, CPU, where="a"), open_torchscript(script_file, CPU, where="b")):
-        assert network.description == DESCRIPTION
+    for network in (open_onnx(onnx_file, CPU, path="a"), open_torchscript(script_file, CPU, path="b")):
+        assert network.metadata == DESCRIPTION
         assert (network.num_classes, network.max_stride) == (3, 32)
 
 
 def test_names_are_read_as_yolov5_writes_them() -> None:
     for names in ("{0: 'a', 1: \"b'c\"}", {"0": "a", "1": "b'c"}, ["a", "b'c"]):
-        found = ModelMetadata.from_text({"names": names, "stride": "32"}, where="x")
+        found = ModelMetadata.from_text({"names": names, "stride": "32"}, path="x")
         assert (found.names, found.stride, found.nms) == (("a", "b'c"), 32, False)
 
 
@@ -150,26 +150,26 @@ def test_names_are_read_as_yolov5_writes_them() -> None:
 )
 def test_a_file_without_names_is_refused(text: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match="class names and stride"):
-        ModelMetadata.from_text(text, where="x")
+        ModelMetadata.from_text(text, path="x")
 
 
 def test_difference_is_relative_above_one_and_infinite_where_shapes_differ() -> None:
     expected = torch.tensor([0.5, 1000.0, torch.nan])
-    assert difference(expected, expected) == 0
-    assert difference(expected, torch.tensor([0.5, 1000.1, torch.nan])) == pytest.approx(1e-4, rel=1e-2)
-    assert difference(expected, torch.tensor([0.6, 1000.0, torch.nan])) == pytest.approx(0.1)
-    assert difference(expected, torch.tensor([0.5, 1000.0, 1.0])) == float("inf")
-    assert difference(expected, expected[:2]) == float("inf")
+    assert max_difference(expected, expected) == 0
+    assert max_difference(expected, torch.tensor([0.5, 1000.1, torch.nan])) == pytest.approx(1e-4, rel=1e-2)
+    assert max_difference(expected, torch.tensor([0.6, 1000.0, torch.nan])) == pytest.approx(0.1)
+    assert max_difference(expected, torch.tensor([0.5, 1000.0, 1.0])) == float("inf")
+    assert max_difference(expected, expected[:2]) == float("inf")
 
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_an_export_that_differs_leaves_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_checkpoint(tmp_path / "best.pt", "yolov5n.yaml")
 
-    def slightly_wrong(form: ExportForm, *words: object, **named: object) -> bytes:
+    def slightly_wrong(wrapper: ExportWrapper, *words: object, **named: object) -> bytes:
         with torch.no_grad():
-            next(iter(form.network.head.m)).bias.add_(3e-3)
-        return make(form, *words, **named)
+            next(iter(wrapper.network.head.m)).bias.add_(3e-3)
+        return make(wrapper, *words, **named)
 
     make = getattr(run, f"to_{name}")
     monkeypatch.setattr(run, f"to_{name}", slightly_wrong)
@@ -185,21 +185,21 @@ def test_a_torchscript_file_from_elsewhere_needs_trust(
     path = tmp_path / "a.torchscript"
     path.write_bytes(script_file)
     with pytest.raises(CheckpointError, match="--trust-torchscript"):
-        open_network(path, CPU)
-    assert open_network(path, CPU, trust=True).description == DESCRIPTION
+        open_weights(path, CPU)
+    assert open_weights(path, CPU, trust=True)[1] == DESCRIPTION
     exported_model.mark_trusted(script_file)
-    assert open_network(path, CPU).description == DESCRIPTION
+    assert open_weights(path, CPU)[1] == DESCRIPTION
     path.write_bytes(script_file + b" ")
     with pytest.raises(CheckpointError, match="--trust-torchscript"):
-        open_network(path, CPU)
+        open_weights(path, CPU)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.onnx", b"no graph", "cannot be opened by ONNX Runtime"),
-        ("a.torchscript", b"PK no archive", "no TorchScript file, or damaged"),
-        ("a.engine", b"", "not run here"),
+        ("a.torchscript", b"PK no archive", "not a TorchScript file, or is damaged"),
+        ("a.engine", b"", "not supported"),
         ("none.onnx", None, "cannot be read"),
     ],
 )
@@ -207,7 +207,7 @@ def test_files_that_cannot_be_used_get_one_line(name: str, content: bytes | None
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises((CheckpointError, ConfigError), match=said) as caught:
-        open_network(tmp_path / name, CPU, trust=True)
+        open_weights(tmp_path / name, CPU, trust=True)
     assert "\n" not in str(caught.value)
 
 
@@ -215,8 +215,8 @@ def test_a_graph_of_fixed_size_says_which(onnx_file: bytes) -> None:
     model = onnx.load_model_from_string(onnx_file)
     for dim, value in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, 3, 64, 64), strict=True):
         dim.dim_value = value
-    network = open_onnx(model.SerializeToString(), CPU, where="a.onnx")
-    with pytest.raises(ConfigError, match="1x3x64x64 only"):
+    network = open_onnx(model.SerializeToString(), CPU, path="a.onnx")
+    with pytest.raises(ConfigError, match="shape 1x3x64x64 only"):
         network(torch.zeros(1, 3, 96, 64))
 
 
@@ -247,9 +247,9 @@ def test_openvino_agrees(tmp_path: Path) -> None:
     path = small_checkpoint(tmp_path / "best.pt", "yolov5n-AKConv.yaml")
     folder = run_export(ExportOptions(weights=str(path), include=("openvino",)))["openvino"]
     assert sorted(file.name for file in folder.iterdir()) == ["best.bin", "best.xml"]
-    opened, checkpoint = open_network(folder, CPU), open_network(path, CPU)
-    assert opened.description == checkpoint.description
-    images, found = found_by(opened.network, SHAPES[1])  # type: ignore[arg-type]
+    (opened, metadata), (checkpoint, expected_metadata) = open_weights(folder, CPU), open_weights(path, CPU)
+    assert metadata == expected_metadata
+    images, found = found_by(opened, SHAPES[1])  # type: ignore[arg-type]
     with torch.no_grad():
-        assert difference(checkpoint.network(images)[0], found) <= 1e-4
-    assert json.dumps(opened.description.names) == json.dumps(SMALL_NAMES)
+        assert max_difference(checkpoint(images)[0], found) <= 1e-4
+    assert json.dumps(metadata.names) == json.dumps(SMALL_NAMES)

@@ -171,9 +171,9 @@ def test_exif_and_transparency_are_seen_as_in_files(model, source, tmp_path):
         (torch.full((3, 8, 8), 2.0), r"not in \[0, 1\]"),
         (torch.full((3, 8, 8), float("nan")), r"not in \[0, 1\]"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "int64"),
-        (7, "no kind that is known"),
+        (7, "unsupported type"),
         (["missing.jpg"], "cannot be read"),
-        ([[1, 2]], "no kind that is known"),
+        ([[1, 2]], "unsupported type"),
     ],
 )
 def test_what_is_no_image_gets_one_line(model, item, message):
@@ -222,7 +222,7 @@ def server(source: np.ndarray) -> Iterator[str]:
 
 def test_a_web_address_is_refused_unless_allowed(source, server, monkeypatch):
     detector = AutoShape(lively_model("yolov5n.yaml", len(NAMES)), NAMES)
-    with pytest.raises(DataError, match=r"is not fetched\. Fix: save the file, or set allow_urls\.$"):
+    with pytest.raises(DataError, match=r"is not fetched by default\. Fix: save the file or set allow_urls\.$"):
         detector(f"{server}/a.png")
     detector.allow_urls = True
     result = detector(f"{server}/a.png?size=1")

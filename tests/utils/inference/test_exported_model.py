@@ -1,6 +1,5 @@
 """The Python call with exported files: the same as with the checkpoint they were made of."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,8 @@ from tests.helpers.small_model import SMALL_NAMES, small_checkpoint
 from utils.errors import CheckpointError, ConfigError
 from utils.export.run import run_export
 from utils.inference.autoshape import AutoShape, create_detector, load_detector
-from utils.inference.exported_model import ExportedNetwork, ModelMetadata
-from utils.inference.model_loading import open_network
+from utils.inference.exported_model import ExportedModel, ModelMetadata
+from utils.inference.model_loading import open_weights
 from utils.options import ExportOptions
 
 pytest.importorskip("onnx")
@@ -102,7 +101,7 @@ def test_several_threads_may_call_an_exported_file(name: str, place: Path, reque
 def test_without_autoshape_it_is_the_bare_network(place: Path) -> None:
     images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     networks = [load_detector(place / name, device="cpu", autoshape=False) for name in ("best.pt", "best.onnx")]
-    assert isinstance(networks[1], ExportedNetwork)
+    assert isinstance(networks[1], ExportedModel)
     with torch.inference_mode():
         expected, found = (network(images)[0] for network in networks)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
@@ -115,7 +114,7 @@ def test_mistakes_get_one_line(place: Path, tmp_path: Path, monkeypatch: pytest.
     for name, said in (
         ("none.onnx", "cannot be read"),
         ("broken.onnx", "cannot be opened by ONNX Runtime"),
-        ("best.engine", "are not run here"),
+        ("best.engine", "are not supported"),
         ("empty", "not one"),
     ):
         with pytest.raises((CheckpointError, ConfigError), match=said) as error:
@@ -131,10 +130,8 @@ def test_mistakes_get_one_line(place: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_file_that_answers_in_another_form_is_refused() -> None:
-    transposed = ExportedNetwork(
-        lambda images: images.new_zeros(1, 84, 20), ModelMetadata(names=("a",) * 80, stride=32)
-    )
-    with pytest.raises(CheckpointError, match="answers with 1x84x20 numbers, not 85 for each box of 80 classes"):
+    transposed = ExportedModel(lambda images: images.new_zeros(1, 84, 20), ModelMetadata(names=("a",) * 80, stride=32))
+    with pytest.raises(CheckpointError, match="returns 1x84x20 values, not 85 per box for 80 classes"):
         AutoShape(transposed, ("a",) * 80)(np.zeros((32, 64, 3), np.uint8), size=64)
 
 
@@ -145,5 +142,5 @@ def test_a_checkpoint_with_an_odd_description_is_refused_in_one_line(place: Path
     for wrong in ({"image_size": [96]}, {"image_size": "96"}, {"options": ["a"]}, {"options": {"data": 3}}):
         save_checkpoint(tmp_path / "odd.pt", {**content, **wrong})
         with pytest.raises(CheckpointError, match=f"{next(iter(wrong))}"):
-            open_network(tmp_path / "odd.pt", CPU)
-    assert json.dumps(open_network(place / "best.pt", CPU).description.image_size) == "96"
+            open_weights(tmp_path / "odd.pt", CPU)
+    assert open_weights(place / "best.pt", CPU)[1].image_size == 96

@@ -95,7 +95,7 @@ def test_show_opens_every_image(results, monkeypatch):
 
 
 def test_save_writes_every_image_and_never_over_older_ones(results, tmp_path):
-    twins = Results(results.ims, results._found, ["x/a.png", "y/a.jpg"], names=NAMES)
+    twins = Results(results.ims, results._detections, ["x/a.png", "y/a.jpg"], names=NAMES)
     first = twins.save(save_dir=str(tmp_path / "exp"))
     second = twins.save(save_dir=str(tmp_path / "exp"))
     third = twins.save(save_dir=str(tmp_path / "exp"), exist_ok=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.inference.tta import VIEWS, predict_tta
+from utils.inference.tta import TTA_TRANSFORMS, predict_tta
 
 
 def brightest(images: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -18,10 +18,10 @@ def test_every_view_finds_the_same_place_in_pixels_of_the_image() -> None:
     images[0, :, 40:43, 70:73] = 1
     images[1, :, 10:13, 20:23] = 1
     found = predict_tta(brightest, images, stride=32)
-    assert found.shape == (2, len(VIEWS), 6)
+    assert found.shape == (2, len(TTA_TRANSFORMS), 6)
     expected = torch.tensor([[71.5, 41.5], [21.5, 11.5]])[:, None]
     assert (found[..., :2] - expected).abs().max() < 2.5
-    sizes = torch.tensor([[10 / share, 20 / share] for share, _ in VIEWS])
+    sizes = torch.tensor([[10 / share, 20 / share] for share, _ in TTA_TRANSFORMS])
     torch.testing.assert_close(found[..., 2:4], sizes.expand(2, -1, -1))
     assert (found[..., 4:] == torch.tensor([0.9, 0.8])).all()
 

@@ -15,7 +15,8 @@ import torch
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
 from tests.utils.metrics.test_coco import oracle
 from utils.errors import CheckpointError, DataError, RunError
-from utils.inference.ensemble import Ensemble, SingleClassWrapper, load_models
+from utils.inference.ensemble import Ensemble, SingleClassWrapper
+from utils.inference.model_loading import open_ensemble
 from utils.metrics.coco import FIGURES
 from utils.options import ValOptions
 from utils.validation.run import run_evaluation, speed_line
@@ -120,13 +121,13 @@ def test_background_images_count_in_the_confusion_matrix(place, tmp_path):
 
 @pytest.mark.slow
 def test_several_weights_are_judged_as_one(place, tmp_path):
-    one = load_models([str(place / "a.pt")])
-    both = load_models([str(place / "a.pt"), str(place / "b.pt")])
-    assert isinstance(both.model, Ensemble) and both.names == SMALL_NAMES and both.image_size == 96
+    one, _ = open_ensemble([str(place / "a.pt")])
+    both, metadata = open_ensemble([str(place / "a.pt"), str(place / "b.pt")])
+    assert isinstance(both, Ensemble) and metadata.names == SMALL_NAMES and metadata.image_size == 96
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        together, alone = both.model(images)[0], one.model(images)[0]
-        other = load_models([str(place / "b.pt")]).model(images)[0]
+        together, alone = both(images)[0], one(images)[0]
+        other = open_ensemble([str(place / "b.pt")])[0](images)[0]
     assert torch.equal(together, torch.cat((alone, other), 1))
     twice, single = judge(place, tmp_path, "a.pt", "a.pt"), judge(place, tmp_path, "a.pt")
     assert twice.metrics.map50 == pytest.approx(single.metrics.map50) and single.metrics.map50 > 0.3
@@ -135,7 +136,7 @@ def test_several_weights_are_judged_as_one(place, tmp_path):
 
 def test_models_of_other_classes_are_no_ensemble(place, tmp_path):
     for names, expected in (
-        (("x", "y"), "2 classes, the models before it 3"),
+        (("x", "y"), "has 2 classes, but the first model has 3"),
         (("ring", "dog", "细胞"), "class 1 'dog'"),
     ):
         path = tmp_path / "other.pt"
@@ -144,7 +145,7 @@ def test_models_of_other_classes_are_no_ensemble(place, tmp_path):
             model = type(model)(model.config, nc=len(names))
         save_checkpoint(path, {**describe_model(model, names), "ema": weights_of(model)})
         with pytest.raises(CheckpointError, match=expected):
-            load_models([str(place / "a.pt"), str(path)])
+            open_ensemble([str(place / "a.pt"), str(path)])
 
 
 def test_augmentation_changes_what_is_found_but_not_where(place, tmp_path):
@@ -153,10 +154,10 @@ def test_augmentation_changes_what_is_found_but_not_where(place, tmp_path):
 
 
 def test_classes_as_one(place, tmp_path):
-    whole = load_models([str(place / "a.pt")]).model
+    whole, _ = open_ensemble([str(place / "a.pt")])
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        predictions, merged = whole(images)[0], SingleClassWrapper(whole, max_stride=32)(images)[0]
+        predictions, merged = whole(images)[0], SingleClassWrapper(whole)(images)[0]
     assert torch.equal(merged[..., :5], predictions[..., :5])
     assert torch.equal(merged[..., 5], predictions[..., 5:].max(-1).values)
     evaluation = judge(place, tmp_path, "a.pt", single_cls=True)

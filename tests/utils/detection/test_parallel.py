@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from utils.detection.side_by_side_plot import side_by_side
+from utils.detection.parallel import parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -23,7 +23,7 @@ def test_results_come_in_order_and_items_are_taken_a_few_ahead(workers: int) -> 
         return number * number
 
     before = torch.get_num_threads()
-    for expected, (item, result) in enumerate(side_by_side(work, items(), workers=workers)):
+    for expected, (item, result) in enumerate(parallel_map(work, items(), workers=workers)):
         assert (item, result) == (expected, expected**2)
         assert len(taken) <= expected + 1 + workers
     assert len(taken) == 40 and torch.get_num_threads() == before
@@ -37,7 +37,7 @@ def test_two_are_at_work_at_once_with_one_thread_of_torch_each() -> None:
         meeting.wait()
         threads.append(torch.get_num_threads())
 
-    assert len(list(side_by_side(work, range(6), workers=2))) == 6
+    assert len(list(parallel_map(work, range(6), workers=2))) == 6
     assert threads == [1] * 6
 
 
@@ -52,6 +52,6 @@ def test_an_error_reaches_the_caller_and_ends_all(workers: int) -> None:
 
     done = []
     with pytest.raises(ValueError, match="not this one"):
-        for item, _ in side_by_side(work, range(100), workers=workers):
+        for item, _ in parallel_map(work, range(100), workers=workers):
             done.append(item)
     assert done == [0, 1, 2] and torch.get_num_threads() == before
