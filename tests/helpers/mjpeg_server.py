@@ -1,4 +1,4 @@
-"""A fake network camera: images one after the other over http, with connections that break as ordered."""
+"""A fake network camera: a sequence of images over http, with connections that break as requested."""
 
 import threading
 import time
@@ -10,41 +10,41 @@ import cv2
 import numpy as np
 
 HEIGHT, WIDTH = 48, 64
-DARKEST = 90  # no image of these cameras has a darker pixel, but for what JPEG adds
+DARKEST = 90  # no pixel of these cameras is darker, except by JPEG artefacts
 
 
 def camera_image(number: int) -> np.ndarray:
-    """A bright image, noisy so that its JPEG has many bytes to cut, with its number as the level of a corner."""
+    """Return a bright image, noisy so that its JPEG is long, with its number as the grey level of a corner."""
     image = np.random.default_rng(number).integers(DARKEST + 40, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
     image[:16, :16] = DARKEST + 40 + number % 100
     return image.repeat(3, 2)
 
 
 class Camera:
-    """What one address does.
+    """The camera at one address.
 
     Attributes:
-        connections: how often somebody connected.
-        sent: how many whole images were sent.
+        connections: number of connections.
+        sent: number of complete images sent.
     """
 
     def __init__(
-        self, frames: int, *, max_connections: int, pause: float = 0.004, then: Callable[[], bool] = lambda: True
+        self, frames: int, *, max_connections: int, pause: float = 0.004, accepts: Callable[[], bool] = lambda: True
     ) -> None:
-        """Send `frames` images a connection, the last one cut short.
+        """Send `frames` images per connection, the last one truncated.
 
         Args:
-            frames: images of each connection.
-            max_connections: after so many connections no more are accepted.
+            frames: images per connection.
+            max_connections: later connections are refused.
             pause: seconds between two images.
-            then: tells whether a connection is accepted at all.
+            accepts: whether the next connection is accepted.
         """
-        self.frames, self.max_connections, self.pause, self.then = frames, max_connections, pause, then
+        self.frames, self.max_connections, self.pause, self.accepts = frames, max_connections, pause, accepts
         self.connections = self.sent = 0
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         self.connections += 1
-        if self.connections > self.max_connections or not self.then():
+        if self.connections > self.max_connections or not self.accepts():
             handler.send_error(503)
             return
         handler.send_response(200)
@@ -53,16 +53,16 @@ class Camera:
         for number in range(self.frames):
             data = cv2.imencode(".jpg", camera_image(self.sent))[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-            whole = number < self.frames - 1
-            handler.wfile.write(head + (data + b"\r\n" if whole else data[: len(data) * 3 // 4]))
+            complete = number < self.frames - 1
+            handler.wfile.write(head + (data + b"\r\n" if complete else data[: len(data) * 3 // 4]))
             handler.wfile.flush()
-            self.sent += whole
+            self.sent += complete
             time.sleep(self.pause)
 
 
 @contextmanager
 def cameras(**named: Camera) -> Iterator[dict[str, str]]:
-    """Serve cameras; give the address of each."""
+    """Serve cameras; yield their addresses by name."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -70,7 +70,7 @@ def cameras(**named: Camera) -> Iterator[dict[str, str]]:
             try:
                 named[self.path.strip("/").split("?")[0]].serve(self)
             except OSError:
-                pass  # the reader went away
+                pass  # the client has closed the connection
 
         def log_message(self, *_: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Frames that come by themselves: cameras, network streams and the screen, each read and revived by its own thread."""
+"""Live sources: cameras, network streams and the screen, each read by its own thread, which reconnects it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ DEFAULT_FPS = 30.0
 STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "http://", "https://")
 SCREEN = re.compile(r"screen(?:\s+0)?(?:\s+(\d+)\s+(\d+)\s+([1-9]\d*)\s+([1-9]\d*))?")
 SCREEN_FPS = 30.0
-LOOK_AGAIN = 0.5  # seconds a wait lasts at most, so that Ctrl-C is heard
-# OpenCV hands these to FFmpeg. A packet that a broken connection cut short would else be decoded, half of it grey.
+POLL_SECONDS = 0.5  # the longest wait, so that Ctrl-C takes effect
+# OpenCV passes these to FFmpeg. Without discardcorrupt, a packet truncated by a broken connection is decoded half grey.
 _FFMPEG_VARIABLE, _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One image to look at.
+    """An image, or a frame of a video or stream.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
         path: the file, or a name for the camera.
-        number: frame number in a video or stream, from 0; None for an image.
-        total: frames of the video; 0 where unknown.
+        index: index in the video or stream, from 0; None for an image.
+        total: number of frames of the video; 0 if unknown.
         fps: frames per second of the video.
     """
 
@@ -49,19 +49,19 @@ class Frame:
 
     @property
     def is_video(self) -> bool:
-        """Whether it belongs to a video or stream."""
+        """Whether it is a frame of a video or stream."""
         return self.index is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconnectPolicy:
-    """How long to bear with a stream that fell silent, in seconds.
+    """When to reconnect a stream, and when to give up, in seconds.
 
     Attributes:
-        pause: before the first new try; each further one that fails doubles it.
-        max_delay: no pause is longer.
-        give_up_after: without a frame for so long, the stream is given up.
-        read: one attempt to connect or to read takes no longer.
+        initial_delay: before the first attempt; each failed attempt doubles the delay.
+        max_delay: upper bound of the delay.
+        give_up_after: time without a frame after which the stream is given up.
+        io_timeout: upper bound of one attempt to connect or to read.
     """
 
     initial_delay: float = 0.5
@@ -71,29 +71,24 @@ class ReconnectPolicy:
 
 
 class Capture(Protocol):
-    """What `cv2.VideoCapture` offers, as far as it is needed here."""
+    """The part of `cv2.VideoCapture` that is used here."""
 
-    def isOpened(self) -> bool:  # noqa: D102, N802
-        ...
+    def isOpened(self) -> bool: ...  # noqa: D102, N802
 
-    def grab(self) -> bool:  # noqa: D102
-        ...
+    def grab(self) -> bool: ...  # noqa: D102
 
-    def retrieve(self) -> tuple[bool, np.ndarray]:  # noqa: D102
-        ...
+    def retrieve(self) -> tuple[bool, np.ndarray]: ...  # noqa: D102
 
-    def get(self, propId: int) -> float:  # noqa: D102, N803
-        ...
+    def get(self, propId: int) -> float: ...  # noqa: D102, N803
 
-    def release(self) -> None:  # noqa: D102
-        ...
+    def release(self) -> None: ...  # noqa: D102
 
 
 class ScreenCapture:
-    """The screen, or a rectangle of it, as a source of frames."""
+    """The screen, or a rectangle of it, as a capture."""
 
     def __init__(self, left_top_width_height: tuple[int, int, int, int] | None) -> None:
-        """Choose the part, in pixels; None is all of it."""
+        """Select the rectangle, in pixels; None is the whole screen."""
         self._box = None
         if left_top_width_height is not None:
             left, top, width, height = left_top_width_height
@@ -102,111 +97,112 @@ class ScreenCapture:
         self._image: np.ndarray | None = None
 
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
-        """Tell whether there is a screen that may be seen."""
+        """Return whether the screen can be captured."""
         return self.grab()
 
     def grab(self) -> bool:
-        """Take an image when it is time for one."""
+        """Capture an image, at most SCREEN_FPS times per second."""
         time.sleep(max(self._due - time.monotonic(), 0))
         self._due = time.monotonic() + 1 / SCREEN_FPS
         try:
             with ImageGrab.grab(self._box) as image:
                 self._image = np.asarray(image.convert("RGB"))[..., ::-1]
-        except (OSError, ValueError, NotImplementedError):  # no display, or none that this library can read
+        except (OSError, ValueError, NotImplementedError):  # no display, or an unsupported one
             return False
         return True
 
     def retrieve(self) -> tuple[bool, np.ndarray]:
-        """Return the image taken last, as BGR."""
+        """Return the last image, as BGR."""
         return (True, self._image) if self._image is not None else (False, np.empty(0))
 
     def get(self, propId: int) -> float:  # noqa: N803
-        """Return the frames per second, and 0 for all else."""
+        """Return the frames per second; 0 for other properties."""
         return SCREEN_FPS if propId == cv2.CAP_PROP_FPS else 0.0
 
     def release(self) -> None:
-        """Do nothing: a screen is not held."""
+        """Do nothing: a screen is not held open."""
 
 
 def is_stream(text: str) -> bool:
-    """Tell whether a source is a camera's number, a stream's address, or the screen."""
+    """Return whether a source is a webcam index, a stream address, or the screen."""
     return text.isdigit() or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
 
 
 def open_capture(text: str, reconnect: ReconnectPolicy) -> Capture:
-    """Open a camera, an address or the screen; what comes back may turn out not to be open."""
+    """Open a camera, an address or the screen; check `isOpened` of the result."""
     screen = SCREEN.fullmatch(text.strip())
     if screen is not None:
-        numbers = [int(number) for number in screen.groups() if number is not None]
-        return ScreenCapture((numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else None)
+        box = [int(value) for value in screen.groups() if value is not None]
+        return ScreenCapture((box[0], box[1], box[2], box[3]) if box else None)
     if text.isdigit():
         return cv2.VideoCapture(int(text))
     os.environ.setdefault(_FFMPEG_VARIABLE, _FFMPEG_OPTIONS)
-    limit = round(reconnect.io_timeout * 1000)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
-    return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
+    timeout = round(reconnect.io_timeout * 1000)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+    return cv2.VideoCapture(text, cv2.CAP_FFMPEG, timeouts)
 
 
 def stream_name(text: str) -> str:
-    """Return a file name for a camera number or address, without its credentials and query."""
+    """Return a file name for a webcam index or address, without credentials and query."""
     if text.isdigit():
         return f"camera{text}"
     if "://" not in text:
         return re.sub(r"\s+", "_", text.strip())
     scheme, _, rest = text.partition("://")
-    public = rest.rpartition("@")[2]  # a password may hold any letter, even @ and /
-    shown = f"{scheme}_{re.split('[?#]', public)[0]}"
-    return re.sub(r"[^A-Za-z0-9-]+", "_", shown).strip("_")[:80]  # without dots: what follows one is a suffix
+    public = rest.rpartition("@")[2]  # a password may contain any character, even @ and /
+    name = f"{scheme}_{re.split('[?#]', public)[0]}"
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[:80]  # no dots: what follows one would be a suffix
 
 
 class _Reader(threading.Thread):
-    """Reads one stream, keeps its newest frame, and connects again when it reconnects.
+    """Reads one stream, keeps its newest frame, and reconnects it.
 
     Attributes:
-        shown: the stream's name without credentials.
-        dead: whether it was given up.
-        frames: frames that came; `dropped` of them were not looked at because newer ones came.
-        reconnects: how often the connection broke or could not be made.
+        name: the stream's name without credentials.
+        newest: the newest frame until it is taken.
+        ended: whether the stream was given up.
+        frames: frames received; `dropped` of them were replaced by newer ones before they were taken.
+        reconnects: how often the connection was lost or could not be made.
     """
 
     def __init__(
-        self, text: str, shown: str, *, vid_stride: int, reconnect: ReconnectPolicy, news: threading.Condition
+        self, text: str, name: str, *, vid_stride: int, reconnect: ReconnectPolicy, updated: threading.Condition
     ) -> None:
-        super().__init__(name=shown, daemon=True)
-        self.text, self.shown = text, shown
-        self.vid_stride, self.reconnect, self.news = vid_stride, reconnect, news
+        super().__init__(name=name, daemon=True)
+        self.text, self.vid_stride, self.reconnect, self.updated = text, vid_stride, reconnect, updated
         self.stopped = threading.Event()
         self.newest: Frame | None = None
-        self._last = time.monotonic()
-        self.dead = False
+        self.ended = False
         self.frames = self.dropped = self.reconnects = 0
+        self._last_frame_at = time.monotonic()
 
     def run(self) -> None:
-        """Read, and revive, until stopped or given up."""
-        pause = self.reconnect.initial_delay
+        """Read and reconnect until stopped or given up."""
+        delay = self.reconnect.initial_delay
         while not self.stopped.is_set():
             before = self.frames
-            ever_opened = self._read()
+            opened = self._read()
             if self.stopped.is_set():
                 break
             if self.frames > before:
-                pause = self.reconnect.initial_delay
+                delay = self.reconnect.initial_delay
             self.reconnects += 1
-            silent = time.monotonic() - self._last
-            hopeless = not ever_opened and not self.frames and "://" not in self.text  # no such camera, no screen
-            left = self.reconnect.give_up_after - silent
-            if hopeless or left <= 0:
-                LOGGER.warning(f"{self.shown}: giving up after {silent:.1f} s without a frame")
+            silent = time.monotonic() - self._last_frame_at
+            missing = not opened and not self.frames and "://" not in self.text  # no such camera, no screen
+            remaining = self.reconnect.give_up_after - silent
+            if missing or remaining <= 0:
+                LOGGER.warning(f"{self.name}: giving up after {silent:.1f} s without a frame")
                 break
-            LOGGER.warning(f"{self.shown}: no frame for {silent:.1f} s, reconnecting in {min(pause, left):.1f} s")
-            self.stopped.wait(min(pause, left))
-            pause = min(2 * pause, self.reconnect.max_delay)
-        with self.news:
-            self.dead = True
-            self.news.notify_all()
+            wait = min(delay, remaining)
+            LOGGER.warning(f"{self.name}: no frame for {silent:.1f} s, reconnecting in {wait:.1f} s")
+            self.stopped.wait(wait)
+            delay = min(2 * delay, self.reconnect.max_delay)
+        with self.updated:
+            self.ended = True
+            self.updated.notify_all()
 
     def _read(self) -> bool:
-        """Connect, and read until the connection reconnects; return whether it was there at all."""
+        """Connect and read until the connection is lost; return whether it could be opened."""
         capture = open_capture(self.text, self.reconnect)
         try:
             if not capture.isOpened():
@@ -217,47 +213,46 @@ class _Reader(threading.Thread):
                 if self.frames % self.vid_stride:
                     self.frames += 1
                     continue
-                read, image = capture.retrieve()
-                if not read or image is None or not image.size:
+                decoded, image = capture.retrieve()
+                if not decoded or image is None or not image.size:
                     break
                 self._publish(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), fps / self.vid_stride)
             return True
         except cv2.error as error:
-            LOGGER.warning(f"{self.shown}: {str(error.err)[:80]}")
+            LOGGER.warning(f"{self.name}: {str(error.err)[:80]}")
             return False
         finally:
             capture.release()
 
     def _publish(self, image: np.ndarray, fps: float) -> None:
-        """Put a frame in the place of the newest."""
-        with self.news:
+        with self.updated:
             self.dropped += self.newest is not None
-            self.newest = Frame(image=image, path=Path(self.shown), index=self.frames, fps=fps)
-            self._last = time.monotonic()
+            self.newest = Frame(image=image, path=Path(self.name), index=self.frames, fps=fps)
+            self._last_frame_at = time.monotonic()
             self.frames += 1
-            self.news.notify_all()
+            self.updated.notify_all()
 
 
 class LiveStreams:
-    """Several streams at once. A frame is looked at while it is new: what came in between is passed over and counted.
+    """Several streams at once, read in real time: only the newest frame is kept, older ones are dropped and counted.
 
-    No frame is ever made up: a stream that is silent gives nothing until it is back.
+    No frame is repeated: a stream that is silent yields nothing until it is reconnected.
     """
 
     def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, reconnect: ReconnectPolicy | None = None) -> None:
-        """Name the streams; reading starts on entering the context.
+        """Prepare the streams; reading starts on entering the context.
 
         Args:
-            texts: camera numbers, addresses, `screen`.
+            texts: webcam indices, addresses, `screen`.
             vid_stride: take every n-th frame.
-            reconnect: see `Patience`.
+            reconnect: the default policy if None.
         """
-        self._news = threading.Condition()
+        self._updated = threading.Condition()
         names: list[str] = []
         for text in texts:
             names.append(unique_name(stream_name(text), names))
         self._readers = [
-            _Reader(text, name, vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy(), news=self._news)
+            _Reader(text, name, vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy(), updated=self._updated)
             for text, name in zip(texts, names, strict=True)
         ]
 
@@ -270,39 +265,34 @@ class LiveStreams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop reading, and say how it went."""
+        """Stop reading and log what was read."""
         for reader in self._readers:
             reader.stopped.set()
         for reader in self._readers:
             reader.join(timeout=2)
-            what = f"{reader.frames} frames, {reader.dropped} frames dropped, {reader.reconnects} reconnects"
-            LOGGER.info(f"{reader.shown}: {what}")
+            counts = f"{reader.frames} frames, {reader.dropped} frames dropped, {reader.reconnects} reconnects"
+            LOGGER.info(f"{reader.name}: {counts}")
 
     def newest(self) -> list[Frame]:
-        """Wait for news; return the newest frame of each stream that has one not returned before.
+        """Wait for a new frame; return the newest one of each stream that has one not returned before.
 
         Raises:
-            DataError: no camera or screen is there at all.
+            DataError: there is no such camera or screen.
             RunError: all streams were given up.
         """
-        with self._news:
+        with self._updated:
             while True:
-                fresh = [reader.newest for reader in self._readers if reader.newest is not None]
+                frames = [reader.newest for reader in self._readers if reader.newest is not None]
                 for reader in self._readers:
                     reader.newest = None
-                if fresh:
-                    return fresh
-                if all(reader.dead for reader in self._readers):
-                    raise self._nothing_left()
-                self._news.wait(LOOK_AGAIN)
+                if frames:
+                    return frames
+                if all(reader.ended for reader in self._readers):
+                    raise self._ended_error()
+                self._updated.wait(POLL_SECONDS)
 
-    def _nothing_left(self) -> DataError | RunError:
-        """Return the error that tells why there are no more frames."""
-        names = ", ".join(reader.shown for reader in self._readers)
+    def _ended_error(self) -> DataError | RunError:
+        names = ", ".join(reader.name for reader in self._readers)
         if all("://" not in reader.text and not reader.frames for reader in self._readers):
-            return DataError(
-                "--source", f"cannot be opened ({names})", fix="check the camera, or that there is a screen"
-            )
-        return RunError(
-            "--source", f"no stream gives frames any more ({names})", fix="check the cameras and the network"
-        )
+            return DataError("--source", f"cannot be opened ({names})", fix="check the camera or the display")
+        return RunError("--source", f"all streams have ended ({names})", fix="check the cameras and the network")

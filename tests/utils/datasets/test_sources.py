@@ -1,4 +1,4 @@
-"""What `--source` means; files come in order, decoded beside the work, bad ones left out and named."""
+"""`--source`: what it may name; files are yielded in order, decoded in the background, unreadable ones skipped."""
 
 import os
 import threading
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets.sources import prefetch, open_source
+from utils.datasets.sources import open_source, prefetch
 from utils.errors import DataError
 
 
 def level(path: Path, value: int) -> Path:
-    """An image of one grey, whose level tells which it is."""
+    """Write an image of one grey level, by which it is recognized."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", np.full((20, 30, 3), value, np.uint8))[1].tobytes())
     return path
@@ -50,13 +50,13 @@ def test_a_file_a_folder_and_globs(folder, monkeypatch):
     assert levels(open_source("~/a.png")) == [0]
 
 
-def test_brackets_in_a_name_that_exists_are_no_glob(tmp_path):
+def test_brackets_in_an_existing_name_are_not_a_glob(tmp_path):
     assert levels(open_source(str(level(tmp_path / "a[1].png", 7)))) == [7]
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_list_names_what_lies_beside_it_or_anywhere(folder, tmp_path, start, end, monkeypatch):
+def test_entries_of_a_list_are_relative_to_it_or_to_the_working_directory(folder, tmp_path, start, end, monkeypatch):
     monkeypatch.chdir(tmp_path)
     level(tmp_path / "here.png", 9)
     lines = ["# a remark", "a.png", "", f"  {folder / 'b 细胞.PNG'}  ", "here.png", "sub", "more.txt", "sub/deep/*.png"]
@@ -65,43 +65,46 @@ def test_a_list_names_what_lies_beside_it_or_anywhere(folder, tmp_path, start, e
     assert levels(open_source(str(folder / "list.txt"))) == [0, 1, 9, 2, 0, 3]
 
 
-def test_what_a_list_names_in_vain_is_skipped_counted_and_named(folder, caplog):
+def test_unreadable_entries_of_a_list_are_skipped_and_recorded(folder, caplog):
     (folder / "list.txt").write_text("a.png\nmissing.png\nnotes.md\nb 细胞.PNG\n")
     source = open_source(str(folder / "list.txt"))
     assert levels(source) == [0, 1] and len(source.files) == 4
     assert [path.name for path, _ in source.skipped] == ["missing.png", "notes.md"]
-    assert "missing.png" in caplog.text and "No such file" in source.skipped[0][1]
+    assert "missing.png" in caplog.text and all(reason for _, reason in source.skipped)
 
 
-def test_lists_that_are_wrong_get_one_line(folder):
+def test_invalid_lists_are_refused(folder):
     (folder / "self.txt").write_text("self.txt\n")
     (folder / "empty.txt").write_text("\n# nothing\n")
     (folder / "utf16.txt").write_bytes("a.png".encode("utf-16"))
-    for name, message in (("self", "deep"), ("empty", "names nothing"), ("utf16", "no list in UTF-8")):
-        with pytest.raises(DataError, match=message):
-            open_source(str(folder / f"{name}.txt"))
+    for name, in_source in (("self", False), ("empty", True), ("utf16", False)):
+        path = str(folder / f"{name}.txt")
+        with pytest.raises(DataError) as caught:
+            open_source(path)
+        assert caught.value.where == ("--source" if in_source else path) and path in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "fix"),
     [
-        ("nowhere", "does not exist"),
-        ("pics/a.pn", "did you mean .*a.png"),
-        ("pics/notes.md", "holds no image or video"),
-        ("pics/*.gif", "holds no image or video"),
-        ("ftp://host/a.jpg", "of no kind that is known"),
-        ("https://www.youtube.com/watch?v=1", "download the video"),
-        ("https://youtu.be/1", "download the video"),
+        ("nowhere", "video or camera"),
+        ("pics/a.pn", "pics/a.png"),
+        ("pics/notes.md", "jpg"),
+        ("pics/*.gif", "jpg"),
+        ("ftp://host/a.jpg", "rtsp://"),
+        ("https://www.youtube.com/watch?v=1", "download"),
+        ("https://youtu.be/1", "download"),
     ],
 )
-def test_what_is_nothing_is_said(folder, monkeypatch, text, message):
+def test_a_source_that_does_not_exist_is_refused_with_advice(folder, monkeypatch, text, fix):
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError) as caught:
         open_source(text)
+    assert caught.value.where == "--source" and fix in caught.value.fix
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
+def test_bad_files_are_skipped_and_the_others_are_yielded_in_order(folder):
     for number in range(40):
         level(folder / f"p{number:02}.png", 100 + number)
     (folder / "p05.png").write_bytes(b"")
@@ -119,7 +122,7 @@ def test_bad_files_are_skipped_and_the_rest_comes_in_order(folder):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_video_gives_its_frames_between_images(folder, stride):
+def test_the_frames_of_a_video_are_yielded_between_images(folder, stride):
     video(folder / "aa.avi", 7)
     frames = list(open_source(str(folder), vid_stride=stride))
     assert [frame.index for frame in frames] == [None, *range(0, 7, stride), None]
@@ -129,36 +132,36 @@ def test_a_video_gives_its_frames_between_images(folder, stride):
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_batches_hold_all_frames_prepared_in_order(folder, size):
+def test_batches_contain_all_frames_preprocessed_in_order(folder, size):
     for number in range(20):
         level(folder / f"p{number:02}.png", 100 + number)
     batches = list(open_source(str(folder)).batches(size, lambda frame: int(frame.image[0, 0, 0])))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
-    assert [one for batch in batches for one in batch] == [0, 1, *range(100, 120)]
+    assert [level for batch in batches for level in batch] == [0, 1, *range(100, 120)]
 
 
-def test_leaving_in_the_middle_ends_all_threads(folder):
+def test_closing_early_ends_all_threads(folder):
     for number in range(20):
         level(folder / f"p{number:02}.png", 100 + number)
     batches = open_source(str(folder)).batches(2, lambda frame: frame)
     next(batches)
     batches.close()
-    assert not [t.name for t in threading.enumerate() if t.name.startswith(("beside", "decode"))]
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("prefetch", "decode"))]
 
 
-def test_work_beside_keeps_order_and_hands_on_its_error():
+def test_prefetch_keeps_the_order_and_raises_the_error_of_its_thread():
     def items():
         yield from range(5)
-        raise DataError("a", "reconnects")
+        raise DataError("a", "fails")
 
     taken = []
-    with pytest.raises(DataError, match="reconnects"):
+    with pytest.raises(DataError, match=r"^a: fails"):
         for item in prefetch(items(), ahead=2):
             taken.append(item)
     assert taken == list(range(5))
 
 
-def test_work_beside_runs_no_further_ahead_than_allowed():
+def test_prefetch_runs_no_further_ahead_than_allowed():
     made, may_go = [], threading.Event()
 
     def items():
@@ -171,6 +174,6 @@ def test_work_beside_runs_no_further_ahead_than_allowed():
     taken = prefetch(items(), ahead=3)
     assert next(taken) == 0
     assert may_go.wait(5)
-    assert len(made) <= 6  # one taken, three waiting, one about to be put, one begun
+    assert len(made) <= 6  # one taken, three waiting, one being put, one begun
     taken.close()
     assert len(made) <= 6

@@ -1,5 +1,6 @@
-"""Live streams: each comes back on its own after a break, and nothing is looked at that no camera sent."""
+"""Live streams: each is reconnected on its own, and no frame is yielded that no camera sent."""
 
+import re
 import threading
 import time
 
@@ -17,7 +18,7 @@ QUICK = ReconnectPolicy(initial_delay=0.01, max_delay=0.05, give_up_after=1.0, i
 
 
 def collect(live, *, enough=lambda frames: False):
-    """All frames by stream, and the error that ended it."""
+    """Return all frames by stream, and the error that ended the reading."""
     frames = {}
     with live:
         try:
@@ -30,7 +31,7 @@ def collect(live, *, enough=lambda frames: False):
 
 
 @pytest.mark.slow
-def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
+def test_a_connection_lost_twenty_times_is_reconnected_twenty_times():
     camera = Camera(6, max_connections=20)
     with cameras(cam=camera) as address:
         frames, error = collect(LiveStreams([address["cam"]], reconnect=QUICK))
@@ -42,12 +43,12 @@ def test_a_stream_that_breaks_twenty_times_comes_back_twenty_times():
     for frame in seen:
         assert frame.image.shape == (HEIGHT, WIDTH, 3) and frame.image.min() > DARKEST - 60
         difference = np.abs(sent[..., ::-1] - frame.image).mean((1, 2, 3)).min()
-        assert difference < 12, "an image that no camera sent, or only a part of it"
-    assert len({int(frame.image[:14, :14].mean()) for frame in seen}) > 10, "frames must be new ones"
+        assert difference < 12, "no camera sent this image, or only a part of it"
+    assert len({int(frame.image[:14, :14].mean()) for frame in seen}) > 10, "frames must not repeat"
 
 
 @pytest.mark.slow
-def test_one_stream_that_is_lost_does_not_stop_the_other():
+def test_a_lost_stream_does_not_stop_the_other():
     lost, steady = Camera(3, max_connections=1), Camera(10**6, max_connections=1)
     with cameras(lost=lost, steady=steady) as address:
         live = LiveStreams([address["lost"], address["steady"]], reconnect=QUICK)
@@ -56,29 +57,29 @@ def test_one_stream_that_is_lost_does_not_stop_the_other():
     names = [stream_name(address[name]) for name in ("lost", "steady")]
     assert error is None and set(frames) == set(names)
     assert 1 <= len(frames[names[0]]) <= 2 < len(frames[names[1]])
-    assert lost.connections > 2, "it must be tried again"
+    assert lost.connections > 2, "it must be reconnected"
 
 
-def test_pauses_grow_but_are_bounded(monkeypatch):
-    pauses = []
+def test_delays_grow_up_to_the_bound(monkeypatch):
+    waits = []
     wait = threading.Event.wait
     monkeypatch.setattr(
         threading.Event,
         "wait",
-        lambda self, timeout=None: (pauses.append(timeout), wait(self, min(timeout or 0, 0.01)))[1],
+        lambda self, timeout=None: (waits.append(timeout), wait(self, min(timeout or 0, 0.01)))[1],
     )
     camera = Camera(3, max_connections=0)
     reconnect = ReconnectPolicy(initial_delay=0.01, max_delay=0.16, give_up_after=0.8, io_timeout=2.0)
     with cameras(cam=camera) as address:
         _, error = collect(LiveStreams([address["cam"]], reconnect=reconnect))
-    tried = [pause for pause in pauses if pause and pause < 0.5]
+    delays = [timeout for timeout in waits if timeout and timeout < 0.5]
     assert isinstance(error, RunError)
-    assert tried[:6] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16, 0.16])
+    assert delays[:6] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.16, 0.16])
 
 
-def test_a_good_connection_makes_the_next_pause_short_again(caplog):
+def test_a_good_connection_resets_the_delay(caplog):
     outage = iter([True, False, False, False, True, False])
-    camera = Camera(3, max_connections=10**6, then=lambda: next(outage, False))
+    camera = Camera(3, max_connections=10**6, accepts=lambda: next(outage, False))
     reconnect = ReconnectPolicy(initial_delay=0.02, max_delay=9, give_up_after=0.6, io_timeout=2.0)
     with cameras(cam=camera) as address, caplog.at_level("WARNING", logger="akyolo"):
         collect(LiveStreams([address["cam"]], reconnect=reconnect))
@@ -89,7 +90,7 @@ def test_a_good_connection_makes_the_next_pause_short_again(caplog):
     assert "giving up after" in caplog.text
 
 
-def test_frames_that_nobody_had_time_for_are_dropped_and_counted(caplog):
+def test_older_frames_are_dropped_and_counted(caplog):
     camera = Camera(60, max_connections=1)
     with cameras(cam=camera) as address, caplog.at_level("INFO", logger="akyolo"):
         with LiveStreams([address["cam"]], reconnect=QUICK) as live:
@@ -97,7 +98,8 @@ def test_frames_that_nobody_had_time_for_are_dropped_and_counted(caplog):
             time.sleep(0.15)
             second = live.newest()[0].index
         assert second > first + 5
-    assert "frames dropped" in caplog.text
+    dropped = re.search(r"(\d+) frames dropped", caplog.text)
+    assert dropped and int(dropped[1]) >= second - first - 1
 
 
 def test_every_nth_frame_is_taken():
@@ -108,7 +110,7 @@ def test_every_nth_frame_is_taken():
     assert len(seen) > 2 and all(frame.index % 3 == 0 for frame in seen)
 
 
-def test_several_streams_of_one_name_are_told_apart():
+def test_streams_of_equal_names_get_distinct_names():
     camera = Camera(20, max_connections=2)
     with cameras(cam=camera) as address:
         both = [f"{address['cam']}?id=1", f"{address['cam']}?id=2"]
@@ -116,14 +118,14 @@ def test_several_streams_of_one_name_are_told_apart():
     assert {name.removesuffix("-2") for name in frames} == {stream_name(address["cam"])} and len(frames) == 2
 
 
-def test_names_hold_no_password():
+def test_names_contain_no_password():
     for address in ("rtsp://me:p@ss/w@10.0.0.1:554/live?token=abc", "http://me:se?c#ret@host/cam?pwd=secret"):
         name = stream_name(address)
         assert not any(word in name for word in ("me", "ss", "se", "token", "abc", "?", "/", "@")), name
     assert stream_name("0") == "camera0" and stream_name("screen 0 1 2 3 4") == "screen_0_1_2_3_4"
 
 
-def test_what_is_a_stream():
+def test_is_stream():
     for text in (
         "0",
         "12",
@@ -139,12 +141,12 @@ def test_what_is_a_stream():
         assert not is_stream(text), text
 
 
-def test_a_camera_that_is_not_there_is_an_error_of_the_input():
+def test_a_missing_camera_is_an_input_error():
     frames, error = collect(LiveStreams(["987"], reconnect=ReconnectPolicy(give_up_after=60)))
     assert not frames and isinstance(error, DataError) and error.exit_code == 2 and "camera987" in str(error)
 
 
-def test_the_screen_is_a_stream_and_no_screen_is_an_error(monkeypatch):
+def test_the_screen_is_a_stream_and_a_missing_screen_is_an_error(monkeypatch):
     desk = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
     def grab(box=None):
@@ -164,27 +166,27 @@ def test_the_screen_is_a_stream_and_no_screen_is_an_error(monkeypatch):
     assert not frames and isinstance(error, DataError) and error.exit_code == 2
 
 
-def test_leaving_stops_the_threads():
+def test_leaving_the_context_stops_the_threads():
     with cameras(cam=Camera(10**6, max_connections=10)) as address:
         with LiveStreams([address["cam"]], reconnect=QUICK) as live:
             live.newest()
         assert not [thread for thread in threading.enumerate() if thread.name == stream_name(address["cam"])]
 
 
-def test_a_list_of_streams_is_read_all_at_once(tmp_path):
+def test_the_streams_of_a_list_are_read_concurrently(tmp_path):
     with cameras(a=Camera(30, max_connections=1), b=Camera(30, max_connections=1)) as address:
         (tmp_path / "all.streams").write_text(f"# two cameras\n{address['a']}\n\n{address['b']}\n")
         source = open_source(str(tmp_path / "all.streams"), reconnect=QUICK)
         assert source.streams == [address["a"], address["b"]]
         seen = []
-        with pytest.raises(RunError, match="no stream gives frames any more"):
+        with pytest.raises(RunError, match=r"^--source: "):
             for batch in source.batches(2, lambda frame: frame.path.name):
                 assert 1 <= len(batch) <= 2
                 seen += batch
     assert set(seen) == {stream_name(a) for a in address.values()}
 
 
-def test_a_video_on_a_server_is_no_stream_and_ends(tmp_path):
+def test_a_remote_video_file_is_not_a_stream_and_ends(tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for level in range(5):
         writer.write(np.full((48, 64, 3), 40 * level + 20, np.uint8))
