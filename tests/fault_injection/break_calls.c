@@ -16,13 +16,10 @@ void arm(int n, int code) { countdown = n, broken_with = code, calls = 0; }
 int counted(void) { return calls; }
 
 static int breaks(void) {
-    if (countdown < 0)
-        return 0;
+    if (countdown < 0) return 0;
     calls++;
-    if (calls != countdown)
-        return 0;
-    if (!broken_with)
-        kill(getpid(), SIGKILL);
+    if (calls != countdown) return 0;
+    if (!broken_with) kill(getpid(), SIGKILL);
     errno = broken_with;
     return 1;
 }
@@ -50,15 +47,14 @@ BREAKABLE(int, mkdir, (const char *path, mode_t mode), (path, mode))
 BREAKABLE(int, rmdir, (const char *path), (path))
 
 /* A file that is opened to be read changes nothing. */
-#define OPENS(name)                                                  \
-    int name(const char *path, int flags, ...) {                     \
-        va_list more;                                                \
-        va_start(more, flags);                                       \
-        int mode = flags & O_CREAT ? va_arg(more, int) : 0;          \
-        va_end(more);                                                \
-        if ((flags & (O_CREAT | O_TRUNC)) && breaks())               \
-            return -1;                                               \
-        return REAL(name)(path, flags, mode);                        \
+#define OPENS(name)                                               \
+    int name(const char *path, int flags, ...) {                  \
+        va_list more;                                             \
+        va_start(more, flags);                                    \
+        int mode = flags & O_CREAT ? va_arg(more, int) : 0;       \
+        va_end(more);                                             \
+        if ((flags & (O_CREAT | O_TRUNC)) && breaks()) return -1; \
+        return REAL(name)(path, flags, mode);                     \
     }
 OPENS(open)
 OPENS(open64)
