@@ -282,7 +282,7 @@ def test_the_embedded_set_is_drawn_to_the_same_bits(data: Path, tmp_path: Path) 
 
 
 def test_benchmarks_measure_by_number_of_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [place.points for place in cases.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
+    assert [layer.points for layer in cases.SWEPT] == [1, 2, 3, 5, 7, 9, 11, 13]
     monkeypatch.setattr(cases, "SWEPT", cases.SWEPT[3::4])
     monkeypatch.chdir(tmp_path)
     run_benchmark(BenchmarkOptions(suite="points", layer_batch=1, repeats=1, device="cpu"))
@@ -297,5 +297,5 @@ def test_benchmarks_compare_each_layer_with_what_it_replaces() -> None:
     for plain, ours, gathers in layer_cases():
         assert [plain.variant, ours.variant, gathers.variant] == ["plain", "AKConv", "four gathers"]
         x = plain.image(2, 0, torch.device("cpu"))
-        shapes = {subject.module(torch.device("cpu"))(x).shape for subject in (plain, ours, gathers)}
+        shapes = {case.module(torch.device("cpu"))(x).shape for case in (plain, ours, gathers)}
         assert len(shapes) == 1 and x.shape[1] == plain.layer.channels  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What benchmarks.py measures: layers and whole models, each built alike in any process."""
+"""The layers and models that benchmarks.py measures, built identically in every process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from models.sampling.dispatch import VARIABLE
 from models.yolo import DetectionModel
 from utils.runtime import memory_format, to_device
 
-PLAIN, OURS, GATHERS = "plain", "AKConv", "four gathers"
+PLAIN, AKCONV, FOUR_GATHERS = "plain", "AKConv", "four gathers"
 PAPER_POINTS = (3, 5, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A place in a model: channels in and out, side of the map in pixels, stride, points of an AKConv there."""
+class LayerShape:
+    """A layer of a model: input and output channels, side of the map in pixels, stride, points of an AKConv."""
 
     channels: int
     out: int
@@ -32,13 +32,13 @@ class Layer:
     points: int
 
     def __str__(self) -> str:
-        """Name the place as in a table."""
+        """Return the name of the row in a table."""
         return f"{self.channels} -> {self.out}, {self.side} px, stride {self.stride}, N {self.points}"
 
 
-# At 640 px, where yolov5n-AKConv uses AKConv.
+# The AKConv layers of yolov5n-AKConv at 640 px.
 LAYERS = tuple(
-    Layer(channels=channels, out=out, side=side, stride=stride, points=points)
+    LayerShape(channels=channels, out=out, side=side, stride=stride, points=points)
     for channels, out, side, stride, points in (
         (16, 32, 160, 2, 3),
         (32, 64, 80, 2, 3),
@@ -48,29 +48,31 @@ LAYERS = tuple(
         (256, 128, 10, 1, 1),
     )
 )
-SWEPT = tuple(Layer(channels=64, out=128, side=40, stride=2, points=points) for points in (1, 2, 3, 5, 7, 9, 11, 13))
+SWEPT = tuple(
+    LayerShape(channels=64, out=128, side=40, stride=2, points=points) for points in (1, 2, 3, 5, 7, 9, 11, 13)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCase:
-    """One thing to measure.
+    """A layer or model to measure.
 
     Attributes:
-        case: what it is, the same for those that are compared.
+        name: equal for variants that are compared with each other.
         variant: plain, AKConv, or four gathers.
         layer: a single layer; None for a whole model.
         cfg: model yaml of a whole model.
-        points: of every AKConv row of a whole model, where they are not those of the yaml.
+        points: number of points in every AKConv row, overriding the yaml.
     """
 
-    case: str
+    name: str
     variant: str
-    layer: Layer | None = None
+    layer: LayerShape | None = None
     cfg: str = ""
     points: int | None = None
 
     def module(self, device: torch.device) -> nn.Module:
-        """Build it with random weights; offsets have some spread, as after training."""
+        """Build the module with random weights; the offsets are spread as after training."""
         torch.manual_seed(0)
         module: nn.Module
         if self.layer is None:
@@ -87,7 +89,7 @@ class BenchmarkCase:
         return to_device(module, device)
 
     def image(self, batch: int, size: int, device: torch.device) -> Tensor:
-        """Return something to look at: (batch, channels, side, side), `size` being the side for a whole model."""
+        """Return a random input (batch, channels, side, side); `size` is the side for a whole model."""
         shape: Sequence[int] = (batch, 3, size, size)
         if self.layer is not None:
             shape = (batch, self.layer.channels, self.layer.side, self.layer.side)
@@ -96,9 +98,9 @@ class BenchmarkCase:
 
     @contextmanager
     def implementation(self) -> Iterator[None]:
-        """Let AKConv run by four gathers for the yardstick, and by what it chooses itself otherwise."""
+        """Run AKConv by four gathers for that variant, and by its own choice otherwise."""
         before = os.environ.get(VARIABLE)
-        if self.variant == GATHERS:
+        if self.variant == FOUR_GATHERS:
             os.environ[VARIABLE] = "gather"
         try:
             yield
@@ -118,30 +120,31 @@ def _with_points(config: ModelConfig, points: int) -> ModelConfig:
 
 
 def layer_cases() -> list[list[BenchmarkCase]]:
-    """Return the layers of yolov5n-AKConv, each with the convolution it replaces and four gathers."""
+    """Return the AKConv layers of yolov5n-AKConv, each with the convolution it replaces and with four gathers."""
     return [
-        [BenchmarkCase(case=str(place), variant=v, layer=place) for v in (PLAIN, OURS, GATHERS)] for place in LAYERS
+        [BenchmarkCase(name=str(layer), variant=variant, layer=layer) for variant in (PLAIN, AKCONV, FOUR_GATHERS)]
+        for layer in LAYERS
     ]
 
 
 def point_cases() -> list[list[BenchmarkCase]]:
-    """Return one layer as a convolution and with all numbers of points."""
-    plain = BenchmarkCase(case="3x3 convolution", variant=PLAIN, layer=SWEPT[0])
-    return [[plain, *(BenchmarkCase(case=f"N {place.points}", variant=OURS, layer=place) for place in SWEPT)]]
+    """Return one layer as a convolution and as AKConv with several numbers of points."""
+    plain = BenchmarkCase(name="3x3 convolution", variant=PLAIN, layer=SWEPT[0])
+    return [[plain, *(BenchmarkCase(name=f"N {layer.points}", variant=AKCONV, layer=layer) for layer in SWEPT)]]
 
 
 def model_cases() -> list[list[BenchmarkCase]]:
-    """Return the whole models: plain, the tutorial's placement, the paper's, and four gathers."""
-    ours = "yolov5n-AKConv.yaml"
+    """Return whole models: plain, the tutorial's placement, the paper's placement, and four gathers."""
+    tutorial = "yolov5n-AKConv.yaml"
     paper = [
-        BenchmarkCase(case=f"paper's placement, N {n}", variant=OURS, cfg="yolov5n-AKConv-paper.yaml", points=n)
+        BenchmarkCase(name=f"paper's placement, N {n}", variant=AKCONV, cfg="yolov5n-AKConv-paper.yaml", points=n)
         for n in PAPER_POINTS
     ]
     return [
         [
-            BenchmarkCase(case="yolov5n", variant=PLAIN, cfg="yolov5n.yaml"),
-            BenchmarkCase(case="yolov5n-AKConv", variant=OURS, cfg=ours),
+            BenchmarkCase(name="yolov5n", variant=PLAIN, cfg="yolov5n.yaml"),
+            BenchmarkCase(name="yolov5n-AKConv", variant=AKCONV, cfg=tutorial),
             *paper,
-            BenchmarkCase(case="yolov5n-AKConv by four gathers", variant=GATHERS, cfg=ours),
+            BenchmarkCase(name="yolov5n-AKConv by four gathers", variant=FOUR_GATHERS, cfg=tutorial),
         ]
     ]

@@ -1,4 +1,4 @@
-"""How fast training samples are made on one core: `python -m utils.benchmarks.loader --data bccd --imgsz 320`."""
+"""Training samples per second on one core: `python -m utils.benchmarks.loader --data bccd --imgsz 320`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ThroughputOptions:
     """Options of the command."""
 
     data: str = option(EMBEDDED, "data yaml")
-    hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml, of which the augmentations are taken")
+    hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml with the augmentations")
     imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"))
     cache: str = option("default", "decoded images kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
-    repeats: int = option(5, "epochs to measure; the fastest counts", aliases=("--rounds",))
-    seed: int = option(0, "of the augmentations")
+    repeats: int = option(5, "epochs to measure; the fastest one is reported", aliases=("--rounds",))
+    seed: int = option(0, "seed of the augmentations")
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -46,48 +46,50 @@ class ThroughputOptions:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Samples per second of the best epoch: by the clock, and by the time that the processor gave to this process."""
+    """Samples per second of the fastest epoch: by wall-clock time and by processor time of this process."""
 
-    by_clock: float
-    by_processor: float
+    wall_clock: float
+    processor: float
 
 
 def measure(dataset: DetectionDataset, *, rounds: int) -> Throughput:
-    """Draw every sample of a data set in each of `rounds` epochs, in this thread, after one epoch to warm up."""
+    """Load every sample of a data set in each of `rounds` epochs, in this thread, after one warm-up epoch."""
     size_hw = (dataset.image_size, dataset.image_size)
-    by_clock = by_processor = 0.0
+    wall_clock = processor = 0.0
     for epoch in range(rounds + 1):
-        clock, processor = time.perf_counter(), time.process_time()
-        for number in range(len(dataset)):
-            dataset[SampleRef(index=number, epoch=epoch, size_hw=size_hw)]
+        wall_start, processor_start = time.perf_counter(), time.process_time()
+        for index in range(len(dataset)):
+            dataset[SampleRef(index=index, epoch=epoch, size_hw=size_hw)]
         if epoch:
-            by_clock = max(by_clock, len(dataset) / (time.perf_counter() - clock))
-            by_processor = max(by_processor, len(dataset) / (time.process_time() - processor))
-    return Throughput(by_clock, by_processor)
+            wall_clock = max(wall_clock, len(dataset) / (time.perf_counter() - wall_start))
+            processor = max(processor, len(dataset) / (time.process_time() - processor_start))
+    return Throughput(wall_clock, processor)
 
 
 def run_throughput(options: ThroughputOptions) -> Throughput:
-    """Measure as the options say, and tell the result with the load that the machine was under.
+    """Measure the throughput and log it with the load of the machine.
 
     Raises:
-        ConfigError: a yaml is missing or wrong.
+        ConfigError: a yaml is missing or invalid.
         DataError: the data set is missing or unusable.
     """
     config = load_data_config(options.data)
     ensure_shapes(config)
     values = load_yaml(find_file(options.hyp, folders=[PROJECT_ROOT / "data" / "hyps"], flag="--hyp"))
-    wanted = {f.name: values.get(f.name, f.default) for f in fields(Augmentation)}
+    augmentation = {f.name: values.get(f.name, f.default) for f in fields(Augmentation)}
     if wrong := [
-        name for name, value in wanted.items() if isinstance(value, bool) or not isinstance(value, int | float)
+        name for name, value in augmentation.items() if isinstance(value, bool) or not isinstance(value, int | float)
     ]:
-        raise ConfigError(options.hyp, f"{wrong[0]} must be a number (got {wanted[wrong[0]]!r})", fix="correct it")
+        raise ConfigError(
+            options.hyp, f"{wrong[0]} must be a number (got {augmentation[wrong[0]]!r})", fix="correct it"
+        )
     index = build_index(config, "train")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     dataset = DetectionDataset(
         index,
         image_size=options.imgsz,
-        augmentation=Augmentation(**wanted),
+        augmentation=Augmentation(**augmentation),
         seed=options.seed,
         cache_bytes=CACHES[options.cache],
         disk_cache=prepare_disk_cache(index, image_size=options.imgsz) if options.cache == "disk" else None,
@@ -95,8 +97,8 @@ def run_throughput(options: ThroughputOptions) -> Throughput:
     result = measure(dataset, rounds=options.repeats)
     load = f"{os.getloadavg()[0]:.1f} programs on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else "unknown"
     LOGGER.info(
-        f"{options.imgsz} px, cache {options.cache}: {result.by_clock:.0f} samples per second "
-        f"({result.by_processor:.0f} per second of processor time), best of {options.repeats} epochs on one core; "
+        f"{options.imgsz} px, cache {options.cache}: {result.wall_clock:.0f} samples per second "
+        f"({result.processor:.0f} per second of processor time), best of {options.repeats} epochs on one core; "
         f"load {load}"
     )
     return result

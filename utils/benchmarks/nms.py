@@ -1,14 +1,12 @@
-"""How much faster suppression is than one call of torchvision's: `python -m utils.benchmarks.nms`.
+"""The speed of NMS against one call of torchvision's nms: `python -m utils.benchmarks.nms`.
 
-The flood is what an untrained model makes: maps of standard-normal logits, decoded with YOLOv5's anchors, confidence
-0.001, several classes for each box. Both ways get the same candidates, take turns, and must agree to the bit.
+The dense candidates are those of an untrained model: standard-normal logits decoded with YOLOv5's anchors, confidence
+threshold 0.001, several classes per box. Both implementations get the same candidates, are timed in turns, and must
+agree bitwise.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from models.head import decode
+from utils.benchmarks.timing import interleave
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
@@ -29,7 +28,7 @@ ANCHORS = {
     16: ((1.875, 3.8125), (3.875, 2.8125), (3.6875, 7.4375)),
     32: ((3.625, 2.8125), (4.875, 6.1875), (11.65625, 10.1875)),
 }
-FLOODS = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
+DENSE_CASES = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def dense_candidates(side: int, classes: int, *, seed: int) -> Tensor:
 
 
 def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes, scores and classes of one image's best candidates, best first, found in the plainest way."""
+    """Return boxes, scores and classes of one image's best candidates, best first, by a plain implementation."""
     scores = prediction[:, 5:] * prediction[:, 4:5]
     row, classes = (scores > EVALUATION_NMS.conf_threshold).nonzero(as_tuple=True)
     score = scores[row, classes]
@@ -72,7 +71,7 @@ def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def with_torchvision(prediction: Tensor) -> Detections:
-    """Thin out one image with one call over class-shifted boxes."""
+    """Suppress the boxes of one image by one torchvision call over class-offset boxes."""
     boxes, score, classes = candidates(prediction)
     kept = nms(boxes + (classes * CLASS_OFFSET)[:, None], score, EVALUATION_NMS.iou_threshold)[
         : EVALUATION_NMS.max_detections
@@ -81,53 +80,41 @@ def with_torchvision(prediction: Tensor) -> Detections:
 
 
 def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
-    """Time both ways on one flood and say the ratios.
+    """Time both implementations on one case and return the table row.
 
     Raises:
-        RunError: they disagree.
+        RunError: the results differ.
     """
     prediction = dense_candidates(side, classes, seed=seed)
-    found, expected = non_max_suppression(prediction, EVALUATION_NMS)[0], with_torchvision(prediction[0])
+    detections, expected = non_max_suppression(prediction, EVALUATION_NMS)[0], with_torchvision(prediction[0])
     for name in ("boxes", "scores", "classes"):
-        if not torch.equal(getattr(found, name), getattr(expected, name)):
+        if not torch.equal(getattr(detections, name), getattr(expected, name)):
             raise RunError(f"{side} px, {classes} classes", f"{name} differ from torchvision's", fix="report this")
     boxes, score, labels = candidates(prediction[0])
     shifted = boxes + (labels * CLASS_OFFSET)[:, None]
     limit = EVALUATION_NMS.max_detections
-    step = _in_turn(
+    actions = (
         lambda: nms(shifted, score, EVALUATION_NMS.iou_threshold)[:limit],
         lambda: greedy_nms(shifted, score, iou_threshold=EVALUATION_NMS.iou_threshold, limit=limit),
-        rounds,
+        lambda: with_torchvision(prediction[0]),
+        lambda: non_max_suppression(prediction, EVALUATION_NMS),
     )
-    whole = _in_turn(
-        lambda: with_torchvision(prediction[0]), lambda: non_max_suppression(prediction, EVALUATION_NMS), rounds
-    )
+    reference, ours, reference_whole, ours_whole = (t.median for t in interleave(actions, rounds=rounds, warm_up=0))
     return (
-        f"| {side} px, {classes} classes | {len(score):,} | {step[0]:.1f} | {step[1]:.2f} | {step[0] / step[1]:.0f} "
-        f"| {whole[0]:.1f} | {whole[1]:.2f} | {whole[0] / whole[1]:.0f} |"
+        f"| {side} px, {classes} classes | {len(score):,} | {reference:.1f} | {ours:.2f} | {reference / ours:.0f} "
+        f"| {reference_whole:.1f} | {ours_whole:.2f} | {reference_whole / ours_whole:.0f} |"
     )
-
-
-def _in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Return the median milliseconds of both, measured in turns."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for work, spent in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            work()
-            spent.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
 
 
 def main() -> None:
-    """Measure all floods and print a table."""
+    """Measure all cases and print a table."""
     options, _ = parse_options(NmsBenchmarkOptions, None, description=__doc__ or "")
     torch.set_num_threads(options.threads)
     LOGGER.info(
-        "| flood | candidates | torchvision's call, ms | ours, ms | ratio | with selection, ms | ours, ms | ratio |\n"
+        "| case | candidates | torchvision nms, ms | ours, ms | ratio | with selection, ms | ours, ms | ratio |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    for side, classes in FLOODS:
+    for side, classes in DENSE_CASES:
         LOGGER.info(compare(side, classes, rounds=options.repeats, seed=options.seed))
 
 

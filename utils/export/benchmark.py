@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models.fuse import fused
-from utils.benchmarks.akconv import interleave
+from utils.benchmarks.timing import interleave
 from utils.datasets.index import build_index
 from utils.datasets.splits import evaluation_loader, open_data
 from utils.errors import ConfigError
