@@ -1,4 +1,4 @@
-"""Archives that do what no honest data set does, each made of one idea: name -> bytes."""
+"""Archives that do what no honest data set does, one idea each: HOSTILE maps names to functions that build them."""
 
 import bz2
 import gzip
@@ -10,7 +10,7 @@ import zipfile
 import zlib
 
 GOOD = b"0 .5 .5 .2 .2\n"
-LIMIT = 2000  # members; the tests lower the bound to it
+LIMIT = 2000  # members; the tests lower MAX_MEMBERS to it
 
 
 def zipped(*members, compression=zipfile.ZIP_DEFLATED):
@@ -49,7 +49,7 @@ def typed(name, kind, target="", size=0):
 
 
 def patched(data, name, offset, value):
-    """Change bytes of a zip's local header and of its central entry, `offset` counted in the latter."""
+    """Overwrite bytes of a zip's local header and central entry; `offset` is that of the central entry."""
     data = bytearray(data)
     for signature, shift in ((b"PK\1\2", 0), (b"PK\3\4", -2)):
         place = data.find(signature)
@@ -60,14 +60,14 @@ def patched(data, name, offset, value):
 
 
 def claiming(size):
-    """A zip of one small file that says it holds `size` bytes, packed in nearly as many."""
+    """A zip of one small file whose entry claims `size` bytes, compressed and not."""
     data = zipped(("labels/a.txt", GOOD))
     data = patched(data, "labels/a.txt", 24, struct.pack("<I", size))
     return patched(data, "labels/a.txt", 20, struct.pack("<I", size))
 
 
 def header_bomb():
-    """A tar whose extended header claims to be long, and is: zeros, packed a thousandfold."""
+    """A tar with a very long extended header: zeros, compressed a thousandfold."""
     length = 80_000_000
     header = typed("x", tarfile.XHDTYPE, size=length).tobuf()
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -78,7 +78,7 @@ def header_bomb():
 
 
 def overlapping():
-    """A zip whose central directory names one packed file 400 times."""
+    """A zip whose central directory lists one compressed file 400 times."""
     single = zipped(("labels/000.txt", bytes(20_000)))
     start, end = single.index(b"PK\1\2"), single.index(b"PK\5\6")
     entry, count = single[start:end], 400

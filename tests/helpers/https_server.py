@@ -1,4 +1,4 @@
-"""A web server on this machine that serves over TLS, honestly or not, and remembers what it was asked for."""
+"""A local web server over TLS, honest or not, that records the requested paths."""
 
 import contextlib
 import http.server
@@ -10,7 +10,7 @@ CERTIFICATE = Path(__file__).parent / "localhost.pem"
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Serves the server's `pages`: bytes, an address to redirect to, or a function that answers itself."""
+    """Serves the server's `pages`: bytes, an address to redirect to, or a function that handles the request."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -35,12 +35,12 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, *_):
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that disconnect: they are part of the tests."""
 
 
 @contextlib.contextmanager
 def serving(pages, *, tls=True):
-    """Yield the address of a server of `pages`, and the list of what it was asked for."""
+    """Yield the address of a server of `pages`, and the list of requested paths."""
     server = Server(("127.0.0.1", 0), Answers)
     server.pages, server.asked = pages, []
     if tls:

@@ -1,4 +1,4 @@
-"""Read archives that may be hostile: all is checked before a byte is taken out, and only plain small files are."""
+"""Reads archives that may be hostile: all members are validated first, and only data files are extracted."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_MEMBERS = 1_000_000
 MAX_TOTAL_BYTES = 200_000_000_000
 MAX_FILE_BYTES = 2_000_000_000
 MAX_RATIO = 100
-RATIO_MATTERS_FROM = 1_000_000  # a short text of one repeated line may well shrink more
-TAKEN_SUFFIXES = IMAGE_SUFFIXES | frozenset("txt csv json xml yaml yml md".split())
-TAKEN_NAMES = frozenset(("LICENSE", "README"))
+MAX_RATIO_APPLIES_FROM = 1_000_000  # bytes; short repetitive text may compress better
+DATA_SUFFIXES = IMAGE_SUFFIXES | frozenset("txt csv json xml yaml yml md".split())
+DATA_NAMES = frozenset(("LICENSE", "README"))
 _BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
     *(NotImplementedError, RuntimeError, ValueError, LookupError, OverflowError),
@@ -40,31 +40,32 @@ _UNPACKERS: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
 
 @dataclass(frozen=True)
 class _Member:
-    """What an archive says of one file."""
+    """The entry of one member in an archive."""
 
     name: str
     size: int
-    packed: int
+    compressed: int
     is_plain: bool
     is_folder: bool = False
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A checked zip or tar file: images, labels and texts; programs and hidden files are left inside.
+    """The images, labels and text files of a validated zip or tar file; programs and hidden files are skipped.
 
     Attributes:
-        where: what messages call it.
-        left_out: how many files were not of a kind that is taken.
+        where: its name in messages.
+        contents: functions that read a file, by name.
+        skipped: number of files of other types.
     """
 
     where: str
     contents: dict[str, Callable[[], bytes]]
-    left_out: int = 0
+    skipped: int = 0
 
     @property
     def names(self) -> Sequence[str]:
-        """Names in the order in which they are stored, which is the fastest to read."""
+        """Names in the order in which they are stored, which is the fastest to read in."""
         return list(self.contents)
 
     def read(self, name: str) -> bytes:
@@ -80,44 +81,46 @@ class Archive:
 
 
 def open_archive(file: BinaryIO, *, where: str) -> Archive:
-    """Check a zip or tar file as a whole.
+    """Open a zip or tar file and validate all of it.
 
     Args:
-        file: open for reading, and kept open as long as the result is used.
-        where: what messages call it.
+        file: open for reading; must stay open while the result is used.
+        where: its name in messages.
 
     Raises:
-        DataError: it is neither, damaged, or holds what no honest archive of a data set does: absolute names or `..`,
-            links, devices, encryption, a name twice, more than a million members, more than 200 GB, or files packed
+        DataError: it is neither, it is damaged, or it has what no honest data set has: absolute names or `..`, links,
+            devices, encryption, duplicate names, more than a million members, more than 200 GB, or files compressed
             more than a hundredfold.
     """
-    packed_total = file.seek(0, os.SEEK_END)
+    compressed_total = file.seek(0, os.SEEK_END)
     file.seek(0)
     try:
         is_zip = zipfile.is_zipfile(file)
         file.seek(0)
-        listed = _zip_members(file) if is_zip else _tar_members(file, packed_total)
+        members = _zip_members(file) if is_zip else _tar_members(file, compressed_total)
         contents: dict[str, Callable[[], bytes]] = {}
         seen: set[str] = set()
-        total = left_out = 0
-        for count, (member, read) in enumerate(listed, start=1):
+        total = skipped = 0
+        for count, (member, read) in enumerate(members, start=1):
             total += member.size
             name = _checked_name(member, seen, where)
             if count > MAX_MEMBERS:
                 raise _refused(where, f"has more than {MAX_MEMBERS:,} members")
-            if total > MAX_TOTAL_BYTES or total > MAX_RATIO * max(packed_total, RATIO_MATTERS_FROM / MAX_RATIO):
-                raise _refused(where, f"unpacks to far more than its {packed_total:,} bytes ({total:,} or more)")
+            if total > MAX_TOTAL_BYTES or total > MAX_RATIO * max(compressed_total, MAX_RATIO_APPLIES_FROM / MAX_RATIO):
+                raise _refused(
+                    where, f"decompresses to far more than its {compressed_total:,} bytes ({total:,} or more)"
+                )
             if not member.is_folder:
-                taken = _is_taken(name)
-                left_out += not taken
-                if taken:
+                is_data = _is_data(name)
+                skipped += not is_data
+                if is_data:
                     contents[name] = read
         below = next((n for n in seen if any(str(parent) in contents for parent in PurePosixPath(n).parents)), None)
         if below is not None:
             raise _refused(where, f"has a member below a file ({below[:60]!r})")
     except _BROKEN as error:
-        raise _refused(where, f"is damaged, or no zip or tar file ({error})") from error
-    return Archive(where, contents, left_out)
+        raise _refused(where, f"is damaged, or not a zip or tar file ({error})") from error
+    return Archive(where, contents, skipped)
 
 
 def _refused(where: str, what: str) -> DataError:
@@ -125,35 +128,35 @@ def _refused(where: str, what: str) -> DataError:
 
 
 def _checked_name(member: _Member, seen: set[str], where: str) -> str:
-    """Return a member's name without `./` and the like, if it is a plain file or folder with a plain name.
+    """Return a member's normalized name.
 
     Raises:
-        DataError: it is.
+        DataError: it is not a plain file or folder with a plain name.
     """
     name = member.name
     path = PurePosixPath(name)
-    shown = repr(name[:60])
+    quoted = repr(name[:60])
     if not name or not name.isprintable() or "\\" in name or ":" in name.split("/")[0]:
-        raise _refused(where, f"has a member with an odd name ({shown})")
+        raise _refused(where, f"has a member with an invalid name ({quoted})")
     if path.is_absolute() or ".." in path.parts:
-        raise _refused(where, f"has a member outside its folder ({shown})")
+        raise _refused(where, f"has a member outside its folder ({quoted})")
     if not (member.is_plain or member.is_folder):
-        raise _refused(where, f"has a link, a device or an encrypted file ({shown})")
+        raise _refused(where, f"has a link, a device or an encrypted file ({quoted})")
     key = path.as_posix()
     if key in seen and not member.is_folder:
-        raise _refused(where, f"has a member twice ({shown})")
+        raise _refused(where, f"has a duplicate member ({quoted})")
     seen.add(key)
     if member.size > MAX_FILE_BYTES:
-        raise _refused(where, f"has a file of {member.size:,} bytes ({shown})")
-    if member.size > max(RATIO_MATTERS_FROM, MAX_RATIO * member.packed):
-        raise _refused(where, f"has a file packed more than {MAX_RATIO}-fold ({shown})")
+        raise _refused(where, f"has a file of {member.size:,} bytes ({quoted})")
+    if member.size > max(MAX_RATIO_APPLIES_FROM, MAX_RATIO * member.compressed):
+        raise _refused(where, f"has a file compressed more than {MAX_RATIO}-fold ({quoted})")
     return key
 
 
-def _is_taken(name: str) -> bool:
+def _is_data(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and (path.suffix[1:].lower() in TAKEN_SUFFIXES or path.name in TAKEN_NAMES)
+    return not hidden and (path.suffix[1:].lower() in DATA_SUFFIXES or path.name in DATA_NAMES)
 
 
 def _zip_members(file: BinaryIO) -> Iterator[tuple[_Member, Callable[[], bytes]]]:
@@ -163,25 +166,25 @@ def _zip_members(file: BinaryIO) -> Iterator[tuple[_Member, Callable[[], bytes]]
         member = _Member(
             name=info.orig_filename if "\0" in info.orig_filename else info.filename,
             size=info.file_size,
-            packed=info.compress_size,
+            compressed=info.compress_size,
             is_plain=not info.is_dir() and kind in (0, stat.S_IFREG) and not info.flag_bits & 0x1,
             is_folder=info.is_dir() and kind in (0, stat.S_IFDIR),
         )
-        yield member, lambda info=info: _whole(archive.read(info), info.file_size)  # type: ignore[misc]
+        yield member, lambda info=info: _complete(archive.read(info), info.file_size)  # type: ignore[misc]
 
 
-def _tar_members(file: BinaryIO, packed_total: int) -> Iterator[tuple[_Member, Callable[[], bytes]]]:
+def _tar_members(file: BinaryIO, compressed_total: int) -> Iterator[tuple[_Member, Callable[[], bytes]]]:
     start = file.read(6)
     file.seek(0)
     unpack = next((unpack for magic, unpack in _UNPACKERS if start.startswith(magic)), None)
-    most = max(MAX_RATIO * packed_total, RATIO_MATTERS_FROM)
-    stream = file if unpack is None else _Limited(unpack(file), most)
+    limit = max(MAX_RATIO * compressed_total, MAX_RATIO_APPLIES_FROM)
+    stream = file if unpack is None else _Limited(unpack(file), limit)
     archive = tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:")
     for info in archive:
         member = _Member(
             name=info.name,
             size=info.size,
-            packed=packed_total,  # members of a tar file are packed together
+            compressed=compressed_total,  # the members of a tar file are compressed together
             is_plain=info.isreg() and not info.issparse(),
             is_folder=info.isdir(),
         )
@@ -189,19 +192,19 @@ def _tar_members(file: BinaryIO, packed_total: int) -> Iterator[tuple[_Member, C
 
 
 class _Limited(io.RawIOBase):
-    """A stream that ends with an error where an archive unpacks to too much, be it in the headers."""
+    """A stream that fails where an archive decompresses to too much, even inside a header."""
 
-    def __init__(self, stream: IO[bytes], most: int) -> None:
-        self._stream, self._most = stream, most
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._limit = stream, limit
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or self._stream.tell() + min(size, MAX_FILE_BYTES) > self._most + RATIO_MATTERS_FROM:
-            raise tarfile.ReadError("unpacks to too much")
+        if size < 0 or self._stream.tell() + min(size, MAX_FILE_BYTES) > self._limit + MAX_RATIO_APPLIES_FROM:
+            raise tarfile.ReadError("decompresses to too much")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_SET and offset > self._most + RATIO_MATTERS_FROM:
-            raise tarfile.ReadError("unpacks to too much")
+        if whence == os.SEEK_SET and offset > self._limit + MAX_RATIO_APPLIES_FROM:
+            raise tarfile.ReadError("decompresses to too much")
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
@@ -209,16 +212,16 @@ class _Limited(io.RawIOBase):
 
 
 def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    """Return a member's content, once Python's own filter for data has let it pass too."""
+    """Return a member's content, if Python's own extraction filter accepts it too."""
     stored = archive.extractfile(tarfile.data_filter(info, os.path.abspath(os.sep + "target")))
-    return _whole(stored.read() if stored is not None else b"", info.size)
+    return _complete(stored.read() if stored is not None else b"", info.size)
 
 
-def _whole(content: bytes, size: int) -> bytes:
-    """Return a content that has the size that the archive tells.
+def _complete(content: bytes, size: int) -> bytes:
+    """Return the content of a member.
 
     Raises:
-        EOFError: it has not.
+        EOFError: it does not have the size of its entry.
     """
     if len(content) != size:
         raise EOFError(f"{len(content)} of {size} bytes")

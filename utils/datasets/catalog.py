@@ -1,4 +1,4 @@
-"""The data sets that `download:` may name: where their archives lie, and how they become YOLO's folders."""
+"""The data sets that `download:` may name: the addresses of their archives, and their conversion to YOLO folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from utils.datasets.convert.voc import convert_voc
 DEFAULT_MAX_BYTES = 50_000_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One archive.
+@dataclass(frozen=True)
+class RemoteArchive:
+    """An archive on a server.
 
     Attributes:
-        url: its https address.
-        max_bytes: a longer one is refused.
-        sha256: of its bytes, in hexadecimal; "" if it is not known beforehand, then it is only told.
+        url: https address.
+        max_bytes: largest size accepted.
+        sha256: expected hash in hexadecimal; if "", the hash is logged but not verified.
     """
 
     url: str
@@ -30,24 +30,24 @@ class Source:
     sha256: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Archives that are needed together, and what makes of them names and contents of the data set's files."""
+@dataclass(frozen=True)
+class DatasetPart:
+    """Archives that are needed together, and the function that yields names and contents of the files from them."""
 
-    sources: tuple[Source, ...]
+    archives: tuple[RemoteArchive, ...]
     convert: Callable[[Files], Iterator[FileEntry]]
 
 
 def without_top_folder(files: Files) -> Iterator[FileEntry]:
-    """Yield the files as they are, from inside the one folder that holds them all, if there is one."""
+    """Yield the files unchanged; if one folder contains all of them, relative to that folder."""
     tops = {name.split("/")[0] if "/" in name else "" for name in files.names}
-    skipped = len(next(iter(tops))) + 1 if len(tops) == 1 and not tops & {"", "images", "labels"} else 0
+    prefix = len(next(iter(tops))) + 1 if len(tops) == 1 and not tops & {"", "images", "labels"} else 0
     for name in files.names:
-        yield name[skipped:], files.read(name)
+        yield name[prefix:], files.read(name)
 
 
 def _below(folder: str, files: Files) -> Iterator[FileEntry]:
-    """Yield the files in a folder of that name."""
+    """Yield the files, moved into a folder."""
     for name in files.names:
         yield f"{folder}/{name}", files.read(name)
 
@@ -57,37 +57,31 @@ _ASSETS = "https://github.com/ultralytics/assets/releases/download/v0.0.0"
 _VISDRONE = "https://github.com/ultralytics/yolov5/releases/download/v1.0/VisDrone2019-DET"
 
 
-def _coco(*, polygons: bool) -> tuple[Part, ...]:
-    labels = partial(convert_coco, polygons=polygons, labels_only=True)
-    annotations = Source(url=f"{_COCO}/annotations/annotations_trainval2017.zip", max_bytes=500_000_000)
-    images = (("val2017", 2_000_000_000), ("train2017", 25_000_000_000))
+def _coco(*, polygons: bool) -> tuple[DatasetPart, ...]:
+    annotations = RemoteArchive(f"{_COCO}/annotations/annotations_trainval2017.zip", max_bytes=500_000_000)
+    val = RemoteArchive(f"{_COCO}/zips/val2017.zip", max_bytes=2_000_000_000)
+    train = RemoteArchive(f"{_COCO}/zips/train2017.zip", max_bytes=25_000_000_000)
     return (
-        Part(sources=(annotations,), convert=labels),
-        *(
-            Part(sources=(Source(url=f"{_COCO}/zips/{split}.zip", max_bytes=most),), convert=partial(_below, "images"))
-            for split, most in images
-        ),
+        DatasetPart((annotations,), convert=partial(convert_coco, polygons=polygons, labels_only=True)),
+        DatasetPart((val,), convert=partial(_below, "images")),
+        DatasetPart((train,), convert=partial(_below, "images")),
     )
 
 
-KNOWN: dict[str, tuple[Part, ...]] = {
+def _visdrone(split: str) -> DatasetPart:
+    return DatasetPart((RemoteArchive(f"{_VISDRONE}-{split}.zip", max_bytes=4_000_000_000),), convert=convert_visdrone)
+
+
+_COCO128 = RemoteArchive(f"{_ASSETS}/coco128.zip", max_bytes=20_000_000)
+_VOC = (
+    RemoteArchive(f"{_ASSETS}/VOCtrainval_06-Nov-2007.zip", max_bytes=1_000_000_000),
+    RemoteArchive(f"{_ASSETS}/VOCtest_06-Nov-2007.zip", max_bytes=1_000_000_000),
+    RemoteArchive(f"{_ASSETS}/VOCtrainval_11-May-2012.zip", max_bytes=4_000_000_000),
+)
+KNOWN: dict[str, tuple[DatasetPart, ...]] = {
     "coco": _coco(polygons=False),
     "coco-polygons": _coco(polygons=True),
-    "coco128": (
-        Part(sources=(Source(url=f"{_ASSETS}/coco128.zip", max_bytes=20_000_000),), convert=without_top_folder),
-    ),
-    "VOC": (
-        Part(
-            sources=(
-                Source(url=f"{_ASSETS}/VOCtrainval_06-Nov-2007.zip", max_bytes=1_000_000_000),
-                Source(url=f"{_ASSETS}/VOCtest_06-Nov-2007.zip", max_bytes=1_000_000_000),
-                Source(url=f"{_ASSETS}/VOCtrainval_11-May-2012.zip", max_bytes=4_000_000_000),
-            ),
-            convert=convert_voc,
-        ),
-    ),
-    "VisDrone": tuple(
-        Part(sources=(Source(url=f"{_VISDRONE}-{split}.zip", max_bytes=4_000_000_000),), convert=convert_visdrone)
-        for split in ("train", "val", "test-dev")
-    ),
+    "coco128": (DatasetPart((_COCO128,), convert=without_top_folder),),
+    "VOC": (DatasetPart(_VOC, convert=convert_voc),),
+    "VisDrone": tuple(_visdrone(split) for split in ("train", "val", "test-dev")),
 }

@@ -1,6 +1,6 @@
-"""Fetch a missing data set: `python -m utils.datasets.download coco128.yaml`.
+"""Download a missing data set: `python -m utils.datasets.download coco128.yaml`.
 
-Only over https, only archives, checked before anything is taken out of them; what a yaml says is never run.
+Only archives, only over https, validated before anything is extracted. Commands in a yaml are never executed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from utils.cli import OneLineParser, run_script
 from utils.datasets.archives import open_archive
-from utils.datasets.catalog import KNOWN, Part, Source, without_top_folder
+from utils.datasets.catalog import DEFAULT_MAX_BYTES, KNOWN, DatasetPart, RemoteArchive, without_top_folder
 from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.convert.files import Joined
 from utils.datasets.convert.layout import FileEntry
@@ -37,7 +37,7 @@ _PINNED = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, and none away from https."""
+    """Follows a few redirects, only to https."""
 
     max_redirections = MAX_REDIRECTS
 
@@ -49,7 +49,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         msg: str,
         headers: http.client.HTTPMessage,
     ) -> Any:  # noqa: ANN401 - as in the base class
-        """Refuse before the base class looks at the address."""
+        """Refuse other schemes before the base class opens the address."""
         target = headers.get("location") or headers.get("uri") or ""
         if urlsplit(urljoin(req.full_url, target)).scheme != "https":
             raise DataError(req.full_url, f"redirects away from https (to {target[:60]!r})", fix="do not use it")
@@ -59,7 +59,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener that knows https and nothing else: no http, ftp, file or data addresses."""
+    """Return an opener for https addresses only, not http, ftp, file or data."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -73,55 +73,57 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def download(source: Source, file: BinaryIO) -> None:
-    """Copy what lies at an https address into a file open for writing, and check it.
+def download(archive: RemoteArchive, file: BinaryIO) -> None:
+    """Download an archive into a file open for writing, and verify its size and hash.
 
     Raises:
-        DataError: not https, larger than allowed, shorter than announced, or of another hash than it should be.
+        DataError: not https, too large, shorter than announced, or of another hash.
         RunError: the server cannot be reached, or the disk is full.
     """
-    if urlsplit(source.url).scheme != "https":
-        raise DataError(source.url, "is no https address", fix="correct `download`")
+    if urlsplit(archive.url).scheme != "https":
+        raise DataError(archive.url, "is not an https address", fix="correct `download`")
     digest = hashlib.sha256()
     try:
-        with _opener().open(source.url, timeout=TIMEOUT_SECONDS) as response:
-            length = _announced(response, source)
-            LOGGER.info(f"Fetching {source.url} ({f'{length / 1e6:.1f} MB' if length else 'unknown size'})")
+        with _opener().open(archive.url, timeout=TIMEOUT_SECONDS) as response:
+            length = _announced_bytes(response, archive)
+            LOGGER.info(f"Downloading {archive.url} ({f'{length / 1e6:.1f} MB' if length else 'unknown size'})")
             with tqdm(total=length, unit="B", unit_scale=True, leave=False) as bar:
                 received = 0
                 while chunk := response.read(CHUNK_BYTES):
                     received += len(chunk)
-                    if received > source.max_bytes:
-                        raise DataError(source.url, f"is larger than {source.max_bytes:,} bytes", fix="do not use it")
+                    if received > archive.max_bytes:
+                        raise DataError(archive.url, f"is larger than {archive.max_bytes:,} bytes", fix="do not use it")
                     digest.update(chunk)
                     _write(file, chunk)
                     bar.update(len(chunk))
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise RunError(source.url, f"cannot be fetched ({reason})", fix="check the connection and try again") from error
+        raise RunError(
+            archive.url, f"cannot be downloaded ({reason})", fix="check the connection and try again"
+        ) from error
     if length is not None and received != length:
-        raise DataError(source.url, f"is truncated ({received:,} of {length:,} bytes)", fix="try again")
-    if not source.sha256:
-        LOGGER.info(f"SHA-256 of {source.url}: {digest.hexdigest()} (not known beforehand, so not checked)")
-    elif digest.hexdigest() != source.sha256.lower():
+        raise DataError(archive.url, f"is truncated ({received:,} of {length:,} bytes)", fix="try again")
+    if not archive.sha256:
+        LOGGER.info(f"SHA-256 of {archive.url}: {digest.hexdigest()} (not verified: no expected hash is known)")
+    elif digest.hexdigest() != archive.sha256.lower():
         raise DataError(
-            source.url,
-            f"has SHA-256 {digest.hexdigest()}, not {source.sha256}",
+            archive.url,
+            f"has SHA-256 {digest.hexdigest()}, not {archive.sha256}",
             fix="do not use it, or correct the hash",
         )
 
 
-def _announced(response: http.client.HTTPResponse, source: Source) -> int | None:
-    """Return the length that the server announces, having checked it.
+def _announced_bytes(response: http.client.HTTPResponse, archive: RemoteArchive) -> int | None:
+    """Return the Content-Length, if there is one.
 
     Raises:
-        DataError: more than allowed.
+        DataError: it is larger than allowed.
     """
     text = response.headers.get("Content-Length", "")
     length = int(text) if text.isascii() and text.isdigit() else None
-    if length is not None and length > source.max_bytes:
+    if length is not None and length > archive.max_bytes:
         raise DataError(
-            source.url, f"is larger than {source.max_bytes:,} bytes ({length:,} announced)", fix="do not use it"
+            archive.url, f"is larger than {archive.max_bytes:,} bytes ({length:,} announced)", fix="do not use it"
         )
     return length
 
@@ -134,36 +136,37 @@ def _write(file: BinaryIO, chunk: bytes) -> None:
 
 
 def fetch(config: DataConfig, *, max_bytes: int | None = None) -> None:
-    """Fetch a data set that is not there, into the folder that its yaml names; it appears whole or not at all.
+    """Download a missing data set into the folder of its yaml. The folder appears complete or not at all.
 
     Args:
-        config: the data yaml; `download` says where from. An address may end in `#sha256=` and the hash of the archive.
-        max_bytes: a bound on the archive of an address, in place of the usual 50 GB.
+        config: the data yaml. `download` names a known data set or an https address, which may end in `#sha256=` and
+            the hash of the archive.
+        max_bytes: largest archive accepted from an address; 50 GB by default.
 
     Raises:
-        ConfigError: the yaml has no `download`, or its folder holds something else.
-        DataError: the archive is refused, or does not hold the set.
+        ConfigError: the yaml has no `download`, or its folder contains something else.
+        DataError: the archive is refused, or does not contain the data set.
         RunError: the network or the disk fails.
     """
     if not config.download:
-        raise ConfigError(config.file, "has no `download`", fix="fetch the set by hand and correct `path`")
+        raise ConfigError(config.file, "has no `download`", fix="download the data set yourself and correct `path`")
     if not _missing(config):
-        LOGGER.info(f"{config.file}: the data set is there already")
+        LOGGER.info(f"{config.file}: the data set exists already")
         return
     folder = config.roots[0]
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             config.file, f"{folder} exists without {_missing(config)}", fix="move it away or correct `path`"
         )
-    parts = KNOWN.get(config.download) or (_from_address(config.download, max_bytes),)
+    parts = KNOWN.get(config.download) or (_part_of_address(config.download, max_bytes),)
     atomic_write_folder(folder, _entries(parts, folder.parent))
     if missing := _missing(config):
-        raise DataError(config.file, f"what was fetched into {folder} lacks {missing}", fix="correct the yaml's paths")
-    LOGGER.info(f"{config.file}: fetched into {folder}")
+        raise DataError(config.file, f"the download into {folder} has no {missing}", fix="correct the yaml's paths")
+    LOGGER.info(f"{config.file}: downloaded into {folder}")
 
 
 def _missing(config: DataConfig) -> str:
-    """Return the first split that is given and not there, or ""."""
+    """Return the first split whose files are missing, or ""."""
     for split, entries in config.splits.items():
         if entries:
             try:
@@ -173,39 +176,35 @@ def _missing(config: DataConfig) -> str:
     return ""
 
 
-def _from_address(url: str, max_bytes: int | None) -> Part:
-    """Return the one part of a set that is an archive somewhere."""
+def _part_of_address(url: str, max_bytes: int | None) -> DatasetPart:
+    """Return the only part of a data set that is one archive."""
     address, _, fragment = url.partition("#")
     pinned = _PINNED.fullmatch(fragment)
     if fragment and pinned is None:
-        raise ConfigError("download", f"{fragment[:40]!r} is no `sha256=` and 64 digits", fix="correct `download`")
-    source = Source(url=address, sha256=pinned[1] if pinned else "")
-    if max_bytes is not None:
-        source = Source(url=address, sha256=source.sha256, max_bytes=max_bytes)
-    return Part(sources=(source,), convert=without_top_folder)
+        raise ConfigError("download", f"{fragment[:40]!r} is not `sha256=` and 64 digits", fix="correct `download`")
+    archive = RemoteArchive(address, sha256=pinned[1] if pinned else "", max_bytes=max_bytes or DEFAULT_MAX_BYTES)
+    return DatasetPart(archives=(archive,), convert=without_top_folder)
 
 
-def _entries(parts: Sequence[Part], place: Path) -> Iterator[FileEntry]:
-    """Yield all files of a data set, part by part; a part's archives are nameless files that go when it is done."""
+def _entries(parts: Sequence[DatasetPart], folder: Path) -> Iterator[FileEntry]:
+    """Yield all files of a data set, part by part; the archives of a part are temporary files in `folder`."""
     for part in parts:
         with contextlib.ExitStack() as stack:
-            archives = []
-            for source in part.sources:
-                file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=place)))
-                download(source, file)
-                archives.append(open_archive(file, where=source.url))
-                if archives[-1].left_out:
-                    LOGGER.info(
-                        f"{source.url}: {archives[-1].left_out} files that are no data were left in the archive"
-                    )
-            yield from part.convert(Joined(archives))
+            opened = []
+            for archive in part.archives:
+                file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+                download(archive, file)
+                opened.append(open_archive(file, where=archive.url))
+                if opened[-1].skipped:
+                    LOGGER.info(f"{archive.url}: skipped {opened[-1].skipped} files that are not data")
+            yield from part.convert(Joined(opened))
 
 
 def main() -> None:
-    """Fetch the set of the data yaml named on the command line."""
+    """Download the data set of the yaml named on the command line."""
     parser = OneLineParser(prog="python -m utils.datasets.download", description=__doc__, allow_abbrev=False)
-    parser.add_argument("data", help="data yaml, by path or bare name")
-    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("data", help="data yaml, by path or name")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     fetch(load_data_config(parser.parse_args().data))
 
 

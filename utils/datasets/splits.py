@@ -1,4 +1,4 @@
-"""The splits of a data set, opened by name, and the loaders that go over one for evaluation."""
+"""Data sets opened by name, and the loader of a split for evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVALUATION_PAD = 0.5
 
 
 def open_data(name: str, *, download: bool = False) -> DataConfig:
-    """Read a data yaml, and draw the embedded set if that is what it names; fetch a missing set only if asked to."""
+    """Read a data yaml. A missing embedded data set is drawn; any other is downloaded only if `download` is set."""
     config = load_data_config(name)
     ensure_shapes(config)
     if download:
@@ -29,22 +29,22 @@ def open_data(name: str, *, download: bool = False) -> DataConfig:
 
 
 def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
-    """Return the names that a model of this data set tells apart."""
+    """Return the class names of a model of this data set."""
     return ("object",) if single_class and config.num_classes != 1 else config.names
 
 
 def round_image_size(size: int, stride: int) -> int:
-    """Return an image side that the model can take: `size` rounded up to its stride, which is said."""
+    """Return `size` rounded up to a multiple of the stride, with a warning if they differ."""
     rounded = math.ceil(size / stride) * stride
     if rounded != size:
-        LOGGER.warning(f"--imgsz {size} is no multiple of the stride {stride}; {rounded} is used")
+        LOGGER.warning(f"--imgsz {size} is not a multiple of the stride {stride}; using {rounded}")
     return rounded
 
 
 def evaluation_loader(
     index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
 ) -> BatchLoader:
-    """Return batches of whole images, like shapes together, each batch as small as it may be."""
+    """Return batches of complete images, sorted by aspect ratio, each padded as little as possible."""
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
@@ -59,5 +59,5 @@ def evaluation_loader(
 
 
 def batch_bytes(batch_size: int, image_size: int) -> int:
-    """Return what the images of a batch take in memory at most, a byte for each of three colours."""
+    """Return the largest size of a batch of uint8 RGB images in bytes."""
     return batch_size * 3 * image_size**2

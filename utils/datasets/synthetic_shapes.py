@@ -1,6 +1,6 @@
-"""The embedded data set, drawn by the project itself: see data/shapes.yaml.
+"""The embedded data set, drawn by this program: see data/shapes.yaml.
 
-Every class is a curve of its own form but of any colour, size, thickness and angle, so that only the shape tells.
+A class is the shape of a curve; colour, size, thickness and angle are random, so that only the shape identifies it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARKER = "shapes.json"
 SIZES_WH = ((320, 256), (320, 288), (256, 320), (320, 240))
 MAX_OBJECTS = 8
 MAX_OVERLAP = 0.25
-SMALLEST, LARGEST = 18.0, 130.0
+MIN_SIZE, MAX_SIZE = 18.0, 130.0
 JPEG_QUALITY = 92
 Curves = list[np.ndarray]
 
@@ -72,10 +72,10 @@ DRAW: dict[str, Callable[[np.random.Generator], Curves]] = {
 
 
 def ensure_shapes(config: DataConfig) -> None:
-    """Draw the embedded set unless it lies there already as this yaml describes it. Other data sets are left alone.
+    """Draw the embedded data set, unless it exists with the settings of this yaml. Do nothing for other data sets.
 
     Raises:
-        ConfigError: the yaml's generator settings are wrong.
+        ConfigError: the yaml's generator settings are invalid, or its folder contains something else.
         RunError: the folder cannot be written.
     """
     if config.generator is None:
@@ -83,10 +83,10 @@ def ensure_shapes(config: DataConfig) -> None:
     folder = config.roots[0]
     unknown = [name for name in config.names if name not in DRAW]
     counts = {split: config.generator.get(split) for split in SPLITS}
-    numbers = [config.generator.get("seed"), *counts.values()]
-    if unknown or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
+    values = [config.generator.get("seed"), *counts.values()]
+    if unknown or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
         raise ConfigError(
-            config.file, f"generator settings are wrong ({config.generator})", fix=f"names from: {', '.join(DRAW)}"
+            config.file, f"has invalid generator settings ({config.generator})", fix=f"use the names {', '.join(DRAW)}"
         )
     settings = {"version": VERSION, "seed": config.generator["seed"], **counts, "names": list(config.names)}
     marker = folder / MARKER
@@ -102,90 +102,90 @@ def _files(settings: dict[str, object], config: DataConfig) -> Iterator[tuple[st
     """Yield names and contents of all files."""
     yield MARKER, (json.dumps(settings, indent=1) + "\n").encode()
     seed = int(str(settings["seed"]))
-    for number, split in enumerate(SPLITS):
+    for split_index, split in enumerate(SPLITS):
         for index in range(int(str(settings[split]))):
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, number, index))))
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, split_index, index))))
             image, rows = draw_image(rng, config.names)
             encoded = cv2.imencode(
                 ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
             )[1]
-            text = "".join(f"{int(row[0])} " + " ".join(f"{v:.6f}" for v in row[1:]) + "\n" for row in rows)
+            labels = "".join(f"{int(row[0])} " + " ".join(f"{v:.6f}" for v in row[1:]) + "\n" for row in rows)
             yield f"images/{split}/{index:04d}.jpg", encoded.tobytes()
-            yield f"labels/{split}/{index:04d}.txt", text.encode()
+            yield f"labels/{split}/{index:04d}.txt", labels.encode()
 
 
 def draw_image(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[float, ...]]]:
     """Draw one image.
 
     Returns:
-        (H, W, 3) uint8 RGB, and rows class, cx, cy, w, h as shares of the image.
+        (H, W, 3) uint8 RGB, and normalized rows of class id, cx, cy, w, h.
     """
     width, height = SIZES_WH[int(rng.integers(len(SIZES_WH)))]
-    canvas = _ground(rng, height, width)
+    canvas = _background(rng, height, width)
     boxes: list[np.ndarray] = []
-    classes: list[int] = []
+    class_ids: list[int] = []
     for _ in range(int(rng.integers(2, MAX_OBJECTS + 1))):
-        label = int(rng.integers(len(names)))
-        mask = _outline(rng, DRAW[names[label]], height, width)
+        class_id = int(rng.integers(len(names)))
+        mask = _stroke(rng, DRAW[names[class_id]], height, width)
         box = _bounds(mask)
         if box is None or (boxes and pairwise_iou(box[None], np.stack(boxes)).max() > MAX_OVERLAP):
             continue
         colour = _contrasting(rng, canvas[mask > 127].mean(0))
         rows_drawn, columns_drawn = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         part = np.s_[rows_drawn[0] : rows_drawn[-1] + 1, columns_drawn[0] : columns_drawn[-1] + 1]
-        share = mask[part][..., None].astype(np.float32) / 255
-        canvas[part] = canvas[part] * (1 - share) + colour * share
+        alpha = mask[part][..., None].astype(np.float32) / 255
+        canvas[part] = canvas[part] * (1 - alpha) + colour * alpha
         boxes.append(box)
-        classes.append(label)
+        class_ids.append(class_id)
     noisy = canvas + 5 * rng.standard_normal(canvas.shape, dtype=np.float32)
     rows: list[tuple[float, ...]] = []
-    for label, (x1, y1, x2, y2) in zip(classes, boxes, strict=True):
+    for class_id, (x1, y1, x2, y2) in zip(class_ids, boxes, strict=True):
         centre_x, centre_y = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
-        rows.append((label, centre_x, centre_y, (x2 - x1) / width, (y2 - y1) / height))
+        rows.append((class_id, centre_x, centre_y, (x2 - x1) / width, (y2 - y1) / height))
     return noisy.clip(0, 255).astype(np.uint8), rows
 
 
-def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return a textured ground, (H, W, 3) float32: coarse stains, finer stains, and thin straight scratches."""
-    ground = np.full((height, width, 3), rng.uniform(70, 185, 3), np.float32)
+def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a textured background, (H, W, 3) float32: coarse and fine blobs, and thin straight lines."""
+    background = np.full((height, width, 3), rng.uniform(70, 185, 3), np.float32)
     for cells, strength in ((5, 38), (24, 16)):
-        stains = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
-        ground += cv2.resize(stains, (width, height), interpolation=cv2.INTER_CUBIC)
+        blobs = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
+        background += cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(int(rng.integers(4, 12))):
         start, end = (tuple(int(v) for v in rng.integers(0, (width, height))) for _ in range(2))
-        cv2.line(ground, start, end, rng.uniform(30, 225, 3).tolist(), 1, cv2.LINE_8)
-    return ground
+        cv2.line(background, start, end, rng.uniform(30, 225, 3).tolist(), 1, cv2.LINE_8)
+    return background
 
 
-def _outline(
+def _stroke(
     rng: np.random.Generator, draw: Callable[[np.random.Generator], Curves], height: int, width: int
 ) -> np.ndarray:
-    """Return the (H, W) uint8 mask of one curve, placed, sized, turned and squeezed at random."""
-    size = math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST)))
+    """Return the (H, W) uint8 mask of one curve with random position, size, rotation and aspect ratio."""
+    size = math.exp(rng.uniform(math.log(MIN_SIZE), math.log(MAX_SIZE)))
     angle = rng.uniform(0, 2 * math.pi)
-    squeeze = rng.uniform(0.7, 1)
-    turn = np.array([(math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))])
+    aspect = rng.uniform(0.7, 1)
+    rotation = np.array([(math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))])
     centre = rng.uniform((0.08 * width, 0.08 * height), (0.92 * width, 0.92 * height))
     thickness = int(rng.integers(2, 3 + round(size / 30)))
     mask = np.zeros((height, width), np.uint8)
     for curve in draw(rng):
-        points = (curve * (1, squeeze) * size / 2) @ turn.T + centre
-        fixed = (points * 16).round().astype(np.int32)
-        cv2.polylines(mask, [fixed.reshape(-1, 1, 2)], False, 255, thickness, cv2.LINE_AA, shift=4)
+        points = (curve * (1, aspect) * size / 2) @ rotation.T + centre
+        fixed_point = (points * 16).round().astype(np.int32)
+        cv2.polylines(mask, [fixed_point.reshape(-1, 1, 2)], False, 255, thickness, cv2.LINE_AA, shift=4)
     return mask
 
 
 def _bounds(mask: np.ndarray) -> np.ndarray | None:
-    """Return x1, y1, x2, y2 around the pixels of a mask, or None if little more than a dot is in the image."""
+    """Return the xyxy bounding box of a mask, or None if it has fewer than 8 rows or columns."""
     rows, columns = np.flatnonzero((mask > 127).any(1)), np.flatnonzero((mask > 127).any(0))
     if len(rows) < 8 or len(columns) < 8:
         return None
     return np.array((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), np.float32)
 
 
-def _contrasting(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """Return a colour that differs from the ground by at least 60 levels in some channel."""
+def _contrasting(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    """Return a colour that differs from the background by more than 60 levels in some channel."""
     while True:
         colour = rng.uniform(10, 245, 3)
-        if np.abs(colour - ground).max() > 60:
+        if np.abs(colour - background).max() > 60:
             return colour.astype(np.float32)

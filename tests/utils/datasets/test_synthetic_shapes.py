@@ -1,4 +1,4 @@
-"""The embedded set: the same bits from the same seed, and a version that moves when the drawing does."""
+"""The embedded data set: the same bits from the same seed, and a version that changes with the drawing."""
 
 import hashlib
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from utils.datasets.synthetic_shapes import DRAW, VERSION, draw_image
 
-# Labels of the first 20 images of seed 0, and the version that draws them. If drawing changes, raise VERSION, so that
-# sets already drawn are drawn anew, and freeze the new digest.
+# Hash of the labels of the first 20 images of seed 0, and the version that draws them. If the drawing changes, increase
+# VERSION, so that existing data sets are drawn again, and freeze the new hash.
 FROZEN = (2, "1c014df3c9601f5d")
 
 
@@ -15,19 +15,19 @@ def draw(seed: int) -> tuple[np.ndarray, list[tuple[float, ...]]]:
     return draw_image(np.random.Generator(np.random.Philox(np.random.SeedSequence((0, 0, seed)))), tuple(DRAW))
 
 
-def test_the_version_moves_with_the_drawing() -> None:
+def test_the_version_changes_with_the_drawing() -> None:
     rows = [row for number in range(20) for row in draw(number)[1]]
     text = "\n".join(" ".join(f"{value:.4f}" for value in row) for row in rows)
     assert (VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == FROZEN
 
 
-def test_a_image_is_a_function_of_its_seed() -> None:
+def test_an_image_is_a_function_of_its_seed() -> None:
     (first, rows), (again, same), (other, _) = draw(3), draw(3), draw(4)
     assert np.array_equal(first, again) and rows == same
     assert first.shape != other.shape or not np.array_equal(first, other)
 
 
-def test_boxes_lie_in_the_image_and_hold_what_was_drawn() -> None:
+def test_boxes_are_inside_the_image_and_contain_the_curves() -> None:
     for number in range(10):
         image, rows = draw(number)
         height, width = image.shape[:2]
