@@ -19,21 +19,25 @@ from utils.comparison.checks import heading, overlaps, require_objects, selected
 from utils.comparison.config_diff import differing_recipe, differing_rows, options_of, training_commands
 from utils.comparison.cost import inference_cost, model_cost
 from utils.comparison.data import changed_datasets, require_same_data
+from utils.comparison.figures import draw_figures
 from utils.comparison.folder import choose_folder, record_of
 from utils.comparison.jobs import FailedRun, finish_runs
-from utils.comparison.outputs import command_line, draw_figures, write_reports, write_results
 from utils.comparison.plan import SUMMARY, PlannedRun, plan_runs, swept_candidate
-from utils.comparison.predictions import eval_image_size, evaluate_checkpoint, resampled_metrics
-from utils.comparison.report import ComparisonResult
+from utils.comparison.predictions import (
+    eval_image_size,
+    evaluate_checkpoint,
+    excluded_by_size,
+    resampled_metrics,
+    support_by_class,
+)
+from utils.comparison.report import ComparisonResult, command_line, write_reports, write_results
 from utils.comparison.statistics import (
     ModelScores,
     collect_scores,
     compare_with_baseline,
-    learning_warnings,
-    seed_warnings,
+    score_warnings,
     support_warnings,
 )
-from utils.comparison.support import excluded_by_size, support_by_class
 from utils.comparison.sweep import SweepVariant, variants
 from utils.comparison.trained_runs import doubts, from_weights, one_class, reject_unsupported_options
 from utils.datasets.index import DatasetIndex, build_index
@@ -168,8 +172,8 @@ def _present(
     judged = _judgements(stage, ready)
     models = _scores(stage, ready, judged)
     baseline = candidates[0].label
-    amounts = support_by_class(judged[0][0], stage.names)
-    warnings = [*support_warnings(stage.val, stage.names, amounts), *seed_warnings(models), *learning_warnings(models)]
+    support = support_by_class(judged[0][0], stage.names)
+    warnings = [*support_warnings(len(stage.val), stage.names, support), *score_warnings(models)]
     present = [one.candidate for one in ready]
     planned = plain(asdict(runs[0].options)) if runs else {}
     warnings += [*doubts(present, summary=SUMMARY, planned=planned), *changed_datasets(present)]
@@ -195,7 +199,7 @@ def _present(
         pairs=[] if baseline in absent else compare_with_baseline(models, images=len(stage.val)),
         costs=costs,
         timing_noise=noise,
-        support=amounts,
+        support=support,
         excluded=excluded_by_size(judged[0][0], stage.names),
         weight_files={one.candidate.label: one.checkpoints for one in ready if one.candidate.weights},
         warnings=warnings,

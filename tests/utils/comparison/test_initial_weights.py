@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.utils.comparison.test_statistics import index_of
 from utils.comparison.candidates import Candidate, from_configs
 from utils.comparison.checks import heading
 from utils.comparison.initial_weights import initial_weights
+from utils.datasets.index import DatasetIndex
 from utils.options import CompareOptions
 from utils.weights.transfer import transfer_weights
 
@@ -39,7 +40,13 @@ def test_finished_weights_tell_what_they_were_trained_from(tmp_path: Path, caplo
 
 
 def test_the_heading_tells_what_models_were_trained_from(tmp_path: Path) -> None:
-    val, cpu = index_of([1], [0], [1]), torch.device("cpu")
+    cpu = torch.device("cpu")
+    val = DatasetIndex(
+        paths=np.array(["1.png"]),
+        sizes_hw=np.full((1, 2), 64, np.int32),
+        labels=np.array([(0, 0.5, 0.5, 0.2, 0.2)], np.float32),
+        starts=np.array([0, 1]),
+    )
     told = heading(CompareOptions(cfg=("a.yaml", "b.yaml")), val, [], device=cpu)
     assert "Trained alike from scratch: 640 px" in told and "finished" not in told
     told = heading(CompareOptions(weights=("a", "b")), val, [finished(tmp_path, "a", weights="")], device=cpu)

@@ -16,7 +16,7 @@ import torch
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
 from utils.comparison.candidates import from_configs
 from utils.comparison.checks import selected_on_eval_split
-from utils.comparison.report import ComparisonResult
+from utils.comparison.report import OVERVIEW, ComparisonResult
 from utils.comparison.run import run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.images import read_image, write_image
@@ -66,7 +66,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations are not counted, nor is drawn where AKConv samples: the first test looks at both."""
     summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
     monkeypatch.setattr("utils.comparison.cost.summarize", lambda *_: summary)
-    monkeypatch.setattr("utils.comparison.outputs.sampling_images", lambda *_, **__: [])
+    monkeypatch.setattr("utils.comparison.figures.sampling_images", lambda *_, **__: [])
 
 
 def comparison(
@@ -94,17 +94,17 @@ def test_finished_runs_are_compared_like_trained_ones(finished_runs):
     assert (sharp["model"], sharp["seeds"], sharp["seed_numbers"]) == ("sharp", 2, [1, 2])
     assert rough["training_seconds"] == 11 and sharp["training_seconds"] == 11.5
     deciding = next(
-        d for d in content["comparisons"][0]["differences"] if (d["group"], d["figure"]) == ("all", "map50")
+        d for d in content["comparisons"][0]["differences"] if (d["group"], d["metric"]) == ("all", "map50")
     )
     assert deciding["covers_seeds"] and deciding["low"] <= deciding["value"] <= deciding["high"]
-    assert any("do not have the same seeds (rough 0, 1, 2; sharp 1, 2)" in text for text in content["warnings"])
+    assert any("rough 0, 1, 2; sharp 1, 2" in warning for warning in content["warnings"])
     text = (folder / "compare.md").read_text()
     seeds = text.split("## Per seed")[1].split("\n## ")[0]
     assert "| seed 1 " in seeds and "| seed 2 " in seeds and "seed 0" not in seeds and "offset_lr: 1.0 -> 0.1" in text
     assert "other seeds" in text and "trained with 96 px, 2 epochs" in text
     assert "judged at" not in text and rough["image_size"] == 96
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Per seed" in page and "At a glance" in page and (folder / "compare.png").is_file()
+    assert "Per seed" in page and OVERVIEW in page and (folder / "compare.png").is_file()
     links = links_of(folder)
     assert list(dict.fromkeys(link.split("/")[0] for link in links)) == ["compare.png", "examples", "sampling"]
     assert re.findall(r'base64,(.*?)"', page) == [b64encode((folder / link).read_bytes()).decode() for link in links]
@@ -123,13 +123,13 @@ def test_a_full_disk_while_drawing_costs_the_images_and_not_the_numbers(finished
             raise RunError(path, "cannot be written (No space left on device)", fix="free space")
         return atomic_write(path, content)
 
-    for user in ("utils.plots.figure", "utils.comparison.html", "utils.comparison.report_examples"):
+    for user in ("utils.plots.figure", "utils.comparison.report", "utils.comparison.figures"):
         monkeypatch.setattr(f"{user}.atomic_write", full)
     folder = comparison(finished_runs, "full")
     assert json.loads((folder / "results.json").read_text())["comparisons"] and (folder / "compare.md").is_file()
     assert not (folder / "compare.png").exists() and not (folder / "report.html").exists()
     assert links_of(folder) == []
-    assert sum("left out" in record.getMessage() for record in caplog.records) >= 2
+    assert sum("No space left on device" in record.getMessage() for record in caplog.records) >= 2
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_checkpoints_that_lie_in_no_run_are_compared_too(finished_runs, tmp_path
     content = json.loads((folder / "results.json").read_text())
     assert [one["training_seconds"] for one in content["results"]] == ([99, 99] if place == "weights" else [None] * 2)
     text = (folder / "compare.md").read_text(encoding="utf-8")
-    assert (folder / "report.html").is_file() and all(word in text.split("## Files")[1] for word in words)
+    assert (folder / "report.html").is_file() and all(word in text.split("## Weights")[1] for word in words)
 
 
 def test_a_test_split_on_which_the_best_epoch_was_chosen_is_warned_of(finished_runs):
@@ -236,7 +236,7 @@ def test_classes_of_one_name_are_kept_apart(finished_runs, found):
     findings = found("twice", data="twice/own.yaml")
     names = [name for group, name, figure in findings.models[0].metrics if (group, figure) == ("class", "map50")]
     assert names == ["cell (0)", "cell (1)"]
-    assert any("no object at all of x (2);" in warning for warning in findings.warnings)
+    assert any("no objects of x (2);" in warning for warning in findings.warnings)
     assert any("class 0 is 'cell' in the data set, but 'ring' in the model" in told for told in findings.warnings)
 
 
