@@ -43,13 +43,13 @@ class Sample:
         image: (H, W, 3) uint8, RGB.
         boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`.
         classes: (n,) int64.
-        outlines: of the same n objects in pixels of `image`, perhaps reaching beyond it; None if no object has one.
+        polygons: of the same n objects in pixels of `image`, possibly extending beyond it; None if no object has one.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
-    outlines: Polygons | None = None
+    polygons: Polygons | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -82,12 +82,12 @@ def test_two_processes_have_the_gradients_of_one(config: str, tmp_path: Path) ->
 def test_the_shares_of_two_processes_make_up_each_batch() -> None:
     common = {"batch_size": 4, "image_size": 64, "seed": 3}
     whole = list(ShuffledBatches(11, **common))
-    parts = [list(ShuffledBatches(11, **common, share=(number, 2))) for number in range(2)]
+    parts = [list(ShuffledBatches(11, **common, rank=number, world_size=2)) for number in range(2)]
     assert len(parts[0]) == len(parts[1]) == len(whole) == 3
     for batch, first, second in zip(whole, *parts, strict=True):
         assert sorted(r.index for r in batch) == sorted(r.index for r in (*first, *second))
         assert abs(len(first) - len(second)) <= 1
-    odd = [ShuffledBatches(9, **common, share=(number, 2)) for number in range(2)]
+    odd = [ShuffledBatches(9, **common, rank=number, world_size=2) for number in range(2)]
     assert [len(list(part)) for part in odd] == [2, 2] == [len(part) for part in odd]
 
 
@@ -96,8 +96,8 @@ def test_an_epoch_begun_is_gone_on_with() -> None:
     plan.set_epoch(4)
     whole = list(plan)
     plan.set_epoch(4, start=2)
-    assert list(plan) == whole[2:] and not whole[0][0].whole
+    assert list(plan) == whole[2:] and whole[0][0].allow_mosaic
     plan.set_epoch(5)
-    assert all(ref.whole for batch in plan for ref in batch)
+    assert not any(key.allow_mosaic for batch in plan for key in batch)
     plan.set_epoch(4, weights=np.eye(11)[7] + 1e-12)
-    assert {ref.index for batch in plan for ref in batch} == {7}
+    assert {key.index for batch in plan for key in batch} == {7}

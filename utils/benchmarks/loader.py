@@ -11,7 +11,7 @@ import torch
 
 from utils.cli import option, parse_options, run_script
 from utils.datasets.config import EMBEDDED, load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
@@ -59,7 +59,7 @@ def measure(dataset: DetectionDataset, *, rounds: int) -> Throughput:
     for epoch in range(rounds + 1):
         wall_start, processor_start = time.perf_counter(), time.process_time()
         for index in range(len(dataset)):
-            dataset[SampleRef(index=index, epoch=epoch, size_hw=size_hw)]
+            dataset[SampleKey(index=index, epoch=epoch, size_hw=size_hw)]
         if epoch:
             wall_clock = max(wall_clock, len(dataset) / (time.perf_counter() - wall_start))
             processor = max(processor, len(dataset) / (time.process_time() - processor_start))

@@ -1,4 +1,4 @@
-"""Fit anchors to the sizes of a data set's boxes: k-means, then random improvement.
+"""Fit anchors to the box sizes of a data set: k-means, then random mutation.
 
 Source: k-means for anchors, arXiv 1612.08242, sec. 2.
 """
@@ -9,19 +9,19 @@ import numpy as np
 
 from utils.log import LOGGER
 
-ENOUGH_RECALL = 0.98
-IMPROVEMENTS = 1000
-KMEANS_ROUNDS = 30
+MIN_RECALL = 0.98
+MUTATIONS = 1000
+KMEANS_ITERATIONS = 30
 
 
 def best_ratio(boxes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Return how near the nearest of (k, 2) anchors comes to each of (n, 2) sizes: the worse side's share, (0, 1]."""
+    """Return the ratio, in (0, 1], of the worse side of each of (n, 2) boxes to that of the best of (k, 2) anchors."""
     ratio = boxes_wh[:, None] / anchors_wh[None]
     return np.minimum(ratio, 1 / ratio).min(2).max(1)
 
 
 def best_possible_recall(boxes_wh: np.ndarray, anchors_wh: np.ndarray, *, max_ratio: float) -> float:
-    """Return the share of sizes that some anchor may answer for."""
+    """Return the fraction of boxes whose sides differ from those of some anchor by less than a factor `max_ratio`."""
     return float((best_ratio(boxes_wh, anchors_wh) > 1 / max_ratio).mean())
 
 
@@ -32,67 +32,73 @@ def fit_anchors(
     max_ratio: float,
     image_size: int,
     seed: int = 0,
-    forced: bool = False,
+    force: bool = False,
 ) -> np.ndarray | None:
-    """Return better anchors, or None if the present ones serve, or if there are fewer objects than anchors.
+    """Return better anchors, or None to keep the model's: they fit already, or there are fewer objects than anchors.
 
     Args:
         boxes_wh: (n, 2) widths and heights in pixels of the network's input.
-        anchors_wh: (levels, A, 2) the present anchors in the same pixels.
-        max_ratio: how many times a side may differ, `anchor_t`.
-        image_size: side of the network's input.
-        seed: of the random improvement.
-        forced: fit in any case, as when the present ones are placeholders; a warning tells when they have to stay.
+        anchors_wh: (levels, A, 2) the model's anchors in the same pixels.
+        max_ratio: maximum factor between a side of a box and of its anchor, `anchor_t`.
+        image_size: side of the network's input, for the log.
+        seed: of k-means and mutation.
+        force: replace anchors that fit, because the model's are placeholders; logs a warning if they have to stay.
+
+    Returns:
+        (levels, A, 2) float32, by ascending area.
     """
     boxes = boxes_wh[(boxes_wh >= 2).any(1)].astype(np.float64)
     flat = anchors_wh.reshape(-1, 2)
     if len(boxes) < len(flat):
-        if forced:
+        if force:
             LOGGER.warning(
-                f"{len(boxes)} objects are too few to fit {len(flat)} anchors to: squares from {flat.min():.0f} to "
-                f"{flat.max():.0f} px serve in their place. Fix: write w, h pairs into the model yaml's anchors"
+                f"{len(boxes)} objects are too few to fit {len(flat)} anchors; using squares from {flat.min():.0f} to "
+                f"{flat.max():.0f} px. Fix: write w, h pairs into the model yaml's anchors"
             )
         return None
     recall = best_possible_recall(boxes, flat, max_ratio=max_ratio)
-    LOGGER.info(f"Anchors serve {recall:.2%} of the objects at {image_size} px")
-    if recall > ENOUGH_RECALL and not forced:
+    fits = recall > MIN_RECALL
+    LOGGER.info(
+        f"Best possible recall {recall:.4f} at {image_size} px (anchors {'fit' if fits else 'do not fit'} the data)"
+    )
+    if fits and not force:
         return None
     rng = np.random.Generator(np.random.Philox(seed))
-    fitted = _improve(boxes, _kmeans(boxes, len(flat), rng), rng, max_ratio=max_ratio)
+    fitted = _mutate(boxes, _kmeans(boxes, len(flat), rng), rng, max_ratio=max_ratio)
     fitted = fitted[np.argsort(fitted.prod(1))]
     new_recall = best_possible_recall(boxes, fitted, max_ratio=max_ratio)
-    if new_recall <= recall and not forced:
-        LOGGER.info("PreprocessedImage anchors are no better; the model's own are kept")
+    if new_recall <= recall and not force:
+        LOGGER.info("New anchors do not improve recall; keeping the model's")
         return None
-    LOGGER.info(f"Anchors fitted to the data serve {new_recall:.2%}: {fitted.round().astype(int).tolist()}")
+    LOGGER.info(f"Best possible recall {new_recall:.4f} with new anchors {fitted.round().astype(int).tolist()}")
     return fitted.reshape(anchors_wh.shape).astype(np.float32)
 
 
 def _kmeans(boxes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `count` cluster centres of sizes, in units of the spread of each side."""
-    spread = boxes.std(0) + 1e-9
-    points = boxes / spread
+    """Return `count` cluster centres of box sizes; distances are in standard deviations of each side."""
+    deviation = boxes.std(0) + 1e-9
+    points = boxes / deviation
     centres = points[np.sort(rng.choice(len(points), count, replace=False))]
-    for _ in range(KMEANS_ROUNDS):
+    for _ in range(KMEANS_ITERATIONS):
         nearest = ((points[:, None] - centres[None]) ** 2).sum(2).argmin(1)
-        for number in range(count):
-            if (nearest == number).any():
-                centres[number] = points[nearest == number].mean(0)
-    return np.asarray(centres * spread)
+        for i in range(count):
+            if (nearest == i).any():
+                centres[i] = points[nearest == i].mean(0)
+    return np.asarray(centres * deviation)
 
 
-def _improve(boxes: np.ndarray, anchors: np.ndarray, rng: np.random.Generator, *, max_ratio: float) -> np.ndarray:
-    """Change the anchors at random, keeping what serves better: the mean nearness of the sizes that are served."""
+def _mutate(boxes: np.ndarray, anchors: np.ndarray, rng: np.random.Generator, *, max_ratio: float) -> np.ndarray:
+    """Mutate the anchors and keep improvements of the fitness: the mean `best_ratio`, 0 where no anchor fits."""
 
     def fitness(candidate: np.ndarray) -> float:
-        near = best_ratio(sample, candidate)
-        return float((near * (near > 1 / max_ratio)).mean())
+        ratio = best_ratio(sample, candidate)
+        return float((ratio * (ratio > 1 / max_ratio)).mean())
 
     sample = boxes if len(boxes) <= 5000 else boxes[rng.choice(len(boxes), 5000, replace=False)]
     best, best_fitness = anchors, fitness(anchors)
-    for _ in range(IMPROVEMENTS):
-        change = np.where(rng.random(anchors.shape) < 0.9, 1 + rng.random() * rng.normal(0, 0.1, anchors.shape), 1)
-        candidate = (best * change.clip(0.3, 3)).clip(2)
+    for _ in range(MUTATIONS):
+        factor = np.where(rng.random(anchors.shape) < 0.9, 1 + rng.random() * rng.normal(0, 0.1, anchors.shape), 1)
+        candidate = (best * factor.clip(0.3, 3)).clip(2)
         value = fitness(candidate)
         if value > best_fitness:
             best, best_fitness = candidate, value

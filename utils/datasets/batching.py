@@ -1,4 +1,4 @@
-"""Which samples make a batch, of which size, and how they are joined."""
+"""Which samples form a batch, at which size, and how they are collated."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch.utils.data import Sampler
 
 from utils.boxes import xyxy_to_cxcywh
-from utils.datasets.dataset import LoadedSample, SampleRef
+from utils.datasets.dataset import LoadedSample, SampleKey
 from utils.structures import Batch
 
 
-class ShuffledBatches(Sampler[list[SampleRef]]):
-    """Batches of a training epoch: a permutation that depends on (seed, epoch) alone, cut into batches.
+class ShuffledBatches(Sampler[list[SampleKey]]):
+    """Batches of a training epoch: a permutation that depends only on (seed, epoch), split into batches.
 
-    With `rectangles`, images of like shape stand together, whole, and only the order of the batches is shuffled. Of
-    several processes that train together each gets every n-th image of each batch.
+    With `rectangles`, images of similar aspect ratio form a batch, without mosaic, and only the order of the batches is
+    shuffled. In distributed training each process gets every n-th image of each batch.
     """
 
     def __init__(
@@ -28,63 +28,64 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
         batch_size: int,
         image_size: int,
         seed: int,
-        rectangles: Sequence[list[SampleRef]] | None = None,
-        share: tuple[int, int] = (0, 1),
+        rectangles: Sequence[list[SampleKey]] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
         close_mosaic_epoch: int | None = None,
     ) -> None:
         """Plan the batches.
 
         Args:
-            count: images of the split.
+            count: number of images in the split.
             batch_size: images in a batch, over all processes; the last one may be smaller.
             image_size: side of the square samples.
             seed: first part of the key of the shuffle.
-            rectangles: batches of like shape, to be taken as they are.
-            share: this process's number and how many there are. A last batch with fewer images than processes is
-                left out; of rectangles that is the same one in every epoch.
-            close_mosaic_epoch: the epoch from which samples are whole images, without mosaic.
+            rectangles: batches of `rectangular_batches`.
+            rank: index of this process.
+            world_size: number of processes. A batch with fewer images than processes is dropped; of rectangles that is
+                the same one in every epoch.
+            close_mosaic_epoch: the first epoch without mosaic.
         """
         self.count = count
         self.batch_size = batch_size
         self.image_size = image_size
         self.seed = seed
-        self.rectangles = rectangles and [batch for batch in rectangles if len(batch) >= share[1]]
-        self.share = share
+        self.rectangles = rectangles and [batch for batch in rectangles if len(batch) >= world_size]
+        self.rank = rank
+        self.world_size = world_size
         self.close_mosaic_epoch = close_mosaic_epoch
         self.epoch = 0
         self.start = 0
         self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return the batches of an epoch."""
+        """Return the number of batches in an epoch."""
         full, rest = divmod(self.count, self.batch_size)
-        return full + (rest >= self.share[1])
+        return full + (rest >= self.world_size)
 
     def set_epoch(self, epoch: int, *, start: int = 0, weights: np.ndarray | None = None) -> None:
-        """Choose what the next pass is for.
+        """Set the epoch of the next pass.
 
         Args:
-            epoch: the epoch.
-            start: batches at its beginning that are left out, since they were trained already.
-            weights: (count,) how often each image is wanted; then images are drawn, not shuffled.
+            epoch: from 0.
+            start: number of batches to skip, because they were trained before an interruption.
+            weights: (count,) sampling weights of the images, which are then drawn with replacement.
         """
         self.epoch, self.start, self.weights = epoch, start, weights
 
-    def __iter__(self) -> Iterator[list[SampleRef]]:
-        """Yield the epoch's batches, from `start` on, this process's share of each."""
-        rank, processes = self.share
-        for batch in self._planned()[self.start : len(self)]:
-            yield batch[rank::processes]
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        """Yield this process's part of each batch of the epoch, from `start` on."""
+        for batch in self._all_batches()[self.start : len(self)]:
+            yield batch[self.rank :: self.world_size]
 
-    def _planned(self) -> list[list[SampleRef]]:
-        """Return all batches of the epoch."""
+    def _all_batches(self) -> list[list[SampleKey]]:
+        """Return the epoch's batches, of all processes."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
-        whole = self.rectangles is not None or (
-            self.close_mosaic_epoch is not None and self.epoch >= self.close_mosaic_epoch
-        )
+        mosaic_closed = self.close_mosaic_epoch is not None and self.epoch >= self.close_mosaic_epoch
+        allow_mosaic = self.rectangles is None and not mosaic_closed
         if self.rectangles is not None:
             order = rng.permutation(len(self.rectangles))
-            chosen = [[(ref.index, ref.size_hw) for ref in self.rectangles[int(number)]] for number in order]
+            chosen = [[(key.index, key.size_hw) for key in self.rectangles[int(i)]] for i in order]
         else:
             if self.weights is None:
                 order = rng.permutation(self.count)
@@ -94,22 +95,22 @@ class ShuffledBatches(Sampler[list[SampleRef]]):
             starts = range(0, self.count, self.batch_size)
             chosen = [[(int(i), square) for i in order[start : start + self.batch_size]] for start in starts]
         return [
-            [SampleRef(index=index, epoch=self.epoch, size_hw=size_hw, whole=whole) for index, size_hw in batch]
+            [SampleKey(index=i, epoch=self.epoch, size_hw=size_hw, allow_mosaic=allow_mosaic) for i, size_hw in batch]
             for batch in chosen
         ]
 
 
 def rectangular_batches(
     sizes_hw: np.ndarray, *, batch_size: int, image_size: int, stride: int, pad: float
-) -> list[list[SampleRef]]:
-    """Plan evaluation batches: images of like shape together, each batch in the smallest rectangle that holds it.
+) -> list[list[SampleKey]]:
+    """Plan batches of images with similar aspect ratio, each batch in the smallest rectangle that contains them.
 
     Args:
         sizes_hw: (n, 2) height and width of each image.
         batch_size: images in a batch.
-        image_size: longer side of an image in the network.
-        stride: rectangles are multiples of it.
-        pad: strides added before rounding up, so that objects at the border see some ground.
+        image_size: longest side of an image in the network's input.
+        stride: the sides of a rectangle are multiples of it.
+        pad: strides added before rounding up, so that objects at the border have some context.
     """
     aspect = sizes_hw[:, 0] / sizes_hw[:, 1]  # height over width
     order = np.argsort(aspect, kind="stable")
@@ -117,25 +118,25 @@ def rectangular_batches(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         lowest, highest = float(aspect[chosen].min()), float(aspect[chosen].max())
-        share = (1.0, 1.0)
+        scale_hw = (1.0, 1.0)
         if highest < 1:
-            share = (highest, 1.0)
+            scale_hw = (highest, 1.0)
         elif lowest > 1:
-            share = (1.0, 1 / lowest)
-        height, width = (math.ceil(s * image_size / stride + pad) * stride for s in share)
-        batches.append([SampleRef(index=int(i), epoch=0, size_hw=(height, width)) for i in chosen])
+            scale_hw = (1.0, 1 / lowest)
+        height, width = (math.ceil(scale * image_size / stride + pad) * stride for scale in scale_hw)
+        batches.append([SampleKey(index=int(i), epoch=0, size_hw=(height, width)) for i in chosen])
     return batches
 
 
 def collate(samples: Sequence[LoadedSample]) -> Batch:
-    """Join samples of one size into a batch. The images stay channels last in memory, as the network reads them."""
+    """Collate samples of the same size. The images stay channels last in memory, the format that the model uses."""
     images = torch.from_numpy(np.stack([s.sample.image for s in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
     rows = []
-    for position, loaded in enumerate(samples):
+    for batch_index, loaded in enumerate(samples):
         height, width = loaded.sample.size_hw
         boxes = loaded.sample.boxes.clip(0, (width, height, width, height))
         boxes = xyxy_to_cxcywh(boxes) / np.array((width, height, width, height), np.float32)
-        column = np.full((len(boxes), 1), position, np.float32)
+        column = np.full((len(boxes), 1), batch_index, np.float32)
         rows.append(np.concatenate((column, loaded.sample.classes[:, None].astype(np.float32), boxes), 1))
     return Batch(
         images=images,

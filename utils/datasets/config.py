@@ -1,4 +1,4 @@
-"""Data yamls: where the images of each split lie, and what the classes are called."""
+"""Data yamls: the image folders of each split, and the class names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedPath:
-    """Where images are looked for: an existing file or folder, and below a folder perhaps a glob."""
+    """Where to find images: an existing file or folder, and optionally a glob below the folder."""
 
     path: Path
     pattern: str = ""
@@ -37,11 +37,11 @@ class DataConfig:
 
     Attributes:
         file: the yaml.
-        names: class names in order.
-        roots: folders that relative paths are tried against, in order.
-        splits: per split the entries given: folders, globs, or txt lists.
-        generator: settings of the embedded set, or None.
-        download: where the set can be fetched from: one of `KNOWN_SETS`, an https address of an archive, or "".
+        names: class names by class id.
+        roots: folders against which relative paths are resolved; the first that matches counts.
+        splits: entries of each split: folders, globs, images or txt lists.
+        generator: settings of the embedded data set, or None.
+        download: source of the data set: one of `KNOWN_SETS`, the https URL of an archive, or "".
     """
 
     file: Path
@@ -53,41 +53,41 @@ class DataConfig:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.names)
 
     def locate(self, split: str) -> list[ResolvedPath]:
-        """Return where the images of a split are looked for.
+        """Return the paths of a split's entries.
 
         Raises:
-            DataError: the split is not given, or a path does not exist; names the command that would fetch the set, or
-                lists what was tried and the nearest that do.
+            DataError: the split is not defined, or a path does not exist. The message gives the command that fetches
+                the data set, or the paths tried and the nearest existing one.
         """
         entries = self.splits.get(split, ())
         if not entries:
             raise DataError(self.file, f"has no '{split}' split", fix=f"add a line `{split}: images/{split}`")
-        return [self._locate(entry, split) for entry in entries]
+        return [self._resolve(entry, split) for entry in entries]
 
-    def _locate(self, entry: str, split: str) -> ResolvedPath:
-        fixed, pattern = _split_glob(entry)
-        tried = [fixed] if fixed.is_absolute() else [root / fixed for root in self.roots]
-        for path in tried:
-            if _exists(path):
-                return ResolvedPath(path=path, pattern=pattern)
-        listed = ", ".join(dict.fromkeys(str(path) for path in tried))
+    def _resolve(self, entry: str, split: str) -> ResolvedPath:
+        path, pattern = _split_glob(entry)
+        tried = [path] if path.is_absolute() else [root / path for root in self.roots]
+        for candidate in tried:
+            if _exists(candidate):
+                return ResolvedPath(path=candidate, pattern=pattern)
+        attempts = ", ".join(dict.fromkeys(str(path) for path in tried))
         if self.download and not any(_exists(root) for root in self.roots):
-            fix = f"fetch the set with `python -m utils.datasets.download {self.file}` or train.py's --download"
+            fix = f"fetch the data set with `python -m utils.datasets.download {self.file}` or train.py's --download"
             raise DataError(self.file, f"'{split}' path does not exist ({tried[0]})", fix=fix)
-        near = _nearest_existing(tried)
-        fix = f"did you mean {near}?" if near else "correct `path` or the split's line"
-        raise DataError(self.file, f"'{split}' path does not exist (tried {listed})", fix=fix)
+        nearest = _nearest_existing(tried)
+        fix = f"did you mean {nearest}?" if nearest else "correct `path` or the split's line"
+        raise DataError(self.file, f"'{split}' path does not exist (tried {attempts})", fix=fix)
 
 
 def load_data_config(name: str) -> DataConfig:
-    """Read a data yaml by path or by bare name in any letter case.
+    """Read a data yaml by path or by bare name, ignoring case.
 
     Raises:
-        ConfigError: no such file, or a wrong or missing key.
+        ConfigError: the file does not exist, or a key is wrong or missing.
     """
     path = find_file(name, folders=[DATA_FOLDER], flag="--data")
     value = load_yaml(path)
@@ -98,7 +98,7 @@ def load_data_config(name: str) -> DataConfig:
     try:
         root_path = Path(root or "").expanduser()
     except RuntimeError as error:
-        raise ConfigError(path, f"path {root!r} names nobody's home", fix="correct `path`") from error
+        raise ConfigError(path, f"path {root!r}: unknown user in '~user'", fix="correct `path`") from error
     bases = dict.fromkeys([path.resolve().parent, path.resolve().parent.parent, Path.cwd()])
     generator = value.get("generator")
     return DataConfig(
@@ -112,48 +112,50 @@ def load_data_config(name: str) -> DataConfig:
 
 
 def _download(value: Any, path: Path) -> str:  # noqa: ANN401
-    """Check `download`: a known set's name or an https address of an archive. Programs are refused, and never run."""
+    """Check `download`: the name of a known data set or an https URL of an archive. Commands are never run."""
     if value is None or value == "":
         return ""
     if isinstance(value, str) and (value in KNOWN_SETS or is_archive_address(value)):
         return value
-    shown = str(value).strip().splitlines() or [""]
+    first_line = (str(value).strip().splitlines() or [""])[0]
     raise ConfigError(
         path,
-        f"'download' is neither an https address of an archive nor one of {', '.join(KNOWN_SETS)} "
-        f"(got {shown[0][:40]!r}); nothing else is ever run",
-        fix="remove `download`, or fetch the set by hand",
+        f"'download' must be the https URL of an archive or one of {', '.join(KNOWN_SETS)} (got {first_line[:40]!r}); "
+        "commands are never run",
+        fix="remove `download`, or fetch the data set manually",
     )
 
 
 def is_archive_address(text: str) -> bool:
-    """Tell whether a text is an https address of a zip or tar file, without a password, in letters that can be seen."""
+    """Return whether a text is the https URL of a zip or tar file, in printable ASCII and without credentials."""
     if not text.isascii() or not text.isprintable() or re.search(r"[\s\\]", text):
         return False
     try:
         parts = urlsplit(text)
-        named = bool(parts.hostname) and parts.username is None and parts.password is None and parts.port != 0
+        has_plain_host = bool(parts.hostname) and parts.username is None and parts.password is None and parts.port != 0
     except ValueError:
         return False
-    return parts.scheme == "https" and named and parts.path.lower().endswith(ARCHIVE_SUFFIXES)
+    return parts.scheme == "https" and has_plain_host and parts.path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Check `names`, a list or a mapping 0..n-1, and `nc` against it."""
+    """Check `names`, a list or a mapping from 0 to n - 1, and that `nc` agrees with it."""
     names = value.get("names")
     count = value.get("nc")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CLASSES):
         raise ConfigError(path, f"nc must be from 1 to {MAX_CLASSES} (got {count!r})", fix="correct or remove `nc`")
     if names is None and count is not None:
-        return tuple(f"class{number}" for number in range(count))
+        return tuple(f"class{class_id}" for class_id in range(count))
     if isinstance(names, dict):
         if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
             raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
-        names = [names[number] for number in range(len(names))]
+        names = [names[class_id] for class_id in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ConfigError(path, f"names must list the classes (got {str(names)[:40]})", fix="add `names: [cat, dog]`")
+        raise ConfigError(
+            path, f"names must list the class names (got {str(names)[:40]})", fix="add `names: [cat, dog]`"
+        )
     if count is not None and count != len(names):
-        raise ConfigError(path, f"nc is {count!r}, but names has {len(names)}", fix="correct or remove `nc`")
+        raise ConfigError(path, f"nc is {count!r}, but names has {len(names)} names", fix="correct or remove `nc`")
     return tuple(str(name) for name in names)
 
 
@@ -168,14 +170,14 @@ def _entries(value: Any, split: str, path: Path) -> tuple[str, ...]:  # noqa: AN
 
 
 def _split_glob(entry: str) -> tuple[Path, str]:
-    """Split a path before its first part with glob characters: `images/*/a.jpg` -> `images`, `*/a.jpg`."""
+    """Split a path before its first part that is a glob: `images/*/a.jpg` -> `images`, `*/a.jpg`."""
     parts = Path(entry).parts
-    first = next((i for i, part in enumerate(parts) if any(star in part for star in "*?[")), len(parts))
+    first = next((i for i, part in enumerate(parts) if any(character in part for character in "*?[")), len(parts))
     return Path(*parts[:first]), "/".join(parts[first:])
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; one that cannot, being too long or below a file, does not."""
+    """Return whether a path exists; an impossible one, too long or below a file, does not."""
     try:
         return path.exists()
     except OSError:
@@ -183,7 +185,7 @@ def _exists(path: Path) -> bool:
 
 
 def _nearest_existing(tried: Sequence[Path]) -> str:
-    """Return the existing sibling whose name is nearest to a path that does not exist, or ""."""
+    """Return the existing sibling with the name closest to a path that does not exist, or ""."""
     for path in tried:
         parent = path.parent
         while not _exists(parent) and parent != parent.parent:
@@ -191,7 +193,7 @@ def _nearest_existing(tried: Sequence[Path]) -> str:
         if not parent.is_dir():
             continue
         siblings = [child.name for child in parent.iterdir() if child.is_dir() or child.suffix == ".txt"]
-        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-        if near:
-            return str(parent / near[0])
+        matches = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
+        if matches:
+            return str(parent / matches[0])
     return ""

@@ -1,4 +1,4 @@
-"""Decoded images at training size, kept in memory or on disk. What a cache returns never depends on what it holds."""
+"""Caches of decoded images at training size, in memory or on disk. They change the speed, never the images."""
 
 from __future__ import annotations
 
@@ -12,120 +12,122 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.images import read_image
+from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import letterbox_geometry, resize_longest_side
 from utils.errors import DetectorError
 from utils.files import free_bytes, try_write, user_cache_dir
 from utils.log import LOGGER
 
 DISK_VERSION = 1
-USABLE_DISK_SHARE = 0.9
+USABLE_DISK_FRACTION = 0.9
 FILL_THREADS = 4
 _HEADER = np.dtype("<u4")  # height and width before the pixels
 
 
 class ImageCache:
-    """A bounded memory of decoded images; the least recently used go first."""
+    """Decoded images in memory; the least recently used are dropped."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Make a cache of at most `max_bytes`; 0 keeps nothing."""
+        """Cache at most `max_bytes` of pixels; 0 caches nothing."""
         self.max_bytes = max_bytes
-        self._held: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._images: OrderedDict[int, np.ndarray] = OrderedDict()
         self._bytes = 0
 
     def get(self, index: int, load: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Return image `index`, calling `load` unless it is held. The array is not to be written to."""
-        image = self._held.get(index)
+        """Return image `index` as a read-only array, calling `load` if it is not cached."""
+        image = self._images.get(index)
         if image is not None:
-            self._held.move_to_end(index)
+            self._images.move_to_end(index)
             return image
         image = load(index)
         image.flags.writeable = False
         if image.nbytes <= self.max_bytes:
-            self._held[index] = image
+            self._images[index] = image
             self._bytes += image.nbytes
             while self._bytes > self.max_bytes:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
+                self._bytes -= self._images.popitem(last=False)[1].nbytes
         return image
 
 
 class DiskCache:
-    """Decoded images of one split at one size, a file each, in the user's cache folder.
+    """Decoded images of one split at one size, one file each, in the user's cache folder.
 
-    A file's name is the hash of the image file's content, so that a changed image is never mistaken for the old.
+    A file is named by the hash of the image file's content, so that a changed image never matches an old file.
     """
 
     def __init__(self, folder: Path, names: np.ndarray, sizes_hw: np.ndarray) -> None:
-        """Look for image i, of `sizes_hw[i]`, in the file `names[i]`; both are arrays, which processes share."""
+        """Refer to image i, of `sizes_hw[i]`, in the file `names[i]`; both are arrays, which processes share."""
         self.folder = folder
         self._names = names
         self._sizes_hw = sizes_hw
 
     def load(self, index: int) -> np.ndarray | None:
-        """Return image `index`, (H, W, 3) uint8, or None if it is not there or not whole."""
+        """Return image `index`, (H, W, 3) uint8, or None if it is missing or damaged."""
         return _read_pixels(self.folder / self._names[index].decode(), self._sizes_hw[index])
 
 
 def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = False) -> DiskCache | None:
-    """Decode what is not there yet of a split, having said how much disk it takes, and remove what is out of date.
+    """Decode the images of a split that are not cached yet, and remove outdated files.
+
+    The disk space needed is logged first.
 
     Args:
         index: the split.
-        image_size: length of the longer side.
+        image_size: length of the longest side.
         smooth: as for `resize_longest_side`.
 
     Returns:
-        The cache, or None, with a warning, where the disk has too little room.
+        The cache, or None, with a warning, if there is too little disk space.
     """
     folder = _folder(index, image_size, smooth=smooth)
     square = (image_size, image_size)
     sizes_hw = np.array([letterbox_geometry((int(h), int(w)), square).scaled_hw for h, w in index.sizes_hw], np.int32)
-    held = _files(folder)
+    cached = _file_sizes(folder)
     needed = int(sizes_hw.prod(1, dtype=np.int64).sum() * 3 + 8 * len(index))
     free = free_bytes(folder)
     LOGGER.info(
-        f"--cache disk: {needed / 1e9:.2f} GB of images in {folder}, {sum(held.values()) / 1e9:.2f} GB are there; "
-        f"{free / 1e9:.1f} GB are free"
+        f"--cache disk: {needed / 1e9:.2f} GB of images in {folder}, {sum(cached.values()) / 1e9:.2f} GB cached, "
+        f"{free / 1e9:.1f} GB free"
     )
-    if needed > sum(held.values()) + USABLE_DISK_SHARE * free:
-        LOGGER.warning("--cache disk: too little room, images are decoded each time")
+    if needed > sum(cached.values()) + USABLE_DISK_FRACTION * free:
+        LOGGER.warning("--cache disk: not enough disk space; images are decoded in every epoch")
         return None
     names = np.zeros(len(index), "S32")
     cache = DiskCache(folder, names, sizes_hw)
 
-    def fill(number: int) -> DetectorError | None:
-        path = str(index.paths[number])
+    def fill(i: int) -> DetectorError | None:
+        path = str(index.paths[i])
         try:
-            names[number] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32].encode()
-            if held.get(names[number].decode()) == 8 + 3 * int(sizes_hw[number].prod()):
+            names[i] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32].encode()
+            if cached.get(names[i].decode()) == 8 + 3 * int(sizes_hw[i].prod()):
                 return None
             image = resize_longest_side(read_image(path), image_size, smooth=smooth)
-        except (OSError, DetectorError):  # gone since the scan; whoever reads it next will say so
+        except (OSError, DetectorError):  # deleted since the scan; the next read reports it
             return None
         header = np.array(image.shape[:2], _HEADER).tobytes()
-        return try_write(folder / names[number].decode(), header + image.tobytes())
+        return try_write(folder / names[i].decode(), header + image.tobytes())
 
     with ThreadPoolExecutor(FILL_THREADS) as pool:
-        numbers = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False)
-        errors = [error for error in numbers if error is not None]
+        results = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False)
+        errors = [error for error in results if error is not None]
     if errors:
-        LOGGER.warning(f"--cache disk: {len(errors)} images not kept, the first: {errors[0]}")
-    for stale in held.keys() - {name.decode() for name in names}:
+        LOGGER.warning(f"--cache disk: {len(errors)} images not cached; the first: {errors[0]}")
+    for stale in cached.keys() - {name.decode() for name in names}:
         (folder / stale).unlink(missing_ok=True)
     return cache
 
 
 def _folder(index: DatasetIndex, image_size: int, *, smooth: bool) -> Path:
-    """Name the folder by where the images lie, so that a changed data set replaces its old images."""
+    """Return a folder named by the location of the images, so that a changed data set replaces its old files."""
     parents = sorted({os.path.dirname(os.path.abspath(path)) for path in index.paths})
-    place = hashlib.sha256("\0".join(parents).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    key = hashlib.sha256("\0".join(parents).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     kind = "-smooth" if smooth else ""
-    return user_cache_dir() / "images" / f"{image_size}{kind}-v{DISK_VERSION}-{place}"
+    return user_cache_dir() / "images" / f"{image_size}{kind}-v{DISK_VERSION}-{key}"
 
 
-def _files(folder: Path) -> dict[str, int]:
-    """Return the sizes of a folder's files by name."""
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Return the size of each file in a folder, in bytes."""
     try:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     except OSError:

@@ -1,4 +1,4 @@
-"""--image-weights: images with the classes that the model still does badly are drawn more often."""
+"""--image-weights: sample images more often if they contain classes with low AP."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from utils.datasets.index import DatasetIndex
 
 
 def sampling_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_class: bool = False) -> np.ndarray:
-    """Return how often each image is wanted.
+    """Return the sampling weight of each image.
 
-    A class counts as (1 - AP)^2 over its share of all objects, an image as the sum over its objects. An image without
-    objects counts as the least of the others, so that it still comes up.
+    The weight of a class is (1 - AP)^2 divided by its number of objects, and that of an image is the sum over its
+    objects. An image without objects has the smallest weight of the others, so that it is still sampled.
 
     Args:
         index: the training split.
-        class_ap: AP of every class that is trained, in [0, 1]; empty before the first validation.
-        single_class: all classes of the split are trained as one; so they are when `class_ap` is of one.
+        class_ap: AP of every trained class, in [0, 1]; empty before the first validation.
+        single_class: all classes are trained as one, which also holds if `class_ap` has one value.
 
     Returns:
-        (images,) float64, above 0.
+        (n,) float64, above 0, not normalized.
     """
     classes = index.labels[:, 0].astype(np.int64)
     if single_class or len(class_ap) == 1:
         classes = np.zeros_like(classes)
-    known = np.zeros(max(int(classes.max(initial=0)) + 1, len(class_ap)))
-    known[: len(class_ap)] = class_ap
-    counts = np.bincount(classes, minlength=len(known)).clip(min=1)
-    wanted = (1 - known) ** 2 / counts + 1e-9
-    per_object = wanted[classes]
-    sums = np.concatenate(([0.0], np.cumsum(per_object)))
+    ap = np.zeros(max(int(classes.max(initial=0)) + 1, len(class_ap)))
+    ap[: len(class_ap)] = class_ap
+    counts = np.bincount(classes, minlength=len(ap)).clip(min=1)
+    class_weights = (1 - ap) ** 2 / counts + 1e-9
+    sums = np.concatenate(([0.0], np.cumsum(class_weights[classes])))
     weights = sums[index.starts[1:]] - sums[index.starts[:-1]]
     with_objects = weights[index.starts[1:] > index.starts[:-1]]
     return np.maximum(weights, with_objects.min() if len(with_objects) else 1.0)

@@ -1,68 +1,102 @@
-"""Scan a split once: which images, how large, which labels; what is bad is skipped, counted and listed."""
+"""The index of a split in flat arrays: built by one scan, and cached until anything it depends on changes."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from utils.datasets.config import DataConfig, ResolvedPath
-from utils.datasets.flat_index import DatasetIndex
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
-from utils.datasets.label_cache import Label, cache_file, read_cache, write_cache
-from utils.datasets.labels import LabelProblem, label_path, parse_labels, read_label_bytes
-from utils.datasets.polygons import no_outlines
+from utils.datasets.config import DataConfig
+from utils.datasets.labels import label_path
+from utils.datasets.polygons import empty_polygons
+from utils.datasets.scan import LabelContent, ScannedImage, list_images, read_label_content, scan_images
 from utils.errors import DataError
+from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
 from utils.structures import Polygons
 
-SCAN_THREADS = 4
+CACHE_VERSION = 2
 
 
-@dataclass(frozen=True)
-class _Scanned:
-    """What scanning found in one image; `error` set means skip, `fatal` means stop."""
+@dataclass(frozen=True, kw_only=True)
+class DatasetIndex:
+    """One split in flat arrays, which worker processes can share without copying.
 
-    size_hw: tuple[int, int] = (0, 0)
-    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
-    outlines: Polygons = field(default_factory=lambda: no_outlines(0))
-    error: str = ""
-    fatal: DataError | None = None
-    polygons: int = 0
-    clipped: int = 0
-    dropped: int = 0
-    missing: bool = False
+    Attributes:
+        paths: (n,) str, the images, sorted.
+        sizes_hw: (n, 2) int32, height and width after EXIF orientation.
+        labels: (m, 5) float32: class, cx, cy, w, h, normalized by the image size; all images concatenated.
+        starts: (n + 1,) int64: image i has rows starts[i] to starts[i + 1].
+        points: (p, 2) float32: the polygons' points, normalized by the image size; all rows concatenated.
+        point_starts: (m + 1,) int64: row j has points point_starts[j] to point_starts[j + 1], none if it was a box.
+        skipped: path and reason of each image that was skipped.
+        notes: what was corrected in the labels, with counts, in words.
+    """
+
+    paths: np.ndarray
+    sizes_hw: np.ndarray
+    labels: np.ndarray
+    starts: np.ndarray
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    point_starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of usable images."""
+        return len(self.paths)
+
+    def rows(self, index: int) -> np.ndarray:
+        """Return the (k, 5) label rows of one image."""
+        return self.labels[self.starts[index] : self.starts[index + 1]]
+
+    def polygons(self, index: int) -> Polygons | None:
+        """Return the polygons of one image's rows, normalized; None if the split has only boxes."""
+        if not len(self.points):
+            return None
+        starts = self.point_starts[self.starts[index] : self.starts[index + 1] + 1]
+        return Polygons(points=self.points[starts[0] : starts[-1]], starts=starts - starts[0])
+
+    def fingerprint(self) -> str:
+        """Return a hash of file names, sizes, labels and polygons: equal for equal data sets in any folder."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(os.path.basename(path).encode("utf-8", "surrogateescape") + b"\0")
+        polygons = (self.points, self.point_starts) if len(self.points) else ()
+        for array in (self.sizes_hw, self.labels, self.starts, *polygons):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def build_index(config: DataConfig, split: str, *, use_cache: bool = True, strict: bool = False) -> DatasetIndex:
-    """Scan a split, or take the scan from the user's cache when nothing has changed.
+    """Scan a split, or read the cached scan if nothing has changed.
 
     Args:
         config: the data yaml.
         split: train, val or test.
-        use_cache: read and write the cache; the data set itself is never written to.
-        strict: stop at the first bad image or label instead of skipping it.
+        use_cache: read and write the cache in the user's cache folder; the data set itself is never written to.
+        strict: raise at the first bad image or label instead of skipping the image.
 
     Raises:
-        DataError: no images, a class beyond `names`, no usable image, or with `strict` anything bad.
+        DataError: no images, a class id beyond `names`, no usable image, or with `strict` anything bad.
     """
     paths = list_images(config, split)
-    labels = [_label_content(path) for path in paths]
+    labels = [read_label_content(path) for path in paths]
     if all(label is None for label in labels):
         raise DataError(
             config.file,
-            f"no labels found for '{split}' (first looked for: {label_path(paths[0])})",
+            f"no labels found for '{split}' (the first expected file is {label_path(paths[0])})",
             fix="put labels/ beside images/, one txt for each image",
         )
     cache = cache_file(config, split, paths, labels) if use_cache else None
     index = read_cache(cache) if cache else None
     if index is None:
-        index = _scan(config, split, paths, labels)
+        index = _concatenate(paths, scan_images(config, split, paths, labels))
         if cache:
             write_cache(cache, index)
     if strict and index.skipped:
@@ -71,139 +105,124 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
     if len(index) == 0:
         path, reason = index.skipped[0]
         raise DataError(config.file, f"no usable image in '{split}' ({path}: {reason})", fix="correct the data set")
-    _report(index, split)
+    _log_summary(index, split)
     return index
 
 
-def list_images(config: DataConfig, split: str) -> list[str]:
-    """Return all image files of a split, sorted, each once.
-
-    Raises:
-        DataError: a path does not exist, or there is no image.
-    """
-    found: set[str] = set()
-    located = config.locate(split)
-    for entry in located:
-        try:
-            found.update(_listed(entry, config))
-        except (OSError, ValueError) as error:  # ValueError: a senseless glob, or a list that is not UTF-8
-            shown = entry.path / entry.pattern
-            raise DataError(
-                config.file, f"'{split}' cannot be read from {shown} ({error})", fix="correct it"
-            ) from error
-    if not found:
-        where = ", ".join(str(entry.path / entry.pattern) for entry in located)
-        raise DataError(config.file, f"'{split}' has no images in {where}", fix="check the path and the suffixes")
-    return sorted(found)
-
-
-def _listed(entry: ResolvedPath, config: DataConfig) -> list[str]:
-    """Return the images of one entry: a glob, a folder with all below it, a txt list, or one image."""
-    if entry.pattern:
-        return _images(entry.path.glob(entry.pattern))
-    if entry.path.is_dir():
-        return _images(entry.path.rglob("*"))
-    if entry.path.suffix.lower() == ".txt":
-        lines = entry.path.read_text(encoding="utf-8-sig").splitlines()
-        return [_from_list(line.strip(), entry.path.parent, config.roots) for line in lines if line.strip()]
-    return _images([entry.path])
-
-
-def _label_content(path: str) -> Label:
-    """Return what lies where an image's labels should be: bytes, nothing, or the reason why it cannot be read."""
-    try:
-        return read_label_bytes(label_path(path))
-    except DataError as error:
-        return error
-
-
-def _images(candidates: Iterable[Path]) -> list[str]:
-    return [str(p) for p in candidates if has_suffix(p, IMAGE_SUFFIXES) and not p.is_dir()]
-
-
-def _from_list(line: str, folder: Path, roots: Sequence[Path]) -> str:
-    """Resolve a line of a txt list: absolute, or relative to the list's folder or the data set's root."""
-    for base in (folder, *roots):
-        if (base / line).exists():
-            return os.path.normpath(base / line)
-    return os.path.normpath(folder / line)
-
-
-def _scan(config: DataConfig, split: str, paths: list[str], labels: list[Label]) -> DatasetIndex:
-    """Decode every image and check every label."""
-
-    def one(item: tuple[str, Label]) -> _Scanned:
-        return _scan_one(*item, config=config)
-
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        bar = tqdm(
-            pool.map(one, zip(paths, labels, strict=True)), total=len(paths), desc=f"Scanning {split}", leave=False
-        )
-        scanned = list(bar)
-    for result in scanned:
-        if result.fatal is not None:
-            raise result.fatal
-    good = [i for i, result in enumerate(scanned) if not result.error]
-    rows = [np.zeros((0, 5), np.float32), *(scanned[i].rows for i in good)]
-    outlines = [no_outlines(0), *(scanned[i].outlines for i in good)]
-    counted = {
-        "outlines": sum(s.polygons for s in scanned),
-        "boxes cut at the border": sum(s.clipped for s in scanned),
-        "rows without area or standing twice left out": sum(s.dropped for s in scanned),
-        "images without a label file": sum(s.missing for s in scanned),
+def _concatenate(paths: Sequence[str], scanned: Sequence[ScannedImage]) -> DatasetIndex:
+    """Join scanned images into an index, without those that have errors."""
+    usable = [i for i, image in enumerate(scanned) if not image.error]
+    rows = [np.zeros((0, 5), np.float32), *(scanned[i].labels.rows for i in usable)]
+    polygons = [empty_polygons(0), *(scanned[i].labels.polygons for i in usable)]
+    counts = {
+        "polygons": sum(image.labels.num_polygons for image in scanned),
+        "boxes clipped to the image": sum(image.labels.clipped for image in scanned),
+        "duplicate rows or rows without area dropped": sum(image.labels.dropped for image in scanned),
+        "images without a label file": sum(not image.has_label_file for image in scanned),
     }
     return DatasetIndex(
-        paths=np.array([paths[i] for i in good], dtype=np.str_),
-        sizes_hw=np.array([scanned[i].size_hw for i in good], dtype=np.int32).reshape(-1, 2),
+        paths=np.array([paths[i] for i in usable], dtype=np.str_),
+        sizes_hw=np.array([scanned[i].size_hw for i in usable], dtype=np.int32).reshape(-1, 2),
         labels=np.concatenate(rows),
         starts=np.cumsum([len(r) for r in rows], dtype=np.int64),
-        points=np.concatenate([o.points for o in outlines]),
-        point_starts=np.cumsum(np.concatenate([[0], *(np.diff(o.starts) for o in outlines)]), dtype=np.int64),
-        skipped=tuple((paths[i], s.error) for i, s in enumerate(scanned) if s.error),
-        notes=tuple(f"{count} {what}" for what, count in counted.items() if count),
+        points=np.concatenate([p.points for p in polygons]),
+        point_starts=np.cumsum(np.concatenate([[0], *(np.diff(p.starts) for p in polygons)]), dtype=np.int64),
+        skipped=tuple((paths[i], image.error) for i, image in enumerate(scanned) if image.error),
+        notes=tuple(f"{count} {what}" for what, count in counts.items() if count),
     )
 
 
-def _scan_one(path: str, label: Label, *, config: DataConfig) -> _Scanned:
-    try:
-        height, width = read_image(path).shape[:2]
-    except DataError as error:
-        return _Scanned(error=error.what)
-    if min(height, width) < 10:
-        return _Scanned(error=f"is too small ({width}x{height} pixels)")
-    if isinstance(label, DataError):
-        return _Scanned(error=f"{label.where}: {label.what}")
-    if label is None:
-        return _Scanned(size_hw=(height, width), missing=True)
-    parsed = parse_labels(label, num_classes=config.num_classes)
-    if parsed.problems:
-        problem = parsed.problems[0]
-        where = _where(path, problem)
-        if problem.is_class_range:
-            label_class = problem.what.split(" but")[0]
-            what = f"{label_class} but {config.file} has nc={config.num_classes} (0-{config.num_classes - 1})"
-            return _Scanned(error=what, fatal=DataError(where, what, fix="correct the row or add names"))
-        return _Scanned(error=f"{where}: {problem.what}")
-    return _Scanned(
-        size_hw=(height, width),
-        rows=parsed.rows,
-        outlines=parsed.outlines,
-        polygons=parsed.polygons,
-        clipped=parsed.clipped,
-        dropped=parsed.dropped,
-    )
-
-
-def _where(image_path: str, problem: LabelProblem) -> str:
-    where = f"{label_path(image_path)}:{problem.line}"
-    return f"{where}:{problem.column}" if problem.column and not problem.is_class_range else where
-
-
-def _report(index: DatasetIndex, split: str) -> None:
-    """Say in one line each what was found, mended and skipped."""
+def _log_summary(index: DatasetIndex, split: str) -> None:
+    """Log what was found and corrected, and how many images were skipped."""
     notes = f"; {', '.join(index.notes)}" if index.notes else ""
     LOGGER.info(f"{split}: {len(index)} images, {len(index.labels)} objects{notes}")
     if index.skipped:
         path, reason = index.skipped[0]
         total = len(index) + len(index.skipped)
-        LOGGER.warning(f"{len(index.skipped)} of {total} {split} images skipped, the first: {path}: {reason}")
+        LOGGER.warning(f"{split}: skipped {len(index.skipped)} of {total} images; the first: {path}: {reason}")
+
+
+def cache_file(config: DataConfig, split: str, paths: Sequence[str], labels: Sequence[LabelContent]) -> Path:
+    """Return the cache's path, a hash of all that a scan depends on: labels, image files, class count, code version."""
+    digest = hashlib.sha256(f"{CACHE_VERSION} {config.num_classes} {config.file}".encode("utf-8", "surrogateescape"))
+    for path, label in zip(paths, labels, strict=True):
+        try:
+            status = os.stat(path)
+            state = (status.st_size, status.st_mtime_ns, status.st_ino)
+        except OSError:
+            state = (-1, -1, -1)
+        content = hashlib.sha256(label).hexdigest() if isinstance(label, bytes) else str(label)
+        digest.update(f"{path}\0{state}\0{content}\n".encode("utf-8", "surrogateescape"))
+    key = hashlib.sha256(f"{config.file.resolve()} {split}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return user_cache_dir() / "labels" / f"{split}-{key}-{digest.hexdigest()[:24]}.npz"
+
+
+def write_cache(file: Path, index: DatasetIndex) -> None:
+    """Write the index to the cache and remove this split's older ones. Failure to write is only a warning."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        paths=index.paths,
+        sizes_hw=index.sizes_hw,
+        labels=index.labels,
+        starts=index.starts,
+        points=index.points,
+        point_starts=index.point_starts,
+        skipped=np.array(index.skipped, dtype=np.str_).reshape(-1, 2),
+        notes=np.array(index.notes, dtype=np.str_),
+    )
+    error = try_write(file, buffer.getvalue())
+    if error is not None:
+        LOGGER.warning(f"labels are not cached: {error}")
+        return
+    prefix = file.name.rsplit("-", 1)[0]
+    for old in file.parent.glob(f"{prefix}-*.npz"):
+        if old != file:
+            old.unlink(missing_ok=True)
+
+
+def read_cache(file: Path) -> DatasetIndex | None:
+    """Return the cached index, or None if there is none or it is damaged. Pickled objects are never loaded."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            index = DatasetIndex(
+                paths=stored["paths"],
+                sizes_hw=stored["sizes_hw"],
+                labels=stored["labels"],
+                starts=stored["starts"],
+                points=stored["points"],
+                point_starts=stored["point_starts"],
+                skipped=tuple((str(path), str(reason)) for path, reason in stored["skipped"]),
+                notes=tuple(str(note) for note in stored["notes"]),
+            )
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        LOGGER.warning(f"label cache {file} is damaged ({type(error).__name__}); scanning again")
+        return None
+    if not _is_consistent(index):
+        LOGGER.warning(f"label cache {file} is damaged (inconsistent arrays); scanning again")
+        return None
+    return index
+
+
+def _is_consistent(index: DatasetIndex) -> bool:
+    """Return whether the types, shapes and ranges of all arrays fit together."""
+    arrays = (index.paths, index.sizes_hw, index.labels, index.starts, index.points, index.point_starts)
+    if index.paths.ndim != 1 or [array.dtype.kind for array in arrays] != [*"Uififi"]:
+        return False
+    count = len(index.paths)
+    return (
+        index.sizes_hw.shape == (count, 2)
+        and index.starts.shape == (count + 1,)
+        and _is_rising(index.starts)
+        and index.labels.shape == (index.starts[-1], 5)
+        and index.point_starts.shape == (len(index.labels) + 1,)
+        and _is_rising(index.point_starts)
+        and index.points.shape == (index.point_starts[-1], 2)
+        and bool(np.isfinite(index.labels).all() and np.isfinite(index.points).all())
+    )
+
+
+def _is_rising(starts: np.ndarray) -> bool:
+    return starts[0] == 0 and bool((np.diff(starts) >= 0).all())

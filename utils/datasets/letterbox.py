@@ -1,4 +1,4 @@
-"""Fit an image into a rectangle: scale without distortion, pad the rest with grey."""
+"""Letterboxing: scale an image into a rectangle without distortion, and pad the rest with grey."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PAD_VALUE = 114
 
 @dataclass(frozen=True, kw_only=True)
 class LetterboxGeometry:
-    """How an image is fitted.
+    """Sizes of a letterboxed image, in pixels.
 
     Attributes:
         scaled_hw: size after scaling, before padding.
-        ratio: the one scale of both axes.
-        pad_wh: padding on each of two opposite sides, in pixels; a half means one pixel more on the far side.
+        ratio: scale of both axes.
+        pad_wh: padding on each of the two opposite sides; a half means one pixel more at the right or bottom.
         out_hw: final size.
     """
 
@@ -30,7 +30,7 @@ class LetterboxGeometry:
 
     @property
     def borders(self) -> tuple[int, int, int, int]:
-        """Pixels to add at top, bottom, left, right."""
+        """Padding at the top, bottom, left and right."""
         pad_w, pad_h = self.pad_wh
         return round(pad_h - 0.1), round(pad_h + 0.1), round(pad_w - 0.1), round(pad_w + 0.1)
 
@@ -43,13 +43,13 @@ def letterbox_geometry(
     scale_up: bool = True,
     stride: int = 32,
 ) -> LetterboxGeometry:
-    """Compute how an image of `size_hw` is fitted into `target_hw`.
+    """Compute how an image is letterboxed.
 
     Args:
         size_hw: height and width of the image.
         target_hw: height and width to fit into.
-        minimal: pad only up to the next multiple of `stride` instead of the whole target.
-        scale_up: allow enlarging; otherwise a small image is only padded.
+        minimal: pad only to the next multiple of `stride` instead of the whole target.
+        scale_up: enlarge small images; otherwise they are only padded.
         stride: see `minimal`.
     """
     height, width = size_hw
@@ -77,18 +77,12 @@ def letterbox(
     stride: int = 32,
     original_hw: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, LetterboxTransform]:
-    """Fit an (H, W, 3) uint8 image into `target_hw`; see `letterbox_geometry` for the options.
+    """Letterbox an (H, W, 3) uint8 image; see `letterbox_geometry` for `target_hw` and the options.
 
-    Args:
-        image: the image, perhaps already scaled down from its original.
-        target_hw: height and width to fit into.
-        minimal: pad only up to the next multiple of `stride`.
-        scale_up: allow enlarging.
-        stride: see `minimal`.
-        original_hw: size of the file's image, if `image` was scaled before.
+    If the image was scaled before, `original_hw` is the size of the file's image.
 
     Returns:
-        The (h, w, 3) image, and where the original lies in it.
+        The (h, w, 3) image, and the map from the original to it.
     """
     original = original_hw or (image.shape[0], image.shape[1])
     geometry = letterbox_geometry(image.shape[:2], target_hw, minimal=minimal, scale_up=scale_up, stride=stride)
@@ -97,21 +91,17 @@ def letterbox(
         image = cv2.resize(image, (scaled_w, scaled_h), interpolation=cv2.INTER_LINEAR)
     top, bottom, left, right = geometry.borders
     padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
-    placement = LetterboxTransform(
+    return padded, LetterboxTransform(
         original_hw=original,
         ratio_wh=(scaled_w / original[1], scaled_h / original[0]),
         pad_wh=(float(left), float(top)),
     )
-    return padded, placement
 
 
 def resize_longest_side(image: np.ndarray, size: int, *, smooth: bool) -> np.ndarray:
-    """Scale an image so that its longer side is `size` pixels.
+    """Scale an (H, W, 3) uint8 image so that its longest side is `size` pixels.
 
-    Args:
-        image: (H, W, 3) uint8.
-        size: length of the longer side afterwards.
-        smooth: average over areas when shrinking, for evaluation; training takes the faster bilinear.
+    With `smooth`, for evaluation, shrinking uses area interpolation; training uses bilinear, which is faster.
     """
     height, width = image.shape[:2]
     ratio = size / max(height, width)

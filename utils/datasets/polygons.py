@@ -1,4 +1,4 @@
-"""Geometry of outlines held in flat arrays: moved, cut at an image's borders, and brought to the boxes around them."""
+"""Polygon geometry in flat arrays: transforming, clipping to an image, and bounding boxes of the visible part."""
 
 from __future__ import annotations
 
@@ -9,104 +9,104 @@ import numpy as np
 from utils.structures import Polygons, Sample
 
 
-def no_outlines(count: int) -> Polygons:
-    """Return the outlines of `count` objects of which only the boxes are known."""
+def empty_polygons(count: int) -> Polygons:
+    """Return the polygons of `count` objects of which only the boxes are known."""
     return Polygons(points=np.zeros((0, 2), np.float32), starts=np.zeros(count + 1, np.int64))
 
 
-def moved(
-    outlines: Polygons, *, scale_xy: tuple[float, float] = (1, 1), shift_xy: tuple[float, float] = (0, 0)
+def scale_and_shift(
+    polygons: Polygons, *, scale_xy: tuple[float, float] = (1, 1), shift_xy: tuple[float, float] = (0, 0)
 ) -> Polygons:
-    """Return the outlines scaled (a negative scale mirrors) and then shifted along x and y."""
-    points = outlines.points * np.array(scale_xy, np.float64) + np.array(shift_xy, np.float64)
-    return Polygons(points=points.astype(np.float32), starts=outlines.starts)
+    """Return the polygons scaled (a negative scale mirrors) and then shifted along x and y."""
+    points = polygons.points * np.array(scale_xy, np.float64) + np.array(shift_xy, np.float64)
+    return Polygons(points=points.astype(np.float32), starts=polygons.starts)
 
 
-def warped(outlines: Polygons, matrix: np.ndarray) -> Polygons:
-    """Return the outlines sent through a 3x3 matrix."""
-    points = outlines.points @ matrix[:, :2].T + matrix[:, 2]
-    return Polygons(points=(points[:, :2] / points[:, 2:]).astype(np.float32), starts=outlines.starts)
+def transform(polygons: Polygons, matrix: np.ndarray) -> Polygons:
+    """Return the polygons transformed by a 3x3 projective matrix."""
+    points = polygons.points @ matrix[:, :2].T + matrix[:, 2]
+    return Polygons(points=(points[:, :2] / points[:, 2:]).astype(np.float32), starts=polygons.starts)
 
 
-def select(outlines: Polygons | None, chosen: np.ndarray) -> Polygons | None:
-    """Return the outlines of the objects that an (n,) bool array chooses."""
-    if outlines is None:
+def select(polygons: Polygons | None, mask: np.ndarray) -> Polygons | None:
+    """Return the polygons of the objects where an (n,) bool mask is true."""
+    if polygons is None:
         return None
-    counts = np.diff(outlines.starts)
+    counts = np.diff(polygons.starts)
     return Polygons(
-        points=outlines.points[np.repeat(chosen, counts)], starts=np.cumsum([0, *counts[chosen]], dtype=np.int64)
+        points=polygons.points[np.repeat(mask, counts)], starts=np.cumsum([0, *counts[mask]], dtype=np.int64)
     )
 
 
 def join(samples: Sequence[Sample]) -> Polygons | None:
-    """Return the outlines of several samples' objects, one sample after another; None if none has any."""
-    if all(sample.outlines is None for sample in samples):
+    """Concatenate the polygons of several samples; None if no sample has polygons."""
+    if all(sample.polygons is None for sample in samples):
         return None
-    parts = [sample.outlines or no_outlines(len(sample.boxes)) for sample in samples]
+    parts = [sample.polygons or empty_polygons(len(sample.boxes)) for sample in samples]
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     return Polygons(
         points=np.concatenate([part.points for part in parts]), starts=np.cumsum([0, *counts], dtype=np.int64)
     )
 
 
-def boxes_within(outlines: Polygons, size_hw: tuple[int, int]) -> np.ndarray:
-    """Return the boxes around what lies of each outline's inside within an image.
+def visible_boxes(polygons: Polygons, size_hw: tuple[int, int]) -> np.ndarray:
+    """Return the bounding box of the part of each polygon's interior that lies within an image.
 
-    That part reaches as far as the pieces of the outline within the image, and into each corner of the image that
-    the outline encloses.
+    That part extends as far as the pieces of the polygon's edges within the image, and into each corner of the image
+    that the polygon encloses.
 
     Args:
-        outlines: of n objects.
+        polygons: of n objects, in pixels.
         size_hw: height and width of the image.
 
     Returns:
-        (n, 4) float32, x1, y1, x2, y2; zeros where there is no outline or nothing of it within.
+        (n, 4) float32, x1, y1, x2, y2; zeros where there is no polygon or nothing of it is visible.
     """
-    boxes = np.zeros((len(outlines), 4), np.float32)
-    known = np.flatnonzero(outlines.known)
+    boxes = np.zeros((len(polygons), 4), np.float32)
+    known = np.flatnonzero(polygons.known)
     if not len(known):
         return boxes
-    firsts = outlines.starts[known]
-    points = outlines.points.astype(np.float64)
+    firsts = polygons.starts[known]
+    points = polygons.points.astype(np.float64)
     borders = np.array((size_hw[1], size_hw[0]), np.float64)
     low, high = np.minimum.reduceat(points, firsts), np.maximum.reduceat(points, firsts)
     if (low < 0).any() or (high > borders).any():
-        low, high = _bounds_of_cut(points, firsts, borders)
-    seen = (high > low).all(1)
-    boxes[known[seen]] = np.concatenate((low, high), 1)[seen]
+        low, high = _clipped_bounds(points, firsts, borders)
+    visible = (high > low).all(1)
+    boxes[known[visible]] = np.concatenate((low, high), 1)[visible]
     return boxes
 
 
-def _bounds_of_cut(points: np.ndarray, firsts: np.ndarray, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lowest and highest (n, 2) points of n rings cut at 0 and `borders`; infinite where none is left."""
-    ends = _ring_ends(points, firsts)
+def _clipped_bounds(points: np.ndarray, firsts: np.ndarray, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and highest (n, 2) points of n rings clipped to [0, `borders`]; infinite if nothing is left."""
+    ends = _edge_ends(points, firsts)
     step = ends - points
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Where along each side, from 0 to 1, the two borders of each axis are met (Liang and Barsky 1984, sec. 2).
+        # Where along each edge, from 0 to 1, it meets the two borders of each axis (Liang and Barsky 1984, sec. 2).
         met = np.stack((-points / step, (borders - points) / step))
-    resting = step == 0
+    parallel = step == 0
     inside = (points >= 0) & (points <= borders)
-    enter = np.where(resting, np.where(inside, -np.inf, np.inf), met.min(0)).max(1).clip(0)
-    leave = np.where(resting, np.inf, met.max(0)).min(1).clip(max=1)
-    cut = (enter > leave)[:, None]
-    pieces = np.stack([points + step * share[:, None].clip(0, 1) for share in (enter, leave)]).clip(0, borders)
-    low = np.minimum.reduceat(np.where(cut, np.inf, pieces.min(0)), firsts)
-    high = np.maximum.reduceat(np.where(cut, -np.inf, pieces.max(0)), firsts)
+    enter = np.where(parallel, np.where(inside, -np.inf, np.inf), met.min(0)).max(1).clip(0)
+    leave = np.where(parallel, np.inf, met.max(0)).min(1).clip(max=1)
+    outside = (enter > leave)[:, None]
+    pieces = np.stack([points + step * at[:, None].clip(0, 1) for at in (enter, leave)]).clip(0, borders)
+    low = np.minimum.reduceat(np.where(outside, np.inf, pieces.min(0)), firsts)
+    high = np.maximum.reduceat(np.where(outside, -np.inf, pieces.max(0)), firsts)
     for corner in ((0, 0), (borders[0], 0), (0, borders[1]), tuple(borders)):
         enclosed = _encloses(points, ends, firsts, corner)
         low[enclosed], high[enclosed] = np.minimum(low[enclosed], corner), np.maximum(high[enclosed], corner)
     return low, high
 
 
-def _ring_ends(points: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    """Return the (p, 2) far end of the side that begins at each point of rings."""
+def _edge_ends(points: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """Return the (p, 2) end points of the edges that start at each point of the rings."""
     following = np.arange(1, len(points) + 1)
     following[np.append(firsts[1:], len(points)) - 1] = firsts
     return np.asarray(points[following])
 
 
 def _encloses(points: np.ndarray, ends: np.ndarray, firsts: np.ndarray, corner: tuple[float, float]) -> np.ndarray:
-    """Tell which rings have a point inside: a line from it to the right meets an odd number of sides. (n,) bool."""
+    """Return which rings enclose a point, (n,) bool: a ray from it to the right crosses an odd number of edges."""
     x, y = corner
     spans = (points[:, 1] > y) != (ends[:, 1] > y)
     rise = np.where(spans, ends[:, 1] - points[:, 1], 1)
@@ -114,22 +114,22 @@ def _encloses(points: np.ndarray, ends: np.ndarray, firsts: np.ndarray, corner: 
     return np.asarray(np.add.reduceat(crossing.astype(np.int64), firsts) % 2 == 1)
 
 
-def cut(outlines: Polygons, size_hw: tuple[int, int]) -> Polygons:
-    """Return the outlines with what lies beyond an image's borders cut off.
+def clip(polygons: Polygons, size_hw: tuple[int, int]) -> Polygons:
+    """Return the polygons clipped to an image.
 
-    What falls into several pieces stays one ring, its pieces joined along the border.
+    A polygon that falls into several pieces stays one ring, its pieces joined along the border.
     """
     borders = (size_hw[1], size_hw[0])
-    points = outlines.points
+    points = polygons.points
     if ((points >= 0) & (points <= borders)).all():
-        return outlines
+        return polygons
     rings = []
-    for number in range(len(outlines)):
-        ring = outlines.of(number)
+    for index in range(len(polygons)):
+        ring = polygons.of(index)
         if len(ring) and ((ring < 0) | (ring > borders)).any():
             for axis in (0, 1):
-                ring = _cut_ring(ring, axis, 0, keep_above=True)
-                ring = _cut_ring(ring, axis, borders[axis], keep_above=False)
+                ring = _clip_ring(ring, axis, 0, keep_above=True)
+                ring = _clip_ring(ring, axis, borders[axis], keep_above=False)
         rings.append(ring)
     return Polygons(
         points=np.concatenate([np.zeros((0, 2), np.float32), *rings]).astype(np.float32),
@@ -137,16 +137,16 @@ def cut(outlines: Polygons, size_hw: tuple[int, int]) -> Polygons:
     )
 
 
-def _cut_ring(ring: np.ndarray, axis: int, border: float, *, keep_above: bool) -> np.ndarray:
-    """Cut a (k, 2) ring at one line across an axis. Source: Sutherland and Hodgman 1974, sec. 2."""
+def _clip_ring(ring: np.ndarray, axis: int, border: float, *, keep_above: bool) -> np.ndarray:
+    """Clip a (k, 2) ring at a line perpendicular to an axis. Source: Sutherland and Hodgman 1974, sec. 2."""
     distance = (ring[:, axis] - border) if keep_above else (border - ring[:, axis])
     inside = distance >= 0
     if inside.all() or not len(ring):
         return ring
     following = np.roll(np.arange(len(ring)), -1)
     crosses = inside != inside[following]
-    share = np.where(crosses, distance / np.where(crosses, distance - distance[following], 1), 0)
-    meeting = ring + (ring[following] - ring) * share[:, None]
-    meeting[:, axis] = border
-    both = np.stack((ring, meeting), 1).reshape(-1, 2)  # each point, then where the side after it meets the line
+    fraction = np.where(crosses, distance / np.where(crosses, distance - distance[following], 1), 0)
+    crossing = ring + (ring[following] - ring) * fraction[:, None]
+    crossing[:, axis] = border
+    both = np.stack((ring, crossing), 1).reshape(-1, 2)  # each point, then where the edge after it crosses the line
     return np.asarray(both[np.stack((inside, crosses), 1).reshape(-1)])

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from utils.datasets.images import decode_image, read_image, to_rgb8
+from utils.datasets.images import decode_image, pil_to_rgb8, read_image, to_rgb8
 from utils.errors import DataError
 
 MAX_DOWNLOAD_BYTES = 64_000_000
@@ -63,7 +63,7 @@ def _parse_input(item: Any, *, name: str, allow_urls: bool) -> InputImage:  # no
         return InputImage(image=read_image(item), file=Path(item).name)
     if isinstance(item, Image.Image):
         file = Path(str(getattr(item, "filename", "") or name)).name
-        return InputImage(image=_from_pillow(item), file=file)
+        return InputImage(image=pil_to_rgb8(item), file=file)
     try:
         if isinstance(item, Tensor):
             pixels = _normalized_pixels(item)
@@ -107,15 +107,6 @@ def _fetch(url: str, *, allowed: bool) -> bytes:
     if len(data) > MAX_DOWNLOAD_BYTES:
         raise DataError(url, f"is larger than {MAX_DOWNLOAD_BYTES:,} bytes", fix="download it and pass the file")
     return data
-
-
-def _from_pillow(image: Image.Image) -> np.ndarray:
-    """Return a PIL image as (H, W, 3) uint8 RGB: EXIF orientation applied, alpha composited on black."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode[0] in "IF":
-        return to_rgb8(np.asarray(upright))
-    has_alpha = upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info
-    return to_rgb8(np.asarray(upright.convert("RGBA" if has_alpha else "RGB")))
 
 
 def _normalized_pixels(pixels: Tensor) -> Tensor:

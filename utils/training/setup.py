@@ -77,7 +77,8 @@ def training_data(
         image_size=image_size,
         seed=options.seed,
         rectangles=rectangles,
-        share=(team.rank, team.size),
+        rank=team.rank,
+        world_size=team.size,
         close_mosaic_epoch=options.epochs - int(hyperparameters.close_mosaic) if hyperparameters.close_mosaic else None,
     )
     _require_usable_batches(len(train), options, image_size=image_size, stride=stride, team=team)
@@ -233,8 +234,8 @@ def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int
     boxes_wh = index.labels[:, 3:5] * sizes.repeat(index.starts[1:] - index.starts[:-1], axis=0)
     strides = torch.tensor(model.head.strides, dtype=torch.float32).view(-1, 1, 1)
     present = (model.head.anchors.cpu() * strides).numpy()
-    forced = isinstance(model.config.anchors, int)
-    fitted = fit_anchors(boxes_wh, present, max_ratio=max_ratio, image_size=image_size, seed=seed, forced=forced)
+    force = isinstance(model.config.anchors, int)
+    fitted = fit_anchors(boxes_wh, present, max_ratio=max_ratio, image_size=image_size, seed=seed, force=force)
     if fitted is None:
         return
     with torch.no_grad():

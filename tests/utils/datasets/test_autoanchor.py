@@ -66,7 +66,7 @@ def test_anchors_that_serve_more_than_98_percent_are_kept(served, kept):
 
 
 def test_forced_fit_replaces_anchors_that_serve():
-    fitted = fit([[20, 40]] * 5, np.array([[[22.0, 38]]]), forced=True)
+    fitted = fit([[20, 40]] * 5, np.array([[[22.0, 38]]]), force=True)
     np.testing.assert_allclose(fitted, [[[20, 40]]], rtol=1e-6)
 
 
@@ -74,14 +74,14 @@ def test_fit_that_serves_no_more_is_dropped():
     # One anchor cannot serve both sizes, whatever it is.
     boxes = [[10, 10]] * 4 + [[1000, 1000]] * 4
     assert fit(boxes, np.array([[[10.0, 10]]])) is None
-    fitted = fit(boxes, np.array([[[10.0, 10]]]), forced=True)
+    fitted = fit(boxes, np.array([[[10.0, 10]]]), force=True)
     assert fitted.shape == (1, 1, 2) and np.isfinite(fitted).all()
 
 
-@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(("boxes", "fits"), [(1, False), (2, True)])
-def test_fewer_boxes_than_anchors_fit_nothing(boxes, fits, forced):
-    found = fit([[30, 20], [70, 90]][:boxes], np.full((2, 1, 2), 5000.0), forced=forced)
+def test_fewer_boxes_than_anchors_fit_nothing(boxes, fits, force):
+    found = fit([[30, 20], [70, 90]][:boxes], np.full((2, 1, 2), 5000.0), force=force)
     assert (found is not None) is fits
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from utils.datasets.batching import ShuffledBatches, collate, rectangular_batches
-from utils.datasets.dataset import LoadedSample, SampleRef
+from utils.datasets.dataset import LoadedSample, SampleKey
 from utils.datasets.letterbox import letterbox_geometry
 from utils.structures import LetterboxTransform, Sample
 
@@ -52,8 +52,8 @@ def test_rectangles_shuffle_batches_and_keep_their_members():
 def test_rectangles_are_whole_images_even_where_they_are_square():
     planned = rectangular_batches(np.full((8, 2), 100), batch_size=4, image_size=64, stride=32, pad=0.0)
     batches = ShuffledBatches(8, batch_size=4, image_size=64, seed=0, rectangles=planned)
-    assert all(ref.whole and ref.size_hw == (64, 64) for batch in batches for ref in batch)
-    assert not any(ref.whole for batch in shuffled() for ref in batch)
+    assert all(not ref.allow_mosaic and ref.size_hw == (64, 64) for batch in batches for ref in batch)
+    assert all(ref.allow_mosaic for batch in shuffled() for ref in batch)
 
 
 @pytest.mark.parametrize("count", [5, 7, 8, 9])
@@ -61,7 +61,7 @@ def test_of_rectangles_too_every_process_gets_a_share_in_every_epoch(count):
     sizes = np.random.default_rng(1).integers(40, 200, (count, 2))
     planned = rectangular_batches(sizes, batch_size=4, image_size=64, stride=32, pad=0.0)
     ranks = [
-        ShuffledBatches(count, batch_size=4, image_size=64, seed=0, rectangles=planned, share=(rank, 2))
+        ShuffledBatches(count, batch_size=4, image_size=64, seed=0, rectangles=planned, rank=rank, world_size=2)
         for rank in range(2)
     ]
     for epoch in range(8):
@@ -107,7 +107,7 @@ def test_like_shapes_stand_together():
     sizes = np.array([[50, 100], [100, 50], [51, 100], [100, 51]])
     planned = rectangular_batches(sizes, batch_size=2, image_size=64, stride=32, pad=0.0)
     assert [{ref.index for ref in batch} for batch in planned] == [{0, 2}, {1, 3}]
-    assert planned[0][0] == SampleRef(index=0, epoch=0, size_hw=(64, 64))
+    assert planned[0][0] == SampleKey(index=0, epoch=0, size_hw=(64, 64))
 
 
 def loaded(index, boxes, classes, placement=None, size_hw=(40, 60)):

@@ -360,9 +360,9 @@ def test_the_91_ids_of_coco_become_80_classes():
 def test_coco_outlines_on_request(coco, tmp_path):
     run("coco", coco, tmp_path / "out", "--polygons")
     index = build_index(load_data_config(str(tmp_path / "out/data.yaml")), "val", use_cache=False)
-    outlines = index.outlines(0)
-    assert outlines.known.tolist() == [True, True, False, False]
-    np.testing.assert_allclose(outlines.of(0) * (WIDTH, HEIGHT), [(10, 20), (40, 20), (40, 60), (20, 60)], atol=1e-3)
+    polygons = index.polygons(0)
+    assert polygons.known.tolist() == [True, True, False, False]
+    np.testing.assert_allclose(polygons.of(0) * (WIDTH, HEIGHT), [(10, 20), (40, 20), (40, 60), (20, 60)], atol=1e-3)
     np.testing.assert_allclose(index.rows(0)[1, 1:], [35 / WIDTH, 15 / HEIGHT, 60 / WIDTH, 20 / HEIGHT], atol=1e-5)
 
 

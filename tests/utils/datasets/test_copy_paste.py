@@ -7,7 +7,7 @@ from PIL import Image
 from tests.helpers.data_oracles import slow_iou, write_yaml
 from utils.datasets.config import load_data_config
 from utils.datasets.copy_paste import copy_paste, ioa
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
 from utils.datasets.index import build_index
 from utils.structures import Polygons, Sample
 
@@ -20,12 +20,12 @@ def outlined(boxes, rings, colours):
     for (x1, y1, x2, y2), colour in zip(boxes, colours, strict=True):
         image[y1:y2, x1:x2] = colour
     rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
-    outlines = Polygons(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
+    polygons = Polygons(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
     return Sample(
         image=image,
         boxes=np.array(boxes, np.float32),
         classes=np.arange(len(boxes), dtype=np.int64) + 3,
-        outlines=outlines,
+        polygons=polygons,
     )
 
 
@@ -40,7 +40,7 @@ def test_chosen_object_appears_mirrored_with_box_class_and_outline():
     before = sample.image.copy()
     result = copy_paste(sample, np.array([True]))
     assert result.boxes.tolist() == [list(box), [70, 5, 90, 25]] and result.classes.tolist() == [3, 3]
-    assert result.outlines.of(1).tolist() == [[90, 5], [70, 5], [90, 25]]
+    assert result.polygons.of(1).tolist() == [[90, 5], [70, 5], [90, 25]]
     pasted = (result.image == (200, 10, 20)).all(-1)
     pasted[:, :50] = False
     assert pasted[6, 71:90].all() and pasted[23, 88:90].all() and not pasted[23, 70:85].any()
@@ -70,7 +70,7 @@ def test_copies_do_not_cover_each_other():
     boxes = [(10, 10, 30, 30), (12, 10, 32, 30)]
     sample = outlined(boxes, [corners(*box) for box in boxes], [(200, 0, 0), (0, 200, 0)])
     result = copy_paste(sample, np.array([True, True]))
-    assert result.boxes[2:].tolist() == [[70, 10, 90, 30]] and len(result.outlines) == 3
+    assert result.boxes[2:].tolist() == [[70, 10, 90, 30]] and len(result.polygons) == 3
 
 
 def test_objects_with_only_a_box_or_not_chosen_stay_alone():
@@ -130,7 +130,7 @@ def dataset_of(root, **augmentation):
 
 
 def samples_of(dataset, epochs=3):
-    refs = [SampleRef(index=i, epoch=e, size_hw=(96, 96)) for e in range(epochs) for i in range(len(dataset))]
+    refs = [SampleKey(index=i, epoch=e, size_hw=(96, 96)) for e in range(epochs) for i in range(len(dataset))]
     return [dataset[ref].sample for ref in refs]
 
 
@@ -165,7 +165,7 @@ def test_mosaic_with_copy_paste_is_a_pure_function_of_seed_epoch_and_number(root
     assert any(not np.array_equal(a.image, b.image) for a, b in zip(first[:6], first[6:12], strict=True))
     for sample in first:
         assert (sample.boxes >= 0).all() and (sample.boxes <= 96).all()
-        assert len(sample.boxes) == len(sample.classes) == len(sample.outlines)
+        assert len(sample.boxes) == len(sample.classes) == len(sample.polygons)
 
 
 def test_the_share_pasted_is_the_probability(root):
@@ -185,4 +185,4 @@ def test_box_labels_draw_nothing_for_copy_paste(tmp_path, root):
     without, wanted = (samples_of(dataset_of(tmp_path, **options, copy_paste=p)) for p in (0.0, 1.0))
     for one, other in zip(without, wanted, strict=True):
         assert np.array_equal(one.image, other.image) and np.array_equal(one.boxes, other.boxes)
-        assert one.outlines is None
+        assert one.polygons is None

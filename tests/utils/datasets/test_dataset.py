@@ -5,7 +5,7 @@ from PIL import Image
 from tests.helpers.data_oracles import bright_box, image_with_rectangle, tree_hash, write_data_set
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
 from utils.datasets.config import load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleRef
+from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
 from utils.datasets.image_cache import ImageCache
 from utils.datasets.index import build_index
 from utils.datasets.loader import BatchLoader, available_workers
@@ -28,7 +28,7 @@ def data_set(index, **options):
 
 
 def bytes_of(dataset, number, epoch=0, size_hw=(SIZE, SIZE)):
-    sample = dataset[SampleRef(index=number, epoch=epoch, size_hw=size_hw)].sample
+    sample = dataset[SampleKey(index=number, epoch=epoch, size_hw=size_hw)].sample
     return sample.image.tobytes(), sample.boxes.tobytes(), sample.classes.tobytes()
 
 
@@ -99,7 +99,7 @@ def test_batches_hold_samples_of_their_numbers(index):
     dataset = data_set(index)
     for batch in BatchLoader(dataset, batches, workers=0):
         for position, number in enumerate(batch.indices):
-            sample = dataset[SampleRef(index=number, epoch=0, size_hw=(SIZE, SIZE))].sample
+            sample = dataset[SampleKey(index=number, epoch=0, size_hw=(SIZE, SIZE))].sample
             assert np.array_equal(batch.images[position].permute(1, 2, 0).numpy(), sample.image)
             assert (batch.targets[:, 0] == position).sum() == len(sample.boxes)
 
@@ -107,7 +107,7 @@ def test_batches_hold_samples_of_their_numbers(index):
 def test_evaluation_boxes_lie_on_their_pixels_and_go_back_to_the_file(index):
     dataset = data_set(index, augmentation=None)
     for number in range(len(index)):
-        loaded = dataset[SampleRef(index=number, epoch=0, size_hw=(96, 128))]
+        loaded = dataset[SampleKey(index=number, epoch=0, size_hw=(96, 128))]
         assert loaded.sample.image.shape == (96, 128, 3) and loaded.index == number
         np.testing.assert_allclose(loaded.sample.boxes[0], bright_box(loaded.sample.image, 150), atol=1.6)
         with Image.open(str(index.paths[number])) as opened:
@@ -122,7 +122,7 @@ def test_training_boxes_lie_on_their_pixels(index):
     compared = 0
     for epoch in range(4):
         for number in range(8):
-            sample = dataset[SampleRef(index=number, epoch=epoch, size_hw=(SIZE, SIZE))].sample
+            sample = dataset[SampleKey(index=number, epoch=epoch, size_hw=(SIZE, SIZE))].sample
             if len(sample.boxes):
                 np.testing.assert_allclose(sample.boxes[0], bright_box(sample.image), atol=2)
                 compared += 1
@@ -133,7 +133,7 @@ def test_mosaic_samples_have_boxes_of_several_images_inside_the_image(index):
     dataset = data_set(index, augmentation=Augmentation(mosaic=1.0, scale=0.5, translate=0.1))
     counts = []
     for epoch in range(10):
-        loaded = dataset[SampleRef(index=1, epoch=epoch, size_hw=(SIZE, SIZE))]
+        loaded = dataset[SampleKey(index=1, epoch=epoch, size_hw=(SIZE, SIZE))]
         sample = loaded.sample
         assert sample.image.shape == (SIZE, SIZE, 3) and loaded.placement is None
         assert (sample.boxes >= 0).all() and (sample.boxes <= SIZE).all() and len(sample.boxes) == len(sample.classes)
@@ -143,13 +143,13 @@ def test_mosaic_samples_have_boxes_of_several_images_inside_the_image(index):
 
 def test_rectangles_are_never_mosaics(index):
     dataset = data_set(index, augmentation=Augmentation(mosaic=1.0))
-    sample = dataset[SampleRef(index=0, epoch=0, size_hw=(64, 96))].sample
+    sample = dataset[SampleKey(index=0, epoch=0, size_hw=(64, 96))].sample
     assert sample.image.shape == (64, 96, 3) and len(sample.boxes) == 1
 
 
 def test_single_class_calls_everything_class_0(index):
     classes = [
-        {int(c) for i in range(8) for c in dataset[SampleRef(index=i, epoch=0, size_hw=(SIZE, SIZE))].sample.classes}
+        {int(c) for i in range(8) for c in dataset[SampleKey(index=i, epoch=0, size_hw=(SIZE, SIZE))].sample.classes}
         for dataset in (data_set(index, augmentation=None, single_class=s) for s in (False, True))
     ]
     assert classes == [{0, 1}, {0}]
@@ -164,7 +164,7 @@ def test_turned_photograph_keeps_its_box(tmp_path):
     (tmp_path / "labels/train/p0.txt").write_text(f"0 .25 {35 / 60} .3 .5")
     index = build_index(load_data_config(str(tmp_path / "data.yaml")), "train", use_cache=False)
     dataset = DetectionDataset(index, image_size=100)
-    sample = dataset[SampleRef(index=0, epoch=0, size_hw=(64, 128))].sample
+    sample = dataset[SampleKey(index=0, epoch=0, size_hw=(64, 128))].sample
     np.testing.assert_allclose(sample.boxes[0], bright_box(sample.image), atol=1.01)
     np.testing.assert_allclose(sample.boxes[0], (24, 22, 54, 52), atol=0.01)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.datasets.flat_index import DatasetIndex
 from utils.datasets.image_weights import sampling_weights
+from utils.datasets.index import DatasetIndex
 
 
 def index_of(*images: list[int]) -> DatasetIndex:

@@ -18,14 +18,14 @@ HEIGHT, WIDTH = 36, 52
 
 @pytest.fixture
 def pil_image():
-    """A smooth (H, W, 3) image that is like none of its mirror images."""
+    """A smooth (H, W, 3) image that equals none of its mirror images."""
     noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
-def encoded(pil_image, kind, **options):
+def encoded(pil_image, file_format, **options):
     buffer = io.BytesIO()
-    Image.fromarray(pil_image).save(buffer, kind, **options)
+    Image.fromarray(pil_image).save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -77,8 +77,8 @@ def test_sixteen_bits_become_eight(tmp_path, pil_image):
     assert difference(read_image(tmp_path / "colour.png"), pil_image) <= 1
 
 
-# Where the pixel of row r and column c of the upright image lies in the stored one of h rows and w columns.
-TURNED_BACK = {
+# Position in the stored image, of h rows and w columns, of the pixel at row r and column c of the upright image.
+STORED_POSITION = {
     1: lambda r, c, h, w: (r, c),
     2: lambda r, c, h, w: (r, w - 1 - c),
     3: lambda r, c, h, w: (h - 1 - r, w - 1 - c),
@@ -90,15 +90,15 @@ TURNED_BACK = {
 }
 
 
-def slow(stored, white, orientation=1):
-    """The image as the eye sees it, a pixel at a time: 8 bits, over black, upright."""
+def reference_pixels(stored, white, orientation=1):
+    """The upright image in 8 bits, composited on black, one pixel at a time."""
     h, w = stored.shape[:2]
     stored = stored.reshape(h, w, -1)
     rows, columns = (h, w) if orientation < 5 else (w, h)
     upright = np.zeros((rows, columns, 3))
     for r in range(rows):
         for c in range(columns):
-            *colour, alpha = [float(v) / white for v in stored[TURNED_BACK[orientation](r, c, h, w)]]
+            *colour, alpha = [float(v) / white for v in stored[STORED_POSITION[orientation](r, c, h, w)]]
             if stored.shape[2] in (1, 3):
                 colour, alpha = [*colour, alpha], 1
             upright[r, c] = [max(value, 0) * alpha * 255 for value in (colour * 3)[:3]]
@@ -125,33 +125,33 @@ def with_orientation(image, kind, orientation, **options):
         ("TIFF", "L", {"compression": "tiff_adobe_deflate"}),
     ],
 )
-def test_alpha_lies_over_black_and_every_kind_is_turned_upright(pil_image, kind, mode, options, orientation):
+def test_alpha_is_composited_on_black_and_every_format_is_rotated_upright(pil_image, kind, mode, options, orientation):
     alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
     alpha[:8], alpha[8:16] = 0, 255
     stored = Image.fromarray(np.concatenate((pil_image, alpha), 2)).convert(mode)
     image = decode_image(with_orientation(stored, kind, orientation, **options), name="a")
-    assert np.abs(image - slow(np.asarray(stored), 255, orientation)).max() <= 1
+    assert np.abs(image - reference_pixels(np.asarray(stored), 255, orientation)).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_sixteen_bits_are_divided_by_257_and_turned_upright(suffix, channels, orientation):
+def test_sixteen_bits_are_divided_by_257_and_rotated_upright(suffix, channels, orientation):
     stored = np.random.default_rng(2).integers(0, 65536, (7, 11, channels), dtype=np.uint16)
     stored[0], stored[1] = 0, 65535
     data = cv2.imencode(suffix, stored[..., [2, 1, 0, 3][:channels]] if channels > 1 else stored)[1].tobytes()
     if suffix == ".tiff":
         data = set_tiff_orientation(data, orientation)
-    else:  # a chunk of PNG's own: length, name, content, checksum, after the header's 33 bytes
+    else:  # a PNG chunk: length, name, content, checksum, after the 33 bytes of the header
         chunk = b"eXIf" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + bytes(6)
         chunk = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
         data = data[:33] + chunk + data[33:]
     image = decode_image(data, name="a")
-    assert np.abs(image - slow(stored, 65535, orientation)).max() <= (0.5 + 1e-6 if channels < 4 else 1.5)
+    assert np.abs(image - reference_pixels(stored, 65535, orientation)).max() <= (0.5 + 1e-6 if channels < 4 else 1.5)
 
 
 def set_tiff_orientation(data, orientation):
-    """Write the orientation over a tag that nobody reads: the software's name, or else the resolution's unit."""
+    """Replace an unused tag of a TIFF, software or resolution unit, by the orientation."""
     start = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[start : start + 2], "little")
     entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
@@ -164,17 +164,17 @@ def set_tiff_orientation(data, orientation):
 
 @pytest.mark.parametrize("scale", [1, 255, 65535, 1e6])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_floating_point_has_the_white_that_its_range_suggests(channels, scale):
+def test_white_level_of_floating_point_follows_from_its_range(channels, scale):
     stored = (np.random.default_rng(3).random((7, 11, channels)) * scale).astype(np.float32)
     stored[0, 0], stored[0, 1] = scale, -scale
     for suffix in (".tiff", ".pfm"):
         data = cv2.imencode(suffix, stored[..., ::-1] if channels > 1 else stored)[1].tobytes()
-        assert np.abs(decode_image(data, name="a") - slow(stored, scale)).max() <= 0.5 + 1e-3
+        assert np.abs(decode_image(data, name="a") - reference_pixels(stored, scale)).max() <= 0.5 + 1e-3
     stored[2], stored[3], stored[4] = np.nan, np.inf, -np.inf
     assert (to_rgb8(stored)[2:5] == 0).all() and to_rgb8(stored)[0, 0].tolist() == [255] * 3
 
 
-def test_cmyk_and_ycck_jpeg_look_as_opencv_shows_them(pil_image):
+def test_cmyk_and_ycck_jpeg_equal_those_of_opencv(pil_image):
     buffer = io.BytesIO()
     Image.fromarray(pil_image).convert("CMYK").save(buffer, "JPEG", quality=100, subsampling=0)
     data = bytearray(buffer.getvalue())
@@ -195,17 +195,17 @@ def test_one_bit_is_black_and_white(pil_image, kind, options):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_a_palette_with_a_transparent_colour_lies_over_black(pil_image, kind):
+def test_transparent_colour_of_a_palette_is_composited_on_black(pil_image, kind):
     stored = Image.fromarray(pil_image).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-    numbers = np.asarray(stored)
+    indices = np.asarray(stored)
     expected = np.asarray(stored.convert("RGB")).copy()
-    expected[numbers == 5] = 0
+    expected[indices == 5] = 0
     buffer = io.BytesIO()
     stored.save(buffer, kind, transparency=5, optimize=False)
     assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
 
 
-def test_a_transparent_colour_without_a_palette_lies_over_black(pil_image):
+def test_transparent_colour_without_a_palette_is_composited_on_black(pil_image):
     key = tuple(int(v) for v in pil_image[3, 4])
     buffer = io.BytesIO()
     Image.fromarray(pil_image).save(buffer, "PNG", transparency=key)
@@ -214,7 +214,7 @@ def test_a_transparent_colour_without_a_palette_lies_over_black(pil_image):
     assert difference(decode_image(buffer.getvalue(), name="a"), expected) == 0
 
 
-def test_of_an_mpo_the_first_image_is_read(tmp_path, pil_image):
+def test_first_image_of_an_mpo_is_read(tmp_path, pil_image):
     first, second = Image.fromarray(pil_image), Image.fromarray(255 - pil_image)
     first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=100, subsampling=0)
     with Image.open(tmp_path / "a.mpo") as opened:
@@ -222,29 +222,30 @@ def test_of_an_mpo_the_first_image_is_read(tmp_path, pil_image):
     assert difference(read_image(tmp_path / "a.mpo"), pil_image) <= 8
 
 
-def test_transparency_is_said_once(pil_image, caplog):
-    images._say_transparent.cache_clear()
+def test_alpha_is_warned_about_once(pil_image, caplog):
+    images._warn_about_alpha.cache_clear()
     data = encoded(np.concatenate((pil_image, pil_image[..., :1] // 2), 2), "PNG")
     for _ in range(3):
         decode_image(data, name="a")
-    assert caplog.text.count("over black") == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_eight_threads_read_what_one_reads(pil_image):
+def test_eight_threads_decode_the_same_as_one(pil_image):
     kinds = [encoded(pil_image, kind) for kind in ("JPEG", "PNG", "TIFF", "WEBP")]
     kinds.append(encoded(np.concatenate((pil_image, pil_image[..., :1]), 2), "PNG"))
     alone = [decode_image(data, name="a") for data in kinds]
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: [decode_image(data, name="a") for data in kinds], range(64)):
-            assert all((a == b).all() for a, b in zip(alone, found, strict=True))
+        for decoded in pool.map(lambda _: [decode_image(data, name="a") for data in kinds], range(64)):
+            assert all((a == b).all() for a, b in zip(alone, decoded, strict=True))
     assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (4, 5, 7), (5,), (1, 2, 3, 4)])
-def test_an_array_that_is_no_image_is_refused(shape):
-    with pytest.raises(ValueError, match="is no image"):
+def test_an_array_that_is_not_an_image_is_refused(shape):
+    with pytest.raises(ValueError) as caught:
         to_rgb8(np.zeros(shape, np.uint8))
+    assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["中文.png", "a b.png", "🚦 é.png", "line\nbreak.png", b"\xff\xfe.png"])
@@ -256,7 +257,7 @@ def test_any_file_name_can_be_read(tmp_path, pil_image, name):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
-def test_truncated_image_is_refused_wherever_it_ends(tmp_path, pil_image, kind):
+def test_image_truncated_anywhere_is_refused(tmp_path, pil_image, kind):
     data = encoded(pil_image, kind)
     for length in sorted({0, 1, 2, 3, len(data) - 1, *range(4, len(data), len(data) // 25)}):
         (tmp_path / "a.img").write_bytes(data[:length])
@@ -277,10 +278,12 @@ def test_truncated_jpeg_with_a_thumbnail_is_refused(tmp_path, pil_image):
             read_image(tmp_path / "a.jpg")
 
 
-def test_truncated_jpeg_says_so(tmp_path, pil_image):
-    (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "JPEG")[:-40])
-    with pytest.raises(DataError, match=r"a\.jpg: is truncated \(\d+ bytes, no end marker\)"):
+def test_truncated_jpeg_is_an_error_with_file_and_size(tmp_path, pil_image):
+    data = encoded(pil_image, "JPEG")[:-40]
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(DataError) as caught:
         read_image(tmp_path / "a.jpg")
+    assert caught.value.where == str(tmp_path / "a.jpg") and f"{len(data)} bytes" in caught.value.what
 
 
 def test_complete_jpeg_may_have_bytes_after_its_end(tmp_path, pil_image):
@@ -288,31 +291,32 @@ def test_complete_jpeg_may_have_bytes_after_its_end(tmp_path, pil_image):
     assert read_image(tmp_path / "a.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
-def test_complete_jpeg_may_have_any_bytes_after_its_end(tmp_path, pil_image):
+def test_complete_jpeg_may_have_markers_after_its_end(tmp_path, pil_image):
     (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "JPEG") + b"movie\xff\xdamovie")
     assert read_image(tmp_path / "a.jpg").shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_what_is_no_image_is_a_data_error(tmp_path):
+def test_a_file_that_is_not_an_image_is_a_data_error(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("no image at all")
+    (tmp_path / "text.jpg").write_text("not an image at all")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     for name in ("empty", "text", "folder", "broken", "loop", "pipe", "missing"):
-        with pytest.raises(DataError, match=f"{name}.jpg: .*Fix: "):
+        with pytest.raises(DataError) as caught:
             read_image(tmp_path / f"{name}.jpg")
+        assert caught.value.where == str(tmp_path / f"{name}.jpg") and caught.value.fix
 
 
-def test_image_of_another_kind_than_its_suffix_is_read(tmp_path, pil_image):
+def test_image_with_the_wrong_suffix_is_read(tmp_path, pil_image):
     (tmp_path / "a.jpg").write_bytes(encoded(pil_image, "PNG"))
     assert difference(read_image(tmp_path / "a.jpg"), pil_image) == 0
 
 
 @pytest.mark.slow
-def test_damaged_bytes_never_raise_anything_else(tmp_path, pil_image):
+def test_damaged_bytes_never_raise_other_errors(tmp_path, pil_image):
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"):
         for _ in range(60):
@@ -333,6 +337,6 @@ def test_written_image_reads_back(tmp_path, pil_image, suffix):
     assert difference(read_image(file), pil_image) == 0
 
 
-def test_suffixes_are_told_in_any_letter_case():
+def test_suffixes_are_matched_in_any_letter_case():
     assert has_suffix("x/A.JPeG", IMAGE_SUFFIXES) and has_suffix("a.b.png", IMAGE_SUFFIXES)
     assert not has_suffix("a.txt", IMAGE_SUFFIXES) and not has_suffix("png", IMAGE_SUFFIXES)

@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets.polygons import boxes_within, cut, join, moved, no_outlines, select, warped
+from utils.datasets.polygons import clip, empty_polygons, join, scale_and_shift, select, transform, visible_boxes
 from utils.structures import Polygons, Sample
 
 FINE = 8  # sub-pixels along a side of the drawn masks
 
 
-def outlines_of(*rings):
+def polygons_of(*rings):
     rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in rings]
     return Polygons(points=np.concatenate(rings), starts=np.cumsum([0, *map(len, rings)], dtype=np.int64))
 
@@ -44,7 +44,7 @@ def test_box_within_is_that_of_the_drawn_mask():
     size_hw, compared, cut_off = (40, 60), 0, 0
     for _ in range(150):
         ring = star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)).astype(np.float32)
-        (box,) = boxes_within(outlines_of(ring), size_hw)
+        (box,) = visible_boxes(polygons_of(ring), size_hw)
         expected = drawn_box(mask_of(ring, size_hw, 60))
         if expected is None or (expected[2:] - expected[:2]).min() < 2:
             continue
@@ -54,13 +54,13 @@ def test_box_within_is_that_of_the_drawn_mask():
     assert compared > 90 and cut_off > 50
 
 
-def test_boxes_of_many_outlines_are_those_of_each():
+def test_boxes_of_many_polygons_are_those_of_each():
     rng = np.random.default_rng(1)
     rings = [star(rng, rng.uniform((-10, -10), (70, 50)), 30) for _ in range(30)]
     rings[3] = rings[17] = np.zeros((0, 2))
-    together = boxes_within(outlines_of(*rings), (40, 60))
+    together = visible_boxes(polygons_of(*rings), (40, 60))
     for ring, box in zip(rings, together, strict=True):
-        assert np.array_equal(boxes_within(outlines_of(ring), (40, 60))[0], box)
+        assert np.array_equal(visible_boxes(polygons_of(ring), (40, 60))[0], box)
     assert (together[[3, 17]] == 0).all() and together.dtype == np.float32
 
 
@@ -79,14 +79,14 @@ def test_boxes_of_many_outlines_are_those_of_each():
     ],
 )
 def test_known_boxes(ring, box):
-    assert boxes_within(outlines_of(ring), (40, 60))[0].tolist() == list(box)
+    assert visible_boxes(polygons_of(ring), (40, 60))[0].tolist() == list(box)
 
 
-def test_cut_outlines_enclose_what_was_within():
+def test_cut_polygons_enclose_what_was_within():
     rng = np.random.default_rng(2)
     size_hw = (40, 60)
     rings = [star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)) for _ in range(80)]
-    result = cut(outlines_of(*rings), size_hw)
+    result = clip(polygons_of(*rings), size_hw)
     assert len(result) == 80 and (result.points >= 0).all() and (result.points <= (60, 40)).all()
     checked = 0
     for number, ring in enumerate(rings):
@@ -98,47 +98,47 @@ def test_cut_outlines_enclose_what_was_within():
 
 
 def test_cut_leaves_what_lies_within_alone_and_empties_what_lies_beyond():
-    outlines = outlines_of([(1, 1), (5, 1), (5, 9)], [(-9, -9), (-5, -9), (-5, -1)], [])
-    result = cut(outlines, (40, 60))
+    polygons = polygons_of([(1, 1), (5, 1), (5, 9)], [(-9, -9), (-5, -9), (-5, -1)], [])
+    result = clip(polygons, (40, 60))
     assert result.known.tolist() == [True, False, False]
-    assert np.array_equal(result.of(0), outlines.of(0))
-    inside = outlines_of([(1, 1), (5, 1), (5, 9)])
-    assert cut(inside, (40, 60)) is inside
+    assert np.array_equal(result.of(0), polygons.of(0))
+    inside = polygons_of([(1, 1), (5, 1), (5, 9)])
+    assert clip(inside, (40, 60)) is inside
 
 
 def test_moving_scales_and_shifts_points_only():
-    outlines = outlines_of([(1, 2), (3, 4), (5, 7)], [])
-    result = moved(outlines, scale_xy=(-1, 2), shift_xy=(10, 1))
+    polygons = polygons_of([(1, 2), (3, 4), (5, 7)], [])
+    result = scale_and_shift(polygons, scale_xy=(-1, 2), shift_xy=(10, 1))
     assert result.points.tolist() == [[9, 5], [7, 9], [5, 15]] and result.points.dtype == np.float32
-    assert result.starts is outlines.starts and outlines.points[0].tolist() == [1, 2]
+    assert result.starts is polygons.starts and polygons.points[0].tolist() == [1, 2]
 
 
 def test_warping_projects_points():
     matrix = np.array([(2.0, 0.5, 3), (0.25, 1, -1), (0.01, 0.02, 1)])
     ring = np.array([(1, 2), (30, 4), (5, 17)], np.float32)
     expected = cv2.perspectiveTransform(ring[None].astype(np.float64), matrix)[0]
-    np.testing.assert_allclose(warped(outlines_of(ring), matrix).points, expected, rtol=1e-6)
+    np.testing.assert_allclose(transform(polygons_of(ring), matrix).points, expected, rtol=1e-6)
 
 
 def test_selecting_keeps_each_objects_points():
     rings = [[(0, 0), (1, 0), (1, 1)], [], [(2, 2), (3, 2), (3, 3), (2, 3)], [(5, 5), (6, 5), (6, 6)]]
-    result = select(outlines_of(*rings), np.array([False, True, True, True]))
+    result = select(polygons_of(*rings), np.array([False, True, True, True]))
     assert [result.of(i).tolist() for i in range(3)] == [[list(p) for p in ring] for ring in rings[1:]]
-    nothing = select(outlines_of(*rings), np.zeros(4, bool))
+    nothing = select(polygons_of(*rings), np.zeros(4, bool))
     assert len(nothing) == 0 and nothing.points.shape == (0, 2)
     assert select(None, np.array([True])) is None
 
 
-def test_joining_fills_up_samples_without_outlines():
-    def sample(count, outlines):
+def test_joining_fills_up_samples_without_polygons():
+    def sample(count, polygons):
         return Sample(
             image=np.zeros((4, 4, 3), np.uint8),
             boxes=np.zeros((count, 4), np.float32),
             classes=np.zeros(count, np.int64),
-            outlines=outlines,
+            polygons=polygons,
         )
 
     ring = [(0, 0), (1, 0), (1, 1)]
-    joined = join([sample(2, None), sample(1, outlines_of(ring)), sample(0, no_outlines(0))])
+    joined = join([sample(2, None), sample(1, polygons_of(ring)), sample(0, empty_polygons(0))])
     assert joined.known.tolist() == [False, False, True] and joined.of(2).tolist() == [list(p) for p in ring]
     assert join([sample(2, None), sample(0, None)]) is None

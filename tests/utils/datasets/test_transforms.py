@@ -6,12 +6,12 @@ from tests.helpers.data_oracles import bright_box, image_with_rectangle
 from utils.datasets.letterbox import PAD_VALUE
 from utils.datasets.mosaic import mosaic
 from utils.datasets.transforms import (
-    blend,
-    draw_colour_gains,
+    draw_hsv_gains,
     draw_perspective,
     flip_horizontally,
     flip_vertically,
     hsv_jitter,
+    mixup,
     valid_after_transform,
     warp,
     warp_boxes,
@@ -171,7 +171,7 @@ def test_mosaic_tiles_touch_the_centre_and_the_rest_is_grey():
 def test_blend_mixes_pixels_by_share_and_joins_labels():
     first = sample_of(np.full((4, 6, 3), 200, np.uint8), (0, 0, 2, 2), classes=[1])
     second = sample_of(np.full((4, 6, 3), 40, np.uint8), (1, 1, 5, 3), (2, 0, 4, 4), classes=[0, 2])
-    mixed = blend(first, second, 0.75)
+    mixed = mixup(first, second, 0.75)
     assert (mixed.image == 160).all() and mixed.image.dtype == np.uint8
     assert mixed.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 5, 3], [2, 0, 4, 4]] and mixed.classes.tolist() == [1, 0, 2]
 
@@ -207,10 +207,10 @@ def test_gains_turn_known_colours(colour, gains, expected):
 
 def test_drawn_gains_fill_their_ranges():
     rng = np.random.default_rng(0)
-    gains = np.array([draw_colour_gains(rng, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4) for _ in range(400)])
+    gains = np.array([draw_hsv_gains(rng, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4) for _ in range(400)])
     assert (np.abs(gains - 1) <= (0.015, 0.7, 0.4)).all()
     assert (np.abs(gains - 1).max(0) > np.multiply((0.015, 0.7, 0.4), 0.95)).all()
-    assert draw_colour_gains(rng, hsv_h=0, hsv_s=0, hsv_v=0) == (1, 1, 1)
+    assert draw_hsv_gains(rng, hsv_h=0, hsv_s=0, hsv_v=0) == (1, 1, 1)
 
 
 def test_opencv_threads_do_not_change_a_warp():
@@ -232,17 +232,17 @@ def with_ring(image, ring, *, others=()):
     boxes = [(*ring.min(0), *ring.max(0)), *others]
     starts = np.array([0, len(ring), *[len(ring)] * len(others)])
     plain = sample_of(image, *boxes)
-    return Sample(image=image, boxes=plain.boxes, classes=plain.classes, outlines=Polygons(points=ring, starts=starts))
+    return Sample(image=image, boxes=plain.boxes, classes=plain.classes, polygons=Polygons(points=ring, starts=starts))
 
 
 @pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
-def test_flipped_outlines_have_the_flipped_boxes(flip):
+def test_flipped_polygons_have_the_flipped_boxes(flip):
     sample = with_ring(np.zeros((50, 80, 3), np.uint8), [(10, 5), (30, 12), (22, 40)], others=[(40, 1, 60, 9)])
     flipped = flip(sample)
-    ring = flipped.outlines.of(0)
+    ring = flipped.polygons.of(0)
     np.testing.assert_allclose((*ring.min(0), *ring.max(0)), flipped.boxes[0])
-    assert flipped.outlines.known.tolist() == [True, False]
-    assert np.array_equal(flip(flipped).outlines.points, sample.outlines.points)
+    assert flipped.polygons.known.tolist() == [True, False]
+    assert np.array_equal(flip(flipped).polygons.points, sample.polygons.points)
 
 
 def test_warped_box_is_that_of_the_warped_outline_not_of_its_box():
@@ -268,17 +268,17 @@ def test_an_outlined_object_is_kept_down_to_a_hundredth_of_its_area(shown, boxed
     assert len(warp(sample_of(image, (0, 0, 100, 100)), moved, (120, 300)).boxes) == boxed
     result = warp(with_ring(image, ring, others=[(0, 0, 100, 100)]), moved, (120, 300))
     assert result.classes.tolist() == [0] * outlined + [1] * boxed
-    assert result.outlines.known.tolist() == [True] * outlined + [False] * boxed
+    assert result.polygons.known.tolist() == [True] * outlined + [False] * boxed
 
 
-def test_mosaic_cuts_outlines_at_the_canvas_and_refits_their_boxes():
+def test_mosaic_cuts_polygons_at_the_canvas_and_refits_their_boxes():
     ring = [(0, 10), (60, 10), (60, 30), (0, 90)]  # narrows to the right
     tiles = [with_ring(np.zeros((100, 100, 3), np.uint8), ring, others=[(70, 70, 90, 90)]) for _ in range(4)]
     joined = mosaic(tiles, size=100, centre_xy=(50, 60))
-    assert len(joined.boxes) == len(joined.outlines) == len(joined.classes)
-    assert (joined.outlines.points >= 0).all() and (joined.outlines.points <= 200).all()
-    for number in np.flatnonzero(joined.outlines.known):
-        ring_cut = joined.outlines.of(int(number))
+    assert len(joined.boxes) == len(joined.polygons) == len(joined.classes)
+    assert (joined.polygons.points >= 0).all() and (joined.polygons.points <= 200).all()
+    for number in np.flatnonzero(joined.polygons.known):
+        ring_cut = joined.polygons.of(int(number))
         np.testing.assert_allclose(joined.boxes[number], (*ring_cut.min(0), *ring_cut.max(0)), atol=1e-4)
     # The top left tile lies 50 further left and 40 further up. What reached lowest is cut off with its left part: at
     # its column 50 the slanting lower side is at 90 - 50 = 40, which is the canvas's upper border.
@@ -303,7 +303,7 @@ def test_pixels_are_those_of_the_plain_operations():
         assert np.array_equal(warp(sample_of(image), matrix, (out_h, out_w)).image, direct)
         assert np.array_equal(flip_horizontally(sample_of(image)).image, image[:, ::-1])
         assert np.array_equal(flip_vertically(sample_of(image)).image, image[::-1])
-        gains = draw_colour_gains(rng, hsv_h=0.02, hsv_s=0.7, hsv_v=0.4)
+        gains = draw_hsv_gains(rng, hsv_h=0.02, hsv_s=0.7, hsv_v=0.4)
         levels = np.arange(256, dtype=np.float64)
         table = np.stack([(levels * gains[0]) % 180, *((levels * gain).clip(0, 255) for gain in gains[1:])], -1)
         hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[None])

@@ -16,7 +16,7 @@ from models.yolo import DetectionModel
 from tests.helpers.data_oracles import write_data_set
 from tests.test_end_to_end import options
 from utils.datasets.config import load_data_config
-from utils.datasets.dataset import SampleRef
+from utils.datasets.dataset import SampleKey
 from utils.distributed import DistributedContext
 from utils.errors import ConfigError
 from utils.log import LOGGER
@@ -54,7 +54,7 @@ def test_every_data_process_fills_a_cache_of_its_own(data: Path) -> None:
     list(loaded.train_batches)
     assert dataset.cache._bytes == 0, "images of the workers came to this process"
     for index in range(len(loaded.train)):
-        dataset[SampleRef(index=index, epoch=0, size_hw=(64, 64))]
+        dataset[SampleKey(index=index, epoch=0, size_hw=(64, 64))]
     assert dataset.cache._bytes == sum(dataset.original(index).image.nbytes for index in range(len(loaded.train)))
 
 

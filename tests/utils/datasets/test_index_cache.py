@@ -1,4 +1,4 @@
-"""The stored scan of a split: what comes back is what was stored, and any change asks for a new scan."""
+"""The cached index of a split: it equals what was written, and any change leads to a new scan."""
 
 import os
 from dataclasses import fields, replace
@@ -6,18 +6,12 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from utils.datasets import label_cache
+from utils.datasets import index as index_module
 from utils.datasets.config import DataConfig
-from utils.datasets.flat_index import DatasetIndex
-from utils.datasets.label_cache import cache_file, read_cache, write_cache
+from utils.datasets.index import DatasetIndex, cache_file, read_cache, write_cache
 from utils.errors import DataError
 
 LABELS = [b"0 0.5 0.5 0.2 0.4\n", None]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def paths(tmp_path):
 
 @pytest.fixture
 def index():
-    """Two images with three rows, the middle one outlined by four points."""
+    """Two images with three rows, the middle one a polygon of four points."""
     return DatasetIndex(
         paths=np.array(["images/a.png", "images/größe 细胞.png"]),
         sizes_hw=np.array([[48, 64], [100, 30]], np.int32),
@@ -49,9 +43,9 @@ def index():
     )
 
 
-def assert_equal(found, expected):
+def assert_equal(index, expected):
     for field in fields(DatasetIndex):
-        one, other = getattr(found, field.name), getattr(expected, field.name)
+        one, other = getattr(index, field.name), getattr(expected, field.name)
         if isinstance(other, np.ndarray):
             assert one.dtype == other.dtype and np.array_equal(one, other), field.name
         else:
@@ -67,9 +61,9 @@ def test_round_trip(config, paths, index):
     file = cache_file(config, "train", paths, LABELS)
     assert read_cache(file) is None
     write_cache(file, index)
-    found = read_cache(file)
-    assert_equal(found, index)
-    assert found.fingerprint() == index.fingerprint()
+    cached = read_cache(file)
+    assert_equal(cached, index)
+    assert cached.fingerprint() == index.fingerprint()
 
 
 def test_round_trip_of_boxes_only_and_of_no_images(config, paths, index):
@@ -88,10 +82,10 @@ def test_round_trip_of_boxes_only_and_of_no_images(config, paths, index):
         assert_equal(read_cache(file), stored)
 
 
-def test_name_repeats_and_lies_in_the_cache_folder(config, paths, tmp_path):
+def test_name_is_deterministic_and_in_the_cache_folder(config, paths, cache_home):
     file = cache_file(config, "train", paths, LABELS)
     assert file == cache_file(config, "train", [*paths], [*LABELS])
-    assert file.parent == tmp_path / "cache/akyolo/labels"
+    assert file.parent == cache_home / "akyolo/labels"
     assert file.suffix == ".npz" and not file.exists()
 
 
@@ -146,7 +140,7 @@ def test_class_count_file_split_and_version_change_the_name(config, paths, tmp_p
         cache_file(replace(config, names=("ring", "cross", "arc")), "train", paths, LABELS),
         cache_file(replace(config, file=tmp_path / "other.yaml"), "train", paths, LABELS),
     ]
-    monkeypatch.setattr(label_cache, "CACHE_VERSION", label_cache.CACHE_VERSION + 1)
+    monkeypatch.setattr(index_module, "CACHE_VERSION", index_module.CACHE_VERSION + 1)
     names.append(cache_file(config, "train", paths, LABELS))
     assert len({*names}) == 5
 
@@ -159,7 +153,7 @@ def test_class_names_do_not_change_the_name(config, paths):
 def test_another_version_is_not_read_and_is_removed(config, paths, index, monkeypatch):
     old = cache_file(config, "train", paths, LABELS)
     write_cache(old, index)
-    monkeypatch.setattr(label_cache, "CACHE_VERSION", label_cache.CACHE_VERSION + 1)
+    monkeypatch.setattr(index_module, "CACHE_VERSION", index_module.CACHE_VERSION + 1)
     new = cache_file(config, "train", paths, LABELS)
     assert read_cache(new) is None and old.exists()
     write_cache(new, index)
@@ -177,18 +171,18 @@ def test_only_older_scans_of_the_same_split_are_removed(config, paths, index, tm
     assert [file.exists() for file in (*others, old, new)] == [True, True, False, True]
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, -1])
-def test_cut_file_is_not_read(kept, config, paths, index):
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_truncated_file_is_not_read(length, config, paths, index):
     file = cache_file(config, "train", paths, LABELS)
     write_cache(file, index)
     content = file.read_bytes()
-    file.write_bytes(content[:kept])
+    file.write_bytes(content[:length])
     assert read_cache(file) is None
     file.write_bytes(content)
     assert_equal(read_cache(file), index)
 
 
-def test_changed_byte_is_found(config, paths, index):
+def test_changed_byte_is_detected(config, paths, index):
     file = cache_file(config, "train", paths, LABELS)
     write_cache(file, index)
     arrays = stored_arrays(file)
@@ -200,7 +194,7 @@ def test_changed_byte_is_found(config, paths, index):
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(DatasetIndex)])
-def test_missing_array_is_found(name, config, paths, index):
+def test_missing_array_is_detected(name, config, paths, index):
     file = cache_file(config, "train", paths, LABELS)
     write_cache(file, index)
     np.savez(file, **{key: value for key, value in stored_arrays(file).items() if key != name})
@@ -242,14 +236,14 @@ def test_objects_are_never_loaded(config, paths, index):
         ("point_starts", np.array([0, 0, 4, 5])),
     ],
 )
-def test_arrays_that_do_not_fit_together_are_found(name, value, config, paths, index):
+def test_inconsistent_arrays_are_detected(name, value, config, paths, index):
     file = cache_file(config, "train", paths, LABELS)
     write_cache(file, replace(index, **{name: value}))
     assert file.exists() and read_cache(file) is None
 
 
-def test_folder_that_cannot_be_written_is_no_error(config, paths, index, tmp_path):
+def test_folder_that_cannot_be_written_is_not_an_error(config, paths, index, cache_home):
     file = cache_file(config, "train", paths, LABELS)
-    (tmp_path / "cache").write_text("a file where a folder should be")
+    (cache_home / "akyolo").write_text("a file where a folder should be")
     write_cache(file, index)
     assert read_cache(file) is None
