@@ -195,7 +195,7 @@ def read_cache(file: Path) -> DatasetIndex | None:
                 skipped=tuple((str(path), str(reason)) for path, reason in stored["skipped"]),
                 notes=tuple(str(note) for note in stored["notes"]),
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:
         LOGGER.warning(f"label cache {file} is damaged ({type(error).__name__}); scanning again")

@@ -146,7 +146,7 @@ def test_when_all_files_are_bad_the_run_has_failed(weights: Path, tmp_path: Path
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.jpg"):
         (tmp_path / "in" / name).write_bytes(b"nothing")
-    with pytest.raises(RunError, match=r"a\.png: is no image .* none of the 2 files") as caught:
+    with pytest.raises(RunError, match=r"a\.png: is not an image .* none of the 2 files") as caught:
         run_detection(options(weights, tmp_path / "in", tmp_path))
     assert caught.value.exit_code == 1 and (tmp_path / "run/skipped.csv").exists()
 
