@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.fuse import fused, widen_offsets
 from models.head import decode
 from models.yolo import DetectionModel
-from utils.export.onnx_nms import EmbeddedNms, with_nms
+from utils.export.onnx_nms import with_nms
 from utils.inference.exported_model import (
     INPUT,
     OPENVINO_METADATA,
@@ -27,6 +27,7 @@ from utils.inference.exported_model import (
     ModelMetadata,
     require_package,
 )
+from utils.inference.nms import NmsSettings
 
 TRACED_CELLS = (3, 5)  # height and width of the traced images in cells of the coarsest level
 TRACED_BATCH = 2
@@ -118,10 +119,12 @@ def to_onnx(wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simp
     return _serialize(model, metadata)
 
 
-def add_nms(data: bytes, metadata: ModelMetadata, nms: EmbeddedNms) -> bytes:
+def add_nms(data: bytes, metadata: ModelMetadata, nms: NmsSettings, *, max_per_class: int) -> bytes:
     """Return an ONNX file with NMS in its graph."""
     model = require_package("onnx", "--nms").load_model_from_string(data)
-    return _serialize(with_nms(model, len(metadata.names), nms), replace(metadata, nms=True))
+    return _serialize(
+        with_nms(model, len(metadata.names), nms, max_per_class=max_per_class), replace(metadata, nms=True)
+    )
 
 
 def _serialize(model: Any, metadata: ModelMetadata) -> bytes:  # noqa: ANN401

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from utils.inference.exported_model import OUTPUT, require_package
+from utils.inference.nms import NmsSettings
 
 PREDICTIONS = "predictions"
 Node = tuple[str, tuple[list[str], list[str]], dict[str, Any]]  # operator, inputs and outputs, attributes
 COLUMNS = 6  # x1, y1, x2, y2, score, class
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedNms:
-    """Settings of the NMS in a graph.
-
-    Attributes:
-        conf_threshold: keep boxes with a confidence above it.
-        iou_threshold: a box is dropped if its IoU with a better box exceeds it.
-        max_per_class: maximum detections per image and class.
-        max_detections: maximum detections per image: rows of the output.
-        agnostic: class-agnostic: boxes of different classes suppress each other.
-    """
-
-    conf_threshold: float
-    iou_threshold: float
-    max_per_class: int
-    max_detections: int
-    agnostic: bool
-
-
-def with_nms(model: Any, classes: int, nms: EmbeddedNms) -> Any:  # noqa: ANN401
+def with_nms(model: Any, classes: int, nms: NmsSettings, *, max_per_class: int) -> Any:  # noqa: ANN401
     """Return an ONNX model that outputs detections.
 
-    A box is detected as its best class only, as in detect.py.
+    A box is detected as its best class only, as in detect.py; `nms.classes` and `nms.multi_label` have no effect.
 
     Args:
         model: an `onnx.ModelProto` that outputs (B, n, 5 + classes) predictions.
         classes: number of classes.
         nms: thresholds and limits.
+        max_per_class: maximum detections per image and class.
 
     Returns:
         The model with the output (B, min(max_detections, n), 6): x1, y1, x2, y2 in pixels, score, class; best first,
@@ -57,7 +39,7 @@ def with_nms(model: Any, classes: int, nms: EmbeddedNms) -> Any:  # noqa: ANN401
     constants = {
         "nms_conf_threshold": np.array([nms.conf_threshold], np.float32),
         "nms_iou_threshold": np.array([nms.iou_threshold], np.float32),
-        "nms_max_per_class": np.array([nms.max_per_class], np.int64),
+        "nms_max_per_class": np.array([max_per_class], np.int64),
         "nms_max_detections": np.array([nms.max_detections], np.int64),
         "nms_class_ids": np.arange(classes, dtype=np.int64).reshape(1, classes, 1),
         "nms_zero": np.array(0, np.float32),
@@ -66,7 +48,7 @@ def with_nms(model: Any, classes: int, nms: EmbeddedNms) -> Any:  # noqa: ANN401
         **{f"nms_{n}": np.array([n], np.int64) for n in (0, 2, 4, 5, 5 + classes)},
     }
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
-    for operator, values, attributes in _nodes(classes, nms):
+    for operator, values, attributes in _nodes(classes, agnostic=nms.agnostic):
         names = [[_prefixed(name) for name in side] for side in values]
         graph.node.append(onnx.helper.make_node(operator, *names, **attributes))
     del graph.output[:]
@@ -80,14 +62,14 @@ def _prefixed(name: str) -> str:
     return name if name in (PREDICTIONS, OUTPUT) or name.startswith("nms_") else f"nms_{name}"
 
 
-def _nodes(classes: int, nms: EmbeddedNms) -> list[Node]:
+def _nodes(classes: int, *, agnostic: bool) -> list[Node]:
     """Return the nodes from predictions to detections."""
 
     def columns(name: str, start: int, stop: int) -> Node:
         bounds = [PREDICTIONS, f"nms_{start}", f"nms_{stop}", "nms_2"]
         return "Slice", (bounds, [name]), {}
 
-    if nms.agnostic:
+    if agnostic:
         class_scores: list[Node] = [
             ("Transpose", (["best"], ["class_scores"]), {"perm": [0, 2, 1]})  # (B, 1, n)
         ]

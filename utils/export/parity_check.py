@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import DetectorError, RunError
-from utils.export.onnx_nms import EmbeddedNms
 from utils.inference.detector import Forward
 from utils.inference.exported_model import ExportedModel
 from utils.inference.nms import NmsSettings, non_max_suppression
@@ -115,22 +114,18 @@ def _output(name: str, forward: Forward, images: Tensor) -> Tensor:
     return output
 
 
-def check_nms(without_nms: ExportedModel, with_nms: ExportedModel, nms: EmbeddedNms, reference: Reference) -> None:
+def check_nms(
+    without_nms: ExportedModel, with_nms: ExportedModel, nms: NmsSettings, reference: Reference, *, max_per_class: int
+) -> None:
     """Compare the NMS in a graph with PyTorch's on the predictions of the same graph without it.
 
     Raises:
         RunError: the scores differ.
     """
-    settings = NmsSettings(
-        conf_threshold=nms.conf_threshold,
-        iou_threshold=nms.iou_threshold,
-        max_detections=nms.max_detections,
-        agnostic=nms.agnostic,
-    )
-    comparable = nms.max_per_class >= nms.max_detections  # PyTorch's has no limit per class
+    comparable = max_per_class >= nms.max_detections  # PyTorch's has no limit per class
     boxes = 0
     for images, _ in reference.outputs(torch.device("cpu")):
-        detections = non_max_suppression(without_nms(images)[0], settings)
+        detections = non_max_suppression(without_nms(images)[0], nms)
         for expected, rows in zip(detections, _output("onnx", with_nms, images), strict=True):
             scores = rows[rows[:, 4] > 0, 4]
             boxes += len(scores)

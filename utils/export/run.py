@@ -14,11 +14,11 @@ from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats
 from utils.export.formats import ExportWrapper, add_nms, to_onnx, to_openvino, to_torchscript
-from utils.export.onnx_nms import EmbeddedNms
 from utils.export.parity_check import HALF_TOLERANCE, TOLERANCE, Reference, check_nms, check_parity
 from utils.files import atomic_write, atomic_write_folder
 from utils.inference.exported_model import ModelMetadata, mark_trusted, open_onnx, open_openvino, open_torchscript
 from utils.inference.model_loading import is_exported, open_weights
+from utils.inference.nms import NmsSettings
 from utils.log import LOGGER
 from utils.options import ExportOptions
 from utils.plugins import load_plugins
@@ -87,15 +87,15 @@ def _export(
         exported = open_onnx(data, device, path=path)
         check(exported)
         if options.nms:
-            nms = EmbeddedNms(
+            nms = NmsSettings(
                 conf_threshold=options.conf_thres,
                 iou_threshold=options.iou_thres,
-                max_per_class=options.topk_per_class,
                 max_detections=options.topk_all,
                 agnostic=options.agnostic_nms,
             )
-            data = add_nms(data, metadata, nms)
-            check_nms(exported, open_onnx(data, device, path=path), nms, reference)
+            per_class = options.topk_per_class
+            data = add_nms(data, metadata, nms, max_per_class=per_class)
+            check_nms(exported, open_onnx(data, device, path=path), nms, reference, max_per_class=per_class)
         atomic_write(path, data)
     else:
         path = stem.parent / f"{stem.name}_openvino_model"

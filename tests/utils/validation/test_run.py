@@ -14,13 +14,12 @@ import torch
 
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
 from tests.utils.metrics.test_coco import oracle
-from utils.errors import CheckpointError, DataError, RunError
+from utils.errors import DataError, RunError
 from utils.inference.ensemble import Ensemble, SingleClassWrapper
 from utils.inference.model_loading import open_ensemble
 from utils.metrics.coco import FIGURES
 from utils.options import ValOptions
 from utils.validation.run import run_evaluation, speed_line
-from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -132,20 +131,6 @@ def test_several_weights_are_judged_as_one(place, tmp_path):
     twice, single = judge(place, tmp_path, "a.pt", "a.pt"), judge(place, tmp_path, "a.pt")
     assert twice.metrics.map50 == pytest.approx(single.metrics.map50) and single.metrics.map50 > 0.3
     assert judge(place, tmp_path, "a.pt", "b.pt").metrics.map50 != single.metrics.map50
-
-
-def test_models_of_other_classes_are_no_ensemble(place, tmp_path):
-    for names, expected in (
-        (("x", "y"), "has 2 classes, but the first model has 3"),
-        (("ring", "dog", "细胞"), "class 1 'dog'"),
-    ):
-        path = tmp_path / "other.pt"
-        model = small_model("yolov5n.yaml")
-        if len(names) != 3:
-            model = type(model)(model.config, nc=len(names))
-        save_checkpoint(path, {**describe_model(model, names), "ema": weights_of(model)})
-        with pytest.raises(CheckpointError, match=expected):
-            open_ensemble([str(place / "a.pt"), str(path)])
 
 
 def test_augmentation_changes_what_is_found_but_not_where(place, tmp_path):
