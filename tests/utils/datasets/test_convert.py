@@ -1,4 +1,4 @@
-"""Converters: published forms of labels become YOLO's, checked by drawing and by plain arithmetic."""
+"""Converters: published label formats become YOLO's, verified by drawing and by plain arithmetic."""
 
 import io
 import json
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 120, 80
 
 
 def write(path, content=None):
-    """Write text, bytes, a JSON value, or by default an image."""
+    """Write text, bytes, a JSON object, or by default an image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if content is None:
         buffer = io.BytesIO()
@@ -40,22 +40,22 @@ def rows_in(path):
     return [[float(v) for v in line.split()] for line in path.read_text().splitlines()]
 
 
-def run(*words):
-    convert([str(word) for word in words])
+def run(*args):
+    return convert([str(arg) for arg in args])
 
 
 # VOC
 
 
-def thing(name, box, difficult=0):
+def voc_object(name, box, difficult=0):
     corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     hard = "" if difficult is None else f"<difficult>{difficult}</difficult>"
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
     return f"<object><name>{name}</name>{hard}<bndbox>{corners}</bndbox>{part}</object>"
 
 
-def voc_xml(*things, width=WIDTH, height=HEIGHT):
-    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{''.join(things)}</annotation>"
+def voc_xml(*objects, width=WIDTH, height=HEIGHT):
+    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{''.join(objects)}</annotation>"
 
 
 def write_voc(root, splits, year="2007"):
@@ -68,25 +68,24 @@ def write_voc(root, splits, year="2007"):
     return base
 
 
-def test_voc_boxes_follow_the_rule_and_difficult_ones_go(tmp_path, caplog):
-    things = [
-        thing("dog", (5, 6, 31, 40)),
-        thing("person", (1, 1, WIDTH, HEIGHT), None),
-        thing("cat", (9, 9, 20, 20), 1),
+def test_voc_boxes_are_converted_and_difficult_ones_skipped(tmp_path):
+    objects = [
+        voc_object("dog", (5, 6, 31, 40)),
+        voc_object("person", (1, 1, WIDTH, HEIGHT), None),
+        voc_object("cat", (9, 9, 20, 20), 1),
     ]
-    write_voc(tmp_path / "in", {"train": {"a": voc_xml(*things, thing("unicorn", (1, 1, 9, 9)))}})
-    with caplog.at_level("INFO"):
-        run("voc", tmp_path / "in", tmp_path / "out")
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(*objects, voc_object("unicorn", (1, 1, 9, 9)))}})
+    report = run("voc", tmp_path / "in", tmp_path / "out")
     dog, person = rows_in(tmp_path / "out/labels/train2007/a.txt")
-    # centre one pixel lower than the mean of the corners, which count from 1
+    # one pixel less than the mean of the corners, which are counted from 1
     expected = [11, ((5 + 31) / 2 - 1) / WIDTH, ((6 + 40) / 2 - 1) / HEIGHT, (31 - 5) / WIDTH, (40 - 6) / HEIGHT]
     np.testing.assert_allclose(dog, expected, atol=1e-6)
     assert person[0] == voc.NAMES.index("person") == 14 and person[3] == pytest.approx((WIDTH - 1) / WIDTH, abs=1e-5)
-    assert "1 difficult objects left out" in caplog.text and "1 objects of class 'unicorn' left out" in caplog.text
+    assert report["difficult objects skipped"] == report["objects of class 'unicorn' skipped"] == 1
 
 
 def test_voc_splits_and_years_become_folders_and_a_yaml(tmp_path):
-    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+    xml = voc_xml(voc_object("dog", (5, 6, 31, 40)))
     write_voc(tmp_path / "in", {"train": {"a": xml, "b": xml}, "val": {"c": xml}, "test": {"d": xml}})
     write(tmp_path / "in/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", "a\nb\nc\n")
     write(tmp_path / "in/VOCdevkit/VOC2007/ImageSets/Main/dog_train.txt", "a 1\nb -1\n")
@@ -101,8 +100,8 @@ def test_voc_splits_and_years_become_folders_and_a_yaml(tmp_path):
     assert [len(build_index(config, s, use_cache=False)) for s in ("train", "val", "test")] == [3, 1, 1]
 
 
-def test_voc_of_ones_own_has_own_names_and_needs_no_lists_or_sizes(tmp_path):
-    xml = voc_xml(thing("tall tree", (11, 21, 61, 41)), width=0, height=0)
+def test_voc_with_other_names_needs_no_lists_or_sizes(tmp_path):
+    xml = voc_xml(voc_object("tall tree", (11, 21, 61, 41)), width=0, height=0)
     for stem in ("a", "b"):
         write(tmp_path / f"in/JPEGImages/{stem}.jpg")
         write(tmp_path / f"in/Annotations/{stem}.xml", xml)
@@ -121,12 +120,12 @@ def test_voc_of_ones_own_has_own_names_and_needs_no_lists_or_sizes(tmp_path):
         "<annotation><object>",
         '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>',
         '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>',
-        voc_xml(thing("dog", ("five", 6, 31, 40))),
+        voc_xml(voc_object("dog", ("five", 6, 31, 40))),
         "",
     ],
 )
-def test_bad_xml_is_named_and_nothing_is_left(tmp_path, xml):
-    write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40))), "b": xml}})
+def test_invalid_xml_is_named_and_nothing_is_written(tmp_path, xml):
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(voc_object("dog", (5, 6, 31, 40))), "b": xml}})
     with pytest.raises(DataError, match=r"Annotations/b\.xml"):
         run("voc", tmp_path / "in", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
@@ -146,25 +145,26 @@ LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 9))
         "<!DOCTYPE annotation><annotation/>",
     ],
 )
-def test_doctype_is_refused_in_every_encoding(tmp_path, monkeypatch, text, encoding):
+def test_a_doctype_is_refused_in_every_encoding(tmp_path, monkeypatch, text, encoding):
     data = text.encode(encoding)
-    if encoding in ("latin-1", "cp037"):  # the second has another < than ASCII, and is told by the first line alone
+    if encoding in ("latin-1", "cp037"):  # cp037 encodes < differently, and is declared in the first line only
         data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + data
-    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40)))}})
+    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(voc_object("dog", (5, 6, 31, 40)))}})
     write(base / "Annotations/a.xml", data)
     seen = []
     monkeypatch.setattr(voc, "TreeBuilder", watched_builder(seen))
-    with pytest.raises(DataError, match=r"Annotations/a\.xml: cannot be read \(") as caught:
+    with pytest.raises(DataError) as caught:
         run("voc", tmp_path / "in", tmp_path / "out")
-    assert "a DOCTYPE" in str(caught.value) or encoding in ("cp037", "utf-16-be", "utf-16-le")
-    assert not seen, "nothing after the DOCTYPE is looked at, so nothing is expanded"
+    assert caught.value.where.endswith("Annotations/a.xml")
+    assert "DOCTYPE" in caught.value.what or encoding in ("cp037", "utf-16-be", "utf-16-le")
+    assert not seen, "nothing after the DOCTYPE is parsed, so nothing is expanded"
 
 
 def watched_builder(seen):
     class Watched(ElementTree.TreeBuilder):
-        def start(self, *words):
-            seen.append(words)
-            return super().start(*words)
+        def start(self, *args):
+            seen.append(args)
+            return super().start(*args)
 
         def data(self, text):
             seen.append(text)
@@ -176,7 +176,7 @@ def watched_builder(seen):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
 def test_annotations_may_have_any_common_encoding(tmp_path, encoding):
     head = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?><!-- a comment -->'
-    xml = head + voc_xml(thing("br\xfblot &amp; &#66;", (5, 6, 31, 40)))
+    xml = head + voc_xml(voc_object("br\xfblot &amp; &#66;", (5, 6, 31, 40)))
     write_voc(tmp_path / "in", {"train": {"a": xml.encode(encoding)}})
     run("voc", tmp_path / "in", tmp_path / "out", "--names", "br\xfblot & B")
     assert len(rows_in(tmp_path / "out/labels/train2007/a.txt")) == 1
@@ -186,12 +186,12 @@ def test_unknown_encodings_are_named(tmp_path):
     for encoding in ("nonsense", "utf-7", "gbk"):
         xml = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml()
         write_voc(tmp_path / "in", {"train": {"a": xml}})
-        with pytest.raises(DataError, match=r"Annotations/a\.xml: cannot be read"):
+        with pytest.raises(DataError, match=r"Annotations/a\.xml"):
             run("voc", tmp_path / "in", tmp_path / "out")
 
 
-def test_lists_keep_stems_with_spaces_and_flags_are_no_stems(tmp_path):
-    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+def test_stems_of_lists_may_have_spaces_and_flags_are_not_stems(tmp_path):
+    xml = voc_xml(voc_object("dog", (5, 6, 31, 40)))
     stems = ["photo 1", "photo 2", "a holiday at sea", "plain", "photo", "near  two"]
     base = write_voc(tmp_path / "in", {"train": dict.fromkeys(stems, xml)})
     lines = "photo 1\r\nphoto 2\na holiday at sea  1\nplain -1\nphoto  0\n near  two \n\nplain\n"
@@ -201,25 +201,24 @@ def test_lists_keep_stems_with_spaces_and_flags_are_no_stems(tmp_path):
     assert {p.stem for p in (tmp_path / "out/labels/train2007").iterdir()} == set(stems)
 
 
-def test_trainval_beside_test_is_trained_on(tmp_path):
-    xml = voc_xml(thing("dog", (5, 6, 31, 40)))
+def test_trainval_with_test_is_the_training_split(tmp_path):
+    xml = voc_xml(voc_object("dog", (5, 6, 31, 40)))
     write_voc(tmp_path / "in", {"trainval": {"a": xml}, "test": {"b": xml}})
     run("voc", tmp_path / "in", tmp_path / "out")
     splits = load_data_config(str(tmp_path / "out/data.yaml")).splits
     assert splits["train"] == ("images/trainval2007",) and splits["val"] == splits["test"] == ("images/test2007",)
 
 
-def test_voc_box_without_numbers_or_area_is_left_out(tmp_path, caplog):
-    things = "<object><name>dog</name><bndbox></bndbox></object>" + thing("dog", (9, 9, 9, 20))
-    write_voc(tmp_path / "in", {"train": {"a": voc_xml(things)}})
-    with caplog.at_level("INFO"):
-        run("voc", tmp_path / "in", tmp_path / "out")
+def test_voc_boxes_without_numbers_or_area_are_skipped(tmp_path):
+    objects = "<object><name>dog</name><bndbox></bndbox></object>" + voc_object("dog", (9, 9, 9, 20))
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(objects)}})
+    report = run("voc", tmp_path / "in", tmp_path / "out")
     assert (tmp_path / "out/labels/train2007/a.txt").read_bytes() == b""
-    assert "2 boxes without area left out" in caplog.text
+    assert report["boxes without area skipped"] == 2
 
 
-def test_list_that_points_elsewhere_gets_nothing(tmp_path):
-    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(thing("dog", (5, 6, 31, 40)))}})
+def test_a_list_cannot_name_files_outside_the_source(tmp_path):
+    base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(voc_object("dog", (5, 6, 31, 40)))}})
     write(tmp_path / "in/secret.xml", voc_xml())
     write(base / "ImageSets/Main/train.txt", "a\n../../../secret\n/etc/passwd\n")
     run("voc", tmp_path / "in", tmp_path / "out")
@@ -229,30 +228,29 @@ def test_list_that_points_elsewhere_gets_nothing(tmp_path):
 # VisDrone
 
 
-def test_visdrone_rows_shift_by_one_and_ignored_ones_go(tmp_path, caplog):
+def test_visdrone_categories_shift_by_one_and_ignored_rows_are_skipped(tmp_path):
     root = tmp_path / "in/VisDrone2019-DET-train"
     write(root / "images/a.jpg")
     lines = "10,20,30,40,1,4,0,0\n5,5,10,10,0,4,0,0\n0,0,50,50,0,0,0,0,\r\n1,2,3,4,1,10,1,2,\n\n1,1,9,9,1,11,0,0\n"
     write(root / "annotations/a.txt", lines + "110,70,30,30,1,1,0,0\n")
     write(root / "annotations/gone.txt", lines)
-    with caplog.at_level("INFO"):
-        run("visdrone", tmp_path / "in", tmp_path / "out")
+    report = run("visdrone", tmp_path / "in", tmp_path / "out")
     rows = rows_in(tmp_path / "out/VisDrone2019-DET-train/labels/a.txt")
     expected = [
         [3, 25 / WIDTH, 40 / HEIGHT, 30 / WIDTH, 40 / HEIGHT],
         [9, 2.5 / WIDTH, 4 / HEIGHT, 3 / WIDTH, 4 / HEIGHT],
-        [0, 115 / WIDTH, 75 / HEIGHT, 10 / WIDTH, 10 / HEIGHT],  # cut at the border
+        [0, 115 / WIDTH, 75 / HEIGHT, 10 / WIDTH, 10 / HEIGHT],  # clipped to the image
     ]
     np.testing.assert_allclose(rows, expected, atol=1e-6)
-    for words in ("2 rows to ignore", "1 rows of other categories", "1 annotations without an image", "3 objects"):
-        assert words in caplog.text
+    counts = {"images": 1, "objects": 3, "rows to ignore skipped": 2, "rows of other categories skipped": 1}
+    assert report == {**counts, "annotations without an image skipped": 1}
     config = load_data_config(str(tmp_path / "out/data.yaml"))
     assert config.names == visdrone.NAMES == load_data_config("VisDrone.yaml").names
     assert len(build_index(config, "train", use_cache=False).labels) == 3
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "a,b,c,d,1,4,0,0", "1,2,3,4,1,car,0,0", "1 2 3 4 1 4 0 0"])
-def test_bad_visdrone_row_is_named(tmp_path, line):
+def test_an_invalid_visdrone_row_is_named(tmp_path, line):
     write(tmp_path / "in/x/images/a.jpg")
     write(tmp_path / "in/x/annotations/a.txt", f"1,2,3,4,1,4,0,0\n{line}\n")
     with pytest.raises(DataError, match=r"x/annotations/a\.txt:2"):
@@ -268,8 +266,8 @@ def square(x, y, side=10):
 
 
 def coco_json():
-    """Categories out of order with gaps, a crowd, several parts, run lengths, a box beyond the border."""
-    things = [
+    """Categories out of order with gaps, a crowd, several parts, a run-length encoding, a box beyond the image."""
+    annotations = [
         {
             "image_id": 5,
             "category_id": 90,
@@ -299,7 +297,7 @@ def coco_json():
             {"id": 6, "file_name": "empty.jpg", "width": WIDTH, "height": HEIGHT},
             {"id": 7, "file_name": "gone.jpg", "width": WIDTH, "height": HEIGHT},
         ],
-        "annotations": [{"id": i, "iscrowd": 0, **t} for i, t in enumerate(things)],
+        "annotations": [{"id": i, "iscrowd": 0, **a} for i, a in enumerate(annotations)],
         "categories": [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}],
     }
 
@@ -314,9 +312,8 @@ def coco(tmp_path):
     return root
 
 
-def test_coco_categories_become_classes_in_the_order_of_ids(coco, tmp_path, caplog):
-    with caplog.at_level("INFO"):
-        run("coco", coco, tmp_path / "out")
+def test_coco_categories_become_class_ids_in_the_order_of_their_ids(coco, tmp_path):
+    report = run("coco", coco, tmp_path / "out")
     rows = rows_in(tmp_path / "out/labels/val2017/a.txt")
     expected = [
         [2, 25 / WIDTH, 40 / HEIGHT, 30 / WIDTH, 40 / HEIGHT],
@@ -327,13 +324,8 @@ def test_coco_categories_become_classes_in_the_order_of_ids(coco, tmp_path, capl
     np.testing.assert_allclose(rows, expected, atol=1e-5)
     assert (tmp_path / "out/labels/val2017/empty.txt").read_bytes() == b""
     assert not (tmp_path / "out/labels/val2017/gone.txt").exists()
-    for words in (
-        "1 crowds left out",
-        "1 boxes without area left out",
-        "1 images without a file left out",
-        "4 objects",
-    ):
-        assert words in caplog.text
+    skipped = {"crowds skipped": 1, "boxes without area skipped": 1, "images without a file skipped": 1}
+    assert +report == {"images": 2, "objects": 4, **skipped}
     config = load_data_config(str(tmp_path / "out/data.yaml"))
     assert config.names == ("person", "stop sign", "toothbrush")
     assert len(build_index(config, "val", use_cache=False)) == 2
@@ -357,7 +349,7 @@ def test_the_91_ids_of_coco_become_80_classes():
     assert {number: names[ids.index(number)] for number in known} == known
 
 
-def test_coco_outlines_on_request(coco, tmp_path):
+def test_coco_polygons_on_request(coco, tmp_path):
     run("coco", coco, tmp_path / "out", "--polygons")
     index = build_index(load_data_config(str(tmp_path / "out/data.yaml")), "val", use_cache=False)
     polygons = index.polygons(0)
@@ -389,7 +381,7 @@ def test_joined_rings_enclose_what_the_parts_enclose():
         assert {tuple(p) for p in joined} == {tuple(p) for ring in rings for p in ring}
 
 
-def test_image_names_that_lead_elsewhere_stay_inside(tmp_path):
+def test_image_names_cannot_lead_out_of_the_target(tmp_path):
     content = coco_json()
     content["images"][0]["file_name"] = "../../../evil/a.jpg"
     content["images"][1]["file_name"] = "/abs/empty.jpg"
@@ -415,7 +407,7 @@ def test_image_names_that_lead_elsewhere_stay_inside(tmp_path):
         lambda c: c.update(annotations=[None]),
     ],
 )
-def test_bad_coco_json_is_named_and_nothing_is_left(coco, tmp_path, change):
+def test_invalid_coco_json_is_named_and_nothing_is_written(coco, tmp_path, change):
     content = coco_json()
     change(content)
     write(coco / "annotations/instances_val2017.json", content)
@@ -427,30 +419,32 @@ def test_bad_coco_json_is_named_and_nothing_is_left(coco, tmp_path, change):
 # The command
 
 
-def test_labels_only_leaves_images_where_they_are(coco, tmp_path):
+def test_labels_only_copies_no_images(coco, tmp_path):
     run("coco", coco, tmp_path / "out", "--labels-only")
     files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert files == [f"labels/val2017/{name}.txt" for name in ("a", "empty", "gone")]
 
 
 @pytest.mark.parametrize("kind", ["voc", "visdrone", "coco"])
-def test_source_of_another_kind_is_refused(kind, tmp_path):
+def test_a_source_of_another_format_is_refused(kind, tmp_path):
     write(tmp_path / "in/notes.txt", "hello")
     write(tmp_path / "in/other.json", "[]")
-    with pytest.raises(DataError, match=f"^{kind}: has no"):
+    with pytest.raises(DataError) as caught:
         run(kind, tmp_path / "in", tmp_path / "out")
+    assert caught.value.where == kind
     assert not (tmp_path / "out").exists()
 
 
-def test_target_that_exists_is_never_written_to(coco, tmp_path):
+def test_an_existing_target_is_never_written_to(coco, tmp_path):
     write(tmp_path / "out/mine.txt", "x")
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError) as caught:
         run("coco", coco, tmp_path / "out")
+    assert caught.value.where == str(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ["voc"],
         ["pascal", "a", "b"],
@@ -459,14 +453,14 @@ def test_target_that_exists_is_never_written_to(coco, tmp_path):
         ["voc", "a", "b", "--x"],
     ],
 )
-def test_wrong_arguments_are_one_line(words, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused(args, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"^convert: "):
-        convert(words)
+        convert(args)
 
 
 @pytest.mark.slow
-def test_command_runs_as_a_program(coco, tmp_path):
+def test_the_command_runs_as_a_program(coco, tmp_path):
     command = [sys.executable, "-m", "utils.datasets.convert", "coco"]
     done = subprocess.run([*command, coco, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and f"python train.py --data {tmp_path}/out/data.yaml" in done.stdout, done.stderr

@@ -1,5 +1,5 @@
-"""Other data sets' labels -> YOLO's: `python -m utils.datasets.convert voc SOURCE TARGET`, likewise visdrone and coco.
+"""Converts other data sets to YOLO's format: `python -m utils.datasets.convert {voc,visdrone,coco} SOURCE TARGET`.
 
-files (where converters read from) -> voc, visdrone, coco with images (which file is meant; names and contents of the
-files to write) -> layout (labels as text, what was left out, the data yaml).
+`files` is what converters read from; `voc`, `visdrone` and `coco` yield names and contents of the files to write, with
+`images`, which finds the image that an annotation names, and `layout`, which formats labels, data yaml and report.
 """

@@ -1,4 +1,4 @@
-"""Bring a data set to YOLO's form: `python -m utils.datasets.convert voc VOCdevkit datasets/VOC`."""
+"""Convert a data set to YOLO's format: `python -m utils.datasets.convert voc VOCdevkit datasets/VOC`."""
 
 from __future__ import annotations
 
@@ -22,42 +22,43 @@ from utils.log import LOGGER
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = OneLineParser(prog="python -m utils.datasets.convert", description=__doc__, allow_abbrev=False)
-    parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="what the source is")
-    parser.add_argument("source", type=Path, help="folder with images and annotations as they were published")
-    parser.add_argument("target", type=Path, help="folder to make, with images, labels and data.yaml")
+    parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="format of the source")
+    parser.add_argument("source", type=Path, help="folder with images and annotations as published")
+    parser.add_argument("target", type=Path, help="folder to create, with images, labels and data.yaml")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)")
-    parser.add_argument("--polygons", action="store_true", help="coco: write outlines where there are some")
-    parser.add_argument("--labels-only", action="store_true", help="write labels, and leave the images where they are")
-    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("--polygons", action="store_true", help="coco: write polygons where the annotations have them")
+    parser.add_argument("--labels-only", action="store_true", help="write labels, without copying images")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def convert(arguments: Sequence[str] | None = None) -> None:
-    """Run the command.
+def convert(arguments: Sequence[str] | None = None) -> ConversionReport:
+    """Convert a data set as the command line says, and return what was converted and skipped.
 
     Raises:
-        ConfigError: a wrong argument, or a target that exists.
-        DataError: the source is not what it should be.
+        ConfigError: an argument is invalid, or the target exists.
+        DataError: the source has another format.
         RunError: the target cannot be written.
     """
     options = build_parser().parse_args(arguments)
     target: Path = options.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(target, "exists already", fix="choose another target")
-    for given, kind in ((options.names, "voc"), (options.polygons, "coco")):
-        if given and options.kind != kind:
-            raise ConfigError("convert", f"that option is for {kind} only", fix=f"leave it out for {options.kind}")
-    tally = ConversionReport()
-    atomic_write_folder(target, _entries(options, tally))
-    LOGGER.info(f"{target}: {tally}")
+    for flag, value, kind in (("--names", options.names, "voc"), ("--polygons", options.polygons, "coco")):
+        if value and options.kind != kind:
+            raise ConfigError("convert", f"{flag} is for {kind} only", fix=f"remove it for {options.kind}")
+    report = ConversionReport()
+    atomic_write_folder(target, _entries(options, report))
+    LOGGER.info(f"{target}: {report}")
     if not options.labels_only:
         LOGGER.info(f"Train with `python train.py --data {target / 'data.yaml'}`")
+    return report
 
 
-def _entries(options: argparse.Namespace, tally: ConversionReport) -> Iterator[FileEntry]:
-    """Yield all files to write."""
+def _entries(options: argparse.Namespace, report: ConversionReport) -> Iterator[FileEntry]:
+    """Yield names and contents of all files to write."""
     files = Folder(options.source)
-    common = {"labels_only": options.labels_only, "tally": tally}
+    common = {"labels_only": options.labels_only, "report": report}
     names: list[str] = []
     if options.kind == "voc":
         names = list(options.names or VOC_NAMES)
@@ -68,9 +69,18 @@ def _entries(options: argparse.Namespace, tally: ConversionReport) -> Iterator[F
     else:
         entries = convert_coco(files, polygons=options.polygons, names=names, **common)
     yield from entries if options.labels_only else with_data_yaml(entries, names)
-    if not tally["images"]:
-        raise DataError(options.source, f"has no image that can be used ({tally})", fix="pass the folder with all")
+    if not report["images"]:
+        raise DataError(
+            options.source,
+            f"has no usable image ({report})",
+            fix="pass the folder that contains images and annotations",
+        )
+
+
+def main() -> None:
+    """Run the command."""
+    convert()
 
 
 if __name__ == "__main__":
-    run_script(convert)
+    run_script(main)

@@ -1,4 +1,4 @@
-"""Where converters read from: a folder, an archive, or several of them, as files by name."""
+"""What converters read from: a folder, an archive, or several of these, as files by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.errors import DataError
 
 
 class Files(Protocol):
-    """Files by name, wherever they lie."""
+    """Files by name, of a folder or an archive."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -22,7 +22,7 @@ class Files(Protocol):
 
 
 class Folder:
-    """The files below a folder, hidden ones left out."""
+    """The files below a folder, without hidden ones."""
 
     def __init__(self, path: Path) -> None:
         """List the files.
@@ -38,7 +38,7 @@ class Folder:
             if not file.startswith(".")
         )
         if not self.names:
-            raise DataError(path, "is no folder with files", fix="check the path")
+            raise DataError(path, "is not a folder with files", fix="check the path")
 
     def read(self, name: str) -> bytes:
         """Return a file's content.
@@ -53,7 +53,7 @@ class Folder:
 
 
 class Joined:
-    """Several sources as one; of files with one name the first counts."""
+    """Several sources as one; of files with equal names the first is used."""
 
     def __init__(self, sources: Sequence[Files]) -> None:
         """Join the sources."""

@@ -1,4 +1,4 @@
-"""Which file is the image that an annotation names: by name, and by folders where a name alone may mislead."""
+"""Finds the image file that an annotation names, by name and, where names are ambiguous, by folders."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from utils.errors import DataError
 
 
 class ImageFiles:
-    """Files that annotations may mean, found by the ends of their paths."""
+    """Image files by the ends of their paths."""
 
     def __init__(self, names: Iterable[str], *, depth: int) -> None:
-        """Note the files.
+        """Index the files.
 
         Args:
             names: all files, with `/`.
-            depth: how many parts the longest name of an image has; longer ends are not looked for.
+            depth: number of parts of the longest image name that `match` receives.
         """
         self._names = frozenset(names)
         self._by_end: dict[str, list[str]] = {}
@@ -26,45 +26,44 @@ class ImageFiles:
                 self._by_end.setdefault("/".join(parts[-count:]), []).append(name)
 
     def match(self, images: Iterable[str], *, annotations: str, split: str) -> dict[str, str]:
-        """Tell where images lie.
+        """Find the files of images.
 
-        That file counts which shares the most folders with an image's name; of several the one that lies where the
-        name leads from the annotations' folder, then one below that folder, then one in the folder of the split.
+        The file whose path has the most trailing parts in common with the image's name is chosen; among several, the
+        one at that name relative to the annotations' folder, then one below that folder, then one in the split's.
 
         Args:
-            images: their names, perhaps with folders, as the annotations have them.
+            images: their names in the annotations, with or without folders.
             annotations: the file that names the images.
-            split: what its split is called.
+            split: name of its split.
 
         Returns:
-            The files by the images' names. An image is left out if no file has its name, or if the one that has fits
-            another image better.
+            The files by image name, without images that have no file, or whose file matches another image better.
 
         Raises:
-            DataError: several files fit an image equally well, or several images a file.
+            DataError: several files match an image equally well, or several images a file.
         """
-        fits: dict[str, list[tuple[bool, int, str]]] = {}
+        matches: dict[str, list[tuple[bool, int, str]]] = {}
         for image in dict.fromkeys(images):
             parts = image.split("/")
             shared = next((n for n in range(len(parts), 0, -1) if "/".join(parts[-n:]) in self._by_end), 0)
             if shared:
                 candidates = self._by_end["/".join(parts[-shared:])]
                 file = self._choose(candidates, image, annotations=annotations, split=split)
-                fits.setdefault(file, []).append((shared == len(parts), shared, image))
-        found = {}
-        for file, claims in fits.items():
-            (*fit, image), *others = sorted(claims, reverse=True)
-            if others and [*others[0][:2]] == fit:
-                what = f"{image!r} and {others[0][2]!r} may both be {file!r}"
-                raise DataError(annotations, what, fix="correct `file_name`, or give the files folders of these names")
-            found[image] = file
-        return found
+                matches.setdefault(file, []).append((shared == len(parts), shared, image))
+        file_of = {}
+        for file, images_of_file in matches.items():
+            (*quality, image), *others = sorted(images_of_file, reverse=True)
+            if others and [*others[0][:2]] == quality:
+                what = f"{image!r} and {others[0][2]!r} both match {file!r}"
+                raise DataError(annotations, what, fix="correct `file_name`, or add folders of these names")
+            file_of[image] = file
+        return file_of
 
     def _choose(self, candidates: Sequence[str], image: str, *, annotations: str, split: str) -> str:
-        """Return the one of equally named files that is meant.
+        """Return the file of an image among files of equal names.
 
         Raises:
-            DataError: it could be any.
+            DataError: it is ambiguous.
         """
         here = PurePosixPath(annotations).parent
         if len(candidates) == 1:
@@ -77,6 +76,6 @@ class ImageFiles:
         ):
             candidates = preferred or candidates
         if len(candidates) > 1:
-            what = f"{image!r} may be {candidates[0]!r} or {candidates[1]!r}"
-            raise DataError(annotations, what, fix="write the folder into `file_name`, or convert fewer folders")
+            what = f"{image!r} matches {candidates[0]!r} and {candidates[1]!r}"
+            raise DataError(annotations, what, fix="add the folder to `file_name`, or convert fewer folders")
         return candidates[0]

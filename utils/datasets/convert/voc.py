@@ -1,4 +1,4 @@
-"""Pascal VOC's XML -> YOLO: one file per image, boxes in pixels from 1."""
+"""Pascal VOC's XML to YOLO: one file per image, boxes in pixels counted from 1."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
 
 
 def convert_voc(
-    files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, tally: ConversionReport | None = None
+    files: Files, *, names: Sequence[str] = NAMES, labels_only: bool = False, report: ConversionReport | None = None
 ) -> Iterator[FileEntry]:
     """Yield names and contents of a YOLO data set.
 
-    Every folder with `Annotations` is taken, such as `VOC2007`; its lists `ImageSets/Main/{train,val,test}.txt` become
-    `images/train2007` and so on, with `labels` beside `images`. Without lists all becomes `images/train`.
+    Every folder with `Annotations` is converted, such as `VOC2007`: its lists `ImageSets/Main/{train,val,test}.txt`
+    become `images/train2007` and so on, with `labels` next to `images`. Without lists, all images are in
+    `images/train`.
 
     Args:
-        files: the set as it was published.
-        names: class names in order. Objects of other names are left out, as are those marked difficult.
+        files: the data set as published.
+        names: class names in order. Objects of other classes are skipped, and those marked difficult.
         labels_only: yield no images.
-        tally: counts what was met.
+        report: counts what is converted and skipped.
 
     Raises:
-        DataError: no annotations, one that cannot be read, or two images of one name in one split.
+        DataError: there are no annotations, one cannot be read, or two images of a split have the same name.
     """
-    tally = ConversionReport() if tally is None else tally
+    report = ConversionReport() if report is None else report
     label_files = LabelFiles()
     known = set(files.names)
     stems_of: dict[str, list[str]] = {}
@@ -58,62 +59,62 @@ def convert_voc(
     for root, stems in sorted(stems_of.items()):
         prefix = "" if root == "." else f"{root}/"
         year = re.search(r"VOC(\d{4})$", root)
-        for split, listed in _splits(files, known, prefix, sorted(stems)):
+        for split, split_stems in _splits(files, known, prefix, sorted(stems)):
             folder = split + (year[1] if year else "")
-            for stem in listed:
+            for stem in split_stems:
                 images = (f"{prefix}JPEGImages/{stem}{suffix}" for suffix in _IMAGE_SUFFIXES)
                 image = next((name for name in images if name in known), None)
                 annotation = f"{prefix}Annotations/{stem}.xml"
                 if annotation not in known or (image is None and not labels_only):
-                    tally["images without a file or annotation left out"] += 1
+                    report["images without a file or annotation skipped"] += 1
                     continue
-                rows = _rows(files, annotation, image, names, tally)
-                tally["images"] += 1
+                rows = _rows(files, annotation, image, names, report)
+                report["images"] += 1
                 target = f"{folder}/{PurePosixPath(image or f'{stem}.xml').name}"
-                label_file = label_files.claim(f"labels/{target}", image=image or annotation, where=annotation)
+                label_file = label_files.reserve(f"labels/{target}", image=image or annotation, where=annotation)
                 if image is not None and not labels_only:
                     yield f"images/{target}", files.read(image)
                 yield label_file, label_text(rows)
 
 
 def _splits(files: Files, known: set[str], prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each split's name and its images' names without suffix."""
+    """Yield each split and the names of its images without suffix."""
     lists = [(split, f"{prefix}ImageSets/Main/{split}.txt") for split in ("train", "val", "test", "trainval")]
-    found = {split: name for split, name in lists if name in known}
-    if found.keys() & {"train", "val"}:
-        found.pop("trainval", None)  # it joins these two
+    listed = {split: name for split, name in lists if name in known}
+    if listed.keys() & {"train", "val"}:
+        listed.pop("trainval", None)  # the union of these two
     known_stems = frozenset(stems)
-    for split, name in found.items():
+    for split, name in listed.items():
         lines = files.read(name).decode("utf-8-sig", "replace").splitlines()
-        yield split, list(dict.fromkeys(_listed(line.strip(), known_stems) for line in lines if line.strip()))
-    if not found:
+        yield split, list(dict.fromkeys(_stem_in(line.strip(), known_stems) for line in lines if line.strip()))
+    if not listed:
         yield "train", stems
 
 
-def _listed(line: str, stems: Collection[str]) -> str:
-    """Return the stem in a line of a list: `stem` or `stem -1|0|1`. A stem may have spaces, and end in a number too."""
+def _stem_in(line: str, stems: Collection[str]) -> str:
+    """Return the stem of a line `stem` or `stem -1|0|1`. A stem may itself contain spaces and end in a number."""
     return line if line in stems else re.sub(r"\s+[-+]?[01]$", "", line)
 
 
 def _parse(data: bytes) -> Element:
     """Return an XML's root element.
 
-    Entities, which can make a short file endless or reach for other files, are declared in a DOCTYPE and nowhere else.
-    So that is refused where the parser meets it: in the bytes it cannot be told, since any encoding may hide it.
+    Entities, which can expand a short file without end or include other files, are declared in a DOCTYPE only. So a
+    DOCTYPE is refused when the parser reaches it; a search in the bytes would miss it in other encodings.
 
     Raises:
         ValueError: there is a DOCTYPE.
-        ExpatError: it is no XML.
+        ExpatError: it is not XML.
         LookupError: its encoding is unknown.
     """
 
     def refuse(*_: object) -> None:
-        raise ValueError("a DOCTYPE, which no annotation needs")
+        raise ValueError("it has a DOCTYPE, which no annotation needs")
 
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
-    parser.DefaultHandler = lambda _: None  # with one, the parser leaves entities as they are
+    parser.DefaultHandler = lambda _: None  # with a handler, the parser does not expand entities
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
@@ -121,11 +122,13 @@ def _parse(data: bytes) -> Element:
     return builder.close()
 
 
-def _rows(files: Files, annotation: str, image: str | None, names: Sequence[str], tally: ConversionReport) -> list[Row]:
-    """Read one annotation.
+def _rows(
+    files: Files, annotation: str, image: str | None, names: Sequence[str], report: ConversionReport
+) -> list[Row]:
+    """Return the label rows of one annotation.
 
     Raises:
-        DataError: it is not as the format has it.
+        DataError: it does not follow the format.
     """
     data = files.read(annotation)
     if len(data) > MAX_XML_BYTES:
@@ -136,16 +139,16 @@ def _rows(files: Files, annotation: str, image: str | None, names: Sequence[str]
         size_wh = tuple(float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         if not all(side > 0 for side in size_wh):
             size_wh = image_size(files.read(image), image) if image is not None else (0.0, 0.0)
-        for thing in tree.iter("object"):
-            name = (thing.findtext("name") or "").strip()
+        for item in tree.iter("object"):
+            name = (item.findtext("name") or "").strip()
             if name not in names:
-                tally[f"objects of class {name[:40]!r} left out"] += 1
-            elif (thing.findtext("difficult") or "0").strip() == "1":
-                tally["difficult objects left out"] += 1
+                report[f"objects of class {name[:40]!r} skipped"] += 1
+            elif (item.findtext("difficult") or "0").strip() == "1":
+                report["difficult objects skipped"] += 1
             else:
-                corners = [float(thing.findtext(f"bndbox/{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax")]
+                corners = [float(item.findtext(f"bndbox/{key}") or "nan") for key in ("xmin", "ymin", "xmax", "ymax")]
                 row = box_row(names.index(name), [value - 1 for value in corners], (size_wh[0], size_wh[1]))
-                tally["objects" if row else "boxes without area left out"] += 1
+                report["objects" if row else "boxes without area skipped"] += 1
                 rows += [row] if row else []
     except (expat.ExpatError, ValueError, LookupError, ZeroDivisionError) as error:
         raise DataError(annotation, f"cannot be read ({error})", fix="correct or remove it") from error
