@@ -236,17 +236,18 @@ def test_compare_trains_all_alike_and_repeats_nothing(
     monkeypatch.chdir(tmp_path)
     given = [str(word) for word in (*words, *more)]
 
-    def presented(*_: object) -> NoReturn:
-        raise RunError("the second time", "it would be the same again")
+    def stop(*_: object, **__: object) -> NoReturn:
+        raise RunError("the second time", "the results would be the same")
 
-    monkeypatch.setattr("utils.comparison.run._present", presented)
+    monkeypatch.setattr("utils.comparison.run._evaluate", stop)
     with caplog.at_level("INFO", logger="akyolo"), pytest.raises(RunError, match="the second time"):
         run_comparison(*parse_options(CompareOptions, given, description=""))
-    assert caplog.text.count("finished already") == 2 and "finished already" not in first.stdout
+    assert caplog.text.count("already finished") == 2 and "already finished" not in first.stdout
     folder = tmp_path / "runs/compare/c"
     results = json.loads((folder / "results.json").read_text())["results"]
     assert [r["parameters"] for r in results] == [1_772_035, 1_301_405]
-    assert results[1]["sampling_gflops"] > 0 and all(r["inference_ms"] > 0 for r in results)
+    assert results[1]["sampling_gflops"] > 0
+    assert all(r["inference_ms"] > 0 and r["training_memory_gb"] > 0 and r["training_seconds"] > 0 for r in results)
     assert "| yolov5n-akconv - yolov5n" in (folder / "compare.md").read_text()
     assert cv2.imread(str(folder / "compare.png")).std() > 5
     other = parse_options(CompareOptions, [*given, "--seed", "0", "--optimizer", "Adam"], description="")

@@ -1,148 +1,242 @@
-"""Who takes part in a comparison: model yamls to be trained, each with its hyperparameters."""
+"""The models of a comparison: those to train, those whose runs are finished, and how they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
+from utils.comparison.trained_runs import (
+    COMPARED_BY_CONTENT,
+    NON_SEMANTIC_OPTIONS,
+    TrainedRuns,
+    effective_hyperparameters,
+    has_offset_convolutions,
+)
+from utils.datasets.index import DatasetIndex
 from utils.errors import ConfigError
 from utils.files import unique_name
 from utils.log import LOGGER
-from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
+from utils.options import CompareOptions
+from utils.options.hyperparameters import check_hyperparameters, load_hyperparameters
 from utils.strict_yaml import dump_yaml, load_yaml
-from utils.training.optim import OFFSET_CONVOLUTION
 
-# Settings that do not change what a run learns.
-NON_SEMANTIC_OPTIONS = frozenset(
-    "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download "
-    "no_label_cache".split()
-)
-# Files whose content is compared instead of their name, and the seed.
-COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
 DEFAULT_HYP = "hyp.scratch-low.yaml"
-OFFSET_LR = "offset_lr"
+# Options of train.py that the header gives if all finished weights agree in them.
+DESCRIBED_ARGS = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One model of a comparison.
+class ToTrain:
+    """A model that the comparison trains.
 
     Attributes:
-        label: short distinct name.
-        cfg: model yaml to train; empty for finished weights.
-        config: the checked yaml.
-        hyp: hyperparameter yaml to train with; empty for finished weights.
-        hyperparameters: the numbers of that yaml, or those in the weights; empty if not known.
-        weights: finished checkpoints, one for each seed; empty for a yaml.
-        seeds: of the weights, None where not known; empty for a yaml.
-        data: data yaml the weights were trained on, as far as is known.
-        options: of train.py, which the weights were trained with, as far as is known.
-        disagreement: on the name of a class, between the data set and the weights; empty without any.
+        label: short name, unique in the comparison.
+        cfg: its yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes.
+        config: content of that yaml.
+        hyp: hyperparameter yaml as the user names it; empty if --sweep changes one of its values.
+        hyperparameters: all values.
+        has_offsets: whether the network has offset convolutions.
     """
 
     label: str
-    cfg: str = ""
+    cfg: str
     config: ModelConfig
-    hyp: str = ""
-    hyperparameters: Mapping[str, float] = field(default_factory=dict)
-    weights: tuple[Path, ...] = ()
-    seeds: tuple[int | None, ...] = ()
-    data: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    disagreement: str = ""
+    hyp: str
+    hyperparameters: Mapping[str, float]
+    has_offsets: bool
+
+    def copy_of_config(self, folder: Path) -> Path:
+        """Return where a comparison's folder keeps the model yaml."""
+        return folder / "configs" / f"{self.label}.yaml"
+
+    def copy_of_hyp(self, folder: Path) -> Path:
+        """Return where a comparison's folder keeps the hyperparameter yaml."""
+        return folder / "configs" / f"{self.label}.hyp.yaml"
+
+
+Candidate = ToTrain | TrainedRuns
 
 
 def from_configs(
-    cfgs: Sequence[str], *, hyps: Sequence[str] = (DEFAULT_HYP,), taken: Sequence[str] = ()
-) -> list[Candidate]:
-    """Check model yamls and hyperparameter yamls, pair each of the former with each of the latter, and name them apart.
+    cfgs: Sequence[str], *, hyps: Sequence[str] = (DEFAULT_HYP,), taken: Collection[str] = ()
+) -> list[ToTrain]:
+    """Combine each model yaml with each hyperparameter yaml, and build each network once.
 
-    A pair that would train to the same bits as one before is left out: another `offset_lr` means nothing to a model
-    without AKConv.
+    A combination that would train to the same bits as an earlier one is skipped: a model without offset convolutions,
+    with hyperparameters that differ only in `offset_lr`. Hyperparameters that are listed twice are trained twice.
 
     Raises:
-        ConfigError: a yaml does not exist, or cannot be built.
+        ConfigError: a yaml does not exist, or its network cannot be built.
     """
-    recipes = [(hyp, load_hyperparameters(hyp)) for hyp in hyps]
-    candidates: list[Candidate] = []
+    recipes = [(hyp, asdict(load_hyperparameters(hyp))) for hyp in hyps]
+    candidates: list[ToTrain] = []
     for cfg in cfgs:
         config = load_model_config(cfg)
-        require_buildable(config)
-        all_count = len(hyps) == 1 or has_offsets(config)
-        own: list[Hyperparameters] = []
-        for hyp, hyperparameters in recipes:
-            alike = [other for other in own if other != hyperparameters and _same(other, hyperparameters)]
-            if alike and not all_count:
-                LOGGER.info(f"{cfg} with {hyp}: left out, offset_lr changes nothing in a model without AKConv")
+        has_offsets = has_offset_convolutions(DetectionModel(config))
+        accepted: list[dict[str, float]] = []
+        for hyp, values in recipes:
+            effective = effective_hyperparameters(values, has_offsets=has_offsets)
+            if any(
+                other != values and effective_hyperparameters(other, has_offsets=has_offsets) == effective
+                for other in accepted
+            ):
+                LOGGER.info(f"{cfg} with {hyp}: skipped, offset_lr changes nothing in a model without AKConv")
                 continue
-            own.append(hyperparameters)
+            accepted.append(values)
             stem = Path(cfg).stem if len(hyps) == 1 else f"{Path(cfg).stem}-{Path(hyp).stem.removeprefix('hyp.')}"
-            label = unique_name(stem, [*taken, *(c.label for c in candidates)])
-            numbers = asdict(hyperparameters)
-            candidates.append(Candidate(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=numbers))
+            candidates.append(
+                ToTrain(
+                    label=unique_name(stem, [*taken, *(candidate.label for candidate in candidates)]),
+                    cfg=cfg,
+                    config=config,
+                    hyp=hyp,
+                    hyperparameters=values,
+                    has_offsets=has_offsets,
+                )
+            )
     return candidates
 
 
-def _same(one: Hyperparameters, other: Hyperparameters) -> bool:
-    """Tell whether hyperparameters differ in nothing but `offset_lr`."""
-    return asdict(one) | {OFFSET_LR: 1.0} == asdict(other) | {OFFSET_LR: 1.0}
-
-
-def has_offsets(config: ModelConfig) -> bool:
-    """Tell whether a model has offset convolutions, for which `offset_lr` is."""
-    return learns_offsets(DetectionModel(config))
-
-
-def learns_offsets(model: nn.Module) -> bool:
-    """Tell whether a network has offset convolutions, without which `offset_lr` changes nothing."""
-    return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in model.named_modules())
-
-
-def require_buildable(config: ModelConfig) -> None:
-    """Build the network once, so that a wrong row is told before the first hour of training.
-
-    Raises:
-        ConfigError: it cannot be built.
-    """
-    DetectionModel(config)
-
-
-def config_file(folder: Path, label: str) -> Path:
-    """Return where a comparison keeps the model yaml of a candidate."""
-    return folder / "configs" / f"{label}.yaml"
-
-
-def hyp_file(folder: Path, label: str) -> Path:
-    """Return where a comparison keeps the hyperparameter yaml of a candidate."""
-    return folder / "configs" / f"{label}.hyp.yaml"
-
-
-def keep_configs(folder: Path, candidates: Sequence[Candidate]) -> None:
+def write_configs(folder: Path, candidates: Sequence[ToTrain]) -> None:
     """Write each yaml as it was read to `configs/`, so that a folder never mixes runs of two versions of a file.
 
     Raises:
-        ConfigError: the folder holds another version.
+        ConfigError: the folder contains another version.
     """
     for candidate in candidates:
-        if not candidate.cfg:
-            continue
-        path, hyp = config_file(folder, candidate.label), hyp_file(folder, candidate.label)
-        plain, numbers = candidate.config.to_dict(), dict(candidate.hyperparameters)
+        path, hyp = candidate.copy_of_config(folder), candidate.copy_of_hyp(folder)
+        config, hyperparameters = candidate.config.to_dict(), dict(candidate.hyperparameters)
         if not path.is_file():
-            dump_yaml(path, plain)
-        elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != plain:
-            raise _changed(candidate.cfg, folder)
+            dump_yaml(path, config)
+        elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != config:
+            raise _changed(candidate.cfg or path, folder)
         if not hyp.is_file():
-            dump_yaml(hyp, numbers)
-        elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != numbers:
-            raise _changed(candidate.hyp, folder)
+            dump_yaml(hyp, hyperparameters)
+        elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != hyperparameters:
+            raise _changed(candidate.hyp or hyp, folder)
 
 
-def _changed(file: str, folder: Path) -> ConfigError:
+def _changed(file: str | Path, folder: Path) -> ConfigError:
     return ConfigError(file, f"has changed since the runs in {folder} were started", fix="choose another --name")
+
+
+def differing_settings(model: Candidate, baseline: Candidate) -> list[str]:
+    """Return what differs between the yamls, hyperparameters and training options of two models, one entry each."""
+    ours, theirs = model.hyperparameters, baseline.hyperparameters
+    hyperparameters = [
+        f"{key}: {theirs[key]} -> {value}" for key, value in ours.items() if theirs.get(key, value) != value
+    ]
+    args = [f"{flag}: {other} -> {value}" for flag, value, other in differing_args(model, baseline)]
+    return [*differing_rows(model.config, baseline.config), *hyperparameters, *args]
+
+
+def differing_args(model: Candidate, baseline: Candidate) -> list[tuple[str, Any, Any]]:
+    """Return flag and both values of the options of train.py that differ, are known of both, and change the result."""
+    if not isinstance(model, TrainedRuns) or not isinstance(baseline, TrainedRuns):
+        return []
+    return [
+        (f"--{key.replace('_', '-')}", value, baseline.args[key])
+        for key, value in model.args.items()
+        if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT and baseline.args.get(key, value) != value
+    ]
+
+
+def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
+    """Return what differs between two model yamls.
+
+    Equal numbers of rows are compared in pairs; otherwise the rows that were added and removed are listed.
+    """
+    ours, theirs = config.to_dict(), baseline.to_dict()
+    differences = [
+        f"{key}: {theirs[key]} -> {ours[key]}"
+        for key in ours
+        if key not in ("backbone", "head", "nc") and ours[key] != theirs[key]
+    ]
+    rows, others = ours["backbone"] + ours["head"], theirs["backbone"] + theirs["head"]
+    if len(rows) == len(others):
+        for index, (row, other) in enumerate(zip(rows, others, strict=True)):
+            if row != other:
+                with_inputs = row[:2] != other[:2]
+                old, new = _row(other, with_inputs=with_inputs), _row(row, with_inputs=with_inputs)
+                differences.append(f"row {index}: {old} -> {new}")
+        return differences
+    differences.append(f"{len(rows)} rows instead of {len(others)}")
+    # Rows are matched without the indices of their inputs, which an added or removed row shifts.
+    before, after = ([_row(row, with_inputs=False) for row in part] for part in (others, rows))
+    for kind, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind != "equal":
+            differences += [f"row {index}: {before[index]} removed" for index in range(start, end)]
+            differences += [f"row {index}: {after[index]} added" for index in range(first, last)]
+    return differences
+
+
+def _row(row: Sequence[Any], *, with_inputs: bool) -> str:
+    """Return module and arguments of a yaml's row as text, or all of it."""
+    return " ".join(map(str, row if with_inputs else row[2:]))
+
+
+def header(
+    options: CompareOptions,
+    evaluated: DatasetIndex,
+    models: Sequence[TrainedRuns],
+    *,
+    device: torch.device,
+    evaluated_at: Collection[int] = (),
+) -> str:
+    """Return in a few sentences what was trained and evaluated.
+
+    Args:
+        options: of compare.py.
+        evaluated: the split.
+        models: of the comparison.
+        device: that evaluates.
+        evaluated_at: image sizes in pixels, if --imgsz sets them for finished weights.
+    """
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    split = {"val": "validation", "test": "test"}[options.task]
+    sentences = [f"{options.data}: {len(evaluated)} {split} images with {len(evaluated.labels)} objects, on {gpu}."]
+    if options.cfg:
+        sentences.append(
+            f"Trained from scratch with the same settings: {options.imgsz} px, {options.epochs} epochs, batch "
+            f"{options.batch_size}, {options.optimizer}, {', '.join(options.hyp)}, seeds "
+            f"{', '.join(map(str, options.all_seeds))}, the same data order and augmentation for all models."
+        )
+    finished = [model for model in models if model.is_finished_weights]
+    known = [model.args for model in finished if model.args]
+    common = [
+        template.format(known[0][key])
+        for key, template in DESCRIBED_ARGS.items()
+        if known and key in known[0] and len({str(args.get(key)) for args in known}) == 1
+    ]
+    if common:
+        sentences.append(f"The finished weights were trained with {', '.join(common)}.")
+    sentences += _initial_weights(finished)
+    if evaluated_at:
+        sizes = " and ".join(map(str, sorted(set(evaluated_at))))
+        sentences.append(f"All models were evaluated at {sizes} px, as set by --imgsz.")
+    return " ".join(sentences)
+
+
+def _initial_weights(finished: Sequence[TrainedRuns]) -> list[str]:
+    """Return what finished weights were trained from, as a sentence, as far as known."""
+    sources = {}
+    for model in finished:
+        if "weights" in model.args:
+            fractions = [run.transferred_fraction for run in model.runs if run.transferred_fraction is not None]
+            fraction = f" ({fractions[0]:.1%} of the parameters)" if fractions else ""
+            sources[model.label] = f"{model.args['weights']}{fraction}" if model.args["weights"] else "scratch"
+    if not sources:
+        return []
+    if len(sources) == len(finished) and len(set(sources.values())) == 1:
+        return [f"The finished weights were trained from {next(iter(sources.values()))}."]
+    unknown = [model.label for model in finished if model.label not in sources]
+    listed = [f"{label} from {source}" for label, source in sources.items()]
+    listed += [f"{', '.join(unknown)} from unknown weights"] if unknown else []
+    return [f"Finished weights were trained: {', '.join(listed)}."]

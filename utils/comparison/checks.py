@@ -1,4 +1,4 @@
-"""What a comparison says about itself: its heading, and whether a model has seen the validation images before."""
+"""Checks of a comparison before anything is trained, and warnings about where its models come from."""
 
 from __future__ import annotations
 
@@ -6,157 +6,202 @@ import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import torch
-
-from utils.comparison.candidates import Candidate
-from utils.comparison.initial_weights import initial_weights
+from utils.comparison.candidates import Candidate, differing_args
+from utils.comparison.plan import PlannedRun
+from utils.comparison.trained_runs import TrainedRuns, epochs_done
+from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import open_data
-from utils.errors import DataError, DetectorError
+from utils.errors import ConfigError, DataError, DetectorError
+from utils.files import load_json
 from utils.options import CompareOptions
+from utils.training.run import ENVIRONMENT
 
-SPLITS = {"val": "validation", "test": "test"}
-# What a reader wants to know of the training of finished weights: option -> how it is said.
-TOLD = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
+# Flags of compare.py that only affect training.
+TRAINING_FLAGS = "hyp epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp".split()
+SPLIT_OVERLAPS = {
+    "train": ("training", "metrics on them do not measure generalization"),
+    "val": ("validation", "results are optimistic: best.pt was selected on this split"),
+}
+
+
+def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
+    """Check that no training flag is given if there is nothing to train.
+
+    Raises:
+        ConfigError: names the flags.
+    """
+    flags = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
+    if flags and not options.cfg:
+        raise ConfigError(", ".join(flags), "has no effect on finished --weights", fix="leave it out, or add --cfg")
 
 
 def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:
-    """Check before anything is trained that the set to judge on has something to judge by.
+    """Check that there is ground truth to evaluate on.
 
     Raises:
-        DataError: all its label files are empty.
+        DataError: all label files of the split are empty.
     """
     if not len(val.labels):
-        raise DataError(
-            data_file,
-            f"'{split}' has no objects to judge by, all labels of its {len(val)} images being empty",
-            fix=f"label them, or name another split in the line `{split}`",
-        )
+        what = f"'{split}' has no objects: the labels of all {len(val)} images are empty"
+        raise DataError(data_file, what, fix=f"label them, or name another split in the line `{split}`")
 
 
-def heading(
-    options: CompareOptions,
-    val: DatasetIndex,
-    candidates: Sequence[Candidate],
-    *,
-    device: torch.device,
-    judged_at: Collection[int] = (),
-) -> str:
-    """Say in a sentence or two what was done.
+def is_single_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bool:
+    """Return whether the models treat all classes of a data set as one, as trained with --single-cls.
+
+    Raises:
+        ConfigError: only some of them do, so that their metrics cannot be compared.
+    """
+    if len(names) == 1:
+        return False
+    labels = {
+        isinstance(candidate, TrainedRuns) and bool(candidate.args.get("single_cls")): candidate.label
+        for candidate in candidates
+    }
+    if len(labels) == 2:
+        what = f"{labels[True]} was trained with --single-cls, but {labels[False]} has {len(names)} classes"
+        raise ConfigError("--weights", what, fix="compare models with the same classes")
+    return True in labels
+
+
+def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
+    """Check that the training split has not changed since runs were started that are reused or resumed.
+
+    Names, sizes and labels of its images count; pixels that changed in place are not noticed.
+
+    Raises:
+        ConfigError: it has changed, or a run's env.json is damaged.
+        DataError: the split is unusable.
+    """
+    recorded = {run.folder: _dataset_of(run.folder) for run in runs if run.is_finished or run.has_started}
+    if not any(recorded.values()):
+        return  # without scanning the split, which may take minutes
+    present = build_index(data, "train").fingerprint()
+    for folder, fingerprint in recorded.items():
+        if fingerprint not in ("", present):
+            what = f"contains a run on a training split that has changed since ({data.file})"
+            raise ConfigError(folder, what, fix="choose another --name, or remove that run")
+
+
+def _dataset_of(folder: Path) -> str:
+    path = folder / ENVIRONMENT
+    content = load_json(path) if path.is_file() else None
+    return str(content.get("dataset", "")) if isinstance(content, dict) else ""
+
+
+def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:
+    """Return warnings about how the models were trained and on what.
 
     Args:
-        options: of compare.py.
-        val: the validation set.
-        candidates: of the comparison.
-        device: where the models were judged.
-        judged_at: image sides in pixels, if --imgsz asked for them in place of the finished weights' own.
+        models: of the comparison.
+        evaluated: the split that they are evaluated on.
+        task: its name; best.pt is selected on `val`.
     """
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    told = [f"{options.data}: {len(val)} {SPLITS[options.task]} images with {len(val.labels)} objects, on {gpu}."]
-    if options.cfg:
-        told.append(
-            f"Trained alike from scratch: {options.imgsz} px, {options.epochs} epochs, batch {options.batch_size}, "
-            f"{options.optimizer}, {', '.join(options.hyp)}, seeds {', '.join(map(str, options.all_seeds))}, the same "
-            "data order and augmentation for all."
-        )
-    finished = [candidate.options for candidate in candidates if candidate.options]
-    shared = [
-        form.format(finished[0][key])
-        for key, form in TOLD.items()
-        if finished and len({str(stored.get(key)) for stored in finished}) == 1 and key in finished[0]
+    finished = [model for model in models if model.is_finished_weights]
+    return [
+        *_interrupted(finished),
+        *_differing_training_args(models),
+        *(f"{model.label}: {model.class_mismatch}." for model in models if model.class_mismatch),
+        *_changed_datasets(finished),
+        *split_overlaps(models, evaluated, "train"),
+        *(split_overlaps(models, evaluated, "val") if task != "val" else ()),
     ]
-    if shared:
-        told.append(f"The finished weights were trained with {', '.join(shared)}.")
-    started = initial_weights(candidates)
-    if started:
-        told.append(started)
-    if judged_at:
-        told.append(f"All were judged at {' and '.join(map(str, sorted(set(judged_at))))} px, as --imgsz says.")
-    return " ".join(told)
 
 
-def overlaps(data_name: str, val: DatasetIndex, candidates: Sequence[Candidate]) -> list[str]:
-    """Return warnings about validation images that a model was trained on.
+def _interrupted(models: Sequence[TrainedRuns]) -> list[str]:
+    """Warn about finished weights from trainings that did not reach their end."""
+    runs = [
+        f"{run.folder.name} ({epochs_done(run.folder)} of {run.args.get('epochs', '?')} epochs)"
+        for model in models
+        for run in model.runs
+        if run.folder is not None and run.interrupted
+    ]
+    return [f"Training not finished: {', '.join(runs)}. The results of these runs are preliminary."] if runs else []
+
+
+def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
+    """Warn about models trained with other options of train.py than the first model whose options are known.
+
+    Hyperparameters may be what is compared; the number of epochs or the data set rarely is.
+    """
+    known = [model for model in models if model.args]
+    differing = []
+    for model in known[1:]:
+        args = [f"{flag} {value} instead of {other}" for flag, value, other in differing_args(model, known[0])]
+        if args:
+            differing.append(f"{model.label} with {', '.join(args)}")
+    return [f"Training options differ from those of {known[0].label}: {'; '.join(differing)}."] if differing else []
+
+
+def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
+    """Warn about weights whose training split has changed since, as far as known and present."""
+    present: dict[str, str | None] = {}
+    changed = []
+    for model in models:
+        for run in model.runs:
+            if run.folder is None or not run.dataset or not model.data:
+                continue
+            if model.data not in present:
+                try:
+                    present[model.data] = build_index(open_data(model.data), "train").fingerprint()
+                except DetectorError:  # `split_overlaps` reports it
+                    present[model.data] = None
+            if present[model.data] not in (None, run.dataset):
+                changed.append(run.folder.name)
+    return [f"Trained on a training split that has changed since: {', '.join(changed)}."] if changed else []
+
+
+def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split: str) -> list[str]:
+    """Warn about evaluation images that are also in a split of a data set that a model was trained with.
 
     Args:
-        data_name: data yaml of the comparison, on which its own runs were trained.
-        val: its validation set.
-        candidates: of the comparison.
+        models: of the comparison.
+        evaluated: the split that they are evaluated on.
+        split: `train`, or `val`, on which the best epoch was selected.
     """
-    trained_on = {data_name} if any(candidate.cfg for candidate in candidates) else set()
-    trained_on |= {candidate.data for candidate in candidates if candidate.data}
+    kind, consequence = SPLIT_OVERLAPS[split]
     warnings, seen = [], set()
-    for name in sorted(trained_on):
+    for name in sorted({model.data for model in models if model.data}):
         try:
             data = open_data(name)
-            train = build_index(data, "train")
+            shared = overlapping_images(build_index(data, split), evaluated) if data.file not in seen else []
         except DetectorError as error:
-            warnings.append(f"Whether images judged on were trained on is not known for {name} ({error.what}).")
-            continue
-        found = overlapping_images(train, val) if data.file not in seen else []
-        seen.add(data.file)
-        if found:
-            warnings.append(overlap_warning(found, images=len(val), trained_on=name))
-    unknown = [candidate.label for candidate in candidates if not candidate.cfg and not candidate.data]
-    if unknown:
-        warnings.append(f"What {', '.join(unknown)} was trained on is not known; it may have seen these images.")
-    return warnings
-
-
-def selected_on_eval_split(data_name: str, judged: DatasetIndex, candidates: Sequence[Candidate]) -> list[str]:
-    """Return warnings about images of a test split on which a model's best epoch was chosen.
-
-    Args:
-        data_name: data yaml of the comparison, on which its own runs were trained.
-        judged: its test split.
-        candidates: of the comparison.
-    """
-    names = {candidate.data or data_name for candidate in candidates if candidate.data or candidate.cfg}
-    warnings, seen = [], set()
-    for name in sorted(names):
-        try:
-            data = open_data(name)
-            found = overlapping_images(build_index(data, "val"), judged) if data.file not in seen else []
-        except DetectorError:  # `overlaps` says so
+            if split == "train":
+                warnings.append(f"Unknown whether evaluation images are training images of {name} ({error.what}).")
             continue
         seen.add(data.file)
-        if found:
+        if shared:
             warnings.append(
-                f"{len(found)} of {len(judged)} images judged on are also validation images of {name} (the first: "
-                f"{Path(found[0]).name}), on which best.pt was chosen: this is not the last word."
+                f"{len(shared)} of {len(evaluated)} evaluation images are also {kind} images of {name} (the first: "
+                f"{Path(shared[0]).name}); {consequence}."
             )
+    unknown = [model.label for model in models if not model.data]
+    if unknown and split == "train":
+        warnings.append(f"Unknown training data of {', '.join(unknown)}, which may include the evaluation images.")
     return warnings
 
 
-def overlapping_images(train: DatasetIndex, val: DatasetIndex) -> list[str]:
-    """Return the validation images whose file is, byte for byte, also among the training images."""
+def overlapping_images(split: DatasetIndex, evaluated: DatasetIndex) -> list[str]:
+    """Return the evaluated images whose file is, byte for byte, also among those of another split."""
     by_size: dict[int, list[str]] = {}
-    for path in map(str, train.paths):
-        by_size.setdefault(_bytes_of(path), []).append(path)
+    for path in map(str, split.paths):
+        by_size.setdefault(_file_size(path), []).append(path)
     hashes: dict[int, set[bytes]] = {}
-    found = []
-    for path in map(str, val.paths):
-        size = _bytes_of(path)
+    shared = []
+    for path in map(str, evaluated.paths):
+        size = _file_size(path)
         if size not in by_size:
             continue
         if size not in hashes:
             hashes[size] = {hashlib.sha256(Path(other).read_bytes()).digest() for other in by_size[size]}
         if hashlib.sha256(Path(path).read_bytes()).digest() in hashes[size]:
-            found.append(path)
-    return found
+            shared.append(path)
+    return shared
 
 
-def _bytes_of(path: str) -> int:
+def _file_size(path: str) -> int:
     try:
         return Path(path).stat().st_size
     except OSError:
         return -1
-
-
-def overlap_warning(found: Sequence[str], *, images: int, trained_on: str) -> str:
-    """Say that a model has seen validation images in training."""
-    name = Path(found[0]).name
-    return (
-        f"{len(found)} of {images} images judged on are also training images of {trained_on} (the first: "
-        f"{name}): figures on them are no test."
-    )

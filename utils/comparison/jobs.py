@@ -1,4 +1,4 @@
-"""The training runs of a comparison: train.py in processes side by side, so that no crash takes the others along."""
+"""The training runs of a comparison: parallel processes of train.py, so that a crash of one leaves the others alone."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.comparison.logs import epochs_done, last_error
 from utils.comparison.plan import PlannedRun
+from utils.comparison.trained_runs import epochs_done
 from utils.errors import RunStopped
 from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
 from utils.signals import GracefulShutdown
 
 POLL_SECONDS = 0.3
-STOPPED_CODES = (143, -signal.SIGTERM)  # saved in the middle of an epoch; ended before or after its training
+STOPPED_CODES = (143, -signal.SIGTERM)  # saved within an epoch; terminated before or after the training itself
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedRun:
-    """A run that did not come to its end: which, its exit code, the last it said, and where all of it is."""
+    """A run that failed, with the exit code of its process and the last error in its log."""
 
     run: PlannedRun
     exit_code: int
@@ -36,23 +37,22 @@ class FailedRun:
 
 
 def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
-    """Train what is not trained yet, go on where an earlier call stopped, and wait for all.
+    """Train what is not finished yet, resuming what an earlier call interrupted, and wait for all runs.
 
     Args:
-        runs: in the order in which they are started.
-        jobs: how many at a time; each gets its share of the processor's threads.
+        runs: in the order in which they start.
+        jobs: maximum number of parallel processes, which divide the threads of the processor.
 
     Returns:
-        The runs that failed. The others are finished.
+        The failed runs. All others are finished.
 
     Raises:
-        RunStopped: Ctrl-C, SIGTERM or the closing of the terminal. Each training was asked once to save itself, and was
-            waited for; a second signal ends them at once.
+        RunStopped: on Ctrl-C, SIGTERM or SIGHUP, once every training has saved its state; a second signal kills them.
     """
     waiting = []
     for run in runs:
-        if run.finished:
-            LOGGER.info(f"{run.folder}: finished already")
+        if run.is_finished:
+            LOGGER.info(f"{run.folder}: already finished")
         else:
             waiting.append(run)
     failed: list[FailedRun] = []
@@ -64,34 +64,32 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
                     slots = set(range(jobs)) - {job.slot for job in running}
                     running.append(_Job(waiting.pop(0), slot=min(slots), jobs=jobs))
                 time.sleep(POLL_SECONDS)
-                if stop.signal is not None and _ask_to_stop(running):
-                    LOGGER.info("Stopping as soon as the trainings have saved; a second Ctrl-C ends them at once")
+                if stop.signal is not None and _terminate(running):
+                    LOGGER.info("Stopping as soon as the trainings have saved their state; a second Ctrl-C kills them")
                 for job in list(running):
-                    if job.is_running():
-                        continue
-                    running.remove(job)
-                    failure = job.close()
-                    if failure is not None:
-                        failed.append(failure)
+                    if not job.is_running():
+                        running.remove(job)
+                        failure = job.close()
+                        failed += [failure] if failure is not None else []
         except KeyboardInterrupt as error:
-            _end_at_once(running)
-            raise _stopped(runs, stop.exit_code, others="as of their last checkpoint") from error
+            _kill(running)
+            raise _stopped(runs, stop.exit_code, others="as of their last checkpoints") from error
         except BaseException:
-            _save_and_end(running)
+            _terminate_and_wait(running)
             raise
     if stop.signal is not None:
-        raise _stopped(runs, stop.exit_code, others="saved as far as they came")
+        raise _stopped(runs, stop.exit_code, others="saved within their epochs")
     return failed
 
 
 class _Job:
-    """A run's process, and its line of progress."""
+    """The process of a run, and its progress bar."""
 
     def __init__(self, run: PlannedRun, *, slot: int, jobs: int) -> None:
-        """Start train.py; what it says goes to the run's log."""
-        self.run, self.slot, self.asked = run, slot, False
-        command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.words(resumed=run.begun)]
-        LOGGER.info(f"{run.folder.name}: {'going on with' if run.begun else 'training'} {run.options.cfg}")
+        """Start train.py; its console output is appended to the run's log."""
+        self.run, self.slot, self.terminated = run, slot, False
+        command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=run.has_started)]
+        LOGGER.info(f"{run.folder.name}: {'resuming' if run.has_started else 'training'} {run.options.cfg}")
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.perf_counter()
         with run.log.open("ab") as log:
@@ -103,7 +101,7 @@ class _Job:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=_environment(jobs),
-                start_new_session=True,  # a second signal ends a saving training, so the terminal must not send one too
+                start_new_session=True,  # a second signal interrupts saving, so the terminal must not send one too
             )
         self._bar = tqdm(
             total=run.options.epochs,
@@ -111,22 +109,22 @@ class _Job:
             position=slot,
             unit="epoch",
             leave=False,
-            disable=None,  # where nobody watches, only the beginning and the end are said
+            disable=None,  # without a terminal
         )
 
     def is_running(self) -> bool:
-        """Bring the line of progress up to date."""
+        """Update the progress bar; return whether the process still runs."""
         self._bar.n = epochs_done(self.run.folder)
         self._bar.refresh()
         return self.process.poll() is None
 
     def terminate(self) -> None:
-        """Let the training save and end itself; asked again, it would end without."""
-        self.asked = True
+        """Ask the training to save its state and exit; asking twice would stop its saving."""
+        self.terminated = True
         self.process.terminate()
 
     def kill(self) -> None:
-        """Kill the training together with its data processes."""
+        """Kill the training together with its data workers."""
         self._bar.close()
         if not hasattr(os, "killpg"):  # Windows
             self.process.kill()
@@ -135,51 +133,60 @@ class _Job:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> FailedRun | None:
-        """Say how the run ended."""
+        """Log how the run ended; return the failure if it did not finish and was not stopped."""
         self._bar.close()
         name, seconds = self.run.folder.name, time.perf_counter() - self._started
-        if self.process.returncode == 0 and self.run.finished:
+        if self.process.returncode == 0 and self.run.is_finished:
             LOGGER.info(f"{name}: finished in {seconds:.0f} s")
             return None
-        if self.asked and self.process.returncode in STOPPED_CODES:
+        if self.terminated and self.process.returncode in STOPPED_CODES:
             LOGGER.info(f"{name}: stopped after {epochs_done(self.run.folder)} of {self.run.options.epochs} epochs")
             return None
         reason = last_error(self.run.log)
-        LOGGER.warning(f"{name}: failed after {seconds:.0f} s: {reason} (all of it: {self.run.log})")
+        LOGGER.warning(f"{name}: failed after {seconds:.0f} s: {reason} (see {self.run.log})")
         return FailedRun(run=self.run, exit_code=int(self.process.returncode), reason=reason)
 
 
+def last_error(log: Path) -> str:
+    """Return the last error in a log, or else its last line."""
+    try:
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return "no output"
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or [line for line in lines if line] or ["no output"])[-1]
+
+
 def _environment(jobs: int) -> dict[str, str]:
-    """Return the environment of a job: its share of the threads, unless the user allows fewer."""
+    """Return the environment of a job with its part of the threads, unless the user allows fewer."""
     environment = dict(os.environ)
     if jobs > 1:
-        share = max((os.cpu_count() or 1) // jobs, 1)
+        threads = max((os.cpu_count() or 1) // jobs, 1)
         for variable in THREAD_VARIABLES:
-            given = environment.get(variable, "")
-            environment[variable] = str(min(share, int(given)) if given.isdigit() and int(given) else share)
+            limit = environment.get(variable, "")
+            environment[variable] = str(min(threads, int(limit)) if limit.isdigit() and int(limit) else threads)
     return environment
 
 
-def _ask_to_stop(running: Sequence[_Job]) -> bool:
-    """Ask those that were not asked yet; return whether there were any."""
-    unasked = [job for job in running if not job.asked]
-    for job in unasked:
+def _terminate(running: Sequence[_Job]) -> bool:
+    """Terminate jobs that were not terminated yet; return whether there were any."""
+    jobs = [job for job in running if not job.terminated]
+    for job in jobs:
         job.terminate()
-    return bool(unasked)
+    return bool(jobs)
 
 
-def _save_and_end(running: Sequence[_Job]) -> None:
-    """Wait for trainings to save themselves without a word, as it may be the words that cannot be written."""
+def _terminate_and_wait(running: Sequence[_Job]) -> None:
+    """Let trainings save their state, without logging, which may be what failed."""
     try:
-        _ask_to_stop(running)
+        _terminate(running)
         for job in running:
             job.process.wait()
     except KeyboardInterrupt:
-        _end_at_once(running)
+        _kill(running)
 
 
-def _end_at_once(running: Sequence[_Job]) -> None:
-    """End trainings without their saving anything."""
+def _kill(running: Sequence[_Job]) -> None:
     for job in running:
         job.kill()
     for job in running:
@@ -187,7 +194,6 @@ def _end_at_once(running: Sequence[_Job]) -> None:
 
 
 def _stopped(runs: Sequence[PlannedRun], exit_code: int, *, others: str) -> RunStopped:
-    """Return what ends a comparison that was asked to stop."""
-    finished = sum(run.finished for run in runs)
-    what = f"with {finished} of {len(runs)} runs finished, the others {others}"
-    return RunStopped("stopped", what, fix="go on with the same command", exit_code=exit_code)
+    finished = sum(run.is_finished for run in runs)
+    what = f"{finished} of {len(runs)} runs finished, the others {others}"
+    return RunStopped("interrupted", what, fix="continue with the same command", exit_code=exit_code)

@@ -1,165 +1,268 @@
-"""What a comparison has to train: a run of train.py for each model yaml and seed, all with the same settings."""
+"""The plan of a comparison: the runs of train.py that it needs, and the folder that holds them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.candidates import NON_SEMANTIC_OPTIONS, Candidate, config_file, hyp_file
-from utils.comparison.logs import log_of
-from utils.comparison.sweep import SweepVariant
-from utils.errors import ConfigError
+from utils.comparison.candidates import ToTrain
+from utils.comparison.trained_runs import BEST, NON_SEMANTIC_OPTIONS, TrainedRuns
+from utils.errors import ConfigError, DetectorError
+from utils.files import dump_json, load_json, make_run_dir
+from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
+from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import load_yaml
+from utils.training.run import SUMMARY
 
-SUMMARY = "summary.json"
+MANIFEST = "manifest.json"
+OLD_MANIFEST = "comparison.json"
+# Options that name the models, of which more may be added later, or that neither change training nor its results.
+EXTENDABLE_OPTIONS = frozenset("cfg weights sweep hyp seed seeds jobs task".split())
+DEFAULTS = TrainOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One training run.
-
-    Attributes:
-        model: label of the candidate.
-        seed: of all its randomness.
-        options: of train.py.
-    """
+    """One run of train.py: the label of its model, and its options."""
 
     model: str
-    seed: int
     options: TrainOptions
 
     @property
     def folder(self) -> Path:
-        """Where the run lies."""
+        """The run's folder."""
         return Path(self.options.project) / self.options.name
 
     @property
     def log(self) -> Path:
-        """Where its output goes, beside the folder."""
-        return log_of(self.folder)
+        """The file with its console output, beside the folder."""
+        return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def best(self) -> Path:
         """Its best checkpoint."""
-        return self.folder / "weights" / "best.pt"
+        return self.folder / BEST
 
     @property
-    def finished(self) -> bool:
-        """Whether it needs no more training."""
+    def last(self) -> Path:
+        """Its last checkpoint, to resume from."""
+        return self.best.with_name("last.pt")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train."""
         return (self.folder / SUMMARY).is_file() and self.best.is_file()
 
     @property
-    def begun(self) -> bool:
-        """Whether it can be gone on with."""
-        return (self.folder / "weights" / "last.pt").is_file()
+    def has_started(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.last.is_file()
 
-    def words(self, *, resumed: bool) -> list[str]:
-        """Return the words after `python train.py`, as a user would write them."""
-        if resumed:
-            options = {"resume": str(self.folder / "weights" / "last.pt"), "workers": self.options.workers}
-            if self.options.device:
-                options["device"] = self.options.device
-            return [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        return train_words(self.options)
+    def argv(self, *, resume: bool) -> list[str]:
+        """Return the arguments of train.py, as a user would write them."""
+        if not resume:
+            return train_argv(self.options)
+        device = ["--device", self.options.device] if self.options.device else []
+        return ["--resume", str(self.last), "--workers", str(self.options.workers), *device]
 
     def command(self) -> str:
-        """Return the line that trains this model by itself."""
-        return "python train.py " + shlex.join(self.words(resumed=False))
+        """Return the command line that trains this run by itself."""
+        return f"python train.py {shlex.join(self.argv(resume=False))}"
 
 
-def train_words(options: TrainOptions) -> list[str]:
-    """Return options as the words after `python train.py`: those that are not the defaults, and the seed."""
-    defaults = TrainOptions()
-    words: list[str] = []
-    for field in fields(TrainOptions):
-        value = getattr(options, field.name)
-        if value == getattr(defaults, field.name) and field.name != "seed":
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return words
-
-
-def swept_candidate(variant: SweepVariant, base: Candidate, folder: Path) -> Candidate:
-    """Return a variant of a model as one to train, from the yamls that `keep_configs` writes into the folder."""
-    same_numbers = variant.hyperparameters == base.hyperparameters
-    return Candidate(
-        label=variant.label,
-        cfg=str(config_file(folder, variant.label)),
-        config=variant.config,
-        hyp=base.hyp if same_numbers else str(hyp_file(folder, variant.label)),
-        hyperparameters=variant.hyperparameters,
-    )
-
-
-def plan_runs(options: CompareOptions, candidates: Sequence[Candidate], folder: Path) -> list[PlannedRun]:
-    """Return the runs of all yamls, every seed of all models before the next seed, so that all grow evenly.
+def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Path) -> list[PlannedRun]:
+    """Return the runs of all models to train, those of one seed for all models before those of the next seed.
 
     Raises:
-        ConfigError: a run's folder holds a run with other settings.
+        ConfigError: a run's folder contains a run with other settings.
     """
     cores = os.cpu_count() or 1
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
-    runs = [
-        PlannedRun(
-            model=candidate.label,
-            seed=seed,
-            options=TrainOptions(
-                cfg=candidate.cfg,
-                data=options.data,
-                hyp=candidate.hyp,
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                imgsz=options.imgsz,
-                device=options.device,
-                optimizer=options.optimizer,
+    same = "data epochs batch_size imgsz device optimizer cos_lr patience cache noplots no_amp plugins".split()
+    settings: dict[str, Any] = {name: getattr(options, name) for name in same}
+    runs = []
+    for seed in options.all_seeds:
+        for candidate in candidates:
+            train_options = TrainOptions(
+                **settings,
+                cfg=candidate.cfg or str(candidate.copy_of_config(folder)),
+                hyp=candidate.hyp or str(candidate.copy_of_hyp(folder)),
                 workers=workers,
-                cos_lr=options.cos_lr,
-                patience=options.patience,
-                cache=options.cache,
-                noplots=options.noplots,
                 seed=seed,
-                no_amp=options.no_amp,
-                plugins=options.plugins,
                 project=str(folder),
                 name=f"{candidate.label}-seed{seed}",
                 exist_ok=True,
-            ),
-        )
-        for seed in options.all_seeds
-        for candidate in candidates
-        if candidate.cfg
-    ]
-    numbers = {candidate.label: candidate.hyperparameters for candidate in candidates}
-    for run in runs:
-        _require_same_settings(run, numbers[run.model])
+            )
+            run = PlannedRun(model=candidate.label, options=train_options)
+            _require_same_settings(run, candidate.hyperparameters)
+            runs.append(run)
     return runs
 
 
-def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, Any]) -> None:
-    """Check a folder that exists already.
+def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]) -> None:
+    """Check a run's folder if it exists already.
 
     Raises:
-        ConfigError: it holds a run with other settings, or with other numbers in a hyperparameter yaml of that name.
+        ConfigError: it contains a run with other options or hyperparameters.
     """
-    if (run.folder / "opt.yaml").is_file():
-        present = load_yaml(run.folder / "opt.yaml")
-        wanted = json.loads(json.dumps(asdict(run.options)))
-        differing = [
-            key for key, value in wanted.items() if key not in NON_SEMANTIC_OPTIONS and present.get(key, value) != value
-        ]
-        if differing:
-            flags = ", ".join("--" + key.replace("_", "-") for key in differing)
-            raise ConfigError(run.folder, f"holds a run with other settings ({flags})", fix="choose another --name")
-    if (run.folder / "hyp.yaml").is_file():
-        present = load_yaml(run.folder / "hyp.yaml")
-        differing = [key for key, value in hyperparameters.items() if present.get(key, value) != value]
-        if differing:
-            what = f"holds a run with other hyperparameters ({', '.join(differing)})"
-            raise ConfigError(run.folder, what, fix="choose another --name")
+    options = json.loads(json.dumps(asdict(run.options)))
+    semantic = {key: value for key, value in options.items() if key not in NON_SEMANTIC_OPTIONS}
+    for file, planned, kind, prefix in (
+        ("opt.yaml", semantic, "settings", "--"),
+        ("hyp.yaml", hyperparameters, "hyperparameters", ""),
+    ):
+        if (run.folder / file).is_file():
+            present = load_yaml(run.folder / file)
+            keys = [key for key, value in planned.items() if present.get(key, value) != value]
+            if keys:
+                listed = ", ".join(prefix + (key.replace("_", "-") if prefix else key) for key in keys)
+                what = f"contains a run with other {kind} ({listed})"
+                raise ConfigError(run.folder, what, fix="choose another --name")
+
+
+def train_argv(options: TrainOptions) -> list[str]:
+    """Return options as arguments of train.py: those that differ from the defaults, and the seed."""
+    argv: list[str] = []
+    for field in fields(TrainOptions):
+        value = getattr(options, field.name)
+        if value == getattr(DEFAULTS, field.name) and field.name != "seed":
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        argv += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return argv
+
+
+def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
+    """Return the commands that trained finished weights, as far as their options are known, without paths of outputs.
+
+    A comment names hyperparameters whose values the yaml no longer contains.
+    """
+    commands = []
+    for model in models:
+        for run in model.runs if model.is_finished_weights and model.args else ():
+            kept: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in run.args.items()
+                if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)
+            }
+            argv = train_argv(replace(DEFAULTS, **kept))
+            comment = _changed_hyperparameters(str(run.args.get("hyp", DEFAULTS.hyp)), run.hyperparameters)
+            commands.append(f"python train.py {shlex.join(argv)}{comment}")
+    return commands
+
+
+def _changed_hyperparameters(hyp: str, trained_with: Mapping[str, float]) -> str:
+    """Return the values of a run that its hyperparameter yaml no longer contains, as a shell comment."""
+    try:
+        present = asdict(load_hyperparameters(hyp))
+    except DetectorError:
+        return "  # the --hyp file no longer exists"
+    changed = [f"{key} {value:g}" for key, value in trained_with.items() if present.get(key, value) != value]
+    return f"  # trained with {', '.join(changed)}; --hyp has changed since" if changed else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What identifies a comparison. Its folder contains it from the start.
+
+    Attributes:
+        settings: options that change what is learned.
+        trained: label of each model to train, and a hash of its yaml and its hyperparameters.
+        seeds: of the models to train; empty without any.
+        weights: finished checkpoints, as absolute paths.
+    """
+
+    settings: Mapping[str, Any]
+    trained: Mapping[str, str]
+    seeds: tuple[int, ...]
+    weights: tuple[str, ...]
+
+    @classmethod
+    def of(cls, options: CompareOptions, trained: Sequence[ToTrain], finished: Sequence[TrainedRuns]) -> Manifest:
+        """Return the manifest of a comparison of models to train and finished weights."""
+        excluded = NON_SEMANTIC_OPTIONS | EXTENDABLE_OPTIONS
+        settings = {key: value for key, value in asdict(options).items() if key not in excluded}
+        return cls(
+            settings=json.loads(json.dumps(settings)),
+            trained={model.label: _hash([model.config.to_dict(), dict(model.hyperparameters)]) for model in trained},
+            seeds=options.all_seeds if trained else (),
+            weights=tuple(str(path.resolve()) for model in finished for path in model.checkpoints),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Return a folder's manifest, also by the name it had in version 0.1; None if it has none that is valid."""
+        name = MANIFEST if (folder / MANIFEST).exists() else OLD_MANIFEST
+        try:
+            content = load_json(folder / name)
+            return cls(
+                settings=dict(content["settings"]),
+                trained=dict(content["trained"]),
+                seeds=tuple(content["seeds"]),
+                weights=tuple(content["weights"]),
+            )
+        except (ConfigError, KeyError, TypeError, ValueError):
+            return None
+
+    def is_compatible_with(self, other: Manifest) -> bool:
+        """Return whether this is the other comparison, possibly with more models or seeds."""
+        return (
+            all(other.settings.get(key, value) == value for key, value in self.settings.items())
+            and other.trained.items() <= self.trained.items()
+            and set(other.seeds) <= set(self.seeds)
+            and set(other.weights) <= set(self.weights)
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write it into the comparison's folder.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        dump_json(folder / MANIFEST, asdict(self))
+
+
+def choose_folder(project: Path, name: str, manifest: Manifest, *, named: bool) -> Path:
+    """Return the folder of --name, or else one that contains a part of this comparison, or else a new one.
+
+    Args:
+        project: folder of all comparisons.
+        name: of this comparison's folder; a new one is called `name`, `name2`, `name3`...
+        manifest: of this comparison.
+        named: whether the user gave the name; such a folder is used whatever it contains.
+
+    Raises:
+        ConfigError: the name is not a plain folder name, or the folder cannot be made.
+    """
+    if named:
+        folder = make_run_dir(project, name, exist_ok=True)
+        LOGGER.info(f"Comparison folder: {folder}")
+        return folder
+    for folder in _numbered_folders(project, name):
+        earlier = Manifest.read(folder)
+        if earlier is not None and manifest.is_compatible_with(earlier):
+            LOGGER.info(f"Comparison folder: {folder} (continued)")
+            return folder
+    folder = make_run_dir(project, name)
+    reason = f" ({project / name} contains another comparison; --name {name} uses it anyway)"
+    LOGGER.info(f"Comparison folder: {folder}{'' if folder == project / name else reason}")
+    return folder
+
+
+def _hash(value: Any) -> str:  # noqa: ANN401
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _numbered_folders(project: Path, name: str) -> list[Path]:
+    """Return the existing folders `name`, `name2`, `name3`... in this order."""
+    pattern = re.compile(re.escape(name) + r"(\d*)")
+    folders = [(int(match[1] or 1), path) for path in project.glob("*") if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(folders)]

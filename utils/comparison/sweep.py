@@ -1,17 +1,23 @@
-"""--sweep: variants of a model that differ in a keyword of a module, in a hyperparameter, or in several at once."""
+"""--sweep: variants of a model that differ in a module's keyword, a hyperparameter, or several of these."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from models.config import ModelConfig, literal
-from utils.comparison.candidates import has_offsets
-from utils.comparison.network_fingerprint import network_fingerprint
-from utils.comparison.row_keywords import RowKeyword, names_within
+from models.overrides import RowKeyword, module_names
+from models.yolo import DetectionModel
+from utils.comparison.candidates import ToTrain
+from utils.comparison.trained_runs import OFFSET_LR, effective_hyperparameters
 from utils.errors import ConfigError, did_you_mean
 from utils.files import unique_name
 from utils.log import LOGGER
@@ -19,171 +25,189 @@ from utils.options.hyperparameters import check_hyperparameters
 
 DIMENSION = re.compile(r"(?P<module>[A-Za-z_][\w.]*)(?:@(?P<key>\w+)=(?P<now>[^.]+))?\.(?P<keyword>[A-Za-z_]\w*)")
 EXAMPLE = "write --sweep AKConv.num_param 3 5 9"
-HYP = "hyp"  # stands where a module does, for the hyperparameters
+HYP = "hyp"  # in place of a module: the keyword is a hyperparameter
 MAX_VARIANTS = 100
+FINGERPRINTED_SEPARATELY = frozenset(("_parameters", "_buffers", "_modules"))
+PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, type, types.FunctionType)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One thing that varies.
+    """One argument of --sweep with its values.
 
     Attributes:
-        module: name in the yaml, or `hyp`.
-        keyword: argument of its constructor, or a hyperparameter.
+        name: as the user wrote it.
+        target: a module's keyword; if the module is `hyp`, a hyperparameter.
         values: to try.
-        only: change only the rows whose keyword has this value now, as ("num_param", 3); None changes all.
     """
 
-    module: str
-    keyword: str
+    name: str
+    target: RowKeyword
     values: tuple[Any, ...]
-    only: tuple[str, Any] | None = None
-
-    @property
-    def row_keyword(self) -> RowKeyword:
-        """What to set in the rows of a yaml; of no use for `hyp`."""
-        return RowKeyword(module=self.module, keyword=self.keyword, only=self.only)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepVariant:
-    """One combination of values: its name, the model, and all hyperparameters."""
+def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]:
+    """Parse `AKConv.num_param 3 5 9 AKConv.padding border zeros`: names, each followed by its values.
 
-    label: str
-    config: ModelConfig
-    hyperparameters: Mapping[str, float]
-
-
-def parse_sweep(words: Sequence[str], known: Sequence[str]) -> list[Dimension]:
-    """Read `AKConv.num_param 3 5 9 AKConv.padding border zeros`: a name, then its values, and again.
-
-    `AKConv@num_param=3.points centered` changes only the rows where num_param is 3; `hyp.offset_lr 0.1 1.0` varies a
+    `AKConv@num_param=3.points centered` changes only rows in which num_param is 3; `hyp.offset_lr 0.1 1.0` varies a
     hyperparameter.
 
     Args:
-        words: as given.
-        known: modules of the model; a word that names one of them, or `hyp`, starts the next dimension.
+        words: of the flag.
+        modules: of the model. Only a word that starts with one of these, or with `hyp`, starts the next dimension.
 
     Raises:
-        ConfigError: no module of that name in the yaml, or no values.
+        ConfigError: a name is not one of a module in the model, or has no values.
     """
-    known = [*known, HYP]
-    found: list[tuple[re.Match[str], list[Any]]] = []
+    known = [*modules, HYP]
+    groups: list[tuple[re.Match[str], list[Any]]] = []
     for word in words:
         match = DIMENSION.fullmatch(word)
-        if match is not None and (match["module"] in known or not found):
-            found.append((match, []))
-        elif found:
-            found[-1][1].append(literal(word))
+        if match is not None and (match["module"] in known or not groups):
+            groups.append((match, []))
+        elif groups:
+            groups[-1][1].append(literal(word))
         else:
-            raise ConfigError("--sweep", f"begins with {word!r}, no Module.keyword", fix=EXAMPLE)
-    for match, values in found:
+            raise ConfigError("--sweep", f"begins with {word!r}, which is not Module.keyword", fix=EXAMPLE)
+    dimensions = []
+    for match, values in groups:
         if match["module"] not in known:
             hint = did_you_mean(match["module"], known) or f"one of {', '.join(sorted(set(known)))}"
             raise ConfigError("--sweep", f"the model has no {match['module']} to vary", fix=hint)
         if not values:
             raise ConfigError("--sweep", f"{match[0]} has no values", fix=EXAMPLE)
-    return [
-        Dimension(
-            module=match["module"],
-            keyword=match["keyword"],
-            values=tuple(values),
-            only=(match["key"], literal(match["now"])) if match["key"] else None,
-        )
-        for match, values in found
-    ]
+        only = (match["key"], literal(match["now"])) if match["key"] else None
+        target = RowKeyword(module=match["module"], keyword=match["keyword"], only=only)
+        dimensions.append(Dimension(name=match[0], target=target, values=tuple(values)))
+    return dimensions
 
 
-def variants(
-    base: ModelConfig, words: Sequence[str], *, hyperparameters: Mapping[str, float], taken: Sequence[str] = ()
-) -> list[SweepVariant]:
-    """Return every combination of values, without those that would train to the same bits as the base or another.
+def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str] = ()) -> list[ToTrain]:
+    """Return a model for every combination of values, except those that would train to the same bits as another.
 
-    The log says which rows each keyword is set in, and which combinations are left out though their yaml differs.
+    The log lists the rows in which each keyword is set, and the combinations that are skipped although their yaml
+    differs.
 
     Args:
         base: the model to vary.
         words: of --sweep.
-        hyperparameters: all numbers the base is trained with.
-        taken: labels of others.
+        taken: labels of other models.
 
     Raises:
-        ConfigError: the words are wrong, the module does not take the keyword, there is no such hyperparameter or not
-            with such a value, a combination cannot be built, or nothing would change.
+        ConfigError: the words are wrong, the module does not take the keyword, the hyperparameter does not exist or
+            does not take the value, a combination cannot be built, or nothing changes.
     """
-    dimensions = parse_sweep(words, names_within(base))
-    useless = {"offset_lr"} if any(d.module == HYP for d in dimensions) and not has_offsets(base) else set()
-    stem = base.name.removesuffix(".yaml")
-    found: list[SweepVariant] = []
-    seen: list[Any] = [(base.to_dict(), _meaningful(hyperparameters, useless))]
+    dimensions = parse_sweep(words, module_names(base.config))
+    stem = base.config.name.removesuffix(".yaml")
+    variants: list[ToTrain] = []
+    seen: list[Any] = [_content(base)]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
-        config, numbers, parts = base, dict(hyperparameters), [stem]
+        variant, parts = base, [stem]
         for dimension, value in zip(dimensions, values, strict=True):
-            if dimension.module == HYP:
-                numbers = asdict(check_hyperparameters({**numbers, dimension.keyword: value}, where="--sweep"))
-            else:
-                config = dimension.row_keyword.set_to(config, value)
-            parts.append(f"{dimension.keyword}-{_file_name(value)}")
-        words_of_it = config.to_dict(), _meaningful(numbers, useless)
-        if words_of_it in seen:
+            variant = _with_value(variant, dimension.target, value)
+            parts.append(f"{dimension.target.keyword}-{_file_name(value)}")
+        if _content(variant) in seen:
             continue
-        seen.append(words_of_it)
-        label = unique_name("-".join(parts), [*taken, *(variant.label for variant in found)])
-        found.append(SweepVariant(label=label, config=replace(config, name=f"{label}.yaml"), hyperparameters=numbers))
-    if not found:
-        told = "; its offset_lr is for AKConv's offset convolutions, and it has none" if useless else ""
-        raise _changes_nothing(told)
-    if len(found) > MAX_VARIANTS:
-        raise ConfigError("--sweep", f"makes {len(found)} models, more than {MAX_VARIANTS}", fix="give fewer values")
+        seen.append(_content(variant))
+        label = unique_name("-".join(parts), [*taken, *(other.label for other in variants)])
+        hyp = base.hyp if variant.hyperparameters == base.hyperparameters else ""
+        config = replace(variant.config, name=f"{label}.yaml")
+        variants.append(replace(variant, label=label, cfg="", config=config, hyp=hyp))
+    if not variants:
+        ineffective = not base.has_offsets and any(d.target.keyword == OFFSET_LR for d in dimensions)
+        raise _changes_nothing(f"; {OFFSET_LR} applies to AKConv's offset convolutions only" if ineffective else "")
+    if len(variants) > MAX_VARIANTS:
+        raise ConfigError("--sweep", f"makes {len(variants)} models, more than {MAX_VARIANTS}", fix="give fewer values")
     for dimension in dimensions:
-        if dimension.module != HYP:
-            only = f"@{dimension.only[0]}={dimension.only[1]}" if dimension.only else ""
-            name = f"{dimension.module}{only}.{dimension.keyword}"
-            LOGGER.info(f"--sweep {name} sets {dimension.row_keyword.told(base)}")
-    return _without_twins(SweepVariant(label=stem, config=base, hyperparameters=hyperparameters), found, useless)
+        if dimension.target.module != HYP:
+            LOGGER.info(f"--sweep {dimension.name} sets {dimension.target.describe(base.config)}")
+    return _deduplicate(replace(base, label=stem), variants)
 
 
-def _meaningful(numbers: Mapping[str, float], useless: set[str]) -> dict[str, float]:
-    """Return the hyperparameters without those that change nothing in this model."""
-    return {key: value for key, value in numbers.items() if key not in useless}
+def _with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # noqa: ANN401
+    if target.module != HYP:
+        return replace(model, config=target.set_to(model.config, value))
+    changed = check_hyperparameters({**model.hyperparameters, target.keyword: value}, where="--sweep")
+    return replace(model, hyperparameters=asdict(changed))
 
 
-def _without_twins(start: SweepVariant, found: Sequence[SweepVariant], useless: set[str]) -> list[SweepVariant]:
-    """Return the variants of which none builds the same network as one before it with the same hyperparameters.
+def _content(model: ToTrain) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return what of a model's yamls can change what it learns."""
+    return model.config.to_dict(), effective_hyperparameters(model.hyperparameters, has_offsets=model.has_offsets)
 
-    A twin would train to the same bits in every seed, and count as one more model in the correction of the verdicts.
 
-    Args:
-        start: what all are varied from, not returned itself.
-        found: different in their words.
-        useless: hyperparameters that mean nothing here.
+def _deduplicate(base: ToTrain, variants: Sequence[ToTrain]) -> list[ToTrain]:
+    """Return the variants without those whose network and hyperparameters equal the base's or an earlier variant's.
+
+    A duplicate would train to the same bits with every seed, and count as one more model in the correction of p-values.
 
     Raises:
         ConfigError: none is left, or one cannot be built.
     """
-    kept: list[SweepVariant] = []
-    trained: list[tuple[str, Any]] = []
-    left_out: list[str] = []
-    for variant in (start, *found):
-        trains = network_fingerprint(variant.config), _meaningful(variant.hyperparameters, useless)
-        twin = next((label for label, other in trained if other == trains), None)
-        if twin is not None:
-            left_out.append(f"{variant.label} would train to the same bits as {twin}")
-            continue
-        trained.append((variant.label, trains))
-        kept.append(variant)
+    kept: dict[str, ToTrain] = {}
+    fingerprints: list[tuple[str, Any]] = []
+    skipped: list[str] = []
+    for model in (base, *variants):
+        fingerprint = network_fingerprint(model.config), _content(model)[1]
+        equal = next((label for label, other in fingerprints if other == fingerprint), None)
+        if equal is None:
+            fingerprints.append((model.label, fingerprint))
+            kept[model.label] = model
+        else:
+            skipped.append(f"{model.label} would train to the same bits as {equal}")
     if len(kept) == 1:
-        raise _changes_nothing(f": {'; '.join(left_out)}")
-    for told in left_out:
-        LOGGER.warning(f"--sweep: left out, {told}")
-    return kept[1:]
+        raise _changes_nothing(f": {'; '.join(skipped)}")
+    for reason in skipped:
+        LOGGER.warning(f"--sweep: skipped, {reason}")
+    return list(kept.values())[1:]
 
 
-def _changes_nothing(told: str) -> ConfigError:
-    return ConfigError("--sweep", f"changes nothing in the model{told}", fix="give other values")
+def _changes_nothing(reason: str) -> ConfigError:
+    return ConfigError("--sweep", f"changes nothing in the model{reason}", fix="give other values")
 
 
 def _file_name(value: Any) -> str:  # noqa: ANN401
-    """Return a value as part of a file name: letters, digits, dots and commas."""
+    """Return a value as part of a file name: letters, digits, and a few signs."""
     text = re.sub(r"[^\w.,+-]+", "", str(value).replace(" ", "").replace("),(", "+").replace("],[", "+"))
     return text[:60] or "none"
+
+
+def network_fingerprint(config: ModelConfig) -> list[Any]:
+    """Return a value that is equal for configs whose networks train to the same bits, however their yamls word it.
+
+    It holds the name, class and attributes of each module in order, and the bits of its parameters and buffers as drawn
+    with one seed. An attribute that cannot be compared differs from all others: training a duplicate costs less than
+    missing a variant.
+
+    Raises:
+        ConfigError: the network cannot be built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = DetectionModel(config).model
+    return [
+        (
+            name,
+            type(module),
+            [(key, _comparable(value)) for key, value in vars(module).items() if key not in FINGERPRINTED_SEPARATELY],
+            [(key, _comparable(tensor)) for key, tensor in module.named_parameters(recurse=False)],
+            [(key, _comparable(tensor)) for key, tensor in module.named_buffers(recurse=False)],
+        )
+        for name, module in network.named_modules()
+    ]
+
+
+def _comparable(value: object) -> Any:  # noqa: ANN401
+    """Return a value that compares equal to that of another object only if the two mean the same."""
+    if isinstance(value, Tensor):
+        octets = value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+        return value.dtype, tuple(value.shape), value.requires_grad, hashlib.sha256(octets).digest()
+    if isinstance(value, PLAIN):
+        return type(value), value
+    if isinstance(value, (list, tuple)):
+        return type(value), [_comparable(item) for item in value]
+    if isinstance(value, dict):
+        return type(value), [(_comparable(key), _comparable(item)) for key, item in value.items()]
+    if isinstance(value, (set, frozenset)):
+        return type(value), value if all(isinstance(item, PLAIN) for item in value) else object()
+    return object()

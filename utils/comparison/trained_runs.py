@@ -1,4 +1,4 @@
-"""Finished weights as candidates of a comparison: runs that were trained alike but for the seed are one model."""
+"""Finished training runs, each read once; runs that differ only in their seed form one model."""
 
 from __future__ import annotations
 
@@ -6,225 +6,269 @@ import glob
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from models.config import ModelConfig
-from utils.comparison.candidates import (
-    COMPARED_BY_CONTENT,
-    NON_SEMANTIC_OPTIONS,
-    OFFSET_LR,
-    Candidate,
-    learns_offsets,
-)
-from utils.comparison.config_diff import differing_training_args
-from utils.comparison.logs import epochs_done, run_folder
 from utils.errors import CheckpointError, ConfigError
-from utils.files import unique_name
+from utils.files import load_json, unique_name
 from utils.inference.class_mapping import class_name_mismatch
-from utils.options import CompareOptions
+from utils.training.optim import OFFSET_CONVOLUTION
+from utils.training.run import ENVIRONMENT, SUMMARY
 from utils.weights.checkpoint import load_checkpoint, load_model
 
+# Options of train.py that do not change what a run learns.
+NON_SEMANTIC_OPTIONS = frozenset(
+    "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download "
+    "no_label_cache".split()
+)
+# Files whose content is compared instead of their name, and the seed.
+COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
+OFFSET_LR = "offset_lr"
 BEST = Path("weights", "best.pt")
 SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+(?=-last$|$)", re.IGNORECASE)
-MAGIC = re.compile(r"[*?\[]")
-# Flags of compare.py that only a training obeys.
-TRAINING_FLAGS = (
-    "hyp",
-    "epochs",
-    "optimizer",
-    "cos_lr",
-    "patience",
-    "cache",
-    "noplots",
-    "seed",
-    "seeds",
-    "jobs",
-    "no_amp",
-)
+GLOB_CHARACTERS = re.compile(r"[*?\[]")
 
 
-@dataclass(kw_only=True)
-class _Group:
-    """Weights that differ in nothing but the seed: what they share, and the file of each seed."""
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished checkpoint, without its weights, and what the files of its run contain about the training.
 
+    Attributes:
+        path: the checkpoint.
+        config: of its network.
+        names: of its classes.
+        image_size: longer side of the training images in pixels.
+        max_stride: of its network; evaluation sizes are multiples of it.
+        has_offsets: whether its network has offset convolutions.
+        args: options of train.py; empty if unknown.
+        hyperparameters: empty if unknown.
+        folder: of the run; None if the checkpoint is not in the `weights` folder of one.
+        interrupted: whether that folder has options, but no summary, which train.py writes last.
+        dataset: fingerprint of the training split; empty if unknown.
+        training_seconds: None if unknown, as are the next two.
+        peak_memory_gb: of the training: reserved on CUDA, else of the whole process.
+        transferred_fraction: of the parameters that came from other weights; None also if trained from scratch.
+    """
+
+    path: Path
     config: ModelConfig
     names: tuple[str, ...]
-    options: Mapping[str, Any]
+    image_size: int
+    max_stride: int
+    has_offsets: bool
+    args: Mapping[str, Any]
     hyperparameters: Mapping[str, float]
-    runs: list[tuple[int | None, Path]] = field(default_factory=list)
+    folder: Path | None = None
+    interrupted: bool = False
+    dataset: str = ""
+    training_seconds: float | None = None
+    peak_memory_gb: float | None = None
+    transferred_fraction: float | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training; None if unknown."""
+        return int(self.args["seed"]) if "seed" in self.args else None
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder, followed by that of the checkpoint unless it is best.pt."""
+        if self.folder is None:
+            return self.path.stem
+        return self.folder.name if self.path.stem == BEST.stem else f"{self.folder.name}-{self.path.stem}"
 
 
-def from_weights(words: Sequence[str], *, names: Sequence[str], taken: Sequence[str] = ()) -> list[Candidate]:
-    """Read finished weights; those trained alike but for the seed become one model with several seeds.
+@dataclass(frozen=True, kw_only=True)
+class TrainedRuns:
+    """A model whose runs are finished.
 
-    Alike are: the network, its class names, the numbers of the hyperparameter yaml, and all options of train.py but
-    those that do not change what is learned. Where files lie and what they are called does not count.
+    Attributes:
+        label: short name, unique in the comparison.
+        runs: one for each seed.
+        config: of the network, before anchors are fitted if the comparison trains it.
+        hyperparameters: empty if unknown.
+        is_finished_weights: whether --weights gave the runs; otherwise the comparison trained them.
+        class_mismatch: the first class that data set and weights name differently, as a sentence; empty if none.
+    """
+
+    label: str
+    runs: tuple[TrainedRun, ...]
+    config: ModelConfig
+    hyperparameters: Mapping[str, float]
+    is_finished_weights: bool
+    class_mismatch: str = ""
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """Options of train.py, equal for all runs except for `NON_SEMANTIC_OPTIONS`, paths of yamls, and the seed."""
+        return self.runs[0].args
+
+    @property
+    def data(self) -> str:
+        """The data yaml of the training; empty if unknown."""
+        return str(self.args.get("data", ""))
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The checkpoint of each run."""
+        return tuple(run.path for run in self.runs)
+
+
+def read_run(path: Path) -> TrainedRun:
+    """Read a checkpoint and the files of its run.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or holds no model.
+    """
+    content = load_checkpoint(path)
+    model, names = load_model(path, content=content)
+    folder = run_folder(path)
+    summary = read_facts(folder / SUMMARY) if folder else {}
+    return TrainedRun(
+        path=path,
+        config=model.config,
+        names=names,
+        image_size=int(content.get("image_size") or 640),
+        max_stride=model.max_stride,
+        has_offsets=has_offset_convolutions(model),
+        args=content.get("options") or {},
+        hyperparameters=content.get("hyperparameters") or {},
+        folder=folder,
+        interrupted=bool(folder and (folder / "opt.yaml").is_file() and not (folder / SUMMARY).is_file()),
+        dataset=str(read_facts(folder / ENVIRONMENT).get("dataset", "")) if folder else "",
+        training_seconds=_number(summary.get("training_seconds")),
+        peak_memory_gb=_number(summary.get("peak_memory_gb")),
+        transferred_fraction=_number(summary.get("transferred_fraction")),
+    )
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint; None if it is not in the `weights` folder of one."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "weights" and parent.parent.name else None
+
+
+def epochs_done(folder: Path) -> int:
+    """Return the number of epochs in a run's results.csv."""
+    try:
+        return max((folder / "results.csv").read_bytes().count(b"\n") - 1, 0)
+    except OSError:
+        return 0
+
+
+def read_facts(path: Path) -> Mapping[str, Any]:
+    """Return a JSON file of a run; empty if it is missing or damaged, since a comparison can do without it."""
+    try:
+        content = load_json(path) if path.is_file() else {}
+    except ConfigError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def has_offset_convolutions(model: nn.Module) -> bool:
+    """Return whether a network has offset convolutions, which are what `offset_lr` applies to."""
+    return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in model.named_modules())
+
+
+def effective_hyperparameters(values: Mapping[str, float], *, has_offsets: bool) -> dict[str, float]:
+    """Return the hyperparameters that change what a model learns; without offset convolutions `offset_lr` does not."""
+    return {key: value for key, value in values.items() if key != OFFSET_LR or has_offsets}
+
+
+def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collection[str] = ()) -> list[TrainedRuns]:
+    """Read finished weights; runs that differ only in their seed become one model.
+
+    Their networks, class names, effective hyperparameters and semantic options of train.py are equal. Where files are
+    and what they are called does not count.
 
     Args:
-        words: checkpoints, folders of runs, or patterns of these; see `checkpoint_files`.
+        patterns: as for `checkpoint_files`.
         names: classes of the data set.
-        taken: labels of others.
+        taken: labels of other models.
 
     Returns:
-        In the order of their first files; the weights of each by seed.
+        The models in the order of their first files, the runs of each by seed.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or stands twice.
-        ConfigError: a model tells other classes apart than the data set.
+        CheckpointError: a file is missing, damaged, or listed twice.
+        ConfigError: a model has another number of classes than the data set.
     """
-    groups: dict[str, _Group] = {}
+    groups: dict[str, list[TrainedRun]] = {}
     known: set[Path] = set()
-    for path in checkpoint_files(words):
-        content = load_checkpoint(path)
+    for path in checkpoint_files(patterns):
+        run = read_run(path)
         if path.resolve() in known:
-            raise CheckpointError(path, "stands twice among --weights", fix="leave one out")
+            raise CheckpointError(path, "is listed twice in --weights", fix="remove one")
         known.add(path.resolve())
-        model, classes = load_model(path, content=content)
-        stored = content.get("options") or {}
-        if len(classes) != (1 if stored.get("single_cls") else len(names)):
-            raise ConfigError(path, f"tells {len(classes)} classes, but --data has {len(names)}", fix="pass its --data")
-        hyperparameters = content.get("hyperparameters") or {}
-        seed = int(stored["seed"]) if "seed" in stored else None
-        counted = {key: value for key, value in hyperparameters.items() if key != OFFSET_LR or learns_offsets(model)}
-        key = _recipe(model.config, classes, stored, counted)
-        if seed is None or (key in groups and seed in [other for other, _ in groups[key].runs]):
+        if len(run.names) != (1 if run.args.get("single_cls") else len(names)):
+            raise ConfigError(path, f"has {len(run.names)} classes, but --data has {len(names)}", fix="pass its --data")
+        key = _training_key(run)
+        if run.seed is None or run.seed in [other.seed for other in groups.get(key, [])]:
             key = str(path)
-        fresh = _Group(config=model.config, names=classes, options=stored, hyperparameters=hyperparameters)
-        groups.setdefault(key, fresh).runs.append((seed, path))
-    candidates: list[Candidate] = []
-    for group in groups.values():
-        runs = sorted(group.runs, key=lambda run: -1 if run[0] is None else run[0])
-        label = _label([path for _, path in runs], group.config)
-        candidates.append(
-            Candidate(
-                label=unique_name(label, [*taken, *(c.label for c in candidates)]),
-                config=group.config,
-                hyperparameters=group.hyperparameters,
-                weights=tuple(path for _, path in runs),
-                seeds=tuple(seed for seed, _ in runs),
-                data=str(group.options.get("data", "")),
-                options=group.options,
-                disagreement="" if group.options.get("single_cls") else class_name_mismatch(names, group.names),
+        groups.setdefault(key, []).append(run)
+    models: list[TrainedRuns] = []
+    for first, *others in groups.values():
+        runs = tuple(sorted((first, *others), key=lambda run: -1 if run.seed is None else run.seed))
+        models.append(
+            TrainedRuns(
+                label=unique_name(_label(runs), [*taken, *(model.label for model in models)]),
+                runs=runs,
+                config=first.config,
+                hyperparameters=first.hyperparameters,
+                is_finished_weights=True,
+                class_mismatch="" if first.args.get("single_cls") else class_name_mismatch(names, first.names),
             )
         )
-    return candidates
+    return models
 
 
-def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
-    """Check that no flag is given for trainings where there is nothing to train.
-
-    Args:
-        options: of compare.py.
-        given: names of those that were given.
-
-    Raises:
-        ConfigError: names the flags.
-    """
-    idle = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
-    if idle and not options.cfg:
-        raise ConfigError(", ".join(idle), "changes nothing in finished --weights", fix="leave it out, or add --cfg")
-
-
-def one_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bool:
-    """Tell whether the models take all classes of a data set for one, as train.py does with --single-cls.
+def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
+    """Return the checkpoints that the arguments of --weights mean.
 
     Args:
-        candidates: of the comparison.
-        names: classes of the data set.
+        patterns: checkpoints; folders of runs, for their `weights/best.pt`; or glob patterns that no shell has
+            expanded. A log beside the folder of its run is skipped, since `runs/model-seed*` matches both.
 
     Raises:
-        ConfigError: some models do and others do not, so that their figures have nothing in common.
+        CheckpointError: a folder contains no checkpoint, or a pattern matches nothing.
     """
-    if len(names) == 1:
-        return False
-    labels = {bool(candidate.options.get("single_cls")): candidate.label for candidate in candidates}
-    if len(labels) == 2:
-        what = f"{labels[True]} was trained with --single-cls, but {labels[False]} tells {len(names)} classes apart"
-        raise ConfigError("--weights", what, fix="compare models of one kind")
-    return True in labels
-
-
-def checkpoint_files(words: Sequence[str]) -> list[Path]:
-    """Return the checkpoints that are meant by what stands after --weights.
-
-    Args:
-        words: checkpoints; folders of runs, whose `weights/best.pt` is taken; or patterns, where no shell has put
-            names in their place. A log beside the folder of its run is left out, as `runs/model-seed*` names both.
-
-    Raises:
-        CheckpointError: a folder holds no checkpoint, or a pattern fits nothing.
-    """
-    found: list[Path] = []
-    for word in words:
-        paths = [Path(word)]
-        if MAGIC.search(word) and not paths[0].exists():
-            paths = [Path(name) for name in sorted(glob.glob(word))]
+    files: list[Path] = []
+    for pattern in patterns:
+        paths = [Path(pattern)]
+        if GLOB_CHARACTERS.search(pattern) and not paths[0].exists():
+            paths = [Path(name) for name in sorted(glob.glob(pattern))]
             if not paths:
-                raise CheckpointError(word, "fits no file or folder", fix="correct --weights")
+                raise CheckpointError(pattern, "matches no file or folder", fix="correct --weights")
         for path in paths:
             if path.is_dir():
-                found.append(_best_of(path))
+                best = next((file for file in (path / BEST, path / BEST.name) if file.is_file()), None)
+                if best is None:
+                    raise CheckpointError(path, f"contains no {BEST}", fix="finish its training, or leave it out")
+                files.append(best)
             elif path.suffix != ".log" or not path.with_suffix("").is_dir():
-                found.append(path)
-    return found
+                files.append(path)
+    return files
 
 
-def _best_of(folder: Path) -> Path:
-    for path in (folder / BEST, folder / BEST.name):
-        if path.is_file():
-            return path
-    raise CheckpointError(folder, f"holds no {BEST}", fix="train it, or leave it out")
+def _training_key(run: TrainedRun) -> str:
+    """Return a text that is equal for runs that differ only in their seed."""
+    args = {key: value for key, value in run.args.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
+    config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
+    hyperparameters = effective_hyperparameters(run.hyperparameters, has_offsets=run.has_offsets)
+    return json.dumps([config, run.names, args, hyperparameters], sort_keys=True, default=str)
 
 
-def doubts(candidates: Sequence[Candidate], *, summary: str, planned: Mapping[str, Any]) -> list[str]:
-    """Return all warnings about finished weights; `summary` as in `unfinished`, `planned` as in `options_of`."""
-    return [
-        *unfinished(candidates, summary=summary),
-        *differing_training_args(candidates, planned),
-        *(f"{one.label}: {one.disagreement}." for one in candidates if one.disagreement),
-    ]
-
-
-def unfinished(candidates: Sequence[Candidate], *, summary: str) -> list[str]:
-    """Say which finished weights are none: they lie in the folder of a training that did not come to its end.
-
-    Args:
-        candidates: of the comparison.
-        summary: name of the file that train.py writes last.
-    """
-    found = []
-    for candidate in candidates:
-        for path in candidate.weights:
-            folder = run_folder(path)
-            if folder is not None and (folder / "opt.yaml").is_file() and not (folder / summary).is_file():
-                epochs = candidate.options.get("epochs", "?")
-                found.append(f"{folder.name} ({epochs_done(folder)} of {epochs} epochs)")
-    if not found:
-        return []
-    return [f"Not trained to the end: {', '.join(found)}. Figures of these runs are not their last word."]
-
-
-def _recipe(config: ModelConfig, names: Sequence[str], options: Mapping[str, Any], hyperparameters: object) -> str:
-    """Return a text that is equal for runs that differ in the seed alone."""
-    kept = {key: value for key, value in options.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
-    plain = config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    return json.dumps([plain, names, kept, hyperparameters], sort_keys=True, default=str)
-
-
-def _label(paths: Sequence[Path], config: ModelConfig) -> str:
-    """Return the name that runs share but for the seed, else the model yaml's; of one run, its own."""
-    names = [_run_name(path) for path in paths]
-    if len(names) == 1:
-        return names[0]
-    shared = {SEED_IN_NAME.sub("", name) for name in names}
-    return shared.pop() if len(shared) == 1 and "" not in shared else Path(config.name).stem
-
-
-def _run_name(path: Path) -> str:
-    """Return what a checkpoint is called: its run's folder, with its own name unless that is `best`; or that alone."""
-    folder = run_folder(path)
-    if folder is None:
-        return path.stem
-    return folder.name if path.stem == BEST.stem else f"{folder.name}-{path.stem}"
+def _label(runs: Sequence[TrainedRun]) -> str:
+    """Return the name of a single run; of several their name without the seed, or else that of the model yaml."""
+    if len(runs) == 1:
+        return runs[0].name
+    common = {SEED_IN_NAME.sub("", run.name) for run in runs}
+    return common.pop() if len(common) == 1 and "" not in common else Path(runs[0].config.name).stem

@@ -1,67 +1,85 @@
-"""What a model costs, with stand-ins for CUDA's counters."""
+"""What a model costs, with a clock that only networks advance and stand-ins for CUDA's memory counters."""
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from utils.comparison.cost import inference_cost, timed_pass
+from utils.comparison.cost import ROUNDS, forward_memory_gb, time_networks
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """Seconds that pass only while a network runs."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Slow(nn.Module):
+    """A network that takes a given time for each pass, the last one repeatedly."""
+
+    def __init__(self, clock: Clock, *seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds, self.seen = clock, list(seconds), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+        self.seen += x.numel()
+        return x
+
+
+def test_times_are_over_both_copies_and_their_difference_is_the_noise():
+    clock = Clock()
+    networks, copies = [Slow(clock, 0.002), Slow(clock, 0.003)], [Slow(clock, 0.0025), Slow(clock, 0.0027)]
+    images = [torch.zeros(1), torch.zeros(3)]
+    timings, noise = time_networks(networks, copies, images, device=CPU, clock=clock)
+    assert [timing["inference_ms"] for timing in timings] == pytest.approx([2.25, 2.85])
+    assert [timing["inference_ms_p95"] for timing in timings] == pytest.approx([2.5, 3.0])
+    assert noise == pytest.approx((0.25, 0.25))
+    assert [network.seen for network in networks] == [copy.seen for copy in copies]
+    assert networks[1].seen == 3 * networks[0].seen >= 3 * ROUNDS
+
+
+def test_warm_up_passes_are_not_measured_and_outliers_count_in_p95_only():
+    clock = Clock()
+    warm_up, slow = [9.0] * 5, [0.002] * (ROUNDS // 10)
+    network, copy = Slow(clock, *warm_up, *slow, 0.001), Slow(clock, *warm_up, 0.001)
+    (timing,), noise = time_networks([network], [copy], [torch.zeros(1)], device=CPU, clock=clock)
+    assert timing["inference_ms"] == pytest.approx(1) and noise[0] == pytest.approx(0, abs=1e-6)
+    assert 1 < timing["inference_ms_p95"] <= 2 and noise[1] == pytest.approx(0.5)
 
 
 class Counters:
-    """CUDA's memory of a GPU on which other networks lie, and where a pass takes some more for a while."""
+    """CUDA's memory counters, with other networks on the device and a temporary allocation in each pass."""
 
-    def __init__(self, standing: int, between: int) -> None:
-        self.standing, self.between, self.peak = standing, between, 0
+    def __init__(self, allocated: int, temporary: int) -> None:
+        self.allocated, self.temporary, self.peak = allocated, temporary, 0
         self.order: list[str] = []
 
-    def put_in_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.synchronize", lambda device: self.order.append("wait"))
-        monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: setattr(self, "peak", self.standing))
-        monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: self.standing)
+        monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: setattr(self, "peak", self.allocated))
+        monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: self.allocated)
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: self.peak)
 
     def hook(self, module: nn.Module, inputs: object, output: object) -> None:
         self.order.append("pass")
-        self.peak = self.standing + self.between
+        self.peak = self.allocated + self.temporary
 
 
 @pytest.mark.parametrize("others", [0, 5_000_000_000])
-def test_memory_is_the_models_own_whatever_else_lies_on_the_gpu(others, monkeypatch):
+def test_memory_is_that_of_the_network_alone(others, monkeypatch):
     network, image = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 8, 6)
-    own = 4 * (12 + 4) + 4 * 4 * 4 + 8 + 4 * 3 * 8 * 6  # weights, statistics, their counter of 64 bits, the image
-    counters = Counters(standing=own + others, between=1000)
-    counters.put_in_place(monkeypatch)
+    fixed = 4 * (12 + 4) + 4 * 4 * 4 + 8 + 4 * 3 * 8 * 6  # weights, statistics, their counter of 64 bits, the image
+    counters = Counters(allocated=fixed + others, temporary=1000)
+    counters.install(monkeypatch)
     network.register_forward_hook(counters.hook)
-    milliseconds, peak = timed_pass(network, image, torch.device("cuda"))
-    assert peak == own + 1000 and milliseconds > 0
-    assert counters.order == ["wait", "pass", "wait"], "the clock stops when the work is done"
+    assert forward_memory_gb(network, image, torch.device("cuda")) == (fixed + 1000) / 1e9
+    assert counters.order == ["pass", "wait"]
 
 
-def test_every_model_is_timed_as_two_copies_and_turns_go_round(monkeypatch):
-    made: dict[str, nn.Module] = {}
-    order: list[str] = []
-
-    def load(path):
-        made[f"{path}{len(made)}"] = nn.Identity()
-        return [*made.values()][-1], None
-
-    def timed(network, image, device):
-        name = next(name for name, one in made.items() if one is network)
-        order.append(name)
-        return {"a0": 2.0, "b1": 3.0, "a2": 2.5, "b3": 2.7}[name], {"a0": 5, "a2": 7}.get(name, 0)
-
-    monkeypatch.setattr("utils.comparison.cost.load_model", load)
-    monkeypatch.setattr("utils.comparison.cost.fused", lambda network: network)
-    monkeypatch.setattr("utils.comparison.cost.to_device", lambda network, device: network)
-    monkeypatch.setattr("utils.comparison.cost.timed_pass", timed)
-    costs, noise = inference_cost(["a", "b"], [32, 64], device=torch.device("cpu"))
-    assert [cost["inference_ms"] for cost in costs] == [2.25, 2.85] and noise == pytest.approx((0.25, 0.25))
-    assert [cost["inference_ms_p95"] for cost in costs] == [2.5, 3.0]
-    assert [cost["inference_memory_gb"] for cost in costs] == [7e-9, None]
-    rounds = [order[start : start + 4] for start in range(0, len(order), 4)]
-    assert all(sorted(one) == ["a0", "a2", "b1", "b3"] for one in rounds) and {one[0] for one in rounds} == set(made)
-
-
-def test_elsewhere_memory_is_not_known():
-    milliseconds, peak = timed_pass(nn.Identity(), torch.zeros(1, 3, 4, 4), torch.device("cpu"))
-    assert milliseconds > 0 and peak == 0
+def test_memory_is_unknown_elsewhere_than_on_cuda():
+    assert forward_memory_gb(nn.Identity(), torch.zeros(1, 3, 4, 4), CPU) is None

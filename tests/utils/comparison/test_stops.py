@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a comparison trains: with a stand-in for train.py, which saves for a moment when asked."""
+"""Ctrl-C and SIGTERM while a comparison trains, with a stand-in for train.py that takes a moment to save its state."""
 
 import os
 import signal
@@ -41,14 +41,14 @@ sys.exit(1 if pathlib.Path("full").exists() else 143)
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PlannedRun]]:
-    """Two runs that go on until they are asked to stop, and a third that has to wait for a place."""
+    """Two runs that last until they are terminated, and a third that waits for a free job."""
     (tmp_path / "train.py").write_text(STAND_IN)
     monkeypatch.setattr("utils.comparison.jobs.PROJECT_ROOT", tmp_path)
     monkeypatch.setattr("utils.comparison.jobs.POLL_SECONDS", 0.02)
     monkeypatch.chdir(tmp_path)
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so by those who ask first
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored under nohup
     yield [
-        PlannedRun(model=name, seed=0, options=TrainOptions(cfg="yolov5n.yaml", project="runs", name=name))
+        PlannedRun(model=name, options=TrainOptions(cfg="yolov5n.yaml", project="runs", name=name))
         for name in ("a", "b", "c")
     ]
     signal.signal(signal.SIGHUP, before)
@@ -96,18 +96,19 @@ def test_a_signal_reaches_each_training_once_and_is_waited_for(runs, number, exi
             send(number)
 
     thread = meanwhile(stop)
-    with pytest.raises(RunStopped, match=r"0 of 3 runs finished.*Fix: go on with the same command\.") as stopped:
+    with pytest.raises(RunStopped) as stopped:
         finish_runs(runs, jobs=2)
     thread.join()
-    assert stopped.value.exit_code == exit_code
+    assert stopped.value.exit_code == exit_code and "0 of 3" in stopped.value.what
     assert [(run.folder / "weights/last.pt").read_text() for run in runs[:2]] == [str(int(signal.SIGTERM))] * 2
-    assert not runs[2].log.exists(), "nothing is started any more"
+    assert not runs[2].log.exists(), "no other run is started"
     assert all(process == session for process, session in seen), "a terminal's Ctrl-C must not reach a training"
     assert not any(is_alive(process) for process, _ in seen)
-    assert "failed" not in caplog.text and "a: stopped after 0 of 100 epochs" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [message for message in caplog.messages if "a: " in message and "0 of 100" in message]
 
 
-def test_a_second_signal_ends_trainings_at_once(runs, tmp_path):
+def test_a_second_signal_kills_the_trainings(runs, tmp_path):
     (tmp_path / "slow").touch()
     seen: list[tuple[int, int]] = []
 
@@ -119,7 +120,7 @@ def test_a_second_signal_ends_trainings_at_once(runs, tmp_path):
 
     begin = time.monotonic()
     thread = meanwhile(stop)
-    with pytest.raises(RunStopped, match="last checkpoint") as stopped:
+    with pytest.raises(RunStopped) as stopped:
         finish_runs(runs, jobs=2)
     thread.join()
     assert stopped.value.exit_code == 143 and time.monotonic() - begin < 20
@@ -127,14 +128,14 @@ def test_a_second_signal_ends_trainings_at_once(runs, tmp_path):
     assert not any((run.folder / "weights/last.pt").exists() for run in runs)
 
 
-def test_a_training_that_could_not_save_is_told(runs, tmp_path, caplog):
+def test_a_training_that_cannot_save_its_state_is_a_warning(runs, tmp_path, caplog):
     (tmp_path / "full").touch()
     thread = meanwhile(lambda: (started(runs), send(signal.SIGTERM)))  # type: ignore[arg-type, return-value]
     with pytest.raises(RunStopped):
         finish_runs(runs, jobs=2)
     thread.join()
-    assert sum("failed after" in record.getMessage() for record in caplog.records) == 2
-    assert "the disk is full" in caplog.text
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2 and all("the disk is full" in warning for warning in warnings)
 
 
 def test_trainings_are_saved_when_the_comparison_itself_fails(runs, monkeypatch):
@@ -156,7 +157,7 @@ def test_trainings_are_saved_when_the_comparison_itself_fails(runs, monkeypatch)
     assert (runs[0].folder / "weights/last.pt").read_text() == str(int(signal.SIGTERM))
 
 
-def test_the_terminals_closing_is_no_wish_under_nohup_nor_where_it_is_not_asked_for():
+def test_a_closing_terminal_is_ignored_under_nohup_and_unless_requested():
     before = signal.getsignal(signal.SIGHUP)
     with GracefulShutdown():
         assert signal.getsignal(signal.SIGHUP) == before
@@ -169,11 +170,11 @@ def test_the_terminals_closing_is_no_wish_under_nohup_nor_where_it_is_not_asked_
         signal.signal(signal.SIGHUP, previous)
 
 
-def test_a_script_that_is_stopped_says_so_in_one_line(runs, monkeypatch, capsys):
+def test_an_interrupted_script_prints_one_line(runs, monkeypatch, capsys):
     monkeypatch.setattr("utils.cli.enable_console", lambda: None)  # which would keep records from other tests
     thread = meanwhile(lambda: (started(runs), send(signal.SIGTERM)))  # type: ignore[arg-type, return-value]
     with pytest.raises(SystemExit) as ended:
         run_script(lambda: finish_runs(runs, jobs=2))  # type: ignore[arg-type, return-value]
     thread.join()
-    line = "stopped: with 0 of 3 runs finished, the others saved as far as they came. Fix: go on with the same command."
-    assert ended.value.code == 143 and capsys.readouterr().err.splitlines() == [line]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 143 and "0 of 3 runs" in line

@@ -1,23 +1,14 @@
-"""Finished runs of train.py as candidates: grouped by what they were trained with."""
+"""Finished runs of train.py, grouped into models by what they were trained with."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from models.config import load_model_config
 from models.yolo import DetectionModel
-from utils.comparison.candidates import from_configs
-from utils.comparison.config_diff import differing_recipe, differing_training_args, training_commands
-from utils.comparison.run import run_comparison
-from utils.comparison.trained_runs import (
-    checkpoint_files,
-    doubts,
-    from_weights,
-    one_class,
-    reject_unsupported_options,
-    unfinished,
-)
+from utils.comparison.candidates import differing_settings
+from utils.comparison.plan import training_commands
+from utils.comparison.trained_runs import checkpoint_files, epochs_done, from_weights, read_run, run_folder
 from utils.errors import CheckpointError, ConfigError
 from utils.files import dump_json
 from utils.options import CompareOptions
@@ -29,17 +20,16 @@ NAMES = ("cat", "dog")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of one model trained with seeds 0, 1, 1 and, with another optimizer, 2; and one without options.
+    """Checkpoints of one model: a, b, c with seeds 0, 1, 1; d with another optimizer; plain without options.
 
-    Then runs of another recipe whose yaml has changed its place, and some with another learning rate.
+    Also runs net-slow and net-fast, which differ in a learning rate; yamls of their runs are in different folders.
     """
     folder = tmp_path_factory.mktemp("weights")
     model = DetectionModel(load_model_config("yolov5n.yaml"), nc=2)
     content = {**describe_model(model, NAMES), "ema": weights_of(model), "image_size": 96}
     for name, seed, optimizer in (("a", 0, "SGD"), ("b", 1, "SGD"), ("c", 1, "SGD"), ("d", 2, "Adam")):
         options = {"seed": seed, "optimizer": optimizer, "name": name, "data": "cats.yaml", "device": name}
-        kept = {**content, "options": options, "hyperparameters": {}}
-        save_checkpoint(folder / name / "weights" / "best.pt", kept)
+        save_checkpoint(folder / name / "weights/best.pt", {**content, "options": options, "hyperparameters": {}})
     save_checkpoint(folder / "plain.pt", content)
     runs = [("slow", 10, 0.1), ("slow", 2, 0.1), ("fast", 2, 1.0), ("fast", 3, 1.0), ("fast", 10, 1.0)]
     for name, seed, rate in runs:
@@ -51,132 +41,136 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.with_name(f"{run.name}.log").write_text("$ python train.py\n")
         if (name, seed) != ("fast", 3):
             dump_json(run / "summary.json", {})
-    (folder / "net-fast-seed3" / "results.csv").write_text("epoch\n0\n")
+    (folder / "net-fast-seed3/results.csv").write_text("epoch\n0\n")
     return folder
 
 
-def test_weights_that_differ_in_the_seed_alone_are_one_model(folder):
+def seeds_of(model) -> list[int | None]:
+    return [run.seed for run in model.runs]
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_model(folder):
     paths = [str(folder / name / "weights/best.pt") for name in "bad"] + [str(folder / "plain.pt")]
-    found = from_weights(paths, names=NAMES)
-    assert [(one.label, one.seeds) for one in found] == [("yolov5n", (0, 1)), ("d", (2,)), ("plain", (None,))]
-    assert [path.parts[-3] for path in found[0].weights] == ["a", "b"], "by seed"
-    assert [one.data for one in found] == ["cats.yaml", "cats.yaml", ""] and not any(one.cfg for one in found)
-    (warning,) = differing_training_args(found, {})
-    assert "yolov5n being the measure" in warning and "d with --optimizer Adam instead of SGD" in warning
+    models = from_weights(paths, names=NAMES)
+    assert [(model.label, seeds_of(model)) for model in models] == [("yolov5n", [0, 1]), ("d", [2]), ("plain", [None])]
+    assert [path.parts[-3] for path in models[0].checkpoints] == ["a", "b"]
+    assert [model.data for model in models] == ["cats.yaml", "cats.yaml", ""]
+    assert all(model.is_finished_weights for model in models)
+    assert differing_settings(models[1], models[0]) == ["--optimizer: SGD -> Adam"]
 
 
-def test_the_same_seed_twice_is_two_models(folder):
+def test_the_same_seed_twice_makes_two_models(folder):
     paths = [str(folder / name / "weights/best.pt") for name in "bc"]
-    assert [one.label for one in from_weights(paths, names=NAMES, taken=["b"])] == ["b-2", "c"]
+    assert [model.label for model in from_weights(paths, names=NAMES, taken=["b"])] == ["b-2", "c"]
 
 
 @pytest.mark.slow
-def test_a_rate_of_offsets_tells_models_apart_that_have_some(tmp_path):
-    kinds = {"yolov5n.yaml": ["plain"], "yolov5n-AKConv.yaml": ["alterable-seed0", "alterable-seed1"]}
+def test_offset_lr_separates_models_that_have_offsets(tmp_path):
+    labels = {"yolov5n.yaml": ["plain"], "yolov5n-AKConv.yaml": ["deformable-seed0", "deformable-seed1"]}
     paths = []
-    for cfg in kinds:
+    for cfg in labels:
         model = DetectionModel(load_model_config(cfg), nc=2)
         for seed, rate in ((0, 0.1), (1, 1.0)):
             kept = {**describe_model(model, NAMES), "ema": weights_of(model), "options": {"seed": seed}}
-            path = tmp_path / f"{'plain' if 'AKConv' not in cfg else 'alterable'}-seed{seed}" / "weights/best.pt"
+            path = tmp_path / f"{'plain' if 'AKConv' not in cfg else 'deformable'}-seed{seed}" / "weights/best.pt"
             save_checkpoint(path, {**kept, "hyperparameters": {"lr0": 0.01, "offset_lr": rate}})
             paths.append(str(path))
-    found = from_weights(paths, names=NAMES)
-    assert [one.label for one in found] == [label for labels in kinds.values() for label in labels]
+    models = from_weights(paths, names=NAMES)
+    assert [model.label for model in models] == [label for each in labels.values() for label in each]
 
 
 @pytest.mark.slow
-def test_folders_of_runs_as_a_shell_names_them(folder):
-    """`net-*` also names logs; numbers of hyperparameters count, and not where their file lies."""
+def test_folders_of_runs_are_taken_as_a_shell_expands_them(folder):
+    """`net-*` also matches logs. Values of hyperparameters count, paths of their yamls do not."""
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
-    assert (slow.label, slow.seeds) == ("net-slow", (2, 10)) and (fast.label, fast.seeds) == ("net-fast", (2, 3, 10))
-    assert [path.parts[-3] for path in slow.weights] == ["net-slow-seed2", "net-slow-seed10"]
-    assert differing_recipe(slow, fast) == ["lr0: 1.0 -> 0.1"] and differing_training_args([slow, fast], {}) == []
-    (warning,) = unfinished([slow, fast], summary="summary.json")
-    assert "net-fast-seed3 (1 of 3 epochs)" in warning and "seed2" not in warning
+    assert (slow.label, seeds_of(slow)) == ("net-slow", [2, 10])
+    assert (fast.label, seeds_of(fast)) == ("net-fast", [2, 3, 10])
+    assert [path.parts[-3] for path in slow.checkpoints] == ["net-slow-seed2", "net-slow-seed10"]
+    assert differing_settings(slow, fast) == ["lr0: 1.0 -> 0.1"]
+    assert [run.interrupted for run in fast.runs] == [False, True, False]
 
 
-def test_patterns_that_no_shell_has_filled_in(folder):
-    found = checkpoint_files([str(folder / "net-slow-seed*"), str(folder / "a" / "weights"), str(folder / "plain.pt")])
-    assert [str(path.relative_to(folder)) for path in found] == [
+def test_patterns_that_no_shell_has_expanded(folder):
+    files = checkpoint_files([str(folder / "net-slow-seed*"), str(folder / "a/weights"), str(folder / "plain.pt")])
+    assert [str(path.relative_to(folder)) for path in files] == [
         "net-slow-seed10/weights/best.pt",
         "net-slow-seed2/weights/best.pt",
         "a/weights/best.pt",
         "plain.pt",
     ]
     assert CompareOptions(weights=(str(folder / "net-*"),)).weights
-    with pytest.raises(CheckpointError, match="fits no file or folder"):
-        checkpoint_files([str(folder / "nothing*")])
-    with pytest.raises(CheckpointError, match=r"holds no weights/best\.pt"):
-        checkpoint_files([str(folder)])
+    for missing in (str(folder / "nothing*"), str(folder)):
+        with pytest.raises(CheckpointError) as error:
+            checkpoint_files([missing])
+        assert error.value.where == missing
 
 
-def test_mistakes_are_named(folder):
+def test_wrong_weights_are_named(folder):
     path = str(folder / "plain.pt")
-    with pytest.raises(CheckpointError, match="stands twice"):
-        from_weights([path, path], names=NAMES)
-    with pytest.raises(ConfigError, match="tells 2 classes, but --data has 3"):
-        from_weights([path], names=("a", "b", "c"))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        from_weights([str(folder / "none.pt")], names=NAMES)
+    for paths, names, kind in (
+        ([path, path], NAMES, CheckpointError),
+        ([path], ("a", "b", "c"), ConfigError),
+        ([str(folder / "none.pt")], NAMES, CheckpointError),
+    ):
+        with pytest.raises(kind) as error:
+            from_weights(paths, names=names)
+        assert error.value.where == paths[-1]
 
 
-def test_flags_that_only_trainings_obey_are_refused_where_there_is_none():
-    finished, mixed = CompareOptions(weights=("a", "b")), CompareOptions(cfg=("yolov5n.yaml",), weights=("a",))
-    reject_unsupported_options(finished, {"weights", "data", "imgsz", "batch_size", "device", "workers", "name"})
-    reject_unsupported_options(mixed, {"cfg", "epochs", "seeds"})
-    with pytest.raises(ConfigError, match=r"^--epochs, --no-amp: changes nothing in finished --weights"):
-        run_comparison(finished, {"no_amp", "imgsz", "epochs"})
+def test_a_checkpoint_other_than_the_best_is_labelled_with_its_name(folder):
+    last = folder / "net-slow-seed2/weights/last.pt"
+    last.write_bytes((folder / "net-slow-seed2/weights/best.pt").read_bytes())
+    models = from_weights([str(last), str(last.with_name("best.pt"))], names=NAMES)
+    assert [model.label for model in models] == ["net-slow-seed2-last", "net-slow-seed2"]
+    last.unlink()
 
 
-def test_names_of_classes_in_another_order_are_warned_of(folder):
-    plain = [str(folder / "plain.pt")]
-    (warning,) = doubts(from_weights(plain, names=NAMES[::-1]), summary="summary.json", planned={})
-    assert warning.startswith("plain: class 0 is 'dog' in the data set, but 'cat' in the model")
-    assert doubts(from_weights(plain, names=NAMES), summary="summary.json", planned={}) == []
+def test_a_run_carries_what_its_checkpoint_and_its_files_contain(folder, tmp_path):
+    path = tmp_path / "run/weights/best.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes((folder / "net-fast-seed3/weights/best.pt").read_bytes())
+    bare = read_run(path)
+    assert (bare.names, bare.image_size, bare.max_stride, bare.has_offsets) == (NAMES, 96, 32, False)
+    assert (bare.seed, bare.args["epochs"], bare.hyperparameters["lr0"]) == (3, 3, 1.0)
+    assert (bare.dataset, bare.training_seconds, bare.peak_memory_gb, bare.transferred_fraction) == ("", *[None] * 3)
+    dump_json(tmp_path / "run/env.json", {"dataset": "1234"})
+    dump_json(
+        tmp_path / "run/summary.json", {"training_seconds": 5, "peak_memory_gb": 1.5, "transferred_fraction": None}
+    )
+    run = read_run(path)
+    assert (run.dataset, run.training_seconds, run.peak_memory_gb, run.transferred_fraction) == ("1234", 5, 1.5, None)
+    for damaged in ("{", "[]", '{"training_seconds": "5"}'):
+        (tmp_path / "run/summary.json").write_text(damaged)
+        assert read_run(path).training_seconds is None
 
 
-def test_models_of_one_class_are_not_compared_with_those_of_several(folder):
-    several = from_weights([str(folder / "plain.pt")], names=NAMES)
-    alone = [replace(several[0], label="alone", options={"single_cls": True})]
-    trained = from_configs(["yolov5n.yaml"])
-    assert one_class(alone, NAMES) and not one_class(several + trained, NAMES)
-    assert not one_class(alone + several, ["cell"]), "a data set of one class is the same for both"
-    for others in (several, trained):
-        for candidates in (alone + others, others + alone):
-            told = f"alone was trained with --single-cls, but {others[0].label} tells 2 classes apart"
-            with pytest.raises(ConfigError, match=told):
-                one_class(candidates, NAMES)
+def test_only_a_checkpoint_in_a_weights_folder_belongs_to_a_run(tmp_path):
+    assert run_folder(tmp_path / "run/weights/best.pt") == tmp_path / "run"
+    assert run_folder(tmp_path / "best.pt") is None and run_folder(Path("/weights/best.pt")) is None
+
+
+def test_finished_epochs_are_the_rows_of_results_csv(tmp_path):
+    assert epochs_done(tmp_path) == 0
+    (tmp_path / "results.csv").write_text("epoch\n0\n1\n")
+    assert epochs_done(tmp_path) == 2
 
 
 @pytest.mark.slow
-def test_the_lines_that_trained_finished_weights_are_told(folder):
+def test_the_commands_that_trained_finished_weights(folder):
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
-    assert training_commands([fast])[1] == (
-        "python train.py --cfg 3/m.yaml --data c --hyp 3/hyp.fast.yaml --epochs 3 --seed 3"
-        "  # that --hyp is no longer there"
-    )
-    present = {**fast.options, "hyp": "hyp.scratch-low.yaml"}
-    (told, *_) = training_commands([replace(fast, options=present)])
-    assert told.endswith("  # when lr0 1 stood in --hyp, which has changed since")
-    (told, *_) = training_commands([replace(fast, options=present, hyperparameters={"lr0": 0.01})])
-    assert told.endswith("--epochs 3 --seed 2"), "the default, and nothing to say of it"
+    command, _ = training_commands([fast])[1].split("  # ")
+    assert command == "python train.py --cfg 3/m.yaml --data c --hyp 3/hyp.fast.yaml --epochs 3 --seed 3"
     seeds = [line.split("--seed ")[1].split()[0] for line in training_commands([slow, fast])]
     assert seeds == ["2", "10", "2", "3", "10"]
     assert training_commands(from_weights([str(folder / "plain.pt")], names=NAMES)) == []
 
 
-def test_a_checkpoint_other_than_the_best_is_called_so(folder):
-    last = folder / "net-slow-seed2/weights/last.pt"
-    last.write_bytes((folder / "net-slow-seed2/weights/best.pt").read_bytes())
-    found = from_weights([str(last), str(last.with_name("best.pt"))], names=NAMES)
-    assert [one.label for one in found] == ["net-slow-seed2-last", "net-slow-seed2"]
-    last.unlink()
-
-
-def test_weights_that_were_trained_otherwise_than_the_yamls_beside_them_are_warned_of(folder):
-    (fast,) = from_weights([str(folder / "net-fast-seed2")], names=NAMES)
-    planned = from_configs(["yolov5n.yaml"])
-    assert differing_training_args([*planned, fast], {"epochs": 3, "data": "c", "seed": 9}) == []
-    (warning,) = differing_training_args([*planned, fast], {"epochs": 7, "data": "c"})
-    assert "yolov5n being the measure" in warning and "net-fast-seed2 with --epochs 3 instead of 7" in warning
+def test_a_command_names_hyperparameters_that_its_yaml_no_longer_contains(tmp_path):
+    path = tmp_path / "best.pt"
+    model = DetectionModel(load_model_config("yolov5n.yaml"), nc=2)
+    content = {**describe_model(model, NAMES), "ema": weights_of(model), "options": {"seed": 2, "epochs": 3}}
+    for lr0, comment in ((1.0, "lr0 1;"), (0.01, "")):
+        save_checkpoint(path, {**content, "hyperparameters": {"lr0": lr0}})
+        (command,) = training_commands(from_weights([str(path)], names=NAMES))
+        assert command.startswith("python train.py --epochs 3 --seed 2") and ("  # " in command) == bool(comment)
+        assert comment in command

@@ -16,6 +16,8 @@ from models.modules.akconv import AKConv
 from models.sampling.operator import ak_conv2d
 from tests.helpers.random_model import lively_model
 from utils.cli import parse_options
+from utils.comparison.report_sampling import sampling_images, shown_image
+from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import letterbox
 from utils.detection.run import run_detection
 from utils.detection.sampling_plots import MAX_OFFSETS, NO_LAYERS, OffsetCollection
@@ -326,3 +328,25 @@ def test_a_wrong_layer_is_told_before_anything_is_written(weights, tmp_path) -> 
     with pytest.raises(ConfigError, match=r"--visualize-layers: 'model\.2' is not an AKConv layer"):
         run_detection(options(weights["ak"], tmp_path / "in", tmp_path, visualize_layers=("model.2",)))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_report_shows_models_with_akconv_at_the_labels_of_one_image(weights, tmp_path) -> None:
+    for number in range(3):
+        write(tmp_path / f"in/{number}.png", number, 40, 60)
+    index = DatasetIndex(
+        paths=np.array([str(tmp_path / f"in/{number}.png") for number in range(3)]),
+        sizes_hw=np.full((3, 2), (40, 60), np.int32),
+        labels=np.tile(np.array([2, 0.5, 0.5, 0.4, 0.4], np.float32), (12, 1)),
+        starts=np.array([0, 1, 3, 12]),
+    )
+    assert shown_image(index) == 1
+    found = sampling_images(
+        ["plain", "ak"], [weights["plain"], weights["ak"]], val=index, names=NAMES, folder=tmp_path / "c"
+    )
+    assert [image.path.name for image in found] == ["ak.jpg", "ak-offsets.jpg"]
+    assert found[0].markdown(tmp_path / "c").startswith("![ak: initial and learned") and "(sampling/ak.jpg)" in (
+        found[0].markdown(tmp_path / "c")
+    )
+    for image in found:
+        assert cv2.imread(str(image.path)).std() > 5
