@@ -25,6 +25,7 @@ from utils.inference.results import Results
 from utils.options.checks import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
 from utils.weights.checkpoint import load_checkpoint, stored_weights
 from utils.weights.transfer import transfer_weights
 
@@ -52,12 +53,12 @@ class AutoShape(nn.Module):
         stride: largest stride of the model.
     """
 
-    conf = 0.25
-    iou = 0.45
+    conf = CONF_THRESHOLD
+    iou = IOU_THRESHOLD
     agnostic = False
     multi_label = False
     classes: Sequence[int] | None = None
-    max_det = 1000
+    max_det = MAX_DETECTIONS
     amp = False
 
     def __init__(self, model: Model, names: Sequence[str], *, allow_urls: bool = False) -> None:

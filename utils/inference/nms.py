@@ -16,6 +16,13 @@ from torch import Tensor
 from utils.boxes import cxcywh_to_xyxy
 from utils.compiled import load
 from utils.structures import Detections
+from utils.thresholds import (
+    CONF_THRESHOLD,
+    EVAL_CONF_THRESHOLD,
+    EVAL_IOU_THRESHOLD,
+    EVAL_MAX_DETECTIONS,
+    IOU_THRESHOLD,
+)
 
 Item = TypeVar("Item")
 MAX_CANDIDATES = 30_000
@@ -39,15 +46,15 @@ class NmsSettings:
         multi_label: a box is a candidate for every class above `conf_threshold` rather than its best class only.
     """
 
-    conf_threshold: float = 0.25
-    iou_threshold: float = 0.45
-    max_detections: int = 300
+    conf_threshold: float = CONF_THRESHOLD
+    iou_threshold: float = IOU_THRESHOLD
+    max_detections: int = EVAL_MAX_DETECTIONS
     classes: Sequence[int] | None = None
     agnostic: bool = False
     multi_label: bool = False
 
 
-EVALUATION_NMS = NmsSettings(conf_threshold=0.001, iou_threshold=0.6, max_detections=300, multi_label=True)
+EVALUATION_NMS = NmsSettings(conf_threshold=EVAL_CONF_THRESHOLD, iou_threshold=EVAL_IOU_THRESHOLD, multi_label=True)
 
 
 def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Detections]:

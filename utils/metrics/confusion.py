@@ -6,9 +6,7 @@ import numpy as np
 
 from utils.boxes import pairwise_iou
 from utils.metrics.evaluated_set import ImageEvaluation
-
-CONF_THRESHOLD = 0.25
-IOU_THRESHOLD = 0.45
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
 
 def pair_boxes(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.boxes import pairwise_iou
-from utils.metrics.confusion import CONF_THRESHOLD, IOU_THRESHOLD, pair_boxes
+from utils.metrics.confusion import pair_boxes
 from utils.metrics.evaluated_set import ImageEvaluation, box_areas
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
 BACKGROUND = -1
 

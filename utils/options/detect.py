@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from utils.cli import option
 from utils.options.checks import check_thresholds, require
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
 
 MOST_CHOSEN_POSITIONS = 36  # more could not be told apart in one image
 
@@ -41,9 +42,9 @@ class DetectOptions:
         (640,), "longer side in pixels, or height and width", kind=int, many=True, flags=("--img", "--img-size")
     )
     batch_size: int = option(4, "images of like shape to look at together", flags=("--batch",))
-    conf_thres: float = option(0.25, "confidence above which a box counts")
-    iou_thres: float = option(0.45, "overlap above which the worse box goes")
-    max_det: int = option(1000, "boxes per image at most")
+    conf_thres: float = option(CONF_THRESHOLD, "confidence above which a box counts")
+    iou_thres: float = option(IOU_THRESHOLD, "overlap above which the worse box goes")
+    max_det: int = option(MAX_DETECTIONS, "boxes per image at most")
     device: str = option("", "cpu, mps, or a CUDA device's number")
     view_img: bool = option(False, "show each result in a window")
     save_txt: bool = option(False, "write labels/<image>.txt")

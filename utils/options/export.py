@@ -8,6 +8,7 @@ from typing import ClassVar
 from utils.cli import option
 from utils.errors import ConfigError
 from utils.options.checks import check_thresholds, require
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ class ExportOptions:
     agnostic_nms: bool = option(False, "with --nms, let boxes of different classes suppress each other")
     topk_per_class: int = option(100, "with --nms, boxes of a class at most")
     topk_all: int = option(100, "with --nms, boxes of an image at most")
-    iou_thres: float = option(0.45, "with --nms, overlap above which the worse box goes")
-    conf_thres: float = option(0.25, "with --nms, confidence above which a box counts")
+    iou_thres: float = option(IOU_THRESHOLD, "with --nms, overlap above which the worse box goes")
+    conf_thres: float = option(CONF_THRESHOLD, "with --nms, confidence above which a box counts")
     include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino", kind=str, many=True)
     benchmark: bool = option(False, "then compare the formats: size, mAP on --data, milliseconds")
     repeats: int = option(15, "with --benchmark: timing repeats per format", aliases=("--rounds",))

@@ -8,6 +8,7 @@ from typing import ClassVar
 from utils.cli import option
 from utils.errors import ConfigError
 from utils.options.checks import check_thresholds, require
+from utils.thresholds import EVAL_CONF_THRESHOLD, EVAL_IOU_THRESHOLD, EVAL_MAX_DETECTIONS
 
 VAL_TASKS = ("train", "val", "test", "speed")
 
@@ -21,34 +22,34 @@ class ValOptions:
         "--dnn": "exported models run in ONNX Runtime",
     }
 
-    weights: tuple[str, ...] = option((), "checkpoint to judge; several are judged as one", kind=str, many=True)
-    data: str = option("", "data yaml; by default the one the checkpoint was trained on")
+    weights: tuple[str, ...] = option((), "checkpoint(s); several form an ensemble", kind=str, many=True)
+    data: str = option("", "data yaml; default: the one the checkpoint was trained on")
     batch_size: int = option(32, "images per batch", flags=("--batch",))
-    imgsz: int = option(0, "longer side in pixels; 0 takes the checkpoint's", flags=("--img", "--img-size"))
-    conf_thres: float = option(0.001, "confidence above which a box counts")
-    iou_thres: float = option(0.6, "overlap above which the worse box goes")
-    max_det: int = option(300, "boxes per image at most")
-    task: str = option("val", "split to judge on: train, val or test; speed measures time at conf 0.25, iou 0.45")
-    device: str = option("", "cpu, mps, or a CUDA device's number")
-    workers: int = option(8, "processes that prepare batches, at most one for each core")
+    imgsz: int = option(0, "image size in pixels (longer side); 0: the checkpoint's", flags=("--img", "--img-size"))
+    conf_thres: float = option(EVAL_CONF_THRESHOLD, "confidence threshold")
+    iou_thres: float = option(EVAL_IOU_THRESHOLD, "NMS IoU threshold")
+    max_det: int = option(EVAL_MAX_DETECTIONS, "maximum detections per image")
+    task: str = option("val", "split to evaluate: train, val or test; speed: timings at confidence 0.25, IoU 0.45")
+    device: str = option("", "cpu, mps, or a CUDA device index")
+    workers: int = option(8, "data loader workers, at most one per CPU core")
     single_cls: bool = option(False, "treat all classes as one")
-    augment: bool = option(False, "look at three sizes, once mirrored: slower, often surer")
-    verbose: bool = option(False, "a row for every class")
-    save_txt: bool = option(False, "write labels/<image>.txt: class cx cy w h")
-    save_conf: bool = option(False, "with the confidence as last column of --save-txt")
-    save_json: bool = option(False, "write predictions and ground truth as COCO JSON, and print COCO's figures")
-    coco_eval: bool = option(False, "print COCO's figures: AP by size of object, AR")
-    half: bool = option(False, "half precision, on CUDA")
-    noplots: bool = option(False, "write no images")
+    augment: bool = option(False, "test-time augmentation: three scales and a flip")
+    verbose: bool = option(False, "per-class metrics")
+    save_txt: bool = option(False, "write labels/<image>.txt: class cx cy w h, normalized")
+    save_conf: bool = option(False, "append the confidence to the rows of --save-txt")
+    save_json: bool = option(False, "write predictions and ground truth as COCO JSON, and print COCO's metrics")
+    coco_eval: bool = option(False, "print COCO's metrics: AP by object size, AR")
+    half: bool = option(False, "half precision (CUDA only)")
+    noplots: bool = option(False, "write no plots")
     project: str = option("runs/val", "folder of all runs")
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")
     trust_torchscript: bool = option(
         False, "run a TorchScript file, which is a program, that was not exported here", aliases=("--trust",)
     )
-    plugins: tuple[str, ...] = option((), "python files with @register modules", kind=str, many=True)
-    strict: bool = option(False, "stop at a bad image or label instead of skipping it")
-    no_label_cache: bool = option(False, "scan the data set anew")
+    plugins: tuple[str, ...] = option((), "Python files with @register modules", kind=str, many=True)
+    strict: bool = option(False, "stop at an invalid image or label instead of skipping it")
+    no_label_cache: bool = option(False, "ignore the label cache")
 
     def __post_init__(self) -> None:
         """Check ranges that need no file.

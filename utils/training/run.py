@@ -40,7 +40,7 @@ from utils.training.setup import TrainingData, build_model, check_anchors, choos
 from utils.training.state import TrainState, plain
 from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation
-from utils.validation.run import judge
+from utils.validation.run import evaluate_and_report
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, stored_config
 
 CHANGEABLE = frozenset(
@@ -290,7 +290,7 @@ def _finish(trainer: Trainer) -> TrainingResult:
     model, _ = load_model(best)
     model = to_device(model, trainer.device)
     LOGGER.info(f"\n{progress.epoch} epochs in {progress.seconds / 3600:.3f} hours; judging {best}")
-    evaluation = judge(
+    evaluation = evaluate_and_report(
         model,
         trainer.data.val_loader,
         index=trainer.data.val,

@@ -1,4 +1,4 @@
-"""Labels and detections of any data set as COCO JSON, and COCO's figures made from exactly what stands there."""
+"""Labels and detections of any data set as COCO JSON, and the input of COCO's metrics from that JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.metrics.average_precision import PrecisionRecall
 from utils.metrics.coco import ABSENT, CocoDetections, CocoLabels
 from utils.metrics.evaluated_set import ImageEvaluation
 
-# COCO numbers its 80 classes up to 90, leaving these out.
+# COCO's 80 classes have ids up to 90, without these.
 COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 COCO_CLASSES = tuple(
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -24,25 +24,25 @@ COCO_CLASSES = tuple(
     "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush".split(",")
 )
-WHY_THEY_DIFFER = (
-    "COCO's figures differ from the table's: COCO takes at most 100 boxes of an image and class, lets a box whose "
-    "best label is taken have the next one, and reads precision at 101 recalls in steps; the table takes --max-det "
-    "boxes, gives each its best label only, and joins the points by lines. Compare like with like. Areas are those of "
-    "the labels' boxes, and no label is a crowd: COCO's own files have areas of outlines, and crowds."
+DIFFERENCES = (
+    "COCO's metrics differ from the table's. COCO counts at most 100 detections per image and class, lets a detection "
+    "whose best label is taken match the next one, and samples precision at 101 recalls as a step function; the table "
+    "counts --max-det detections, matches each with its best label only, and interpolates. Areas are those of the "
+    "labels' boxes, and no label is a crowd; COCO's own files have areas of polygons, and crowds."
 )
 
 
 def category_ids(names: Sequence[str]) -> list[int]:
-    """Return the number of each class in COCO files: its own, but COCO's for COCO's 80 classes."""
+    """Return the id of each class in COCO files: COCO's own for its 80 classes, else the class id."""
     if tuple(names) == COCO_CLASSES:
-        return [number for number in range(1, 91) if number not in COCO_GAPS]
+        return [category_id for category_id in range(1, 91) if category_id not in COCO_GAPS]
     return list(range(len(names)))
 
 
 def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
-    """Return each image's identifier in COCO files.
+    """Return each image's id in COCO files.
 
-    Its stem; as a number if all stems are different numbers; with the folders that tell them apart where stems repeat.
+    Its stem, as an integer if all stems are distinct integers; if stems repeat, its path as far as needed.
     """
     stems = [Path(path).stem for path in paths]
     if all(stem.isascii() and stem.isdigit() for stem in stems):
@@ -59,28 +59,34 @@ def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
 
 
 def file_names(paths: Sequence[str]) -> list[str]:
-    """Return each image's name in COCO files: that of its file, below the folder they share where names repeat."""
+    """Return each image's file name in COCO files; if names repeat, its path below the common folder."""
     names = [Path(path).name for path in paths]
     if len(set(names)) == len(names):
         return names
-    shared = os.path.commonpath([Path(path).parent for path in paths])
-    return [Path(path).relative_to(shared).as_posix() for path in paths]
+    common = os.path.commonpath([Path(path).parent for path in paths])
+    return [Path(path).relative_to(common).as_posix() for path in paths]
+
+
+def _xywh(box_xyxy: Sequence[float]) -> list[float]:
+    """Convert a box to COCO's x, y, w, h."""
+    x1, y1, x2, y2 = box_xyxy
+    return [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
-    """Return the labels as a COCO instances file, so that other programs can judge the same predictions."""
+    """Return the labels as a COCO instances file, so that other programs can evaluate the same predictions."""
     paths = [str(path) for path in index.paths]
     ids, categories, files = image_ids(paths), category_ids(names), file_names(paths)
     annotations: list[dict[str, Any]] = []
     for evaluation in evaluations:
-        for (x1, y1, x2, y2), label in zip(evaluation.label_boxes.tolist(), evaluation.label_classes, strict=True):
+        for box, class_id in zip(evaluation.label_boxes.tolist(), evaluation.label_classes, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": ids[evaluation.image_id],
-                    "category_id": categories[int(label)],
-                    "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                    "area": round((x2 - x1) * (y2 - y1), 3),
+                    "category_id": categories[int(class_id)],
+                    "bbox": _xywh(box),
+                    "area": round((box[2] - box[0]) * (box[3] - box[1]), 3),
                     "iscrowd": 0,
                 }
             )
@@ -93,24 +99,24 @@ def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, name
         }
         for evaluation in evaluations
     ]
-    classes = [{"id": number, "name": name} for number, name in zip(categories, names, strict=True)]
+    classes = [{"id": category_id, "name": name} for category_id, name in zip(categories, names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": classes}
 
 
 def coco_predictions(
     evaluations: Sequence[ImageEvaluation], index: DatasetIndex, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return all detections as COCO's results list: boxes x, y, w, h in pixels of the file."""
+    """Return all detections as COCO's results list, with boxes in pixels of the image file."""
     ids, categories = image_ids([str(path) for path in index.paths]), category_ids(names)
     return [
         {
             "image_id": ids[evaluation.image_id],
-            "category_id": categories[int(label)],
-            "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(float(score), 5),
+            "category_id": categories[int(class_id)],
+            "bbox": _xywh(box),
+            "score": round(float(confidence), 5),
         }
         for evaluation in evaluations
-        for (x1, y1, x2, y2), score, label in zip(
+        for box, confidence, class_id in zip(
             evaluation.boxes.tolist(), evaluation.confidences, evaluation.classes, strict=True
         )
     ]
@@ -119,43 +125,42 @@ def coco_predictions(
 def coco_arrays(
     truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
 ) -> tuple[CocoLabels, CocoDetections]:
-    """Return the content of a COCO instances file and a results list as arrays.
+    """Return a COCO instances file and a results list as arrays, without detections of images not in the file."""
+    positions = {image_id: i for i, image_id in enumerate(sorted(image["id"] for image in truth["images"]))}
+    labels, detections = (
+        [row for row in rows if row["image_id"] in positions] for rows in (truth["annotations"], predictions)
+    )
 
-    Detections of images that the file does not list are left out.
-    """
-    place = {name: number for number, name in enumerate(sorted(image["id"] for image in truth["images"]))}
-    labels = [label for label in truth["annotations"] if label["image_id"] in place]
-    found = [box for box in predictions if box["image_id"] in place]
+    def column(rows: Sequence[Mapping[str, Any]], key: str, dtype: type) -> np.ndarray:
+        return np.array([row[key] for row in rows], dtype)
+
+    def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        return {
+            "image_ids": np.array([positions[row["image_id"]] for row in rows], np.int64),
+            "classes": column(rows, "category_id", np.int64),
+            "boxes": column(rows, "bbox", np.float64).reshape(-1, 4),
+        }
+
+    crowd = np.array([bool(label.get("iscrowd", 0)) for label in labels], bool)
     return (
-        CocoLabels(
-            image_ids=np.array([place[label["image_id"]] for label in labels], np.int64),
-            classes=np.array([label["category_id"] for label in labels], np.int64),
-            boxes=np.array([label["bbox"] for label in labels], np.float64).reshape(-1, 4),
-            areas=np.array([label["area"] for label in labels], np.float64),
-            crowd=np.array([bool(label.get("iscrowd", 0)) for label in labels], bool),
-        ),
-        CocoDetections(
-            image_ids=np.array([place[box["image_id"]] for box in found], np.int64),
-            classes=np.array([box["category_id"] for box in found], np.int64),
-            boxes=np.array([box["bbox"] for box in found], np.float64).reshape(-1, 4),
-            confidences=np.array([box["score"] for box in found], np.float64),
-        ),
+        CocoLabels(**common(labels), areas=column(labels, "area", np.float64), crowd=crowd),
+        CocoDetections(**common(detections), confidences=column(detections, "score", np.float64)),
     )
 
 
 def coco_table(figures: Mapping[str, float], metrics: PrecisionRecall, *, max_detections: int) -> str:
-    """Return COCO's twelve figures as text, those that the main table has too beside its columns."""
+    """Return COCO's twelve metrics as text, beside those that the table has too."""
     ours = {
         "AP": ("mAP50-95", metrics.map50_95),
         "AP50": ("mAP50", metrics.map50),
         "AP75": ("mAP75", metrics.map75),
     }
-    lines = [f"{'COCO':>10}{'overlap':>12}{'area':>9}{'boxes':>7}{'value':>9}    table (up to {max_detections} boxes)"]
+    lines = [f"{'COCO':>10}{'IoU':>12}{'area':>9}{'boxes':>7}{'value':>9}    table (up to {max_detections} boxes)"]
     for name, value in figures.items():
         kind, _, detail = name.partition("_")
-        overlap = {"AP50": "0.50", "AP75": "0.75"}.get(kind, "0.50:0.95")
+        iou = {"AP50": "0.50", "AP75": "0.75"}.get(kind, "0.50:0.95")
         area, boxes = ("all", detail) if detail.isdigit() else (detail or "all", "100")
         shown = "none" if value == ABSENT else f"{value:.3f}"
         beside = f"    {ours[name][0]} {ours[name][1]:.3f}" if name in ours else ""
-        lines.append(f"{name[:2]:>10}{overlap:>12}{area:>9}{boxes:>7}{shown:>9}{beside}")
-    return "\n".join([*lines, WHY_THEY_DIFFER])
+        lines.append(f"{name[:2]:>10}{iou:>12}{area:>9}{boxes:>7}{shown:>9}{beside}")
+    return "\n".join([*lines, DIFFERENCES])

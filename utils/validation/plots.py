@@ -1,4 +1,4 @@
-"""Images of batches and detections, made from what the engine has in hand."""
+"""Plots of an evaluation: batches with boxes, curves, the confusion matrix, and the worst detection errors."""
 
 from __future__ import annotations
 
@@ -7,111 +7,144 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.images import read_image, write_image
 from utils.datasets.letterbox import PAD_VALUE
-from utils.metrics.detection_errors import DetectionError, detection_errors
+from utils.files import atomic_write
+from utils.metrics.detection_errors import BACKGROUND, DetectionError, detection_errors
 from utils.metrics.evaluated_set import ImageEvaluation
-from utils.plots.boxes import draw_boxes, image_grid, printable
+from utils.plots.boxes import draw_boxes, image_grid
+from utils.plots.curves import plot_confidence_curve, plot_precision_recall
+from utils.plots.fonts import printable
+from utils.plots.matrices import plot_confusion
 from utils.structures import Batch, Detections
+from utils.thresholds import CONF_THRESHOLD
+from utils.validation.evaluate import Evaluation
 
 MAX_IMAGES = 16
 THICKNESS = 2
-SHOWN_CONFIDENCE = 0.25
-TILE = 320  # pixels of a cut's side
-CONTEXT = 2.5  # its side in the image, as a multiple of the box's
-MIN_CUT = 64
-LONGEST_NAME = 18  # letters, two of them and a reason being as wide as a tile
-
-
-def _pixels(batch: Batch, position: int) -> np.ndarray:
-    """Return one image of a batch as (H, W, 3) uint8."""
-    return np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
+TILE_SIZE = 320  # pixels
+CONTEXT = 2.5  # size of a crop relative to its box
+MIN_CROP = 64  # pixels
+MAX_NAME_LENGTH = 18  # letters; two names and a reason are as wide as a tile
 
 
 def plot_labelled_batch(batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = ()) -> None:
-    """Draw the first sixteen images of a batch with their labels."""
+    """Draw the first images of a batch with their labels."""
     height, width = batch.images.shape[2:]
     targets = batch.targets.numpy()
-    drawn = []
+    tiles = []
     for position in range(min(len(batch.images), MAX_IMAGES)):
         rows = targets[targets[:, 0] == position]
         boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
         classes = rows[:, 1].astype(int).tolist()
-        labels = [printable(names[number], number) for number in classes]
-        drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
-    write_image(path, image_grid(drawn, captions[:MAX_IMAGES]))
+        tiles.append(_draw(batch, position, boxes, [printable(names[c], c) for c in classes], classes))
+    write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
 
 
 def plot_detected_batch(
     batch: Batch, detections: Sequence[Detections], names: Sequence[str], path: Path, captions: Sequence[str] = ()
 ) -> None:
-    """Draw the first sixteen images of a batch with what was found in them above a confidence of 0.25."""
-    drawn = []
-    for position, found in enumerate(detections[:MAX_IMAGES]):
-        sure = found.scores > SHOWN_CONFIDENCE
-        classes = found.classes[sure].tolist()
-        scores = found.scores[sure].tolist()
-        labels = [f"{printable(names[n], n)} {score:.1f}" for n, score in zip(classes, scores, strict=True)]
-        boxes = found.boxes[sure].cpu().numpy()
-        drawn.append(draw_boxes(_pixels(batch, position), boxes, labels, classes, thickness=THICKNESS))
-    write_image(path, image_grid(drawn, captions[:MAX_IMAGES]))
+    """Draw the first images of a batch with their detections above `CONF_THRESHOLD`."""
+    tiles = []
+    for position, detected in enumerate(detections[:MAX_IMAGES]):
+        confident = detected.scores > CONF_THRESHOLD
+        classes, scores = detected.classes[confident].tolist(), detected.scores[confident].tolist()
+        labels = [f"{printable(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
+        tiles.append(_draw(batch, position, detected.boxes[confident].cpu().numpy(), labels, classes))
+    write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
 
 
-def plot_mistakes(images: Sequence[ImageEvaluation], paths: Sequence[str], names: Sequence[str], run_dir: Path) -> None:
-    """Draw the sixteen worst misses and the sixteen worst false alarms of a data set, if there are any.
+def _draw(batch: Batch, position: int, boxes: np.ndarray, labels: Sequence[str], classes: Sequence[int]) -> np.ndarray:
+    """Return one image of a batch as (H, W, 3) uint8 with boxes."""
+    image = np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
+    return draw_boxes(image, boxes, labels, classes, thickness=THICKNESS)
 
-    The worst misses are labels that nothing hinted at, large ones first, and last those that only lack a box of their
-    own; the worst false alarms are the surest.
+
+def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> None:
+    """Write the curves of P, R and F1, the precision-recall curve, and the confusion matrix as image and csv."""
+    metrics, confusion = evaluation.metrics, evaluation.confusion
+    background = sum(not len(image.label_classes) for image in evaluation.images)
+    note = (
+        f"{len(evaluation.images)} images, {background} of them background without objects; detections with a "
+        f"confidence above {confusion.conf_threshold}, pairs with an IoU above {confusion.iou_threshold}"
+    )
+    labels = [*names, "background"]
+    counts = pd.DataFrame(confusion.counts, index=pd.Index(labels, name="predicted \\ true"), columns=labels)
+    atomic_write(run_dir / "confusion_matrix.csv", counts.to_csv(lineterminator="\n"))
+    plot_confusion(confusion.counts, confusion.normalized(), names, run_dir / "confusion_matrix.png", note=note)
+    if not len(metrics.class_ids):
+        return
+    present = [printable(names[int(class_id)], int(class_id)) for class_id in metrics.class_ids]
+    curves = {
+        "P": ("precision", metrics.precision_curve),
+        "R": ("recall", metrics.recall_curve),
+        "F1": ("F1", metrics.f1_curve),
+    }
+    for name, (label, curve) in curves.items():
+        path = run_dir / f"{name}_curve.png"
+        best = metrics.best_confidence
+        plot_confidence_curve(metrics.confidences, curve, present, label=label, best=best, path=path)
+    points = (metrics.recall, metrics.precision, metrics.best_confidence)
+    path = run_dir / "PR_curve.png"
+    plot_precision_recall(metrics.precision_by_recall, metrics.ap[:, 0], present, path, best=points)
+
+
+def plot_detection_errors(
+    images: Sequence[ImageEvaluation], paths: Sequence[str], names: Sequence[str], run_dir: Path
+) -> None:
+    """Write `false_negatives.jpg` and `false_positives.jpg`: the sixteen worst of each, if there are any.
+
+    The worst false negatives are large labels without any detection; those whose detection is paired with another
+    label come last. The worst false positives are the most confident ones.
 
     Args:
-        images: judged.
-        paths: files of all images, by their numbers.
+        images: evaluated.
+        paths: of the data set's images, by image id.
         names: class names.
-        run_dir: for `worst_misses.jpg` and `worst_false_alarms.jpg`.
+        run_dir: folder of the run.
     """
-    misses: list[tuple[int, DetectionError]] = []
-    alarms: list[tuple[int, DetectionError]] = []
+    negatives: list[tuple[int, DetectionError]] = []
+    positives: list[tuple[int, DetectionError]] = []
     for image in images:
-        found = detection_errors(image)
-        for kind, mistakes in zip((misses, alarms), found, strict=True):
-            kind.extend((image.image_id, mistake) for mistake in mistakes)
-    misses.sort(key=lambda entry: (entry[1].confidence, -entry[1].area))
-    alarms.sort(key=lambda entry: -entry[1].confidence)
-    labels = {image.image_id: image.label_boxes for image in images}
-    for name, worst in (("worst_misses", misses[:MAX_IMAGES]), ("worst_false_alarms", alarms[:MAX_IMAGES])):
+        for kind, errors in zip((negatives, positives), detection_errors(image), strict=True):
+            kind.extend((image.image_id, error) for error in errors)
+    negatives.sort(key=lambda entry: (entry[1].confidence, -entry[1].area))
+    positives.sort(key=lambda entry: -entry[1].confidence)
+    label_boxes = {image.image_id: image.label_boxes for image in images}
+    for name, worst in (("false_negatives", negatives[:MAX_IMAGES]), ("false_positives", positives[:MAX_IMAGES])):
         if worst:
-            tiles = [_tile(read_image(paths[index]), entry, labels[index], names) for index, entry in worst]
-            captions = [Path(paths[index]).name for index, _ in worst]
-            write_image(run_dir / f"{name}.jpg", image_grid(tiles, captions))
+            tiles = [_error_tile(read_image(paths[i]), error, label_boxes[i], names) for i, error in worst]
+            write_image(run_dir / f"{name}.jpg", image_grid(tiles, [Path(paths[i]).name for i, _ in worst]))
 
 
-def _tile(image: np.ndarray, mistake: DetectionError, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return a square cut around a mistake; thin white boxes are the labels."""
-    x1, y1, x2, y2 = mistake.box.tolist()
-    side = max(CONTEXT * max(x2 - x1, y2 - y1), MIN_CUT)
-    corner = np.array((x1 + x2 - side, y1 + y2 - side)) / 2
-    scale = TILE / side
+def _error_tile(image: np.ndarray, error: DetectionError, label_boxes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return a square crop around an error; labels have thin white outlines."""
+    x1, y1, x2, y2 = error.box.tolist()
+    size = max(CONTEXT * max(x2 - x1, y2 - y1), MIN_CROP)
+    corner = np.array((x1 + x2 - size, y1 + y2 - size)) / 2
+    scale = TILE_SIZE / size
     warp = np.array(((scale, 0, -corner[0] * scale), (0, scale, -corner[1] * scale)))
-    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    cut = cv2.warpAffine(image, warp, (TILE, TILE), flags=shrink, borderValue=(PAD_VALUE,) * 3)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    tile = cv2.warpAffine(image, warp, (TILE_SIZE, TILE_SIZE), flags=interpolation, borderValue=(PAD_VALUE,) * 3)
     offset = np.tile(corner, 2)
     for box in (label_boxes - offset) * scale:
         left, top, right, bottom = (round(float(value)) for value in box)
-        cv2.rectangle(cut, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
-    box = (mistake.box[None] - offset) * scale
-    return draw_boxes(cut, box, [_reason(mistake, names)], [mistake.class_id], thickness=THICKNESS)
+        cv2.rectangle(tile, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
+    box = (error.box[None] - offset) * scale
+    return draw_boxes(tile, box, [_caption(error, names)], [error.class_id], thickness=THICKNESS)
 
 
-def _reason(mistake: DetectionError, names: Sequence[str]) -> str:
-    """Say what is wrong: `dog 0.91, is cat`, `dog 0.80, again`, `dog 0.75`, or of a miss `dog, at most 0.12`."""
-    name = printable(names[mistake.class_id], mistake.class_id, longest=LONGEST_NAME)
-    if mistake.matched_to_other:
-        return f"{name}, its box {mistake.confidence:.2f} is another's"
-    if mistake.is_false_negative:
-        return f"{name}, at most {mistake.confidence:.2f}" if mistake.confidence else name
-    if mistake.true_class >= 0:
-        really = printable(names[mistake.true_class], mistake.true_class, longest=LONGEST_NAME)
-        return f"{name} {mistake.confidence:.2f}, is {really}"
-    return f"{name} {mistake.confidence:.2f}{', again' if mistake.is_duplicate else ''}"
+def _caption(error: DetectionError, names: Sequence[str]) -> str:
+    """Return `dog 0.91, is cat`, `dog 0.80, duplicate` or `dog 0.75`; of a false negative `dog, best 0.12` or `dog`."""
+    name = printable(names[error.class_id], error.class_id, longest=MAX_NAME_LENGTH)
+    if error.matched_to_other:
+        return f"{name}, {error.confidence:.2f} is another's"
+    if error.is_false_negative:
+        return f"{name}, best {error.confidence:.2f}" if error.confidence else name
+    if error.true_class != BACKGROUND:
+        true_name = printable(names[error.true_class], error.true_class, longest=MAX_NAME_LENGTH)
+        return f"{name} {error.confidence:.2f}, is {true_name}"
+    return f"{name} {error.confidence:.2f}{', duplicate' if error.is_duplicate else ''}"

@@ -17,7 +17,7 @@ from utils.validation.coco_json import (
 
 
 class Index:
-    """Stands for a scanned split."""
+    """The paths of a scanned split."""
 
     def __init__(self, *paths):
         self.paths = np.array(paths)
@@ -47,33 +47,33 @@ def evaluation(image_id, boxes, labels):
         (["a/\u0663.jpg"], ["\u0663"]),
     ],
 )
-def test_images_get_different_identifiers_of_one_kind(paths, expected):
+def test_image_ids_are_distinct_and_of_one_type(paths, expected):
     assert image_ids(paths) == expected
 
 
-def test_cocos_own_classes_get_cocos_numbers():
-    numbers = category_ids(COCO_CLASSES)
+def test_cocos_classes_have_cocos_category_ids():
+    ids = category_ids(COCO_CLASSES)
     known = {"person": 1, "stop sign": 13, "backpack": 27, "wine glass": 46, "dining table": 67, "toothbrush": 90}
-    assert len(COCO_CLASSES) == len(set(numbers)) == 80
-    assert {name: dict(zip(COCO_CLASSES, numbers, strict=True))[name] for name in known} == known
+    assert len(COCO_CLASSES) == len(set(ids)) == 80
+    assert {name: dict(zip(COCO_CLASSES, ids, strict=True))[name] for name in known} == known
     assert category_ids(["cat", "dog"]) == [0, 1]
 
 
-def test_boxes_are_corner_and_size_in_pixels_of_the_file():
+def test_boxes_are_xywh_in_pixels_of_the_file():
     index = Index("x/5.jpg", "x/3.jpg")
     evaluations = [evaluation(0, [[10, 20, 40, 30]], [[1, 2, 4, 8], [5, 5, 25, 15]]), evaluation(1, [], [])]
-    truth, found = coco_truth(evaluations, index, ["a", "b"]), coco_predictions(evaluations, index, ["a", "b"])
-    assert found == [{"image_id": 5, "category_id": 0, "bbox": [10, 20, 30, 10], "score": 0.9}]
+    truth, predictions = coco_truth(evaluations, index, ["a", "b"]), coco_predictions(evaluations, index, ["a", "b"])
+    assert predictions == [{"image_id": 5, "category_id": 0, "bbox": [10, 20, 30, 10], "score": 0.9}]
     assert [label["bbox"] for label in truth["annotations"]] == [[1, 2, 3, 6], [5, 5, 20, 10]]
     assert [label["area"] for label in truth["annotations"]] == [18, 200]
     assert [(image["id"], image["height"], image["width"]) for image in truth["images"]] == [(5, 60, 80), (3, 60, 80)]
-    labels, detections = coco_arrays(truth, found)
+    labels, detections = coco_arrays(truth, predictions)
     assert labels.image_ids.tolist() == [1, 1] and detections.image_ids.tolist() == [1], (
         "in the order of their identifiers"
     )
 
 
-def test_table_has_all_figures_and_says_none_where_there_is_nothing():
+def test_table_has_all_metrics_and_none_without_labels():
     box = [[10, 20, 60, 70]]
     evaluations = [evaluation(0, box, box)]
     index = Index("x/5.jpg")
