@@ -92,8 +92,8 @@ def test_a_full_disk_ends_the_run_with_one_line_and_a_good_checkpoint(data: Path
 
 
 @pytest.mark.long
-def test_little_shared_memory_means_fewer_data_processes(data: Path, tmp_path: Path) -> None:
-    """8 MB, in a namespace of its own: torch's data processes die of a bus error where batches do not fit."""
+def test_little_shared_memory_means_fewer_workers(data: Path, tmp_path: Path) -> None:
+    """8 MB, in a mount namespace: DataLoader workers die of a bus error if batches do not fit."""
     alone = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"', "sh"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("needs a mount namespace")
@@ -106,4 +106,4 @@ def test_little_shared_memory_means_fewer_data_processes(data: Path, tmp_path: P
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "/dev/shm has 8 MB free" in done.stderr and "1 are started" in done.stderr
+    assert "/dev/shm has 8 MB free" in done.stderr and "using 1." in done.stderr

@@ -1,4 +1,4 @@
-"""Slow, plain second opinions for the tests of data, losses and metrics, and small data sets to try them on."""
+"""Slow reference implementations for the tests of data sets, losses and metrics, and small data sets."""
 
 import hashlib
 import math
@@ -11,24 +11,24 @@ from PIL import Image
 REFERENCE = Path(__file__).parents[1] / "reference"
 DARK, BRIGHT = 20, 255
 
-_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  # those of str.splitlines
+_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  # as str.splitlines
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
 
 def reference_labels(data, num_classes):
-    """Return (rows, problems) of a label file: rows (n, 5) float32, problems [(line, column, beyond names)]."""
+    """Return the rows, (n, 5) float32, and problems, [(line, column, is_class_range)], of a label file."""
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         return np.zeros((0, 5), np.float32), [(1, 0, False)]
     rows, problems, seen = [], [], set()
-    for number, line in enumerate(_LINE_END.split(text), 1):
-        fields = re.findall(r"\S+", line)
+    for line, content in enumerate(_LINE_END.split(text), 1):
+        fields = re.findall(r"\S+", content)
         if not fields:
             continue
         problem = _first_problem(fields, num_classes)
         if problem:
-            problems.append((number, *problem))
+            problems.append((line, *problem))
             continue
         row = _box_of([float(field) for field in fields])
         if row[3] > 0 and row[4] > 0 and tuple(row) not in seen:
@@ -55,74 +55,72 @@ def _first_problem(fields, num_classes):
 
 
 def _box_of(values):
-    """Bring a box or an outline to class, cx, cy, w, h, cut at the borders, in float32."""
-    label, rest = values[0], values[1:]
+    """Return class, cx, cy, w, h of a box or a polygon, clipped to the image, in float32."""
+    class_id, rest = values[0], values[1:]
     if len(rest) == 4:
         cx, cy, w, h = rest
         x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
         if x1 >= 0 and y1 >= 0 and x2 <= 1 and y2 <= 1:
-            return np.array([label, cx, cy, w, h], np.float32)
+            return np.array([class_id, cx, cy, w, h], np.float32)
         x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in (x1, y1, x2, y2))
     else:
         x1, y1, x2, y2 = min(rest[::2]), min(rest[1::2]), max(rest[::2]), max(rest[1::2])
-    return np.array([label, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], np.float32)
+    return np.array([class_id, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], np.float32)
 
 
 def slow_matches(targets, anchors, size_hw, max_ratio):
-    """List (image, anchor, row, column, class, x in cell, y in cell, w, h), in assign_level's order."""
+    """Return (image, anchor, row, column, class, x in cell, y in cell, w, h) of each match, in assign_level's order."""
     height, width = size_hw
-    found = []
-    for side in ("own", "left", "up", "right", "down"):
-        for number, (anchor_w, anchor_h) in enumerate(anchors):
-            for image, label, cx, cy, w, h in targets:
+    matches = []
+    for cell in ("centre", "left", "up", "right", "down"):
+        for anchor, (anchor_w, anchor_h) in enumerate(anchors):
+            for image, class_id, cx, cy, w, h in targets:
                 x, y, w, h = cx * width, cy * height, w * width, h * height
                 if max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= max_ratio:
                     continue
                 column, row = math.floor(x), math.floor(y)
                 in_x, in_y = x - column, y - row
-                if side == "left" and in_x < 0.5 and x > 1:
+                if cell == "left" and in_x < 0.5 and x > 1:
                     column -= 1
-                elif side == "up" and in_y < 0.5 and y > 1:
+                elif cell == "up" and in_y < 0.5 and y > 1:
                     row -= 1
-                elif side == "right" and in_x > 0.5 and column + 1 < width:
+                elif cell == "right" and in_x > 0.5 and column + 1 < width:
                     column += 1
-                elif side == "down" and in_y > 0.5 and row + 1 < height:
+                elif cell == "down" and in_y > 0.5 and row + 1 < height:
                     row += 1
-                elif side != "own":
+                elif cell != "centre":
                     continue
                 column, row = min(column, width - 1), min(row, height - 1)
-                found.append((image, number, row, column, label, x - column, y - row, w, h))
-    return found
+                matches.append((image, anchor, row, column, class_id, x - column, y - row, w, h))
+    return matches
 
 
 def slow_iou(first, second):
-    """IoU of two boxes x1, y1, x2, y2."""
-    across = min(first[2], second[2]) - max(first[0], second[0])
-    down = min(first[3], second[3]) - max(first[1], second[1])
-    if across <= 0 or down <= 0:
+    """Return the IoU of two boxes x1, y1, x2, y2."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
         return 0.0
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return across * down / (areas - across * down)
+    return width * height / (areas - width * height)
 
 
 def slow_correct(boxes, classes, label_boxes, label_classes, thresholds):
-    """Tell which detections, best first, are right: each claims its best label, each label takes its first claim."""
+    """Return which detections, best first, are true positives: each matches its best label, each label matches once."""
     correct = np.zeros((len(boxes), len(thresholds)), bool)
     for column, threshold in enumerate(thresholds):
-        taken = set()
-        for number, box in enumerate(boxes):
-            overlaps = [
-                (slow_iou(box, label), -i) for i, label in enumerate(label_boxes) if classes[number] == label_classes[i]
-            ]
-            best, label = max(overlaps, default=(0.0, None))
-            if best >= threshold and label not in taken:
-                taken.add(label)
-                correct[number, column] = True
+        matched = set()
+        for i, box in enumerate(boxes):
+            ious = [(slow_iou(box, label), -j) for j, label in enumerate(label_boxes) if classes[i] == label_classes[j]]
+            best, label = max(ious, default=(0.0, None))
+            if best >= threshold and label not in matched:
+                matched.add(label)
+                correct[i, column] = True
     return correct
 
 
 def tree_hash(root):
-    """Map every path below a folder to its kind, modification time and content."""
+    """Return the modification time and content hash of every path below a folder."""
     state = {}
     for path in sorted(Path(root).rglob("*")):
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
@@ -147,25 +145,25 @@ def bright_box(image, threshold=190):
 
 
 def write_data_set(root, *, count=6, splits=("train", "val"), names=("cat", "dog"), seed=0):
-    """Write a data set of PNGs with one labelled bright rectangle each, no two alike; return its yaml."""
+    """Write a data set of distinct PNGs with one labelled bright rectangle each; return the path of its yaml."""
     rng = np.random.default_rng(seed)
     for split in splits:
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         (root / "labels" / split).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
+        for i in range(count):
             height, width = (int(side) for side in rng.permutation([rng.integers(40, 70), rng.integers(71, 120)]))
             x1, y1 = int(rng.integers(2, width // 2)), int(rng.integers(2, height // 2))
             x2, y2 = x1 + int(rng.integers(12, width // 2)), y1 + int(rng.integers(12, height // 2))
             image = image_with_rectangle(height, width, (x1, y1, x2, y2))
-            Image.fromarray(image).save(root / "images" / split / f"p{number}.png")
-            row = (number % len(names), (x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
+            Image.fromarray(image).save(root / "images" / split / f"p{i}.png")
+            row = (i % len(names), (x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
             row = (*row, (x2 - x1) / width, (y2 - y1) / height)
-            (root / "labels" / split / f"p{number}.txt").write_text(" ".join(f"{value:.8g}" for value in row) + "\n")
+            (root / "labels" / split / f"p{i}.txt").write_text(" ".join(f"{value:.8g}" for value in row) + "\n")
     return write_yaml(root, "".join(f"{s}: images/{s}\n" for s in splits) + f"names: [{', '.join(names)}]\n")
 
 
 def write_yaml(root, text):
-    """Write `data.yaml` into a folder and return its path as text, as --data takes it."""
+    """Write `data.yaml` to a folder; return its path as text, the form of --data."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "data.yaml").write_text(text, encoding="utf-8")
     return str(root / "data.yaml")

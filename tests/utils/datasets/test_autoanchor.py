@@ -1,4 +1,4 @@
-"""Anchors fitted to box sizes: exact where the best ones are known, kept where the present ones serve."""
+"""Anchors fitted to box sizes: exact where the optimum is known, kept where the model's anchors fit."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_recall_excludes_the_limit_itself():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5])
-def test_as_many_boxes_as_anchors_are_their_own_anchors(seed):
+def test_with_as_many_boxes_as_anchors_the_boxes_are_the_anchors(seed):
     boxes = [[300, 200], [12, 20], [60, 30], [90, 170], [25, 9], [33, 64]]
     fitted = fit(boxes, np.full((3, 2, 2), 5000.0), seed=seed)
     # By area: 225, 240, 1800, 2112, 15300, 60000.
@@ -39,9 +39,9 @@ def test_as_many_boxes_as_anchors_are_their_own_anchors(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_improvement_finds_the_best_single_anchor(seed):
-    # Between the sizes, k times (10, 30) has a mean nearness of (2 / k + k / 2) / 3, which falls from k = 1 to 2:
-    # k-means ends at k = 4 / 3, the best is k = 1.
+def test_mutation_finds_the_best_single_anchor(seed):
+    # Between the sizes, k times (10, 30) has a mean ratio of (2 / k + k / 2) / 3, which decreases from k = 1 to 2:
+    # k-means ends at k = 4 / 3, the optimum is k = 1.
     fitted = fit([[10, 30], [10, 30], [20, 60]], FAR, seed=seed)
     np.testing.assert_allclose(fitted, [[[10, 30]]], rtol=0.02)
 
@@ -55,9 +55,9 @@ def test_three_clusters_are_found():
     assert best_possible_recall(boxes, fitted[0].astype(float), max_ratio=1.2) == 1
 
 
-@pytest.mark.parametrize(("served", "kept"), [(100, True), (99, True), (98, False), (50, False)])
-def test_anchors_that_serve_more_than_98_percent_are_kept(served, kept):
-    boxes = [[20, 40]] * served + [[200, 400]] * (100 - served)
+@pytest.mark.parametrize(("fitting", "kept"), [(100, True), (99, True), (98, False), (50, False)])
+def test_anchors_with_a_recall_above_98_percent_are_kept(fitting, kept):
+    boxes = [[20, 40]] * fitting + [[200, 400]] * (100 - fitting)
     anchors = np.array([[[22.0, 38], [21, 41]]])
     fitted = fit(boxes, anchors)
     assert (fitted is None) is kept
@@ -65,13 +65,13 @@ def test_anchors_that_serve_more_than_98_percent_are_kept(served, kept):
         assert best_possible_recall(np.array(boxes, float), fitted[0], max_ratio=4) == 1
 
 
-def test_forced_fit_replaces_anchors_that_serve():
+def test_force_replaces_anchors_that_fit():
     fitted = fit([[20, 40]] * 5, np.array([[[22.0, 38]]]), force=True)
     np.testing.assert_allclose(fitted, [[[20, 40]]], rtol=1e-6)
 
 
-def test_fit_that_serves_no_more_is_dropped():
-    # One anchor cannot serve both sizes, whatever it is.
+def test_anchors_that_do_not_improve_recall_are_discarded():
+    # No single anchor fits both sizes.
     boxes = [[10, 10]] * 4 + [[1000, 1000]] * 4
     assert fit(boxes, np.array([[[10.0, 10]]])) is None
     fitted = fit(boxes, np.array([[[10.0, 10]]]), force=True)
@@ -81,8 +81,8 @@ def test_fit_that_serves_no_more_is_dropped():
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(("boxes", "fits"), [(1, False), (2, True)])
 def test_fewer_boxes_than_anchors_fit_nothing(boxes, fits, force):
-    found = fit([[30, 20], [70, 90]][:boxes], np.full((2, 1, 2), 5000.0), force=force)
-    assert (found is not None) is fits
+    fitted = fit([[30, 20], [70, 90]][:boxes], np.full((2, 1, 2), 5000.0), force=force)
+    assert (fitted is not None) is fits
 
 
 def test_boxes_below_two_pixels_on_both_sides_do_not_count():
@@ -100,7 +100,7 @@ def test_anchors_have_at_least_two_pixels():
     assert fitted[0, 0, 0] == 2
 
 
-def test_equal_seeds_give_equal_anchors_and_inputs_stay():
+def test_equal_seeds_give_equal_anchors_and_inputs_are_unchanged():
     boxes = np.random.default_rng(0).uniform(5, 300, (200, 2))
     anchors = np.full((2, 2, 2), 5000.0)
     before = boxes.copy(), anchors.copy()
@@ -111,7 +111,7 @@ def test_equal_seeds_give_equal_anchors_and_inputs_stay():
     assert (np.diff(areas) > 0).all()
 
 
-def test_pixels_scale_with_the_boxes():
+def test_anchors_scale_with_the_boxes():
     boxes = np.random.default_rng(1).uniform(20, 300, (60, 2))
     anchors = np.full((1, 3, 2), 5000.0)
     np.testing.assert_allclose(fit(2 * boxes, anchors), 2 * fit(boxes, anchors), rtol=1e-5)

@@ -11,7 +11,7 @@ CASES = json.loads((REFERENCE / "letterbox.json").read_text())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['h']}x{c['w']}-{c['new']}-{c['auto']}-{c['scaleup']}")
-def test_geometry_is_that_of_the_reference(case):
+def test_geometry_equals_the_reference(case):
     target = case["new"] if isinstance(case["new"], list) else [case["new"]] * 2
     options = {"minimal": case["auto"], "scale_up": case["scaleup"]}
     geometry = letterbox_geometry((case["h"], case["w"]), tuple(target), **options)
@@ -37,7 +37,7 @@ def test_boxes_follow_the_pixels_into_the_input(size_hw, minimal):
     assert placement.original_hw == size_hw
 
 
-def test_padding_is_grey_and_the_odd_pixel_goes_to_the_far_side():
+def test_padding_is_grey_and_the_odd_column_is_on_the_right():
     image, placement = letterbox(np.full((50, 97, 3), 7, np.uint8), (100, 100), scale_up=False)
     assert image.shape == (100, 100, 3) and placement.pad_wh == (1.0, 25.0)
     assert (image[:25] == PAD_VALUE).all() and (image[75:] == PAD_VALUE).all()
@@ -45,19 +45,19 @@ def test_padding_is_grey_and_the_odd_pixel_goes_to_the_far_side():
     assert (image[25:75, 1:98] == 7).all()
 
 
-def test_odd_row_goes_to_the_bottom():
+def test_odd_row_is_at_the_bottom():
     image, placement = letterbox(np.full((45, 100, 3), 7, np.uint8), (100, 100))
     assert placement.pad_wh == (0.0, 27.0)
     assert (image[:27] == PAD_VALUE).all() and (image[27:72] == 7).all() and (image[72:] == PAD_VALUE).all()
 
 
-def test_small_image_is_enlarged_only_where_allowed():
+def test_small_image_is_enlarged_only_with_scale_up():
     for scale_up, ratio in ((True, (4.0, 4.0)), (False, (1.0, 1.0))):
         _, placement = letterbox(np.zeros((20, 32, 3), np.uint8), (96, 128), scale_up=scale_up)
         assert placement.ratio_wh == ratio
 
 
-def test_placement_counts_from_the_file_if_the_image_was_scaled_before():
+def test_transform_is_from_the_original_if_the_image_was_scaled_before():
     box = (100, 40, 300, 160)
     original = image_with_rectangle(200, 400, box)
     small = resize_longest_side(original, 128, smooth=True)
@@ -66,20 +66,20 @@ def test_placement_counts_from_the_file_if_the_image_was_scaled_before():
     np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image, 150), atol=1.01)
 
 
-def test_input_and_original_are_inverse():
+def test_to_original_inverts_to_input():
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = (int(side) for side in rng.integers(20, 900, 2))
         _, placement = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), minimal=bool(rng.integers(2)))
         low, high = rng.random((5, 2)) * 0.5, 0.5 + rng.random((5, 2)) * 0.5
         boxes = (np.concatenate((low, high), 1) * [width, height, width, height]).astype(np.float32)
-        there = placement.to_input(boxes)
-        assert there.dtype == np.float32
-        back = placement.to_original(there)
+        in_input = placement.to_input(boxes)
+        assert in_input.dtype == np.float32
+        back = placement.to_original(in_input)
         np.testing.assert_allclose(back, boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_original_boxes_are_cut_at_its_borders():
+def test_boxes_are_clipped_to_the_original():
     placement = LetterboxTransform(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
     boxes = placement.to_original(np.array([[0.0, 0.0, 500.0, 500.0], [24.0, 28.0, 44.0, 48.0]], np.float32))
     assert boxes.tolist() == [[0, 0, 60, 40], [10, 10, 20, 20]]
@@ -96,7 +96,7 @@ def test_original_boxes_are_cut_at_its_borders():
     ],
 )
 @pytest.mark.parametrize("smooth", [True, False])
-def test_longer_side_is_fitted(size_hw, expected, smooth):
+def test_longest_side_is_scaled_to_the_size(size_hw, expected, smooth):
     assert resize_longest_side(np.zeros((*size_hw, 3), np.uint8), 128, smooth=smooth).shape == (*expected, 3)
 
 
@@ -112,6 +112,6 @@ def test_smooth_shrinking_averages_areas():
     assert np.abs(resize_longest_side(stripes, 20, smooth=False).astype(int) - 50).max() > 10
 
 
-def test_very_long_image_is_fitted():
+def test_very_long_image_is_letterboxed():
     image, _ = letterbox(np.zeros((1, 5000, 3), np.uint8), (96, 128))
     assert image.shape == (96, 128, 3)

@@ -1,4 +1,4 @@
-"""Polygons against drawn masks: the box around what is seen, cutting, moving, choosing and joining."""
+"""Polygons against rasterized masks: visible boxes, clipping, transforming, selecting and joining."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from utils.datasets.polygons import clip, empty_polygons, join, scale_and_shift, select, transform, visible_boxes
 from utils.structures import Polygons, Sample
 
-FINE = 8  # sub-pixels along a side of the drawn masks
+SUBPIXELS = 8  # per side of a pixel, in the masks
 
 
 def polygons_of(*rings):
@@ -16,7 +16,7 @@ def polygons_of(*rings):
 
 
 def star(rng, centre, radius):
-    """A ring around a centre whose points lie near and far by turns, so that it is seldom convex."""
+    """A ring of points at random distances around a centre, which is rarely convex."""
     count = int(rng.integers(3, 12))
     angle = np.sort(rng.uniform(0, 2 * np.pi, count))
     distance = rng.uniform(0.2, 1, count) * radius
@@ -24,37 +24,37 @@ def star(rng, centre, radius):
 
 
 def mask_of(ring, size_hw, margin):
-    """Draw a ring on a fine grid that reaches `margin` pixels beyond the image; return the part within it."""
+    """Rasterize a ring on a grid that extends `margin` pixels beyond the image; return the part within the image."""
     height, width = size_hw
-    canvas = np.zeros(((height + 2 * margin) * FINE, (width + 2 * margin) * FINE), np.uint8)
+    canvas = np.zeros(((height + 2 * margin) * SUBPIXELS, (width + 2 * margin) * SUBPIXELS), np.uint8)
     if len(ring):
-        cv2.fillPoly(canvas, [((ring + margin) * FINE).round().astype(np.int32)], 1)
-    return canvas[margin * FINE : (margin + height) * FINE, margin * FINE : (margin + width) * FINE]
+        cv2.fillPoly(canvas, [((ring + margin) * SUBPIXELS).round().astype(np.int32)], 1)
+    return canvas[margin * SUBPIXELS : (margin + height) * SUBPIXELS, margin * SUBPIXELS : (margin + width) * SUBPIXELS]
 
 
-def drawn_box(mask):
+def mask_box(mask):
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
-    return np.array((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)) / FINE
+    return np.array((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)) / SUBPIXELS
 
 
-def test_box_within_is_that_of_the_drawn_mask():
+def test_visible_box_is_that_of_the_mask():
     rng = np.random.default_rng(0)
-    size_hw, compared, cut_off = (40, 60), 0, 0
+    size_hw, compared, clipped = (40, 60), 0, 0
     for _ in range(150):
         ring = star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)).astype(np.float32)
         (box,) = visible_boxes(polygons_of(ring), size_hw)
-        expected = drawn_box(mask_of(ring, size_hw, 60))
+        expected = mask_box(mask_of(ring, size_hw, 60))
         if expected is None or (expected[2:] - expected[:2]).min() < 2:
             continue
         np.testing.assert_allclose(box, expected, atol=0.4)
         compared += 1
-        cut_off += bool((ring < 0).any() or (ring > (60, 40)).any())
-    assert compared > 90 and cut_off > 50
+        clipped += bool((ring < 0).any() or (ring > (60, 40)).any())
+    assert compared > 90 and clipped > 50
 
 
-def test_boxes_of_many_polygons_are_those_of_each():
+def test_boxes_of_many_polygons_equal_those_of_each():
     rng = np.random.default_rng(1)
     rings = [star(rng, rng.uniform((-10, -10), (70, 50)), 30) for _ in range(30)]
     rings[3] = rings[17] = np.zeros((0, 2))
@@ -70,11 +70,11 @@ def test_boxes_of_many_polygons_are_those_of_each():
         ([(10, 10), (30, 10), (30, 20)], (10, 10, 30, 20)),
         ([(-20, 10), (30, 10), (30, 20), (-20, 20)], (0, 10, 30, 20)),
         ([(-100, -100), (200, -100), (200, 200), (-100, 200)], (0, 0, 60, 40)),  # encloses the image
-        ([(-50, 20), (20, -50), (200, 20), (20, 200)], (0, 0, 60, 40)),  # only its sides pass through
+        ([(-50, 20), (20, -50), (200, 20), (20, 200)], (0, 0, 60, 40)),  # only its edges pass through
         ([(-50, -50), (-10, -50), (-10, 90)], (0, 0, 0, 0)),  # beside it
         ([(70, -30), (70, 90), (65, 30)], (0, 0, 0, 0)),
         ([(0, 0), (60, 0), (60, 40), (0, 40)], (0, 0, 60, 40)),  # on its borders
-        # A hook around the corner: its bounding box cut at the borders would be too large.
+        # A hook around the corner: its clipped bounding box would be too large.
         ([(-10, -10), (50, -10), (50, 5), (45, 5), (45, -5), (-5, -5), (-5, 30), (-10, 30)], (45, 0, 50, 5)),
     ],
 )
@@ -82,22 +82,22 @@ def test_known_boxes(ring, box):
     assert visible_boxes(polygons_of(ring), (40, 60))[0].tolist() == list(box)
 
 
-def test_cut_polygons_enclose_what_was_within():
+def test_clipped_polygons_have_the_mask_within_the_image():
     rng = np.random.default_rng(2)
     size_hw = (40, 60)
     rings = [star(rng, rng.uniform((-10, -10), (70, 50)), rng.uniform(5, 45)) for _ in range(80)]
     result = clip(polygons_of(*rings), size_hw)
     assert len(result) == 80 and (result.points >= 0).all() and (result.points <= (60, 40)).all()
     checked = 0
-    for number, ring in enumerate(rings):
-        before, after = mask_of(ring, size_hw, 60), mask_of(result.of(number).reshape(-1, 2), size_hw, 60)
-        outer = max(cv2.arcLength(ring.astype(np.float32), True) * FINE, 1)
-        assert (before != after).sum() < 3 * outer, "more than the drawn border differs"
+    for i, ring in enumerate(rings):
+        before, after = mask_of(ring, size_hw, 60), mask_of(result.of(i).reshape(-1, 2), size_hw, 60)
+        length = max(cv2.arcLength(ring.astype(np.float32), True) * SUBPIXELS, 1)
+        assert (before != after).sum() < 3 * length, "more than the border differs"
         checked += before.any() and (before != after).sum() < before.sum() / 4
     assert checked > 40
 
 
-def test_cut_leaves_what_lies_within_alone_and_empties_what_lies_beyond():
+def test_clipping_keeps_polygons_within_the_image_and_empties_those_outside():
     polygons = polygons_of([(1, 1), (5, 1), (5, 9)], [(-9, -9), (-5, -9), (-5, -1)], [])
     result = clip(polygons, (40, 60))
     assert result.known.tolist() == [True, False, False]
@@ -106,14 +106,14 @@ def test_cut_leaves_what_lies_within_alone_and_empties_what_lies_beyond():
     assert clip(inside, (40, 60)) is inside
 
 
-def test_moving_scales_and_shifts_points_only():
+def test_scaling_and_shifting_changes_only_the_points():
     polygons = polygons_of([(1, 2), (3, 4), (5, 7)], [])
     result = scale_and_shift(polygons, scale_xy=(-1, 2), shift_xy=(10, 1))
     assert result.points.tolist() == [[9, 5], [7, 9], [5, 15]] and result.points.dtype == np.float32
     assert result.starts is polygons.starts and polygons.points[0].tolist() == [1, 2]
 
 
-def test_warping_projects_points():
+def test_transform_projects_points():
     matrix = np.array([(2.0, 0.5, 3), (0.25, 1, -1), (0.01, 0.02, 1)])
     ring = np.array([(1, 2), (30, 4), (5, 17)], np.float32)
     expected = cv2.perspectiveTransform(ring[None].astype(np.float64), matrix)[0]
@@ -129,7 +129,7 @@ def test_selecting_keeps_each_objects_points():
     assert select(None, np.array([True])) is None
 
 
-def test_joining_fills_up_samples_without_polygons():
+def test_joining_adds_empty_polygons_for_samples_without():
     def sample(count, polygons):
         return Sample(
             image=np.zeros((4, 4, 3), np.uint8),

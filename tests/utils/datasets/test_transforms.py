@@ -18,7 +18,7 @@ from utils.datasets.transforms import (
 )
 from utils.structures import Polygons, Sample
 
-STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
+IDENTITY = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
 
 
 def sample_of(image, *boxes, classes=None):
@@ -46,7 +46,7 @@ def test_flips_move_boxes_with_pixels_and_leave_the_original(flip, expected):
 
 
 @pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
-def test_flips_take_samples_without_boxes(flip):
+def test_flips_accept_samples_without_boxes(flip):
     assert flip(sample_of(np.zeros((5, 8, 3), np.uint8))).boxes.shape == (0, 4)
 
 
@@ -60,65 +60,65 @@ def test_boxes_follow_pixels_through_drawn_warps(perspective):
         options = {"degrees": 25, "translate": 0.15, "scale": 0.3, "shear": 8, "perspective": perspective}
         matrix = draw_perspective(rng, size_hw=(120, 170), out_hw=(140, 190), **options)
         warped = warp(rectangle_sample(120, 170, box), matrix, (140, 190))
-        seen = bright_box(warped.image)
+        visible = bright_box(warped.image)
         assert warped.image.shape == (140, 190, 3) and len(warped.boxes) == 1
-        (label,) = warped.boxes
-        assert (label[:2] >= 0).all() and label[2] <= 190 and label[3] <= 140
-        assert (label[:2] <= seen[:2] + 2).all() and (label[2:] >= seen[2:] - 2).all()
-        free = warp_boxes(np.array([box], np.float32), matrix)[0]
-        if (free[:2] >= 0).all() and free[2] <= 190 and free[3] <= 140:
+        (box_after,) = warped.boxes
+        assert (box_after[:2] >= 0).all() and box_after[2] <= 190 and box_after[3] <= 140
+        assert (box_after[:2] <= visible[:2] + 2).all() and (box_after[2:] >= visible[2:] - 2).all()
+        unclipped = warp_boxes(np.array([box], np.float32), matrix)[0]
+        if (unclipped[:2] >= 0).all() and unclipped[2] <= 190 and unclipped[3] <= 140:
             inside += 1
-            np.testing.assert_allclose(label, seen, atol=2)
+            np.testing.assert_allclose(box_after, visible, atol=2)
     assert inside > 25
 
 
-def test_still_warp_centres_the_image():
+def test_warp_without_strength_centres_the_image():
     rng = np.random.default_rng(0)
-    matrix = draw_perspective(rng, size_hw=(60, 100), out_hw=(80, 140), **STILL)
+    matrix = draw_perspective(rng, size_hw=(60, 100), out_hw=(80, 140), **IDENTITY)
     warped = warp(rectangle_sample(60, 100, (10, 20, 50, 45)), matrix, (80, 140))
     assert warped.boxes.tolist() == [[30, 30, 70, 55]]
     assert bright_box(warped.image).tolist() == [30, 30, 70, 55]
     assert (warped.image[:9] == PAD_VALUE).all() and (warped.image[:, :19] == PAD_VALUE).all()
 
 
-def test_drawn_warps_stay_in_their_ranges_and_use_them():
+def test_drawn_warps_cover_exactly_their_ranges():
     rng = np.random.default_rng(0)
     draw = {"size_hw": (60, 100), "out_hw": (60, 100)}
     zooms, angles, shifts = [], [], []
     for _ in range(300):
-        matrix = draw_perspective(rng, **draw, **{**STILL, "scale": 0.5})
+        matrix = draw_perspective(rng, **draw, **{**IDENTITY, "scale": 0.5})
         zooms.append(matrix[0, 0])
-        matrix = draw_perspective(rng, **draw, **{**STILL, "degrees": 10})
+        matrix = draw_perspective(rng, **draw, **{**IDENTITY, "degrees": 10})
         angles.append(np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0])))
-        shifts.append(draw_perspective(rng, **draw, **{**STILL, "translate": 0.1})[:2, 2] / (100, 60))
+        shifts.append(draw_perspective(rng, **draw, **{**IDENTITY, "translate": 0.1})[:2, 2] / (100, 60))
     for values, limits in ((zooms, (0.5, 1.5)), (angles, (-10, 10)), (np.array(shifts), (-0.1, 0.1))):
         span = limits[1] - limits[0]
         assert limits[0] - 1e-9 <= np.min(values) < limits[0] + 0.05 * span
         assert limits[1] + 1e-9 >= np.max(values) > limits[1] - 0.05 * span
 
 
-def test_warp_without_boxes_only_moves_the_image():
+def test_warp_without_boxes_changes_only_the_image():
     warped = warp(sample_of(np.zeros((40, 60, 3), np.uint8)), np.eye(3), (50, 80))
     assert warped.image.shape == (50, 80, 3) and warped.boxes.shape == (0, 4)
 
 
 def test_warp_keeps_the_classes_of_the_boxes_it_keeps():
     boxes = [(-60, 5, -20, 30), (10, 5, 40, 30), (75, 5, 110, 30), (20, 10, 50, 35)]
-    moved = np.eye(3)
-    moved[0, 2] = -5
-    warped = warp(sample_of(np.zeros((40, 80, 3), np.uint8), *boxes, classes=[3, 1, 2, 0]), moved, (40, 80))
+    shift = np.eye(3)
+    shift[0, 2] = -5
+    warped = warp(sample_of(np.zeros((40, 80, 3), np.uint8), *boxes, classes=[3, 1, 2, 0]), shift, (40, 80))
     assert warped.classes.tolist() == [1, 2, 0]
     np.testing.assert_allclose(warped.boxes[1], (70, 5, 80, 30))
 
 
-def test_zoomed_box_is_judged_by_its_scaled_size():
+def test_area_ratio_of_a_scaled_box_is_relative_to_its_scaled_area():
     shrunk = np.diag([0.25, 0.25, 1.0])
     warped = warp(sample_of(np.zeros((80, 120, 3), np.uint8), (8, 8, 48, 40)), shrunk, (20, 30))
-    assert warped.boxes.tolist() == [[2, 2, 12, 10]], "a sixteenth of the area is left, but all that scaling leaves"
+    assert warped.boxes.tolist() == [[2, 2, 12, 10]], "a sixteenth of the area is left, but all of the scaled area"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "kept"),
+    ("before", "after", "valid"),
     [
         ((0, 0, 10, 10), (0, 0, 2, 10), False),  # not wider than 2
         ((0, 0, 10, 10), (0, 0, 2.01, 10), True),
@@ -135,9 +135,9 @@ def test_zoomed_box_is_judged_by_its_scaled_size():
         ((0, 0, 5, 5), (9, 9, 9, 4), False),
     ],
 )
-def test_box_is_kept_by_its_sides_share_and_aspect(before, after, kept):
+def test_box_is_valid_by_its_sides_area_ratio_and_aspect(before, after, valid):
     rows = [np.array([box], np.float64) for box in (before, after)]
-    assert valid_after_transform(*rows).tolist() == [kept]
+    assert valid_after_transform(*rows).tolist() == [valid]
 
 
 @pytest.mark.parametrize("centre_xy", [(100, 100), (50, 150), (150, 60), (50, 50), (133, 77)])
@@ -146,21 +146,21 @@ def test_mosaic_boxes_follow_pixels(centre_xy):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
     sizes = [(70, 100), (100, 60), (45, 100), (100, 99)]
     tiles = []
-    for number, ((height, width), colour) in enumerate(zip(sizes, colours, strict=True)):
+    for class_id, ((height, width), colour) in enumerate(zip(sizes, colours, strict=True)):
         box = (width // 4, height // 3, width - 9, height - 5)
-        tiles.append(sample_of(image_with_rectangle(height, width, box, colour), box, classes=[number]))
+        tiles.append(sample_of(image_with_rectangle(height, width, box, colour), box, classes=[class_id]))
     joined = mosaic(tiles, size=size, centre_xy=centre_xy)
     assert joined.image.shape == (200, 200, 3) and joined.boxes.dtype == np.float32
     expected = {}
-    for number, colour in enumerate(colours):
+    for class_id, colour in enumerate(colours):
         box = bright_box(np.where((joined.image == colour).all(-1, keepdims=True), 255, 0))
         if box is not None:
-            expected[number] = box.tolist()
+            expected[class_id] = box.tolist()
     assert dict(zip(joined.classes.tolist(), joined.boxes.tolist(), strict=True)) == expected
     assert len(expected) >= 3
 
 
-def test_mosaic_tiles_touch_the_centre_and_the_rest_is_grey():
+def test_mosaic_tiles_meet_at_the_centre_and_the_rest_is_grey():
     tiles = [sample_of(np.full((20, 30, 3), value, np.uint8)) for value in (1, 2, 3, 4)]
     image = mosaic(tiles, size=64, centre_xy=(50, 40)).image[..., 0]
     assert [image[39, 49], image[39, 50], image[40, 49], image[40, 50]] == [1, 2, 3, 4]
@@ -168,7 +168,7 @@ def test_mosaic_tiles_touch_the_centre_and_the_rest_is_grey():
     assert (image == PAD_VALUE).sum() == 128 * 128 - 2400
 
 
-def test_blend_mixes_pixels_by_share_and_joins_labels():
+def test_mixup_mixes_pixels_by_ratio_and_joins_labels():
     first = sample_of(np.full((4, 6, 3), 200, np.uint8), (0, 0, 2, 2), classes=[1])
     second = sample_of(np.full((4, 6, 3), 40, np.uint8), (1, 1, 5, 3), (2, 0, 4, 4), classes=[0, 2])
     mixed = mixup(first, second, 0.75)
@@ -176,7 +176,7 @@ def test_blend_mixes_pixels_by_share_and_joins_labels():
     assert mixed.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 5, 3], [2, 0, 4, 4]] and mixed.classes.tolist() == [1, 0, 2]
 
 
-def test_gains_of_one_change_colours_by_rounding_only():
+def test_gains_of_one_change_colours_only_by_rounding():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     shifted = hsv_jitter(image, (1.0, 1.0, 1.0))
     assert np.abs(shifted.astype(int) - image).max() <= 6 and np.abs(shifted.astype(int) - image).mean() < 1.5
@@ -198,14 +198,14 @@ def test_gains_of_one_change_colours_by_rounding_only():
         ((200, 100, 100), (1, 9.0, 1), (200, 0, 0)),  # saturation clipped
     ],
 )
-def test_gains_turn_known_colours(colour, gains, expected):
+def test_gains_change_known_colours(colour, gains, expected):
     image = np.full((3, 5, 3), colour, np.uint8)
     shifted = hsv_jitter(image, gains)
     assert np.abs(shifted.astype(int) - expected).max() <= 2
     assert (image == colour).all()
 
 
-def test_drawn_gains_fill_their_ranges():
+def test_drawn_gains_cover_exactly_their_ranges():
     rng = np.random.default_rng(0)
     gains = np.array([draw_hsv_gains(rng, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4) for _ in range(400)])
     assert (np.abs(gains - 1) <= (0.015, 0.7, 0.4)).all()
@@ -216,7 +216,7 @@ def test_drawn_gains_fill_their_ranges():
 def test_opencv_threads_do_not_change_a_warp():
     rng = np.random.default_rng(0)
     sample = sample_of(rng.integers(0, 256, (150, 210, 3), dtype=np.uint8), (10, 10, 60, 50))
-    matrix = draw_perspective(rng, size_hw=(150, 210), out_hw=(128, 160), **{**STILL, "degrees": 9, "scale": 0.2})
+    matrix = draw_perspective(rng, size_hw=(150, 210), out_hw=(128, 160), **{**IDENTITY, "degrees": 9, "scale": 0.2})
     threads, results = cv2.getNumThreads(), []
     for count in (1, 2):
         cv2.setNumThreads(count)
@@ -227,7 +227,7 @@ def test_opencv_threads_do_not_change_a_warp():
 
 
 def with_ring(image, ring, *, others=()):
-    """A sample of one outlined object and, after it, some of which only the box is known."""
+    """A sample of one object with a polygon followed by objects with only a box."""
     ring = np.array(ring, np.float32)
     boxes = [(*ring.min(0), *ring.max(0)), *others]
     starts = np.array([0, len(ring), *[len(ring)] * len(others)])
@@ -245,12 +245,12 @@ def test_flipped_polygons_have_the_flipped_boxes(flip):
     assert np.array_equal(flip(flipped).polygons.points, sample.polygons.points)
 
 
-def test_warped_box_is_that_of_the_warped_outline_not_of_its_box():
+def test_warped_box_is_that_of_the_warped_polygon_not_of_its_box():
     ring = [(40, 20), (60, 40), (40, 60), (20, 40)]  # a square on its corner: turned by 45 degrees it is upright
     angle = np.radians(45)
-    turn = np.array([(np.cos(angle), np.sin(angle), 0), (-np.sin(angle), np.cos(angle), 0), (0, 0, 1)])
-    about = np.array([(1, 0, 40), (0, 1, 40), (0, 0, 1)], float)
-    matrix = about @ turn @ np.linalg.inv(about)
+    rotation = np.array([(np.cos(angle), np.sin(angle), 0), (-np.sin(angle), np.cos(angle), 0), (0, 0, 1)])
+    centre = np.array([(1, 0, 40), (0, 1, 40), (0, 0, 1)], float)
+    matrix = centre @ rotation @ np.linalg.inv(centre)
     result = warp(with_ring(np.zeros((80, 80, 3), np.uint8), ring), matrix, (80, 80))
     half = 20 / np.sqrt(2)
     np.testing.assert_allclose(result.boxes, [[40 - half, 40 - half, 40 + half, 40 + half]], atol=1e-4)
@@ -258,45 +258,47 @@ def test_warped_box_is_that_of_the_warped_outline_not_of_its_box():
     assert plain.boxes[0, 2] - plain.boxes[0, 0] > 50
 
 
-@pytest.mark.parametrize(("shown", "boxed", "outlined"), [(12, True, True), (8, False, True), (0.9, False, False)])
-def test_an_outlined_object_is_kept_down_to_a_hundredth_of_its_area(shown, boxed, outlined):
-    """Of an object 100 wide and high only `shown` columns remain."""
-    moved = np.eye(3)
-    moved[0, 2] = -(100 - shown)
+@pytest.mark.parametrize(
+    ("visible", "box_valid", "polygon_valid"), [(12, True, True), (8, False, True), (0.9, False, False)]
+)
+def test_polygon_is_valid_down_to_a_hundredth_of_its_area(visible, box_valid, polygon_valid):
+    """Of an object 100 px wide and high, only `visible` columns remain."""
+    shift = np.eye(3)
+    shift[0, 2] = -(100 - visible)
     image = np.zeros((120, 300, 3), np.uint8)
     ring = [(0, 0), (100, 0), (100, 100), (0, 100)]
-    assert len(warp(sample_of(image, (0, 0, 100, 100)), moved, (120, 300)).boxes) == boxed
-    result = warp(with_ring(image, ring, others=[(0, 0, 100, 100)]), moved, (120, 300))
-    assert result.classes.tolist() == [0] * outlined + [1] * boxed
-    assert result.polygons.known.tolist() == [True] * outlined + [False] * boxed
+    assert len(warp(sample_of(image, (0, 0, 100, 100)), shift, (120, 300)).boxes) == box_valid
+    result = warp(with_ring(image, ring, others=[(0, 0, 100, 100)]), shift, (120, 300))
+    assert result.classes.tolist() == [0] * polygon_valid + [1] * box_valid
+    assert result.polygons.known.tolist() == [True] * polygon_valid + [False] * box_valid
 
 
-def test_mosaic_cuts_polygons_at_the_canvas_and_refits_their_boxes():
+def test_mosaic_clips_polygons_to_the_canvas_and_refits_their_boxes():
     ring = [(0, 10), (60, 10), (60, 30), (0, 90)]  # narrows to the right
     tiles = [with_ring(np.zeros((100, 100, 3), np.uint8), ring, others=[(70, 70, 90, 90)]) for _ in range(4)]
     joined = mosaic(tiles, size=100, centre_xy=(50, 60))
     assert len(joined.boxes) == len(joined.polygons) == len(joined.classes)
     assert (joined.polygons.points >= 0).all() and (joined.polygons.points <= 200).all()
-    for number in np.flatnonzero(joined.polygons.known):
-        ring_cut = joined.polygons.of(int(number))
-        np.testing.assert_allclose(joined.boxes[number], (*ring_cut.min(0), *ring_cut.max(0)), atol=1e-4)
-    # The top left tile lies 50 further left and 40 further up. What reached lowest is cut off with its left part: at
-    # its column 50 the slanting lower side is at 90 - 50 = 40, which is the canvas's upper border.
+    for i in np.flatnonzero(joined.polygons.known):
+        clipped = joined.polygons.of(int(i))
+        np.testing.assert_allclose(joined.boxes[i], (*clipped.min(0), *clipped.max(0)), atol=1e-4)
+    # The top left tile is shifted by 50 to the left and 40 up. Its lowest part is clipped with the left half: at column
+    # 50 the sloping lower edge is at 90 - 50 = 40, the upper border of the canvas.
     assert 3 not in joined.classes and not (joined.boxes[:, 3] <= 0).any()
     lone = mosaic([tiles[0]] + [sample_of(np.zeros((100, 100, 3), np.uint8))] * 3, size=100, centre_xy=(80, 100))
     np.testing.assert_allclose(lone.boxes, [(0, 10, 40, 70), (50, 70, 70, 90)], atol=1e-4)
 
 
-def test_pixels_are_those_of_the_plain_operations():
-    """The faster ways through four channels and tables apart give the bits of the direct ones."""
+def test_pixels_equal_those_of_the_direct_operations():
+    """Warping four channels and separate lookup tables are faster, but give the same bits."""
     rng = np.random.default_rng(0)
-    for number in range(30):
+    for i in range(30):
         height, width, out_h, out_w = (int(v) for v in rng.integers(20, 200, 4))
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        strength = {"degrees": 9, "translate": 0.2, "scale": 0.5, "shear": 3, "perspective": 0.0004 * (number % 2)}
+        strength = {"degrees": 9, "translate": 0.2, "scale": 0.5, "shear": 3, "perspective": 0.0004 * (i % 2)}
         matrix = draw_perspective(rng, size_hw=(height, width), out_hw=(out_h, out_w), **strength)
         border = {"borderValue": (PAD_VALUE,) * 3}
-        if number % 2:
+        if i % 2:
             direct = cv2.warpPerspective(image, matrix, (out_w, out_h), **border)
         else:
             direct = cv2.warpAffine(image, matrix[:2], (out_w, out_h), **border)
