@@ -18,9 +18,6 @@ from utils.cli import parse_options
 from utils.datasets.streams import stream_name
 from utils.detection.run import run_detection
 from utils.errors import ConfigError, RunError
-from utils.inference.detector import prepare
-from utils.inference.nms import NmsSettings
-from utils.inference.predict import InferenceConfig, predict, preprocess
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
@@ -60,47 +57,6 @@ def write(path: Path, image: np.ndarray) -> None:
 
 
 SHAPES = [(40, 60), (60, 40), (40, 60), (48, 48), (80, 120), (60, 40), (40, 60)]
-
-
-def test_images_of_like_shape_go_together_and_results_keep_their_places() -> None:
-    batches = []
-
-    def network(batch: torch.Tensor) -> tuple[torch.Tensor]:
-        """Finds one box whose width is the mean of the image."""
-        batches.append(tuple(batch.shape))
-        rows = torch.zeros(len(batch), 1, 6)
-        rows[..., :4] = torch.tensor((48.0, 32.0, 1.0, 10.0))
-        rows[..., 2] = batch.mean((1, 2, 3))[:, None] * 20 + 1
-        rows[..., 4:] = 0.9
-        return (rows,)
-
-    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=NmsSettings(), device=CPU)
-    levels = [10 + 30 * number for number in range(len(SHAPES))]
-    images = [
-        preprocess(np.full((*shape, 3), value, np.uint8), config) for shape, value in zip(SHAPES, levels, strict=True)
-    ]
-    results = predict(network, images, config)
-    assert sorted(batches) == [(1, 3, 96, 96), (2, 3, 96, 64), (4, 3, 64, 96)]
-    for (found, timings), one in zip(results, images, strict=True):
-        width = (found.boxes[0, 2] - found.boxes[0, 0]) * one.placement.ratio_wh[0]
-        assert float(width) == pytest.approx(one.image.mean() / 255 * 20 + 1, abs=0.05)
-        assert set(timings) == {"pre", "inference", "nms"} and all(value >= 0 for value in timings.values())
-    assert predict(network, [], config) == []
-
-
-@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-AKConv.yaml"])
-@pytest.mark.parametrize("augment", [False, True])
-def test_a_batch_finds_what_single_images_do(cfg: str, augment: bool) -> None:
-    nms = NmsSettings(conf_threshold=0.05, max_detections=20)
-    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=nms, device=CPU, augment=augment)
-    network = prepare(lively_model(cfg, len(NAMES)), device=CPU)
-    images = [image(number, *shape) for number, shape in enumerate(SHAPES)]
-    together = predict(network, [preprocess(one, config) for one in images], config)
-    for one, (found, _) in zip(images, together, strict=True):
-        ((alone, _),) = predict(network, [preprocess(one, config)], config)
-        assert 0 < len(alone) == len(found) and alone.classes.tolist() == found.classes.tolist()
-        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=0.05)
-        torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-3)
 
 
 def labels(run: Path) -> dict[str, np.ndarray]:

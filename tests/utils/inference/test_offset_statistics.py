@@ -17,10 +17,10 @@ def sampling(offset: torch.Tensor, size_hw: tuple[int, int], *, stride: int = 1,
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 4.0, 100.0])
-def test_measures_are_those_of_a_loop(spread: float) -> None:
+def test_statistics_match_a_loop(spread: float) -> None:
     height, width, stride, points = 5, 8, 2, ((0, 0), (1, 1), (-1, 2))
     offset = spread * torch.randn(2, 6, 3, 4)
-    total, outside, first, began, gone, count = 0.0, 0, 0, 0, 0, 0
+    total, outside, initially_outside, inside, left, count = 0.0, 0, 0, 0, 0, 0
     for b in range(2):
         for i in range(3):
             for j in range(4):
@@ -30,21 +30,20 @@ def test_measures_are_those_of_a_loop(spread: float) -> None:
                     count += 1
                     total += (abs(dy) + abs(dx)) / 2
                     outside += not (-0.5 <= y + dy <= height - 0.5 and -0.5 <= x + dx <= width - 0.5)
-                    first += not (0 <= y < height and 0 <= x < width)
+                    initially_outside += not (0 <= y < height and 0 <= x < width)
                     if 0 <= y < height and 0 <= x < width:
-                        began += 1
-                        gone += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
-    found = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
-    assert found.magnitude == pytest.approx(total / count, rel=1e-5)
-    assert found.oob_fraction == pytest.approx(outside / count) and found.initial_oob_fraction == pytest.approx(
-        first / count
-    )
-    assert found.left_fraction == pytest.approx(gone / began)
-    assert found.normalized_magnitude == pytest.approx(found.magnitude / 4.0), "a quarter of 5 pixels is less than four"
-    assert found.diverged == (spread >= 4)
+                        inside += 1
+                        left += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
+    offsets = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
+    assert offsets.magnitude == pytest.approx(total / count, rel=1e-5)
+    assert offsets.oob_fraction == pytest.approx(outside / count)
+    assert offsets.initial_oob_fraction == pytest.approx(initially_outside / count)
+    assert offsets.left_fraction == pytest.approx(left / inside)
+    assert offsets.normalized_magnitude == pytest.approx(offsets.magnitude / 4.0), "4 px exceed a quarter of 5 px"
+    assert offsets.diverged == (spread >= 4)
 
 
-def test_a_quarter_of_a_large_map_is_far_and_what_is_no_number_too() -> None:
+def test_a_quarter_of_a_large_map_diverges_and_so_does_nan() -> None:
     offset = torch.full((1, 4, 40, 60), 9.0)
     assert not layer_offsets(sampling(offset, (40, 60))).diverged
     assert layer_offsets(sampling(offset + 2, (40, 60))).diverged
@@ -52,10 +51,10 @@ def test_a_quarter_of_a_large_map_is_far_and_what_is_no_number_too() -> None:
     assert layer_offsets(sampling(offset, (40, 60))).diverged
 
 
-def test_small_maps_and_points_that_begin_outside_are_no_explosion() -> None:
+def test_small_maps_and_points_that_start_outside_do_not_diverge() -> None:
     outside = tuple((row, 9) for row in range(13))
-    found = layer_offsets(sampling(0.1 * torch.randn(1, 26, 2, 2), (2, 2), points=outside))
-    assert found.oob_fraction == 1 and found.left_fraction == 0 and not found.diverged
+    offsets = layer_offsets(sampling(0.1 * torch.randn(1, 26, 2, 2), (2, 2), points=outside))
+    assert offsets.oob_fraction == 1 and offsets.left_fraction == 0 and not offsets.diverged
     near = layer_offsets(sampling(torch.full((1, 4, 2, 2), -0.9), (2, 2)))
     assert near.oob_fraction > 0.5 and not near.diverged
     assert layer_offsets(sampling(torch.full((1, 4, 2, 2), -3.1), (2, 2))).left_fraction == 1

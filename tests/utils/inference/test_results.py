@@ -1,4 +1,4 @@
-"""What the Python call returns: the same boxes in every form, tables, images and crops."""
+"""Results of the Python API: the same boxes in every format, tables, annotated images and crops."""
 
 import math
 from pathlib import Path
@@ -29,9 +29,9 @@ def results():
     return Results(ims, [first, detections()], ["a.png", "b.jpg"], names=NAMES, times=(1, 2, 3), shape=(2, 3, 64, 64))
 
 
-def test_all_forms_are_the_same_boxes(results):
+def test_all_formats_hold_the_same_boxes(results):
     for image, (height, width) in enumerate(SIZES):
-        for row, (rows, rowsn, centre, centren) in enumerate(
+        for row, (rows, rowsn, center, centern) in enumerate(
             zip(
                 results.xyxy[image],
                 results.xyxyn[image],
@@ -40,30 +40,30 @@ def test_all_forms_are_the_same_boxes(results):
                 strict=True,
             )
         ):
-            x1, y1, x2, y2, score, number = rows.tolist()
-            expected = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, score, number]
-            assert centre.tolist() == pytest.approx(expected, abs=1e-5), row
-            assert rowsn.tolist() == pytest.approx([x1 / width, y1 / height, x2 / width, y2 / height, score, number])
+            x1, y1, x2, y2, score, class_id = rows.tolist()
+            expected = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, score, class_id]
+            assert center.tolist() == pytest.approx(expected, abs=1e-5), row
+            assert rowsn.tolist() == pytest.approx([x1 / width, y1 / height, x2 / width, y2 / height, score, class_id])
             cx, cy, w, h = expected[:4]
-            assert centren.tolist() == pytest.approx([cx / width, cy / height, w / width, h / height, score, number])
+            assert centern.tolist() == pytest.approx([cx / width, cy / height, w / width, h / height, score, class_id])
     assert [tuple(p.shape) for p in results.pred] == [(3, 6), (0, 6)] and len(results) == results.n == 2
 
 
-def test_tables_have_the_columns_users_know(results):
+def test_tables_have_the_columns_of_yolov5(results):
     tables = results.pandas()
     corners = ["xmin", "ymin", "xmax", "ymax", "confidence", "class", "name"]
-    centres = ["xcenter", "ycenter", "width", "height", "confidence", "class", "name"]
-    for form, columns in {"xyxy": corners, "xyxyn": corners, "xywh": centres, "xywhn": centres}.items():
-        for table, rows in zip(getattr(tables, form), getattr(results, form), strict=True):
+    centers = ["xcenter", "ycenter", "width", "height", "confidence", "class", "name"]
+    for name, columns in {"xyxy": corners, "xyxyn": corners, "xywh": centers, "xywhn": centers}.items():
+        for table, rows in zip(getattr(tables, name), getattr(results, name), strict=True):
             assert list(table.columns) == columns and len(table) == len(rows)
             np.testing.assert_allclose(table.iloc[:, :5].to_numpy(float).reshape(-1, 5), rows[:, :5].numpy())
     first = tables.xyxy[0]
     assert first["name"].tolist() == ["dog/wolf", "cat", "dog/wolf"] and first["class"].tolist() == [1, 0, 1]
     assert first.loc[first["confidence"].idxmax(), "name"] == "dog/wolf"
-    assert isinstance(results.xyxy[0], torch.Tensor), "the original must keep its tensors"
+    assert isinstance(results.xyxy[0], torch.Tensor), "the original keeps its tensors"
 
 
-def test_print_names_what_was_found(results, capsys):
+def test_print_lists_the_detections(results, capsys):
     results.print()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "image 1/2: 40x60 1 cat, 2 dog/wolfs" and lines[1] == "image 2/2: 50x30 (no detections)"
@@ -71,34 +71,40 @@ def test_print_names_what_was_found(results, capsys):
     assert str(results) in repr(results)
 
 
-def test_tolist_gives_each_image_its_own_results(results):
+def test_tolist_returns_one_result_per_image(results):
     single = results.tolist()
     assert [one.n for one in single] == [1, 1] and [one.files for one in single] == [["a.png"], ["b.jpg"]]
-    for number, one in enumerate(single):
-        assert torch.equal(one.xyxy[0], results.xyxy[number]) and (one.ims[0] == results.ims[number]).all()
+    for index, one in enumerate(single):
+        assert torch.equal(one.xyxy[0], results.xyxy[index]) and (one.ims[0] == results.ims[index]).all()
 
 
-def test_render_draws_and_does_so_from_the_originals_each_time(results):
+def test_render_draws_on_the_originals_each_time(results):
     before = [im.copy() for im in results.ims]
     drawn = results.render()
     assert drawn is results.ims and (drawn[0] != before[0]).any() and (drawn[1] == before[1]).all()
     bare = results.render(labels=False)[0]
-    again = results.render()[0]
-    assert (again == drawn[0]).all() and (bare != again).any()
+    repeated = results.render()[0]
+    assert (repeated == drawn[0]).all() and (bare != repeated).any()
 
 
-def test_show_opens_every_image(results, monkeypatch):
-    shown = []
-    monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self.size))
-    results.show()
-    assert shown == [(60, 40), (30, 50)]
+@pytest.mark.parametrize("labels", [True, False])
+def test_show_opens_a_window_for_every_image_with_its_boxes(results, labels, monkeypatch):
+    windows = []
+    monkeypatch.setattr(Image.Image, "show", lambda self, *args, **named: windows.append((self, args, named)))
+    originals = [image.copy() for image in results.ims]
+    assert results.show(labels=labels) is None
+    assert len(windows) == 2 and all((args, named) == ((), {}) for _, args, named in windows)
+    shown = [np.asarray(image) for image, _, _ in windows]
+    for image, expected in zip(shown, results.render(labels=labels), strict=True):
+        np.testing.assert_array_equal(image, expected)
+    assert (shown[0] != originals[0]).any() and (shown[1] == originals[1]).all(), "only the first has boxes"
 
 
-def test_save_writes_every_image_and_never_over_older_ones(results, tmp_path):
-    twins = Results(results.ims, results._detections, ["x/a.png", "y/a.jpg"], names=NAMES)
-    first = twins.save(save_dir=str(tmp_path / "exp"))
-    second = twins.save(save_dir=str(tmp_path / "exp"))
-    third = twins.save(save_dir=str(tmp_path / "exp"), exist_ok=True)
+def test_save_writes_every_image_and_overwrites_nothing(results, tmp_path):
+    same_stem = Results(results.ims, results._detections, ["x/a.png", "y/a.jpg"], names=NAMES)
+    first = same_stem.save(save_dir=str(tmp_path / "exp"))
+    second = same_stem.save(save_dir=str(tmp_path / "exp"))
+    third = same_stem.save(save_dir=str(tmp_path / "exp"), exist_ok=True)
     assert (first, second, third) == (tmp_path / "exp", tmp_path / "exp2", tmp_path / "exp")
     assert {p.name for p in first.iterdir()} == {"a.jpg", "a-2.jpg"} == {p.name for p in second.iterdir()}
     assert cv2.imread(str(first / "a-2.jpg")).shape == (50, 30, 3)
@@ -117,7 +123,7 @@ def test_crops_are_the_pixels_of_the_boxes(results, tmp_path):
     assert math.isclose(float(crops[1]["conf"]), 0.5) and int(crops[1]["cls"]) == 0
 
 
-def test_crops_need_not_be_written(results, tmp_path, monkeypatch):
+def test_crops_are_not_written_without_save(results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(results.crop(save=False)) == 3 and not list(Path(tmp_path).iterdir())
 
@@ -127,6 +133,6 @@ def test_results_may_be_changed_in_place(results):
     results.xywhn[0].mul_(2)
 
 
-def test_no_image_is_no_mistake():
+def test_results_of_no_images_are_empty():
     empty = Results([], [], [], names=NAMES)
     assert len(empty) == 0 and empty.pandas().xyxy == [] == empty.crop(save=False) and empty.tolist() == []
