@@ -22,7 +22,6 @@ def trained_run(
         names=("cat", "dog"),
         image_size=96,
         max_stride=32,
-        has_offsets=False,
         args=args or {},
         hyperparameters=hyperparameters or {},
         folder=path.parent.parent if path.parent.name == "weights" else None,

@@ -28,6 +28,7 @@ from utils.options.hyperparameters import check_hyperparameters, load_hyperparam
 from utils.strict_yaml import dump_yaml, load_yaml
 
 DEFAULT_HYP = "hyp.scratch-low.yaml"
+UNKNOWN = "unknown weights"
 # Options of train.py that the header gives if all finished weights agree in them.
 DESCRIBED_ARGS = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
 
@@ -37,11 +38,9 @@ class ToTrain:
     """A model that the comparison trains.
 
     Attributes:
-        label: short name, unique in the comparison.
-        cfg: its yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes.
-        config: content of that yaml.
-        hyp: hyperparameter yaml as the user names it; empty if --sweep changes one of its values.
-        hyperparameters: all values.
+        label: unique in the comparison.
+        cfg: the yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes.
+        hyp: the hyperparameter yaml as the user names it; empty if --sweep changes one of its values.
         has_offsets: whether the network has offset convolutions.
     """
 
@@ -76,55 +75,45 @@ def from_configs(
         ConfigError: a yaml does not exist, or its network cannot be built.
     """
     recipes = [(hyp, asdict(load_hyperparameters(hyp))) for hyp in hyps]
-    candidates: list[ToTrain] = []
+    models: list[ToTrain] = []
     for cfg in cfgs:
         config = load_model_config(cfg)
         has_offsets = has_offset_convolutions(DetectionModel(config))
-        accepted: list[dict[str, float]] = []
+        accepted: dict[str, dict[str, float]] = {}  # effective values as text -> all values
         for hyp, values in recipes:
-            effective = effective_hyperparameters(values, has_offsets=has_offsets)
-            if any(
-                other != values and effective_hyperparameters(other, has_offsets=has_offsets) == effective
-                for other in accepted
-            ):
+            effective = str(effective_hyperparameters(values, has_offsets=has_offsets))
+            if accepted.setdefault(effective, values) != values:
                 LOGGER.info(f"{cfg} with {hyp}: skipped, offset_lr changes nothing in a model without AKConv")
                 continue
-            accepted.append(values)
             stem = Path(cfg).stem if len(hyps) == 1 else f"{Path(cfg).stem}-{Path(hyp).stem.removeprefix('hyp.')}"
-            candidates.append(
-                ToTrain(
-                    label=unique_name(stem, [*taken, *(candidate.label for candidate in candidates)]),
-                    cfg=cfg,
-                    config=config,
-                    hyp=hyp,
-                    hyperparameters=values,
-                    has_offsets=has_offsets,
-                )
+            label = unique_name(stem, [*taken, *(model.label for model in models)])
+            models.append(
+                ToTrain(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=values, has_offsets=has_offsets)
             )
-    return candidates
+    return models
 
 
-def write_configs(folder: Path, candidates: Sequence[ToTrain]) -> None:
+def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
     """Write each yaml as it was read to `configs/`, so that a folder never mixes runs of two versions of a file.
 
     Raises:
         ConfigError: the folder contains another version.
     """
-    for candidate in candidates:
-        path, hyp = candidate.copy_of_config(folder), candidate.copy_of_hyp(folder)
-        config, hyperparameters = candidate.config.to_dict(), dict(candidate.hyperparameters)
+    for model in models:
+        path, hyp = model.copy_of_config(folder), model.copy_of_hyp(folder)
+        config, hyperparameters = model.config.to_dict(), dict(model.hyperparameters)
+        changed: str | Path = ""
         if not path.is_file():
             dump_yaml(path, config)
         elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != config:
-            raise _changed(candidate.cfg or path, folder)
+            changed = model.cfg or path
         if not hyp.is_file():
             dump_yaml(hyp, hyperparameters)
         elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != hyperparameters:
-            raise _changed(candidate.hyp or hyp, folder)
-
-
-def _changed(file: str | Path, folder: Path) -> ConfigError:
-    return ConfigError(file, f"has changed since the runs in {folder} were started", fix="choose another --name")
+            changed = model.hyp or hyp
+        if changed:
+            what = f"has changed since the runs in {folder} were started"
+            raise ConfigError(changed, what, fix="choose another --name")
 
 
 def differing_settings(model: Candidate, baseline: Candidate) -> list[str]:
@@ -196,8 +185,8 @@ def header(
         options: of compare.py.
         evaluated: the split.
         models: of the comparison.
-        device: that evaluates.
-        evaluated_at: image sizes in pixels, if --imgsz sets them for finished weights.
+        device: used for the evaluation.
+        evaluated_at: image sizes, if --imgsz sets them for finished weights.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     split = {"val": "validation", "test": "test"}[options.task]
@@ -217,26 +206,22 @@ def header(
     ]
     if common:
         sentences.append(f"The finished weights were trained with {', '.join(common)}.")
-    sentences += _initial_weights(finished)
+    sources = {model.label: _initial_weights(model) for model in finished}
+    if len(set(sources.values())) == 1 and UNKNOWN not in sources.values():
+        sentences.append(f"The finished weights were trained from {next(iter(sources.values()))}.")
+    elif set(sources.values()) - {UNKNOWN}:
+        listed = ", ".join(f"{label} from {source}" for label, source in sources.items())
+        sentences.append(f"The finished weights were trained: {listed}.")
     if evaluated_at:
         sizes = " and ".join(map(str, sorted(set(evaluated_at))))
         sentences.append(f"All models were evaluated at {sizes} px, as set by --imgsz.")
     return " ".join(sentences)
 
 
-def _initial_weights(finished: Sequence[TrainedRuns]) -> list[str]:
-    """Return what finished weights were trained from, as a sentence, as far as known."""
-    sources = {}
-    for model in finished:
-        if "weights" in model.args:
-            fractions = [run.transferred_fraction for run in model.runs if run.transferred_fraction is not None]
-            fraction = f" ({fractions[0]:.1%} of the parameters)" if fractions else ""
-            sources[model.label] = f"{model.args['weights']}{fraction}" if model.args["weights"] else "scratch"
-    if not sources:
-        return []
-    if len(sources) == len(finished) and len(set(sources.values())) == 1:
-        return [f"The finished weights were trained from {next(iter(sources.values()))}."]
-    unknown = [model.label for model in finished if model.label not in sources]
-    listed = [f"{label} from {source}" for label, source in sources.items()]
-    listed += [f"{', '.join(unknown)} from unknown weights"] if unknown else []
-    return [f"Finished weights were trained: {', '.join(listed)}."]
+def _initial_weights(model: TrainedRuns) -> str:
+    """Return what finished weights were trained from: a file and the fraction of parameters it provided, or scratch."""
+    source = model.args.get("weights")
+    if not source:
+        return UNKNOWN if source is None else "scratch"
+    fraction = next((run.transferred_fraction for run in model.runs if run.transferred_fraction is not None), None)
+    return str(source) if fraction is None else f"{source} ({fraction:.1%} of the parameters)"

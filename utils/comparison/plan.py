@@ -141,43 +141,35 @@ def train_argv(options: TrainOptions) -> list[str]:
 
 
 def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
-    """Return the commands that trained finished weights, as far as their options are known, without paths of outputs.
+    """Return the commands that trained finished weights, if their options are known, without paths of outputs.
 
-    A comment names hyperparameters whose values the yaml no longer contains.
+    A comment lists hyperparameters whose values the yaml no longer contains.
     """
     commands = []
-    for model in models:
-        for run in model.runs if model.is_finished_weights and model.args else ():
-            kept: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in run.args.items()
-                if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)
-            }
-            argv = train_argv(replace(DEFAULTS, **kept))
-            comment = _changed_hyperparameters(str(run.args.get("hyp", DEFAULTS.hyp)), run.hyperparameters)
-            commands.append(f"python train.py {shlex.join(argv)}{comment}")
+    for run in (run for model in models if model.is_finished_weights for run in model.runs if run.args):
+        args = {key: tuple(value) if isinstance(value, list) else value for key, value in run.args.items()}
+        kept = {key: args[key] for key in args if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)}
+        try:
+            present = asdict(load_hyperparameters(str(args.get("hyp", DEFAULTS.hyp))))
+            changed = [
+                f"{key} {value:g}" for key, value in run.hyperparameters.items() if present.get(key, value) != value
+            ]
+            comment = f"  # trained with {', '.join(changed)}; --hyp has changed since" if changed else ""
+        except DetectorError:
+            comment = "  # the --hyp file no longer exists"
+        commands.append(f"python train.py {shlex.join(train_argv(replace(DEFAULTS, **kept)))}{comment}")
     return commands
-
-
-def _changed_hyperparameters(hyp: str, trained_with: Mapping[str, float]) -> str:
-    """Return the values of a run that its hyperparameter yaml no longer contains, as a shell comment."""
-    try:
-        present = asdict(load_hyperparameters(hyp))
-    except DetectorError:
-        return "  # the --hyp file no longer exists"
-    changed = [f"{key} {value:g}" for key, value in trained_with.items() if present.get(key, value) != value]
-    return f"  # trained with {', '.join(changed)}; --hyp has changed since" if changed else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What identifies a comparison. Its folder contains it from the start.
+    """What identifies a comparison; its folder contains it from the start.
 
     Attributes:
         settings: options that change what is learned.
         trained: label of each model to train, and a hash of its yaml and its hyperparameters.
-        seeds: of the models to train; empty without any.
-        weights: finished checkpoints, as absolute paths.
+        seeds: empty without models to train.
+        weights: absolute paths of finished checkpoints.
     """
 
     settings: Mapping[str, Any]
@@ -188,10 +180,10 @@ class Manifest:
     @classmethod
     def of(cls, options: CompareOptions, trained: Sequence[ToTrain], finished: Sequence[TrainedRuns]) -> Manifest:
         """Return the manifest of a comparison of models to train and finished weights."""
+        options_as_read = json.loads(json.dumps(asdict(options)))
         excluded = NON_SEMANTIC_OPTIONS | EXTENDABLE_OPTIONS
-        settings = {key: value for key, value in asdict(options).items() if key not in excluded}
         return cls(
-            settings=json.loads(json.dumps(settings)),
+            settings={key: value for key, value in options_as_read.items() if key not in excluded},
             trained={model.label: _hash([model.config.to_dict(), dict(model.hyperparameters)]) for model in trained},
             seeds=options.all_seeds if trained else (),
             weights=tuple(str(path.resolve()) for model in finished for path in model.checkpoints),
@@ -199,7 +191,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """Return a folder's manifest, also by the name it had in version 0.1; None if it has none that is valid."""
+        """Return a folder's manifest, by its present name or that of version 0.1; None if there is no valid one."""
         name = MANIFEST if (folder / MANIFEST).exists() else OLD_MANIFEST
         try:
             content = load_json(folder / name)
@@ -222,11 +214,7 @@ class Manifest:
         )
 
     def write(self, folder: Path) -> None:
-        """Write it into the comparison's folder.
-
-        Raises:
-            RunError: it cannot be written.
-        """
+        """Write it into the comparison's folder."""
         dump_json(folder / MANIFEST, asdict(self))
 
 
@@ -234,35 +222,28 @@ def choose_folder(project: Path, name: str, manifest: Manifest, *, named: bool) 
     """Return the folder of --name, or else one that contains a part of this comparison, or else a new one.
 
     Args:
-        project: folder of all comparisons.
-        name: of this comparison's folder; a new one is called `name`, `name2`, `name3`...
+        project: contains the folders `name`, `name2`, `name3`...
+        name: a plain folder name.
         manifest: of this comparison.
-        named: whether the user gave the name; such a folder is used whatever it contains.
+        named: whether the user gave the name; the folder is then used whatever it contains.
 
     Raises:
         ConfigError: the name is not a plain folder name, or the folder cannot be made.
     """
     if named:
-        folder = make_run_dir(project, name, exist_ok=True)
-        LOGGER.info(f"Comparison folder: {folder}")
-        return folder
-    for folder in _numbered_folders(project, name):
-        earlier = Manifest.read(folder)
-        if earlier is not None and manifest.is_compatible_with(earlier):
-            LOGGER.info(f"Comparison folder: {folder} (continued)")
-            return folder
-    folder = make_run_dir(project, name)
-    reason = f" ({project / name} contains another comparison; --name {name} uses it anyway)"
-    LOGGER.info(f"Comparison folder: {folder}{'' if folder == project / name else reason}")
+        folder, remark = make_run_dir(project, name, exist_ok=True), ""
+    else:
+        pattern = re.compile(re.escape(name) + r"(\d*)")
+        matches = {path: pattern.fullmatch(path.name) for path in project.glob("*")}
+        existing = sorted((int(match[1] or 1), path) for path, match in matches.items() if match)
+        manifests = ((path, Manifest.read(path)) for _, path in existing)
+        continued = next((path for path, other in manifests if other and manifest.is_compatible_with(other)), None)
+        folder = continued or make_run_dir(project, name)
+        remark = f" ({project / name} contains another comparison; --name {name} uses it anyway)"
+        remark = " (continued)" if continued else remark if folder != project / name else ""
+    LOGGER.info(f"Comparison folder: {folder}{remark}")
     return folder
 
 
 def _hash(value: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _numbered_folders(project: Path, name: str) -> list[Path]:
-    """Return the existing folders `name`, `name2`, `name3`... in this order."""
-    pattern = re.compile(re.escape(name) + r"(\d*)")
-    folders = [(int(match[1] or 1), path) for path in project.glob("*") if (match := pattern.fullmatch(path.name))]
-    return [path for _, path in sorted(folders)]

@@ -35,22 +35,19 @@ GLOB_CHARACTERS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished checkpoint, without its weights, and what the files of its run contain about the training.
+    """A finished checkpoint without its weights, and what it and the files of its run contain about the training.
+
+    What is unknown is None or empty.
 
     Attributes:
-        path: the checkpoint.
-        config: of its network.
-        names: of its classes.
+        names: class names.
         image_size: longer side of the training images in pixels.
-        max_stride: of its network; evaluation sizes are multiples of it.
-        has_offsets: whether its network has offset convolutions.
-        args: options of train.py; empty if unknown.
-        hyperparameters: empty if unknown.
-        folder: of the run; None if the checkpoint is not in the `weights` folder of one.
-        interrupted: whether that folder has options, but no summary, which train.py writes last.
-        dataset: fingerprint of the training split; empty if unknown.
-        training_seconds: None if unknown, as are the next two.
-        peak_memory_gb: of the training: reserved on CUDA, else of the whole process.
+        args: options of train.py.
+        hyperparameters: those that have an effect on the network.
+        folder: of the run, if the checkpoint is in the `weights` folder of one.
+        interrupted: whether the folder lacks a summary, which train.py writes last.
+        dataset: fingerprint of the training split.
+        peak_memory_gb: reserved on CUDA, otherwise of the whole process.
         transferred_fraction: of the parameters that came from other weights; None also if trained from scratch.
     """
 
@@ -59,7 +56,6 @@ class TrainedRun:
     names: tuple[str, ...]
     image_size: int
     max_stride: int
-    has_offsets: bool
     args: Mapping[str, Any]
     hyperparameters: Mapping[str, float]
     folder: Path | None = None
@@ -71,7 +67,7 @@ class TrainedRun:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the training; None if unknown."""
+        """The seed of the training."""
         return int(self.args["seed"]) if "seed" in self.args else None
 
     @property
@@ -84,15 +80,12 @@ class TrainedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRuns:
-    """A model whose runs are finished.
+    """A model whose runs are finished, one for each seed.
 
     Attributes:
-        label: short name, unique in the comparison.
-        runs: one for each seed.
-        config: of the network, before anchors are fitted if the comparison trains it.
-        hyperparameters: empty if unknown.
+        label: unique in the comparison.
         is_finished_weights: whether --weights gave the runs; otherwise the comparison trained them.
-        class_mismatch: the first class that data set and weights name differently, as a sentence; empty if none.
+        class_mismatch: a sentence about the first class that data set and weights name differently; empty if none.
     """
 
     label: str
@@ -104,7 +97,7 @@ class TrainedRuns:
 
     @property
     def args(self) -> Mapping[str, Any]:
-        """Options of train.py, equal for all runs except for `NON_SEMANTIC_OPTIONS`, paths of yamls, and the seed."""
+        """Options of train.py, semantically equal for all runs except for the seed; empty if unknown."""
         return self.runs[0].args
 
     @property
@@ -122,10 +115,11 @@ def read_run(path: Path) -> TrainedRun:
     """Read a checkpoint and the files of its run.
 
     Raises:
-        CheckpointError: it is missing or damaged, or holds no model.
+        CheckpointError: it is missing or damaged, or contains no model.
     """
     content = load_checkpoint(path)
     model, names = load_model(path, content=content)
+    hyperparameters = content.get("hyperparameters") or {}
     folder = run_folder(path)
     summary = read_facts(folder / SUMMARY) if folder else {}
     return TrainedRun(
@@ -134,9 +128,8 @@ def read_run(path: Path) -> TrainedRun:
         names=names,
         image_size=int(content.get("image_size") or 640),
         max_stride=model.max_stride,
-        has_offsets=has_offset_convolutions(model),
         args=content.get("options") or {},
-        hyperparameters=content.get("hyperparameters") or {},
+        hyperparameters=effective_hyperparameters(hyperparameters, has_offsets=has_offset_convolutions(model)),
         folder=folder,
         interrupted=bool(folder and (folder / "opt.yaml").is_file() and not (folder / SUMMARY).is_file()),
         dataset=str(read_facts(folder / ENVIRONMENT).get("dataset", "")) if folder else "",
@@ -161,7 +154,7 @@ def epochs_done(folder: Path) -> int:
 
 
 def read_facts(path: Path) -> Mapping[str, Any]:
-    """Return a JSON file of a run; empty if it is missing or damaged, since a comparison can do without it."""
+    """Return a JSON file of a run; empty if it is missing or damaged."""
     try:
         content = load_json(path) if path.is_file() else {}
     except ConfigError:
@@ -184,18 +177,15 @@ def effective_hyperparameters(values: Mapping[str, float], *, has_offsets: bool)
 
 
 def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collection[str] = ()) -> list[TrainedRuns]:
-    """Read finished weights; runs that differ only in their seed become one model.
-
-    Their networks, class names, effective hyperparameters and semantic options of train.py are equal. Where files are
-    and what they are called does not count.
+    """Read finished weights; runs that differ only in their seed, whatever their paths, become one model.
 
     Args:
         patterns: as for `checkpoint_files`.
-        names: classes of the data set.
+        names: class names of the data set.
         taken: labels of other models.
 
     Returns:
-        The models in the order of their first files, the runs of each by seed.
+        Models in the order of their first files, each with its runs by seed.
 
     Raises:
         CheckpointError: a file is missing, damaged, or listed twice.
@@ -242,19 +232,17 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in patterns:
-        paths = [Path(pattern)]
-        if GLOB_CHARACTERS.search(pattern) and not paths[0].exists():
-            paths = [Path(name) for name in sorted(glob.glob(pattern))]
-            if not paths:
-                raise CheckpointError(pattern, "matches no file or folder", fix="correct --weights")
+        is_glob = GLOB_CHARACTERS.search(pattern) and not Path(pattern).exists()
+        paths = [Path(name) for name in sorted(glob.glob(pattern))] if is_glob else [Path(pattern)]
+        if not paths:
+            raise CheckpointError(pattern, "matches no file or folder", fix="correct --weights")
         for path in paths:
-            if path.is_dir():
-                best = next((file for file in (path / BEST, path / BEST.name) if file.is_file()), None)
-                if best is None:
-                    raise CheckpointError(path, f"contains no {BEST}", fix="finish its training, or leave it out")
-                files.append(best)
-            elif path.suffix != ".log" or not path.with_suffix("").is_dir():
-                files.append(path)
+            if path.suffix == ".log" and path.with_suffix("").is_dir():
+                continue
+            choices = [file for file in (path / BEST, path / BEST.name) if file.is_file()] if path.is_dir() else [path]
+            if not choices:
+                raise CheckpointError(path, f"contains no {BEST}", fix="finish its training, or leave it out")
+            files.append(choices[0])
     return files
 
 
@@ -262,8 +250,7 @@ def _training_key(run: TrainedRun) -> str:
     """Return a text that is equal for runs that differ only in their seed."""
     args = {key: value for key, value in run.args.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
     config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    hyperparameters = effective_hyperparameters(run.hyperparameters, has_offsets=run.has_offsets)
-    return json.dumps([config, run.names, args, hyperparameters], sort_keys=True, default=str)
+    return json.dumps([config, run.names, args, run.hyperparameters], sort_keys=True, default=str)
 
 
 def _label(runs: Sequence[TrainedRun]) -> str:
