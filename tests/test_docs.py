@@ -92,7 +92,7 @@ SMALL = {
     "export.py": "--imgsz 64",
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --repeats 1",
     "utils.benchmarks.nms": "--repeats 1",
-    "tests.studies.ci_coverage": "--comparisons 1 --resamples 4 --settings equal",
+    "tests.studies.ci_coverage": "--trials 1 --resamples 4 --scenarios equal",
     "pytest": "-n 0 -p no:cacheprovider --collect-only tests/test_presets.py",
     "venv": "--without-pip",
 }

@@ -1,7 +1,8 @@
-"""Is the interval honest? `python -m tests.studies.ci_coverage` compares simulated detectors many times.
+"""Coverage of compare.py's 95 % interval and error rate of its verdicts, measured on simulated detectors.
 
-Every comparison draws new validation images and new seeds, and goes through the code that compare.py uses. Counted
-is how often the 95 % interval holds the true difference, which the simulation knows, and what the verdict says.
+`python -m tests.studies.ci_coverage` repeats the comparison of two simulated models, each time with new validation
+images and new seeds, by the code that compare.py uses. Reported is how often the interval covers the true difference,
+which the simulation knows, and how often the verdict is better or worse.
 """
 
 from __future__ import annotations
@@ -22,149 +23,136 @@ from utils.metrics.bootstrap import draw_resamples, resample_ap
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import BETTER, WORSE, decide_all
 
-TITLES = ("mAP50", "mAP50-95")
+METRICS = ("mAP50", "mAP50-95")
 
-
-USUAL = Recipe(quality=0.0, seed_std=0.06)
-GOOD = Recipe(quality=0.25, seed_std=0.06)
-LUCKY = Recipe(quality=0.0, seed_std=0.15)
-STEADY = Recipe(quality=0.0, seed_std=0.02)
-PLAIN = Recipe(quality=0.0, seed_std=0.06, taste=0.0)
+STANDARD = Recipe(quality=0.0, seed_std=0.06)
+SUPERIOR = Recipe(quality=0.25, seed_std=0.06)
+LARGE_VARIANCE = Recipe(quality=0.0, seed_std=0.15)
+SMALL_VARIANCE = Recipe(quality=0.0, seed_std=0.02)
+WITHOUT_INTERACTION = Recipe(quality=0.0, seed_std=0.06, interaction_std=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One kind of comparison."""
+class Scenario:
+    """Two recipes, the size of the validation set, and the number of seeds of model and baseline."""
 
     name: str
     images: int = 60
     seeds: tuple[int, int] = (3, 3)
-    baseline: Recipe = USUAL
-    model: Recipe = USUAL
-    finished: bool = False
+    baseline: Recipe = STANDARD
+    model: Recipe = STANDARD
+    fixed_weights: bool = False
 
 
-SETTINGS = (
-    Setting(name="equal"),
-    Setting(name="different", model=GOOD),
-    Setting(name="the same recipe twice", baseline=PLAIN, model=PLAIN),
-    Setting(name="little luck", baseline=STEADY, model=STEADY),
-    Setting(name="much luck", baseline=LUCKY, model=LUCKY),
-    Setting(name="unequal luck", model=LUCKY),
-    Setting(name="2 seeds", seeds=(2, 2)),
-    Setting(name="5 seeds", seeds=(5, 5)),
-    Setting(name="5 and 2 seeds", seeds=(2, 5)),
-    Setting(name="30 images", images=30),
-    Setting(name="200 images, different", images=200, model=GOOD),
-    Setting(name="3 and 1 seeds", seeds=(1, 3)),
-    Setting(name="2 and 1 seeds", seeds=(1, 2)),
-    Setting(name="finished weights", seeds=(1, 1), finished=True),
+SCENARIOS = (
+    Scenario(name="equal"),
+    Scenario(name="different", model=SUPERIOR),
+    Scenario(name="the same recipe twice", baseline=WITHOUT_INTERACTION, model=WITHOUT_INTERACTION),
+    Scenario(name="small seed variance", baseline=SMALL_VARIANCE, model=SMALL_VARIANCE),
+    Scenario(name="large seed variance", baseline=LARGE_VARIANCE, model=LARGE_VARIANCE),
+    Scenario(name="unequal seed variance", model=LARGE_VARIANCE),
+    Scenario(name="2 seeds", seeds=(2, 2)),
+    Scenario(name="5 seeds", seeds=(5, 5)),
+    Scenario(name="5 and 2 seeds", seeds=(2, 5)),
+    Scenario(name="30 images", images=30),
+    Scenario(name="200 images, different", images=200, model=SUPERIOR),
+    Scenario(name="3 and 1 seeds", seeds=(1, 3)),
+    Scenario(name="2 and 1 seeds", seeds=(1, 2)),
+    Scenario(name="finished weights", seeds=(1, 1), fixed_weights=True),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one comparison came to, for mAP50 and mAP50-95: its differences, the truths, and the verdict's words."""
+class Trial:
+    """One comparison, for each of `METRICS`: the difference with its interval, the true one, and the decision."""
 
-    differences: tuple[Difference, Difference]
-    truths: tuple[float, float]
-    words: tuple[str, str]
+    differences: tuple[Difference, ...]
+    truths: tuple[float, ...]
+    decisions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionReport:
-    """Shares over all comparisons of a setting for one figure."""
+class Summary:
+    """Results of one metric over all trials of a scenario: means, fractions, and the median width of the interval."""
 
-    title: str
-    comparisons: int
+    metric: str
+    trials: int
     truth: float
-    held: float
+    coverage: float
     better: float
     worse: float
     width: float
     bias: float
 
 
-def compare_once(
-    number: int, setting: Setting, populations: tuple[Population, Population], *, resamples: int
-) -> Outcome:
-    """Draw images and seeds, judge both models, and compare them as compare.py does."""
-    generator = np.random.default_rng((20_231, number))
-    world = draw_world(setting.images, generator)
-    weights = draw_resamples(setting.images, resamples, seed=number)
-    ones = np.ones((1, setting.images), np.int32)
-    scores: list[tuple[Scores, Scores]] = []
+def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Population], *, resamples: int) -> Trial:
+    """Draw images and seeds, evaluate both models, and compare them as compare.py does.
+
+    Args:
+        trial: seed of the random numbers.
+        scenario: what is compared.
+        populations: of the model and of the baseline.
+        resamples: of the images.
+    """
+    generator = np.random.default_rng((20_231, trial))
+    world = draw_world(scenario.images, generator)
+    weights = np.concatenate(
+        (np.ones((1, scenario.images), np.int32), draw_resamples(scenario.images, resamples, seed=trial))
+    )
+    scores: list[list[Scores]] = []
     run_truths = []
-    for population, seeds in zip(populations, setting.seeds, strict=True):
+    for population, seeds in zip(populations, scenario.seeds, strict=True):
         recipe = population.recipe
         seen = add_image_interaction(world, recipe, generator)
-        points, resampled, truths = [], [], []
+        values, truths = [], []
         for _ in range(seeds):
             quality = recipe.quality + recipe.seed_std * float(generator.standard_normal())
-            result = resample_ap(detect(seen, quality, generator), np.concatenate((ones, weights)))
-            both = np.stack((result.mean(0), result.mean()))
-            points.append(both[:, 0])
-            resampled.append(both[:, 1:])
+            result = resample_ap(detect(seen, quality, generator), weights)
+            values.append(np.stack((result.mean(0), result.mean())))
             truths.append(population.of_run(quality))
         run_truths.append(np.mean(truths, axis=0))
-        first, second = (
-            Scores(points=np.array(points)[:, k], resampled=np.array(resampled)[:, k]) for k in range(len(TITLES))
-        )
-        scores.append((first, second))
-    if setting.finished:
+        runs = np.array(values)  # (seeds, metrics, 1 + resamples)
+        scores.append([Scores(points=runs[:, k, 0], resampled=runs[:, k, 1:]) for k in range(len(METRICS))])
+    if scenario.fixed_weights:
         truth = run_truths[0] - run_truths[1]
     else:
         truth = np.subtract(populations[0].of_recipe(), populations[1].of_recipe())
-    differences = [
-        paired_difference(
-            ours, theirs, num_images=setting.images, variance_donors=() if setting.finished else (ours, theirs)
-        )
-        for ours, theirs in zip(*scores, strict=True)
-    ]
-    words = [decide_all([difference], fixed_weights=setting.finished)[0].decision for difference in differences]
-    return Outcome(
-        differences=(differences[0], differences[1]),
-        truths=(float(truth[0]), float(truth[1])),
-        words=(words[0], words[1]),
+    differences = tuple(
+        paired_difference(*pair, num_images=scenario.images, variance_donors=() if scenario.fixed_weights else pair)
+        for pair in zip(*scores, strict=True)
     )
+    decisions = [decide_all([one], fixed_weights=scenario.fixed_weights)[0].decision for one in differences]
+    return Trial(differences=differences, truths=tuple(map(float, truth)), decisions=tuple(decisions))
 
 
 def simulate(
-    setting: Setting, *, comparisons: int, resamples: int = 200, jobs: int = 1, first: int = 0
-) -> tuple[ConversionReport, ...]:
-    """Compare many times.
-
-    Args:
-        setting: what is compared.
-        comparisons: how often.
-        resamples: of the images, in each comparison.
-        jobs: processes.
-        first: number of the first comparison; others draw other images and seeds.
-    """
-    populations = (Population(setting.model), Population(setting.baseline))
-    one = partial(compare_once, setting=setting, populations=populations, resamples=resamples)
-    numbers = range(first, first + comparisons)
+    scenario: Scenario, *, trials: int, resamples: int = 200, jobs: int = 1, trial_offset: int = 0
+) -> tuple[Summary, ...]:
+    """Run trials of a scenario in `jobs` processes; another `trial_offset` draws other images and seeds."""
+    populations = (Population(scenario.model), Population(scenario.baseline))
+    run = partial(run_trial, scenario=scenario, populations=populations, resamples=resamples)
+    numbers = range(trial_offset, trial_offset + trials)
     if jobs > 1:
         with ProcessPoolExecutor(jobs) as pool:
-            outcomes = list(pool.map(one, numbers, chunksize=10))
+            results = list(pool.map(run, numbers, chunksize=10))
     else:
-        outcomes = [one(number) for number in numbers]
-    return tuple(_tally(outcomes, k) for k in range(len(TITLES)))
+        results = [run(number) for number in numbers]
+    return tuple(_summarize(results, k) for k in range(len(METRICS)))
 
 
-def _tally(outcomes: Sequence[Outcome], k: int) -> ConversionReport:
-    """Count what came of one figure."""
-    differences = [outcome.differences[k] for outcome in outcomes]
-    truths = np.array([outcome.truths[k] for outcome in outcomes])
-    words = [outcome.words[k] for outcome in outcomes]
-    held = [d.low <= truth <= d.high for d, truth in zip(differences, truths, strict=True)]
-    return ConversionReport(
-        title=TITLES[k],
-        comparisons=len(outcomes),
+def _summarize(trials: Sequence[Trial], k: int) -> Summary:
+    """Summarize one metric."""
+    differences = [trial.differences[k] for trial in trials]
+    truths = np.array([trial.truths[k] for trial in trials])
+    decisions = [trial.decisions[k] for trial in trials]
+    covered = [d.low <= truth <= d.high for d, truth in zip(differences, truths, strict=True)]
+    return Summary(
+        metric=METRICS[k],
+        trials=len(trials),
         truth=float(truths.mean()),
-        held=float(np.mean(held)),
-        better=words.count(BETTER) / len(words),
-        worse=words.count(WORSE) / len(words),
+        coverage=float(np.mean(covered)),
+        better=decisions.count(BETTER) / len(decisions),
+        worse=decisions.count(WORSE) / len(decisions),
         width=float(np.median([d.high - d.low for d in differences])),
         bias=float(np.mean([d.value for d in differences] - truths)),
     )
@@ -174,11 +162,11 @@ def _tally(outcomes: Sequence[Outcome], k: int) -> ConversionReport:
 class SimulationOptions:
     """Options of the simulation."""
 
-    comparisons: int = option(1000, "comparisons of each setting")
-    resamples: int = option(200, "bootstrap resamples of each comparison")
-    first: int = option(0, "number of the first comparison; another draws other images and seeds")
-    jobs: int = option(1, "processes")
-    settings: tuple[str, ...] = option((), "settings to run, by name; all by default", kind=str, many=True)
+    trials: int = option(1000, "comparisons per scenario")
+    resamples: int = option(200, "bootstrap resamples per comparison")
+    trial_offset: int = option(0, "number of the first trial; another one draws other images and seeds")
+    jobs: int = option(1, "parallel processes")
+    scenarios: tuple[str, ...] = option((), "scenarios by name; default: all", kind=str, many=True)
 
     def __post_init__(self) -> None:
         """Check names and ranges.
@@ -186,43 +174,43 @@ class SimulationOptions:
         Raises:
             ConfigError: names the flag.
         """
-        names = [setting.name for setting in SETTINGS]
-        for wanted in self.settings:
-            if wanted not in names:
-                raise ConfigError("--settings", f"{wanted!r} is unknown", fix=f"one of: {'; '.join(names)}")
-        for flag, value in (
-            ("--comparisons", self.comparisons),
-            ("--resamples", self.resamples),
-            ("--jobs", self.jobs),
+        names = [scenario.name for scenario in SCENARIOS]
+        for name in self.scenarios:
+            if name not in names:
+                raise ConfigError("--scenarios", f"unknown scenario {name!r}", fix=f"one of: {'; '.join(names)}")
+        for flag, value, minimum in (
+            ("--trials", self.trials, 1),
+            ("--resamples", self.resamples, 1),
+            ("--jobs", self.jobs, 1),
+            ("--trial-offset", self.trial_offset, 0),
         ):
-            if value < 1:
-                raise ConfigError(flag, f"must be at least 1 (got {value})", fix=f"correct {flag}")
-        if self.first < 0:
-            raise ConfigError("--first", f"must be at least 0 (got {self.first})", fix="correct --first")
+            if value < minimum:
+                raise ConfigError(flag, f"must be at least {minimum} (got {value})", fix=f"correct {flag}")
 
 
 def main() -> None:
-    """Simulate the settings asked for and print a table."""
+    """Simulate the requested scenarios and print a table."""
     options, _ = parse_options(SimulationOptions, None, description=__doc__ or "")
-    LOGGER.info("| setting | images | seeds | figure | truth | interval holds it | better | worse | width | bias |")
+    LOGGER.info("| scenario | images | seeds | metric | true difference | coverage | better | worse | width | bias |")
     LOGGER.info("|---|---|---|---|---|---|---|---|---|---|")
     start = time.perf_counter()
-    for setting in SETTINGS:
-        if options.settings and setting.name not in options.settings:
+    for scenario in SCENARIOS:
+        if options.scenarios and scenario.name not in options.scenarios:
             continue
-        for tally in simulate(
-            setting,
-            comparisons=options.comparisons,
+        for summary in simulate(
+            scenario,
+            trials=options.trials,
             resamples=options.resamples,
             jobs=options.jobs,
-            first=options.first,
+            trial_offset=options.trial_offset,
         ):
-            seeds = " and ".join(map(str, dict.fromkeys(setting.seeds)))
+            seeds = " and ".join(map(str, dict.fromkeys(scenario.seeds)))
             LOGGER.info(
-                f"| {setting.name} | {setting.images} | {seeds} | {tally.title} | {tally.truth:+.4f} "
-                f"| {tally.held:.1%} | {tally.better:.1%} | {tally.worse:.1%} | {tally.width:.3f} | {tally.bias:+.4f} |"
+                f"| {scenario.name} | {scenario.images} | {seeds} | {summary.metric} | {summary.truth:+.4f} "
+                f"| {summary.coverage:.1%} | {summary.better:.1%} | {summary.worse:.1%} | {summary.width:.3f} "
+                f"| {summary.bias:+.4f} |"
             )
-    LOGGER.info(f"{options.comparisons} comparisons each, {time.perf_counter() - start:.0f} s")
+    LOGGER.info(f"{options.trials} trials per scenario, {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

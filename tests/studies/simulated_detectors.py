@@ -1,8 +1,8 @@
-"""Detectors of known quality on images that exist as numbers only: what a trial of statistics needs.
+"""Simulated detectors of known quality: evaluated sets drawn from random numbers instead of images.
 
-No boxes are drawn. A world of images and objects has difficulties that all detectors share; a training run adds the
-luck of its seed, and its own likes and dislikes of images and objects. From these come overlaps, confidences, and
-false alarms, and hence a `EvaluatedSet` as a real validation would give.
+A world of images and objects has difficulties that all detectors share. A training run adds its seed variance and its
+own interaction with images and objects. IoUs, confidences and false positives follow from these, and hence an
+`EvaluatedSet` as a real evaluation returns.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from utils.metrics.bootstrap import resample_ap
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.matching import IOU_THRESHOLDS
 
-OBJECTS_PER_IMAGE = (2.0, 1.0, 0.4)  # of each class; the last is rare
-CROWDING = 2.0  # shape of the gamma distribution of how full images are: less is more uneven
-IMAGE_DIFFICULTY, OBJECT_DIFFICULTY = 0.6, 1.0
+OBJECTS_PER_IMAGE = (2.0, 1.0, 0.4)  # of each class; the last one is rare
+CROWDING = 2.0  # shape of the gamma distribution of objects per image; a smaller shape is more uneven
+IMAGE_DIFFICULTY, OBJECT_DIFFICULTY = 0.6, 1.0  # standard deviations in logits, as the next two
 RUN_BY_IMAGE, RUN_BY_OBJECT = 0.3, 0.7
-FALSE_ALARMS = 1.5  # per image and class
-POPULATION = 20_000
-QUADRATURE = 9
-REACH = 4.6  # standard deviations of luck that the population's curve covers
+FALSE_POSITIVES = 1.5  # per image and class
+POPULATION = 20_000  # images
+QUADRATURE = 9  # points
+RANGE = 4.6  # seed standard deviations on either side that the population's curve covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way of training. All in logits.
+    """A way of training; all values in logits.
 
     Attributes:
-        quality: how good its runs are in the mean.
-        seed_std: how much they differ by their seed.
-        taste: how much the recipe likes some images and objects better than others, whatever the seed.
+        quality: mean quality of its runs.
+        seed_std: standard deviation of the quality over seeds.
+        interaction_std: of the recipe with images and objects, the same for all its runs.
     """
 
     quality: float
     seed_std: float
-    taste: float = 0.3
+    interaction_std: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class World:
 
     Attributes:
         image_difficulty: (i,).
-        object_images: (m,) rising.
+        object_images: (m,) ascending.
         object_classes: (m,).
         object_difficulty: (m,).
     """
@@ -59,9 +59,9 @@ class World:
 
 
 def draw_world(images: int, generator: np.random.Generator) -> World:
-    """Draw images: some are full and some empty, some hard and some easy."""
-    fullness = generator.gamma(CROWDING, 1 / CROWDING, images)
-    counts = generator.poisson(fullness[:, None] * np.array(OBJECTS_PER_IMAGE))  # (i, c)
+    """Draw images with many or few objects, hard or easy."""
+    crowding = generator.gamma(CROWDING, 1 / CROWDING, images)
+    counts = generator.poisson(crowding[:, None] * np.array(OBJECTS_PER_IMAGE))  # (i, c)
     cells = np.repeat(np.arange(counts.size), counts.ravel())
     return World(
         image_difficulty=generator.normal(0, IMAGE_DIFFICULTY, images),
@@ -72,55 +72,53 @@ def draw_world(images: int, generator: np.random.Generator) -> World:
 
 
 def add_image_interaction(world: World, recipe: Recipe, generator: np.random.Generator) -> World:
-    """Return the world as a recipe finds it: some images and objects easier, others harder, for all its runs."""
+    """Return the world with the difficulties that a recipe meets: its interaction is added, for all its runs."""
+    std, images, objects = recipe.interaction_std, world.image_difficulty, world.object_difficulty
     return replace(
         world,
-        image_difficulty=world.image_difficulty + recipe.taste * generator.standard_normal(len(world.image_difficulty)),
-        object_difficulty=world.object_difficulty
-        + recipe.taste * generator.standard_normal(len(world.object_difficulty)),
+        image_difficulty=images + std * generator.standard_normal(len(images)),
+        object_difficulty=objects + std * generator.standard_normal(len(objects)),
     )
 
 
 def detect(world: World, quality: float, generator: np.random.Generator) -> EvaluatedSet:
-    """Let one trained run of the given quality look at a world."""
-    images, objects = len(world.image_difficulty), len(world.object_images)
+    """Return the detections of one run of the given quality."""
+    images, objects, classes = len(world.image_difficulty), len(world.object_images), len(OBJECTS_PER_IMAGE)
     ease = quality - world.image_difficulty + generator.normal(0, RUN_BY_IMAGE, images)
-    clarity = ease[world.object_images] - world.object_difficulty + generator.normal(0, RUN_BY_OBJECT, objects)
-    overlap = _logistic(1.2 + 0.7 * clarity + generator.normal(0, 0.4, objects))
-    alarms = generator.poisson(FALSE_ALARMS * np.exp(-0.3 * ease)[:, None], (images, len(OBJECTS_PER_IMAGE)))
-    cells = np.repeat(np.arange(alarms.size), alarms.ravel())
-    where = np.concatenate((world.object_images, cells // len(OBJECTS_PER_IMAGE)))
-    confidence = np.concatenate((clarity + generator.normal(0, 1, objects), generator.normal(-1.5, 1.2, len(cells))))
-    order = np.lexsort((-confidence, where))
-    correct = np.zeros((len(where), len(IOU_THRESHOLDS)), bool)
-    correct[:objects] = overlap[:, None] >= IOU_THRESHOLDS
+    logit = ease[world.object_images] - world.object_difficulty + generator.normal(0, RUN_BY_OBJECT, objects)
+    iou = _logistic(1.2 + 0.7 * logit + generator.normal(0, 0.4, objects))
+    false_positives = generator.poisson(FALSE_POSITIVES * np.exp(-0.3 * ease)[:, None], (images, classes))
+    cells = np.repeat(np.arange(false_positives.size), false_positives.ravel())
+    image_ids = np.concatenate((world.object_images, cells // classes))
+    confidence = np.concatenate((logit + generator.normal(0, 1, objects), generator.normal(-1.5, 1.2, len(cells))))
+    order = np.lexsort((-confidence, image_ids))
+    tp = np.zeros((len(image_ids), len(IOU_THRESHOLDS)), bool)
+    tp[:objects] = iou[:, None] >= IOU_THRESHOLDS
     return evaluated_set(
-        correct[order],
+        tp[order],
         _logistic(confidence[order]),
-        np.concatenate((world.object_classes, cells % len(OBJECTS_PER_IMAGE)))[order],
+        np.concatenate((world.object_classes, cells % classes))[order],
         world.object_classes,
         num_images=images,
-        image_ids=where[order],
+        image_ids=image_ids[order],
         label_image_ids=world.object_images,
     )
 
 
 class Population:
-    """The truth about a recipe: the mAP of its runs over very many images, as a function of a run's quality."""
+    """The true mAP of a recipe's runs over very many images, as a function of a run's quality."""
 
     def __init__(self, recipe: Recipe, *, points: int = 13, seed: int = 0) -> None:
-        """Judge runs of all the qualities a recipe may bring on one large world; between them, interpolated."""
-        reach = REACH * recipe.seed_std
-        low, high = recipe.quality - reach, recipe.quality + reach
+        """Evaluate runs over the range of the recipe's qualities in one large world, to interpolate between them."""
+        half = RANGE * recipe.seed_std
         self.recipe = recipe
-        world = add_image_interaction(
-            draw_world(POPULATION, np.random.default_rng(seed)), recipe, np.random.default_rng(seed + 2)
-        )
-        self.qualities = np.linspace(low, high, points)
+        self.qualities = np.linspace(recipe.quality - half, recipe.quality + half, points)
+        plain = draw_world(POPULATION, np.random.default_rng(seed))
+        world = add_image_interaction(plain, recipe, np.random.default_rng(seed + 2))
         ones = np.ones((1, POPULATION), np.int32)
-        judged = [resample_ap(detect(world, q, np.random.default_rng(seed + 1)), ones) for q in self.qualities]
-        self.map50 = np.array([float(result.mean(0)[0]) for result in judged])
-        self.map50_95 = np.array([float(result.mean()[0]) for result in judged])
+        results = [resample_ap(detect(world, q, np.random.default_rng(seed + 1)), ones) for q in self.qualities]
+        self.map50 = np.array([float(result.mean(0)[0]) for result in results])
+        self.map50_95 = np.array([float(result.mean()[0]) for result in results])
 
     def of_run(self, quality: float) -> tuple[float, float]:
         """Return the mAP50 and mAP50-95 of a run."""
