@@ -1,4 +1,4 @@
-"""The machine: which device, seeding, and what to note about it."""
+"""The machine: choice of device, seeding, memory, and a description of the environment."""
 
 from __future__ import annotations
 
@@ -89,8 +89,20 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def peak_memory_gb(device: torch.device) -> float | None:
+    """Return the peak memory of this process in GB: reserved on CUDA, else resident; None where it is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in kilobytes elsewhere
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
 def numerics_fingerprint() -> dict[str, str]:
-    """Return what the last bits of a sum depend on: versions, threads and processor, as torch scopes its promises."""
+    """Return what the last bits of a sum depend on: torch promises the same bits for these values only."""
     return {
         "torch": str(torch.__version__),
         "threads": str(torch.get_num_threads()),
@@ -99,10 +111,10 @@ def numerics_fingerprint() -> dict[str, str]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """Return the commit that a git checkout stands at, read from its files; None for no checkout."""
+    """Return the commit of a git checkout, read from its files; None if the folder is not a checkout."""
     try:
         git = folder / ".git"
-        if git.is_file():  # a worktree names its folder
+        if git.is_file():  # a worktree: the file names the git folder
             git = Path(git.read_text(encoding="utf-8").removeprefix("gitdir:").strip())
         head = (git / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref: "):
@@ -119,11 +131,11 @@ def commit_of(folder: Path) -> str | None:
 
 
 def scale_pixels(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Bring (B, 3, H, W) uint8 images to the device as numbers in [0, 1], keeping their layout in memory."""
+    """Move (B, 3, H, W) uint8 images to a device and scale them to [0, 1], keeping their memory layout."""
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype, memory_format=torch.preserve_format).div_(255)
 
 
 def to_device(model: Module, device: torch.device) -> Module:
-    """Move a model to a device, in the memory layout that is faster there."""
+    """Move a model to a device, in the memory layout that is fastest there."""
     return model.to(device=device, memory_format=memory_format(device))  # type: ignore[call-overload]

@@ -30,6 +30,7 @@ from tests.studies.tree import Tree
 
 # Parts of item names (whole components between slashes) before and after the refactor, applied in this order.
 RENAMED = {
+    "told": "emitted_warnings",
     "akconv/mean_offset": "akconv/offset_abs_mean",
     "akconv/outside": "akconv/oob_fraction",
     "judged": "predictions",

@@ -34,22 +34,17 @@ def problem(config: str) -> tuple[DetectionModel, torch.Tensor, torch.Tensor]:
 
 
 def gradients(
-    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, team: DistributedContext
+    model: DetectionModel, images: torch.Tensor, targets: torch.Tensor, context: DistributedContext
 ) -> dict[str, torch.Tensor]:
-    """Losses, gradients and running statistics after one batch, added up over the team."""
-    loss = DetectionLoss(
-        LossSettings(),
-        anchors=model.head.anchors,
-        strides=model.head.strides,
-        num_classes=3,
-        total=team.add if team.size > 1 else None,
-    )
-    losses = torch.stack(tuple(loss(model(images), targets).values()))
+    """Losses, gradients and running statistics after one batch, summed over all processes."""
+    loss = DetectionLoss(LossSettings(), anchors=model.head.anchors, num_classes=3)
+    total = context.add if context.size > 1 else None
+    losses = torch.stack(tuple(loss(model(images), targets, total=total).values()))
     losses.sum().backward()
-    team.add_gradients(model.parameters())
+    context.add_gradients(model.parameters())
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     found |= {name: value.clone() for name, value in model.named_buffers() if "running" in name}
-    return found | {"losses": team.add(losses.detach().double())}
+    return found | {"losses": context.add(losses.detach().double())}
 
 
 def rank(number: int, port: int, config: str, out: str) -> None:

@@ -1,4 +1,1 @@
-"""Raw maps and targets -> a named dict of losses.
-
-assignment says which cells answer for which object; detection makes the losses; weights are kept apart.
-"""
+"""The detection loss: which predictions are matched to which objects, and named losses of these, without weights."""

@@ -9,7 +9,7 @@ from typing import Any
 from utils.datasets.dataset import Augmentation
 from utils.errors import ConfigError, did_you_mean
 from utils.files import PROJECT_ROOT, find_file
-from utils.losses.detection import LossSettings
+from utils.losses.detection import LossSettings, LossWeights
 from utils.strict_yaml import load_yaml
 
 HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
@@ -94,12 +94,14 @@ class Hyperparameters:
         """The part that changes samples."""
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
+    @property
+    def loss_weights(self) -> LossWeights:
+        """The weights of the loss's components, not yet scaled."""
+        return LossWeights(box=self.box, obj=self.obj, cls=self.cls)
+
     def loss_settings(self, *, label_smoothing: float) -> LossSettings:
-        """Return the part that the loss needs, not yet scaled."""
+        """Return the shape of the loss."""
         return LossSettings(
-            box=self.box,
-            obj=self.obj,
-            cls=self.cls,
             obj_pw=self.obj_pw,
             cls_pw=self.cls_pw,
             anchor_t=self.anchor_t,

@@ -1,4 +1,4 @@
-"""Places in a training where a user's own code may listen, under the names users know.
+"""Callbacks: a user's own code that is called at the events of a training run.
 
 In a file named with `--plugins`:
 
@@ -13,33 +13,38 @@ In a file named with `--plugins`:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.training.results_csv import Row
+from utils.training.state import TrainState
 
-if TYPE_CHECKING:
-    from utils.training.trainer import Trainer
+
+class Run(Protocol):
+    """What callbacks may read of a trainer."""
+
+    run_dir: Path
+    state: TrainState
 
 
 class Callback:
-    """Listens to a training; every method may be left out. In a run of several processes only the first one calls."""
+    """Base class; override what you need. Of several processes only the main one calls its callbacks."""
 
-    def on_train_start(self, trainer: Trainer) -> None:
-        """Before the first epoch of this process."""
+    def on_train_start(self, trainer: Run) -> None:
+        """Called before the first epoch of this process."""
 
-    def on_train_epoch_end(self, trainer: Trainer, losses: dict[str, float]) -> None:
-        """After an epoch's batches, with the mean losses."""
+    def on_train_epoch_end(self, trainer: Run, losses: dict[str, float]) -> None:
+        """Called after the last batch of an epoch, with its mean losses."""
 
-    def on_fit_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        """After an epoch's validation, with its row of results.csv."""
+    def on_fit_epoch_end(self, trainer: Run, row: Row) -> None:
+        """Called after an epoch is validated and saved, with its row of results.csv."""
 
-    def on_model_save(self, trainer: Trainer, path: Path) -> None:
-        """After a checkpoint was written."""
+    def on_model_save(self, trainer: Run, path: Path) -> None:
+        """Called after a checkpoint is written."""
 
-    def on_train_end(self, trainer: Trainer) -> None:
-        """After the last epoch."""
+    def on_train_end(self, trainer: Run) -> None:
+        """Called after the last epoch."""
 
 
 CallbackClass = TypeVar("CallbackClass", bound=type[Callback])
@@ -47,21 +52,19 @@ _REGISTERED: dict[str, type[Callback]] = {}
 
 
 def register_callback(kind: CallbackClass) -> CallbackClass:
-    """Make an instance of this class listen to every training started afterwards."""
+    """Add a class to the callbacks of all runs that start from now on."""
     _REGISTERED[f"{kind.__module__}.{kind.__qualname__}"] = kind
     return kind
 
 
 def make_callbacks(run_dir: Path, *, tensorboard: bool) -> list[Callback]:
-    """Return the listeners of a run: those registered, and TensorBoard's where asked.
+    """Return the callbacks of a run: those registered, and TensorBoard's if requested.
 
     Raises:
         ConfigError: TensorBoard is not installed.
     """
-    listeners = [kind() for kind in _REGISTERED.values()]
-    if tensorboard:
-        listeners.append(TensorBoard(run_dir))
-    return listeners
+    callbacks = [kind() for kind in _REGISTERED.values()]
+    return [*callbacks, TensorBoard(run_dir)] if tensorboard else callbacks
 
 
 def require_tensorboard() -> None:
@@ -77,25 +80,25 @@ def require_tensorboard() -> None:
 
 
 class TensorBoard(Callback):
-    """Writes every number of results.csv, epoch by epoch, to `<run>/tensorboard`."""
+    """Writes the rows of results.csv to `<run>/tensorboard`; a resumed run adds a file to that folder."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Open the folder; a resumed run writes a further file into it."""
+        """Create the writer."""
         require_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))
 
-    def on_fit_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        """Write an epoch's numbers."""
+    def on_fit_epoch_end(self, trainer: Run, row: Row) -> None:
+        """Write an epoch's values, except nan."""
         try:
             for name, value in row.items():
                 if name != "epoch" and value == value:
                     self.writer.add_scalar(name, value, int(row["epoch"]))
             self.writer.flush()
-        except OSError as error:  # a full disk: results.csv has the same numbers
-            LOGGER.warning(f"left out: TensorBoard's file of epoch {row['epoch']} ({error.strerror})")
+        except OSError as error:  # a full disk: results.csv has the same values
+            LOGGER.warning(f"skipped: TensorBoard's file for epoch {row['epoch']} ({error.strerror})")
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Run) -> None:
         """Close the file."""
         self.writer.close()

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what gets validated and kept."""
+"""The exponential moving average (EMA) of the weights, which is validated, saved and used for inference."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ TAU = 2000
 
 
 class ModelEma(Generic[Module]):
-    """A copy of the model whose floating-point state follows the training one.
+    """A copy of a model whose floating-point state follows that of the original.
 
     Attributes:
         model: the averaged model, in evaluation mode.
-        updates: how often it was moved.
+        updates: number of updates so far.
     """
 
     def __init__(self, model: Module, *, decay: float = DECAY, tau: float = TAU, updates: int = 0) -> None:
-        """Start from the model as it is; the decay grows from 0 to `decay` over about `tau` updates."""
+        """Copy the model; the decay grows from 0 to `decay` over about `tau` updates."""
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
         self.decay = decay
@@ -33,12 +33,12 @@ class ModelEma(Generic[Module]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the model's present state."""
+        """Move the average towards the model's current state."""
         self.updates += 1
-        share = 1 - self.decay * (1 - math.exp(-self.updates / self.tau))
-        present = model.state_dict()
+        step = 1 - self.decay * (1 - math.exp(-self.updates / self.tau))
+        current = model.state_dict()
         for name, averaged in self.model.state_dict().items():
             if averaged.is_floating_point():
-                averaged.lerp_(present[name].to(averaged.dtype), share)
+                averaged.lerp_(current[name].to(averaged.dtype), step)
             else:
-                averaged.copy_(present[name])
+                averaged.copy_(current[name])

@@ -23,7 +23,8 @@ from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
 from utils.plots.evolution import plot_evolution
 from utils.strict_yaml import dump_yaml
-from utils.training.run import BACKUPS, SUMMARY, run_training
+from utils.training.run import run_training
+from utils.training.state import BACKUPS, SUMMARY
 
 # Lowest and highest value of what is searched: the augmentation, as FEATURES of the family list it.
 RANGES: dict[str, tuple[float, float]] = {

@@ -1,4 +1,4 @@
-"""The optimizer and its parameter groups: who decays, and whose learning rate has a factor."""
+"""The optimizer and its parameter groups: weight decay, and the learning rate of AKConv's offsets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ OFFSET_CONVOLUTION = "p_conv"
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float) -> list[dict[str, Any]]:
-    """Sort the trainable parameters into groups.
+    """Return the trainable parameters in groups for an optimizer.
 
     Args:
         model: the network; frozen parameters are left out.
-        weight_decay: for weights of more than one dimension; biases and norms never decay.
+        weight_decay: of weights with more than one dimension; biases and norms do not decay.
         offset_lr: factor on the learning rate of AKConv's offset convolutions.
 
     Returns:
-        Biases, weights, norm weights, in this order, as `results.csv` lists their rates; then, unless the factor is 1,
-        biases and weights of the offset convolutions. Empty groups are kept out, the first three always stay.
+        Biases, weights and norm weights, in the order of the learning rates in `results.csv`, even if empty; then,
+        unless the factor is 1, biases and weights of the offset convolutions, unless empty.
     """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {
         ("bias", False): [],
@@ -51,7 +51,7 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float)
 
 
 def build_optimizer(name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float) -> torch.optim.Optimizer:
-    """Make SGD with Nesterov momentum, Adam or AdamW; the latter take `momentum` as beta1."""
+    """Build SGD with Nesterov momentum, Adam or AdamW; for the latter two `momentum` is beta1."""
     if name == "SGD":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[name]
@@ -59,7 +59,7 @@ def build_optimizer(name: str, groups: list[dict[str, Any]], *, lr: float, momen
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
-    """Give every group of the optimizer its learning rate and momentum at a step."""
+    """Set every group's learning rate and momentum, in place, to their values at a step."""
     momentum = schedule.momentum_at(step)
     for group in optimizer.param_groups:
         group["lr"] = schedule.learning_rate(step, bias=group["kind"] == "bias") * group["lr_factor"]

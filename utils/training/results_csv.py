@@ -1,36 +1,60 @@
-"""The rows of results: `results.csv` by the names users know, and its table and image."""
+"""The results of each epoch: the rows of results.csv, with YOLOv5's column names, and the lines printed for them."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from utils.files import atomic_write
+from utils.losses.detection import COMPONENTS
+from utils.runtime import peak_memory_gb
+from utils.validation.evaluate import Evaluation
 
+METRIC_COLUMNS = ("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
+LEARNING_RATE_COLUMNS = ("x/lr0", "x/lr1", "x/lr2")
+OFFSET_COLUMNS = ("akconv/offset_abs_mean", "akconv/oob_fraction")
 COLUMNS = (
     "epoch",
-    "train/box_loss",
-    "train/obj_loss",
-    "train/cls_loss",
-    "metrics/precision",
-    "metrics/recall",
-    "metrics/mAP_0.5",
-    "metrics/mAP_0.5:0.95",
-    "val/box_loss",
-    "val/obj_loss",
-    "val/cls_loss",
-    "x/lr0",
-    "x/lr1",
-    "x/lr2",
-    "akconv/offset_abs_mean",
-    "akconv/oob_fraction",
+    *(f"train/{name}_loss" for name in COMPONENTS),
+    *METRIC_COLUMNS,
+    *(f"val/{name}_loss" for name in COMPONENTS),
+    *LEARNING_RATE_COLUMNS,
+    *OFFSET_COLUMNS,
 )
 RENAMED_COLUMNS = {"akconv/mean_offset": "akconv/offset_abs_mean", "akconv/outside": "akconv/oob_fraction"}
+WAITING_IS_HIGH = 0.2  # fraction of the training time
 Row = dict[str, float]
+
+
+def results_row(
+    epoch: int,
+    *,
+    losses: Mapping[str, float],
+    evaluation: Evaluation | None,
+    learning_rates: Sequence[float],
+    offsets: Sequence[float],
+) -> Row:
+    """Return an epoch's row; metrics and losses of an epoch without validation are nan.
+
+    Args:
+        epoch: from 0.
+        losses: mean training losses.
+        evaluation: of the validation split.
+        learning_rates: of the first three parameter groups.
+        offsets: values of `OFFSET_COLUMNS`.
+    """
+    metrics: Sequence[float] = [math.nan] * len(METRIC_COLUMNS)
+    val_losses: Mapping[str, float] = dict.fromkeys(COMPONENTS, math.nan)
+    if evaluation is not None:
+        m, val_losses = evaluation.metrics, evaluation.losses
+        metrics = (m.mean_precision, m.mean_recall, m.map50, m.map50_95)
+    train, val = ([values[name] for name in COMPONENTS] for values in (losses, val_losses))
+    return dict(zip(COLUMNS, (epoch, *train, *metrics, *val, *learning_rates, *offsets), strict=True))
 
 
 def with_current_names(row: Row) -> Row:
@@ -39,7 +63,7 @@ def with_current_names(row: Row) -> Row:
 
 
 def write_results(rows: Sequence[Row], path: Path | str) -> None:
-    """Write `results.csv` whole, atomically: rows live in the checkpoint, so no kill can tear or double them."""
+    """Write all of `results.csv` atomically: the rows live in the checkpoint, so a crash cannot tear or repeat them."""
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["epoch"] = table["epoch"].astype(int)
     buffer = io.StringIO()
@@ -48,5 +72,36 @@ def write_results(rows: Sequence[Row], path: Path | str) -> None:
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Return the rows as columns."""
+    """Return the rows as columns, nan where a row lacks a value."""
     return {name: [row.get(name, math.nan) for row in rows] for name in COLUMNS}
+
+
+def header_line() -> str:
+    """Return the header of `progress_line`."""
+    names = ("Epoch", "Memory", *(f"{name}_loss" for name in COMPONENTS), "Instances", "Size")
+    return "\n" + "".join(f"{name:>11}" for name in names)
+
+
+def progress_line(
+    epoch: int, epochs: int, means: Mapping[str, float], *, instances: int | None, size: int, device: torch.device
+) -> str:
+    """Return an epoch's line: memory in use, mean losses, instances in the current batch, image size in pixels."""
+    memory = torch.cuda.memory_reserved(device) / 1e9 if device.type == "cuda" else peak_memory_gb(device)
+    cells = [f"{epoch}/{epochs - 1}", "-" if memory is None else f"{memory:.3g}G"]
+    cells += [f"{means[name]:.4g}" for name in COMPONENTS]
+    cells += [str(instances) if instances is not None else "", str(size)]
+    return "".join(f"{cell:>11}" for cell in cells)
+
+
+def timing_line(*, seconds: float, waiting_fraction: float, remaining: float) -> str:
+    """Return an epoch's duration, the fraction of its training spent waiting for data, and the remaining seconds."""
+    advice = "; more --workers or --cache would help" if waiting_fraction > WAITING_IS_HIGH else ""
+    waiting = f"{waiting_fraction:.0%} of training waiting for data{advice}"
+    return f"{seconds:.1f} s, {waiting}, {format_duration(remaining)} left".rjust(77)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,276 +1,309 @@
-"""Whether a run can go on from a checkpoint: all that it holds must be what the run would have written itself.
+"""Finds the run that --resume means, and checks that its checkpoint holds what such a run would have written.
 
-A checkpoint's hash says that it is whole, not that a run wrote it. What training relies on is looked at before anything
-is built on it, so that a wrong value is told in one line, and not by a failure in the middle of an epoch.
+The hash of a checkpoint shows that it is intact, not that this program wrote it. Whatever training relies on is checked
+before anything is built from it, so that a wrong value is a one-line error and not a failure within an epoch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
 from utils.errors import CheckpointError, ConfigError
+from utils.files import load_json
 from utils.losses.detection import COMPONENTS
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters
-from utils.training.state import TrainState
+from utils.training.state import LAST, SUMMARY, Progress, TrainState, load_last, with_current_fields
 from utils.weights.checkpoint import Checkpoint, stored_network
 from utils.weights.restricted_pickle import printable, type_name
 
-if TYPE_CHECKING:
-    from utils.training.trainer import Trainer
-
+CHANGEABLE = frozenset(
+    ("resume", "epochs", "device", "workers", "patience", "save_period", "nosave", "noval", "noplots", "cache")
+)
 MAX_INTEGER = 2**53
 ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"
-# What an optimizer's group keeps as it was; all else follows from the run's options.
-KEPT_NUMBERS = ("lr", "momentum", "weight_decay", "lr_factor")
-MOMENTS = {"SGD": ("momentum_buffer",), "Adam": ("exp_avg", "exp_avg_sq"), "AdamW": ("exp_avg", "exp_avg_sq")}
+# The values of an optimizer's group that come from the checkpoint; all others follow from the run's options.
+STORED_RATES = ("lr", "momentum", "weight_decay", "lr_factor")
+MOMENTS = {torch.optim.SGD: ("momentum_buffer",)}
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions, Checkpoint, Path]:
+    """Return the options of an interrupted run, its checkpoint and its folder.
+
+    Args:
+        options: of the command line, where `resume` names a checkpoint, or is "newest".
+        given: names of the options that were set explicitly; those in `CHANGEABLE` replace the run's own.
+
+    Raises:
+        CheckpointError: there is no such run, it is finished, or its checkpoint is invalid.
+        ConfigError: an option was given that cannot change within a run.
+    """
+    path = Path(options.resume)
+    if options.resume == "newest":
+        checkpoints = sorted(Path(options.project).rglob(LAST), key=lambda p: p.stat().st_mtime)
+        if not checkpoints:
+            raise CheckpointError("--resume", f"no {LAST} below {options.project}", fix="name the file")
+        path = checkpoints[-1]
+    content, path = load_last(path)
+    if "optimizer" not in content:
+        raise CheckpointError(path, "holds a model without training state", fix=f"resume {LAST}, not best.pt")
+    fixed = sorted(given - CHANGEABLE - {"project"})
+    if fixed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
+        raise ConfigError("--resume", f"uses the run's own options; {flags} cannot change", fix="leave them out")
+    stored = check_run(content, path)
+    changed = {name: getattr(options, name) for name in given & CHANGEABLE}
+    resumed = replace(stored, **{**changed, "resume": str(path)})
+    folder = path.resolve().parent
+    if folder.name != "weights":  # the run would be written into an unrelated folder
+        raise CheckpointError(path, "lies outside its run's folder", fix=f"put it back as weights/{LAST} of its run")
+    epochs = Progress.from_dict(content["progress"]).epoch
+    if epochs >= resumed.epochs and _summarized_epochs(folder.parent) == epochs:
+        fix = "extend it with --epochs, or start a new run"
+        raise CheckpointError(path, f"has finished its {resumed.epochs} epochs", fix=fix)
+    return resumed, content, folder.parent
+
+
+def _summarized_epochs(run_dir: Path) -> int:
+    """Return the epochs in a run's summary; 0 without one, as in a run that was stopped in its last evaluation."""
+    path = run_dir / SUMMARY
+    summary = load_json(path) if path.is_file() else {}
+    return summary.get("epochs", 0) if isinstance(summary, dict) else 0
 
 
 def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
-    """Check all of a run's checkpoint that can be checked before its parts are built.
-
-    Args:
-        content: what `load_checkpoint` returned, with an "optimizer" in it.
-        path: the file, for messages.
-
-    Returns:
-        The run's options.
+    """Check everything in a run's checkpoint that does not depend on its model, and return the run's options.
 
     Raises:
-        CheckpointError: something is missing, or of another type, shape or range than a run writes.
-        ConfigError: an option or hyperparameter is out of its range.
+        CheckpointError: something is missing, or of a type, shape or range that a run does not write.
+        ConfigError: an option or hyperparameter is out of range.
     """
-    options = _options(content, path)
+    check = _Checks(path)
+    options = check.options(content.get("options"))
     stored_network(content, path)
     stored_hyperparameters(content, path)
-    _check_progress(content, options, path)
+    check.progress(content.get("progress"), image_weights=options.image_weights)
     for name in ("model", "ema"):
-        _require_finite(_tensors(content.get(name), name, path), name, path)
-    _require(fits(content.get("updates"), int) and content["updates"] >= 0, "updates", path)
-    _require(isinstance(content.get("machine", {}), dict), "machine", path)
-    _require(type(content.get("dataset")) is str, "dataset", path)
-    gradients = content.get("gradients")
-    _require(isinstance(gradients, list) and len(gradients) > 0, "gradients", path)
-    for number, own in enumerate(content["gradients"]):
-        _require_finite(_tensors(own, f"gradients {number}", path), f"gradients {number}", path)
-    _require(isinstance(content.get("scaler"), dict), "scaler", path)
+        check.finite_tensors(content.get(name), name)
+    check.require(matches_type(content.get("updates"), int) and content["updates"] >= 0, "updates")
+    check.require(isinstance(content.get("machine", {}), dict), "machine")
+    check.require(type(content.get("dataset")) is str, "dataset")
+    check.require(isinstance(content.get("gradients"), list) and len(content["gradients"]) > 0, "gradients")
+    for rank, gradients in enumerate(content["gradients"]):
+        check.finite_tensors(gradients, f"gradients {rank}")
+    check.require(isinstance(content.get("scaler"), dict), "scaler")
     try:
         torch.Generator().set_state(content.get("random"))  # type: ignore[arg-type]
     except (RuntimeError, TypeError) as error:
-        raise _error("random", path) from error
+        raise check.error("random") from error
     return options
 
 
 def stored_hyperparameters(content: Checkpoint, path: Path | str) -> Hyperparameters:
-    """Return the recipe of a run's checkpoint.
+    """Return the hyperparameters in a run's checkpoint.
 
     Raises:
-        CheckpointError: it holds none.
-        ConfigError: a number is out of its range.
+        CheckpointError: there are none.
+        ConfigError: a value is out of range.
     """
-    stored = _typed(content.get("hyperparameters"), Hyperparameters, "hyperparameters", path)
+    stored = _Checks(path).typed(content.get("hyperparameters"), Hyperparameters, "hyperparameters")
     return check_hyperparameters(stored, where=str(path))
 
 
-def fitted(content: Checkpoint, trainer: Trainer, path: Path | str) -> Checkpoint:
-    """Check a checkpoint against the parts that are to go on from it.
+def validate_checkpoint(content: Checkpoint, state: TrainState, *, batches: int, path: Path | str) -> Checkpoint:
+    """Check a checkpoint that `check_run` accepted against the state that is to be restored from it.
 
     Args:
-        content: one that `check_run` has passed.
-        trainer: a fresh one, of the run's options.
-        path: the file, for messages.
+        content: the checkpoint.
+        state: the state of a new run with the same options.
+        batches: batches per epoch.
+        path: its file, for messages.
 
     Returns:
-        The checkpoint as `restore_run` takes it: the optimizer's settings complete, and a scaler where one is used.
+        The checkpoint as `load_state_dict` takes it: with complete optimizer groups, and a scaler if one is used.
 
     Raises:
-        CheckpointError: a tensor has another shape than its parameter, or state is missing.
+        CheckpointError: a tensor differs in shape from its parameter, or state is missing.
         ConfigError: the run had another number of processes.
     """
-    own = trainer.model.state_dict()
+    check = _Checks(path)
+    expected = state.model.state_dict()
     for name in ("model", "ema"):
-        _require_alike(content[name], own, name, path, complete=True)
-    pending = content["gradients"]
-    if len(pending) != trainer.team.size:
-        what = f"the run had {len(pending)} processes (now {trainer.team.size})"
-        raise ConfigError("--resume", what, fix="start as many")
-    parameters = dict(trainer.model.named_parameters())
-    for number, gradients in enumerate(pending):
-        _require_alike(gradients, parameters, f"gradients {number}", path)
-    _require(content["progress"].get("batch", 0) <= trainer.schedule.batches, "progress batch", path)
-    return {**content, "optimizer": _optimizer(content, trainer, path), "scaler": _scaler(content, trainer, path)}
+        check.same_tensors(content[name], expected, name, complete=True)
+    gradients, size = content["gradients"], state.context.size
+    if len(gradients) != size:
+        what = f"the run had {len(gradients)} processes (now {size})"
+        raise ConfigError("--resume", what, fix=f"start {len(gradients)} processes")
+    parameters = dict(state.model.named_parameters())
+    for rank in range(size):
+        check.same_tensors(gradients[rank], parameters, f"gradients {rank}")
+    check.require(content["progress"].get("batch", 0) <= batches, "progress batch")
+    optimizer = check.optimizer(content["optimizer"], state.optimizer)
+    return {**content, "optimizer": optimizer, "scaler": check.scaler(content["scaler"], state.scaler.state_dict())}
 
 
-def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or an alias of one
-    """Whether a value read from a file is of a field's type; lists pass for tuples, whole numbers for fractions."""
+def matches_type(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or an alias of one
+    """Whether a value from a file has a field's type, with lists accepted as tuples and integers as floats."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (list, tuple):
-        return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
+        return isinstance(value, (list, tuple)) and all(matches_type(item, inner[0]) for item in value)
     if origin is dict:
-        if not isinstance(value, dict):
-            return False
-        return all(fits(key, inner[0]) and fits(item, inner[1]) for key, item in value.items())
+        return isinstance(value, dict) and all(
+            matches_type(key, inner[0]) and matches_type(item, inner[1]) for key, item in value.items()
+        )
     if type(value) is int:
         return hint in (int, float) and abs(value) <= MAX_INTEGER
     return type(value) is hint
 
 
-def _error(what: str, path: Path | str) -> CheckpointError:
-    return CheckpointError(path, f"has {what} that no run writes", fix=ADVICE)
+@dataclass(frozen=True)
+class _Checks:
+    """Checks of a checkpoint's parts; each raises a CheckpointError that names the file and the part."""
 
+    path: Path | str
 
-def _misplaced(value: object, what: str, path: Path | str) -> CheckpointError:
-    said = f"lacks its {what}" if value is None else f"has no {what} in their place but another {type_name(value)}"
-    return CheckpointError(path, said, fix=ADVICE)
+    def error(self, what: str) -> CheckpointError:
+        return CheckpointError(self.path, f"has an invalid {what}", fix=ADVICE)
 
+    def require(self, condition: bool, what: str) -> None:
+        if not condition:
+            raise self.error(what)
 
-def _require(condition: bool, what: str, path: Path | str) -> None:
-    if not condition:
-        raise _error(what, path)
+    def wrong_type(self, value: object, what: str) -> CheckpointError:
+        problem = f"misses its {what}" if value is None else f"has a {type_name(value)} as {what}"
+        return CheckpointError(self.path, problem, fix=ADVICE)
 
+    def typed(self, stored: object, kind: type[Any], what: str) -> dict[str, Any]:
+        """Return a mapping whose values have the types of a dataclass's fields; other keys are not checked."""
+        if not isinstance(stored, dict) or not all(type(key) is str for key in stored):
+            raise self.wrong_type(stored, what)
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            if field.name in stored and not matches_type(stored[field.name], hints[field.name]):
+                raise self.error(f"{what}: {field.name} ({type_name(stored[field.name])})")
+        return stored
 
-def _typed(stored: object, kind: type[Any], what: str, path: Path | str) -> dict[str, Any]:
-    """Return a mapping whose values are of the types of a dataclass's fields; other keys stay as they are."""
-    if not isinstance(stored, dict) or not all(type(key) is str for key in stored):
-        raise _misplaced(stored, what, path)
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        if field.name in stored and not fits(stored[field.name], hints[field.name]):
-            raise _error(f"{what} with a {field.name} ({type_name(stored[field.name])})", path)
-    return stored
+    def options(self, stored: object) -> TrainOptions:
+        """Return the run's options, ignoring those of an older or newer version."""
+        stored = self.typed(stored, TrainOptions, "options")
+        values: dict[str, Any] = {}
+        for field in fields(TrainOptions):
+            if field.name in stored:
+                value, choices = stored[field.name], field.metadata.get("choices")
+                self.require(not choices or value in choices, f"options: {field.name}")
+                values[field.name] = tuple(value) if isinstance(value, list) else value
+        self.require(len(values.get("freeze", (0,))) > 0, "options: freeze")
+        return TrainOptions(**values)
 
+    def progress(self, stored: object, *, image_weights: bool) -> None:
+        stored = self.typed(with_current_fields(stored), Progress, "progress")
+        unknown = sorted(stored.keys() - {field.name for field in fields(Progress)})
+        if unknown:
+            raise self.error(f"progress: {printable(unknown[0])!r}")
+        progress = Progress.from_dict(stored)
+        valid = {
+            "epoch": progress.epoch >= 0,
+            "batch": progress.batch >= 0,
+            "means": not progress.batch or set(progress.means) == set(COMPONENTS),
+            "counted": progress.counted >= 0,
+            "last_step": progress.last_step >= -1,
+            "skipped": progress.skipped >= 0,
+            "best_fitness": math.isfinite(progress.best_fitness),
+            "best_epoch": progress.best_epoch >= -1,
+            "seconds": 0 <= progress.seconds <= MAX_INTEGER,
+            "class_ap": not image_weights or all(0 <= ap <= 1.001 for ap in progress.class_ap),
+            "rows": progress.epoch == len(progress.rows)
+            and [row.get("epoch") for row in progress.rows] == list(range(progress.epoch)),
+        }
+        for name, holds in valid.items():
+            self.require(holds, f"progress: {name}")
 
-def _options(content: Checkpoint, path: Path | str) -> TrainOptions:
-    """Return the run's options; those of a newer or older program are left out."""
-    stored = _typed(content.get("options"), TrainOptions, "options", path)
-    values: dict[str, Any] = {}
-    for field in fields(TrainOptions):
-        if field.name in stored:
-            value, choices = stored[field.name], field.metadata.get("choices")
-            _require(not choices or value in choices, f"options with {field.name}", path)
-            values[field.name] = tuple(value) if isinstance(value, list) else value
-    _require(len(values.get("freeze", (0,))) > 0, "options with freeze", path)
-    return TrainOptions(**values)
+    def finite_tensors(self, value: object, what: str) -> None:
+        if not isinstance(value, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in value.items()):
+            raise self.wrong_type(value, what)
+        for name, tensor in value.items():
+            finite = not tensor.is_floating_point() or bool(tensor.isfinite().all())
+            self.require(finite, f"{what}: {printable(name)}")
 
+    def same_tensors(
+        self, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str, *, complete: bool = False
+    ) -> None:
+        """Check that tensors have the shapes and kinds of the model's; with `complete` that none is missing."""
+        names: Iterable[str] = {**expected, **stored} if complete else stored
+        for name in names:
+            if name not in expected or name not in stored:
+                problem = f"misses {name} in its {what}"
+                if name in stored:
+                    problem = f"has a tensor {printable(name)} in its {what} that the model does not have"
+                raise CheckpointError(self.path, problem, fix=ADVICE)
+            got, want = stored[name], expected[name]
+            if got.shape != want.shape or got.is_floating_point() != want.is_floating_point():
+                shapes = (" x ".join(map(str, t.shape)) or "one number" for t in (got, want))
+                problem = f"has a {name} of {' instead of '.join(shapes)} in its {what}"
+                raise CheckpointError(self.path, problem, fix=ADVICE)
 
-def _check_progress(content: Checkpoint, options: TrainOptions, path: Path | str) -> None:
-    """Check where the run says it stands."""
-    stored = _typed(content.get("progress"), TrainState, "progress", path)
-    known = {field.name for field in fields(TrainState)}
-    unknown = sorted(stored.keys() - known)
-    if unknown:
-        raise _error(f"progress with {printable(unknown[0])!r}", path)
-    progress = TrainState.from_dict(stored)
-    checks = {
-        "epoch": progress.epoch >= 0,
-        "batch": progress.batch >= 0,
-        "means": not progress.batch or set(progress.means) == set(COMPONENTS),
-        "counted": progress.counted >= 0,
-        "last_step": progress.last_step >= -1,
-        "skipped": progress.skipped >= 0,
-        "best_fitness": math.isfinite(progress.best_fitness),
-        "best_epoch": progress.best_epoch >= -1,
-        "seconds": 0 <= progress.seconds <= MAX_INTEGER,
-        "class_ap": not options.image_weights or all(0 <= ap <= 1.001 for ap in progress.class_ap),
-        "rows": [row.get("epoch") for row in progress.rows] == list(range(progress.epoch))
-        if progress.epoch == len(progress.rows)
-        else False,
-    }
-    for name, holds in checks.items():
-        _require(holds, f"progress with {name}", path)
+    def optimizer(self, stored: object, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the optimizer's state, with its groups completed from a new optimizer."""
+        new_groups = optimizer.state_dict()["param_groups"]
+        groups, state = (stored.get(key) if isinstance(stored, dict) else None for key in ("param_groups", "state"))
+        if not isinstance(groups, list) or len(groups) != len(new_groups) or not isinstance(state, dict):
+            raise self.error("optimizer")
+        completed = [self._optimizer_group(group, new) for group, new in zip(groups, new_groups, strict=True)]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = MOMENTS.get(type(optimizer), ADAM_MOMENTS)
+        names = {*moments, *(("step",) if moments is ADAM_MOMENTS else ())}
+        for index, entry in state.items():
+            what = f"optimizer: state {printable(str(index))}"
+            known = type(index) is int and 0 <= index < len(parameters)
+            self.require(known and isinstance(entry, dict) and set(entry) == names, what)
+            for name in moments:
+                unused = entry[name] is None and name == "momentum_buffer"
+                self.require(unused or _is_moment(entry[name], parameters[index].shape), what)
+            if "step" in names:
+                step = entry["step"]
+                scalar = isinstance(step, Tensor) and step.ndim == 0 and step.is_floating_point()
+                self.require(_is_finite_positive(float(step)) if scalar else _is_finite_positive(step), what)
+        return {"state": state, "param_groups": completed}
 
-
-def _tensors(value: object, what: str, path: Path | str) -> dict[str, Tensor]:
-    """Return a mapping from names to tensors."""
-    if not isinstance(value, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in value.items()):
-        raise _misplaced(value, what, path)
-    return value
-
-
-def _require_finite(tensors: Mapping[str, Tensor], what: str, path: Path | str) -> None:
-    for name, tensor in tensors.items():
-        _require(not tensor.is_floating_point() or bool(tensor.isfinite().all()), f"{what} {printable(name)}", path)
-
-
-def _require_alike(
-    stored: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    what: str,
-    path: Path | str,
-    *,
-    complete: bool = False,
-) -> None:
-    """Check that tensors have the shapes, and kinds of numbers, of the network's of the same names."""
-    names: Iterable[str] = {**own, **stored} if complete else stored
-    for name in names:
-        if name not in own or name not in stored:
-            said = f"has a tensor {printable(name)} in its {what} that the network has not"
-            raise CheckpointError(path, said if name in stored else f"lacks {name} in its {what}", fix=ADVICE)
-        theirs, ours = stored[name], own[name]
-        if theirs.shape != ours.shape or theirs.is_floating_point() != ours.is_floating_point():
-            sides = (" x ".join(map(str, t.shape)) or "one number" for t in (theirs, ours))
-            raise CheckpointError(path, f"has a {name} of {' instead of '.join(sides)} in its {what}", fix=ADVICE)
-
-
-def _optimizer(content: Checkpoint, trainer: Trainer, path: Path | str) -> dict[str, Any]:
-    """Return the optimizer's state, its groups completed by what the run's options say."""
-    stored, fresh = content["optimizer"], trainer.optimizer.state_dict()
-    _require(isinstance(stored, dict), "an optimizer", path)
-    groups, state = stored.get("param_groups"), stored.get("state")
-    matching = isinstance(groups, list) and len(groups) == len(fresh["param_groups"])
-    _require(matching and isinstance(state, dict), "an optimizer", path)
-    completed = []
-    for group, own in zip(groups, fresh["param_groups"], strict=True):
-        known = isinstance(group, dict) and fits(group.get("params"), list[int]) and fits(group.get("kind"), str)
-        alike = known and (list(group["params"]), group["kind"]) == (own["params"], own["kind"])
-        _require(alike, "an optimizer with groups", path)
-        kept = {name: group.get(name) for name in KEPT_NUMBERS if name in own}
-        _require(all(_is_amount(number) for number in kept.values()), "an optimizer with rates", path)
-        if "betas" in own:
+    def _optimizer_group(self, group: object, new: dict[str, Any]) -> dict[str, Any]:
+        """Return a parameter group: the rates from the checkpoint, everything else from the new optimizer."""
+        if not isinstance(group, dict) or not matches_type(group.get("params"), list[int]):
+            raise self.error("optimizer: groups")
+        self.require((list(group["params"]), group.get("kind")) == (new["params"], new["kind"]), "optimizer: groups")
+        rates = {name: group.get(name) for name in STORED_RATES if name in new}
+        self.require(all(_is_finite_positive(rate) for rate in rates.values()), "optimizer: rates")
+        if "betas" in new:
             betas = group.get("betas")
-            pair = isinstance(betas, (list, tuple)) and len(betas) == 2 and all(_is_amount(b) and b < 1 for b in betas)
-            _require(pair, "an optimizer with betas", path)
-            kept["betas"] = tuple(betas)
-        completed.append({**own, **kept})
-    parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    moments = MOMENTS[trainer.options.optimizer]
-    for index, entry in state.items():
-        what = f"an optimizer with state {printable(str(index))}"
-        _require(type(index) is int and 0 <= index < len(parameters) and isinstance(entry, dict), what, path)
-        wanted = {*moments, *(("step",) if trainer.options.optimizer != "SGD" else ())}
-        _require(set(entry) == wanted, what, path)
-        shape = parameters[index].shape
-        for name in moments:
-            moment = entry[name]
-            missing = moment is None and name == "momentum_buffer"
-            alike = isinstance(moment, Tensor) and moment.shape == shape and moment.is_floating_point()
-            _require(missing or (alike and bool(moment.isfinite().all())), what, path)
-        if "step" in wanted:
-            step = entry["step"]
-            counted = isinstance(step, Tensor) and step.ndim == 0 and step.is_floating_point()
-            _require((counted and _is_amount(float(step))) or _is_amount(step), what, path)
-    return {"state": state, "param_groups": completed}
+            pair = isinstance(betas, (list, tuple)) and len(betas) == 2
+            self.require(pair and all(_is_finite_positive(beta) and beta < 1 for beta in betas), "optimizer: betas")
+            rates["betas"] = tuple(betas)
+        return {**new, **rates}
+
+    def scaler(self, stored: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """Return the state of the loss scaler: the new one's if a run on another device had none."""
+        if not new or not stored:
+            return new
+        for name, value in new.items():
+            valid = _is_finite_positive(stored.get(name)) and (type(stored[name]) is int or type(value) is float)
+            self.require(valid and (name != "scale" or stored[name] > 0), f"scaler: {name}")
+        return {name: stored[name] for name in new}
 
 
-def _scaler(content: Checkpoint, trainer: Trainer, path: Path | str) -> dict[str, Any]:
-    """Return the state of the loss's scale: the stored one where one is in use; a run from a CPU has none."""
-    stored: dict[str, Any] = content["scaler"]
-    fresh = trainer.scaler.state_dict()
-    if not fresh or not stored:
-        return fresh
-    for name, number in fresh.items():
-        alike = _is_amount(stored.get(name)) and (type(stored[name]) is int or type(number) is float)
-        _require(alike and (name != "scale" or stored[name] > 0), f"a scaler with {name}", path)
-    return {name: stored[name] for name in fresh}
+def _is_moment(value: object, shape: torch.Size) -> bool:
+    """Whether a value is a finite floating-point tensor of a shape."""
+    if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+        return False
+    return bool(value.isfinite().all())
 
 
-def _is_amount(value: object) -> bool:
-    """Whether a value is a finite number from 0."""
-    return fits(value, float) and 0 <= value < math.inf  # type: ignore[operator]
+def _is_finite_positive(value: object) -> bool:
+    """Whether a value is a finite number of at least 0."""
+    return matches_type(value, float) and 0 <= value < math.inf  # type: ignore[operator]

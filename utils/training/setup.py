@@ -1,10 +1,9 @@
-"""Builds the parts of a run from its options: data, model, loaders. The only place where their numbers meet."""
+"""Builds the parts of a run from its options: the only place where flags and hyperparameters are combined."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,170 +11,128 @@ import torch
 from models.config import MAX_ANCHORS, ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.autoanchor import fit_anchors
-from utils.datasets.batching import ShuffledBatches, rectangular_batches
-from utils.datasets.config import DataConfig
-from utils.datasets.dataset import DetectionDataset
-from utils.datasets.image_cache import prepare_disk_cache
-from utils.datasets.index import DatasetIndex, build_index
-from utils.datasets.loader import BatchLoader, available_workers
-from utils.datasets.splits import (
-    DEFAULT_CACHE_BYTES,
-    batch_bytes,
-    class_names,
-    evaluation_loader,
-)
-from utils.distributed import DistributedContext
-from utils.errors import ConfigError, DataError
+from utils.datasets.index import DatasetIndex
+from utils.distributed import DistributedContext, sync_batch_norms
+from utils.errors import ConfigError
 from utils.log import LOGGER
+from utils.losses.detection import DetectionLoss
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
+from utils.runtime import to_device
+from utils.training.data import LoaderConfig, TrainingData
+from utils.training.ema import ModelEma
+from utils.training.epoch import EpochTrainer
+from utils.training.offset_monitor import OffsetMonitor
+from utils.training.optim import build_optimizer, parameter_groups
+from utils.training.schedule import Schedule
+from utils.training.state import RunDescription, TrainState, to_builtin
+from utils.training.trainer import Trainer, TrainerConfig
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
 from utils.weights.transfer import transfer_weights
 
 DEFAULT_MODEL = "yolov5n-AKConv.yaml"
-MEMORY_SHARE = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """The two splits of a training run and their loaders."""
-
-    names: tuple[str, ...]
-    train: DatasetIndex
-    val: DatasetIndex
-    sampler: ShuffledBatches
-    train_batches: BatchLoader
-    val_loader: BatchLoader
-
-
-def training_data(
-    config: DataConfig,
-    options: TrainOptions,
-    *,
-    hyperparameters: Hyperparameters,
-    image_size: int,
-    stride: int,
-    team: DistributedContext,
-) -> TrainingData:
-    """Scan both splits and make their loaders.
-
-    Raises:
-        DataError: a split is missing or unusable, or the training split has no objects.
-    """
-    scanned = {
-        split: build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
-        for split in ("train", "val")
-    }
-    train, val = scanned["train"], scanned["val"]
-    if not len(train.labels):
-        raise DataError(config.file, "no objects in 'train'", fix="add labels to the training images")
-    common = {"image_size": image_size, "stride": stride, "batch_size": options.batch_size}
-    rectangles = rectangular_batches(train.sizes_hw, **common, pad=0.0) if options.rect else None
-    sampler = ShuffledBatches(
-        len(train),
+def loader_config(
+    options: TrainOptions, hyperparameters: Hyperparameters, *, image_size: int, stride: int
+) -> LoaderConfig:
+    """Return how a run loads its images."""
+    last_epochs = int(hyperparameters.close_mosaic)
+    return LoaderConfig(
         batch_size=options.batch_size,
         image_size=image_size,
+        stride=stride,
+        workers=options.workers,
         seed=options.seed,
-        rectangles=rectangles,
-        rank=team.rank,
-        world_size=team.size,
-        close_mosaic_epoch=options.epochs - int(hyperparameters.close_mosaic) if hyperparameters.close_mosaic else None,
-    )
-    _require_usable_batches(len(train), options, image_size=image_size, stride=stride, team=team)
-    dataset = DetectionDataset(
-        train,
-        image_size=image_size,
         augmentation=hyperparameters.augmentation,
-        seed=options.seed,
+        cache=options.cache,
+        close_mosaic_epoch=options.epochs - last_epochs if hyperparameters.close_mosaic else None,
+        rect=options.rect,
+        multi_scale=options.multi_scale,
         single_class=options.single_cls,
-        cache_bytes=_cache_bytes(train, image_size, options, team) if options.cache == "ram" else DEFAULT_CACHE_BYTES,
-        disk_cache=prepare_disk_cache(train, image_size=image_size) if options.cache == "disk" else None,
+        strict=options.strict,
+        label_cache=not options.no_label_cache,
     )
-    return TrainingData(
-        names=class_names(config, single_class=options.single_cls),
-        train=train,
-        val=val,
-        sampler=sampler,
-        train_batches=BatchLoader(
-            dataset,
-            sampler,
-            workers=options.workers,
-            pin=torch.cuda.is_available(),
-            batch_bytes=batch_bytes(-(-options.batch_size // team.size), image_size),
+
+
+def build_trainer(
+    options: TrainOptions,
+    hyperparameters: Hyperparameters,
+    *,
+    model: DetectionModel,
+    data: TrainingData,
+    run_dir: Path,
+    device: torch.device,
+    context: DistributedContext,
+) -> Trainer:
+    """Combine a model and its data with optimizer, schedule and loss; nothing is written yet."""
+    hyp, batch_size, image_size = hyperparameters, options.batch_size, data.config.image_size
+    model = to_device(model, device)
+    ema = ModelEma(model)
+    if options.sync_bn and context.size > 1:
+        sync_batch_norms(model)
+    amp = device.type == "cuda" and not options.no_amp
+    images_per_step = batch_size * max(round(hyp.nbs / batch_size), 1)
+    weight_decay = hyp.weight_decay * images_per_step / hyp.nbs
+    groups = parameter_groups(model, weight_decay=weight_decay, offset_lr=hyp.offset_lr)
+    description = RunDescription(
+        names=data.names,
+        options=to_builtin(asdict(options)),
+        hyperparameters=asdict(hyp),
+        image_size=image_size,
+        dataset=data.train.fingerprint(),
+    )
+    state = TrainState(
+        run=description,
+        model=model,
+        ema=ema,
+        optimizer=build_optimizer(options.optimizer, groups, lr=hyp.lr0, momentum=hyp.momentum),
+        scaler=torch.amp.GradScaler(device.type, enabled=amp),
+        context=context,
+    )
+    head = model.head
+    epoch_trainer = EpochTrainer(
+        state=state,
+        data=data,
+        schedule=Schedule(
+            epochs=options.epochs,
+            batches=len(data.sampler),
+            batch_size=batch_size,
+            lr0=hyp.lr0,
+            lrf=hyp.lrf,
+            cosine=options.cos_lr,
+            warmup_epochs=hyp.warmup_epochs,
+            momentum=hyp.momentum,
+            warmup_momentum=hyp.warmup_momentum,
+            warmup_bias_lr=hyp.warmup_bias_lr,
+            nominal_batch=hyp.nbs,
         ),
-        val_loader=evaluation_loader(
-            val,
-            batch_size=2 * options.batch_size,
-            image_size=image_size,
-            stride=stride,
-            workers=options.workers,
-            single_class=options.single_cls,
+        loss=DetectionLoss(
+            hyp.loss_settings(label_smoothing=options.label_smoothing), anchors=head.anchors, num_classes=head.nc
         ),
+        loss_weights=hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=image_size),
+        run_dir=run_dir,
+        device=device,
+        amp=amp,
+        image_weights=options.image_weights,
+        plots=not options.noplots,
     )
-
-
-def _require_usable_batches(
-    count: int, options: TrainOptions, *, image_size: int, stride: int, team: DistributedContext
-) -> None:
-    """Check that every process has an image in a batch, and that batch norm has more than one value to go by.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    if options.batch_size % team.size or count < team.size:
-        raise ConfigError(
-            "--batch-size",
-            f"{options.batch_size} and {count} images do not share out among {team.size} processes",
-            fix=f"use a multiple of {team.size}",
-        )
-    smallest = min(count, count % options.batch_size or options.batch_size) // team.size
-    side = image_size // 2 // stride if options.multi_scale else image_size // stride
-    if max(side, 1) == 1 and smallest <= 1:
-        raise ConfigError(
-            f"--imgsz {image_size}",
-            f"leaves a single cell of the one image in the smallest batch ({count} images, batch "
-            f"{options.batch_size}), and batch norm needs two values",
-            fix=f"use --imgsz {2 * stride}, or a --batch-size that leaves no batch of one",
-        )
-
-
-def _cache_bytes(index: DatasetIndex, image_size: int, options: TrainOptions, team: DistributedContext) -> int:
-    """Return the memory for decoded images in each data process: all of them, if half of what is free holds that.
-
-    Data processes share nothing: each fills a memory of its own, and mosaics lead each to all images.
-    """
-    scale = image_size / index.sizes_hw.max(1)
-    needed = int((index.sizes_hw.prod(1) * scale**2 * 3).sum() * 1.01)
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", team.size))  # those on this machine
-    processes = ranks * max(available_workers(options.workers), 1)
-    available = _available_memory()
-    LOGGER.info(
-        f"--cache: {needed / 1e9:.2f} GB of images in each of {processes} data processes, "
-        f"{needed * processes / 1e9:.2f} GB together; {available / 1e9:.1f} GB are free"
+    config = TrainerConfig(
+        epochs=options.epochs,
+        patience=options.patience,
+        save_period=options.save_period,
+        validate_every_epoch=not options.noval,
+        save_every_epoch=not options.nosave,
     )
-    if needed * processes > MEMORY_SHARE * available:
-        LOGGER.warning(
-            "--cache: that is more than half of the free memory; only a part is kept. "
-            "With fewer --workers it is more, with --cache disk all"
-        )
-        return int(MEMORY_SHARE * available / processes)
-    return needed
-
-
-def _available_memory() -> int:
-    """Return the memory that is free for programs, in bytes; 4 GB where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return 4_000_000_000
+    offsets = OffsetMonitor(ema.model, offset_lr=hyp.offset_lr)
+    return Trainer(config, state=state, data=data, epoch_trainer=epoch_trainer, offsets=offsets, run_dir=run_dir)
 
 
 def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:
-    """Return the model config of a run, from --cfg or else from --weights, and what --weights holds.
+    """Return a run's model config, from --cfg or else from --weights, and the content of --weights.
 
     Raises:
-        ConfigError: no such yaml, or wrong; or anchors are to be fitted to the data, but too many, or against
+        ConfigError: the yaml does not exist or is invalid, or the anchors to fit are too many or contradict
             --noautoanchor.
         CheckpointError: the weights cannot be read.
     """
@@ -188,54 +145,55 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
     if count > MAX_ANCHORS:
         what = f"anchors is {hyperparameters.anchors:g} per level, more than {MAX_ANCHORS}"
         raise ConfigError(options.hyp, what, fix="write a small number such as 3")
-    # A checkpoint's own count stays: these are the anchors it was trained with.
-    counted = options.hyp if count else options.cfg or (config.name if content is None else "")
+    # The anchors in a checkpoint remain even if its yaml gives a count: it was trained with them.
+    count_source = options.hyp if count else options.cfg or (config.name if content is None else "")
     config = config.with_anchors(count) if count else config
-    if options.noautoanchor and counted and isinstance(config.anchors, int):
-        what = f"keeps the model's anchors, but {counted} gives only how many to fit ({config.anchors} per level)"
-        raise ConfigError("--noautoanchor", what, fix=f"leave it out, or correct anchors in {counted}")
+    if options.noautoanchor and count_source and isinstance(config.anchors, int):
+        what = f"keeps the model's anchors, but {count_source} only has a number to fit ({config.anchors} per level)"
+        raise ConfigError("--noautoanchor", what, fix=f"leave it out, or write anchors into {count_source}")
     return config, content
 
 
 def build_model(
     config: ModelConfig, *, names: tuple[str, ...], content: Checkpoint | None, weights: str, freeze: Iterable[int]
 ) -> tuple[DetectionModel, float | None]:
-    """Build the network for a data set, with what fits of a checkpoint's weights, and layers frozen.
+    """Build the network, with the weights of a checkpoint where they match, and freeze layers.
 
     Returns:
         The network, and the fraction of its parameters that comes from the checkpoint; None without one.
 
     Raises:
-        CheckpointError: the checkpoint holds no weights.
-        ConfigError: no such layers to freeze, or nothing is left to train.
+        CheckpointError: the checkpoint has no weights.
+        ConfigError: a layer to freeze does not exist, or no layer remains to be trained.
     """
     model = DetectionModel(config, nc=len(names))
     transferred = None
     if content is not None:
         transferred = transfer_weights(model, stored_weights(content, weights), source=weights).fraction
-    listed, last = tuple(freeze), len(model.model) - 1
-    if min(listed) < 0 or max(listed) > (last if len(listed) > 1 else last + 1):
-        what = f"names layers that there are not (got {' '.join(map(str, listed))})"
-        raise ConfigError("--freeze", what, fix=f"give how many of the first, or several from 0 to {last}")
-    frozen = set(listed if len(listed) > 1 else range(listed[0]))
-    for number in frozen:
-        model.model[number].requires_grad_(False)
+    layers, last = tuple(freeze), len(model.model) - 1
+    given = " ".join(map(str, layers))
+    if min(layers) < 0 or max(layers) > (last if len(layers) > 1 else last + 1):
+        fix = f"give the number of first layers, or several indices from 0 to {last}"
+        raise ConfigError("--freeze", f"names layers that do not exist (got {given})", fix=fix)
+    frozen = set(layers if len(layers) > 1 else range(layers[0]))
+    for index in frozen:
+        model.model[index].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        what = f"leaves nothing to train of the {last + 1} layers of {config.name} (got {' '.join(map(str, listed))})"
-        raise ConfigError("--freeze", what, fix=f"freeze the first {last} at most")
+        what = f"leaves nothing to train of the {last + 1} layers of {config.name} (got {given})"
+        raise ConfigError("--freeze", what, fix=f"freeze at most the first {last}")
     if frozen:
         LOGGER.info(f"Frozen layers: {sorted(frozen)}")
     return model, transferred
 
 
 def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int, max_ratio: float, seed: int) -> None:
-    """Fit the model's anchors to the labels, in place, if they serve fewer than 98 % of the objects or are none yet."""
+    """Fit the model's anchors to the labels, in place, if their best possible recall is too low or they are unset."""
     sizes = index.sizes_hw[:, ::-1] * (image_size / index.sizes_hw.max(1, keepdims=True))  # (n, 2) width, height
     boxes_wh = index.labels[:, 3:5] * sizes.repeat(index.starts[1:] - index.starts[:-1], axis=0)
     strides = torch.tensor(model.head.strides, dtype=torch.float32).view(-1, 1, 1)
-    present = (model.head.anchors.cpu() * strides).numpy()
-    force = isinstance(model.config.anchors, int)
-    fitted = fit_anchors(boxes_wh, present, max_ratio=max_ratio, image_size=image_size, seed=seed, force=force)
+    current = (model.head.anchors.cpu() * strides).numpy()
+    unset = isinstance(model.config.anchors, int)
+    fitted = fit_anchors(boxes_wh, current, max_ratio=max_ratio, image_size=image_size, seed=seed, force=unset)
     if fitted is None:
         return
     with torch.no_grad():

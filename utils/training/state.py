@@ -1,35 +1,48 @@
-"""What a run is besides its network: where it stands, and everything a checkpoint must hold to go on from there."""
+"""The state of a run: what last.pt holds, how it is written, and how it is restored. No other file decides that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from utils.errors import RunError
+from models.yolo import DetectionModel
+from utils.distributed import DistributedContext
+from utils.errors import CheckpointError, RunError
+from utils.files import keep_backup
+from utils.log import LOGGER
+from utils.runtime import numerics_fingerprint
+from utils.training.ema import ModelEma
 from utils.training.results_csv import Row, with_current_names
+from utils.weights.checkpoint import Checkpoint, describe_model, load_checkpoint, save_checkpoint, weights_of
+
+LAST, SUMMARY = "last.pt", "summary.json"
+BACKUPS = ("last.bak.pt", "last.prev.pt")  # the second was written by version 0.1.0
+RENAMED_FIELDS = {"told": "emitted_warnings"}
+RENAMED_WARNINGS = {"exploded": "diverged", "still": "frozen"}
 
 
 @dataclass(kw_only=True)
-class TrainState:
-    """Where a run stands: all that changes besides tensors.
+class Progress:
+    """How far a run has come: everything that changes, apart from tensors.
 
     Attributes:
-        epoch: epochs done.
-        batch: batches done of the epoch that was interrupted, 0 between epochs.
-        means: mean losses of those batches.
-        counted: batches in these means, which are all but those skipped.
-        last_step: step of the last optimizer update, counted in batches.
-        skipped: batches skipped in a row, their loss or gradient being no number.
-        best_fitness: so far.
-        best_epoch: the epoch, from 0, that had it; -1 before the first.
+        epoch: completed epochs.
+        batch: completed batches of the current epoch; 0 between epochs.
+        means: mean losses of these batches.
+        counted: batches in the means, that is, all but the skipped ones.
+        last_step: index of the batch after which the optimizer stepped last, counted from the start of the run.
+        skipped: consecutive batches skipped for a non-finite loss or gradient.
+        best_fitness: best fitness so far.
+        best_epoch: the epoch of the best fitness, from 0; -1 before the first validation.
         seconds: training and validation time so far.
-        class_ap: mAP50-95 of every class at the last validation, for --image-weights.
-        rows: results of every epoch done.
-        told: kinds of trouble with the offsets that were warned of.
+        class_ap: mAP50-95 of each class at the last validation, for --image-weights.
+        rows: results of all completed epochs.
+        emitted_warnings: kinds of offset warnings that were logged.
     """
 
     epoch: int = 0
@@ -43,17 +56,179 @@ class TrainState:
     seconds: float = 0.0
     class_ap: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    emitted_warnings: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> TrainState:
-        """Return what a checkpoint holds; lists and dicts are copied."""
-        values = plain(dict(stored))
-        return cls(**{**values, "rows": [with_current_names(row) for row in values.get("rows", [])]})
+    def from_dict(cls, stored: Mapping[str, Any]) -> Progress:
+        """Return a copy of what a checkpoint holds, with the names of version 0.1.0 replaced."""
+        progress = cls(**to_builtin(with_current_fields(stored)))
+        progress.rows = [with_current_names(row) for row in progress.rows]
+        progress.emitted_warnings = [RENAMED_WARNINGS.get(kind, kind) for kind in progress.emitted_warnings]
+        return progress
+
+    def add_losses(self, losses: Mapping[str, float]) -> None:
+        """Include a batch's losses in the means."""
+        self.skipped = 0
+        self.counted += 1
+        for name, value in losses.items():
+            self.means[name] += (value - self.means[name]) / self.counted
+
+    def finish_epoch(self, row: Row) -> None:
+        """Append an epoch's results."""
+        self.rows.append(row)
+        self.epoch, self.batch, self.means = self.epoch + 1, 0, {}
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether the best epoch is `patience` or more epochs ago; never if `patience` is 0."""
+        return patience > 0 and self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= patience
 
 
-def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the gradients that no optimizer step has used yet."""
+@dataclass(frozen=True, kw_only=True)
+class RunDescription:
+    """What all checkpoints of a run say about it.
+
+    Attributes:
+        names: class names.
+        options: options of train.py, as plain values.
+        hyperparameters: all hyperparameters.
+        image_size: side of the training images in pixels.
+        dataset: fingerprint of the training split.
+    """
+
+    names: tuple[str, ...]
+    options: dict[str, Any]
+    hyperparameters: dict[str, float]
+    image_size: int
+    dataset: str
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """The parts of a run that change while it trains."""
+
+    run: RunDescription
+    model: DetectionModel
+    ema: ModelEma[DetectionModel]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    context: DistributedContext
+    progress: Progress = field(default_factory=Progress)
+
+    def model_dict(self) -> Checkpoint:
+        """Return the averaged model and its origin: what best.pt holds."""
+        return {
+            **describe_model(self.ema.model, self.run.names),
+            "ema": weights_of(self.ema.model),
+            "options": self.run.options,
+            "hyperparameters": self.run.hyperparameters,
+            "epoch": self.progress.epoch,
+            "image_size": self.run.image_size,
+        }
+
+    def state_dict(self) -> Checkpoint:
+        """Return what last.pt holds. All processes must call this, because each contributes its pending gradients."""
+        return {
+            **self.model_dict(),
+            "model": weights_of(self.model),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "gradients": self.context.gather(_pending_gradients(self.model)),
+            "progress": to_builtin(vars(self.progress)),
+            "random": torch.get_rng_state(),
+            "dataset": self.run.dataset,
+            "machine": numerics_fingerprint(),
+        }
+
+    def load_state_dict(self, content: Checkpoint) -> None:
+        """Restore what `state_dict` returned, once `validate_checkpoint` has accepted it."""
+        self.model.load_state_dict(content["model"])
+        self.ema.model.load_state_dict(content["ema"])
+        self.ema.updates = content["updates"]
+        _restore_optimizer(self.optimizer, content["optimizer"], self.model)
+        self.scaler.load_state_dict(content["scaler"])
+        _restore_gradients(self.model, content["gradients"][self.context.rank])
+        self.progress = Progress.from_dict(content["progress"])
+        torch.set_rng_state(content["random"])
+        stored = content.get("machine", {})
+        changed = [f"{name} {value}" for name, value in numerics_fingerprint().items() if stored.get(name) != value]
+        if changed and self.context.is_main:
+            LOGGER.warning(f"numerics changed (now {', '.join(changed)}); resuming without bitwise reproducibility")
+
+
+def with_current_fields(stored: Any) -> Any:  # noqa: ANN401 - not checked yet
+    """Rename the fields of version 0.1.0 in a stored `Progress`; return anything but a mapping as it is."""
+    if not isinstance(stored, Mapping):
+        return stored
+    return {RENAMED_FIELDS.get(name, name): value for name, value in stored.items()}
+
+
+def load_last(path: Path) -> tuple[Checkpoint, Path]:
+    """Read the checkpoint to resume from, or if it is damaged its backup; return also which file was read.
+
+    Raises:
+        CheckpointError: neither can be read.
+    """
+    try:
+        return load_checkpoint(path), path
+    except CheckpointError as error:
+        backup = next((p for p in map(path.with_name, BACKUPS) if p.is_file()), None)
+        if backup is None:
+            raise
+        LOGGER.warning(f"{error} Resuming from backup {backup}, one epoch earlier")
+        return load_checkpoint(backup), backup
+
+
+class CheckpointFolder:
+    """Writes the files in a run's `weights` folder.
+
+    Attributes:
+        folder: the folder.
+        last: `last.pt`, from which a run resumes.
+        saved_epochs: completed epochs in `last.pt`; None before it is written or read.
+    """
+
+    def __init__(self, folder: Path, *, on_save: Callable[[Path], None]) -> None:
+        """Prepare to write; `on_save` is called with the path of each file written."""
+        self.folder = folder
+        self.last = folder / LAST
+        self.saved_epochs: int | None = None
+        self._on_save = on_save
+
+    def write(self, name: str, content: Checkpoint) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            RunError: it cannot be written; the message says from where the run can be resumed.
+        """
+        path = self.folder / name
+        try:
+            save_checkpoint(path, content)
+        except RunError as error:
+            resume = f", then run python train.py --resume {self.last} ({self.saved_epochs} epochs are saved)"
+            raise RunError(
+                path, error.what, fix=f"free space{resume if self.saved_epochs is not None else ''}"
+            ) from error
+        self._on_save(path)
+
+    def write_last(self, content: Checkpoint, *, epochs: int) -> None:
+        """Write `last.pt` after so many completed epochs; the previous one becomes the backup."""
+        keep_backup(self.last)
+        self.write(self.last.name, content)
+        self.saved_epochs = epochs
+
+
+def to_builtin(value: Any) -> Any:  # noqa: ANN401
+    """Copy nested mappings and sequences to dicts and lists, the only containers in checkpoints and yaml files."""
+    if isinstance(value, Mapping):
+        return {key: to_builtin(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_builtin(item) for item in value]
+    return value
+
+
+def _pending_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the gradients accumulated since the last optimizer step."""
     return {
         name: parameter.grad.detach().cpu().contiguous().clone()
         for name, parameter in model.named_parameters()
@@ -61,67 +236,20 @@ def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def finite_gradients(model: nn.Module) -> bool:
-    """Whether all gradients gathered so far are numbers."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return not gradients or bool(torch.stack(torch._foreach_norm(gradients, float("inf"))).isfinite().all())
-
-
-def restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
-    """Put pending gradients back."""
+def _restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
-        parameter.grad = to_memory_format_of(parameter, gradients[name]) if name in gradients else None
+        parameter.grad = _to_memory_format_of(parameter, gradients[name]) if name in gradients else None
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], model: nn.Module) -> None:
-    """Put an optimizer's state back, each tensor in the memory layout of its parameter."""
+def _restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], model: nn.Module) -> None:
     optimizer.load_state_dict(stored)
     for parameter in model.parameters():
         state = optimizer.state.get(parameter, {})
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[key] = to_memory_format_of(parameter, value)
+                state[key] = _to_memory_format_of(parameter, value)
 
 
-def to_memory_format_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """Return a value in the memory layout of its parameter: another layout adds up in another order, to other bits."""
+def _to_memory_format_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """Copy a value to its parameter's memory layout: another layout sums in another order, to other bits."""
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-def require_finite_state(model: nn.Module, where: object) -> None:
-    """Refuse to save a network that holds anything but numbers.
-
-    Raises:
-        RunError: names the tensor.
-    """
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
-
-
-class BatchNormSnapshot:
-    """Keeps a copy of a network's batch statistics, since a forward pass on bad numbers spoils them for good."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Find the statistics."""
-        self.live = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self.kept = [torch.empty_like(buffer) for buffer in self.live]
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Copy the present ones."""
-        torch._foreach_copy_(self.kept, self.live)
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Bring the copied ones back."""
-        torch._foreach_copy_(self.live, self.kept)
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return nested mappings and sequences as dicts and lists, which checkpoints and yaml hold."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return value

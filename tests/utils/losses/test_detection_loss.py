@@ -1,11 +1,14 @@
+"""The detection loss: against recorded references, and in closed form on a single cell."""
+
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from tests.helpers.data_oracles import REFERENCE
-from utils.losses.detection import DetectionLoss, LossSettings
+from utils.losses.detection import DetectionLoss, LossSettings, LossWeights
 
 STRIDES = (8, 16, 32)
 ANCHORS_PX = torch.tensor(
@@ -28,11 +31,12 @@ def arrays():
 
 
 def loss_of(case, **changes):
-    hyp = {name: DESCRIPTION["hyp"][name] for name in ("box", "obj", "cls", "obj_pw", "cls_pw", "anchor_t")}
+    """Return a function from raw predictions and targets to the weighted losses, as the reference has them."""
+    hyp = {name: DESCRIPTION["hyp"][name] for name in ("obj_pw", "cls_pw", "anchor_t")}
     shape = {"fl_gamma": case["fl_gamma"], "label_smoothing": case["label_smoothing"], **changes}
-    settings = LossSettings(**hyp, **shape)
-    options = {"num_classes": case["nc"], "autobalance": case["autobalance"]}
-    return DetectionLoss(settings, anchors=ANCHORS, strides=STRIDES, **options)
+    loss = DetectionLoss(LossSettings(**hyp, **shape), anchors=ANCHORS, num_classes=case["nc"])
+    weights = LossWeights(**{name: DESCRIPTION["hyp"][name] for name in ("box", "obj", "cls")})
+    return lambda raw, targets: weights.apply(loss(raw, targets))
 
 
 def inputs(arrays, number):
@@ -54,9 +58,9 @@ def test_losses_and_gradients_are_those_of_the_reference(arrays, case):
     torch.testing.assert_close(parts(losses).detach(), arrays[f"case{number}_items_box_obj_cls"], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(total.detach().view(1), arrays[f"case{number}_loss"], rtol=1e-5, atol=0)
     for level, prediction in enumerate(raw):
-        wanted = arrays[f"case{number}_grad{level}"]
-        assert wanted.abs().max() > 0
-        assert (prediction.grad - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+        expected = arrays[f"case{number}_grad{level}"]
+        assert expected.abs().max() > 0
+        assert (prediction.grad - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case{case['case']}")
@@ -113,60 +117,119 @@ def test_one_class_has_no_class_loss(arrays):
     assert losses["cls"] == 0 and losses["box"] > 0
 
 
-def test_a_perfect_box_costs_nothing_and_a_worse_one_more():
+def single_cell(**settings):
+    """A loss of one level with one anchor of 2 x 2 cells, raw predictions of 4 x 6 cells, and one object.
+
+    The object is in the middle of cell (1, 2), where no neighbour is nearest, and as large as the anchor: logits of 0
+    predict its box exactly.
+    """
     anchors = torch.tensor([[[2.0, 2.0]]])
-    loss = DetectionLoss(LossSettings(box=1.0, obj=1.0, cls=1.0), anchors=anchors, strides=(8,), num_classes=2)
-    targets = torch.tensor([[0, 1, 0.5 / 6 + 2 / 6, 0.5 / 4 + 1 / 4, 2 / 6, 2 / 4]])  # the middle of cell (1, 2)
-    raw = torch.zeros(1, 1, 4, 6, 7)  # logits of 0 mean the cell's middle and the anchor's size
-    perfect = loss([raw], targets)
-    assert perfect["box"].item() == pytest.approx(0, abs=1e-5)
-    raw[0, 0, 1, 2, 2] = 1.0
-    assert loss([raw], targets)["box"] > 0.1
-    raw[0, 0, 1, 2, 2], raw[0, 0, 1, 2, 6] = 0.0, 5.0
-    assert loss([raw], targets)["cls"] < perfect["cls"]
+    loss = DetectionLoss(LossSettings(**settings), anchors=anchors, num_classes=3)
+    targets = torch.tensor([[0, 1, 2.5 / 6, 1.5 / 4, 2 / 6, 2 / 4]])
+    return loss, torch.zeros(1, 1, 4, 6, 8), targets
 
 
-def test_later_target_decides_the_objectness_of_a_shared_cell():
-    anchors = torch.tensor([[[2.0, 2.0]]])
-    loss = DetectionLoss(LossSettings(obj=1.0), anchors=anchors, strides=(8,), num_classes=1)
+CELLS = 24
+BALANCE = 4.0  # of the first level
+
+
+def softplus(x):
+    """Cross entropy of a logit x with the target 0; that of the target 1 is softplus(-x)."""
+    return math.log1p(math.exp(x))
+
+
+def test_the_box_loss_is_one_minus_ciou():
+    loss, raw, targets = single_cell()
+    assert loss([raw], targets)["box"].item() == pytest.approx(0, abs=1e-5)
+    raw[0, 0, 1, 2, 2] = logit = 1.0  # a wider box with the same centre: CIoU has no distance term
+    width = 2 * (2 / (1 + math.exp(-logit))) ** 2
+    iou = 2 / width
+    aspect = 4 / math.pi**2 * (math.atan(1) - math.atan(width / 2)) ** 2
+    ciou = iou - aspect**2 / (1 - iou + aspect)
+    assert loss([raw], targets)["box"].item() == pytest.approx(1 - ciou, rel=1e-4)
+    # The objectness target is that CIoU in the object's cell, and 0 in the others.
+    raw[0, 0, 1, 2, 4] = 0.5
+    cell = ciou * softplus(-0.5) + (1 - ciou) * softplus(0.5)
+    expected = BALANCE * (cell + (CELLS - 1) * softplus(0.0)) / CELLS
+    assert loss([raw], targets)["obj"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_class_loss_is_the_mean_cross_entropy_of_the_classes():
+    loss, raw, targets = single_cell()
+    assert loss([raw], targets)["cls"].item() == pytest.approx(math.log(2), rel=1e-5)
+    raw[0, 0, 1, 2, 5:] = torch.tensor([0.5, 2.0, -1.0])
+    expected = (softplus(0.5) + softplus(-2.0) + softplus(-1.0)) / 3
+    assert loss([raw], targets)["cls"].item() == pytest.approx(expected, rel=1e-5)
+    raw[0, 0, 0, 0, 5:] = 9.0  # classes count in matched cells only
+    assert loss([raw], targets)["cls"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_smoothed_labels_move_half_of_epsilon_to_the_other_side():
+    loss, raw, targets = single_cell(label_smoothing=0.2)
+    raw[0, 0, 1, 2, 5:] = torch.tensor([0.5, 2.0, -1.0])
+    wrong = sum(0.9 * softplus(x) + 0.1 * softplus(-x) for x in (0.5, -1.0))
+    right = 0.9 * softplus(-2.0) + 0.1 * softplus(2.0)
+    assert loss([raw], targets)["cls"].item() == pytest.approx((wrong + right) / 3, rel=1e-5)
+
+
+def test_positive_weights_multiply_the_part_of_the_positive_target():
+    plain, weighted = (single_cell(**settings) for settings in ({}, {"cls_pw": 3.0, "obj_pw": 2.0}))
+    raw, targets = plain[1], plain[2]
+    raw[0, 0, 1, 2, 5:] = torch.tensor([0.5, 2.0, -1.0])
+    expected = (softplus(0.5) + 3 * softplus(-2.0) + softplus(-1.0)) / 3
+    losses = weighted[0]([raw], targets)
+    assert losses["cls"].item() == pytest.approx(expected, rel=1e-5)
+    objectness = BALANCE * (2 * softplus(0.0) + (CELLS - 1) * softplus(0.0)) / CELLS  # the object's cell has target 1
+    assert losses["obj"].item() == pytest.approx(objectness, rel=1e-4)
+    assert losses["box"].item() == plain[0]([raw], targets)["box"].item()
+
+
+def test_focal_loss_weighs_by_alpha_and_certainty():
+    loss, raw, targets = single_cell(fl_gamma=1.5)
+    logits = (0.5, 2.0, -1.0)
+    raw[0, 0, 1, 2, 5:] = torch.tensor(logits)
+
+    def focal(logit, target):
+        p_t = 1 / (1 + math.exp(-logit if target else logit))
+        return (0.25 if target else 0.75) * (1 - p_t) ** 1.5 * -math.log(p_t)
+
+    expected = sum(focal(logit, index == 1) for index, logit in enumerate(logits)) / 3
+    losses = loss([raw], targets)
+    assert losses["cls"].item() == pytest.approx(expected, rel=1e-5)
+    objectness = BALANCE * (focal(0.0, True) + (CELLS - 1) * focal(0.0, False)) / CELLS
+    assert losses["obj"].item() == pytest.approx(objectness, rel=1e-3)
+
+
+def test_the_later_target_sets_the_objectness_of_a_shared_cell():
+    loss, _, _ = single_cell()
     same = [0, 0, 2.5 / 6, 1.5 / 4, 2 / 6, 2 / 4]
     small = [0, 0, 2.5 / 6, 1.5 / 4, 1 / 6, 1 / 4]
-    gradients = []
-    for rows in ([same], [small], [small, same], [same, small]):
-        raw = torch.zeros(1, 1, 4, 6, 6, requires_grad=True)
+    for rows, iou in (([same], 1.0), ([small], 0.25), ([small, same], 1.0), ([same, small], 0.25)):
+        raw = torch.zeros(1, 1, 4, 6, 8, requires_grad=True)
         loss([raw], torch.tensor(rows))["obj"].backward()
-        gradients.append(raw.grad[..., 4])
-    assert not torch.allclose(gradients[0], gradients[1])
-    torch.testing.assert_close(gradients[2], gradients[0])
-    torch.testing.assert_close(gradients[3], gradients[1])
+        # The gradient of the cross entropy at logit 0 is 1/2 - target.
+        assert raw.grad[0, 0, 1, 2, 4].item() == pytest.approx(BALANCE * (0.5 - iou) / CELLS, rel=1e-4)
 
 
-def test_smoothing_and_focal_and_positive_weights_change_the_loss(arrays):
-    raw, targets = inputs(arrays, 0)
-    plain = loss_of(CASES[0])(raw, targets)
-    smooth = loss_of(CASES[0], label_smoothing=0.1)(raw, targets)
-    focal = loss_of(CASES[0], fl_gamma=1.5)(raw, targets)
-    assert smooth["obj"] == plain["obj"] and smooth["cls"] != plain["cls"]
-    assert focal["obj"] < plain["obj"] and focal["cls"] < plain["cls"] and focal["box"] == plain["box"]
+def test_levels_are_balanced_by_their_number():
+    for levels, balance in ((3, (4.0, 1.0, 0.4)), (4, (4.0, 1.0, 0.25, 0.06)), (5, (4.0, 1.0, 0.25, 0.06, 0.02))):
+        loss = DetectionLoss(LossSettings(), anchors=torch.ones(levels, 1, 2), num_classes=2)
+        for level, expected in enumerate(balance):
+            raw = [torch.full((1, 1, 2, 3, 7), -80.0) for _ in range(levels)]
+            raw[level][..., 4] = 0.0
+            value = loss(raw, torch.zeros(0, 6))["obj"].item()
+            assert value == pytest.approx(expected * math.log(2), rel=1e-5)
 
 
-def test_autobalance_leaves_the_middle_level_at_one(arrays):
-    raw, targets = inputs(arrays, 3)
-    loss = loss_of(CASES[3])
-    start = list(loss.balance)
-    loss(raw, targets)
-    assert start == [4.0, 1.0, 0.4] and loss.balance[1] == 1.0
-    assert loss.balance != start and loss.balance == pytest.approx(start, rel=0.01)
-    fixed = loss_of(CASES[0])
-    fixed(*inputs(arrays, 0))
-    assert fixed.balance == start
+def test_weights_multiply_their_components():
+    losses = {"box": torch.tensor(2.0), "obj": torch.tensor(3.0), "cls": torch.tensor(4.0)}
+    weighted = LossWeights(box=0.5, obj=2.0, cls=0.25).apply(losses)
+    assert {name: value.item() for name, value in weighted.items()} == {"box": 1.0, "obj": 6.0, "cls": 1.0}
 
 
-def test_settings_scale_with_levels_classes_and_size():
-    scaled = LossSettings(box=0.05, obj=1.0, cls=0.5, anchor_t=3.0).scaled(levels=4, num_classes=20, image_size=320)
+def test_weights_scale_with_levels_classes_and_image_size():
+    scaled = LossWeights(box=0.05, obj=1.0, cls=0.5).scaled(levels=4, num_classes=20, image_size=320)
     assert scaled.box == pytest.approx(0.0375)
     assert scaled.cls == pytest.approx(0.5 * 20 / 80 * 0.75)
     assert scaled.obj == pytest.approx(0.25 * 0.75)
-    assert scaled.anchor_t == 3.0
-    same = LossSettings().scaled(levels=3, num_classes=80, image_size=640)
-    assert same == LossSettings()
+    assert LossWeights().scaled(levels=3, num_classes=80, image_size=640) == LossWeights()

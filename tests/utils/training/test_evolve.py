@@ -1,7 +1,5 @@
 """The search over hyperparameters: ranges kept, the same search from the same seed, gone on with after a stop."""
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import TINY_DATA
-from tests.test_end_to_end import options
-from utils.datasets.config import load_data_config
-from utils.datasets.synthetic_shapes import ensure_shapes
+from tests.helpers.training_runs import stop_in_batch, train_options
 from utils.errors import ConfigError, RunError, RunStopped
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
-from utils.training import evolve, trainer
+from utils.training import evolve
 from utils.training.evolve import RANGES, Generation, next_recipe, read_table, run_evolution
 
 pytestmark = pytest.mark.slow
@@ -46,17 +41,11 @@ def test_recipes_stay_in_their_ranges_and_follow_the_best() -> None:
     assert near > 60, "most children keep most of the best parent"
 
 
-def test_a_search_goes_on_where_it_was_and_writes_table_recipe_and_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yaml = tmp_path / "tiny.yaml"
-    yaml.write_text(TINY_DATA)
-    ensure_shapes(load_data_config(str(yaml)))
+def test_a_search_resumes_and_writes_table_hyperparameters_and_plot(data: Path, tmp_path: Path) -> None:
     common = {"cfg": "yolov5n.yaml", "epochs": 1, "imgsz": 64, "exist_ok": True}
-    run_evolution(options(yaml, tmp_path, name="parts", evolve=1, **common))
+    run_evolution(train_options(data, tmp_path, name="parts", evolve=1, **common))
     first = (tmp_path / "parts/evolve.csv").read_text()
-    folder = run_evolution(options(yaml, tmp_path, name="parts", evolve=2, **common))
+    folder = run_evolution(train_options(data, tmp_path, name="parts", evolve=2, **common))
     assert (folder / "evolve.csv").read_text().startswith(first)
     table = pd.read_csv(folder / "evolve.csv")
     assert table["generation"].tolist() == [0, 1] and np.isfinite(table["fitness"]).all()
@@ -73,9 +62,9 @@ def test_a_failing_recipe_counts_as_bad(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(evolve, "run_training", fail)
     with pytest.raises(RunError, match="no generation could be trained"):
-        run_evolution(options(tmp_path / "any.yaml", tmp_path, evolve=2, name="bad"))
+        run_evolution(train_options(tmp_path / "any.yaml", tmp_path, evolve=2, name="bad"))
     with pytest.raises(ConfigError, match="--evolve"):
-        run_evolution(options(tmp_path / "any.yaml", tmp_path, evolve=2, noval=True))
+        run_evolution(train_options(tmp_path / "any.yaml", tmp_path, evolve=2, noval=True))
 
 
 @pytest.fixture
@@ -104,25 +93,17 @@ def test_a_table_is_read_to_the_last_bit(undrawn: None, tmp_path: Path) -> None:
 def test_a_search_that_is_stopped_says_how_to_go_on_and_does(
     undrawn: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_evolution(options(data, tmp_path, name="whole", evolve=2, **SHORT))
-    calls, set_rates = [0], trainer.set_rates
-
-    def stop_in_the_fifth_batch(*words: object) -> None:
-        calls[0] += 1
-        if calls[0] == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        set_rates(*words)
-
-    monkeypatch.setattr(trainer, "set_rates", stop_in_the_fifth_batch)
+    whole = run_evolution(train_options(data, tmp_path, name="whole", evolve=2, **SHORT))
+    stop_in_batch(monkeypatch, 5)
     (tmp_path / "search").mkdir()
-    wanted = options(data, tmp_path, name="search", evolve=2, **SHORT)
+    wanted = train_options(data, tmp_path, name="search", evolve=2, **SHORT)
     advised = "go on with the same command and --name search2 --exist-ok"
     with pytest.raises(RunStopped, match=f"in generation 1, in epoch 0 after 2 of 3 batches.*{advised}") as caught:
         run_evolution(wanted)
     assert caught.value.exit_code == 143 and "--resume" not in str(caught.value)
     assert len(read_table(tmp_path / "search2/evolve.csv")) == 1
     again = replace(wanted, name="search2", exist_ok=True)
-    calls[0] = 4
+    stop_in_batch(monkeypatch, 1)
     with pytest.raises(RunStopped, match=r"go on with the same command\."):
         run_evolution(again)
     folder = run_evolution(again)
@@ -132,7 +113,7 @@ def test_a_search_that_is_stopped_says_how_to_go_on_and_does(
 def test_generations_that_are_finished_but_in_no_table_are_taken_as_they_are(
     undrawn: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = options(data, tmp_path, name="search", evolve=2, exist_ok=True, **SHORT)
+    wanted = train_options(data, tmp_path, name="search", evolve=2, exist_ok=True, **SHORT)
     folder = run_evolution(wanted)
     table = (folder / "evolve.csv").read_text()
     trained, run_training = [], evolve.run_training
@@ -157,5 +138,5 @@ def test_generations_that_are_finished_but_in_no_table_are_taken_as_they_are(
 def test_several_processes_are_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"--evolve: runs in one process \(torchrun started 2\)"):
-        run_evolution(options(tmp_path / "any.yaml", tmp_path / "runs", evolve=2))
+        run_evolution(train_options(tmp_path / "any.yaml", tmp_path / "runs", evolve=2))
     assert not (tmp_path / "runs").exists()

@@ -1,9 +1,11 @@
-"""--resume of checkpoints that are whole, but hold what no run writes: one line and exit code 2, never a trace."""
+"""--resume of intact checkpoints with invalid content: a one-line error with exit code 2, never a traceback."""
 
 import copy
 import dataclasses
 import os
 import random
+import re
+import signal
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.test_end_to_end import ROOT, options
+from tests.helpers.training_runs import ROOT, stop_in_batch, train_options
 from utils.errors import CheckpointError, ConfigError, DetectorError, RunStopped
 from utils.inference.autoshape import create_detector
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
-from utils.training.console import epoch_time
-from utils.training.results_csv import columns_of, write_results
-from utils.training.resume_checks import fits
+from utils.training.epoch import EpochTrainer
+from utils.training.results_csv import columns_of, timing_line, write_results
+from utils.training.resume_checks import matches_type
 from utils.training.run import run_training
-from utils.training.state import TrainState
-from utils.training.trainer import Trainer
+from utils.training.state import Progress
 from utils.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -77,43 +78,33 @@ def content(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     (folder / "small.yaml").write_text(SMALL_MODEL)
     text = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
     (folder / "hyp.yaml").write_text(text + "nbs: 4\n")
-    step, seen = Trainer._train_batch, [0]
-
-    def stopping(self: Trainer, *words: Any) -> int:
-        side = step(self, *words)
-        seen[0] += 1
-        self.stop.signal = 15 if seen[0] == 4 else None
-        return side
-
-    words = {"cfg": str(folder / "small.yaml"), "hyp": str(folder / "hyp.yaml"), "imgsz": 64}
+    changes = {"cfg": str(folder / "small.yaml"), "hyp": str(folder / "hyp.yaml"), "imgsz": 64}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_train_batch", stopping)
+        stop_in_batch(patch, 4)
         with pytest.raises(RunStopped):
-            run_training(options(data, folder, name="run", optimizer=request.param, **words))
+            run_training(train_options(data, folder, name="run", optimizer=request.param, **changes))
     return load_checkpoint(folder / "run/weights/last.pt")
 
 
 @pytest.fixture
-def one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Let a run that goes on do all that its state is used for once, and stop."""
-    step = Trainer._train_batch
+def one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let a resumed run use all of its state once, then stop."""
+    progress_line = EpochTrainer._progress_line
 
-    def stopping(self: Trainer, *words: Any) -> int:
-        side = step(self, *words)
-        self._row(self.progress.epoch, 3, side)
-        write_results(self.progress.rows, tmp_path / "results.csv")
-        columns_of(self.progress.rows)
-        epoch_time(total=1.0, waited=0.1, left=self.progress.seconds)
-        self._patience_ended()
-        self.stop.signal = 15
-        return side
+    def stop(self: EpochTrainer, *arguments: Any) -> str:
+        progress = self.state.progress
+        write_results(progress.rows, tmp_path / "results.csv")
+        columns_of(progress.rows)
+        timing_line(seconds=1.0, waiting_fraction=0.1, remaining=progress.seconds)
+        progress.out_of_patience(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return progress_line(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_train_batch", stopping)
-    yield
+    monkeypatch.setattr(EpochTrainer, "_progress_line", stop)
 
 
 def resume(content: dict[str, Any], folder: Path) -> DetectorError:
-    """Write a checkpoint, go on from it for a batch, and return what the run ended with."""
+    """Write a checkpoint, resume it for one batch, and return the error with which the run ended."""
     path = folder / "run/weights/last.pt"
     path.with_name("last.bak.pt").unlink(missing_ok=True)
     save_checkpoint(path, {key: value for key, value in content.items() if key != "schema"})
@@ -124,13 +115,12 @@ def resume(content: dict[str, Any], folder: Path) -> DetectorError:
 
 def assert_refused(error: DetectorError, *, where: str = "last.pt") -> None:
     assert isinstance(error, (CheckpointError, ConfigError)) and error.exit_code == 2, error
-    assert len(str(error).splitlines()) == 1 and len(str(error)) < 1000 and "Fix: " in str(error)
-    assert str(error).isprintable()
-    assert where in str(error)
+    assert len(str(error).splitlines()) == 1 and len(str(error)) < 1000 and str(error).isprintable()
+    assert error.fix and where in f"{error.where}: {error.what}"
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value inside nested mappings and lists."""
+    """Yield the path of every value inside nested mappings and lists."""
     if isinstance(value, (dict, list, tuple)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
@@ -139,7 +129,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """Return a copy of nested values on which `change(container, key)` was called at a place."""
+    """Return a copy of nested values after a call of `change(container, key)` at a path."""
     value = copy.deepcopy(value) if len(path) == 1 else copy.copy(value)
     value = list(value) if isinstance(value, tuple) else value
     if len(path) == 1:
@@ -150,12 +140,12 @@ def changed(value: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None
 
 
 def mutant(content: dict[str, Any], rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """Change one value: its type, its shape, or whether it is there; every part of the content as often as another."""
+    """Change one value: its type, its shape, or whether it exists; all parts of the content with equal probability."""
     part = rng.choice([key for key in content if key != "schema"])
     inside = [place for place in places(content[part], (part,)) if part not in ("model", "ema") or len(place) == 2]
     place = rng.choice([(part,), *inside]) if rng.random() < 0.85 or not inside else (part,)
     kind = rng.choice(("odd", "odd", "odd", "missing", "shape", "more"))
-    said = [kind]
+    description = [kind]
 
     def change(container: Any, key: Any) -> None:
         value = container[key]
@@ -170,18 +160,18 @@ def mutant(content: dict[str, Any], rng: random.Random) -> tuple[str, dict[str, 
                 value.append(rng.choice(ODD)())
         else:
             number = rng.randrange(len(ODD))
-            said.append(str(number))
+            description.append(str(number))
             container[key] = ODD[number]()
 
     result = changed(content, place, change)
-    return f"{place} {' '.join(said)}", result
+    return f"{place} {' '.join(description)}", result
 
 
-def test_a_checkpoint_left_alone_goes_on(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
+def test_an_unchanged_checkpoint_resumes(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
     assert isinstance(resume(content, tmp_path), RunStopped)
 
 
-def test_mutated_checkpoints_end_with_one_line(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
+def test_mutated_checkpoints_are_one_line_errors(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
     rng = random.Random(0)
     refused = 0
     for _ in range(MUTANTS):
@@ -189,7 +179,7 @@ def test_mutated_checkpoints_end_with_one_line(content: dict[str, Any], one_batc
         try:
             error = resume(hostile, tmp_path)
         except pytest.fail.Exception:
-            raise AssertionError(f"{name}: the run ended by itself") from None
+            raise AssertionError(f"{name}: the run ended without an error") from None
         except Exception as other:
             raise AssertionError(f"{name}: {type(other).__name__}: {other}") from other
         if not isinstance(error, RunStopped):
@@ -246,7 +236,7 @@ def _reshape(tensors: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_no_run_writes_is_refused(wrong: str, content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
+def test_invalid_content_is_refused(wrong: str, content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
     hostile = copy.deepcopy(content)
     WRONG[wrong](hostile)
     error = resume(hostile, tmp_path)
@@ -256,26 +246,28 @@ def test_what_no_run_writes_is_refused(wrong: str, content: dict[str, Any], one_
 
 def test_another_number_of_processes_is_refused(content: dict[str, Any], one_batch: None, tmp_path: Path) -> None:
     error = resume({**content, "gradients": content["gradients"] * 2}, tmp_path)
-    assert_refused(error, where="had 2 processes (now 1)")
+    assert_refused(error, where="--resume")
+    assert re.findall(r"\d+", error.what) == ["2", "1"]
 
 
-def test_a_data_set_of_other_classes_is_refused(content: dict[str, Any], data: Path, tmp_path: Path) -> None:
+def test_a_data_set_with_other_classes_is_refused(content: dict[str, Any], data: Path, tmp_path: Path) -> None:
     text = data.read_text().replace("spiral]", "spiral, more]").replace("path: shapes", f"path: {data.parent}/shapes")
     (tmp_path / "more.yaml").write_text("\n".join(line for line in text.splitlines() if "generator" not in line))
     hostile = {**content, "options": {**content["options"], "data": str(tmp_path / "more.yaml")}}
     assert_refused(resume(hostile, tmp_path))
 
 
-def test_weights_to_start_from_are_looked_at_too(content: dict[str, Any], data: Path, tmp_path: Path) -> None:
+def test_weights_to_start_from_are_checked_too(content: dict[str, Any], data: Path, tmp_path: Path) -> None:
     path = tmp_path / "odd.pt"
     for wrong in ({"ema": [1]}, {"ema": {"a": 1}}, {"ema": {3: torch.zeros(1)}}):
         save_checkpoint(path, {key: value for key, value in {**content, **wrong}.items() if key != "schema"})
         for start in (
-            lambda: run_training(options(data, tmp_path, weights=str(path), cfg="yolov5n.yaml")),
+            lambda: run_training(train_options(data, tmp_path, weights=str(path), cfg="yolov5n.yaml")),
             lambda: create_detector("yolov5n.yaml", weights=path, device="cpu"),
         ):
-            with pytest.raises(CheckpointError, match="is no model"):
+            with pytest.raises(CheckpointError) as caught:
                 start()
+            assert caught.value.where == str(path)
     save_checkpoint(path, {key: value for key, value in {**content, "names": 3}.items() if key != "schema"})
     assert create_detector("yolov5n.yaml", weights=path, device="cpu", classes=2).names == {0: "class0", 1: "class1"}
 
@@ -299,14 +291,14 @@ def test_weights_to_start_from_are_looked_at_too(content: dict[str, Any], data: 
         (["a"], list[dict[str, float]], False),
     ],
 )
-def test_types_of_what_a_file_holds(value: object, hint: Any, expected: bool) -> None:
-    assert fits(value, hint) is expected
+def test_values_match_the_types_of_fields(value: object, hint: Any, expected: bool) -> None:
+    assert matches_type(value, hint) is expected
 
 
-def test_every_option_and_count_of_a_run_has_a_type_that_is_checked() -> None:
-    for kind in (TrainOptions, Hyperparameters, TrainState):
+def test_every_stored_field_has_a_type_that_is_checked() -> None:
+    for kind in (TrainOptions, Hyperparameters, Progress):
         hints = typing.get_type_hints(kind)
         for field in dataclasses.fields(kind):
             default = field.default if field.default is not dataclasses.MISSING else None
             if default is not None:
-                assert fits(default, hints[field.name]), field.name
+                assert matches_type(default, hints[field.name]), field.name

@@ -1,0 +1,41 @@
+"""Options of training runs that take seconds, and a signal sent to a run in a given batch."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from utils.options import TrainOptions
+from utils.training import epoch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def train_options(data: Path, project: Path, **changes: object) -> TrainOptions:
+    """Options of a run on the CPU with 3 epochs of 96 x 96 images, without plots."""
+    settings: dict[str, object] = {
+        "cfg": "yolov5n-akconv.yaml",
+        "data": str(data),
+        "epochs": 3,
+        "batch_size": 4,
+        "imgsz": 96,
+        "device": "cpu",
+        "workers": 0,
+        "project": str(project),
+        "noplots": True,
+    }
+    return TrainOptions(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def stop_in_batch(monkeypatch: pytest.MonkeyPatch, batch: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in the n-th batch, from 1, that it trains from now on."""
+    count, set_rates = [0], epoch.set_rates
+
+    def count_batches(*arguments: object) -> None:
+        count[0] += 1
+        if count[0] == batch:
+            os.kill(os.getpid(), number)
+        set_rates(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(epoch, "set_rates", count_batches)

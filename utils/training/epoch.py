@@ -1,0 +1,196 @@
+"""One epoch of training: forward, loss, backward and optimizer step for each batch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.datasets.image_weights import sampling_weights
+from utils.errors import RunError
+from utils.log import LOGGER, optional
+from utils.losses.detection import COMPONENTS, DetectionLoss, LossWeights
+from utils.malloc import out_of_memory
+from utils.runtime import scale_pixels
+from utils.signals import GracefulShutdown, StopRequested
+from utils.structures import Batch
+from utils.training.data import TrainingData
+from utils.training.non_finite import BatchNormSnapshot, SkippedBatch, finite_gradients, report_skipped_batch
+from utils.training.optim import set_rates
+from utils.training.results_csv import progress_line
+from utils.training.schedule import Schedule
+from utils.training.state import TrainState
+from utils.validation.plots import plot_labelled_batch
+
+MAX_GRADIENT_NORM = 10.0
+PLOTTED_BATCHES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTrainer:
+    """Trains single epochs; `image_weights` and `plots` are the flags, the latter affirmative."""
+
+    state: TrainState
+    data: TrainingData
+    schedule: Schedule
+    loss: DetectionLoss
+    loss_weights: LossWeights
+    run_dir: Path
+    device: torch.device
+    amp: bool
+    image_weights: bool
+    plots: bool
+
+    def train(self, epoch: int, shutdown: GracefulShutdown) -> float:
+        """Train an epoch from the batch where the run stands; return the seconds spent waiting for data.
+
+        A batch whose loss or gradient is not finite in any process is skipped in all.
+
+        Raises:
+            RunError: too many batches in a row were skipped, or memory is short.
+            StopRequested: a signal arrived; the last batch is complete.
+        """
+        state, context, schedule, device = self.state, self.state.context, self.schedule, self.device
+        model, progress = state.model, state.progress
+        total = context.add if context.size > 1 else None
+        batch_norm = BatchNormSnapshot(model)
+        self.data.sampler.set_epoch(epoch, start=progress.batch, weights=self._image_weights())
+        model.train()
+        if not progress.batch:
+            progress.means, progress.counted = dict.fromkeys(COMPONENTS, 0.0), 0
+        data_wait, requested = 0.0, time.perf_counter()
+        for batch in (bar := self._progress_bar()):
+            data_wait += time.perf_counter() - requested
+            step = epoch * schedule.batches + progress.batch
+            set_rates(state.optimizer, schedule, step)
+            images = self._rescale(scale_pixels(batch.images, device), step)
+            batch_norm.save()
+            problem = ""
+            with self._naming_memory_errors(images):
+                with torch.autocast(device.type, enabled=self.amp):
+                    raw = model(images)
+                losses = self.weighted_losses(raw, batch.targets.to(device, non_blocking=True), total=total)
+                values = torch.stack(tuple(losses.values()))
+                count = context.add(torch.tensor(float(len(images)), device=device))
+                reported = dict(zip(losses, context.add(values.detach()).tolist(), strict=True))
+                if not all(map(math.isfinite, reported.values())):
+                    batch_norm.restore()
+                    problem = f"the loss is not finite ({', '.join(f'{n} {v:.4g}' for n, v in reported.items())})"
+                else:
+                    state.scaler.scale(values.sum() * count).backward()
+                    if context.any(not finite_gradients(model)):
+                        self._drop_gradients(step)
+                        problem = "a gradient is not finite"
+            if problem:
+                self._skip(batch, epoch, problem)
+            else:
+                progress.add_losses(reported)
+                if step - progress.last_step >= schedule.accumulate(step):
+                    self._optimizer_step()
+                    progress.last_step = step
+            progress.batch += 1
+            bar.set_description(self._progress_line(epoch, len(batch.targets), images.shape[-1]))
+            if step < PLOTTED_BATCHES and epoch == 0 and self.plots and context.is_main:
+                with optional():
+                    plot_labelled_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
+            if context.any(shutdown.signal is not None):
+                raise StopRequested
+            requested = time.perf_counter()
+        LOGGER.info(self._progress_line(epoch, None, self.data.config.image_size))
+        return data_wait
+
+    def weighted_losses(
+        self, raw: Sequence[Tensor], targets: Tensor, *, total: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named losses of a batch times their weights; for the arguments see `DetectionLoss`."""
+        return self.loss_weights.apply(self.loss(raw, targets, total=total))
+
+    def _optimizer_step(self) -> None:
+        """Step the optimizer with the accumulated gradients, clipped, and update the averaged model."""
+        state = self.state
+        state.context.add_gradients(state.model.parameters())
+        state.scaler.unscale_(state.optimizer)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), max_norm=MAX_GRADIENT_NORM)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        state.ema.update(state.model)
+
+    def _drop_gradients(self, step: int) -> None:
+        """Restart the accumulation: a value that is not finite cannot be subtracted from a sum."""
+        self.state.optimizer.zero_grad()
+        self.state.progress.last_step = step
+        if self.amp:  # the most likely cause is too large a loss scale
+            scaler = self.state.scaler
+            scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
+
+    def _skip(self, batch: Batch, epoch: int, reason: str) -> None:
+        """Count and report a batch that is left out.
+
+        Raises:
+            RunError: too many in a row.
+        """
+        progress, context = self.state.progress, self.state.context
+        progress.skipped += 1
+        indices = [int(index) for part in context.gather([*batch.indices]) for index in part]
+        images = [Path(str(self.data.train.paths[index])).name for index in indices]
+        seed = self.data.config.seed
+        skipped = SkippedBatch(epoch=epoch, batch=progress.batch, seed=seed, reason=reason, images=images)
+        report_skipped_batch(skipped, in_a_row=progress.skipped, folder=self.run_dir if context.is_main else None)
+
+    @contextlib.contextmanager
+    def _naming_memory_errors(self, images: Tensor) -> Iterator[None]:
+        """Turn a lack of memory into an error that names the batch."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            peak = f", peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB" if self.amp else ""
+            raise RunError(
+                f"--batch-size {self.data.config.batch_size}",
+                f"{len(images)} images of {images.shape[-1]} px need more memory than is available{peak}",
+                fix="use a smaller --batch-size or --imgsz",
+            ) from error
+
+    def _rescale(self, images: Tensor, step: int) -> Tensor:
+        """With --multi-scale, resize a batch to a size drawn from (seed, step), a multiple of the stride."""
+        config = self.data.config
+        if not config.multi_scale:
+            return images
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 1))))
+        stride, mean = config.stride, config.image_size
+        size = int(rng.integers(round(0.5 * mean), round(1.5 * mean) + stride)) // stride * stride
+        scale = max(size, stride) / max(images.shape[2:])
+        size_hw = [max(round(side * scale / stride), 1) * stride for side in images.shape[2:]]
+        return F.interpolate(images, size=size_hw, mode="bilinear", align_corners=False)
+
+    def _image_weights(self) -> np.ndarray | None:
+        """Return the sampling weights of --image-weights."""
+        if not self.image_weights:
+            return None
+        single_class = self.data.config.single_class
+        return sampling_weights(self.data.train, self.state.progress.class_ap, single_class=single_class)
+
+    def _progress_bar(self) -> tqdm[Batch]:
+        return tqdm(
+            self.data.train_loader,
+            total=self.schedule.batches,
+            initial=self.state.progress.batch,
+            bar_format="{l_bar}{bar:10}{r_bar}",
+            leave=False,
+            disable=not self.state.context.is_main,
+        )
+
+    def _progress_line(self, epoch: int, instances: int | None, size: int) -> str:
+        means, epochs = self.state.progress.means, self.schedule.epochs
+        return progress_line(epoch, epochs, means, instances=instances, size=size, device=self.device)
