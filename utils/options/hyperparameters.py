@@ -50,7 +50,7 @@ class Hyperparameters:
         fliplr: probability of mirroring left and right.
         mosaic: probability of joining four images.
         mixup: probability of mixing two mosaics.
-        copy_paste: probability of pasting outlined objects.
+        copy_paste: probability of pasting copies of objects with polygons.
         offset_lr: factor on the learning rate of AKConv's offset convolutions.
         close_mosaic: epochs at the end that are trained without mosaic.
         nbs: nominal batch, up to which gradients of smaller batches are added before a step.

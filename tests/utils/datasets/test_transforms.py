@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.data_oracles import bright_box, image_with_rectangle
+from tests.helpers.samples import sample_of, sample_with_polygon
 from utils.datasets.letterbox import PAD_VALUE
-from utils.datasets.mosaic import mosaic
 from utils.datasets.transforms import (
     draw_hsv_gains,
     draw_perspective,
@@ -16,17 +16,8 @@ from utils.datasets.transforms import (
     warp,
     warp_boxes,
 )
-from utils.structures import Polygons, Sample
 
 IDENTITY = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
-
-
-def sample_of(image, *boxes, classes=None):
-    return Sample(
-        image=image,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        classes=np.arange(len(boxes), dtype=np.int64) if classes is None else np.array(classes, np.int64),
-    )
 
 
 def rectangle_sample(height, width, box):
@@ -140,34 +131,6 @@ def test_box_is_valid_by_its_sides_area_ratio_and_aspect(before, after, valid):
     assert valid_after_transform(*rows).tolist() == [valid]
 
 
-@pytest.mark.parametrize("centre_xy", [(100, 100), (50, 150), (150, 60), (50, 50), (133, 77)])
-def test_mosaic_boxes_follow_pixels(centre_xy):
-    size = 100
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
-    sizes = [(70, 100), (100, 60), (45, 100), (100, 99)]
-    tiles = []
-    for class_id, ((height, width), colour) in enumerate(zip(sizes, colours, strict=True)):
-        box = (width // 4, height // 3, width - 9, height - 5)
-        tiles.append(sample_of(image_with_rectangle(height, width, box, colour), box, classes=[class_id]))
-    joined = mosaic(tiles, size=size, centre_xy=centre_xy)
-    assert joined.image.shape == (200, 200, 3) and joined.boxes.dtype == np.float32
-    expected = {}
-    for class_id, colour in enumerate(colours):
-        box = bright_box(np.where((joined.image == colour).all(-1, keepdims=True), 255, 0))
-        if box is not None:
-            expected[class_id] = box.tolist()
-    assert dict(zip(joined.classes.tolist(), joined.boxes.tolist(), strict=True)) == expected
-    assert len(expected) >= 3
-
-
-def test_mosaic_tiles_meet_at_the_centre_and_the_rest_is_grey():
-    tiles = [sample_of(np.full((20, 30, 3), value, np.uint8)) for value in (1, 2, 3, 4)]
-    image = mosaic(tiles, size=64, centre_xy=(50, 40)).image[..., 0]
-    assert [image[39, 49], image[39, 50], image[40, 49], image[40, 50]] == [1, 2, 3, 4]
-    assert [(image == value).sum() for value in (1, 2, 3, 4)] == [600] * 4
-    assert (image == PAD_VALUE).sum() == 128 * 128 - 2400
-
-
 def test_mixup_mixes_pixels_by_ratio_and_joins_labels():
     first = sample_of(np.full((4, 6, 3), 200, np.uint8), (0, 0, 2, 2), classes=[1])
     second = sample_of(np.full((4, 6, 3), 40, np.uint8), (1, 1, 5, 3), (2, 0, 4, 4), classes=[0, 2])
@@ -226,18 +189,11 @@ def test_opencv_threads_do_not_change_a_warp():
     assert results[0] == results[1]
 
 
-def with_ring(image, ring, *, others=()):
-    """A sample of one object with a polygon followed by objects with only a box."""
-    ring = np.array(ring, np.float32)
-    boxes = [(*ring.min(0), *ring.max(0)), *others]
-    starts = np.array([0, len(ring), *[len(ring)] * len(others)])
-    plain = sample_of(image, *boxes)
-    return Sample(image=image, boxes=plain.boxes, classes=plain.classes, polygons=Polygons(points=ring, starts=starts))
-
-
 @pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
 def test_flipped_polygons_have_the_flipped_boxes(flip):
-    sample = with_ring(np.zeros((50, 80, 3), np.uint8), [(10, 5), (30, 12), (22, 40)], others=[(40, 1, 60, 9)])
+    sample = sample_with_polygon(
+        np.zeros((50, 80, 3), np.uint8), [(10, 5), (30, 12), (22, 40)], others=[(40, 1, 60, 9)]
+    )
     flipped = flip(sample)
     ring = flipped.polygons.of(0)
     np.testing.assert_allclose((*ring.min(0), *ring.max(0)), flipped.boxes[0])
@@ -251,7 +207,7 @@ def test_warped_box_is_that_of_the_warped_polygon_not_of_its_box():
     rotation = np.array([(np.cos(angle), np.sin(angle), 0), (-np.sin(angle), np.cos(angle), 0), (0, 0, 1)])
     centre = np.array([(1, 0, 40), (0, 1, 40), (0, 0, 1)], float)
     matrix = centre @ rotation @ np.linalg.inv(centre)
-    result = warp(with_ring(np.zeros((80, 80, 3), np.uint8), ring), matrix, (80, 80))
+    result = warp(sample_with_polygon(np.zeros((80, 80, 3), np.uint8), ring), matrix, (80, 80))
     half = 20 / np.sqrt(2)
     np.testing.assert_allclose(result.boxes, [[40 - half, 40 - half, 40 + half, 40 + half]], atol=1e-4)
     plain = warp(sample_of(np.zeros((80, 80, 3), np.uint8), (20, 20, 60, 60)), matrix, (80, 80))
@@ -268,25 +224,9 @@ def test_polygon_is_valid_down_to_a_hundredth_of_its_area(visible, box_valid, po
     image = np.zeros((120, 300, 3), np.uint8)
     ring = [(0, 0), (100, 0), (100, 100), (0, 100)]
     assert len(warp(sample_of(image, (0, 0, 100, 100)), shift, (120, 300)).boxes) == box_valid
-    result = warp(with_ring(image, ring, others=[(0, 0, 100, 100)]), shift, (120, 300))
+    result = warp(sample_with_polygon(image, ring, others=[(0, 0, 100, 100)]), shift, (120, 300))
     assert result.classes.tolist() == [0] * polygon_valid + [1] * box_valid
     assert result.polygons.known.tolist() == [True] * polygon_valid + [False] * box_valid
-
-
-def test_mosaic_clips_polygons_to_the_canvas_and_refits_their_boxes():
-    ring = [(0, 10), (60, 10), (60, 30), (0, 90)]  # narrows to the right
-    tiles = [with_ring(np.zeros((100, 100, 3), np.uint8), ring, others=[(70, 70, 90, 90)]) for _ in range(4)]
-    joined = mosaic(tiles, size=100, centre_xy=(50, 60))
-    assert len(joined.boxes) == len(joined.polygons) == len(joined.classes)
-    assert (joined.polygons.points >= 0).all() and (joined.polygons.points <= 200).all()
-    for i in np.flatnonzero(joined.polygons.known):
-        clipped = joined.polygons.of(int(i))
-        np.testing.assert_allclose(joined.boxes[i], (*clipped.min(0), *clipped.max(0)), atol=1e-4)
-    # The top left tile is shifted by 50 to the left and 40 up. Its lowest part is clipped with the left half: at column
-    # 50 the sloping lower edge is at 90 - 50 = 40, the upper border of the canvas.
-    assert 3 not in joined.classes and not (joined.boxes[:, 3] <= 0).any()
-    lone = mosaic([tiles[0]] + [sample_of(np.zeros((100, 100, 3), np.uint8))] * 3, size=100, centre_xy=(80, 100))
-    np.testing.assert_allclose(lone.boxes, [(0, 10, 40, 70), (50, 70, 70, 90)], atol=1e-4)
 
 
 def test_pixels_equal_those_of_the_direct_operations():
