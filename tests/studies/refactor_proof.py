@@ -41,9 +41,11 @@ RENAMED = {
     "label_images": "label_image_ids",
     "scores": "confidences",
     "correct": "tp",
-    "validation/pictures": "validation/images",
-    "times_pictures": "times_images",
-    "pictures": "images",
+    "validation/pictures": "validation/num_images",  # images, renamed as above
+    "times_pictures": "images_factor",
+    "more_seeds": "extra_seeds",
+    "figures": "metrics",
+    "spread": "std",
 }
 SMALL = ("--data", "tiny.yaml", "--imgsz", "96", "--device", "cpu")
 TRAINING = {

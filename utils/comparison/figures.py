@@ -1,91 +1,307 @@
-"""What the image of a comparison is made from: the curves of all runs, the differences, and the costs."""
+"""The images of a report: overview, the validation images on which models differ most, AKConv's sampling points."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
+import torch
 
-from utils.comparison.predictions import ALL
-from utils.comparison.report import ComparisonResult
-from utils.comparison.statistics import TITLES
-from utils.comparison.trained_runs import run_folder
-from utils.log import LOGGER
+from utils.boxes import cxcywh_to_xyxy
+from utils.comparison.document import Block, Image
+from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
+from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
+from utils.comparison.trained_runs import TrainedRun, TrainedRuns
+from utils.datasets.images import read_image
+from utils.datasets.index import DatasetIndex
+from utils.detection.sampling_plots import FOLDER as SAMPLING_FOLDER
+from utils.detection.sampling_plots import OffsetCollection, plot_layer, sample_image
+from utils.files import atomic_write
+from utils.inference.nms import NmsSettings
+from utils.inference.offset_statistics import layer_offsets
+from utils.inference.predict import InferenceConfig, preprocess
+from utils.inference.sampling_points import MAX_LOCATIONS, akconv_layers, box_centers, first_layer_per_level
+from utils.log import LOGGER, optional
+from utils.metrics.evaluated_set import EvaluatedSet
+from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.comparison import Curve, Interval, plot_comparison
+from utils.plots.fonts import printable
+from utils.plots.sampling import plot_offsets
+from utils.weights.checkpoint import load_model
 
+CPU = torch.device("cpu")
+OVERVIEW_FILE = "compare.png"
 CURVES = {
     "mAP50": "metrics/mAP_0.5",
     "mAP50-95": "metrics/mAP_0.5:0.95",
     "training box loss": "train/box_loss",
 }
-COSTS = {  # key -> title, and what the number is divided by
+COSTS = {  # key -> title and unit
     "gflops": ("GFLOPs", 1.0),
-    "inference_ms": ("inference, ms an image", 1.0),
+    "inference_ms": ("inference, ms per image", 1.0),
     "parameters": ("parameters, millions", 1e6),
 }
+MAX_EXAMPLE_MODELS = 4
+EXAMPLES_EACH_WAY = 2
+CONFIDENCE = 0.25  # of the detections in examples
+EXAMPLE_WIDTH, JPEG_QUALITY = 1260, 82
 
 
-def draw_comparison(findings: ComparisonResult, checkpoints: Sequence[Sequence[Path]], path: Path) -> None:
-    """Draw compare.png.
+def draw_figures(
+    result: ComparisonResult,
+    evaluated: Sequence[Sequence[EvaluatedSet]],
+    *,
+    names: Sequence[str],
+    val: DatasetIndex,
+    folder: Path,
+) -> dict[str, list[Block]]:
+    """Draw compare.png, `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
 
     Args:
-        findings: of the comparison.
-        checkpoints: of each model, one for each seed.
-        path: where to write.
+        result: of the comparison.
+        evaluated: predictions of the runs of each model.
+        names: class names.
+        val: the validation set.
+        folder: to write to.
+
+    Returns:
+        The content of the report's sections with images, by heading.
     """
-    names = [model.label for model in findings.models]
+    for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{SAMPLING_FOLDER}/*.jpg")):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    figures: dict[str, list[Block]] = {OVERVIEW: [], EXAMPLES: [], SAMPLING: []}
+    with optional():
+        figures[OVERVIEW].append(draw_overview(result, folder / OVERVIEW_FILE))
+    with optional():
+        p_values = [pair.differences[PRIMARY_METRIC].p_value for pair in result.pairs]
+        shown = sorted(np.argsort(p_values, kind="stable")[:MAX_EXAMPLE_MODELS].tolist())
+        if len(shown) < len(p_values):
+            figures[EXAMPLES].append(f"Of the {len(shown)} models with the most significant differences.")
+        for index in shown:
+            model, baseline = result.scores[1 + index], result.scores[0]
+            figures[EXAMPLES] += example_images(
+                evaluated[1 + index],
+                evaluated[0],
+                labels=(model.label, baseline.label),
+                seeds=(model.seeds, baseline.seeds),
+                val=val,
+                names=names,
+                folder=folder / "examples",
+            )
+    with optional():
+        best = [int(scores.metrics[PRIMARY_METRIC].points.argmax()) for scores in result.scores]
+        runs = {model.label: model.runs[index] for model, index in zip(result.models, best, strict=True)}
+        figures[SAMPLING] += sampling_images(runs, val=val, names=names, folder=folder / SAMPLING_FOLDER)
+    return figures
+
+
+def draw_overview(result: ComparisonResult, path: Path) -> Image:
+    """Draw training curves, differences with intervals, and accuracy over cost."""
+    intervals = {
+        title: [
+            Interval(model=model, value=difference.value, low=difference.low, high=difference.high)
+            for model, difference in enumerate((pair.differences[ALL, "", metric] for pair in result.pairs), 1)
+        ]
+        for metric, title in METRIC_TITLES.items()
+    }
     plot_comparison(
-        names,
-        curves=curves_of(checkpoints),
-        intervals=intervals_of(findings),
-        accuracy=[float(model.metrics[ALL, "", "map50_95"].points.mean()) for model in findings.models],
-        costs={title: [float(cost[key]) / unit for cost in findings.costs] for key, (title, unit) in COSTS.items()},
+        [model.label for model in result.models],
+        curves=training_curves(result.models),
+        intervals=intervals,
+        accuracy=[float(scores.metrics[PRIMARY_METRIC].points.mean()) for scores in result.scores],
+        costs={title: [float(cost[key]) / unit for cost in result.costs] for key, (title, unit) in COSTS.items()},
         path=path,
     )
+    return Image(path, "Accuracy and loss over epochs, differences with 95 % intervals, and accuracy over cost")
 
 
-def curves_of(checkpoints: Sequence[Sequence[Path]]) -> dict[str, list[Curve]]:
-    """Return per title the curves of all runs, read from the results.csv beside their weights where there is one."""
-    found: dict[str, list[Curve]] = {title: [] for title in CURVES}
-    for model, runs in enumerate(checkpoints):
-        for checkpoint in runs:
-            folder = run_folder(checkpoint)
-            if folder is not None:
-                for title, values in _read_curves(folder / "results.csv").items():
-                    found[title].append(Curve(model=model, values=values))
-    return {title: curves for title, curves in found.items() if curves}
+def training_curves(models: Sequence[TrainedRuns]) -> dict[str, list[Curve]]:
+    """Return per title the curves of all runs that have a results.csv, which may be YOLOv5's."""
+    curves: dict[str, list[Curve]] = {title: [] for title in CURVES}
+    for index, model in enumerate(models):
+        for folder in (run.folder for run in model.runs if run.folder is not None):
+            for title, values in _read_curves(folder / "results.csv").items():
+                curves[title].append(Curve(model=index, values=values))
+    return {title: runs for title, runs in curves.items() if runs}
 
 
 def _read_curves(path: Path) -> dict[str, np.ndarray]:
-    """Return per title the (epochs,) values of a results.csv, nan where there is none; nothing if it is not readable.
-
-    The file may be another program's: YOLOv5 sets its columns flush with spaces.
-    """
+    """Return per title (epochs,) values, nan where there is none; empty if the file cannot be read."""
     if not path.is_file():
         return {}
     try:
-        columns = {str(name).strip(): values for name, values in pd.read_csv(path).items()}
+        columns = {str(name).strip(): values for name, values in pd.read_csv(path).items()}  # YOLOv5 pads its names
         read = {title: np.asarray(columns[name], float) for title, name in CURVES.items() if name in columns}
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        LOGGER.warning(f"{path} cannot be read ({reason[0]}); its curves are left out")
+        LOGGER.warning(f"{path} cannot be read ({reason[0]}); its curves are skipped")
         return {}
     return {title: np.where(np.isfinite(values), values, np.nan) for title, values in read.items()}
 
 
-def intervals_of(findings: ComparisonResult) -> dict[str, list[Interval]]:
-    """Return per title every further model's difference from the baseline."""
-    return {
-        title: [
-            Interval(
-                model=number + 1,
-                value=pair.differences[ALL, "", figure].value,
-                low=pair.differences[ALL, "", figure].low,
-                high=pair.differences[ALL, "", figure].high,
-            )
-            for number, pair in enumerate(findings.pairs)
+def image_f1(evaluated: EvaluatedSet, *, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return the (images,) F1 of each image at an IoU threshold of 0.5; 1 without objects and detections."""
+    confident, count = evaluated.confidences >= confidence, evaluated.num_images
+    tp = np.bincount(evaluated.image_ids[confident & evaluated.tp[:, 0]], minlength=count)
+    detections = np.bincount(evaluated.image_ids[confident], minlength=count)
+    total = detections + np.bincount(evaluated.label_image_ids, minlength=count)
+    return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
+
+
+def largest_differences(model: Sequence[EvaluatedSet], baseline: Sequence[EvaluatedSet]) -> list[tuple[int, float]]:
+    """Return image ids and differences of F1, the mean over runs: the largest gains, then the largest losses."""
+    gains = np.mean([image_f1(run) for run in model], 0) - np.mean([image_f1(run) for run in baseline], 0)
+    order = np.argsort(-gains, kind="stable")
+    best = [int(i) for i in order[:EXAMPLES_EACH_WAY] if gains[i] > 0]
+    worst = [int(i) for i in order[::-1][:EXAMPLES_EACH_WAY] if gains[i] < 0]
+    return [(i, float(gains[i])) for i in (*best, *worst)]
+
+
+def representative_seed_pair(
+    f1: tuple[Sequence[float], Sequence[float]], seeds: tuple[Sequence[int | None], Sequence[int | None]], gain: float
+) -> tuple[int, int]:
+    """Return the indices of the runs of model and baseline whose difference of F1 is nearest to the mean difference.
+
+    Args:
+        f1: of one image, for the runs of the model and of the baseline.
+        seeds: of these runs, None where unknown; only runs with the same seed are considered, if there are any.
+        gain: mean difference.
+    """
+    pairs = [(i, j) for i in range(len(f1[0])) for j in range(len(f1[1]))]
+    same_seed = [(i, j) for i, j in pairs if seeds[0][i] is not None and seeds[0][i] == seeds[1][j]]
+    return min(same_seed or pairs, key=lambda pair: abs(f1[0][pair[0]] - f1[1][pair[1]] - gain))
+
+
+def example_images(
+    model: Sequence[EvaluatedSet],
+    baseline: Sequence[EvaluatedSet],
+    *,
+    labels: tuple[str, str],
+    seeds: tuple[Sequence[int | None], Sequence[int | None]],
+    val: DatasetIndex,
+    names: Sequence[str],
+    folder: Path,
+) -> list[Image]:
+    """Draw labels and detections of the images on which two models differ most.
+
+    Args:
+        model: its runs; the one most representative of the mean over runs is drawn.
+        baseline: its runs.
+        labels: names of model and baseline.
+        seeds: of the runs of model and baseline.
+        val: the validation set.
+        names: class names.
+        folder: to write to.
+
+    Raises:
+        DataError: an image cannot be read.
+        RunError: a file cannot be written.
+    """
+    examples: list[Image] = []
+    for image_id, gain in largest_differences(model, baseline):
+        f1 = [float(image_f1(run)[image_id]) for run in model], [float(image_f1(run)[image_id]) for run in baseline]
+        ours, theirs = representative_seed_pair(f1, seeds, gain)
+        titles = [
+            f"{label} (seed {own_seeds[run]})" if len(own_f1) > 1 and own_seeds[run] is not None else label
+            for label, own_seeds, own_f1, run in zip(labels, seeds, f1, (ours, theirs), strict=True)
         ]
-        for figure, title in TITLES.items()
-    }
+        image = read_image(str(val.paths[image_id]))
+        panels = [
+            _draw_labels(image, val, image_id, names),
+            _draw_detections(image, baseline[theirs], image_id, names),
+            _draw_detections(image, model[ours], image_id, names),
+        ]
+        grid = image_grid(panels, ["labels", *map(printable, titles[::-1], (2, 1))], columns=3, max_side=EXAMPLE_WIDTH)
+        _, encoded = cv2.imencode(".jpg", grid[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        path = atomic_write(folder / f"{labels[0]}-{len(examples) + 1}.jpg", encoded.tobytes())
+        caption = (
+            f"{val.paths[image_id].split('/')[-1]}: labels, {titles[1]}, {titles[0]}; detections with a confidence of "
+            f"at least {CONFIDENCE}. F1 {f1[1][theirs]:.2f} and {f1[0][ours]:.2f}."
+        )
+        if max(len(model), len(baseline)) > 1:
+            caption += f" Mean over runs: {labels[0] if gain > 0 else labels[1]} is better by {abs(gain):.2f}."
+        examples.append(Image(path, caption))
+    return examples
+
+
+def _class_name(names: Sequence[str], class_id: int) -> str:
+    """Return the name of a class in images; a single name stands for all classes."""
+    index = class_id if len(names) > 1 else 0
+    return printable(names[index], index)
+
+
+def _label_boxes(image: np.ndarray, val: DatasetIndex, image_id: int) -> tuple[np.ndarray, list[int]]:
+    """Return the (n, 4) label boxes in pixels of the image, and their class ids."""
+    rows = val.rows(image_id)
+    return cxcywh_to_xyxy(rows[:, 1:]) * np.tile(image.shape[1::-1], 2), rows[:, 0].astype(np.int64).tolist()
+
+
+def _draw_labels(image: np.ndarray, val: DatasetIndex, image_id: int, names: Sequence[str]) -> np.ndarray:
+    boxes, class_ids = _label_boxes(image, val, image_id)
+    return draw_boxes(image, boxes, [_class_name(names, i) for i in class_ids], class_ids, thickness=2)
+
+
+def _draw_detections(image: np.ndarray, evaluated: EvaluatedSet, image_id: int, names: Sequence[str]) -> np.ndarray:
+    shown = (evaluated.image_ids == image_id) & (evaluated.confidences >= CONFIDENCE)
+    class_ids, confidences = evaluated.classes[shown].tolist(), evaluated.confidences[shown]
+    texts = [f"{_class_name(names, i)} {c:.2f}" for i, c in zip(class_ids, confidences, strict=True)]
+    return draw_boxes(image, evaluated.boxes[shown], texts, class_ids, thickness=2)
+
+
+def image_for_sampling(val: DatasetIndex) -> int:
+    """Return the id of the first image with the most objects, but not more than can be drawn apart."""
+    counts = np.diff(val.starts)
+    return int(np.argmax(np.where(counts <= MAX_LOCATIONS, counts, -counts)))
+
+
+def sampling_images(
+    runs: Mapping[str, TrainedRun], *, val: DatasetIndex, names: Sequence[str], folder: Path
+) -> list[Image]:
+    """Draw the sampling points of each model with AKConv at the labels of one validation image, and all its offsets.
+
+    Args:
+        runs: one of each model, by its label.
+        val: the validation set.
+        names: class names.
+        folder: to write to.
+    """
+    image_id = image_for_sampling(val)
+    image = read_image(str(val.paths[image_id]))
+    boxes, class_ids = _label_boxes(image, val, image_id)
+    locations = box_centers(boxes, [_class_name(names, i) for i in class_ids], (image.shape[0], image.shape[1]))
+    images: list[Image] = []
+    for number, (label, run) in enumerate(runs.items(), 1):
+        model, _ = load_model(run.path)
+        layers = akconv_layers(model)
+        if not layers:
+            continue
+        size_hw = (run.image_size, run.image_size)
+        config = InferenceConfig(size_hw=size_hw, stride=model.max_stride, nms=NmsSettings(), device=CPU)
+        preprocessed = preprocess(image, config)
+        samplings = sample_image(model, layers, preprocessed, config)
+        if not samplings:
+            continue
+        first_layers = [
+            samplings[name] for name in first_layer_per_level(samplings, height=preprocessed.image.shape[0])
+        ]
+        layer = max(first_layers, key=lambda sampling: layer_offsets(sampling).magnitude)
+        offsets = OffsetCollection()
+        offsets.add(samplings)
+        note = f"{printable(label, number)}: offsets, one image"
+        images += [
+            Image(
+                plot_layer(layer, image, preprocessed, locations, folder / f"{label}.jpg"),
+                f"{label}: initial and learned sampling points of {layer.name}, at the centres of labels; of the first "
+                "layers of each level, it has the largest offsets.",
+            ),
+            Image(
+                plot_offsets(offsets.spreads(), folder / f"{label}-offsets.jpg", note=note),
+                f"{label}: offsets of all AKConv layers in that image.",
+            ),
+        ]
+    return images

@@ -1,34 +1,50 @@
-"""Every run of a comparison judged on the same images, kept as arrays from which all figures can be resampled."""
+"""Evaluate the runs of a comparison on the same images; predictions are cached, and metrics computed on resamples."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from utils.comparison.support import support_by_size
 from utils.datasets.index import DatasetIndex
-from utils.datasets.splits import evaluation_loader, round_image_size
+from utils.datasets.splits import evaluation_loader
 from utils.files import try_write
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.metrics.bootstrap import resample_ap
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.object_size import SIZES, restrict_to_size
+from utils.metrics.object_size import SIZES, restrict_to_size, size_bins
 from utils.runtime import to_device
 from utils.validation.evaluate import evaluate
 from utils.weights.checkpoint import load_checkpoint, load_model
 
-# As train.py judges its epochs, but always in full precision.
-VERSION = 3
+CACHE_VERSION = 3
+# A metric of all classes, of a class or of an object size: ("all", "", "map50"), ("class", "cat", "map50_95"),
+# ("size", "small", "map50_95").
+MetricKey = tuple[str, str, str]
 ALL = "all"
-FIGURES = ("map50", "map50_95")
-Key = tuple[str, str, str]  # ("all", "", "map50"), ("class", "cat", "map50_95"), ("size", "small", "map50_95")
+METRIC_THRESHOLDS: Mapping[str, slice | int] = {"map50": 0, "map50_95": slice(None)}
+# A class with less support in a size is excluded from the size's mean: an object or two would move it by a third.
+MIN_OBJECTS, MIN_IMAGES = 5, 3
+
+
+@dataclass(frozen=True)
+class Support:
+    """Number of objects, and of images that contain them."""
+
+    objects: int
+    images: int
+
+    @property
+    def sufficient(self) -> bool:
+        """Whether a class with this support in a size counts in the size's mean."""
+        return self.objects >= MIN_OBJECTS and self.images >= MIN_IMAGES
 
 
 def evaluate_checkpoint(
@@ -41,23 +57,23 @@ def evaluate_checkpoint(
     device: torch.device,
     cache: Path,
 ) -> EvaluatedSet:
-    """Judge a checkpoint, or take what an earlier call kept.
+    """Evaluate a checkpoint as train.py does after each epoch, but always in full precision, or read the cache.
 
     Args:
         path: the checkpoint.
-        index: images and labels.
+        index: the validation set.
         image_size: longer side of the images in pixels, a multiple of the model's stride.
         batch_size: images per batch.
-        workers: processes that prepare batches.
-        device: where to compute.
-        cache: file for the next call.
+        workers: data loader processes.
+        device: to compute on.
+        cache: npz file to read from, or to write.
     """
     content = load_checkpoint(path)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
-    mark = f"{VERSION} {weights} {index.fingerprint()} {_state_of_files(index)} {image_size}"
-    kept = _read(cache, mark)
-    if kept is not None:
-        return kept
+    key = f"{CACHE_VERSION} {weights} {index.fingerprint()} {_file_states(index)} {image_size}"
+    cached = _read_cache(cache, key)
+    if cached is not None:
+        return cached
     model, _ = load_model(path, content=content)
     loader = evaluation_loader(
         index,
@@ -68,84 +84,97 @@ def evaluate_checkpoint(
         single_class=bool((content.get("options") or {}).get("single_cls")),
     )
     images = evaluate(to_device(model, device), loader, nms=EVALUATION_NMS, device=device).images
-    judgement = EvaluatedSet.concatenate(images)
-    error = try_write(cache, _to_bytes(judgement, mark))
+    evaluated = EvaluatedSet.concatenate(images)
+    arrays: dict[str, Any] = {field.name: getattr(evaluated, field.name) for field in fields(evaluated)}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, key=np.array(key), **arrays)
+    error = try_write(cache, buffer.getvalue())
     if error is not None:
-        LOGGER.warning(f"judgement not kept: {error}")
-    return judgement
+        LOGGER.warning(f"predictions not cached: {error}")
+    return evaluated
 
 
-def _state_of_files(index: DatasetIndex) -> str:
-    """Return a hash of the images' bytes and times: another one means that they may have been changed in place."""
+def _file_states(index: DatasetIndex) -> str:
+    """Return a hash of the images' sizes in bytes and modification times, as images may be changed in place."""
     digest = hashlib.sha256()
     for path in index.paths:
         try:
             status = Path(str(path)).stat()
-        except OSError:  # it will be told when it is read
+        except OSError:  # reported when it is read
             continue
         digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def image_size_of(path: Path) -> int:
-    """Return the image side that a checkpoint was trained with."""
-    return int(load_checkpoint(path).get("image_size") or 640)
-
-
-def eval_image_size(path: Path, asked: int) -> int:
-    """Return the image side to judge a checkpoint at: `asked`, rounded up to its stride, or its own if that is 0."""
-    return round_image_size(asked, load_model(path)[0].max_stride) if asked else image_size_of(path)
-
-
-def resampled_metrics(judgement: EvaluatedSet, weights: np.ndarray, names: Sequence[str]) -> dict[Key, np.ndarray]:
-    """Compute every figure on the set itself and on its resamples.
-
-    Args:
-        judgement: of one run.
-        weights: (r, images) of `draw_resamples`.
-        names: of the classes, none of them twice.
-
-    Returns:
-        (1 + r,) arrays, the set itself first; nan where a resample lacks the labels. A size is the mean of the classes
-        that have enough objects of it, and missing where none has.
-    """
-    ones = np.ones((1, judgement.num_images), weights.dtype)
-    every = np.concatenate((ones, weights))
-    found: dict[Key, np.ndarray] = {}
-    result = resample_ap(judgement, every)
-    columns: tuple[tuple[str, slice | int], ...] = ((FIGURES[0], 0), (FIGURES[1], slice(None)))
-    for figure, thresholds in columns:
-        found[ALL, "", figure] = result.mean(thresholds)
-        if len(result.class_ids) > 1:
-            for number in result.class_ids:
-                found["class", names[int(number)], figure] = result.of_class(int(number), thresholds)
-    for number, size in enumerate(SIZES):
-        plenty = [own.number for own in support_by_size(judgement, number) if own.enough]
-        if plenty:
-            restricted, ignored = restrict_to_size(judgement, number)
-            part = resample_ap(restricted, every, ignored=ignored)
-            for figure, thresholds in columns:
-                found["size", size, figure] = np.mean([part.of_class(own, thresholds) for own in plenty], axis=0)
-    return found
-
-
-def _to_bytes(judgement: EvaluatedSet, mark: str) -> bytes:
-    """Return a judgement as an npz file of plain arrays."""
-    buffer = io.BytesIO()
-    arrays = {field.name: np.asarray(getattr(judgement, field.name)) for field in fields(EvaluatedSet)}
-    np.savez_compressed(buffer, mark=np.array(mark), **arrays)
-    return buffer.getvalue()
-
-
-def _read(path: Path, mark: str) -> EvaluatedSet | None:
-    """Return what was kept, if it is of the same checkpoint and data; None otherwise."""
+def _read_cache(path: Path, key: str) -> EvaluatedSet | None:
+    """Return cached predictions; None if there are none of this checkpoint, data and image size."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            if str(stored["mark"]) != mark:
+            if "key" not in stored or str(stored["key"]) != key:
                 return None
             arrays = {field.name: stored[field.name] for field in fields(EvaluatedSet)}
             return EvaluatedSet(**{**arrays, "num_images": int(arrays["num_images"])})
     except Exception as error:
         if path.exists():
-            LOGGER.warning(f"{path} is damaged ({type(error).__name__}); judging again")
+            LOGGER.warning(f"{path} is damaged ({type(error).__name__}); re-evaluating")
         return None
+
+
+def resampled_metrics(
+    evaluated: EvaluatedSet, weights: np.ndarray, names: Sequence[str]
+) -> dict[MetricKey, np.ndarray]:
+    """Compute every metric of a run on the set itself and on its resamples.
+
+    Args:
+        evaluated: detections of the run, matched with the labels.
+        weights: (r, images) of `draw_resamples`.
+        names: unique class names.
+
+    Returns:
+        (1 + r,) arrays, the set itself first; nan where a resample lacks the labels. The metric of a size is the mean
+        over the classes with sufficient support, absent without any.
+    """
+    weights = np.concatenate((np.ones((1, evaluated.num_images), weights.dtype), weights))
+    metrics: dict[MetricKey, np.ndarray] = {}
+    result = resample_ap(evaluated, weights)
+    for metric, thresholds in METRIC_THRESHOLDS.items():
+        metrics[ALL, "", metric] = result.mean(thresholds)
+        if len(result.class_ids) > 1:
+            for class_id in result.class_ids.tolist():
+                metrics["class", names[class_id], metric] = result.of_class(class_id, thresholds)
+    for size_bin, size in enumerate(SIZES):
+        class_ids = [i for i, support in support_in_size(evaluated, size_bin).items() if support.sufficient]
+        if class_ids:
+            restricted, ignored = restrict_to_size(evaluated, size_bin)
+            result = resample_ap(restricted, weights, ignored=ignored)
+            for metric, thresholds in METRIC_THRESHOLDS.items():
+                metrics["size", size, metric] = np.mean([result.of_class(i, thresholds) for i in class_ids], axis=0)
+    return metrics
+
+
+def support_in_size(evaluated: EvaluatedSet, size_bin: int) -> dict[int, Support]:
+    """Return the support by id of each class that has objects of a size, an index of `SIZES`."""
+    in_size = size_bins(evaluated.label_areas) == size_bin
+    class_ids = np.unique(evaluated.label_classes[in_size]).tolist()
+    return {i: _support(evaluated, in_size & (evaluated.label_classes == i)) for i in class_ids}
+
+
+def support_by_class(evaluated: EvaluatedSet, names: Sequence[str]) -> dict[tuple[str, str], Support]:
+    """Return the support of ("class", name) and ("size", name), as far as there are objects."""
+    class_ids, sizes = evaluated.label_classes, size_bins(evaluated.label_areas)
+    support = {("class", names[i]): _support(evaluated, class_ids == i) for i in np.unique(class_ids).tolist()}
+    return support | {("size", SIZES[i]): _support(evaluated, sizes == i) for i in np.unique(sizes).tolist()}
+
+
+def excluded_by_size(evaluated: EvaluatedSet, names: Sequence[str]) -> list[str]:
+    """Return the classes with objects of a size, but too few to count in its mean, as `dog of small (3 in 2)`."""
+    return [
+        f"{names[class_id]} of {size} ({support.objects} in {support.images})"
+        for size_bin, size in enumerate(SIZES)
+        for class_id, support in support_in_size(evaluated, size_bin).items()
+        if not support.sufficient
+    ]
+
+
+def _support(evaluated: EvaluatedSet, labels: np.ndarray) -> Support:
+    return Support(int(labels.sum()), len(np.unique(evaluated.label_image_ids[labels])))

@@ -1,46 +1,80 @@
-"""compare.md: what a comparison found, in words, tables and images."""
+"""What compare.py writes: results.json, compare.md, report.html, and the summary in the terminal."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.html import ReportFigures, ReportImage
+from utils.comparison.document import (
+    Block,
+    BulletList,
+    CodeBlock,
+    Section,
+    Table,
+    table_to_markdown,
+    to_html,
+    to_markdown,
+)
 from utils.comparison.jobs import FailedRun
-from utils.comparison.report_markdown import code_block, plain, table
-from utils.comparison.statistics import PRIMARY_METRIC, ModelScores, Pair
-from utils.comparison.support import MIN_IMAGES, MIN_OBJECTS
+from utils.comparison.predictions import MIN_IMAGES, MIN_OBJECTS, Support
+from utils.comparison.statistics import PRIMARY_METRIC, ModelComparison, ModelScores, comparison_json, scores_json
 from utils.comparison.tables import accuracy_table, cost_table, detail_tables, difference_table, seed_table
+from utils.comparison.trained_runs import TrainedRuns
+from utils.datasets.index import DatasetIndex
+from utils.files import atomic_write, dump_json
+from utils.log import LOGGER
+from utils.options import CompareOptions
 
-MOST_ROWS = 12
+MAX_CONFIG_ROWS = 12
+OVERVIEW, EXAMPLES, SAMPLING = "Overview", "Largest differences", "AKConv sampling points"  # sections with images
+DETAIL_SECTIONS = {
+    "class": ("Per class", "Intervals are not corrected for multiple comparisons: one in twenty misses by chance."),
+    "size": (
+        "Per object size",
+        "COCO's sizes, by area in pixels of the image file: small below 32², large from 96². Intervals are not "
+        "corrected for multiple comparisons.",
+    ),
+}
+SEED_NOTE = (
+    "Runs with the same seed, in brackets the difference from the baseline. For inspection only: such runs share "
+    "little more than initial weights and image order, so the intervals treat seeds as independent."
+)
+COST_NOTE = (
+    "GFLOPs include AKConv's sampling. Inference: one image, batch norms fused, without NMS, models timed in "
+    "interleaved rounds. Training time: mean over runs, which other jobs on the machine slow down. Training memory: "
+    "reserved by PyTorch on CUDA, of the whole process elsewhere."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """All that a comparison has to tell.
+    """The result of a comparison; models are in the order of the command line, the first is the baseline.
 
     Attributes:
-        header: settings in a sentence or two.
-        models: their figures; the first is the baseline.
-        pairs: every further model against it.
-        costs: per model, by the keys of `COST_COLUMNS`.
+        header: the settings in a sentence or two.
+        models: their finished runs.
+        scores: their metrics.
+        pairs: every further model against the baseline; empty if the baseline is missing.
+        costs: of each model, by the keys of `COST_COLUMNS`.
         warnings: sentences.
-        failed: runs that did not come to their end.
-        config_diffs: per further model, what its yaml has otherwise than the baseline's.
-        commands: lines that repeat all of it.
+        failed: training runs that failed.
+        config_diffs: by label of each further model, differences of its configuration from the baseline's.
+        commands: command lines that reproduce the comparison.
         environment: of the machine.
-        resamples: of the validation images.
-        support: objects and images of each class and size, as `support_by_class` counts them.
-        excluded: classes that have too few objects of a size to count in its mean.
-        weight_files: checkpoints of each model of finished weights, one for each seed.
-        timing_noise: share by which two copies of a model differ at most in median and p95.
+        resamples: bootstrap resamples of the validation images.
+        support: of each class and size, see `support_by_class`.
+        excluded: classes that are excluded from the mean of an object size.
+        timing_noise: relative difference between two copies of a model, at most, in median and p95 of inference time.
     """
 
     header: str
-    models: Sequence[ModelScores]
-    pairs: Sequence[Pair]
+    models: Sequence[TrainedRuns]
+    scores: Sequence[ModelScores]
+    pairs: Sequence[ModelComparison]
     costs: Sequence[Mapping[str, Any]]
     warnings: Sequence[str] = ()
     failed: Sequence[FailedRun] = ()
@@ -48,132 +82,158 @@ class ComparisonResult:
     commands: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     resamples: int = 0
-    support: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    support: Mapping[tuple[str, str], Support] = field(default_factory=dict)
     excluded: Sequence[str] = ()
-    weight_files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     timing_noise: tuple[float, float] | None = None
 
 
-def markdown(findings: ComparisonResult, folder: Path, images: ReportFigures | None = None) -> str:
-    """Return the whole of compare.md.
+def command_line() -> str:
+    """Return the command line of this process."""
+    return f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
 
-    Args:
-        findings: of the comparison.
-        folder: where it is going to be, which links to images start from.
-        images: to show; none by default.
+
+def write_results(
+    result: ComparisonResult,
+    options: CompareOptions,
+    *,
+    val: DatasetIndex,
+    folder: Path,
+) -> None:
+    """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails.
+
+    Raises:
+        RunError: a file cannot be written.
     """
-    models, pairs, shown = findings.models, findings.pairs, images or ReportFigures()
-    parts = ["# Comparison", plain(findings.header)]
-    if findings.failed:
-        lines = [
-            f"- {plain(f'{f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})')}"
-            for f in findings.failed
-        ]
-        parts += ["## Failed runs", "\n".join(lines)]
-    parts += ["## Verdict", "\n".join(f"- {plain(pair.words)}" for pair in pairs) or plain(nothing_to_compare(models))]
-    if findings.warnings:
-        parts.append("\n".join(f"- **Note:** {plain(warning)}" for warning in findings.warnings))
-    parts += _gallery("At a glance", shown.overview, folder)
-    parts += ["## Accuracy", "Mean over seeds ± their standard deviation.", accuracy_table(models)]
-    if pairs:
-        parts += ["## Differences", explanation(pairs), difference_table(pairs)]
-    seeds = seed_table(models)
-    if seeds:
-        parts += ["## Per seed", SEED_NOTE, seeds]
-    for group, title in (("class", "Per class"), ("size", "Per object size")):
-        details = detail_tables(models, pairs, group, findings.support)
-        if details:
-            parts += [f"## {title}", _detail_note(group, findings.excluded), *details]
-    parts += ["## Cost", _cost_note(findings.timing_noise), cost_table(models, findings.costs)]
-    if findings.config_diffs:
-        parts += [
-            "## What differs",
-            "\n".join(_differing(label, rows) for label, rows in findings.config_diffs.items()),
-        ]
-    if findings.weight_files:
-        parts += ["## Files", _file_table(findings)]
-    parts += _gallery("Where they differ most", shown.examples, folder, note=shown.examples_note)
-    parts += _gallery("Where AKConv samples", shown.sampling, folder)
-    parts += ["## Commands", code_block(findings.commands)]
-    environment = ", ".join(f"{k} {v}" for k, v in findings.environment.items() if k != "command" and v is not None)
-    parts += ["## Environment", plain(environment)]
-    return "\n\n".join(parts) + "\n"
+    scores, pairs = result.scores, result.pairs
+    tables = [accuracy_table(scores), *([difference_table(pairs)] if pairs else []), cost_table(scores, result.costs)]
+    LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, tables)) + "\n")
+    for warning in result.warnings:
+        LOGGER.warning(warning)
+    for sentence in _verdicts(result):
+        LOGGER.info(sentence)
+    rows = [
+        {
+            "model": score.label,
+            "seeds": score.num_runs,
+            "seed_numbers": list(score.seeds),
+            "checkpoints": [str(path) for path in model.checkpoints],
+            **cost,
+            **{name: float(score.metrics["all", "", name].points.mean()) for name in ("map50", "map50_95")},
+            "metrics": scores_json(score),
+        }
+        for score, model, cost in zip(scores, result.models, result.costs, strict=True)
+    ]
+    content = {
+        "options": asdict(options),
+        "environment": result.environment,
+        "validation": {"split": options.task, "images": len(val), "objects": len(val.labels)},
+        "resamples": result.resamples,
+        "results": rows,
+        "comparisons": [comparison_json(pair) for pair in pairs],
+        "correction": "Holm" if len(pairs) > 1 else None,
+        "warnings": list(result.warnings),
+        "failed": [{"run": f.run.folder.name, "exit_code": f.exit_code, "reason": f.reason} for f in result.failed],
+        "commands": list(result.commands),
+    }
+    dump_json(folder / "results.json", content)
+    atomic_write(folder / "compare.md", to_markdown(report_sections(result, {}), folder))
 
 
-def nothing_to_compare(models: Sequence[ModelScores]) -> str:
-    """Say why there is no verdict."""
-    if len(models) > 1:
-        return "Nothing to compare with: the baseline is missing."
-    return f"Nothing to compare: all runs at hand are of one model, {models[0].label}, and differ in the seed alone."
+def write_reports(result: ComparisonResult, figures: Mapping[str, Sequence[Block]], *, folder: Path) -> None:
+    """Write compare.md and report.html with images, given by heading of their section.
+
+    Raises:
+        RunError: a report cannot be written.
+    """
+    sections = report_sections(result, figures)
+    LOGGER.info(f"\nTables: {atomic_write(folder / 'compare.md', to_markdown(sections, folder))}")
+    title = f"Comparison: {', '.join(model.label for model in result.models)}"
+    LOGGER.info(f"Report: {atomic_write(folder / 'report.html', to_html(sections, title=title))}")
 
 
-def _gallery(heading: str, images: Sequence[ReportImage], folder: Path, *, note: str = "") -> list[str]:
-    """Return images below their heading and a note; nothing without any."""
-    if not images:
-        return []
-    return [f"## {heading}", *([plain(note)] if note else []), *(image.markdown(folder) for image in images)]
+def report_sections(result: ComparisonResult, figures: Mapping[str, Sequence[Block]]) -> list[Section]:
+    """Return the report without the sections that have no content; `figures` by heading."""
+    scores, pairs = result.scores, result.pairs
+    failed = [f"{f.run.folder.name}: exit code {f.exit_code}, {f.reason} ({f.run.log.name})" for f in result.failed]
+    seeds = seed_table(scores)
+    rows = [
+        [model.label, "unknown" if run.seed is None else str(run.seed), str(run.path)]
+        for model in result.models
+        if model.is_finished_weights
+        for run in model.runs
+    ]
+    weights = Table(header=["Model", "Seed", "File"], rows=rows)
+    environment = ", ".join(f"{k} {v}" for k, v in result.environment.items() if k != "command" and v is not None)
+    sections = [
+        Section("Failed runs", [BulletList(failed)] if failed else []),
+        Section("Verdict", [BulletList(_verdicts(result))]),
+        Section("Warnings", [BulletList(result.warnings)] if result.warnings else []),
+        Section(OVERVIEW, figures.get(OVERVIEW, ())),
+        Section("Accuracy", ["Mean ± standard deviation over seeds.", accuracy_table(scores)]),
+        Section("Differences", [interpretation(pairs), difference_table(pairs)] if pairs else []),
+        Section("Per seed", [SEED_NOTE, seeds] if seeds else []),
+        *(_detail_section(result, group) for group in DETAIL_SECTIONS),
+        Section("Cost", [_cost_note(result.timing_noise), cost_table(scores, result.costs)]),
+        Section("Configuration differences", _config_diffs(result)),
+        Section("Weights", [weights] if weights.rows else []),
+        Section(EXAMPLES, figures.get(EXAMPLES, ())),
+        Section(SAMPLING, figures.get(SAMPLING, ())),
+        Section("Commands", [CodeBlock(result.commands)]),
+        Section("Environment", [environment]),
+    ]
+    title = Section("Comparison", [result.header], level=1)
+    return [title, *(section for section in sections if section.blocks)]
 
 
-def _file_table(findings: ComparisonResult) -> str:
-    """Say which checkpoints each model of finished weights stands for."""
-    seeds = {model.label: model.seeds for model in findings.models}
-    rows = [["Model", "Seed", "File"]]
-    for label, paths in findings.weight_files.items():
-        numbers = seeds.get(label) or (None,) * len(paths)
-        for seed, path in zip(numbers, paths, strict=True):
-            rows.append([label, "not known" if seed is None else str(seed), str(path)])
-    return table(rows)
+def _verdicts(result: ComparisonResult) -> list[str]:
+    """Return the verdict on each model as a sentence, or why there is none."""
+    if result.pairs:
+        return [pair.sentence for pair in result.pairs]
+    if len(result.models) > 1:
+        return ["No comparison: the baseline is missing."]
+    return [f"No comparison: all runs are of one model, {result.models[0].label}, and differ in the seed only."]
 
 
-def _detail_note(group: str, left_out: Sequence[str]) -> str:
-    """Say what a table per class or size is worth."""
-    note = DETAIL_NOTES[group]
-    if group == "size" and left_out:
-        few = f"fewer than {MIN_OBJECTS} objects of a size or in fewer than {MIN_IMAGES} images"
-        note += plain(f" The mean of the classes, without those with {few}: {', '.join(left_out)}.")
-    return note
+def interpretation(pairs: Sequence[ModelComparison]) -> str:
+    """Return what the intervals cover and what decides the verdicts."""
+    covers_seeds = all(pair.differences[PRIMARY_METRIC].covers_seeds for pair in pairs)
+    scope = "other images of the same kind and other seeds" if covers_seeds else "other images of the same kind only"
+    text = f"In brackets the 95 % interval: it covers {scope} (docs/statistics.md). The verdict is on mAP50-95."
+    if len(pairs) > 1:
+        text += (
+            f" p-values and verdicts are Holm-corrected for {len(pairs)} comparisons; the intervals are not, so an "
+            "interval without 0 does not always give a verdict."
+        )
+    return text
+
+
+def _detail_section(result: ComparisonResult, group: str) -> Section:
+    """Return the tables per class or per object size."""
+    title, note = DETAIL_SECTIONS[group]
+    if group == "size" and result.excluded:
+        note += (
+            " A size is the mean over classes; excluded are those with fewer than "
+            f"{MIN_OBJECTS} objects of the size or in fewer than {MIN_IMAGES} images: {', '.join(result.excluded)}."
+        )
+    tables = detail_tables(result.scores, result.pairs, group, result.support)
+    return Section(title, [note, *tables] if tables else [])
 
 
 def _cost_note(timing_noise: tuple[float, float] | None) -> str:
-    """Say how costs were measured, and how far inference times can be trusted."""
+    """Return how costs were measured, and which differences in inference time are noise."""
     if timing_noise is None:
         return COST_NOTE
     median, p95 = timing_noise
     return COST_NOTE + (
         f" Each model is timed as two copies, which differ by up to {median:.1%} in the median and {p95:.1%} in p95; "
-        "nothing smaller than that is a difference."
+        "smaller differences between models are noise."
     )
 
 
-def _differing(label: str, rows: Sequence[str]) -> str:
-    shown = [f"`{row}`" for row in rows[:MOST_ROWS]]
-    more = f"; and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
-    return f"- {plain(label)}: {'; '.join(shown) or 'nothing in the yaml'}{more}"
-
-
-DETAIL_NOTES = {
-    "class": "Intervals of single classes are not corrected for their number: one in twenty misses by chance.",
-    "size": "By area in pixels of the image file: small below 32², large from 96². Not corrected for their number.",
-}
-SEED_NOTE = (
-    "Runs of one seed side by side, in brackets the difference: to look at, not to judge by, as the first weights and "
-    "the order of images are most of what a seed shares between models. The intervals take the seeds as independent."
-)
-COST_NOTE = (
-    "GFLOPs count AKConv's sampling. Inference: one image, batch norms folded, without NMS, the models taking turns. "
-    "Training time: mean over the runs, each as long as it took beside whatever else its machine did then. Training "
-    "memory: reserved on CUDA, of the whole process elsewhere."
-)
-
-
-def explanation(pairs: Sequence[Pair]) -> str:
-    """Say what the intervals cover."""
-    covers = all(pair.differences[PRIMARY_METRIC].covers_seeds for pair in pairs)
-    luck = "other images of the same kind and other seeds" if covers else "other images of the same kind only"
-    text = f"In brackets the 95 % interval: it covers {luck} (docs/statistics.md). mAP50-95 decides."
-    if len(pairs) > 1:
-        text += (
-            f" p-values and verdicts are corrected for {len(pairs)} comparisons after Holm; the intervals are not, so "
-            "one that leaves out 0 need not make a verdict."
-        )
-    return text
+def _config_diffs(result: ComparisonResult) -> list[Block]:
+    blocks: list[Block] = []
+    for label, rows in result.config_diffs.items():
+        more = [f"and {len(rows) - MAX_CONFIG_ROWS} more"] if len(rows) > MAX_CONFIG_ROWS else []
+        blocks.append(f"{label}, compared with {result.models[0].label}:" if rows else f"{label}: the same yaml")
+        blocks += [CodeBlock([*rows[:MAX_CONFIG_ROWS], *more])] if rows else []
+    return blocks

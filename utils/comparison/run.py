@@ -17,20 +17,18 @@ from utils.comparison.checks import (
     require_same_data,
 )
 from utils.comparison.cost import measure_costs
+from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
-from utils.comparison.outputs import command_line, draw_figures, write_reports, write_results
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
-from utils.comparison.predictions import evaluate_checkpoint, resampled_metrics
-from utils.comparison.report import ComparisonResult
+from utils.comparison.predictions import evaluate_checkpoint, excluded_by_size, resampled_metrics, support_by_class
+from utils.comparison.report import ComparisonResult, command_line, write_reports, write_results
 from utils.comparison.statistics import (
     ModelScores,
     collect_scores,
     compare_with_baseline,
-    learning_warnings,
-    seed_warnings,
+    score_warnings,
     support_warnings,
 )
-from utils.comparison.support import excluded_by_size, support_by_class
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
 from utils.datasets.index import DatasetIndex, build_index
@@ -173,9 +171,8 @@ def _evaluate(
     absent = [candidate.label for candidate in candidates if candidate.label not in labels]
     pairs = [] if baseline.label in absent else compare_with_baseline(scores, images=len(split))
     warnings = [
-        *support_warnings(split, evaluation.names, support),
-        *seed_warnings(scores),
-        *learning_warnings(scores),
+        *support_warnings(len(split), evaluation.names, support),
+        *score_warnings(scores),
         *provenance_warnings(models, split, task=options.task),
     ]
     if options.jobs > 1 and runs:
@@ -191,13 +188,13 @@ def _evaluate(
     evaluated_at = evaluation.image_sizes if size_given and options.weights else ()
     result = ComparisonResult(
         header=header(options, split, models, device=evaluation.device, evaluated_at=evaluated_at),
-        models=scores,
+        models=models,
+        scores=scores,
         pairs=pairs,
         costs=costs,
         timing_noise=noise,
         support=support,
         excluded=excluded_by_size(evaluated[0][0], evaluation.names),
-        weight_files={model.label: model.checkpoints for model in models if model.is_finished_weights},
         warnings=warnings,
         failed=failed,
         resamples=RESAMPLES,
@@ -207,9 +204,8 @@ def _evaluate(
         commands=[command_line(), *(run.command() for run in runs), *training_commands(models)],
         environment=describe_environment(evaluation.device),
     )
-    checkpoints = [model.checkpoints for model in models]
-    write_results(result, options, checkpoints=checkpoints, val=split, folder=folder)
-    figures = draw_figures(result, evaluated, checkpoints=checkpoints, names=evaluation.names, val=split, folder=folder)
+    write_results(result, options, val=split, folder=folder)
+    figures = draw_figures(result, evaluated, names=evaluation.names, val=split, folder=folder)
     with optional():
         write_reports(result, figures, folder=folder)
 

@@ -1,158 +1,136 @@
-"""The tables of a comparison, as markdown."""
+"""The tables of a comparison: accuracy, differences, per class and object size, per seed, and cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from utils.comparison.predictions import ALL, Key
-from utils.comparison.report_markdown import table
-from utils.comparison.statistics import PRIMARY_METRIC, TITLES, ModelScores, Pair, shared_seeds
+from utils.comparison.document import Table
+from utils.comparison.predictions import ALL, MetricKey, Support
+from utils.comparison.statistics import METRIC_TITLES, PRIMARY_METRIC, ModelComparison, ModelScores
 
-NOTHING = "-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostColumn:
-    """One number of the cost table: its key, heading, and how it is written."""
-
-    key: str
-    title: str
-    form: str
-
-
-COST_COLUMNS = (
-    CostColumn(key="parameters", title="Parameters", form="{:,.0f}"),
-    CostColumn(key="gflops", title="GFLOPs", form="{:.3g}"),
-    CostColumn(key="sampling_gflops", title="of them sampling", form="{:.2g}"),
-    CostColumn(key="training_seconds", title="Training s", form="{:.0f}"),
-    CostColumn(key="training_memory_gb", title="Training GB", form="{:.2f}"),
-    CostColumn(key="inference_ms", title="Inference ms, median", form="{:.1f}"),
-    CostColumn(key="inference_ms_p95", title="p95", form="{:.1f}"),
-    CostColumn(key="inference_memory_gb", title="Inference GB", form="{:.2f}"),
-)
+MISSING = "-"
+COST_COLUMNS = {  # key: title and number format
+    "parameters": ("Parameters", "{:,.0f}"),
+    "gflops": ("GFLOPs", "{:.3g}"),
+    "sampling_gflops": ("Sampling GFLOPs", "{:.2g}"),
+    "training_seconds": ("Training s", "{:.0f}"),
+    "training_memory_gb": ("Training GB", "{:.2f}"),
+    "inference_ms": ("Inference ms, median", "{:.1f}"),
+    "inference_ms_p95": ("p95", "{:.1f}"),
+    "inference_memory_gb": ("Inference GB", "{:.2f}"),
+}
 
 
-def accuracy_table(models: Sequence[ModelScores]) -> str:
-    """Return mean and spread of every model."""
-    rows = [["Model", "Seeds", *TITLES.values()]]
-    for model in models:
-        cells = [_mean_and_spread(model, (ALL, "", figure)) for figure in TITLES]
-        rows.append([model.label, str(model.runs), *cells])
-    return table(rows)
+def accuracy_table(models: Sequence[ModelScores]) -> Table:
+    """Return the mean and standard deviation over seeds of every model."""
+    rows = [
+        [model.label, str(model.num_runs), *(_mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
+        for model in models
+    ]
+    return Table(header=["Model", "Seeds", *METRIC_TITLES.values()], rows=rows)
 
 
-def difference_table(pairs: Sequence[Pair]) -> str:
+def difference_table(pairs: Sequence[ModelComparison]) -> Table:
     """Return every model's difference from the baseline with its interval, and the verdict on mAP50-95."""
-    several = len(pairs) > 1
-    rows = [["Difference", *TITLES.values(), "p, Holm" if several else "p", "Verdict on mAP50-95"]]
+    rows = []
     for pair in pairs:
-        cells = [_interval(pair, (ALL, "", figure)) for figure in TITLES]
         verdict = pair.verdicts[PRIMARY_METRIC]
-        rows.append([f"{pair.model} - {pair.baseline}", *cells, _chance(verdict.p_value), verdict.decision])
-    return table(rows)
+        p_value = "< 0.001" if verdict.p_value < 0.001 else f"{verdict.p_value:.3f}"
+        intervals = (_difference(pair, (ALL, "", metric)) for metric in METRIC_TITLES)
+        rows.append([pair.title, *intervals, p_value, verdict.decision])
+    p_title = "p (Holm)" if len(pairs) > 1 else "p"
+    return Table(header=["Difference", *METRIC_TITLES.values(), p_title, "Verdict on mAP50-95"], rows=rows)
 
 
 def detail_tables(
     models: Sequence[ModelScores],
-    pairs: Sequence[Pair],
+    pairs: Sequence[ModelComparison],
     group: str,
-    amounts: Mapping[tuple[str, str], tuple[int, int]] | None = None,
-) -> list[str]:
-    """Return for each figure a table per class or per object size: the baseline's, and each difference.
+    support: Mapping[tuple[str, str], Support],
+) -> list[Table]:
+    """Return one table per metric of the baseline and each difference from it, a row per class or size.
 
     Args:
         models: the first is the baseline.
         pairs: every further model against it.
         group: `class` or `size`.
-        amounts: objects and images of each, which get a column.
+        support: by group and name.
     """
-    counted = {name: f"{own[0]} in {own[1]}" for (kind, name), own in (amounts or {}).items() if kind == group}
     baseline = models[0]
     tables = []
-    for figure, title in TITLES.items():
-        keys = [key for key in baseline.metrics if key[0] == group and key[2] == figure]
+    for metric, title in METRIC_TITLES.items():
         rows = [
             [
-                title,
-                *(["objects in images"] if counted else []),
-                baseline.label,
-                *(f"{pair.model} - {pair.baseline}" for pair in pairs),
+                key[1],
+                _support(support.get((group, key[1]))),
+                _mean_and_std(baseline, key),
+                *(_difference(pair, key) for pair in pairs),
             ]
+            for key in baseline.metrics
+            if key[0] == group and key[2] == metric
         ]
-        rows += [
-            [
-                k[1],
-                *([counted.get(k[1], NOTHING)] if counted else []),
-                _mean_and_spread(baseline, k),
-                *(_interval(pair, k) for pair in pairs),
-            ]
-            for k in keys
-        ]
-        if keys:
-            tables.append(table(rows))
+        if rows:
+            header = [title, "Objects in images", baseline.label, *(pair.title for pair in pairs)]
+            tables.append(Table(header=header, rows=rows))
     return tables
 
 
-def seed_table(models: Sequence[ModelScores]) -> str:
-    """Return mAP50-95 of the runs whose seed several models have; empty with fewer than two such seeds.
+def seed_table(models: Sequence[ModelScores]) -> Table | None:
+    """Return mAP50-95 of the seeds that at least two models have, with the difference from the first model in brackets.
 
-    In brackets stands what a run has more than the first model's of that seed.
+    None with fewer than two such seeds.
     """
-    seeds = shared_seeds(models)
-    if len(seeds) < 2:
-        return ""
-    rows = [["mAP50-95", *(model.label for model in models)]]
-    for seed in seeds:
-        baseline = models[0].of_seed(seed)
-        cells = []
-        for number, model in enumerate(models):
-            value = model.of_seed(seed)
-            gain = f" ({value - baseline:+.3f})" if number and value is not None and baseline is not None else ""
-            cells.append(NOTHING if value is None else f"{value:.3f}{gain}")
+    by_seed = [dict(zip(m.seeds, m.metrics[PRIMARY_METRIC].points.tolist(), strict=False)) for m in models]
+    seeds = [seed for runs in by_seed for seed in runs if seed is not None]
+    shared = sorted(seed for seed in set(seeds) if seeds.count(seed) > 1)
+    if len(shared) < 2:
+        return None
+    rows = []
+    for seed in shared:
+        baseline, *others = (runs.get(seed) for runs in by_seed)
+        cells = [MISSING if baseline is None else f"{baseline:.3f}"]
+        for value in others:
+            gain = "" if value is None or baseline is None else f" ({value - baseline:+.3f})"
+            cells.append(MISSING if value is None else f"{value:.3f}{gain}")
         rows.append([f"seed {seed}", *cells])
-    return table(rows)
+    return Table(header=["mAP50-95", *(model.label for model in models)], rows=rows)
 
 
-def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> str:
-    """Return what each model costs, and how far from the baseline that is."""
-    columns = [column for column in COST_COLUMNS if any(cost.get(column.key) is not None for cost in costs)]
-    rows = [["Model", *(column.title for column in columns)]]
-    rows += [
-        [m.label, *(_cost(c.get(column.key), column) for column in columns)] for m, c in zip(models, costs, strict=True)
+def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> Table:
+    """Return each model's cost, and its relative difference from the baseline's."""
+    keys = [key for key in COST_COLUMNS if any(cost.get(key) is not None for cost in costs)]
+    rows = [
+        [model.label, *(_format(cost.get(key), COST_COLUMNS[key][1]) for key in keys)]
+        for model, cost in zip(models, costs, strict=True)
     ]
     for model, cost in zip(models[1:], costs[1:], strict=True):
-        cells = [_share(cost.get(column.key), costs[0].get(column.key)) for column in columns]
-        rows.append([f"{model.label} - {models[0].label}", *cells])
-    return table(rows)
+        ratios = (_relative(cost.get(key), costs[0].get(key)) for key in keys)
+        rows.append([f"{model.label} - {models[0].label}", *(_format(ratio, "{:+.1%}") for ratio in ratios)])
+    return Table(header=["Model", *(COST_COLUMNS[key][0] for key in keys)], rows=rows)
 
 
-def _mean_and_spread(model: ModelScores, key: Key) -> str:
-    scores = model.metrics.get(key)
-    if scores is None:
-        return NOTHING
+def _mean_and_std(model: ModelScores, key: MetricKey) -> str:
+    scores = model.metrics[key]
     mean = f"{scores.points.mean():.3f}"
     return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
-def _interval(pair: Pair, key: Key) -> str:
-    difference = pair.differences.get(key)
-    if difference is None or math.isnan(difference.value):
-        return NOTHING
+def _difference(pair: ModelComparison, key: MetricKey) -> str:
+    difference = pair.differences[key]
     if math.isnan(difference.low):
         return f"{difference.value:+.3f}"
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
-def _chance(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _support(support: Support | None) -> str:
+    return MISSING if support is None else f"{support.objects} in {support.images}"
 
 
-def _cost(value: float | None, column: CostColumn) -> str:
-    return NOTHING if value is None else column.form.format(value)
+def _format(value: float | None, form: str) -> str:
+    return MISSING if value is None else form.format(value)
 
 
-def _share(value: float | None, baseline: float | None) -> str:
-    return NOTHING if value is None or not baseline else f"{value / baseline - 1:+.1%}"
+def _relative(value: float | None, baseline: float | None) -> float | None:
+    return None if value is None or not baseline else value / baseline - 1

@@ -61,7 +61,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations are not counted, and sampling points are not drawn; the first test covers both."""
     summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
     monkeypatch.setattr("utils.comparison.cost.summarize", lambda *_: summary)
-    monkeypatch.setattr("utils.comparison.outputs.sampling_images", lambda *_, **__: [])
+    monkeypatch.setattr("utils.comparison.figures.sampling_images", lambda *_, **__: [])
 
 
 def comparison(
@@ -116,7 +116,7 @@ def test_a_full_disk_while_drawing_loses_the_images_but_not_the_results(finished
             raise RunError(path, "cannot be written (No space left on device)", fix="free space")
         return atomic_write(path, content)
 
-    for user in ("utils.plots.figure", "utils.comparison.html", "utils.comparison.report_examples"):
+    for user in ("utils.plots.figure", "utils.comparison.report", "utils.comparison.figures"):
         monkeypatch.setattr(f"{user}.atomic_write", full)
     folder = comparison(finished_runs, "full")
     assert json.loads((folder / "results.json").read_text())["comparisons"] and (folder / "compare.md").is_file()
@@ -152,7 +152,7 @@ def compared(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 def test_models_are_evaluated_at_the_size_of_their_training_unless_imgsz_is_given(compared):
     own, given = compared("size", given=frozenset({"name"})), compared("size", given=frozenset({"name", "imgsz"}))
     assert [[cost["image_size"] for cost in one.costs] for one in (own, given)] == [[96, 96], [64, 64]]
-    for before, after in zip(own.models, given.models, strict=True):
+    for before, after in zip(own.scores, given.scores, strict=True):
         assert before.metrics[PRIMARY_METRIC].points != after.metrics[PRIMARY_METRIC].points, "not those of the cache"
     assert "64 px" in given.header and "64 px" not in own.header
 
@@ -166,7 +166,7 @@ def test_images_changed_in_place_are_evaluated_anew(finished_runs, compared):
     for path in (folder / "images/val").iterdir():
         write_image(path, np.full_like(read_image(path), 90))
     after = compared("repainted", data="repainted/own.yaml")
-    for one, other in zip(before.models, after.models, strict=True):
+    for one, other in zip(before.scores, after.scores, strict=True):
         points = one.metrics[PRIMARY_METRIC].points
         assert points > 0.05 and points != other.metrics[PRIMARY_METRIC].points
 
@@ -211,7 +211,7 @@ def test_classes_with_equal_names_get_their_ids_appended(finished_runs, compared
     text = (folder / "own.yaml").read_text(encoding="utf-8").split("names:")[0]
     atomic_write(folder / "own.yaml", f"{text}names: [cell, cell, x]\n")
     result = compared("twice", data="twice/own.yaml")
-    names = [name for group, name, metric in result.models[0].metrics if (group, metric) == ("class", "map50")]
+    names = [name for group, name, metric in result.scores[0].metrics if (group, metric) == ("class", "map50")]
     assert names == ["cell (0)", "cell (1)"]
     assert any(" x (2)" in warning for warning in result.warnings)
     assert any("'cell'" in warning and "'ring'" in warning for warning in result.warnings)

@@ -1,0 +1,150 @@
+"""A report as data: sections of text, lists, tables, code and images, written as Markdown and as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+STYLE = Path(__file__).with_name("report.css")
+LONG_NAME = 20  # characters
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+# Markdown syntax: code, emphasis, table columns, strikethrough, links, tags and character references.
+MARKDOWN_SYNTAX = re.compile(r"[\\`*|]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=])\(|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+
+
+@dataclass(frozen=True)
+class BulletList:
+    """A list of lines of text."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; its first column names the rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class CodeBlock:
+    """Lines shown as they are; a line may be empty or hold line breaks."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A .png or .jpg file below the report's folder."""
+
+    path: Path
+    caption: str
+
+
+Block = str | BulletList | Table | CodeBlock | Image  # a str is a paragraph
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is below it."""
+
+    heading: str
+    blocks: Sequence[Block]
+    level: int = 2
+
+
+def to_markdown(sections: Sequence[Section], folder: Path) -> str:
+    """Return a Markdown file that is to lie in `folder`, from which image links are relative."""
+    parts: list[str] = []
+    for section in sections:
+        parts.append(f"{'#' * section.level} {escape_markdown(section.heading)}")
+        parts += [_block_to_markdown(block, folder) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text as one line that Markdown renders verbatim: a class may be called `a | b` or `<b>`."""
+    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", " ".join(text.splitlines()))
+
+
+def table_to_markdown(table: Table) -> str:
+    """Return aligned rows, readable in a terminal too; all columns but the first are aligned to the right."""
+    rows = [[escape_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def _block_to_markdown(block: Block, folder: Path) -> str:
+    match block:
+        case BulletList(items):
+            return "\n".join(f"- {escape_markdown(item)}" for item in items)
+        case Table():
+            return table_to_markdown(block)
+        case CodeBlock(lines):
+            text = "\n".join(lines)
+            fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`+", text))])
+            return f"{fence}\n{text}\n{fence}"
+        case Image(path, caption):
+            text = escape_markdown(caption)
+            alternative = re.sub(r"[][]", r"\\\g<0>", text)
+            return f"![{alternative}]({quote(path.relative_to(folder).as_posix())})\n\n{text}"
+        case text:
+            return escape_markdown(text)
+
+
+def to_html(sections: Sequence[Section], *, title: str) -> str:
+    """Return a page that needs no other file: images are embedded.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
+    parts: list[str] = []
+    for section in sections:
+        parts.append(f"<h{section.level}>{html.escape(section.heading)}</h{section.level}>")
+        parts += map(_block_to_html, section.blocks)
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _block_to_html(block: Block) -> str:
+    match block:
+        case BulletList(items):
+            return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
+        case Table(header, rows):
+            # A browser must not break a heading within the name of a metric.
+            cells = (html.escape(cell).replace("mAP50-95", '<span class="whole">mAP50-95</span>') for cell in header)
+            head = "".join(f"<th>{cell}</th>" for cell in cells)
+            body = "".join(map(_row_to_html, rows))
+            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            return f'<div class="scroll">{table}</div>'
+        case CodeBlock(lines):
+            return f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>"
+        case Image(path, caption):
+            data, text = base64.b64encode(path.read_bytes()).decode("ascii"), html.escape(caption)
+            image = f'<img src="data:{MEDIA_TYPES[path.suffix]};base64,{data}" alt="{text}">'
+            return f'<figure><div class="scroll">{image}</div><figcaption>{text}</figcaption></figure>'
+        case text:
+            return f"<p>{html.escape(text)}</p>"
+
+
+def _row_to_html(row: Sequence[str]) -> str:
+    # A long name may wrap, but not at every syllable.
+    kind = ' class="long"' if len(row[0]) > LONG_NAME else ""
+    first, *others = map(html.escape, row)
+    return f"<tr><td{kind}>{first}</td>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
