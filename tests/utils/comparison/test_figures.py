@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers.comparison import trained_model, trained_run
 from tests.helpers.random_model import lively_model
 from tests.helpers.random_runs import COST, random_scores
+from tests.helpers.sampling import NAMES, model_with_offsets
 from utils.comparison import figures
 from utils.comparison.document import Image
 from utils.comparison.figures import (
@@ -29,7 +29,6 @@ from utils.comparison.statistics import compare_with_baseline
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
 from utils.errors import DataError
-from utils.inference.sampling_points import akconv_layers
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
@@ -191,12 +190,8 @@ def test_images_of_an_earlier_report_are_removed_and_other_files_kept(result, tm
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model without AKConv, and one with learned offsets."""
     folder, found = tmp_path_factory.mktemp("weights"), {}
-    generator = torch.Generator().manual_seed(2)
-    for label, cfg in (("plain", "yolov5n.yaml"), ("ak", "yolov5n-AKConv.yaml")):
-        model = lively_model(cfg, 2)
-        for layer in akconv_layers(model).values():
-            layer.p_conv.weight.data = 0.03 * torch.randn(layer.p_conv.weight.shape, generator=generator)
-        content = {**describe_model(model, ("a", "b")), "ema": weights_of(model), "image_size": 96}
+    for label, model in (("plain", lively_model("yolov5n.yaml", len(NAMES))), ("ak", model_with_offsets())):
+        content = {**describe_model(model, NAMES), "ema": weights_of(model), "image_size": 96}
         found[label] = folder / f"{label}.pt"
         save_checkpoint(found[label], content)
     return found
@@ -207,6 +202,6 @@ def test_sampling_points_of_models_with_akconv_are_drawn_at_the_labels_of_one_im
     val = index(tmp_path, starts=(0, 1, 3, 12))
     assert image_for_sampling(val) == 1, "nine objects are too many"
     runs = {label: trained_run(path) for label, path in weights.items()}
-    images = sampling_images(runs, val=val, names=("a", "b"), folder=tmp_path / "sampling")
+    images = sampling_images(runs, val=val, names=NAMES, folder=tmp_path / "sampling")
     assert [image.path.name for image in images] == ["ak.jpg", "ak-offsets.jpg"]
     assert all("ak" in image.caption and cv2.imread(str(image.path)).std() > 5 for image in images)
