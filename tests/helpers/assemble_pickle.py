@@ -1,4 +1,4 @@
-"""Writes pickles instruction by instruction, as no honest program would, and the files of torch around them."""
+"""Assembles pickles opcode by opcode, as no honest program would, and torch files around them."""
 
 import io
 import pickle
@@ -12,11 +12,11 @@ MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Raw(bytes):
-    """Instructions to be taken as they are."""
+    """Opcodes that `emit` copies."""
 
 
 def emit(value: object) -> bytes:
-    """Return instructions that push a plain value; Raw stands for itself."""
+    """Return opcodes that push a plain value; Raw is copied."""
     if isinstance(value, Raw):
         return bytes(value)
     if value is None or isinstance(value, bool):
@@ -39,13 +39,13 @@ def emit(value: object) -> bytes:
     return pickle.EMPTY_DICT + pickle.MARK + pairs + pickle.SETITEMS
 
 
-def name(path: str) -> Raw:
+def push_global(path: str) -> Raw:
     """Push a class or function by GLOBAL."""
     module, _, last = path.rpartition(".")
     return Raw(pickle.GLOBAL + f"{module}\n{last}\n".encode())
 
 
-def name_from_stack(path: str) -> Raw:
+def push_stack_global(path: str) -> Raw:
     """Push a class or function by STACK_GLOBAL."""
     module, _, last = path.rpartition(".")
     return Raw(emit(module) + emit(last) + pickle.STACK_GLOBAL)
@@ -53,33 +53,33 @@ def name_from_stack(path: str) -> Raw:
 
 def call(path: str, *args: object) -> Raw:
     """Call by REDUCE."""
-    return Raw(name(path) + emit(args) + pickle.REDUCE)
+    return Raw(push_global(path) + emit(args) + pickle.REDUCE)
 
 
 def make(path: str, state: object = None, args: tuple = ()) -> Raw:
-    """Make an object by NEWOBJ, and give it attributes by BUILD."""
-    made = name(path) + emit(args) + pickle.NEWOBJ
+    """Create an object by NEWOBJ, and set its attributes by BUILD."""
+    made = push_global(path) + emit(args) + pickle.NEWOBJ
     return Raw(made if state is None else made + emit(state) + pickle.BUILD)
 
 
 def storage(count: object, *, kind: object = "torch.FloatStorage", key: object = "0", more: tuple = ()) -> Raw:
-    """Name the memory of a tensor by BINPERSID."""
-    kind = name(kind) if isinstance(kind, str) else kind
+    """Push the storage of a tensor by BINPERSID."""
+    kind = push_global(kind) if isinstance(kind, str) else kind
     return Raw(emit(("storage", kind, key, "cpu", count, *more)) + pickle.BINPERSID)
 
 
 def tensor(memory: object, offset: object, size: object, stride: object) -> Raw:
-    """Make a tensor."""
+    """Create a tensor by REDUCE."""
     return call("torch._utils._rebuild_tensor_v2", memory, offset, size, stride, False, {})
 
 
 def pickled(value: object) -> bytes:
-    """Return a whole pickle."""
+    """Return a complete pickle."""
     return PROTO + emit(value) + STOP
 
 
 def zipped(data: bytes, records: dict[str, bytes] | None = None, **more: bytes) -> bytes:
-    """Return a file as torch.save writes it, around a pickle."""
+    """Return a file in the format of torch.save around a pickle."""
     members = {"version": b"3\n", "byteorder": b"little", **more}
     members |= {f"data/{key}": record for key, record in (records or {}).items()}
     return bare_zip({"archive/data.pkl": data, **{f"archive/{key}": member for key, member in members.items()}})
@@ -102,7 +102,7 @@ def legacy(
     keys: object = None,
     little: object = True,
 ) -> bytes:
-    """Return a file of the older format around a pickle."""
+    """Return a file in the older format of torch.save around a pickle."""
     records = records or {}
     system = {"protocol_version": 1001, "little_endian": little, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     listed = sorted(records) if keys is None else keys
@@ -119,5 +119,5 @@ def edit_zip(data: bytes, *, offset: int, value: bytes, member: bytes = b"archiv
 
 
 def wrong_crc(data: bytes) -> bytes:
-    """Return a zip whose first member's checksum is another one's."""
+    """Return a zip whose first member has a wrong checksum."""
     return edit_zip(data, offset=16, value=struct.pack("<I", zlib.crc32(b"something else")))

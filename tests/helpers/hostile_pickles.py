@@ -25,9 +25,9 @@ from tests.helpers.assemble_pickle import (
     emit,
     legacy,
     make,
-    name,
-    name_from_stack,
     pickled,
+    push_global,
+    push_stack_global,
     storage,
     tensor,
     wrong_crc,
@@ -55,7 +55,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "builtins.compile": (CODE, "x", "exec"),
     "builtins.open": (CANARY, "w"),
     "builtins.__import__": ("antigravity",),
-    "builtins.getattr": (name("torch.nn.Module"), "__init__"),
+    "builtins.getattr": (push_global("torch.nn.Module"), "__init__"),
     "__builtin__.eval": (CODE,),
     "importlib.import_module": ("this",),
     "runpy._run_code": (CODE, {}),
@@ -71,13 +71,13 @@ CALLS: dict[str, tuple[object, ...]] = {
     "webbrowser.open": ("http://127.0.0.1:9",),
     "ctypes.CDLL": ("libc.so.6",),
     "multiprocessing.Process": (),
-    "functools.partial": (name("models.yolo.parse_model"),),
+    "functools.partial": (push_global("models.yolo.parse_model"),),
     "operator.attrgetter": ("__class__",),
     "types.FunctionType": (),
     "pickle.loads": (pickled(call("os.system", COMMAND)),),
     "marshal.loads": (b"c",),
     "logging.config.fileConfig": ("x",),
-    "copyreg._reconstructor": (name("builtins.object"), name("builtins.object"), None),
+    "copyreg._reconstructor": (push_global("builtins.object"), push_global("builtins.object"), None),
     "torch.load": ("other.pt",),
     "torch.hub.load": ("a/b", "c"),
     "torch.storage._load_from_bytes": (zipped(pickled(call("os.system", COMMAND))),),
@@ -86,7 +86,7 @@ CALLS: dict[str, tuple[object, ...]] = {
     "torch._utils._rebuild_qtensor": (),
     "torch._utils._rebuild_sparse_tensor": (),
     "torch._utils._rebuild_wrapper_subclass": (),
-    "torch._utils._rebuild_meta_tensor_no_storage": (name("torch.float32"), (9, 9), (9, 1), False),
+    "torch._utils._rebuild_meta_tensor_no_storage": (push_global("torch.float32"), (9, 9), (9, 1), False),
     "torch._tensor._rebuild_from_type_v2": (),
     "torch.nn.Linear": (100_000, 100_000),
     "numpy.load": ("x.npy",),
@@ -114,31 +114,32 @@ DIRECT = (
 
 
 def calls() -> Iterator[Case]:
-    """Calls of all kinds of functions, as the network, deep inside, and by every instruction that can reach code."""
+    """Calls of dangerous functions, at the top and nested, by every opcode that can reach code."""
     for path, args in CALLS.items():
         yield f"reduce {path}", zipped(pickled({"model": call(path, *args)})), path
     for path in DIRECT:
         args = CALLS[path]
         module, _, last = path.rpartition(".")
         line = f"{module}\n{last}\n".encode()
-        ways = {
-            "stack_global": name_from_stack(path) + emit(args) + pickle.REDUCE,
+        opcodes = {
+            "stack_global": push_stack_global(path) + emit(args) + pickle.REDUCE,
             "inst": pickle.MARK + b"".join(map(emit, args)) + pickle.INST + line,
-            "obj": pickle.MARK + name("models.yolo.Model") + b"".join(map(emit, args)) + pickle.OBJ,
+            "obj": pickle.MARK + push_global("models.yolo.Model") + b"".join(map(emit, args)) + pickle.OBJ,
             "newobj": make(path, args=args),
-            "newobj_ex": name_from_stack(path) + emit(args) + emit({}) + pickle.NEWOBJ_EX,
-            "build": make("models.yolo.Model", {"__setstate__": name(path), "__reduce__": args}),
+            "newobj_ex": push_stack_global(path) + emit(args) + emit({}) + pickle.NEWOBJ_EX,
+            "build": make("models.yolo.Model", {"__setstate__": push_global(path), "__reduce__": args}),
             "key": pickle.EMPTY_DICT + call(path, *args) + pickle.NONE + pickle.SETITEM,
         }
-        for way, raw in ways.items():
-            expected = {"obj": "models.yolo.Model"}.get(way, path)
-            yield f"{way} {path}", zipped(pickled({"model": Raw(raw)})), expected
+        for opcode, raw in opcodes.items():
+            expected = {"obj": "models.yolo.Model"}.get(opcode, path)
+            yield f"{opcode} {path}", zipped(pickled({"model": Raw(raw)})), expected
         yield f"legacy {path}", legacy(pickled(call(path, *args))), path
         yield f"bare {path}", pickled(call(path, *args)), path
 
 
-def instructions() -> Iterator[Case]:
-    """Instructions that no checkpoint has, and tricks with those that it has."""
+def unusual_opcodes() -> Iterator[Case]:
+    """Opcodes that no checkpoint contains, and misuse of those that it contains."""
+    model_class = push_global("models.A")
     raw = {
         "ext1": (pickle.EXT1 + b"\x07", "entry 7 of pickle's extension registry"),
         "ext2": (pickle.EXT2 + b"\x01\x01", "entry 257"),
@@ -160,19 +161,22 @@ def instructions() -> Iterator[Case]:
         "far memo": (pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 2**32 - 1), "not a model"),
         "endless name": (pickle.GLOBAL + b"a" * 100_000, "a" * 80),
         "dotted name": (
-            name_from_stack("models.x")[:-1] + emit("common.os.system") + pickle.STACK_GLOBAL,
+            push_stack_global("models.x")[:-1] + emit("common.os.system") + pickle.STACK_GLOBAL,
             "common.os.system",
         ),
         "name of a number": (emit(1) + emit(2) + pickle.STACK_GLOBAL, DAMAGED),
-        "name of escapes": (name_from_stack("models.\x1b[2J\nerror: fine"), "models.?[2J?error"),
+        "name of escapes": (push_stack_global("models.\x1b[2J\nerror: fine"), "models.?[2J?error"),
         "call of a number": (emit(7) + emit(()) + pickle.REDUCE, "a call of int"),
         "call of an object": (make("models.A") + emit(()) + pickle.REDUCE, "a call of models.A"),
         "new of a text": (emit("os.system") + emit(()) + pickle.NEWOBJ, "an object of str"),
-        "build a class": (name("models.A") + emit({"x": 1}) + pickle.BUILD, "attributes given to models.A"),
+        "build a class": (model_class + emit({"x": 1}) + pickle.BUILD, "attributes given to models.A"),
         "build twice": (make("models.A", {"x": 1}) + emit({"x": 2}) + pickle.BUILD, "attributes given to models.A"),
-        "build a list": (emit([]) + emit({"append": name("models.A")}) + pickle.BUILD, "attributes given to list"),
+        "build a list": (
+            emit([]) + emit({"append": model_class}) + pickle.BUILD,
+            "attributes given to list",
+        ),
         "append to an object": (make("models.A") + emit(1) + pickle.APPEND, "items given to models.A"),
-        "keys to a class": (name("models.A") + emit("x") + emit(1) + pickle.SETITEM, "keys given to models.A"),
+        "keys to a class": (model_class + emit("x") + emit(1) + pickle.SETITEM, "keys given to models.A"),
         "attributes of a tensor": (
             tensor(storage(1), 0, (1,), (1,)) + emit((0, (2**40,))) + pickle.BUILD,
             "attributes given to Tensor",
@@ -181,7 +185,7 @@ def instructions() -> Iterator[Case]:
             pickle.FRAME + struct.pack("<Q", 4) + pickle.SHORT_BINUNICODE + b"\4ab" + b"cdef",
             DAMAGED,
         ),
-        "persistent call": (emit(("call", name("models.A"))) + pickle.BINPERSID, "a persistent id of type call"),
+        "persistent call": (emit(("call", model_class)) + pickle.BINPERSID, "a persistent id of type call"),
         "persistent number": (emit(7) + pickle.BINPERSID, "a persistent id of type NoneType"),
         "pairs that are none": (call("collections.OrderedDict", [(1, 2, 3)]), "collections.OrderedDict"),
         "missing factory": (call("collections.OrderedDict", [[make("models.A"), 1]]), "a key of type models.A"),
@@ -191,7 +195,8 @@ def instructions() -> Iterator[Case]:
 
 
 def bombs() -> Iterator[Case]:
-    """Small files that would take memory or time without end."""
+    """Small files that would take unbounded memory or time."""
+    model_class = push_global("models.A")
     put, get = (lambda n: pickle.BINPUT + bytes([n])), (lambda n: pickle.BINGET + bytes([n]))
     laughs = (
         emit([])
@@ -216,7 +221,7 @@ def bombs() -> Iterator[Case]:
         make("models.A")
         + put(0)
         + b"".join(
-            name("models.A")
+            model_class
             + emit(())
             + pickle.NEWOBJ
             + emit({k: Raw(get(n)) for k in "abcdefgh"})
@@ -241,11 +246,11 @@ def bombs() -> Iterator[Case]:
     yield "colliding keys", zipped(pickled(colliding)), "a key of type int"
     yield "key of a number", zipped(pickled({1.5: None})), "a key of type float"
     yield "marks", zipped(PROTO + pickle.MARK * 100_000 + STOP), DAMAGED
-    yield "instructions", zipped(PROTO + (pickle.NONE + pickle.POP) * 510_000 + STOP), "opcodes"
+    yield "opcodes", zipped(PROTO + (pickle.NONE + pickle.POP) * 510_000 + STOP), "opcodes"
 
 
 def tensors() -> Iterator[Case]:
-    """Tensors whose storages lie, and shapes that reach outside or unfold."""
+    """Tensors with false storage sizes, and shapes that reach outside or unfold."""
     memory = bytes(64)
     good = storage(16)
     shapes = {
@@ -297,19 +302,23 @@ def tensors() -> Iterator[Case]:
     views = [tensor(storage(2**18), 0, (2**18,), (1,)) for _ in range(200)]
     yield "views of all", zipped(pickled(views), {"0": bytes(2**20)}), "unfold"
     yield "tensor of nothing", zipped(pickled(call("torch._utils._rebuild_tensor_v2"))), DAMAGED
-    yield "parameter of a class", zipped(pickled(call("torch._utils._rebuild_parameter", name("models.A")))), DAMAGED
+    yield (
+        "parameter of a class",
+        zipped(pickled(call("torch._utils._rebuild_parameter", push_global("A.B")))),
+        DAMAGED,
+    )
 
 
 def damaged(honest: bytes) -> Iterator[Case]:
-    """Files cut short, altered or in formats of old."""
+    """Files that are truncated, altered or in old formats."""
     payload = pickled(call("os.system", COMMAND))
-    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999):
-        yield f"cut at {share}", honest[: int(len(honest) * share)], DAMAGED
-    random_numbers = random.Random(3)
-    for number in range(6):
-        at = random_numbers.randrange(200, len(honest) * 9 // 10)
+    for fraction in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999):
+        yield f"cut at {fraction}", honest[: int(len(honest) * fraction)], DAMAGED
+    rng = random.Random(3)
+    for trial in range(6):
+        at = rng.randrange(200, len(honest) * 9 // 10)
         yield (
-            f"bytes altered {number}",
+            f"bytes altered {trial}",
             honest[:at] + bytes(b ^ 0x55 for b in honest[at : at + 400]) + honest[at + 400 :],
             DAMAGED,
         )
@@ -359,14 +368,14 @@ def damaged(honest: bytes) -> Iterator[Case]:
     yield "tar", buffer.getvalue(), "tar archive"
 
 
-def networks() -> Iterator[Case]:
-    """Well-formed files whose network is none."""
+def models() -> Iterator[Case]:
+    """Well-formed files without a valid model."""
     memory = {"0": bytes(4 * 3 * 27), "1": struct.pack("<6f", *range(1, 7)), "2": struct.pack("<f", 8.0)}
     weight = tensor(storage(81), 0, (27, 3, 1, 1), (3, 1, 1, 1))
     anchors = tensor(storage(6, key="1"), 0, (1, 3, 2), (6, 2, 1))
     stride = tensor(storage(1, key="2"), 0, (1,), (1,))
 
-    def network(**changes: object) -> bytes:
+    def model(**changes: object) -> bytes:
         conv = make("torch.nn.modules.conv.Conv2d", {"_parameters": {"weight": weight}, "_modules": {}})
         levels = make("torch.nn.modules.container.ModuleList", {"_modules": {"0": conv}})
         head = {"nc": 4, "stride": stride, "_buffers": {"anchors": anchors}, "_modules": {"m": levels}}
@@ -380,26 +389,26 @@ def networks() -> Iterator[Case]:
 
     row = [-1, 1, "Conv", [64]]
     end = [[-1, 1, "Detect", ["nc", "anchors"]]]
-    yield "network: no bias", network(), "model.0.m.0.bias is missing"
-    yield "network: no classes", network(head_nc="80"), "classes"
-    yield "network: endless classes", network(head_nc=2**1000), "classes"
-    yield "network: names of objects", network(names=[make("models.A")] * 4), "names that do not fit"
-    yield "network: a yaml of objects", network(yaml={"backbone": [make("models.A")]}), "models.A"
-    yield "network: a yaml of long texts", network(yaml={"activation": "-" * 100_000 + "1"}), "unprintable text"
-    yield "network: a layer of code", network(yaml={"backbone": [[-1, 1, CODE, []]]}), "unknown module"
-    yield "network: endless layers", network(yaml={"backbone": [[-1, 1000, "Conv", [64]]] * 900}), "900001 layers"
-    yield "network: weights that are code", network(_parameters={"w": call("os.system", COMMAND)}), "os.system"
-    yield "network: weights that are text", network(_parameters={"w": CODE}), "in place of weights"
-    yield "network: layers that are text", network(layers={"0": CODE}), "in place of a layer"
+    yield "model: no bias", model(), "model.0.m.0.bias is missing"
+    yield "model: no classes", model(head_nc="80"), "classes"
+    yield "model: endless classes", model(head_nc=2**1000), "classes"
+    yield "model: names of objects", model(names=[make("models.A")] * 4), "names that do not fit"
+    yield "model: a yaml of objects", model(yaml={"backbone": [make("models.A")]}), "models.A"
+    yield "model: a yaml of long texts", model(yaml={"activation": "-" * 100_000 + "1"}), "unprintable text"
+    yield "model: a layer of code", model(yaml={"backbone": [[-1, 1, CODE, []]]}), "unknown module"
+    yield "model: endless layers", model(yaml={"backbone": [[-1, 1000, "Conv", [64]]] * 900}), "900001 layers"
+    yield "model: weights that are code", model(_parameters={"w": call("os.system", COMMAND)}), "os.system"
+    yield "model: weights that are text", model(_parameters={"w": CODE}), "in place of weights"
+    yield "model: layers that are text", model(layers={"0": CODE}), "in place of a layer"
     yield (
-        "network: another head",
-        network(layers={"0": make("models.yolo.Segment", {"_modules": {}})}),
+        "model: another head",
+        model(layers={"0": make("models.yolo.Segment", {"_modules": {}})}),
         "models.yolo.Segment",
     )
-    yield "network: no head", network(layers={}), "Detect"
+    yield "model: no head", model(layers={}), "Detect"
     yield (
-        "network: rows that are none",
-        network(yaml={"backbone": [row], "head": end, "depth_multiple": -1.0}),
+        "model: rows that are none",
+        model(yaml={"backbone": [row], "head": end, "depth_multiple": -1.0}),
         "depth_multiple",
     )
     yield "a state alone", zipped(pickled({"model.0.weight": weight}), memory), "without a description"
@@ -410,16 +419,16 @@ def networks() -> Iterator[Case]:
 
 
 def corpus(honest: bytes) -> list[Case]:
-    """Return all cases: a label, the file's bytes, and what the refusal must hold.
+    """Return all cases: a label, the bytes of the file, and text that the error must contain.
 
     Args:
-        honest: a checkpoint as torch.save writes it, to be cut and altered.
+        honest: a checkpoint written by torch.save, to be truncated and altered.
     """
-    return list(itertools.chain(calls(), instructions(), bombs(), tensors(), damaged(honest), networks()))
+    return list(itertools.chain(calls(), unusual_opcodes(), bombs(), tensors(), damaged(honest), models()))
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (label, data, _) in enumerate(corpus(zipped(pickled({"a": "b" * 5000})))):
-        (folder / f"{number:03d} {''.join(c if c.isalnum() else '-' for c in label)}.pt").write_bytes(data)
+    for index, (label, data, _) in enumerate(corpus(zipped(pickled({"a": "b" * 5000})))):
+        (folder / f"{index:03d} {''.join(c if c.isalnum() else '-' for c in label)}.pt").write_bytes(data)

@@ -1,8 +1,8 @@
-"""Opens files in a process whose every dangerous step is recorded: `python -m tests.helpers.tripwire FILES.json`.
+"""Opens files in a process that records every dangerous event: `python -m tests.helpers.tripwire FILES.json`.
 
-The json lists paths, which go through the real command, `detect.py --weights PATH`; the first two once before the
-others, unheard, so that what torch and Python load late is loaded. Prints for every file a line of json: the exit code,
-what was written to stdout and stderr, and the events that no reading of a file needs.
+The JSON lists paths, which are passed to the real command, `detect.py --weights PATH`. The first two are opened once
+before, unrecorded, so that modules that torch and Python import late are imported. Prints a line of JSON per file: the
+exit code, stdout and stderr, seconds, and all audit events but those of reading the file.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from models.yolo import DetectionModel
 from utils.cli import run_script
 
 QUIET = {"builtins.id"}
-# Texts of a model yaml are parsed as literals, which compiles nothing that runs.
+# Text of a model yaml is parsed as a literal, which compiles but executes nothing.
 PARSED = ("compile", "<unknown>")
 
 
@@ -41,7 +41,7 @@ class Recorder:
 
 
 def command(path: str, recorder: Recorder) -> dict[str, object]:
-    """Run detect.py on a file; return its exit code, its words, and the events."""
+    """Run detect.py on a file; return its exit code, output, events and seconds."""
     out, err = io.StringIO(), io.StringIO()
     recorder.path, recorder.events = path, []
     sys.argv = ["detect.py", "--weights", path, "--source", "image.png", "--device", "cpu"]
@@ -53,7 +53,7 @@ def command(path: str, recorder: Recorder) -> dict[str, object]:
             run_script(detect.main)
         except SystemExit as stop:
             code = stop.code
-        except BaseException as error:  # whatever comes is a finding
+        except BaseException as error:  # any other error is a failure
             recorder.on = False
             code = f"{type(error).__name__}: {error}"[:300]
         finally:
@@ -71,7 +71,7 @@ def main() -> None:
     """Open all files of the list."""
     torch.set_num_threads(1)
     paths = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    DetectionModel("yolov5n.yaml")  # loads what torch loads late
+    DetectionModel("yolov5n.yaml")  # imports what torch imports late
     recorder = Recorder()
     sys.addaudithook(recorder)
     for path in paths[:2]:

@@ -1,7 +1,7 @@
-"""Writes a file as YOLOv5 does: the pickled network object, of classes in modules that this project does not have.
+"""Writes a file as YOLOv5 does: the pickled model object, of classes in modules that this project does not have.
 
-Runs in a process of its own, away from the project: `python official_writer.py jobs.json`, a list of settings with
-`plain`, a file of a state dict and its model yaml, and `target`. The classes are made here, by name only, around the
+Runs in a process without this project on its path: `python yolov5_writer.py jobs.json`, a list of settings with
+`plain`, a file of a state dict and its model yaml, and `target`. The classes are created here, by name only, around
 layers of torch.
 """
 
@@ -22,7 +22,7 @@ NETWORKS = ("Model", "DetectionModel", "SegmentationModel", "Detect", "Segment")
 
 
 def fake_modules() -> dict[str, type[nn.Module]]:
-    """Make `models.common` and `models.yolo` with empty classes, which torch.save then names in the file."""
+    """Create `models.common` and `models.yolo` with empty classes, whose names torch.save writes to the file."""
     classes = {}
     for module_name, names in (("models.common", BLOCKS), ("models.yolo", NETWORKS)):
         module = types.ModuleType(module_name)
@@ -45,13 +45,13 @@ class Writer:
         return list(dict.fromkeys(inside))
 
     def leaf(self, prefix: str) -> nn.Module:
-        own = {key[len(prefix) :]: tensor for key, tensor in self.state.items() if key.startswith(prefix)}
-        weight = own["weight"]
-        if "running_mean" in own:
+        tensors = {key[len(prefix) :]: tensor for key, tensor in self.state.items() if key.startswith(prefix)}
+        weight = tensors["weight"]
+        if "running_mean" in tensors:
             layer = nn.BatchNorm2d(len(weight), eps=self.settings.get("eps", 1e-3), momentum=0.03)
         else:
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias="bias" in own)
-        layer.load_state_dict(own)
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), bias="bias" in tensors)
+        layer.load_state_dict(tensors)
         return layer
 
     def build(self, prefix: str) -> nn.Module:
@@ -113,12 +113,12 @@ class Writer:
         return network
 
     def names(self, nc: int) -> object:
-        names = self.settings.get("names") or [f"thing {number}" for number in range(nc)]
+        names = self.settings.get("names") or [f"class {class_id}" for class_id in range(nc)]
         return dict(enumerate(names)) if self.settings.get("names_as") == "dict" else names
 
 
 def write(plain: dict, target: str, settings: dict) -> None:
-    """Write one official file."""
+    """Write one checkpoint."""
     writer = Writer(plain["state"], settings)
     network = writer.network(plain["yaml"])
     if settings.get("half", True):
@@ -140,17 +140,17 @@ def write(plain: dict, target: str, settings: dict) -> None:
     }
     if settings.get("in_ema"):
         saved["ema"], saved["model"] = network, writer.network(plain["yaml"]).apply(zeroed)
-    whole = network if settings.get("bare") else saved
-    torch.save(whole, target, _use_new_zipfile_serialization=not settings.get("legacy"))
+    content = network if settings.get("bare") else saved
+    torch.save(content, target, _use_new_zipfile_serialization=not settings.get("legacy"))
 
 
 def zeroed(module: nn.Module) -> None:
-    """Spoil a module, to see that another one is taken."""
+    """Zero a module, to detect if it is used."""
     for parameter in module.parameters(recurse=False):
         nn.init.zeros_(parameter)
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # torch tells that the older format finds no source of these classes
+    warnings.simplefilter("ignore")  # the older format warns that these classes have no source
     for job in json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")):
         write(torch.load(job["plain"], weights_only=True), job["target"], job)

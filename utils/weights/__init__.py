@@ -1,1 +1,1 @@
-"""What is kept of a network: our checkpoints, YOLOv5's own, and how they reach a model."""
+"""Checkpoints of this program and of YOLOv5, read without executing anything, and weights transferred to a model."""

@@ -36,24 +36,30 @@ STORAGE_DTYPES = {
     **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
     **{"ByteStorage": "uint8", "BoolStorage": "bool"},
 }
-_BUILTINS = tuple("bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split())
-_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
 # What checkpoints contain of the standard library, torch and numpy. Every other name of these is refused, except the
 # layers in torch.nn. Only the names listed here may be called; other classes are instantiated by NEWOBJ alone.
-ALLOWED_NAMES: dict[str, tuple[str, ...]] = {
-    "argparse": ("Namespace",),
-    "collections": ("OrderedDict", "defaultdict"),
-    "builtins": _BUILTINS,
-    "__builtin__": _BUILTINS,
-    "pathlib": _PATHS,
-    "pathlib._local": _PATHS,
-    "_codecs": ("encode",),
-    "numpy": ("dtype", "ndarray", "bool_", "float16", "float32", "float64", "int32", "int64"),
-    "numpy.core.multiarray": ("scalar", "_reconstruct"),
-    "numpy._core.multiarray": ("scalar", "_reconstruct"),
-    "torch": (*STORAGE_DTYPES, *STORAGE_DTYPES.values(), "Size", "device"),
-    "torch._utils": ("_rebuild_tensor_v2", "_rebuild_parameter"),
+ALLOWED_NAMES = {
+    "argparse": {"Namespace"},
+    "collections": {"OrderedDict", "defaultdict"},
+    "builtins": {
+        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
+        *("range", "set", "slice", "str", "tuple"),
+    },
+    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"},
+    "_codecs": {"encode"},
+    "numpy": {"dtype", "ndarray", "bool_", "float16", "float32", "float64", "int32", "int64"},
+    "numpy.core.multiarray": {"scalar", "_reconstruct"},
+    "torch": {*STORAGE_DTYPES, *STORAGE_DTYPES.values(), "Size", "device"},
+    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
 }
+# Names of these modules in other versions of Python and numpy.
+ALIASES = {"__builtin__": "builtins", "pathlib._local": "pathlib", "numpy._core.multiarray": "numpy.core.multiarray"}
+OPCODES = (
+    "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES EMPTY_DICT EMPTY_LIST EMPTY_SET EMPTY_TUPLE "
+    "TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS ADDITEMS SETITEM SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET "
+    "GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID INST OBJ EXT1 EXT2 EXT4"  # the last five only to be refused
+)
 
 
 class RefusedError(Exception):
@@ -66,9 +72,10 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class PickleStubClass:
-    """The dotted name of a class or function, in its place."""
+    """The dotted name of a class or function, in its place; `callable` if it is in ALLOWED_NAMES."""
 
     path: str
+    callable: bool
 
 
 @dataclass(eq=False, repr=False)
@@ -114,7 +121,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         """Return the value.
 
         Raises:
-            RefusedError: it is not what a checkpoint contains, or exceeds a limit; the message says what and where.
+            RefusedError: it contains something that no checkpoint needs, or exceeds a limit.
             DamagedError: the pickle is incomplete.
         """
         try:
@@ -130,18 +137,15 @@ class RestrictedUnpickler(pickle._Unpickler):
         Raises:
             RefusedError: no checkpoint needs it.
         """
-        path = f"{printable(module)}.{printable(name)}"
+        requested = f"{printable(module)}.{printable(name)}"
+        module = ALIASES.get(module, module)
         root = module.partition(".")[0]
-        guarded = root in ("torch", "numpy", "__builtin__") or root in sys.stdlib_module_names
-        allowed = name in ALLOWED_NAMES.get(module, ()) if guarded and not module.startswith("torch.nn.") else True
+        listed = name in ALLOWED_NAMES.get(module, ())
+        guarded = root in ("torch", "numpy") or root in sys.stdlib_module_names
         well_formed = re.fullmatch(r"[A-Za-z_][\w.]*", module, re.ASCII) and re.fullmatch(r"\w+", name, re.ASCII)
-        if not allowed or not well_formed:
-            raise RefusedError(path)
-        return PickleStubClass(path)
-
-    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401
-        """Refuse a reference to something outside the pickle."""
-        raise RefusedError(f"a persistent id of type {type_name(pid)}")
+        if not well_formed or (guarded and not listed and not module.startswith("torch.nn.")):
+            raise RefusedError(requested)
+        return PickleStubClass(f"{module}.{name}", callable=listed)
 
     def call(self, path: str, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
         """Return the result of a call in ALLOWED_NAMES: a mapping, bytes, or a stub that holds the arguments."""
@@ -152,16 +156,15 @@ class RestrictedUnpickler(pickle._Unpickler):
             mapping: dict[Any, Any] = {}
             _set_items(mapping, [item for pair in pairs for item in pair])
             return mapping
-        if path.endswith(".bytes") and not args:
+        if path == "builtins.bytes" and not args:
             return b""
         if path == "_codecs.encode" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
             return args[0].encode("latin-1")  # bytes as older protocols write them
-        return PickleStub(path.replace("__builtin__", "builtins"), args)
+        return PickleStub(path, args)
 
     def load_reduce(self) -> None:  # noqa: D102
         args, function = self.stack.pop(), self.stack.pop()
-        module, _, name = function.path.rpartition(".") if isinstance(function, PickleStubClass) else ("", "", "")
-        if name not in ALLOWED_NAMES.get(module, ()) or not isinstance(args, tuple):
+        if not isinstance(function, PickleStubClass) or not function.callable or not isinstance(args, tuple):
             raise RefusedError(f"a call of {type_name(function)}")
         self.append(self.call(function.path, args))
 
@@ -245,20 +248,9 @@ class _Dispatch(dict[int, Callable[[Any], None]]):
         raise RefusedError(f"the pickle opcode {name}")
 
 
-# Opcodes of checkpoints, and INST, OBJ and EXT*, whose refusal names their target.
-_OPCODES = (
-    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
-    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
-    *(pickle.BINFLOAT, pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8),
-    *(pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_SET),
-    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
-    *(pickle.APPEND, pickle.APPENDS, pickle.ADDITEMS, pickle.SETITEM, pickle.SETITEMS),
-    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
-    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD, pickle.BINPERSID),
-    *(pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4),
-)
 _HANDLERS: dict[int, Callable[[Any], None]] = {
-    code: getattr(RestrictedUnpickler, pickle._Unpickler.dispatch[code].__name__) for code in b"".join(_OPCODES)
+    code: getattr(RestrictedUnpickler, pickle._Unpickler.dispatch[code].__name__)
+    for code in (getattr(pickle, name)[0] for name in OPCODES.split())
 }
 
 

@@ -70,7 +70,7 @@ class TensorUnpickler(RestrictedUnpickler):
         storages: one-dimensional tensors by key; together they have at most `budget` bytes, the size of the file.
     """
 
-    def __init__(self, stream: BinaryIO, *, budget: int) -> None:  # noqa: D107
+    def __init__(self, stream: BinaryIO, *, budget: int) -> None:
         super().__init__(stream)
         self.storages: dict[str, Tensor] = {}
         self._budget = budget
@@ -201,5 +201,5 @@ def _fill(storage: Tensor, data: bytes) -> None:
     if data:
         source = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         if storage.dtype == torch.bool:
-            source = source.ne(0).view(torch.uint8)  # any other byte is no valid bool
+            source = source.ne(0).view(torch.uint8)  # a bool is 0 or 1; other bytes are undefined
         storage.view(torch.uint8).copy_(source)

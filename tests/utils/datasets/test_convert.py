@@ -332,8 +332,8 @@ def test_coco_categories_become_class_ids_in_the_order_of_their_ids(coco, tmp_pa
 
 
 def test_the_91_ids_of_coco_become_80_classes():
-    left_out = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-    ids = [number for number in range(1, 91) if number not in left_out]
+    missing = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    ids = [category_id for category_id in range(1, 91) if category_id not in missing]
     names = load_data_config("coco.yaml").names
     assert len(ids) == len(names) == 80 and names == load_data_config("coco128.yaml").names
     known = {
@@ -346,7 +346,7 @@ def test_the_91_ids_of_coco_become_80_classes():
         84: "book",
         90: "toothbrush",
     }
-    assert {number: names[ids.index(number)] for number in known} == known
+    assert {category_id: names[ids.index(category_id)] for category_id in known} == known
 
 
 def test_coco_polygons_on_request(coco, tmp_path):

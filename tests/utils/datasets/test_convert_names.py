@@ -40,7 +40,7 @@ def write_coco(path, entries, categories=("cat",)):
         {"id": n, "image_id": n, "category_id": ids[name], "bbox": [4, 4, 20, 20], "iscrowd": 0}
         for n, name in enumerate(entries.values())
     ]
-    listed = [{"id": number, "name": name} for name, number in ids.items()]
+    listed = [{"id": category_id, "name": name} for name, category_id in ids.items()]
     write(path, json.dumps({"images": images, "annotations": annotations, "categories": listed}).encode())
 
 

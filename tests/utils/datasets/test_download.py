@@ -225,16 +225,18 @@ def test_no_payload_is_executed_and_the_key_is_named(payload, tmp_path):
     with pytest.raises(ConfigError) as caught:
         fetch(load_data_config(path))
     assert caught.value.where.startswith(str(path)) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
-    assert "'download'" in caught.value.what or caught.value.where.startswith(f"{path}:3:"), "the key or its line is named"
+    assert "'download'" in caught.value.what or caught.value.where.startswith(f"{path}:3:"), (
+        "the key or its line is named"
+    )
     assert not mark.exists()
 
 
 @pytest.mark.slow
 def test_no_payload_executes_anything_in_a_separate_process(tmp_path):
-    """The whole corpus under a tripwire for programs started, text compiled, and connections."""
-    for number, payload in enumerate(PAYLOADS):
+    """All payloads with an audit hook for started programs, compiled code and connections."""
+    for index, payload in enumerate(PAYLOADS):
         mark = str(tmp_path / "executed")
-        write_yaml(tmp_path / str(number), f"train: x\nnames: [a]\ndownload: {payload.replace('{mark}', mark)}\n")
+        write_yaml(tmp_path / str(index), f"train: x\nnames: [a]\ndownload: {payload.replace('{mark}', mark)}\n")
     program = (
         "import sys, pathlib\n"
         "from utils.datasets.download import fetch\n"
@@ -245,8 +247,8 @@ def test_no_payload_executes_anything_in_a_separate_process(tmp_path):
         "sys.addaudithook(lambda name, _: tripped.append(name) if name.startswith(watched) else None)\n"
         "files = sorted(pathlib.Path(sys.argv[1]).rglob('*.yaml'))\n"
         "refused = 0\n"
-        "for number, path in enumerate(files + files):\n"
-        "    if number == len(files):\n"
+        "for index, path in enumerate(files + files):\n"
+        "    if index == len(files):\n"
         "        tripped.clear()  # modules imported late run their own text\n"
         "    try:\n"
         "        fetch(load_data_config(str(path)))\n"
@@ -292,8 +294,8 @@ def known_as_published():
 
     def voc_year(year, *splits):
         files = {}
-        for number, split in enumerate(splits):
-            stem = f"{year}_{split}{number}"
+        for index, split in enumerate(splits):
+            stem = f"{year}_{split}{index}"
             files[voc.format(year=year, kind="JPEGImages", name=f"{stem}.jpg")] = image_bytes()
             files[voc.format(year=year, kind="Annotations", name=f"{stem}.xml")] = xml
             files[voc.format(year=year, kind="ImageSets/Main", name=f"{split}.txt")] = f"{stem}\n".encode()
@@ -301,8 +303,8 @@ def known_as_published():
 
     def coco_json(split):
         image = {"id": 7, "file_name": f"{split}.jpg", "width": 64, "height": 48}
-        thing = {"image_id": 7, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0}
-        content = {"categories": [{"id": 1, "name": "person"}], "images": [image], "annotations": [thing]}
+        annotation = {"image_id": 7, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+        content = {"categories": [{"id": 1, "name": "person"}], "images": [image], "annotations": [annotation]}
         return json.dumps(content).encode()
 
     coco = {
@@ -360,9 +362,9 @@ def test_a_known_data_set_is_converted_to_what_its_yaml_describes(name, tmp_path
 
 @pytest.mark.slow
 def test_the_command_downloads_and_its_errors_are_one_line(archive, tmp_path):
-    def run(*words):
+    def run(*args):
         return subprocess.run(
-            [sys.executable, "-m", "utils.datasets.download", *words],
+            [sys.executable, "-m", "utils.datasets.download", *args],
             cwd=ROOT,
             env={**os.environ, "SSL_CERT_FILE": str(CERTIFICATE)},
             capture_output=True,
@@ -377,7 +379,7 @@ def test_the_command_downloads_and_its_errors_are_one_line(archive, tmp_path):
     assert hashlib.sha256(archive).hexdigest() in done.stdout
     wrong = run("coco129.yaml")
     assert wrong.returncode == 2 and "did you mean coco128.yaml" in wrong.stderr and "Traceback" not in wrong.stderr
-    for words in ((), ("coco128.yaml", "VOC.yaml"), ("coco128.yaml", "--force"), ("--deb", "coco128.yaml")):
-        wrong = run(*words)
+    for args in ((), ("coco128.yaml", "VOC.yaml"), ("coco128.yaml", "--force"), ("--deb", "coco128.yaml")):
+        wrong = run(*args)
         assert wrong.returncode == 2 and wrong.stderr.startswith("error: download: ") and wrong.stderr.count("\n") == 1
         assert "Fix: see `python -m utils.datasets.download --help`" in wrong.stderr

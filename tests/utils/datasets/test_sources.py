@@ -21,8 +21,8 @@ def level(path: Path, value: int) -> Path:
 
 def video(path: Path, frames: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (64, 48))
-    for number in range(frames):
-        writer.write(np.full((48, 64, 3), 20 * number + 10, np.uint8))
+    for index in range(frames):
+        writer.write(np.full((48, 64, 3), 20 * index + 10, np.uint8))
     writer.release()
     return path
 
@@ -33,8 +33,8 @@ def levels(source):
 
 @pytest.fixture
 def folder(tmp_path):
-    for number, name in enumerate(["a.png", "b 细胞.PNG", "sub/c.png", "sub/deep/d.png"]):
-        level(tmp_path / "pics" / name, number)
+    for index, name in enumerate(["a.png", "b 细胞.PNG", "sub/c.png", "sub/deep/d.png"]):
+        level(tmp_path / "pics" / name, index)
     (tmp_path / "pics/notes.md").write_text("no image")
     (tmp_path / "pics/folder.png").mkdir()
     return tmp_path / "pics"
@@ -105,8 +105,8 @@ def test_a_source_that_does_not_exist_is_refused_with_advice(folder, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_bad_files_are_skipped_and_the_others_are_yielded_in_order(folder):
-    for number in range(40):
-        level(folder / f"p{number:02}.png", 100 + number)
+    for index in range(40):
+        level(folder / f"p{index:02}.png", 100 + index)
     (folder / "p05.png").write_bytes(b"")
     (folder / "p11.png").write_bytes((folder / "p12.png").read_bytes()[:40])
     (folder / "p17.avi").write_bytes(b"no video")
@@ -133,16 +133,16 @@ def test_the_frames_of_a_video_are_yielded_between_images(folder, stride):
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_batches_contain_all_frames_preprocessed_in_order(folder, size):
-    for number in range(20):
-        level(folder / f"p{number:02}.png", 100 + number)
+    for index in range(20):
+        level(folder / f"p{index:02}.png", 100 + index)
     batches = list(open_source(str(folder)).batches(size, lambda frame: int(frame.image[0, 0, 0])))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     assert [level for batch in batches for level in batch] == [0, 1, *range(100, 120)]
 
 
 def test_closing_early_ends_all_threads(folder):
-    for number in range(20):
-        level(folder / f"p{number:02}.png", 100 + number)
+    for index in range(20):
+        level(folder / f"p{index:02}.png", 100 + index)
     batches = open_source(str(folder)).batches(2, lambda frame: frame)
     next(batches)
     batches.close()
@@ -165,10 +165,10 @@ def test_prefetch_runs_no_further_ahead_than_allowed():
     made, may_go = [], threading.Event()
 
     def items():
-        for number in range(50):
-            made.append(number)
-            yield number
-            if number == 3:
+        for index in range(50):
+            made.append(index)
+            yield index
+            if index == 3:
                 may_go.set()
 
     taken = prefetch(items(), ahead=3)

@@ -16,7 +16,7 @@ def draw(seed: int) -> tuple[np.ndarray, list[tuple[float, ...]]]:
 
 
 def test_the_version_changes_with_the_drawing() -> None:
-    rows = [row for number in range(20) for row in draw(number)[1]]
+    rows = [row for seed in range(20) for row in draw(seed)[1]]
     text = "\n".join(" ".join(f"{value:.4f}" for value in row) for row in rows)
     assert (VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == FROZEN
 
@@ -28,12 +28,12 @@ def test_an_image_is_a_function_of_its_seed() -> None:
 
 
 def test_boxes_are_inside_the_image_and_contain_the_curves() -> None:
-    for number in range(10):
-        image, rows = draw(number)
+    for seed in range(10):
+        image, rows = draw(seed)
         height, width = image.shape[:2]
         assert image.dtype == np.uint8 and height != width and rows
-        for label, cx, cy, w, h in rows:
-            assert 0 <= label < len(DRAW)
+        for class_id, cx, cy, w, h in rows:
+            assert 0 <= class_id < len(DRAW)
             x1, x2, y1, y2 = (cx - w / 2) * width, (cx + w / 2) * width, (cy - h / 2) * height, (cy + h / 2) * height
             assert -1e-6 <= x1 < x2 <= width + 1e-6 and -1e-6 <= y1 < y2 <= height + 1e-6
             inside = image[round(y1) : round(y2), round(x1) : round(x2)].astype(float)

@@ -1,4 +1,4 @@
-"""Starting from other weights: what agrees is copied, AKConv starts as the layer it replaces, and the rest is said."""
+"""Weight transfer: equal entries are copied, AKConv is fitted to the convolution it replaces, the rest is logged."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,9 @@ from models.yolo import DetectionModel
 from tests.helpers.deterministic_init import fill_
 from utils.weights.transfer import NEIGHBOUR_CORRELATION, fit_kernel, transfer_weights
 
-KEPT = "Not transferred"
 
-
-class One(nn.Module):
-    """A network of one layer."""
+class SingleLayer(nn.Module):
+    """A model of one layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -25,32 +23,32 @@ class One(nn.Module):
         return self.layer(x)
 
 
-def started(num_points: int, kernel: int, stride: int, **keywords: object) -> tuple[nn.Module, nn.Module]:
-    """A convolution with a life behind it, and an AKConv started from it."""
-    conv = fill_(One(Conv(4, 6, kernel, stride))).eval()
-    ak = One(AKConv(4, 6, num_points, stride, **keywords)).eval()
+def fitted(num_points: int, kernel: int, stride: int, **options: object) -> tuple[nn.Module, nn.Module]:
+    """A convolution with nontrivial weights, and an AKConv fitted to it."""
+    conv = fill_(SingleLayer(Conv(4, 6, kernel, stride))).eval()
+    ak = SingleLayer(AKConv(4, 6, num_points, stride, **options)).eval()
     transfer_weights(ak, conv.state_dict(), source="conv.pt")
     return conv, ak
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("points", ["centered", "top_left"])
-def test_nine_points_start_as_the_3x3_convolution(stride: int, points: str) -> None:
-    conv, ak = started(9, 3, stride, points=points, padding="zeros")
+def test_nine_points_equal_the_3x3_convolution(stride: int, points: str) -> None:
+    conv, ak = fitted(9, 3, stride, points=points, padding="zeros")
     x = torch.randn(2, 4, 11, 14)
     assert torch.allclose(ak(x), conv(x), atol=1e-5)
-    conv, ak = started(9, 3, stride, points=points, padding="border")
+    conv, ak = fitted(9, 3, stride, points=points, padding="border")
     assert torch.allclose(ak(x)[..., 1:-1, 1:-1], conv(x)[..., 1:-1, 1:-1], atol=1e-5)
     assert not torch.allclose(ak(x), conv(x), atol=1e-2)
 
 
-def test_one_point_starts_as_the_1x1_convolution() -> None:
-    conv, ak = started(1, 1, 1)
+def test_one_point_equals_the_1x1_convolution() -> None:
+    conv, ak = fitted(1, 1, 1)
     x = torch.randn(2, 4, 5, 8)
     assert torch.allclose(ak(x), conv(x), atol=1e-5)
 
 
-def test_an_exact_fit_takes_every_weight_unchanged() -> None:
+def test_an_exact_fit_copies_every_weight_unchanged() -> None:
     kernel = torch.randn(5, 3, 3, 3)
     points = torch.tensor([[r, c] for r in (-1.0, 0.0, 1.0) for c in (-1.0, 0.0, 1.0)])
     order = torch.randperm(9)
@@ -61,7 +59,7 @@ def test_an_exact_fit_takes_every_weight_unchanged() -> None:
 
 
 def correlated_map(height: int, width: int, seed: int) -> np.ndarray:
-    """White noise made to follow its neighbours, first along rows, then along columns."""
+    """White noise filtered to be correlated with its neighbours along both axes."""
     x = np.random.default_rng(seed).normal(size=(height, width))
     for axis in (0, 1):
         x = np.moveaxis(x, axis, 0)
@@ -72,7 +70,7 @@ def correlated_map(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def sampled(x: np.ndarray, row: float, column: float, margin: int) -> np.ndarray:
-    """The map moved by (row, column), bilinear, without a margin."""
+    """The map shifted by (row, column), bilinear, without a margin."""
     r, c = int(np.floor(row)), int(np.floor(column))
     total = np.zeros((x.shape[0] - 2 * margin, x.shape[1] - 2 * margin))
     for i, a in ((r, 1 - (row - r)), (r + 1, row - r)):
@@ -83,17 +81,17 @@ def sampled(x: np.ndarray, row: float, column: float, margin: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("num_points", [1, 3, 5, 13])
-def test_other_numbers_of_points_are_the_least_squares_solution(num_points: int) -> None:
+def test_other_numbers_of_points_give_the_least_squares_solution(num_points: int) -> None:
     kernel = torch.randn(1, 1, 3, 3)
     points = AKConv(1, 1, num_points).points
     fit = fit_kernel(kernel, points)
     x = correlated_map(500, 700, seed=num_points)
-    wanted = sum(float(kernel[0, 0, i, j]) * sampled(x, i - 1, j - 1, 6).ravel() for i in range(3) for j in range(3))
+    target = sum(float(kernel[0, 0, i, j]) * sampled(x, i - 1, j - 1, 6).ravel() for i in range(3) for j in range(3))
 
     def regression(shift: tuple[float, float]) -> tuple[np.ndarray, float]:
         columns = np.stack([sampled(x, float(r) + shift[0], float(c) + shift[1], 6).ravel() for r, c in points], 1)
-        weights, *_ = np.linalg.lstsq(columns, wanted, rcond=None)
-        return weights, 1 - np.square(wanted - columns @ weights).mean() / np.square(wanted).mean()
+        weights, *_ = np.linalg.lstsq(columns, target, rcond=None)
+        return weights, 1 - np.square(target - columns @ weights).mean() / np.square(target).mean()
 
     weights, explained = regression(fit.shift)
     assert fit.explained == pytest.approx(explained, abs=0.02)
@@ -102,7 +100,7 @@ def test_other_numbers_of_points_are_the_least_squares_solution(num_points: int)
     assert explained > max(elsewhere) - 0.01
 
 
-def test_points_in_one_place_and_empty_kernels_are_no_trouble() -> None:
+def test_coinciding_and_distant_points_and_zero_kernels_give_finite_weights() -> None:
     same = fit_kernel(torch.randn(2, 3, 3, 3), torch.zeros(4, 2))
     assert torch.isfinite(same.weight).all() and 0 < same.explained < 1
     assert fit_kernel(torch.zeros(2, 3, 3, 3), torch.zeros(4, 2)).weight.abs().max() == 0
@@ -110,7 +108,7 @@ def test_points_in_one_place_and_empty_kernels_are_no_trouble() -> None:
     assert torch.isfinite(far.weight).all()
 
 
-def test_a_network_keeps_most_of_a_plain_ones_function(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_akconv_model_is_initialized_from_a_plain_model(caplog: pytest.LogCaptureFixture) -> None:
     plain = fill_(DetectionModel("yolov5n.yaml", nc=4)).eval()
     mixed = DetectionModel("yolov5n-akconv.yaml", nc=4).eval()
     with caplog.at_level("INFO", logger="akyolo"):
@@ -118,15 +116,17 @@ def test_a_network_keeps_most_of_a_plain_ones_function(caplog: pytest.LogCapture
     left = result.kept
     assert all(".p_conv." in name for name in left)
     assert "Fitted to the convolutions they replace: model.1 (3 points, " in caplog.text
-    assert "model.10 (1 points, exact)" in caplog.text and KEPT not in caplog.text
+    assert "model.10 (1 points, exact)" in caplog.text and "Not transferred" not in caplog.text
     assert mixed.state_dict()["model.23.m.0.cv2.conv.1.bias"].equal(plain.state_dict()["model.23.m.0.cv2.bn.bias"])
     parameters = dict(mixed.named_parameters())
-    share = sum(p.numel() for n, p in parameters.items() if n not in left) / sum(p.numel() for p in parameters.values())
-    assert f"({share:.1%} of the parameters) from plain.pt" in caplog.text and 0.5 < share < 1
-    assert result.fraction == share
+    fraction = sum(p.numel() for n, p in parameters.items() if n not in left) / sum(
+        p.numel() for p in parameters.values()
+    )
+    assert f"({fraction:.1%} of the parameters) from plain.pt" in caplog.text and 0.5 < fraction < 1
+    assert result.fraction == fraction
 
 
-def test_another_number_of_classes_leaves_the_head_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_of_classes_keeps_the_head_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     weights = fill_(DetectionModel("yolov5n.yaml", nc=80)).state_dict()
     weights["model.3.extra"] = torch.zeros(3)
     model = DetectionModel("yolov5n.yaml", nc=6)
@@ -140,11 +140,11 @@ def test_another_number_of_classes_leaves_the_head_and_says_so(caplog: pytest.Lo
         assert torch.equal(tensor, before[name] if name in left or name.endswith(".anchors") else weights[name]), name
 
 
-def test_a_convolution_that_does_not_fit_starts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unsuitable_convolution_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     for conv in (Conv(4, 6, 3, g=2), Conv(4, 5, 3), Conv(4, 6, 2), nn.Sequential(Conv(4, 6, 3))):
-        ak = One(AKConv(4, 6, 9))
+        ak = SingleLayer(AKConv(4, 6, 9))
         before = ak.layer.conv[0].weight.clone()
         with caplog.at_level("INFO", logger="akyolo"):
-            left = transfer_weights(ak, One(conv).state_dict(), source="x.pt").kept
+            left = transfer_weights(ak, SingleLayer(conv).state_dict(), source="x.pt").kept
         assert torch.equal(ak.layer.conv[0].weight, before) and len(left) == len(ak.state_dict())
     assert "Fitted to" not in caplog.text
