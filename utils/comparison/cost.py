@@ -27,13 +27,8 @@ def measure_costs(
 ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """Measure the first run of each model; training time and memory are those of all runs, as far as known.
 
-    Args:
-        models: of the comparison.
-        image_sizes: of each model, in pixels.
-        device: that computes.
-
     Returns:
-        The costs of each model, by the keys of `COST_COLUMNS`, and the noise of the times as in `time_networks`.
+        The costs of each model, by the keys of `COST_COLUMNS`, and the noise of the times, see `time_networks`.
     """
     costs: list[dict[str, Any]] = []
     copies: tuple[list[nn.Module], list[nn.Module]] = ([], [])
@@ -76,7 +71,7 @@ def time_networks(
 
     Args:
         networks: in evaluation mode, on the device.
-        copies: the same networks at other places in memory. How much the times of equal networks differ is the noise.
+        copies: the same networks at other places in memory. The difference between the times of equals is the noise.
         images: (1, 3, H, W) on the device, one for each network.
         device: that computes.
         clock: returns seconds.

@@ -44,17 +44,15 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
         jobs: maximum number of parallel processes, which divide the threads of the processor.
 
     Returns:
-        The failed runs. All others are finished.
+        The failed runs; all others are finished.
 
     Raises:
         RunStopped: on Ctrl-C, SIGTERM or SIGHUP, once every training has saved its state; a second signal kills them.
     """
-    waiting = []
+    waiting = [run for run in runs if not run.is_finished]
     for run in runs:
-        if run.is_finished:
+        if run not in waiting:
             LOGGER.info(f"{run.folder}: already finished")
-        else:
-            waiting.append(run)
     failed: list[FailedRun] = []
     running: list[_Job] = []
     with GracefulShutdown(hang_up=True) as stop:

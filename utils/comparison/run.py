@@ -48,17 +48,7 @@ RESAMPLING_SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluation:
-    """What is evaluated, how, and where the results go.
-
-    Attributes:
-        options: of compare.py.
-        folder: of results, images and the cache of predictions.
-        models: with at least one finished run.
-        image_sizes: of each model, in pixels.
-        names: class names, each unique.
-        split: images and labels.
-        device: that computes.
-    """
+    """The models with a finished run, the image size of each, and the split that they are evaluated on."""
 
     options: CompareOptions
     folder: Path
@@ -106,7 +96,11 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     failed = finish_runs(runs, jobs=options.jobs)
     models = [*_trained_models(to_train, runs, failed), *finished]
     if models:
-        sizes = [_evaluation_size(model, options.imgsz if "imgsz" in given else 0) for model in models]
+        firsts = [model.runs[0] for model in models]
+        if "imgsz" in given:
+            sizes = [round_image_size(options.imgsz, run.max_stride) for run in firsts]
+        else:
+            sizes = [run.image_size for run in firsts]
         evaluation = _Evaluation(
             options=options,
             folder=folder if options.task == "val" else folder / options.task,
@@ -136,22 +130,15 @@ def _trained_models(
     for model in to_train:
         paths = [run.best for run in runs if run.model == model.label and run.folder not in lost]
         if paths:
-            models.append(
-                TrainedRuns(
-                    label=model.label,
-                    runs=tuple(read_run(path) for path in paths),
-                    config=model.config,
-                    hyperparameters=model.hyperparameters,
-                    is_finished_weights=False,
-                )
+            finished = TrainedRuns(
+                label=model.label,
+                runs=tuple(map(read_run, paths)),
+                config=model.config,
+                hyperparameters=model.hyperparameters,
+                is_finished_weights=False,
             )
+            models.append(finished)
     return models
-
-
-def _evaluation_size(model: TrainedRuns, requested: int) -> int:
-    """Return the image size to evaluate a model at: that of its training, or the requested one if it is not 0."""
-    run = model.runs[0]
-    return round_image_size(requested, run.max_stride) if requested else run.image_size
 
 
 def _evaluate(

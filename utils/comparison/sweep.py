@@ -144,22 +144,20 @@ def _deduplicate(base: ToTrain, variants: Sequence[ToTrain]) -> list[ToTrain]:
     Raises:
         ConfigError: none is left, or one cannot be built.
     """
-    kept: dict[str, ToTrain] = {}
-    fingerprints: list[tuple[str, Any]] = []
+    kept: list[tuple[ToTrain, Any]] = []
     skipped: list[str] = []
     for model in (base, *variants):
         fingerprint = network_fingerprint(model.config), _content(model)[1]
-        equal = next((label for label, other in fingerprints if other == fingerprint), None)
+        equal = next((other.label for other, known in kept if known == fingerprint), None)
         if equal is None:
-            fingerprints.append((model.label, fingerprint))
-            kept[model.label] = model
+            kept.append((model, fingerprint))
         else:
             skipped.append(f"{model.label} would train to the same bits as {equal}")
     if len(kept) == 1:
         raise _changes_nothing(f": {'; '.join(skipped)}")
     for reason in skipped:
         LOGGER.warning(f"--sweep: skipped, {reason}")
-    return list(kept.values())[1:]
+    return [model for model, _ in kept[1:]]
 
 
 def _changes_nothing(reason: str) -> ConfigError:

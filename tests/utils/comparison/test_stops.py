@@ -69,8 +69,8 @@ def meanwhile(act: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+def send(signal_number: int) -> None:
+    os.kill(os.getpid(), signal_number)
 
 
 def is_alive(process: int) -> bool:
@@ -82,18 +82,18 @@ def is_alive(process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+    ("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
-def test_a_signal_reaches_each_training_once_and_is_waited_for(runs, number, exit_code, caplog):
+def test_a_signal_reaches_each_training_once_and_is_waited_for(runs, signal_number, exit_code, caplog):
     caplog.set_level("INFO")
     seen: list[tuple[int, int]] = []
 
     def stop() -> None:
         seen.extend(started(runs))
-        send(number)
-        if number == signal.SIGHUP:  # as a terminal that closes does, and then its shell
+        send(signal_number)
+        if signal_number == signal.SIGHUP:  # as a terminal that closes does, and then its shell
             time.sleep(0.1)
-            send(number)
+            send(signal_number)
 
     thread = meanwhile(stop)
     with pytest.raises(RunStopped) as stopped:
