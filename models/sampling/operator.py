@@ -44,13 +44,13 @@ def ak_conv2d(
     """
     grid = SamplingGrid(points, stride, padding)
     batch, channels, height, width = x.shape
-    expected = (batch, 2 * grid.num_points, *grid.output_size(height, width))
+    num_points, size = grid.num_points, grid.output_size(height, width)
     chosen = choose(x, implementation=implementation)
     if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
-        if tuple(weight.shape[1:]) != (channels, grid.num_points, 1):
-            raise ValueError(f"weight must be (O, {channels}, {grid.num_points}, 1), got {tuple(weight.shape)}")
-        if tuple(offset.shape) != expected:
-            raise ValueError(f"offset must be {expected}, got {tuple(offset.shape)}")
+        if tuple(weight.shape[1:]) != (channels, num_points, 1):
+            raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
+        if tuple(offset.shape) != (batch, 2 * num_points, *size):
+            raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
         if x.device.type != "meta":
             log_once(chosen, x.device.type)
     return IMPLEMENTATIONS[chosen](x, offset, weight, bias, grid)
@@ -72,10 +72,11 @@ def ak_layer2d(
     more than 2N output channels, the first 2N are the offsets.
     """
     grid = SamplingGrid(points, stride, padding)
+    offset_channels = 2 * grid.num_points
     if choose(x) == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
         log_once("cpu_kernel", "cpu")
         return ak_layer_cpu_kernel(x, p_conv, weight, bias, grid)
     offset = p_conv(x)
-    if p_conv.out_channels > 2 * grid.num_points:
-        offset = offset[:, : 2 * grid.num_points]
+    if p_conv.out_channels > offset_channels:
+        offset = offset[:, :offset_channels]
     return ak_conv2d(x, offset, weight, bias, points=points, stride=stride, padding=padding)
