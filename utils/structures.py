@@ -90,13 +90,13 @@ class Batch:
         images: (B, 3, H, W) uint8, RGB, stored channels last.
         targets: (n, 6) float32: index in the batch, class id, then cx, cy, w, h normalized by W and H.
         indices: index of each image in the data set.
-        placements: letterbox transform of each image; empty for training batches, whose images are mosaics.
+        transforms: letterbox transform of each image; empty for training batches, whose images are mosaics.
     """
 
     images: Tensor
     targets: Tensor
     indices: Sequence[int]
-    placements: Sequence[LetterboxTransform] = ()
+    transforms: Sequence[LetterboxTransform] = ()
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, so that the copy to the GPU can be asynchronous."""
@@ -104,7 +104,7 @@ class Batch:
             images=self.images.pin_memory(),
             targets=self.targets.pin_memory(),
             indices=self.indices,
-            placements=self.placements,
+            transforms=self.transforms,
         )
 
 

@@ -142,5 +142,5 @@ def collate(samples: Sequence[LoadedSample]) -> Batch:
         images=images,
         targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
         indices=[s.index for s in samples],
-        placements=[s.placement for s in samples if s.placement is not None],
+        transforms=[s.transform for s in samples if s.transform is not None],
     )

@@ -85,7 +85,7 @@ class LoadedSample:
 
     sample: Sample
     index: int
-    placement: LetterboxTransform | None
+    transform: LetterboxTransform | None
 
 
 class DetectionDataset(Dataset[LoadedSample]):
@@ -128,10 +128,10 @@ class DetectionDataset(Dataset[LoadedSample]):
     def __getitem__(self, key: SampleKey) -> LoadedSample:
         """Return the sample of a key, the same one in every process and at every call."""
         if self.augmentation is None:
-            sample, placement = self._letterboxed(key.index, key.size_hw, scale_up=False)
-            return LoadedSample(sample=sample, index=key.index, placement=placement)
+            sample, transform = self._letterboxed(key.index, key.size_hw, scale_up=False)
+            return LoadedSample(sample=sample, index=key.index, transform=transform)
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, key.epoch, key.index))))
-        return LoadedSample(sample=self._augmented(key, self.augmentation, rng), index=key.index, placement=None)
+        return LoadedSample(sample=self._augmented(key, self.augmentation, rng), index=key.index, transform=None)
 
     def _augmented(self, key: SampleKey, strength: Augmentation, rng: np.random.Generator) -> Sample:
         """Draw and apply all augmentations. The order of the draws is part of the result."""
@@ -211,14 +211,14 @@ class DetectionDataset(Dataset[LoadedSample]):
         """Return a single letterboxed image, and the transform from the file's image to it."""
         sample = self.original(index)
         height, width = self.index.sizes_hw[index]
-        image, placement = letterbox(sample.image, size_hw, scale_up=scale_up, original_hw=(int(height), int(width)))
+        image, transform = letterbox(sample.image, size_hw, scale_up=scale_up, original_hw=(int(height), int(width)))
         rows = self.index.rows(index)
         boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array((width, height, width, height), np.float32)
         polygons = self.index.polygons(index)
-        scale_xy = (placement.ratio_wh[0] * width, placement.ratio_wh[1] * height)
+        scale_xy = (transform.ratio_wh[0] * width, transform.ratio_wh[1] * height)
         return Sample(
             image=image,
-            boxes=placement.to_input(boxes),
+            boxes=transform.to_input(boxes),
             classes=sample.classes,
-            polygons=polygons and scale_and_shift(polygons, scale_xy=scale_xy, shift_xy=placement.pad_wh),
-        ), placement
+            polygons=polygons and scale_and_shift(polygons, scale_xy=scale_xy, shift_xy=transform.pad_wh),
+        ), transform

@@ -67,11 +67,11 @@ def plot_layer(
     input_hw = (preprocessed.image.shape[0], preprocessed.image.shape[1])
     height, width = layer.size_hw
     cell_h, cell_w = layer.cell_size(input_hw)
-    placement = preprocessed.placement
+    transform = preprocessed.transform
     corners = map_to_image(
-        np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), placement=placement
+        np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), transform=transform
     )
-    ratio_w, ratio_h = placement.ratio_wh
+    ratio_w, ratio_h = transform.ratio_wh
     offsets = layer_offsets(layer)
     title = (
         f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
@@ -80,7 +80,7 @@ def plot_layer(
     )
     return plot_sampling(
         image,
-        sampled_positions(layer, locations, input_hw=input_hw, placement=placement),
+        sampled_positions(layer, locations, input_hw=input_hw, transform=transform),
         title=title,
         cell_wh=(cell_w / ratio_w, cell_h / ratio_h),
         map_xyxy=(float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1])),

@@ -160,8 +160,8 @@ class AutoShape(nn.Module):
             if one.pixels is not None:
                 batch = self._pad(one.pixels).to(config.device, config.dtype)[None]
                 height, width = one.image.shape[:2]
-                placement = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
-                (results[index],), timings = predict_batch(self.model, batch, [placement], config)
+                transform = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
+                (results[index],), timings = predict_batch(self.model, batch, [transform], config)
                 total += [0.0, timings["inference"], timings["nms"]]
                 shapes.append((batch.shape[2], batch.shape[3]))
         return [results[index] for index in range(len(inputs))], total, (len(inputs), 3, *shapes[-1])

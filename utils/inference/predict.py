@@ -49,21 +49,21 @@ class PreprocessedImage:
 
     Attributes:
         image: (h, w, 3) uint8 RGB, h and w multiples of the stride.
-        placement: maps pixels of the original to `image` and back.
+        transform: maps pixels of the original to `image` and back.
         milliseconds: preprocessing time.
     """
 
     image: np.ndarray
-    placement: LetterboxTransform
+    transform: LetterboxTransform
     milliseconds: float
 
 
 def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
     """Letterbox an (H, W, 3) uint8 RGB image, with as little padding as the stride allows. Thread-safe."""
     start = time.perf_counter()
-    letterboxed, placement = letterbox(image, config.size_hw, minimal=True, stride=config.stride)
+    letterboxed, transform = letterbox(image, config.size_hw, minimal=True, stride=config.stride)
     milliseconds = 1000 * (time.perf_counter() - start)
-    return PreprocessedImage(image=letterboxed, placement=placement, milliseconds=milliseconds)
+    return PreprocessedImage(image=letterboxed, transform=transform, milliseconds=milliseconds)
 
 
 def predict(
@@ -89,7 +89,7 @@ def predict(
         stacked = torch.from_numpy(np.stack([image.image for image in group])).permute(0, 3, 1, 2)
         batch = scale_pixels(stacked, config.device, config.dtype)
         stacking = 1000 * (time.perf_counter() - start) / len(group)
-        detections, timings = predict_batch(forward, batch, [image.placement for image in group], config)
+        detections, timings = predict_batch(forward, batch, [image.transform for image in group], config)
         for index, image, of_image in zip(indices, group, detections, strict=True):
             results[index] = of_image, {"pre": image.milliseconds + stacking, **timings}
     return [results[index] for index in range(len(images))]
@@ -97,14 +97,14 @@ def predict(
 
 @torch.inference_mode()
 def predict_batch(
-    forward: Forward, batch: Tensor, placements: Sequence[LetterboxTransform], config: InferenceConfig
+    forward: Forward, batch: Tensor, transforms: Sequence[LetterboxTransform], config: InferenceConfig
 ) -> tuple[list[Detections], Timings]:
     """Detect objects in a batch.
 
     Args:
         forward: a detector on the device.
         batch: (B, 3, H, W) in [0, 1] on the device, H and W multiples of the stride.
-        placements: of each image in its original.
+        transforms: from each original image to its input.
         config: see `InferenceConfig`.
 
     Returns:
@@ -121,11 +121,11 @@ def predict_batch(
     nms_start = time.perf_counter()
     results = [
         Detections(
-            boxes=torch.from_numpy(placement.to_original(detections.boxes.cpu().numpy())),
+            boxes=torch.from_numpy(transform.to_original(detections.boxes.cpu().numpy())),
             scores=detections.scores.cpu(),
             classes=detections.classes.cpu(),
         )
-        for detections, placement in zip(non_max_suppression(predictions, config.nms), placements, strict=True)
+        for detections, transform in zip(non_max_suppression(predictions, config.nms), transforms, strict=True)
     ]
     end = time.perf_counter()
     per_image = 1000 / max(len(batch), 1)

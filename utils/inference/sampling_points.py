@@ -142,23 +142,23 @@ def first_layer_per_level(
     return list(first.values())[:max_layers]
 
 
-def map_to_image(positions: np.ndarray, *, cell_hw: tuple[float, float], placement: LetterboxTransform) -> np.ndarray:
+def map_to_image(positions: np.ndarray, *, cell_hw: tuple[float, float], transform: LetterboxTransform) -> np.ndarray:
     """Convert positions on a map to pixels of the image.
 
     Args:
         positions: (..., 2) row and column in pixels of the map, integers being centers.
         cell_hw: height and width of a pixel of the map in pixels of the network's input.
-        placement: of the image in that input.
+        transform: from the image to that input.
 
     Returns:
         (..., 2) x and y, (0, 0) being the upper left corner of the image; not clipped.
     """
     input_xy = (positions[..., ::-1].astype(np.float64) + 0.5) * np.array(cell_hw[::-1])
-    return (input_xy - np.array(placement.pad_wh)) / np.array(placement.ratio_wh)
+    return (input_xy - np.array(transform.pad_wh)) / np.array(transform.ratio_wh)
 
 
 def nearest_output_pixel(
-    xy: tuple[float, float], output_hw: tuple[int, int], *, input_hw: tuple[int, int], placement: LetterboxTransform
+    xy: tuple[float, float], output_hw: tuple[int, int], *, input_hw: tuple[int, int], transform: LetterboxTransform
 ) -> tuple[int, int]:
     """Return row and column of the output pixel whose cell covers a location (x, y) of the image, or the nearest one.
 
@@ -166,11 +166,11 @@ def nearest_output_pixel(
         xy: in pixels of the image.
         output_hw: size of the layer's output.
         input_hw: size of the network's input.
-        placement: of the image in that input.
+        transform: from the image to that input.
     """
     pixel = []
     for axis in (1, 0):  # y gives the row, x the column
-        in_input = xy[axis] * placement.ratio_wh[axis] + placement.pad_wh[axis]
+        in_input = xy[axis] * transform.ratio_wh[axis] + transform.pad_wh[axis]
         count = output_hw[1 - axis]
         pixel.append(min(max(int(in_input * count // input_hw[1 - axis]), 0), count - 1))
     return pixel[0], pixel[1]
@@ -199,7 +199,7 @@ def locations_inside(locations_xy: Sequence[tuple[float, float]], size_hw: tuple
 
 
 def sampled_positions(
-    layer: LayerSampling, locations: Sequence[Location], *, input_hw: tuple[int, int], placement: LetterboxTransform
+    layer: LayerSampling, locations: Sequence[Location], *, input_hw: tuple[int, int], transform: LetterboxTransform
 ) -> list[SampledPosition]:
     """Return the sampling of the output pixels at some locations, each pixel once with the labels of all of them.
 
@@ -207,20 +207,20 @@ def sampled_positions(
         layer: its first image.
         locations: in that image.
         input_hw: size of the network's input.
-        placement: of the image in that input.
+        transform: from the image to that input.
     """
     output_hw = (layer.offset.shape[2], layer.offset.shape[3])
     labels: dict[tuple[int, int], list[str]] = {}
     for location in locations:
-        pixel = nearest_output_pixel(location.xy, output_hw, input_hw=input_hw, placement=placement)
+        pixel = nearest_output_pixel(location.xy, output_hw, input_hw=input_hw, transform=transform)
         labels.setdefault(pixel, []).append(location.label)
     cell_hw = layer.cell_size(input_hw)
     initial, learned = (positions[0].cpu().numpy() for positions in (layer.initial(), layer.learned()))
     return [
         SampledPosition(
             label="\n".join(of_pixel),
-            initial_xy=map_to_image(initial[pixel], cell_hw=cell_hw, placement=placement),
-            learned_xy=map_to_image(learned[pixel], cell_hw=cell_hw, placement=placement),
+            initial_xy=map_to_image(initial[pixel], cell_hw=cell_hw, transform=transform),
+            learned_xy=map_to_image(learned[pixel], cell_hw=cell_hw, transform=transform),
         )
         for pixel, of_pixel in labels.items()
     ]

@@ -138,7 +138,7 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
         detections: in pixels of the network's input.
         targets: (m, 6) rows of the batch's targets that belong to the image.
     """
-    letterbox = batch.placements[position]
+    letterbox = batch.transforms[position]
     height, width = batch.images.shape[2:]
     label_boxes = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
     return ImageEvaluation(

@@ -110,11 +110,11 @@ def test_similar_aspect_ratios_form_a_batch():
     assert planned[0][0] == SampleKey(index=0, epoch=0, size_hw=(64, 64))
 
 
-def loaded(index, boxes, classes, placement=None, size_hw=(40, 60)):
+def loaded(index, boxes, classes, transform=None, size_hw=(40, 60)):
     image = np.random.default_rng(index).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     sample = Sample(image=image, boxes=boxes, classes=np.array(classes, np.int64))
-    return LoadedSample(sample=sample, index=index, placement=placement)
+    return LoadedSample(sample=sample, index=index, transform=transform)
 
 
 def test_collated_images_are_channels_last_bytes():
@@ -138,7 +138,7 @@ def test_collated_targets_are_normalized_by_width_and_height():
     assert samples[1].sample.boxes[1, 0] == -20, "the sample was changed"
 
 
-def test_placements_are_those_of_the_samples_that_have_one():
-    placement = LetterboxTransform(original_hw=(80, 120), ratio_wh=(0.5, 0.5), pad_wh=(0.0, 0.0))
-    assert list(collate([loaded(0, [], [], placement), loaded(1, [], [], placement)]).placements) == [placement] * 2
-    assert list(collate([loaded(0, [], [])]).placements) == []
+def test_transforms_are_those_of_the_samples_that_have_one():
+    transform = LetterboxTransform(original_hw=(80, 120), ratio_wh=(0.5, 0.5), pad_wh=(0.0, 0.0))
+    assert list(collate([loaded(0, [], [], transform), loaded(1, [], [], transform)]).transforms) == [transform] * 2
+    assert list(collate([loaded(0, [], [])]).transforms) == []

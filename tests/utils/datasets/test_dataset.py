@@ -112,7 +112,7 @@ def test_evaluation_boxes_are_on_their_pixels_and_map_back_to_the_file(index):
         np.testing.assert_allclose(loaded.sample.boxes[0], bright_box(loaded.sample.image, 150), atol=1.6)
         with Image.open(str(index.paths[i])) as opened:
             original = bright_box(np.asarray(opened))
-        back = loaded.placement.to_original(loaded.sample.boxes)
+        back = loaded.transform.to_original(loaded.sample.boxes)
         np.testing.assert_allclose(back[0], original, atol=0.01)
 
 
@@ -135,7 +135,7 @@ def test_mosaic_samples_have_boxes_of_several_images_inside_the_image(index):
     for epoch in range(10):
         loaded = dataset[SampleKey(index=1, epoch=epoch, size_hw=(SIZE, SIZE))]
         sample = loaded.sample
-        assert sample.image.shape == (SIZE, SIZE, 3) and loaded.placement is None
+        assert sample.image.shape == (SIZE, SIZE, 3) and loaded.transform is None
         assert (sample.boxes >= 0).all() and (sample.boxes <= SIZE).all() and len(sample.boxes) == len(sample.classes)
         counts.append(len(sample.boxes))
     assert max(counts) >= 2

@@ -32,56 +32,56 @@ def test_reference_covers_all_options():
 def test_boxes_follow_the_pixels_into_the_input(size_hw, minimal):
     height, width = size_hw
     box = (width // 5, height // 4, width // 2, height // 4 + height // 3)
-    image, placement = letterbox(image_with_rectangle(height, width, box), (96, 128), minimal=minimal)
-    np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image), atol=1.01)
-    assert placement.original_hw == size_hw
+    image, transform = letterbox(image_with_rectangle(height, width, box), (96, 128), minimal=minimal)
+    np.testing.assert_allclose(transform.to_input(np.array([box], np.float32))[0], bright_box(image), atol=1.01)
+    assert transform.original_hw == size_hw
 
 
 def test_padding_is_grey_and_the_odd_column_is_on_the_right():
-    image, placement = letterbox(np.full((50, 97, 3), 7, np.uint8), (100, 100), scale_up=False)
-    assert image.shape == (100, 100, 3) and placement.pad_wh == (1.0, 25.0)
+    image, transform = letterbox(np.full((50, 97, 3), 7, np.uint8), (100, 100), scale_up=False)
+    assert image.shape == (100, 100, 3) and transform.pad_wh == (1.0, 25.0)
     assert (image[:25] == PAD_VALUE).all() and (image[75:] == PAD_VALUE).all()
     assert (image[25:75, :1] == PAD_VALUE).all() and (image[25:75, 98:] == PAD_VALUE).all()
     assert (image[25:75, 1:98] == 7).all()
 
 
 def test_odd_row_is_at_the_bottom():
-    image, placement = letterbox(np.full((45, 100, 3), 7, np.uint8), (100, 100))
-    assert placement.pad_wh == (0.0, 27.0)
+    image, transform = letterbox(np.full((45, 100, 3), 7, np.uint8), (100, 100))
+    assert transform.pad_wh == (0.0, 27.0)
     assert (image[:27] == PAD_VALUE).all() and (image[27:72] == 7).all() and (image[72:] == PAD_VALUE).all()
 
 
 def test_small_image_is_enlarged_only_with_scale_up():
     for scale_up, ratio in ((True, (4.0, 4.0)), (False, (1.0, 1.0))):
-        _, placement = letterbox(np.zeros((20, 32, 3), np.uint8), (96, 128), scale_up=scale_up)
-        assert placement.ratio_wh == ratio
+        _, transform = letterbox(np.zeros((20, 32, 3), np.uint8), (96, 128), scale_up=scale_up)
+        assert transform.ratio_wh == ratio
 
 
 def test_transform_is_from_the_original_if_the_image_was_scaled_before():
     box = (100, 40, 300, 160)
     original = image_with_rectangle(200, 400, box)
     small = resize_longest_side(original, 128, smooth=True)
-    image, placement = letterbox(small, (96, 128), original_hw=(200, 400))
-    assert placement.original_hw == (200, 400)
-    np.testing.assert_allclose(placement.to_input(np.array([box], np.float32))[0], bright_box(image, 150), atol=1.01)
+    image, transform = letterbox(small, (96, 128), original_hw=(200, 400))
+    assert transform.original_hw == (200, 400)
+    np.testing.assert_allclose(transform.to_input(np.array([box], np.float32))[0], bright_box(image, 150), atol=1.01)
 
 
 def test_to_original_inverts_to_input():
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = (int(side) for side in rng.integers(20, 900, 2))
-        _, placement = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), minimal=bool(rng.integers(2)))
+        _, transform = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), minimal=bool(rng.integers(2)))
         low, high = rng.random((5, 2)) * 0.5, 0.5 + rng.random((5, 2)) * 0.5
         boxes = (np.concatenate((low, high), 1) * [width, height, width, height]).astype(np.float32)
-        in_input = placement.to_input(boxes)
+        in_input = transform.to_input(boxes)
         assert in_input.dtype == np.float32
-        back = placement.to_original(in_input)
+        back = transform.to_original(in_input)
         np.testing.assert_allclose(back, boxes, rtol=1e-4, atol=1e-3)
 
 
 def test_boxes_are_clipped_to_the_original():
-    placement = LetterboxTransform(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
-    boxes = placement.to_original(np.array([[0.0, 0.0, 500.0, 500.0], [24.0, 28.0, 44.0, 48.0]], np.float32))
+    transform = LetterboxTransform(original_hw=(40, 60), ratio_wh=(2.0, 2.0), pad_wh=(4.0, 8.0))
+    boxes = transform.to_original(np.array([[0.0, 0.0, 500.0, 500.0], [24.0, 28.0, 44.0, 48.0]], np.float32))
     assert boxes.tolist() == [[0, 0, 60, 40], [10, 10, 20, 20]]
 
 

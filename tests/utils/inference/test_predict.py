@@ -34,7 +34,7 @@ def test_images_of_equal_shape_form_batches_and_results_keep_their_order() -> No
     results = predict(network, images, config)
     assert sorted(batches) == [(1, 3, 96, 96), (2, 3, 96, 64), (4, 3, 64, 96)]
     for (detections, timings), image in zip(results, images, strict=True):
-        width = (detections.boxes[0, 2] - detections.boxes[0, 0]) * image.placement.ratio_wh[0]
+        width = (detections.boxes[0, 2] - detections.boxes[0, 0]) * image.transform.ratio_wh[0]
         assert float(width) == pytest.approx(image.image.mean() / 255 * 20 + 1, abs=0.05)
         assert set(timings) == {"pre", "inference", "nms"} and all(value >= 0 for value in timings.values())
         assert timings["pre"] >= image.milliseconds

@@ -32,7 +32,7 @@ from utils.inference.sampling_points import (
 def test_positions_in_the_image_are_those_that_the_operator_reads(image_hw, cell, stride, points) -> None:
     """An image whose values are its own coordinates is letterboxed, pooled to a map, and sampled by the operator."""
     rows, columns = np.meshgrid(*(np.arange(side, dtype=np.float32) + 0.5 for side in image_hw), indexing="ij")
-    letterboxed, placement = letterbox(np.stack((columns, rows, columns), -1), (320, 256), minimal=True, stride=32)
+    letterboxed, transform = letterbox(np.stack((columns, rows, columns), -1), (320, 256), minimal=True, stride=32)
     x = F.avg_pool2d(
         torch.from_numpy(letterboxed).permute(2, 0, 1)[None, :2], cell
     )  # (1, 2, H, W): the mean of each cell
@@ -41,9 +41,9 @@ def test_positions_in_the_image_are_those_that_the_operator_reads(image_hw, cell
     read = ak_conv2d(x, layer.offset, select, points=layer.points, stride=stride)
     read_xy = read.view(points, 2, *read.shape[2:]).permute(2, 3, 0, 1).numpy()  # (h, w, N, 2)
     learned = layer.learned()[0].numpy()
-    image_xy = map_to_image(learned, cell_hw=layer.cell_size(letterboxed.shape[:2]), placement=placement)
+    image_xy = map_to_image(learned, cell_hw=layer.cell_size(letterboxed.shape[:2]), transform=transform)
     # The pooled ramp is linear only away from the padding and the map's border.
-    margin = 1.5 * cell / min(placement.ratio_wh)
+    margin = 1.5 * cell / min(transform.ratio_wh)
     inside = ((image_xy > margin) & (image_xy < np.array(image_hw[::-1]) - margin)).all(-1)
     assert inside.sum() > 20
     np.testing.assert_allclose(image_xy[inside], read_xy[inside], atol=2e-2)
@@ -69,18 +69,18 @@ def test_positions_outside_all_cells_are_outside() -> None:
 
 def test_the_nearest_output_pixel_covers_the_location() -> None:
     image = np.zeros((230, 500, 3), np.uint8)
-    letterboxed, placement = letterbox(image, (320, 256), minimal=True, stride=32)
+    letterboxed, transform = letterbox(image, (320, 256), minimal=True, stride=32)
     input_hw = letterboxed.shape[:2]
     size_hw = (input_hw[0] // 16, input_hw[1] // 16)
-    left, top = placement.pad_wh
+    left, top = transform.pad_wh
     rng = np.random.default_rng(0)
     for x, y in rng.uniform(0, 1, (200, 2)) * (500, 230):
-        row, column = nearest_output_pixel((x, y), size_hw, input_hw=input_hw, placement=placement)
-        low_x, high_x = ((16 * (column + side) - left) / placement.ratio_wh[0] for side in (0, 1))
-        low_y, high_y = ((16 * (row + side) - top) / placement.ratio_wh[1] for side in (0, 1))
+        row, column = nearest_output_pixel((x, y), size_hw, input_hw=input_hw, transform=transform)
+        low_x, high_x = ((16 * (column + side) - left) / transform.ratio_wh[0] for side in (0, 1))
+        low_y, high_y = ((16 * (row + side) - top) / transform.ratio_wh[1] for side in (0, 1))
         assert low_x <= x <= high_x and low_y <= y <= high_y
     for xy, expected in (((-99, -99), (0, 0)), ((9e9, 9e9), (size_hw[0] - 1, size_hw[1] - 1))):
-        assert nearest_output_pixel(xy, size_hw, input_hw=input_hw, placement=placement) == expected
+        assert nearest_output_pixel(xy, size_hw, input_hw=input_hw, transform=transform) == expected
 
 
 def test_locations_are_box_centers_or_a_grid() -> None:
@@ -102,14 +102,14 @@ def test_locations_outside_the_image_are_dropped() -> None:
 
 
 def test_locations_in_one_cell_are_merged() -> None:
-    _, placement = letterbox(np.zeros((64, 96, 3), np.uint8), (64, 96))
+    _, transform = letterbox(np.zeros((64, 96, 3), np.uint8), (64, 96))
     layer = random_sampling((8, 12), stride=2)
     locations = [
         Location(xy=(20, 20), label="first"),
         Location(xy=(22, 21), label="same cell"),
         Location(xy=(90, 60), label="other"),
     ]
-    shown = sampled_positions(layer, locations, input_hw=(64, 96), placement=placement)
+    shown = sampled_positions(layer, locations, input_hw=(64, 96), transform=transform)
     assert [position.label for position in shown] == ["first\nsame cell", "other"]
     np.testing.assert_allclose(shown[0].initial_xy[0], (8 * 2.5, 8 * 2.5))  # the center of pixel (2, 2), 8 px each
 
