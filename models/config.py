@@ -26,49 +26,29 @@ Anchors = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """One row `[from, number, module, args]`.
+    """One row `[from, number, module, args]`."""
 
-    Attributes:
-        index: layer index over backbone and head, from 0.
-        sources: indices of the input layers; -1 is the image.
-        number: repeats before the depth multiple.
-        module: registered name.
-        args: positional literals.
-        kwargs: keyword arguments, from a mapping as the last argument.
-    """
-
-    index: int
-    sources: tuple[int, ...]
-    number: int
-    module: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    index: int  # layer index over backbone and head, from 0
+    sources: tuple[int, ...]  # indices of the input layers; -1 is the image
+    number: int  # repeats before the depth multiple
+    module: str  # registered name
+    args: tuple[Any, ...]  # positional literals
+    kwargs: dict[str, Any]  # keyword arguments, from a mapping as the last argument
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A validated model yaml.
+    """A validated model yaml."""
 
-    Attributes:
-        name: file name without folder, for messages and tables.
-        depth_multiple: scales the repeats.
-        width_multiple: scales the channels.
-        channel_multiple: channels are rounded up to a multiple of this.
-        anchors: per level w, h, w, h, ... in pixels; or the number per level, to be fitted to the data.
-        activation: a call such as `nn.LeakyReLU(0.1)`, or None for SiLU.
-        layers: backbone and head in order.
-        backbone_length: number of backbone layers.
-    """
-
-    name: str
+    name: str  # file name without folder, for messages and tables
     num_classes: int
-    depth_multiple: float
-    width_multiple: float
-    channel_multiple: int
-    anchors: Anchors | int
-    activation: str | None
-    layers: tuple[LayerSpec, ...]
-    backbone_length: int
+    depth_multiple: float  # scales the repeats
+    width_multiple: float  # scales the channels
+    channel_multiple: int  # channels are rounded up to a multiple of this
+    anchors: Anchors | int  # per level w, h, w, h, ... in pixels; or the number per level, to be fitted to the data
+    activation: str | None  # a call such as `nn.LeakyReLU(0.1)`, or None for SiLU
+    layers: tuple[LayerSpec, ...]  # backbone and head in order
+    backbone_length: int  # number of backbone layers
 
     def to_dict(self) -> dict[str, Any]:
         """Return the mapping of the yaml, from which `from_dict` restores an equal config."""

@@ -25,21 +25,13 @@ class LayerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """A model's size and cost.
+    """A model's size and cost."""
 
-    Attributes:
-        layers: one row per layer.
-        parameters: total number.
-        gflops: 1e9 operations for one image, two per multiply-add.
-        sampling_gflops: the part of `gflops` that is AKConv's sampling.
-        size_hw: height and width of the image.
-    """
-
-    layers: tuple[LayerRow, ...]
-    parameters: int
-    gflops: float
-    sampling_gflops: float
-    size_hw: tuple[int, int]
+    layers: tuple[LayerRow, ...]  # one row per layer
+    parameters: int  # total number
+    gflops: float  # 1e9 operations for one image, two per multiply-add
+    sampling_gflops: float  # the part of `gflops` that is AKConv's sampling
+    size_hw: tuple[int, int]  # height and width of the image
 
     def table(self) -> str:
         """Return the layers as an aligned table with the totals in the last line."""

@@ -35,17 +35,11 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A shared library compiled from C.
+    """A shared library compiled from C."""
 
-    Attributes:
-        source: the compiled file, relative to the project.
-        included: further files that it includes.
-        flags: compiler flags in addition to `FLAGS`.
-    """
-
-    source: str
-    included: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    source: str  # the compiled file, relative to the project
+    included: tuple[str, ...] = ()  # further files that it includes
+    flags: tuple[str, ...] = ()  # compiler flags in addition to `FLAGS`
 
 
 AKCONV = ("models/sampling/cpu_kernel_layer.c", "models/sampling/cpu_kernel.c")

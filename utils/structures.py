@@ -11,15 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Polygons:
-    """The polygons of an image's objects, concatenated in flat arrays; each polygon is closed.
+    """The polygons of an image's objects, concatenated in flat arrays; each polygon is closed."""
 
-    Attributes:
-        points: (p, 2) float32, x and y.
-        starts: (n + 1,) int64; object i has points[starts[i]:starts[i + 1]], empty if only its box is known.
-    """
-
-    points: np.ndarray
-    starts: np.ndarray
+    points: np.ndarray  # (p, 2) float32, x and y
+    starts: np.ndarray  # (n + 1,) int64; object i has points[starts[i]:starts[i + 1]], empty if only its box is known
 
     def __len__(self) -> int:
         """Return the number of objects, including those without a polygon."""
@@ -59,17 +54,11 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class LetterboxTransform:
-    """The map from an image to its letterboxed input: `input = original * ratio + pad`.
+    """The map from an image to its letterboxed input: `input = original * ratio + pad`."""
 
-    Attributes:
-        original_hw: height and width of the file's image.
-        ratio_wh: scale along x and y.
-        pad_wh: padding in pixels on the left and at the top.
-    """
-
-    original_hw: tuple[int, int]
-    ratio_wh: tuple[float, float]
-    pad_wh: tuple[float, float]
+    original_hw: tuple[int, int]  # height and width of the file's image
+    ratio_wh: tuple[float, float]  # scale along x and y
+    pad_wh: tuple[float, float]  # padding in pixels on the left and at the top
 
     def to_input(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Map (n, 4) boxes from pixels of the original to pixels of the input."""
@@ -110,17 +99,11 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """The detections of one image, by descending confidence.
+    """The detections of one image, by descending confidence."""
 
-    Attributes:
-        boxes: (n, 4) x1, y1, x2, y2 in pixels.
-        scores: (n,) confidences in [0, 1].
-        classes: (n,) int64.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
+    boxes: Tensor  # (n, 4) x1, y1, x2, y2 in pixels
+    scores: Tensor  # (n,) confidences in [0, 1]
+    classes: Tensor  # (n,) int64
 
     def __len__(self) -> int:
         """Return the number of detections."""

@@ -16,17 +16,11 @@ Padding = Literal["border", "zeros"]
 
 @dataclass(frozen=True)
 class SamplingGrid:
-    """The constants of AKConv's sampling, which all implementations take.
+    """The constants of AKConv's sampling, which all implementations take."""
 
-    Attributes:
-        points: (N, 2) initial points (row, column) in input pixels.
-        stride: distance of neighbouring output pixels in input pixels.
-        padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
-    """
-
-    points: Tensor
-    stride: int = 1
-    padding: Padding = "border"
+    points: Tensor  # (N, 2) initial points (row, column) in input pixels
+    stride: int = 1  # distance of neighbouring output pixels in input pixels
+    padding: Padding = "border"  # value outside the map: the nearest border pixel (`border`) or zero (`zeros`)
 
     def __post_init__(self) -> None:
         if self.padding not in get_args(Padding):

@@ -28,23 +28,14 @@ START_METHODS = multiprocessing.get_all_start_methods()
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        case: name of the layer or model.
-        variant: plain, AKConv, or four gathers.
-        timings: by quantity, such as `forward` or `training step`.
-        parameters: of the layer or model.
-        gflops: for one image, including sampling.
-        memory_mb: peak memory of a forward and backward pass beyond the memory before it.
-    """
-
-    case: str
-    variant: str
-    timings: dict[str, Timing]
-    parameters: int
-    gflops: float
-    memory_mb: float
+    case: str  # name of the layer or model
+    variant: str  # plain, AKConv, or four gathers
+    timings: dict[str, Timing]  # by quantity, such as `forward` or `training step`
+    parameters: int  # of the layer or model
+    gflops: float  # for one image, including sampling
+    memory_mb: float  # peak memory of a forward and backward pass beyond the memory before it
 
 
 def _inference(case: BenchmarkCase, module: nn.Module, image: Tensor) -> Callable[[], object]:

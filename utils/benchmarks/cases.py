@@ -55,21 +55,13 @@ SWEPT = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCase:
-    """A layer or model to measure.
+    """A layer or model to measure."""
 
-    Attributes:
-        name: equal for variants that are compared with each other.
-        variant: plain, AKConv, or four gathers.
-        layer: a single layer; None for a whole model.
-        cfg: model yaml of a whole model.
-        points: number of points in every AKConv row, overriding the yaml.
-    """
-
-    name: str
-    variant: str
-    layer: LayerShape | None = None
-    cfg: str = ""
-    points: int | None = None
+    name: str  # equal for variants that are compared with each other
+    variant: str  # plain, AKConv, or four gathers
+    layer: LayerShape | None = None  # a single layer; None for a whole model
+    cfg: str = ""  # model yaml of a whole model
+    points: int | None = None  # number of points in every AKConv row, overriding the yaml
 
     def module(self, device: torch.device) -> nn.Module:
         """Build the module with random weights; the offsets are spread as after training."""
