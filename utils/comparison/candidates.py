@@ -13,9 +13,8 @@ import torch
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.comparison.trained_runs import (
-    COMPARED_BY_CONTENT,
-    NON_SEMANTIC_OPTIONS,
     TrainedRuns,
+    comparable_args,
     effective_hyperparameters,
     has_offset_convolutions,
 )
@@ -132,8 +131,8 @@ def differing_args(model: Candidate, baseline: Candidate) -> list[tuple[str, Any
         return []
     return [
         (f"--{key.replace('_', '-')}", value, baseline.args[key])
-        for key, value in model.args.items()
-        if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT and baseline.args.get(key, value) != value
+        for key, value in comparable_args(model.args).items()
+        if baseline.args.get(key, value) != value
     ]
 
 

@@ -20,7 +20,7 @@ from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import load_yaml
-from utils.training.run import SUMMARY
+from utils.training.state import SUMMARY
 
 MANIFEST = "manifest.json"
 OLD_MANIFEST = "comparison.json"

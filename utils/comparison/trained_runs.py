@@ -17,7 +17,8 @@ from utils.errors import CheckpointError, ConfigError
 from utils.files import load_json, unique_name
 from utils.inference.class_mapping import class_name_mismatch
 from utils.training.optim import OFFSET_CONVOLUTION
-from utils.training.run import ENVIRONMENT, SUMMARY
+from utils.training.run import ENVIRONMENT
+from utils.training.state import SUMMARY
 from utils.weights.checkpoint import load_checkpoint, load_model
 
 # Options of train.py that do not change what a run learns.
@@ -171,6 +172,11 @@ def has_offset_convolutions(model: nn.Module) -> bool:
     return any(OFFSET_CONVOLUTION in name.split(".") for name, _ in model.named_modules())
 
 
+def comparable_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of train.py that change what a run learns, except for the seed and paths of yamls."""
+    return {key: value for key, value in args.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
+
+
 def effective_hyperparameters(values: Mapping[str, float], *, has_offsets: bool) -> dict[str, float]:
     """Return the hyperparameters that change what a model learns; without offset convolutions `offset_lr` does not."""
     return {key: value for key, value in values.items() if key != OFFSET_LR or has_offsets}
@@ -248,9 +254,9 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
 
 def _training_key(run: TrainedRun) -> str:
     """Return a text that is equal for runs that differ only in their seed."""
-    args = {key: value for key, value in run.args.items() if key not in NON_SEMANTIC_OPTIONS | COMPARED_BY_CONTENT}
     config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    return json.dumps([config, run.names, args, run.hyperparameters], sort_keys=True, default=str)
+    content = [config, run.names, comparable_args(run.args), run.hyperparameters]
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _label(runs: Sequence[TrainedRun]) -> str:
