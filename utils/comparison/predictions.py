@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.comparison.trained_runs import TrainedRun
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import evaluation_loader
 from utils.files import try_write
@@ -22,7 +23,7 @@ from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.object_size import SIZES, restrict_to_size, size_bins
 from utils.runtime import to_device
 from utils.validation.evaluate import evaluate
-from utils.weights.checkpoint import load_checkpoint, load_model
+from utils.weights.checkpoint import load_model
 
 CACHE_VERSION = 3
 # A metric of all classes, of a class or of an object size: ("all", "", "map50"), ("class", "cat", "map50_95"),
@@ -47,8 +48,8 @@ class Support:
         return self.objects >= MIN_OBJECTS and self.images >= MIN_IMAGES
 
 
-def evaluate_checkpoint(
-    path: Path,
+def evaluate_run(
+    run: TrainedRun,
     index: DatasetIndex,
     *,
     image_size: int,
@@ -57,10 +58,10 @@ def evaluate_checkpoint(
     device: torch.device,
     cache: Path,
 ) -> EvaluatedSet:
-    """Evaluate a checkpoint as train.py does after each epoch, but always in full precision, or read the cache.
+    """Evaluate a run's checkpoint as train.py does after each epoch, but always in full precision, or read the cache.
 
     Args:
-        path: the checkpoint.
+        run: with the checkpoint, which is not loaded if its predictions are cached.
         index: the validation set.
         image_size: longer side of the images in pixels, a multiple of the model's stride.
         batch_size: images per batch.
@@ -68,20 +69,19 @@ def evaluate_checkpoint(
         device: to compute on.
         cache: npz file to read from, or to write.
     """
-    content = load_checkpoint(path)
-    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    weights = hashlib.sha256(run.path.read_bytes()).hexdigest()
     key = f"{CACHE_VERSION} {weights} {index.fingerprint()} {_file_states(index)} {image_size}"
     cached = _read_cache(cache, key)
     if cached is not None:
         return cached
-    model, _ = load_model(path, content=content)
+    model, _ = load_model(run.path)
     loader = evaluation_loader(
         index,
         batch_size=batch_size,
         image_size=image_size,
         stride=model.max_stride,
         workers=workers,
-        single_class=bool((content.get("options") or {}).get("single_cls")),
+        single_class=bool(run.args.get("single_cls")),
     )
     images = evaluate(to_device(model, device), loader, nms=EVALUATION_NMS, device=device).images
     evaluated = EvaluatedSet.concatenate(images)

@@ -20,7 +20,7 @@ from utils.comparison.cost import measure_costs
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
-from utils.comparison.predictions import evaluate_checkpoint, excluded_by_size, resampled_metrics, support_by_class
+from utils.comparison.predictions import evaluate_run, excluded_by_size, resampled_metrics, support_by_class
 from utils.comparison.report import ComparisonResult, command_line, write_reports, write_results
 from utils.comparison.statistics import (
     ModelScores,
@@ -203,8 +203,8 @@ def _evaluate_runs(evaluation: _Evaluation) -> list[list[EvaluatedSet]]:
     LOGGER.info(f"\nEvaluating {count} checkpoints on {len(evaluation.split)} images")
     return [
         [
-            evaluate_checkpoint(
-                run.path,
+            evaluate_run(
+                run,
                 evaluation.split,
                 image_size=size,
                 batch_size=2 * evaluation.options.batch_size,
