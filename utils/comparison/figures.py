@@ -29,7 +29,7 @@ from utils.log import LOGGER, optional
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.comparison import Curve, Interval, plot_comparison
-from utils.plots.fonts import printable
+from utils.plots.fonts import display_name
 from utils.plots.sampling import plot_offsets
 from utils.weights.checkpoint import load_model
 
@@ -216,7 +216,7 @@ def example_images(
             _draw_detections(image, baseline[theirs], image_id, names),
             _draw_detections(image, model[ours], image_id, names),
         ]
-        grid = image_grid(panels, ["labels", *map(printable, titles[::-1], (2, 1))], columns=3, max_side=EXAMPLE_WIDTH)
+        grid = image_grid(panels, ["labels", *map(display_name, titles[::-1], (2, 1))], columns=3, max_side=EXAMPLE_WIDTH)
         _, encoded = cv2.imencode(".jpg", grid[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         path = atomic_write(folder / f"{labels[0]}-{len(examples) + 1}.jpg", encoded.tobytes())
         caption = (
@@ -232,7 +232,7 @@ def example_images(
 def _class_name(names: Sequence[str], class_id: int) -> str:
     """Return the name of a class in images; a single name stands for all classes."""
     index = class_id if len(names) > 1 else 0
-    return printable(names[index], index)
+    return display_name(names[index], index)
 
 
 def _label_boxes(image: np.ndarray, val: DatasetIndex, image_id: int) -> tuple[np.ndarray, list[int]]:
@@ -292,7 +292,7 @@ def sampling_images(
         layer = max(first_layers, key=lambda sampling: layer_offsets(sampling).magnitude)
         offsets = OffsetCollection()
         offsets.add(samplings)
-        note = f"{printable(label, number)}: offsets, one image"
+        note = f"{display_name(label, number)}: offsets, one image"
         images += [
             Image(
                 plot_layer(layer, image, preprocessed, locations, folder / f"{label}.jpg"),
@@ -300,7 +300,7 @@ def sampling_images(
                 "layers of each level, it has the largest offsets.",
             ),
             Image(
-                plot_offsets(offsets.spreads(), folder / f"{label}-offsets.jpg", note=note),
+                plot_offsets(offsets.samples(), folder / f"{label}-offsets.jpg", note=note),
                 f"{label}: offsets of all AKConv layers in that image.",
             ),
         ]

@@ -27,7 +27,7 @@ from utils.inference.sampling_points import (
     select_layers,
 )
 from utils.log import LOGGER
-from utils.plots.sampling import OffsetSpread, plot_offsets, plot_sampling
+from utils.plots.sampling import OffsetSamples, plot_offsets, plot_sampling
 from utils.runtime import scale_pixels
 from utils.structures import Detections
 
@@ -103,17 +103,17 @@ class OffsetCollection:
                 values.setdefault(name, []).append(_subsample(offset))
             self.statistics.setdefault(name, []).append(layer_offsets(layer))
 
-    def spreads(self) -> list[OffsetSpread]:
+    def samples(self) -> list[OffsetSamples]:
         """Return the offsets and mean statistics of each layer."""
         means = {name: mean_offsets(of_layer) for name, of_layer in self.statistics.items()}
         return [
-            OffsetSpread(
+            OffsetSamples(
                 name=name,
                 rows=np.concatenate(self.rows[name]),
                 columns=np.concatenate(self.columns[name]),
-                mean=means[name].magnitude,
-                outside=means[name].oob_fraction,
-                began_outside=means[name].initial_oob_fraction,
+                abs_mean=means[name].magnitude,
+                oob_fraction=means[name].oob_fraction,
+                initial_oob_fraction=means[name].initial_oob_fraction,
             )
             for name in self.rows
         ]
@@ -172,7 +172,7 @@ class SamplingPlots:
             return
         images = f"{len(self._stems)} image{'s' * (len(self._stems) > 1)}"
         note = f"Offsets of all AKConv layers, {images}"
-        plot_offsets(self._offsets.spreads(), self._folder / "offsets.png", note=note)
+        plot_offsets(self._offsets.samples(), self._folder / "offsets.png", note=note)
         limit = "" if self._remaining else " (the maximum)"
         LOGGER.info(f"Sampling points of {images}{limit}: {self._folder}")
 

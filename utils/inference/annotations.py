@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.datasets.images import write_image
-from utils.plots.fonts import printable
+from utils.plots.fonts import display_name
 from utils.structures import Detections
 
 
@@ -19,7 +19,7 @@ def box_labels(
     """Return the text beside each box: class name and confidence."""
     if hide_labels:
         return [""] * len(detections)
-    labels = [printable(names[class_id], class_id) for class_id in detections.classes.tolist()]
+    labels = [display_name(names[class_id], class_id) for class_id in detections.classes.tolist()]
     if hide_conf:
         return labels
     return [f"{label} {score:.2f}" for label, score in zip(labels, detections.scores.tolist(), strict=True)]

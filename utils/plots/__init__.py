@@ -1,1 +1,1 @@
-"""Arrays in, images out: boxes on images, curves, matrices, label statistics, comparisons. Nothing here computes."""
+"""Arrays in, images out: boxes on images, curves, matrices, label statistics, comparisons. No metrics are computed."""

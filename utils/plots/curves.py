@@ -1,7 +1,8 @@
-"""Curves: training over epochs, and precision and recall over confidence."""
+"""Curves over epochs, over confidence and over recall, and fitness over hyperparameters."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,23 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from utils.plots.boxes import PALETTE, class_colour
-from utils.plots.figure import BLUE, GREY, ORANGE, add_legend, save_figure
-from utils.plots.fonts import families
+from utils.plots.boxes import PALETTE, class_colour_hex
+from utils.plots.figure import BLUE, GREY, ORANGE, add_grid, add_legend, save_figure
+from utils.plots.fonts import font_families
 
 RESULT_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
-OFFSET_PANELS = ("akconv/offset_abs_mean", "akconv/oob_fraction")  # one in each row, for models that have AKConv
+OFFSET_PANELS = ("akconv/offset_abs_mean", "akconv/oob_fraction")  # one per row, for models with AKConv
+EVOLUTION_COLUMNS = 5
 MAX_NAMED_CLASSES = 20
-MEAN = "black"  # of all classes, which no class has
+MEAN_COLOUR = "black"  # not in the palette of classes
 
 
 def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> None:
-    """Draw losses and metrics over epochs, as `results.png`, and the offsets of AKConv if there are any.
+    """Draw the columns of results.csv over epochs; missing values leave gaps.
 
-    A missing number leaves a gap.
+    Columns of AKConv's offsets get panels if they have any finite value.
     """
     panels: tuple[tuple[str, ...], ...] = RESULT_PANELS
     if any(np.isfinite(columns.get(name, ())).any() for name in OFFSET_PANELS):
@@ -35,45 +37,65 @@ def plot_results(columns: Mapping[str, Sequence[float]], path: Path | str) -> No
     figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
     axes = figure.subplots(len(panels), len(panels[0]))
     epochs = np.asarray(columns["epoch"], float)
-    for row, names in enumerate(panels):
-        for column, name in enumerate(names):
-            axis = axes[row][column]
-            values = np.asarray(columns[name], float)
-            axis.plot(epochs, values, color=BLUE, marker="." if len(epochs) <= 30 else None, linewidth=1.4)
-            if len(epochs) > 9 and np.isfinite(values).all():
-                window = np.hanning(7)[1:-1]
-                padded = np.pad(values, 2, mode="edge")
-                axis.plot(epochs, np.convolve(padded, window / window.sum(), "valid"), color=ORANGE, linewidth=1)
-            axis.set_title(name, fontsize=10)
-            axis.grid(color="#e4e6ea", linewidth=0.6)
-            if row == 1:
-                axis.set_xlabel("epoch", fontsize=9)
+    for axis, name in zip(axes.ravel(), (name for row in panels for name in row), strict=True):
+        values = np.asarray(columns[name], float)
+        axis.plot(epochs, values, color=BLUE, marker="." if len(epochs) <= 30 else None, linewidth=1.4)
+        if len(epochs) > 9 and np.isfinite(values).all():
+            window = np.hanning(7)[1:-1]
+            smoothed = np.convolve(np.pad(values, 2, mode="edge"), window / window.sum(), "valid")
+            axis.plot(epochs, smoothed, color=ORANGE, linewidth=1)
+        axis.set_title(name, fontsize=10)
+        add_grid(axis)
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch", fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_evolution(searched: Mapping[str, Sequence[float]], fitness: Sequence[float], path: Path | str) -> None:
+    """Draw a panel per hyperparameter with a dot per generation; a ring marks the fittest.
+
+    Args:
+        searched: values of each hyperparameter, one per generation.
+        fitness: of each generation.
+        path: output file.
+    """
+    rows = math.ceil(len(searched) / EVOLUTION_COLUMNS)
+    figure = Figure(figsize=(2.6 * EVOLUTION_COLUMNS, 2.3 * rows), layout="constrained")
+    best = max(range(len(fitness)), key=lambda i: fitness[i])
+    for index, (name, values) in enumerate(searched.items()):
+        axis = figure.add_subplot(rows, EVOLUTION_COLUMNS, index + 1)
+        axis.scatter(values, fitness, c=range(len(fitness)), cmap="viridis", s=18, alpha=0.8)
+        axis.scatter([values[best]], [fitness[best]], s=90, facecolors="none", edgecolors=ORANGE, linewidths=1.6)
+        axis.set_title(f"{name} = {values[best]:.3g}", fontsize=9)
+        axis.tick_params(labelsize=7)
+        if index % EVOLUTION_COLUMNS == 0:
+            axis.set_ylabel("fitness", fontsize=8)
     save_figure(figure, path)
 
 
 def plot_confidence_curve(
     confidences: np.ndarray, curves: np.ndarray, names: Sequence[str], *, label: str, best: float, path: Path | str
 ) -> None:
-    """Draw a number over confidence, thinly for each class and thickly for their mean, the best threshold marked.
+    """Draw a metric over the confidence threshold: thin lines for classes, a thick one for their mean.
 
     Args:
         confidences: (k,).
         curves: (c, k).
         names: of the c classes.
-        label: what is drawn, as "F1".
-        best: confidence where the mean F1 is best.
-        path: where to write.
+        label: of the metric, such as "F1".
+        best: confidence threshold of the best mean F1, which is marked.
+        path: output file.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
-    entries = _class_lines(axis, confidences, curves, names)
+    entries = _draw_classes(axis, confidences, curves, names)
     mean = curves.mean(0)
-    entries += [(axis.plot(confidences, mean, color=MEAN, linewidth=2.6)[0], "all classes")]
+    entries += [(axis.plot(confidences, mean, color=MEAN_COLOUR, linewidth=2.6)[0], "all classes")]
     height = float(np.interp(best, confidences, mean))
-    axis.axvline(best, color=MEAN, linewidth=1, linestyle="--")
-    point = axis.plot([best], [height], "o", color=MEAN)[0]
+    axis.axvline(best, color=MEAN_COLOUR, linewidth=1, linestyle="--")
+    point = axis.plot([best], [height], "o", color=MEAN_COLOUR)[0]
     entries += [(point, f"{label} {height:.2f} at the\nbest threshold {best:.3f}")]
-    _finish(figure, axis, "confidence", label, entries, families(names))
+    _finish(figure, axis, "confidence", label, entries, font_families(names))
     save_figure(figure, path)
 
 
@@ -85,56 +107,48 @@ def plot_precision_recall(
     *,
     best: tuple[np.ndarray, np.ndarray, float] | None = None,
 ) -> None:
-    """Draw precision over recall at overlap 0.5.
+    """Draw precision over recall at IoU 0.5.
 
     Args:
-        curves: (c, k), the abscissa being recall from 0 to 1.
-        ap50: (c,) average precisions.
+        curves: (c, k) precision at k evenly spaced recalls from 0 to 1.
+        ap50: (c,) average precision.
         names: of the c classes.
-        path: where to write.
-        best: recall (c,) and precision (c,) at the best threshold, and that threshold, to mark.
+        path: output file.
+        best: recall (c,) and precision (c,) at the best confidence threshold, and that threshold, to be marked.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
     recall = np.linspace(0, 1, curves.shape[1])
-    labelled = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
-    entries = _class_lines(axis, recall, curves, labelled)
-    mean = axis.plot(recall, curves.mean(0), color=MEAN, linewidth=2.6)[0]
+    labels = [f"{name} {value:.3f}" for name, value in zip(names, ap50, strict=True)]
+    entries = _draw_classes(axis, recall, curves, labels)
+    mean = axis.plot(recall, curves.mean(0), color=MEAN_COLOUR, linewidth=2.6)[0]
     entries += [(mean, f"all classes {ap50.mean():.3f} mAP@0.5")]
     if best is not None:
-        points = axis.plot(best[0], best[1], "o", color=MEAN, markersize=5, clip_on=False)[0]
+        points = axis.plot(best[0], best[1], "o", color=MEAN_COLOUR, markersize=5, clip_on=False)[0]
         entries += [(points, f"each class at the\nbest threshold {best[2]:.3f}")]
-    _finish(figure, axis, "recall", "precision", entries, families(names))
+    _finish(figure, axis, "recall", "precision", entries, font_families(names))
     save_figure(figure, path)
 
 
-def _class_lines(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> list[tuple[Artist, str]]:
-    """Draw one thin line for each class; return them with their names while they are few.
+def _draw_classes(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str]) -> list[tuple[Artist, str]]:
+    """Draw one thin line per class; return legend entries, or none if the classes are too many.
 
-    They have the colours that boxes of their classes have where all classes have curves; the eleventh is dashed, as
-    the colours begin anew there.
+    If every class has a curve, its colour is that of its boxes. From the eleventh class on colours repeat, dashed.
     """
     if len(names) > MAX_NAMED_CLASSES:
         for curve in curves:
             axis.plot(x, curve, linewidth=1, color=GREY)
         return []
     entries: list[tuple[Artist, str]] = []
-    for number, (curve, name) in enumerate(zip(curves, names, strict=True)):
-        colour = np.array(class_colour(number)) / 255
-        style = "-" if number < len(PALETTE) else "--"
-        entries += [(axis.plot(x, curve, linewidth=1, linestyle=style, color=colour)[0], name)]
+    for index, (curve, name) in enumerate(zip(curves, names, strict=True)):
+        style = "-" if index < len(PALETTE) else "--"
+        entries += [(axis.plot(x, curve, linewidth=1, linestyle=style, color=class_colour_hex(index))[0], name)]
     return entries
 
 
 def _finish(
-    figure: Figure,
-    axis: Axes,
-    x_label: str,
-    y_label: str,
-    entries: Sequence[tuple[Artist, str]],
-    letters: Sequence[str],
+    figure: Figure, axis: Axes, x_label: str, y_label: str, entries: list[tuple[Artist, str]], families: list[str]
 ) -> None:
-    """Write on the axes, and add the legend in the given font families."""
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
-    axis.grid(color="#e4e6ea", linewidth=0.6)
-    add_legend(figure, entries, loc="outside right upper", prop=FontProperties(family=letters, size=8))
+    add_grid(axis)
+    add_legend(figure, entries, loc="outside right upper", prop=FontProperties(family=families, size=8))

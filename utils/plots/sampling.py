@@ -1,4 +1,4 @@
-"""Where AKConv samples: initial against learned points on an image, and how offsets are spread in each layer."""
+"""Where AKConv samples: initial and learned sampling points on an image, and histograms of offsets by layer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from utils.plots.figure import BLUE, ORANGE, save_figure
-from utils.plots.fonts import families
+from utils.plots.fonts import font_families
 
-HEIGHT = 6.0  # inches of the image and of the details beside it
-WIDEST = 2.2  # width of the image over its height at most
-LEAST_REACH = 2.5  # pixels of the map shown around a position at least
+HEIGHT = 6.0  # inches, of the image and of the details next to it
+MAX_ASPECT = 2.2  # of the image's panel, width over height
+MIN_RADIUS = 2.5  # pixels of the map that details show around a position
+MAX_GRID_RADIUS = 20  # in larger details the grid would hide the image
 BINS = 61
-BEYOND = "#e9ebef"
-INITIAL, LEARNED = "initial shape", "learned shape"
+OUTSIDE_COLOUR = "#e9ebef"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class SampledPosition:
     """The points that one output pixel samples.
 
     Attributes:
-        label: what is there, may be empty.
-        initial_xy: (N, 2) x and y in pixels of the image, not cut at its borders.
-        learned_xy: (N, 2) likewise, moved by the offsets.
+        label: a short text, may be "".
+        initial_xy: (N, 2) x and y in pixels of the image; points may lie outside it.
+        learned_xy: (N, 2), the initial points moved by the offsets.
     """
 
     label: str
@@ -42,24 +42,24 @@ class SampledPosition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffsetSpread:
+class OffsetSamples:
     """The offsets of one layer.
 
     Attributes:
         name: of the layer.
-        rows: row offsets of any shape, in pixels of its map.
-        columns: column offsets likewise.
-        mean: mean absolute offset over all output pixels, both axes together.
-        outside: share of the points outside the map.
-        began_outside: share of the initial points there.
+        rows: row offsets of any shape, in pixels of the layer's map.
+        columns: column offsets of any shape.
+        abs_mean: mean absolute offset over all output pixels and both axes.
+        oob_fraction: fraction of points outside the map.
+        initial_oob_fraction: fraction of initial points outside the map.
     """
 
     name: str
     rows: np.ndarray
     columns: np.ndarray
-    mean: float
-    outside: float
-    began_outside: float
+    abs_mean: float
+    oob_fraction: float
+    initial_oob_fraction: float
 
 
 def plot_sampling(
@@ -71,35 +71,35 @@ def plot_sampling(
     map_xyxy: tuple[float, float, float, float],
     path: Path | str,
 ) -> Path:
-    """Draw the points of some positions on an image, and each position large beside it.
+    """Draw the points of one or more positions on an image, and each position enlarged next to it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        positions: one or more.
-        title: above all.
-        cell_wh: width and height of a pixel of the layer's map in pixels of the image.
-        map_xyxy: the corners of the map in pixels of the image.
-        path: where to write.
+        positions: at least one.
+        title: of the figure.
+        cell_wh: width and height of a pixel of the layer's map, in pixels of the image.
+        map_xyxy: corners of the map, in pixels of the image.
+        path: output file.
     """
     height, width = image.shape[:2]
     columns = math.ceil(math.sqrt(len(positions)))
     rows = math.ceil(len(positions) / columns)
-    left = HEIGHT * min(max(width / height, 0.5), WIDEST)
+    left = HEIGHT * min(max(width / height, 0.5), MAX_ASPECT)
     right = HEIGHT * columns / rows
     figure = Figure(figsize=(left + right, HEIGHT + 1.1), layout="constrained")
     overview, details = np.asarray(figure.subfigures(1, 2, width_ratios=(left, right)))
     axis = overview.subplots()
     axis.imshow(image, extent=(0, width, height, 0))
-    for number, position in enumerate(positions, 1):
+    for index, position in enumerate(positions, 1):
         _draw_points(axis, position, size=4.5)
-        _number(axis, position, number)
+        _draw_index(axis, position, index)
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    reach = _reach(positions, cell_wh, image.shape[:2])
+    radius = _detail_radius(positions, cell_wh, image.shape[:2])
     panels = np.atleast_1d(details.subplots(rows, columns)).ravel()
-    for number, (panel, position) in enumerate(zip(panels, positions, strict=False), 1):
-        _draw_detail(panel, image, position, cell_wh=cell_wh, map_xyxy=map_xyxy, reach=reach)
-        text = f"{number}  {position.label}".rstrip()
-        panel.set_title(text, fontsize=9, fontfamily=families([text]))
+    for index, (panel, position) in enumerate(zip(panels, positions, strict=False), 1):
+        _draw_detail(panel, image, position, cell_wh=cell_wh, map_xyxy=map_xyxy, radius=radius)
+        text = f"{index}  {position.label}".rstrip()
+        panel.set_title(text, fontsize=9, fontfamily=font_families([text]))
     for panel in panels[len(positions) :]:
         panel.set_axis_off()
     scale = f"one pixel of the map (white grid) is {cell_wh[0]:.3g} x {cell_wh[1]:.3g} pixels of the image"
@@ -108,30 +108,18 @@ def plot_sampling(
     return save_figure(figure, path)
 
 
-def _number(axis: Axes, position: SampledPosition, number: int) -> None:
-    """Write a position's number above its initial points."""
+def _draw_index(axis: Axes, position: SampledPosition, index: int) -> None:
+    """Write a position's index above its initial points."""
+    xy = (float(position.initial_xy[:, 0].mean()), float(position.initial_xy[:, 1].min()))
     text = axis.annotate(
-        str(number),
-        (float(position.initial_xy[:, 0].mean()), float(position.initial_xy[:, 1].min())),
-        xytext=(0, 8),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=11,
-        fontweight="bold",
-        color="white",
-        annotation_clip=True,
-        zorder=10,
+        str(index), xy, xytext=(0, 8), textcoords="offset points", ha="center", va="bottom", annotation_clip=True
     )
+    text.set(fontsize=11, fontweight="bold", color="white", zorder=10)
     text.set_path_effects([effects.withStroke(linewidth=3, foreground="black")])
 
 
-def _finite(points: np.ndarray) -> np.ndarray:
-    return points[np.isfinite(points).all(-1)]
-
-
 def _draw_points(axis: Axes, position: SampledPosition, *, size: float) -> None:
-    """Draw both shapes, and a line from each initial point to where it was moved."""
+    """Draw initial points as squares, learned points as circles, and a line between each two that are finite."""
     lines = np.stack((position.initial_xy, position.learned_xy), 1)  # (N, 2 ends, 2)
     lines = lines[np.isfinite(lines).all((1, 2))]
     for colour, thickness in (("black", size / 2.2), ("white", size / 5)):
@@ -141,14 +129,15 @@ def _draw_points(axis: Axes, position: SampledPosition, *, size: float) -> None:
     axis.plot(*position.learned_xy.T, "o", ms=size, mfc=ORANGE, mec="white", mew=size / 7, zorder=6)
 
 
-def _reach(positions: Sequence[SampledPosition], cell_wh: tuple[float, float], size_hw: Sequence[int]) -> float:
-    """Return how far details show the map around a position, in its pixels: alike for all, so that they compare."""
+def _detail_radius(positions: Sequence[SampledPosition], cell_wh: tuple[float, float], size_hw: Sequence[int]) -> float:
+    """Return how far details show the map around a position, in pixels of the map: equal for all positions."""
     farthest = 0.0
     for position in positions:
-        moved = np.abs(_finite(position.learned_xy) - position.initial_xy.mean(0)) / cell_wh
-        began = np.abs(position.initial_xy - position.initial_xy.mean(0)) / cell_wh
-        farthest = max(farthest, float(np.concatenate((moved, began)).max()) + 0.75)
-    return min(max(farthest, LEAST_REACH), max(size_hw) / min(cell_wh))
+        learned = position.learned_xy[np.isfinite(position.learned_xy).all(-1)]
+        points = np.concatenate((learned, position.initial_xy))
+        distances = np.abs(points - position.initial_xy.mean(0)) / cell_wh
+        farthest = max(farthest, float(distances.max()) + 0.75)
+    return min(max(farthest, MIN_RADIUS), max(size_hw) / min(cell_wh))
 
 
 def _draw_detail(
@@ -158,75 +147,79 @@ def _draw_detail(
     *,
     cell_wh: tuple[float, float],
     map_xyxy: tuple[float, float, float, float],
-    reach: float,
+    radius: float,
 ) -> None:
-    """Draw what lies around one position, with the borders of the map's pixels, and of the map itself."""
+    """Draw the surroundings of one position, with the grid of the map's pixels and the map's border."""
     height, width = image.shape[:2]
     x, y = position.initial_xy.mean(0)
-    half_w, half_h = reach * cell_wh[0], reach * cell_wh[1]
-    low_x, high_x = max(math.floor(x - half_w), 0), min(math.ceil(x + half_w), width)
-    low_y, high_y = max(math.floor(y - half_h), 0), min(math.ceil(y + half_h), height)
-    axis.set_facecolor(BEYOND)
-    if high_x > low_x and high_y > low_y:
-        axis.imshow(image[low_y:high_y, low_x:high_x], extent=(low_x, high_x, high_y, low_y))
-    for start, end, cell, line, low, high in (
-        (map_xyxy[0], map_xyxy[2], cell_wh[0], axis.vlines, map_xyxy[1], map_xyxy[3]),
-        (map_xyxy[1], map_xyxy[3], cell_wh[1], axis.hlines, map_xyxy[0], map_xyxy[2]),
-    ):
-        if reach < 20:  # beyond, they would hide the image
-            line(np.arange(start, end + cell / 2, cell), low, high, color="white", linewidth=0.6, alpha=0.45)
-    corner, size = map_xyxy[:2], (map_xyxy[2] - map_xyxy[0], map_xyxy[3] - map_xyxy[1])
-    axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="black", linewidth=1.6, linestyle="--", zorder=2))
-    _draw_points(axis, position, size=min(max(30 / reach, 4.0), 7.5))
+    half_w, half_h = radius * cell_wh[0], radius * cell_wh[1]
+    left, right = max(math.floor(x - half_w), 0), min(math.ceil(x + half_w), width)
+    top, bottom = max(math.floor(y - half_h), 0), min(math.ceil(y + half_h), height)
+    axis.set_facecolor(OUTSIDE_COLOUR)
+    if right > left and bottom > top:
+        axis.imshow(image[top:bottom, left:right], extent=(left, right, bottom, top))
+    x1, y1, x2, y2 = map_xyxy
+    if radius < MAX_GRID_RADIUS:
+        axis.vlines(_grid_lines(x1, x2, cell_wh[0]), y1, y2, color="white", linewidth=0.6, alpha=0.45)
+        axis.hlines(_grid_lines(y1, y2, cell_wh[1]), x1, x2, color="white", linewidth=0.6, alpha=0.45)
+    border = Rectangle(
+        (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=1.6, linestyle="--", zorder=2
+    )
+    axis.add_patch(border)
+    _draw_points(axis, position, size=min(max(30 / radius, 4.0), 7.5))
     axis.set(xlim=(x - half_w, x + half_w), ylim=(y + half_h, y - half_h), xticks=[], yticks=[])
+
+
+def _grid_lines(start: float, end: float, cell: float) -> np.ndarray:
+    return np.arange(start, end + cell / 2, cell)
 
 
 def _legend() -> list[Line2D]:
     outlined = [effects.withStroke(linewidth=3.4, foreground="black")]
     return [
-        Line2D([], [], linestyle="", marker="s", ms=8, mfc="none", mec=BLUE, mew=1.8, label=INITIAL),
-        Line2D([], [], linestyle="", marker="o", ms=7, mfc=ORANGE, mec="white", label=LEARNED),
+        Line2D([], [], linestyle="", marker="s", ms=8, mfc="none", mec=BLUE, mew=1.8, label="initial shape"),
+        Line2D([], [], linestyle="", marker="o", ms=7, mfc=ORANGE, mec="white", label="learned shape"),
         Line2D([], [], color="white", linewidth=1.5, path_effects=outlined, label="offset"),
         Line2D([], [], color="black", linewidth=1.6, linestyle="--", label="border of the map"),
     ]
 
 
-def plot_offsets(layers: Sequence[OffsetSpread], path: Path | str, *, note: str = "") -> Path:
-    """Draw a histogram for each layer, row and column offsets apart; the outermost bars hold all that lies beyond."""
+def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str = "") -> Path:
+    """Draw a histogram of row and of column offsets per layer; the outermost bars include all larger offsets."""
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
     figure = Figure(figsize=(3.7 * max(columns, 2), 2.85 * rows + 0.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, layer in zip(axes, layers, strict=False):
-        reach = _spread(layer)
-        edges = np.linspace(-reach, reach, BINS + 1)
-        for values, colour, label in ((layer.rows, BLUE, "rows"), (layer.columns, ORANGE, "columns")):
-            numbers = values[np.isfinite(values)]
-            counts, _ = np.histogram(np.clip(numbers, -reach, reach), edges)
-            shares = counts / max(numbers.size, 1)
-            axis.stairs(shares, edges, fill=True, color=colour, alpha=0.30)
-            axis.stairs(shares, edges, color=colour, linewidth=1.3, label=label)
+        limit = _histogram_limit(layer)
+        edges = np.linspace(-limit, limit, BINS + 1)
+        for offsets, colour, label in ((layer.rows, BLUE, "rows"), (layer.columns, ORANGE, "columns")):
+            finite = offsets[np.isfinite(offsets)]
+            counts, _ = np.histogram(np.clip(finite, -limit, limit), edges)
+            fractions = counts / max(finite.size, 1)
+            axis.stairs(fractions, edges, fill=True, color=colour, alpha=0.30)
+            axis.stairs(fractions, edges, color=colour, linewidth=1.3, label=label)
         axis.axvline(0, color="#444444", linewidth=0.8)
-        moved = f"mean |offset| {layer.mean:.3g} px\noutside {layer.outside:.1%}, initially {layer.began_outside:.1%}"
-        axis.set_title(f"{layer.name}\n{moved}", fontsize=9)
-        axis.set_xlim(-reach, reach)
+        outside = f"outside {layer.oob_fraction:.1%}, initially {layer.initial_oob_fraction:.1%}"
+        axis.set_title(f"{layer.name}\nmean |offset| {layer.abs_mean:.3g} px\n{outside}", fontsize=9)
+        axis.set_xlim(-limit, limit)
         axis.set_ylim(bottom=0)
         axis.locator_params(nbins=5)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(layers) :]:
         axis.set_axis_off()
-    figure.supxlabel("offset in pixels of the layer's map (outermost bars: all beyond)", fontsize=9)
-    figure.supylabel("share of points", fontsize=9)
+    figure.supxlabel("offset in pixels of the layer's map (outermost bars include larger offsets)", fontsize=9)
+    figure.supylabel("fraction of points", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9, frameon=False)
     if note:
-        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=families([note]))
+        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=font_families([note]))
     return save_figure(figure, path)
 
 
-def _spread(layer: OffsetSpread) -> float:
-    """Return how far a layer's histogram reaches to both sides, in pixels: 98 of 100 offsets, a tenth at least."""
-    both = np.abs(np.concatenate((layer.rows.ravel(), layer.columns.ravel())))
-    both = both[np.isfinite(both)]
-    return max(float(np.quantile(both, 0.98)) if both.size else 0.0, 0.1)
+def _histogram_limit(layer: OffsetSamples) -> float:
+    """Return the 98th percentile of a layer's absolute offsets, at least 0.1 pixels of its map."""
+    magnitudes = np.abs(np.concatenate((layer.rows.ravel(), layer.columns.ravel())))
+    magnitudes = magnitudes[np.isfinite(magnitudes)]
+    return max(float(np.quantile(magnitudes, 0.98)) if magnitudes.size else 0.0, 0.1)

@@ -21,7 +21,7 @@ from utils.log import LOGGER
 from utils.metrics.average_precision import fitness
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, check_hyperparameters, load_hyperparameters
-from utils.plots.evolution import plot_evolution
+from utils.plots.curves import plot_evolution
 from utils.strict_yaml import dump_yaml
 from utils.training.run import run_training
 from utils.training.state import BACKUPS, SUMMARY

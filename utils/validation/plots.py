@@ -17,7 +17,7 @@ from utils.metrics.detection_errors import BACKGROUND, DetectionError, detection
 from utils.metrics.evaluated_set import ImageEvaluation
 from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
-from utils.plots.fonts import printable
+from utils.plots.fonts import display_name
 from utils.plots.matrices import plot_confusion
 from utils.structures import Batch, Detections
 from utils.thresholds import CONF_THRESHOLD
@@ -40,7 +40,7 @@ def plot_labelled_batch(batch: Batch, names: Sequence[str], path: Path, captions
         rows = targets[targets[:, 0] == position]
         boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
         classes = rows[:, 1].astype(int).tolist()
-        tiles.append(_draw(batch, position, boxes, [printable(names[c], c) for c in classes], classes))
+        tiles.append(_draw(batch, position, boxes, [display_name(names[c], c) for c in classes], classes))
     write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
 
 
@@ -52,7 +52,7 @@ def plot_detected_batch(
     for position, detected in enumerate(detections[:MAX_IMAGES]):
         confident = detected.scores > CONF_THRESHOLD
         classes, scores = detected.classes[confident].tolist(), detected.scores[confident].tolist()
-        labels = [f"{printable(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
+        labels = [f"{display_name(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
         tiles.append(_draw(batch, position, detected.boxes[confident].cpu().numpy(), labels, classes))
     write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
 
@@ -77,7 +77,7 @@ def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> 
     plot_confusion(confusion.counts, confusion.normalized(), names, run_dir / "confusion_matrix.png", note=note)
     if not len(metrics.class_ids):
         return
-    present = [printable(names[int(class_id)], int(class_id)) for class_id in metrics.class_ids]
+    present = [display_name(names[int(class_id)], int(class_id)) for class_id in metrics.class_ids]
     curves = {
         "P": ("precision", metrics.precision_curve),
         "R": ("recall", metrics.recall_curve),
@@ -139,12 +139,12 @@ def _error_tile(image: np.ndarray, error: DetectionError, label_boxes: np.ndarra
 
 def _caption(error: DetectionError, names: Sequence[str]) -> str:
     """Return `dog 0.91, is cat`, `dog 0.80, duplicate` or `dog 0.75`; of a false negative `dog, best 0.12` or `dog`."""
-    name = printable(names[error.class_id], error.class_id, longest=MAX_NAME_LENGTH)
+    name = display_name(names[error.class_id], error.class_id, max_letters=MAX_NAME_LENGTH)
     if error.matched_to_other:
         return f"{name}, {error.confidence:.2f} is another's"
     if error.is_false_negative:
         return f"{name}, best {error.confidence:.2f}" if error.confidence else name
     if error.true_class != BACKGROUND:
-        true_name = printable(names[error.true_class], error.true_class, longest=MAX_NAME_LENGTH)
+        true_name = display_name(names[error.true_class], error.true_class, max_letters=MAX_NAME_LENGTH)
         return f"{name} {error.confidence:.2f}, is {true_name}"
     return f"{name} {error.confidence:.2f}{', duplicate' if error.is_duplicate else ''}"

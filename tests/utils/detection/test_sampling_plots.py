@@ -36,13 +36,13 @@ def test_histograms_cover_all_images_with_limited_samples() -> None:
     small, large = random_sampling((6, 9)), random_sampling((300, 200), stride=1)
     for layer in (small, small, large):
         collection.add({"a": layer})
-    (spread,) = collection.spreads()
+    (samples,) = collection.samples()
     count = small.offset[:, :5].numel()
-    assert spread.rows.shape == spread.columns.shape == (2 * count + MAX_OFFSETS,)
-    np.testing.assert_array_equal(spread.rows[:count], small.offset[0, :5].flatten())
-    np.testing.assert_array_equal(spread.columns[:count], small.offset[0, 5:].flatten())
-    assert np.isin(spread.rows, torch.cat((small.offset[:, :5].flatten(), large.offset[:, :5].flatten()))).all()
-    assert spread.mean == pytest.approx((2 * small.offset.abs().mean() + large.offset.abs().mean()).item() / 3)
+    assert samples.rows.shape == samples.columns.shape == (2 * count + MAX_OFFSETS,)
+    np.testing.assert_array_equal(samples.rows[:count], small.offset[0, :5].flatten())
+    np.testing.assert_array_equal(samples.columns[:count], small.offset[0, 5:].flatten())
+    assert np.isin(samples.rows, torch.cat((small.offset[:, :5].flatten(), large.offset[:, :5].flatten()))).all()
+    assert samples.abs_mean == pytest.approx((2 * small.offset.abs().mean() + large.offset.abs().mean()).item() / 3)
 
 
 @pytest.fixture(scope="module")

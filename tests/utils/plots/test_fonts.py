@@ -1,7 +1,8 @@
-"""Names are drawn by a font that has their letters; without one their numbers are, and one warning says so."""
+"""Names are drawn in a font that has their characters; without one their index is drawn, with one warning."""
 
 import logging
 
+import cv2
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
@@ -14,17 +15,18 @@ from utils.plots.comparison import Interval, plot_comparison
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.figure import save_figure
 from utils.plots.matrices import plot_confusion
-from utils.plots.sampling import OffsetSpread, plot_offsets
+from utils.plots.sampling import OffsetSamples, plot_offsets
 
-NAME, OTHER = "细胞", "\ufdd0\U00012000"  # two cells; and letters that no font here has
+CELLS, UNSUPPORTED = "细胞", "\ufdd0\U00012000"  # the first is in the test's own font, the second in none
 
 
-def forget():
-    for function in (fonts._fonts, fonts._family, fonts._load, fonts._face, fonts._warned):
+def clear_caches():
+    for function in (fonts._font_files, fonts._family, fonts._load, fonts._face):
         function.cache_clear()
+    fonts._warned.clear()
 
 
-def square_font(path, letters):
+def write_square_font(path, letters):
     """Write a font whose letters are black squares."""
     pen = TTGlyphPen(None)
     pen.moveTo((100, 0))
@@ -46,79 +48,87 @@ def square_font(path, letters):
 
 
 @pytest.fixture
-def only_own(monkeypatch):
-    """matplotlib's own fonts and nothing else."""
-    own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
-    forget()
-    yield own
-    forget()
+def default_fonts_only(monkeypatch):
+    """Only the fonts that matplotlib ships."""
+    shipped = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", shipped)
+    clear_caches()
+    yield
+    clear_caches()
 
 
 @pytest.fixture
-def with_squares(only_own, tmp_path):
-    """A font for one name more."""
-    square_font(tmp_path / "squares.ttf", NAME + "0. 9")
+def with_square_font(default_fonts_only, tmp_path):
+    """The shipped fonts, and one for `CELLS`."""
+    write_square_font(tmp_path / "squares.ttf", CELLS + "0. 9")
     font_manager.fontManager.addfont(str(tmp_path / "squares.ttf"))
-    forget()
+    clear_caches()
 
 
-def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+@pytest.fixture
+def no_missing_glyphs(recwarn):
+    """Fail if matplotlib warns that a font lacks a glyph."""
+    yield
+    assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
 
 
-def test_numbers_and_one_warning_without_a_font(only_own, caplog):
-    assert fonts.printables(["cat", NAME, "Größe", "кот", OTHER]) == ["cat", "1", "Größe", "кот", "4"]
-    assert len(warnings_of(caplog)) == 1 and NAME in caplog.text
+def test_without_a_font_indices_and_one_warning(default_fonts_only, caplog):
+    assert fonts.display_names(["cat", CELLS, "Größe", "кот", UNSUPPORTED]) == ["cat", "1", "Größe", "кот", "4"]
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert CELLS in warning.getMessage()
 
 
-def test_name_is_drawn_where_a_font_is_found(with_squares, caplog):
-    assert fonts.printables([NAME, OTHER]) == [NAME, "1"]
-    assert fonts.families([NAME, "cat"]) == [fonts.OWN_FONT, "Squares"]
-    assert fonts.font(NAME, 12).getname()[0] == "Squares" and fonts.font("cat", 12).getname()[0] == fonts.OWN_FONT
+def test_an_installed_font_that_has_the_characters_is_used(with_square_font):
+    assert fonts.display_names([CELLS, UNSUPPORTED]) == [CELLS, "1"]
+    assert fonts.font_families([CELLS, "cat"]) == [fonts.DEFAULT_FONT, "Squares"]
+    assert fonts.load_font(CELLS, 12).getname()[0] == "Squares"
+    assert fonts.load_font("cat", 12).getname()[0] == fonts.DEFAULT_FONT
     canvas = np.zeros((60, 90, 3), np.uint8)
-    drawn = draw_boxes(canvas, np.array([[10.0, 30, 80, 55]]), [NAME], [0])
+    drawn = draw_boxes(canvas, np.array([[10.0, 30, 80, 55]]), [CELLS], [0])
     label = drawn[8:30, 8:45]
     assert (label > 240).all(-1).mean() > 0.3, "the squares of both letters"
-    grid = image_grid([canvas], [f"{NAME}9"])
+    grid = image_grid([canvas], [f"{CELLS}9"])
     assert (grid[:20] > 240).all(-1).mean() > 0.05
 
 
 @pytest.mark.parametrize("letter", ["\u05d0", "\u0628", "\u0915"])
-def test_joined_scripts_need_a_library_that_joins(letter, only_own, monkeypatch):
+def test_scripts_that_need_shaping_need_a_library_that_shapes(letter, default_fonts_only, monkeypatch):
     monkeypatch.setattr(fonts, "_can_shape", lambda: False)
-    assert fonts.printable(letter, 3) == "3"
+    assert fonts.display_name(letter, 3) == "3"
     assert not fonts._needs_shaping("a") and not fonts._needs_shaping("胞") and fonts._needs_shaping(letter)
 
 
-def test_last_resort_fonts_do_not_count(only_own):
-    assert all(not family.startswith("Last Resort") for family in fonts._fonts())
+def test_placeholder_fonts_are_not_used(default_fonts_only):
+    assert fonts._font_files() and all(not family.startswith("Last Resort") for family in fonts._font_files())
 
 
-def test_a_comparison_has_no_missing_letters(with_squares, tmp_path, recwarn, monkeypatch):
-    shown = []
+@pytest.mark.usefixtures("with_square_font", "no_missing_glyphs")
+def test_a_comparison_shows_positions_for_unsupported_names(tmp_path, monkeypatch):
+    figures = []
     monkeypatch.setattr(
-        "utils.plots.comparison.save_figure", lambda figure, path: shown.append(figure) or save_figure(figure, path)
+        "utils.plots.comparison.save_figure", lambda figure, path: figures.append(figure) or save_figure(figure, path)
     )
     interval = {"mAP50": [Interval(model=1, value=0.1, low=0.0, high=0.2)]}
-    cost, names = {"GFLOPs": [1.0, 2.0, 3.0]}, [NAME, f"{NAME}0.9", OTHER]
+    cost, names = {"GFLOPs": [1.0, 2.0, 3.0]}, [CELLS, f"{CELLS}0.9", UNSUPPORTED]
     plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2, 0.3], costs=cost, path=tmp_path / "a.png")
-    texts = [text.get_text() for text in shown[0].legends[0].get_texts()]
-    assert texts == [NAME, f"{NAME}0.9", "3"], "the place of the one that cannot be shown"
-    nothing = np.zeros(3)
-    layer = OffsetSpread(name="model.1", rows=nothing, columns=nothing, mean=0.0, outside=0.0, began_outside=0.0)
-    plot_offsets([layer], tmp_path / "b.png", note=NAME)
-    assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts == [CELLS, f"{CELLS}0.9", "3"]
+    zeros = np.zeros(3)
+    layer = OffsetSamples(
+        name="model.1", rows=zeros, columns=zeros, abs_mean=0.0, oob_fraction=0.0, initial_oob_fraction=0.0
+    )
+    plot_offsets([layer], tmp_path / "b.png", note=CELLS)
 
 
 @pytest.mark.slow
-def test_curves_and_matrix_have_no_missing_letters(with_squares, tmp_path, recwarn):
-    names = [NAME, "cat"]
-    curves, grid = np.linspace(1, 0, 100)[None].repeat(2, 0), np.linspace(0, 1, 100)
-    plot_confidence_curve(grid, curves, names, label="F1", best=0.3, path=tmp_path / "a.png")
+@pytest.mark.usefixtures("with_square_font", "no_missing_glyphs")
+def test_curves_and_the_confusion_matrix_show_names_in_that_font(tmp_path):
+    names = [CELLS, "cat"]
+    curves, confidences = np.linspace(1, 0, 100)[None].repeat(2, 0), np.linspace(0, 1, 100)
+    plot_confidence_curve(confidences, curves, names, label="F1", best=0.3, path=tmp_path / "a.png")
     best = (np.array([0.5, 0.6]), np.array([0.7, 0.8]), 0.3)
     plot_precision_recall(curves, np.array([0.5, 0.6]), names, tmp_path / "b.png", best=best)
     counts = np.array([[3, 0, 1], [1, 2, 0], [0, 1, 0]])
     plot_confusion(counts, counts / counts.sum(0), names, tmp_path / "c.png", note="note")
-    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in "abc")
-    assert not [str(warning.message) for warning in recwarn if "missing from" in str(warning.message)]
+    for name in "abc":
+        assert cv2.imread(str(tmp_path / f"{name}.png")).std() > 5, "not blank"

@@ -1,0 +1,42 @@
+"""The confusion matrix: cells, their values as text, labels."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from utils.plots import matrices
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect figures in place of saving them."""
+    collected: list[Figure] = []
+    monkeypatch.setattr(matrices, "save_figure", lambda figure, path: collected.append(figure))
+    return collected
+
+
+def test_both_panels_hold_the_matrix_and_its_values(figures: list[Figure]):
+    counts = np.array([[3, 0, 1], [1, 2, 0], [0, 2, 0]])
+    normalized = counts / counts.sum(0)
+    matrices.plot_confusion(counts, normalized, ["cat", "dog"], "m.png", note="a note")
+    for axis, matrix, value_format in zip(figures[0].axes[:2], (counts, normalized), ("{:.0f}", "{:.2f}"), strict=True):
+        drawn = axis.images[0].get_array()
+        np.testing.assert_array_equal(np.ma.filled(drawn, 0), matrix)
+        np.testing.assert_array_equal(np.ma.getmaskarray(drawn), matrix == 0)
+        texts = {text.get_position(): text.get_text() for text in axis.texts}
+        cells = {(c, r): value_format.format(v) for (r, c), v in np.ndenumerate(matrix) if v}
+        assert texts == cells
+        for ticks in (axis.get_xticklabels(), axis.get_yticklabels()):
+            assert [tick.get_text() for tick in ticks] == ["cat", "dog", "background"]
+    assert figures[0].get_suptitle() == "a note"
+
+
+@pytest.mark.parametrize(("classes", "values", "names"), [(30, False, True), (100, False, False)])
+def test_values_and_then_names_are_omitted_for_many_classes(
+    classes: int, values: bool, names: bool, figures: list[Figure]
+):
+    eye = np.eye(classes + 1)
+    matrices.plot_confusion(eye, eye, [f"class{i}" for i in range(classes)], "m.png")
+    axis = figures[0].axes[0]
+    assert bool(axis.texts) == values
+    assert ("class0" in [tick.get_text() for tick in axis.get_xticklabels()]) == names
