@@ -216,7 +216,8 @@ def example_images(
             _draw_detections(image, baseline[theirs], image_id, names),
             _draw_detections(image, model[ours], image_id, names),
         ]
-        grid = image_grid(panels, ["labels", *map(display_name, titles[::-1], (2, 1))], columns=3, max_side=EXAMPLE_WIDTH)
+        captions = ["labels", *map(display_name, titles[::-1], (2, 1))]
+        grid = image_grid(panels, captions, columns=3, max_side=EXAMPLE_WIDTH)
         _, encoded = cv2.imencode(".jpg", grid[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         path = atomic_write(folder / f"{labels[0]}-{len(examples) + 1}.jpg", encoded.tobytes())
         caption = (
