@@ -225,7 +225,7 @@ def _add(source: Source, text: str, *, depth: int) -> None:
     elif "://" in text:
         fix = f"use an address that begins with {', '.join(STREAM_SCHEMES)}"
         raise DataError("--source", f"unsupported source {stream_name(text)}", fix=fix)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves unknown users as they are
     if has_suffix(path, LIST_SUFFIXES) and path.is_file():
         if depth == MAX_LIST_DEPTH:
             raise DataError(path, f"is nested in more than {MAX_LIST_DEPTH} lists", fix="do not list lists")
@@ -256,7 +256,7 @@ def _lines(path: Path) -> list[str]:
 
 def _relative_to(line: str, folder: Path) -> str:
     """Return an entry of a list: as written if it exists, else relative to the list's folder."""
-    if is_stream(line) or "://" in line or Path(line).expanduser().exists():
+    if is_stream(line) or "://" in line or os.path.exists(os.path.expanduser(line)):
         return line
     return str(folder / line)
 

@@ -88,6 +88,7 @@ def test_invalid_lists_are_refused(folder):
     ("text", "fix"),
     [
         ("nowhere", "video or camera"),
+        ("~no_such_user/a.png", "video or camera"),
         ("pics/a.pn", "pics/a.png"),
         ("pics/notes.md", "jpg"),
         ("pics/*.gif", "jpg"),
