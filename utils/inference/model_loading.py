@@ -19,13 +19,12 @@ from utils.inference.exported_model import (
     open_openvino,
     open_torchscript,
 )
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, read_weights_file
 
 Model = DetectionModel | ExportedModel
 CPU = torch.device("cpu")
 DEFAULT_IMAGE_SIZE = 640
 MAX_IMAGE_SIZE = 8192
-MAX_BYTES = 16_000_000_000
 UNSUPPORTED_SUFFIXES = (".engine", ".mlmodel", ".mlpackage", ".tflite", ".pb", ".pdmodel")
 
 
@@ -119,8 +118,8 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
         graphs = [path] if suffix == ".xml" else sorted(path.glob("*.xml"))
         if len(graphs) != 1:
             raise CheckpointError(path, f"holds {len(graphs)} .xml files, not one", fix="pass an OpenVINO folder")
-        return open_openvino(_read(graphs[0]), _read(graphs[0].with_suffix(".bin")), path=path)
-    data = _read(path)
+        return open_openvino(read_weights_file(graphs[0]), read_weights_file(graphs[0].with_suffix(".bin")), path=path)
+    data = read_weights_file(path)
     if suffix == ".onnx":
         return open_onnx(data, device, path=path)
     if not (trust or is_trusted(data)):
@@ -130,12 +129,3 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
             fix="pass --trust-torchscript (in Python trust=True) if you trust its source, or use the .onnx",
         )
     return open_torchscript(data, device, path=path)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="pass the right file")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})", fix="check the path") from error

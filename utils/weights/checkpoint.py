@@ -73,7 +73,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         CheckpointError: it is missing, damaged, of another program, or of a newer version.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_weights_file(path)
     try:
         content = read_torch_file(data)
         ours = isinstance(content, dict) and "schema" in content and "sha256" in content
@@ -87,7 +87,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(path, str(error), fix=f"{USE_OURS}, or a YOLOv5 detector") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_weights_file(path: Path) -> bytes:
+    """Return the bytes of a weights file of any format.
+
+    Raises:
+        CheckpointError: it cannot be read, is not a file, or has more than MAX_BYTES.
+    """
     try:
         if path.exists() and not path.is_dir() and not path.is_file():
             raise CheckpointError(path, "is a device or pipe, not a file", fix="check the path")
