@@ -11,7 +11,7 @@ def main() -> None:
     if options.evolve:
         from utils.training.evolve import run_evolution
 
-        run_evolution(options, given)
+        run_evolution(options)
         return
     from utils.training.run import run_training
 

@@ -88,6 +88,31 @@ def test_former_names_of_flags_are_accepted_but_not_listed(
     assert f"--{field.replace('_', '-')}" in listed and not listed & {"--rounds", "--part", "--trust"}
 
 
+@pytest.mark.parametrize(
+    ("options", "flag", "valid", "invalid"),
+    [
+        (TrainOptions, "--epochs", ["1"], ["0"]),
+        (TrainOptions, "--imgsz", ["8192"], ["8193"]),
+        (TrainOptions, "--batch-size", ["-1"], ["-2"]),
+        (DetectOptions, "--imgsz", ["32", "64"], ["64", "31"]),
+        (DetectOptions, "--save-format", ["1"], ["2"]),
+        (ValOptions, "--imgsz", ["0"], ["31"]),
+        (CompareOptions, "--seeds", ["0", str(2**53)], ["1", "-1"]),
+        (ExportOptions, "--topk-per-class", ["1"], ["0"]),
+        (BenchmarkOptions, "--imgsz", ["4096"], ["48"]),
+    ],
+)
+def test_values_out_of_range_are_refused_by_their_flag(
+    options: type, flag: str, valid: list[str], invalid: list[str]
+) -> None:
+    required = ["--weights", "a.pt", "b.pt"] if options is CompareOptions else ["--weights", "a.pt"]
+    required = [] if options is BenchmarkOptions else required
+    parse_options(options, [*required, flag, *valid], description="")
+    with pytest.raises(ConfigError) as caught:
+        parse_options(options, [*required, flag, *invalid], description="")
+    assert caught.value.where == flag and invalid[-1] in caught.value.what
+
+
 def test_all_spellings_of_a_flag_mean_the_same() -> None:
     for flag in ("--imgsz", "--img", "--img-size"):
         assert parse_options(TrainOptions, [flag, "320"], description="")[0].imgsz == 320

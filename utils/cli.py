@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ def option(
     bare: Any = None,  # noqa: ANN401
     choices: Sequence[str] | None = None,
     aliases: Sequence[str] = (),
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes.
 
@@ -42,9 +44,10 @@ def option(
         bare: value if the flag is given without an argument, which then is optional.
         choices: the allowed values.
         aliases: former names of the flag, accepted but not listed by `--help`.
+        within: smallest and largest allowed value, for the options class to check.
     """
     metadata = {"text": text, "kind": kind, "flags": tuple(flags), "many": many, "bare": bare, "choices": choices}
-    return dataclasses.field(default=default, metadata={**metadata, "aliases": tuple(aliases)})
+    return dataclasses.field(default=default, metadata={**metadata, "aliases": tuple(aliases), "within": within})
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -69,7 +72,12 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"akyolo {__version__}")
-    for field in dataclasses.fields(options_class):
+    ancestry = options_class.__mro__
+    # The command's own options come first in --help, then those that it shares.
+    for field in sorted(
+        dataclasses.fields(options_class),
+        key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c)),
+    ):
         dashed = "--" + field.name.replace("_", "-")
         underscored = "--" + field.name
         names = dict.fromkeys((dashed, underscored, *field.metadata["flags"]))
@@ -91,7 +99,7 @@ def _argument_settings(field: dataclasses.Field[Any]) -> dict[str, Any]:
         "type": field.metadata["kind"] or type(field.default),
         "choices": field.metadata["choices"],
         "metavar": field.name.upper() if not field.metadata["choices"] else None,
-        "help": f"{text} (default: {shown if shown != '' else 'none'})",
+        "help": f"{text} (default: {shown})" if shown != "" else text,
     }
     if field.metadata["many"]:
         settings["nargs"] = "+"

@@ -20,7 +20,7 @@ from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
 from utils.inference.nms import CLASS_OFFSET, EVALUATION_NMS, MAX_CANDIDATES, greedy_nms, non_max_suppression
 from utils.log import LOGGER
-from utils.options.checks import require
+from utils.options.base import require
 from utils.structures import Detections
 
 ANCHORS = {

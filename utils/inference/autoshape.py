@@ -22,7 +22,7 @@ from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, op
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, predict_batch, preprocess
 from utils.inference.results import Results
-from utils.options.checks import check_thresholds
+from utils.options.base import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS

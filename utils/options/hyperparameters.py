@@ -1,4 +1,4 @@
-"""The hyperparameter yaml as a checked, immutable value."""
+"""The hyperparameter yaml as a validated, immutable value."""
 
 from __future__ import annotations
 
@@ -19,79 +19,44 @@ PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """All numbers of a training recipe, by the names users' files have.
+    """All hyperparameters of a training, by YOLOv5's names."""
 
-    Attributes:
-        lr0: learning rate after warm-up.
-        lrf: final learning rate as a share of lr0.
-        momentum: of SGD; beta1 of Adam.
-        weight_decay: for a nominal batch of 64.
-        warmup_epochs: length of the warm-up, at least 100 steps.
-        warmup_momentum: momentum at its start.
-        warmup_bias_lr: learning rate of biases at its start.
-        box: weight of the box loss.
-        cls: weight of the class loss.
-        cls_pw: weight of the true class.
-        obj: weight of the objectness loss.
-        obj_pw: weight of cells with an object.
-        iou_t: accepted for old files, used by nothing.
-        anchor_t: how many times a box may differ from an anchor.
-        anchors: anchors per level to fit to the data, in place of the model's; 0 keeps those.
-        fl_gamma: focal exponent.
-        hsv_h: hue gain.
-        hsv_s: saturation gain.
-        hsv_v: value gain.
-        degrees: rotation.
-        translate: shift, a share of the size.
-        scale: magnification gain.
-        shear: degrees.
-        perspective: projective terms per pixel.
-        flipud: probability of mirroring top and bottom.
-        fliplr: probability of mirroring left and right.
-        mosaic: probability of joining four images.
-        mixup: probability of mixing two mosaics.
-        copy_paste: probability of pasting copies of objects with polygons.
-        offset_lr: factor on the learning rate of AKConv's offset convolutions.
-        close_mosaic: epochs at the end that are trained without mosaic.
-        nbs: nominal batch, up to which gradients of smaller batches are added before a step.
-    """
-
-    lr0: float = 0.01
-    lrf: float = 0.01
-    momentum: float = 0.937
-    weight_decay: float = 0.0005
-    warmup_epochs: float = 3.0
-    warmup_momentum: float = 0.8
-    warmup_bias_lr: float = 0.1
-    box: float = 0.05
-    cls: float = 0.5
-    cls_pw: float = 1.0
-    obj: float = 1.0
-    obj_pw: float = 1.0
-    iou_t: float = 0.2
-    anchor_t: float = 4.0
-    anchors: float = 0.0
-    fl_gamma: float = 0.0
-    hsv_h: float = 0.015
-    hsv_s: float = 0.7
-    hsv_v: float = 0.4
-    degrees: float = 0.0
-    translate: float = 0.1
-    scale: float = 0.5
-    shear: float = 0.0
-    perspective: float = 0.0
-    flipud: float = 0.0
-    fliplr: float = 0.5
-    mosaic: float = 1.0
-    mixup: float = 0.0
-    copy_paste: float = 0.0
-    offset_lr: float = 0.1
-    close_mosaic: float = 0.0
-    nbs: float = 64.0
+    lr0: float = 0.01  # learning rate after warm-up
+    lrf: float = 0.01  # final learning rate as a fraction of lr0
+    momentum: float = 0.937  # momentum of SGD, or beta1 of Adam and AdamW
+    weight_decay: float = 0.0005  # weight decay at the nominal batch size
+    warmup_epochs: float = 3.0  # length of the warm-up in epochs; at least 100 batches
+    warmup_momentum: float = 0.8  # momentum at its start
+    warmup_bias_lr: float = 0.1  # learning rate of biases at its start
+    box: float = 0.05  # weight of the box loss
+    cls: float = 0.5  # weight of the class loss
+    cls_pw: float = 1.0  # weight of the true class in the class loss
+    obj: float = 1.0  # weight of the objectness loss
+    obj_pw: float = 1.0  # weight of positive cells in objectness
+    iou_t: float = 0.2  # accepted but not used
+    anchor_t: float = 4.0  # largest ratio of an object's side to the anchor's for which the two are matched
+    anchors: float = 0.0  # number of anchors per level to fit to the data; 0 keeps the model's
+    fl_gamma: float = 0.0  # focal loss gamma; 0 is plain cross entropy
+    hsv_h: float = 0.015  # hue gain
+    hsv_s: float = 0.7  # saturation gain
+    hsv_v: float = 0.4  # value gain
+    degrees: float = 0.0  # largest rotation angle
+    translate: float = 0.1  # largest shift as a fraction of the image size
+    scale: float = 0.5  # scale gain
+    shear: float = 0.0  # largest shear angle in degrees
+    perspective: float = 0.0  # largest projective coefficient per pixel
+    flipud: float = 0.0  # probability of a vertical flip
+    fliplr: float = 0.5  # probability of a horizontal flip
+    mosaic: float = 1.0  # probability of a mosaic of four images
+    mixup: float = 0.0  # probability of MixUp with a second mosaic
+    copy_paste: float = 0.0  # probability of copying an object with a polygon
+    offset_lr: float = 0.1  # factor on the learning rate of AKConv's offset convolutions
+    close_mosaic: float = 0.0  # number of last epochs without mosaic
+    nbs: float = 64.0  # nominal batch size: gradients are accumulated over about so many images per optimizer step
 
     @property
     def augmentation(self) -> Augmentation:
-        """The part that changes samples."""
+        """The augmentation settings."""
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
     @property
@@ -111,7 +76,7 @@ class Hyperparameters:
 
 
 def load_hyperparameters(name: str) -> Hyperparameters:
-    """Read a hyperparameter yaml by path or by bare name.
+    """Read a hyperparameter yaml by path or bare name.
 
     Raises:
         ConfigError: no such file, an unknown or missing key, or a value out of range.
@@ -121,7 +86,7 @@ def load_hyperparameters(name: str) -> Hyperparameters:
 
 
 def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparameters:
-    """Check a mapping as a hyperparameter yaml holds it; `where` is its name for messages.
+    """Check the content of a hyperparameter yaml; `where` is its name for messages.
 
     Raises:
         ConfigError: an unknown or missing key, or a value out of range.

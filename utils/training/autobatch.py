@@ -1,4 +1,4 @@
-"""--batch-size -1: the batch that fills a GPU's memory to four fifths, found by training steps on a few small ones."""
+"""--batch-size -1: the batch size that fills four fifths of a GPU's memory, extrapolated from a few small batches."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.runtime import to_device
 
-TRIED = (1, 2, 4, 8, 16)
-SHARE = 0.8
-FALLBACK = 16
-LARGEST = 1024
+MEASURED_SIZES = (1, 2, 4, 8, 16)
+MEMORY_FRACTION = 0.8
+DEFAULT_SIZE = 16
+MAX_SIZE = 1024
 
 
-def fitting_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float, below: int = LARGEST + 1) -> int:
-    """Return the batch whose memory, on a straight line through the measured ones, stays within a budget.
+def largest_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float, below: int = MAX_SIZE + 1) -> int:
+    """Return the largest batch size within a memory budget, by a linear fit to measurements.
 
     Args:
-        sizes: batch sizes that were tried and fitted, at least one.
-        used: memory of each, in bytes.
-        budget: in bytes.
-        below: the smallest size known not to fit.
+        sizes: measured batch sizes, at least one.
+        used: memory of each in bytes.
+        budget: memory in bytes.
+        below: smallest batch size known not to fit.
 
     Returns:
-        From 1 to 1024, and less than `below`; 16 if memory did not grow with the batch, so that nothing can be told.
+        From 1 to 1024, and less than `below`; 16 if the memory does not grow with the batch size.
     """
     if len(sizes) < 2:
         return max(sizes)
-    slope, start = np.polyfit(sizes, used, 1)
-    wanted = (budget - start) // slope if slope > 0 else FALLBACK
-    return int(np.clip(wanted, 1, below - 1))
+    slope, intercept = np.polyfit(sizes, used, 1)
+    size = (budget - intercept) // slope if slope > 0 else DEFAULT_SIZE
+    return int(np.clip(size, 1, below - 1))
 
 
 def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device, amp: bool) -> int:
-    """Return a batch size for a model: measured on CUDA, 16 elsewhere, where memory is not the limit.
+    """Return a batch size for a model: measured on CUDA; 16 elsewhere, where memory is not the limit.
 
     Raises:
-        ConfigError: not even one image fits.
+        ConfigError: a single image does not fit.
     """
     if device.type != "cuda":
-        LOGGER.warning(f"--batch-size -1 measures a GPU; on {device.type} {FALLBACK} is used")
-        return FALLBACK
+        LOGGER.warning(f"--batch-size -1 measures GPUs only; using {DEFAULT_SIZE} on {device.type}")
+        return DEFAULT_SIZE
     total = torch.cuda.get_device_properties(device).total_memory
-    taken = torch.cuda.memory_reserved(device)
+    reserved = torch.cuda.memory_reserved(device)
     sizes, used = measured_memory(lambda batch: _training_memory(model, batch, image_size, device, amp))
     if not sizes:
         what = f"a single image of {image_size} px does not fit into the GPU's {total / 1e9:.1f} GB"
-        raise ConfigError("--batch-size -1", what, fix="use a smaller --imgsz or model, or end what else uses the GPU")
-    below = TRIED[len(sizes)] if len(sizes) < len(TRIED) else LARGEST + 1
-    batch = fitting_batch(sizes, used, budget=SHARE * total - taken, below=below)
-    LOGGER.info(f"--batch-size {batch}: {SHARE:.0%} of {total / 1e9:.1f} GB, measured with {list(sizes)}")
+        raise ConfigError("--batch-size -1", what, fix="use a smaller --imgsz or model, or free the GPU")
+    below = MEASURED_SIZES[len(sizes)] if len(sizes) < len(MEASURED_SIZES) else MAX_SIZE + 1
+    batch = largest_batch(sizes, used, budget=MEMORY_FRACTION * total - reserved, below=below)
+    LOGGER.info(f"--batch-size {batch}: {MEMORY_FRACTION:.0%} of {total / 1e9:.1f} GB, measured with {list(sizes)}")
     return batch
 
 
 def measured_memory(measure: Callable[[int], float]) -> tuple[list[int], list[float]]:
-    """Measure growing batches until one no longer fits; return sizes and bytes of those that did."""
+    """Measure growing batch sizes until one does not fit; return the sizes that do, and their memory in bytes."""
     sizes: list[int] = []
     used: list[float] = []
-    for size in TRIED:
+    for size in MEASURED_SIZES:
         try:
             used.append(measure(size))
         except torch.OutOfMemoryError:
@@ -72,9 +72,9 @@ def measured_memory(measure: Callable[[int], float]) -> tuple[list[int], list[fl
 
 
 def _training_memory(model: DetectionModel, batch: int, image_size: int, device: torch.device, amp: bool) -> float:
-    """Return the peak memory of a forward and backward pass, in bytes. Batch statistics are put back."""
+    """Return the peak memory of a forward and backward pass in bytes; the model's state is restored."""
     network = to_device(model, device).train()
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    state = {name: value.clone() for name, value in network.state_dict().items()}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -84,4 +84,4 @@ def _training_memory(model: DetectionModel, batch: int, image_size: int, device:
         return float(torch.cuda.max_memory_reserved(device))
     finally:
         network.zero_grad(set_to_none=True)
-        network.load_state_dict(kept)
+        network.load_state_dict(state)

@@ -1,0 +1,99 @@
+"""Options as dataclasses: a base class that checks ranges, fields that several commands share, and further checks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from utils.cli import option
+from utils.errors import ConfigError
+
+MAX_SEED = 2**53  # larger integers are not preserved by every file format
+IMAGE_SIZES = (32, 8192)
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+
+
+def require(condition: bool, flag: str, rule: str, got: Any) -> None:  # noqa: ANN401
+    """Raise a ConfigError for an option's value unless the condition holds."""
+    if not condition:
+        raise ConfigError(flag, f"must be {rule} (got {got})", fix=f"correct {flag}")
+
+
+def check_thresholds(conf_threshold: float, iou_threshold: float, max_detections: int) -> None:
+    """Raise a ConfigError if a threshold of detection or evaluation is out of range."""
+    require(0 <= conf_threshold < 1, "--conf-thres", "in [0, 1)", conf_threshold)
+    require(0 < iou_threshold <= 1, "--iou-thres", "in (0, 1]", iou_threshold)
+    require(max_detections >= 1, "--max-det", "at least 1", max_detections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base class of all options."""
+
+    def __post_init__(self) -> None:
+        """Raise a ConfigError that names the flag if a value is invalid, as far as no file is needed to see it."""
+        for field in fields(self):
+            low, high = field.metadata["within"]
+            value = getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            if (low, high) != (-math.inf, math.inf):
+                rule = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                valid = all(low <= number <= high for number in values)
+                require(valid, "--" + field.name.replace("_", "-"), rule, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginOptions(Options):
+    """The user's own modules."""
+
+    plugins: tuple[str, ...] = option((), "Python files with @register modules", kind=str, many=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Options):
+    """How train.py and val.py read a data set."""
+
+    single_cls: bool = option(False, "treat all classes as one")
+    strict: bool = option(False, "stop at an invalid image or label instead of skipping it")
+    no_label_cache: bool = option(False, "ignore the label cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions(PluginOptions):
+    """How val.py and detect.py run a checkpoint or exported file, and where their output goes."""
+
+    device: str = option("", "cpu, mps, or a CUDA device index")
+    augment: bool = option(False, "test-time augmentation: three scales and a flip")
+    half: bool = option(False, "half precision (CUDA only)")
+    save_conf: bool = option(False, "append the confidence to the rows of --save-txt")
+    name: str = option("exp", "folder of this run")
+    exist_ok: bool = option(False, "write into an existing folder")
+    trust_torchscript: bool = option(
+        False, "run a TorchScript file, which is a program, that was not exported here", aliases=("--trust",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(PluginOptions):
+    """How train.py and compare.py train."""
+
+    data: str = option("shapes.yaml", "data yaml; by default the generated set")
+    epochs: int = option(100, "training epochs", within=(1, math.inf))
+    imgsz: int = option(640, "image size", flags=("--img", "--img-size"), within=IMAGE_SIZES)
+    device: str = option("", "cpu, mps, or a CUDA device index; default: the first GPU, else the CPU")
+    optimizer: str = option("SGD", "optimizer", choices=OPTIMIZERS)
+    workers: int = option(8, "data loader workers, at most one per CPU core", within=(0, math.inf))
+    cos_lr: bool = option(False, "cosine instead of linear learning-rate schedule")
+    patience: int = option(
+        100, "early stopping: epochs without improvement of the fitness; 0 disables it", within=(0, math.inf)
+    )
+    cache: str = option("", "cache decoded training images: ram, or disk (in the user's cache folder)", bare="ram")
+    noplots: bool = option(False, "write no plots")
+    seed: int = option(0, "seed of all randomness", within=(0, MAX_SEED))
+    no_amp: bool = option(False, "no mixed precision on CUDA")
+
+    def __post_init__(self) -> None:
+        """Check the values; see `Options`."""
+        super().__post_init__()
+        require(self.cache in ("", "ram", "disk"), "--cache", "ram or disk", self.cache)
