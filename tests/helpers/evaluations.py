@@ -20,7 +20,7 @@ def image_evaluation(
     image_id: int = 0,
     original_hw: tuple[int, int] = (480, 640),
 ) -> ImageEvaluation:
-    """Match detections, which come by falling confidence, with labels."""
+    """Match detections, which come by descending confidence, with labels."""
     return ImageEvaluation(
         image_id=image_id,
         original_hw=original_hw,

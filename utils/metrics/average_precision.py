@@ -19,16 +19,10 @@ class PrecisionRecall:
     """Metrics of each class that has labels, at the confidence where the smoothed mean F1 of all classes peaks.
 
     Attributes:
-        class_ids: (c,) ascending.
-        label_counts: (c,).
-        precision: (c,).
-        recall: (c,).
-        f1: (c,).
+        class_ids: (c,) ascending; `label_counts`, `precision`, `recall` and `f1` are (c,) too.
         ap: (c, t) average precision at each IoU threshold.
         confidences: (1000,) from 0 to 1, where the curves over confidence are sampled.
-        precision_curve: (c, 1000) over confidence, at IoU 0.5.
-        recall_curve: (c, 1000) likewise.
-        f1_curve: (c, 1000) likewise.
+        precision_curve: (c, 1000) over confidence, at IoU 0.5; `recall_curve` and `f1_curve` likewise.
         precision_by_recall: (c, 1000) over recall from 0 to 1, at IoU 0.5.
         best_confidence: where precision, recall and F1 are read.
     """
@@ -48,27 +42,27 @@ class PrecisionRecall:
 
     @property
     def map50(self) -> float:
-        """Mean AP over classes at IoU 0.5; 0 without labels."""
+        """Mean AP over classes at IoU 0.5; 0 without labels, as all means."""
         return _mean(self.ap[:, 0])
 
     @property
     def map75(self) -> float:
-        """Mean AP over classes at IoU 0.75; 0 without labels."""
+        """Mean AP over classes at IoU 0.75."""
         return _mean(self.ap[:, 5])
 
     @property
     def map50_95(self) -> float:
-        """Mean AP over classes and all IoU thresholds; 0 without labels."""
+        """Mean AP over classes and all IoU thresholds."""
         return _mean(self.ap)
 
     @property
     def mean_precision(self) -> float:
-        """Mean precision over classes; 0 without labels."""
+        """Mean precision over classes."""
         return _mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
-        """Mean recall over classes; 0 without labels."""
+        """Mean recall over classes."""
         return _mean(self.recall)
 
     @property
@@ -94,8 +88,7 @@ def average_precision(recall: np.ndarray, precision: np.ndarray) -> tuple[float,
         precision: (n,).
 
     Returns:
-        The area by the trapezoid rule over 101 recalls; the curve's recall; and its precision envelope, descending.
-        Both curves include their ends.
+        The area by the trapezoid rule over 101 recalls; the recall and the descending precision envelope, with ends.
     """
     recall = np.concatenate(([0.0], recall, [1.0]))
     precision = np.concatenate(([1.0], precision, [0.0]))
@@ -113,7 +106,7 @@ def smooth(values: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
-    """Compute all metrics of a set; of equal confidences the earlier detection ranks first."""
+    """Compute all metrics of a set; among equal confidences the earlier detection ranks first."""
     order = np.argsort(-evaluated.confidences, kind="stable")
     tp, scores, classes = evaluated.tp[order], evaluated.confidences[order], evaluated.classes[order]
     class_ids, label_counts = np.unique(evaluated.label_classes.astype(np.int64), return_counts=True)

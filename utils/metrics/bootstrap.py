@@ -77,21 +77,13 @@ def resample_ap(evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.nda
 
 @dataclass(frozen=True, kw_only=True)
 class _RankedDetections:
-    """The detections of one class by falling confidence, split in two.
+    """The f detections of a class that are false positives at every IoU threshold, and the u others, by rank."""
 
-    Attributes:
-        false_images: (f,) images of the detections that are false positives at every IoU threshold.
-        images: (u,) images of all others.
-        false_before: (u,) how many of those false positives rank before each of the others.
-        tp: (u, t).
-        counted: (u, t), not ignored.
-    """
-
-    false_images: np.ndarray
-    images: np.ndarray
-    false_before: np.ndarray
-    tp: np.ndarray
-    counted: np.ndarray
+    false_images: np.ndarray  # (f,)
+    images: np.ndarray  # (u,)
+    false_before: np.ndarray  # (u,) how many of the f rank before each
+    tp: np.ndarray  # (u, t)
+    counted: np.ndarray  # (u, t), not ignored
 
     @classmethod
     def of_class(cls, evaluated: EvaluatedSet, class_id: int, ignored: np.ndarray | None) -> _RankedDetections:
@@ -127,11 +119,9 @@ def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray
 def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return (t, r) AP from (images, r) weights and (r,) label counts above 0; resamples last, for speed.
 
-    Only the ranks of true positives matter: false positives between two of them lower the precision of what follows,
-    and the envelope hides their own. So the envelope is a staircase: from the recall of the true positive before the
-    k-th up to that of the k-th it is constant. A detection of weight w equals w steps of the same height, that is, one
-    wider step. After the last true positive the curve falls in a straight line from the precision of all detections
-    to 0 at recall 1.
+    Only the ranks of true positives matter, since the envelope of the precision is constant between the recalls of two
+    of them. A detection of weight w equals w such steps of the same height, that is, one wider step. After the last
+    true positive the curve falls in a straight line from the precision of all detections to 0 at recall 1.
     """
     before, all_false = _false_ranks(ranked, weights)  # (u, r), (r,)
     multiplicity = weights[ranked.images]  # (u, r)
@@ -172,13 +162,8 @@ def _covered_recalls(labels: np.ndarray) -> np.ndarray:
     return np.searchsorted(_GRID, recall).astype(np.int8)[:, position]
 
 
-def _trapezoid_weights(grid: np.ndarray) -> np.ndarray:
-    """Return the weight of each point in the trapezoid rule."""
-    steps = np.diff(grid)
-    return (np.concatenate((steps, [0.0])) + np.concatenate(([0.0], steps))) / 2
-
-
 _GRID = np.linspace(0, 1, RECALL_POINTS)
-_WEIGHTS = _trapezoid_weights(_GRID)
+_STEPS = np.diff(_GRID)
+_WEIGHTS = (np.concatenate((_STEPS, [0.0])) + np.concatenate(([0.0], _STEPS))) / 2  # of the trapezoid rule
 _AREA_BELOW = np.concatenate(([0.0], np.cumsum(_WEIGHTS)))  # [m]: weight of the first m recalls
 _FALL_ABOVE = np.concatenate((np.cumsum((_WEIGHTS * (1 - _GRID))[::-1])[::-1], [0.0]))  # [m]: of 1 - recall from m on

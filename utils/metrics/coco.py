@@ -27,31 +27,32 @@ FIGURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoLabels:
-    """All labels of a data set.
+class CocoBoxes:
+    """Boxes of a data set, in any order.
 
     Attributes:
-        image_ids: (m,) int64, which sort as the images' COCO ids do.
-        classes: (m,) int64.
-        boxes: (m, 4) float64, x, y, w, h in pixels.
-        areas: (m,) float64 in square pixels, which decide between small, medium and large.
-        crowd: (m,) bool, groups of objects that may match any number of detections and count for nothing.
+        image_ids: (n,) int64, which sort as the images' COCO ids do.
+        classes: (n,) int64.
+        boxes: (n, 4) float64, x, y, w, h in pixels.
     """
 
     image_ids: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoLabels(CocoBoxes):
+    """Labels with (n,) float64 areas, which decide about their size, and (n,) bool, which are crowds (groups)."""
+
     areas: np.ndarray
     crowd: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoDetections:
-    """All detections on a data set, in any order: as `CocoLabels`, with (n,) float64 confidences."""
+class CocoDetections(CocoBoxes):
+    """Detections with (n,) float64 confidences."""
 
-    image_ids: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
     confidences: np.ndarray
 
 
@@ -137,12 +138,8 @@ def _match_image(
 ) -> None:
     """Match each detection, in order, with the free label of largest IoU; labels that count come first.
 
-    Args:
-        iou: (n, m), detections by falling confidence.
-        ignored_labels: (areas, m).
-        crowd: (m,) labels that stay free.
-        matched: (areas, thresholds, n), set where a detection has a label, whether or not it is ignored.
-        ignored: (areas, thresholds, n), set to whether that label is ignored.
+    `iou` is (n, m), `ignored_labels` (areas, m), and crowds stay free. Fills `matched` and `ignored`, both
+    (areas, thresholds, n): whether a detection has a label, and whether that label is ignored.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
     taken = np.zeros((*matched.shape[:2], iou.shape[1]), bool)

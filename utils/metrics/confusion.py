@@ -12,15 +12,10 @@ from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 def pair_boxes(
     boxes_xyxy: np.ndarray, label_boxes_xyxy: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD
 ) -> np.ndarray:
-    """Pair boxes with labels regardless of class, by falling IoU, each box and label at most once.
-
-    Args:
-        boxes_xyxy: (n, 4).
-        label_boxes_xyxy: (m, 4).
-        iou_threshold: the IoU of a pair is above it.
+    """Pair (n, 4) boxes with (m, 4) labels regardless of class, by descending IoU, each box and label at most once.
 
     Returns:
-        (n,) index of each box's label, -1 without one.
+        (n,) index of the label with which a box has an IoU above the threshold, -1 without one.
     """
     partner = np.full(len(boxes_xyxy), -1, np.int64)
     if not len(boxes_xyxy) or not len(label_boxes_xyxy):
@@ -68,8 +63,5 @@ class ConfusionMatrix:
         self.counts[:, background] += np.bincount(predicted[~paired], minlength=background + 1)
 
     def normalized(self) -> np.ndarray:
-        """Return (c + 1, c + 1) fractions of each column's sum, 0 in an empty column.
-
-        A class's column shows how its labels were detected; background's, which classes the false positives have.
-        """
+        """Return (c + 1, c + 1) fractions of each column's sum, 0 in an empty column."""
         return self.counts / np.maximum(self.counts.sum(0, keepdims=True), 1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.boxes import pairwise_iou
 from utils.metrics.confusion import pair_boxes
-from utils.metrics.evaluated_set import ImageEvaluation, box_areas
+from utils.metrics.evaluated_set import ImageEvaluation
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
 BACKGROUND = -1
@@ -42,11 +42,6 @@ class DetectionError:
     def matched_to_other(self) -> bool:
         """Whether a confident detection lies on this false negative but is paired with another label."""
         return self.is_false_negative and self.confidence > CONF_THRESHOLD
-
-    @property
-    def area(self) -> float:
-        """Area of the box in square pixels."""
-        return float(box_areas(self.box[None])[0])
 
 
 def detection_errors(image: ImageEvaluation) -> tuple[list[DetectionError], list[DetectionError]]:

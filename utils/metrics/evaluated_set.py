@@ -17,7 +17,7 @@ NO_LABEL_AREA = -1.0
 
 @dataclass(kw_only=True)
 class ImageEvaluation:
-    """Detections of one image, by falling confidence, matched with its labels.
+    """Detections of one image, by descending confidence, matched with its labels.
 
     Attributes:
         image_id: index of the image in the data set.
@@ -48,7 +48,7 @@ class ImageEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSet:
-    """Detections and labels of a set of images in flat arrays, image by image, each image's by falling confidence.
+    """Detections and labels of a set of images in flat arrays, image by image, each image's by descending confidence.
 
     Attributes:
         num_images: images in the set.

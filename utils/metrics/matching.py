@@ -19,11 +19,11 @@ def match_detections(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Match detections with labels.
 
-    A detection claims the label of its class with the largest IoU. It is a true positive where that IoU reaches the
-    threshold and no detection before it, at the same threshold, has claimed the label.
+    A detection claims the label of its class with the largest IoU. It is a true positive if that IoU reaches the
+    threshold and no earlier detection has claimed the label at that threshold.
 
     Args:
-        boxes_xyxy: (n, 4) detections by falling confidence.
+        boxes_xyxy: (n, 4) detections by descending confidence.
         classes: (n,).
         label_boxes_xyxy: (m, 4).
         label_classes: (m,).

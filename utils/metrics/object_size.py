@@ -20,15 +20,10 @@ def size_bins(areas: np.ndarray) -> np.ndarray:
 def restrict_to_size(evaluated: EvaluatedSet, size_bin: int) -> tuple[EvaluatedSet, np.ndarray]:
     """Restrict a set to the labels of one size.
 
-    A true positive counts if its label has the size, a false positive if its own box has it. Detections of objects of
-    other sizes are ignored, so they neither raise nor lower the result.
-
-    Args:
-        evaluated: the set.
-        size_bin: an index of `SIZES`.
+    A true positive counts if its label has the size, a false positive if its own box has it; others are ignored.
 
     Returns:
-        The set with those labels and true positives only, and (n, t) bool, which detections are ignored.
+        The set with the labels and true positives of `SIZES[size_bin]`, and (n, t) bool, which detections are ignored.
     """
     labels = size_bins(evaluated.label_areas) == size_bin
     claims = (size_bins(evaluated.claimed_areas) == size_bin) & (evaluated.claimed_areas >= 0)

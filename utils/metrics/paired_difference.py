@@ -42,22 +42,17 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A difference with its 95 % interval. Pairs are of the model and of the baseline.
+    """A difference with its 95 % interval from `low` to `high`. Pairs are of the model and of the baseline.
 
     Attributes:
         value: the model's mean minus the baseline's.
-        low: lower end of the interval; nan if the image variance is unknown, as with one image.
-        high: upper end of the interval.
-        standard_error: of the value; nan if unknown.
-        degrees_of_freedom: of Student's t.
+        low: nan, as `high` and `standard_error`, if the image variance is unknown, as with one image.
         p_value: probability of a difference at least as large between equal models, under other seeds and images or
             under other images alone, whichever is greater.
         seed_variances: of one run over seeds; nan if no model has two runs.
         image_variance: of the value over images, the part common to all seeds of a model.
         seed_by_image_variances: of one run over images, the part that differs between seeds (the interaction);
             `seed_variances` include it.
-        num_images: in the validation set.
-        num_runs: of each model.
         covers_seeds: whether the interval includes the seed variance; otherwise it holds for these weights only.
     """
 

@@ -22,15 +22,13 @@ IMAGES_FACTOR_STEP = 1.05  # resolution of the search
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Decision on a model compared with the baseline.
+    """Decision on a model compared with the baseline and, if inconclusive, about what would make it significant.
 
     Attributes:
         decision: `BETTER`, `WORSE` or `INCONCLUSIVE`.
-        p_value: of the difference, corrected for the number of comparisons.
-        extra_seeds: about how many more seeds per model would make the difference significant; together with
-            `images_factor`, on that many images. None if it is significant, if more than `MAX_EXTRA_SEEDS` would be
-            needed, or if the seed variance is unknown.
-        images_factor: about how many times as many images would be needed, if no number of seeds suffices without.
+        p_value: corrected for the number of comparisons.
+        extra_seeds: more seeds per model; None if more than `MAX_EXTRA_SEEDS`, or if the seed variance is unknown.
+        images_factor: times as many images, together with `extra_seeds`; None if seeds alone suffice.
     """
 
     decision: str
@@ -86,13 +84,8 @@ def _decide(difference: Difference, p_value: float, *, comparisons: int, fixed_w
 def seeds_needed(difference: Difference, *, comparisons: int = 1) -> int | None:
     """Return how many more seeds per model would make a difference of this size significant with 80 % power.
 
-    Both tests of a verdict must pass: the one with seeds and images, and the one with the images alone.
-
-    Returns:
-        At most `MAX_EXTRA_SEEDS`; None if more are needed or the seed variance is unknown.
+    None if more than `MAX_EXTRA_SEEDS` are needed or the seed variance is unknown.
     """
-    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
-        return None
     counts = range(1, MAX_EXTRA_SEEDS + 1)
     return next((n for n in counts if _would_be_significant(difference, n, comparisons=comparisons)), None)
 
@@ -100,14 +93,9 @@ def seeds_needed(difference: Difference, *, comparisons: int = 1) -> int | None:
 def images_needed(difference: Difference, *, comparisons: int = 1) -> tuple[float, int] | None:
     """Return how many times as many images, and how many more seeds, are needed if seeds alone do not suffice.
 
-    The factor is the smallest with which `MAX_EXTRA_SEEDS` suffice. With t times the images the image variance falls to
-    1 / t, and so does the seed-by-image interaction, which is part of the seed variance.
-
-    Returns:
-        None if the factor exceeds `MAX_IMAGES_FACTOR`, as with a large seed variance, or if that variance is unknown.
+    The factor is the smallest with which `MAX_EXTRA_SEEDS` suffice. None if it exceeds `MAX_IMAGES_FACTOR`, as with a
+    large seed variance, or if that variance is unknown.
     """
-    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
-        return None
     factor = IMAGES_FACTOR_STEP
     while factor < MAX_IMAGES_FACTOR:
         larger = _with_images(difference, factor)
@@ -118,7 +106,7 @@ def images_needed(difference: Difference, *, comparisons: int = 1) -> tuple[floa
 
 
 def _with_images(difference: Difference, factor: float) -> Difference:
-    """Return the difference as expected on `factor` times as many images."""
+    """Return the difference as expected on `factor` times as many images: their variance and interaction shrink."""
     seed_variances = [
         max(variance - interaction * (1 - 1 / factor), 0.0)
         for variance, interaction in zip(difference.seed_variances, difference.seed_by_image_variances, strict=True)
@@ -134,7 +122,9 @@ def _with_images(difference: Difference, factor: float) -> Difference:
 
 
 def _would_be_significant(difference: Difference, extra_seeds: int, *, comparisons: int) -> bool:
-    """Whether a difference of this size would be significant with 80 % power, given more seeds per model."""
+    """Whether both tests, with seeds and images and with images alone, would pass with 80 % power."""
+    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
+        return False
     confidence = 1 - SIGNIFICANCE_LEVEL / comparisons
     image_degrees = max(difference.num_images - 1.0, 1.0)
     counts = [present + extra_seeds for present in difference.num_runs]
@@ -167,16 +157,7 @@ def _images_factor(difference: Difference, *, comparisons: int) -> float | None:
 def sentence(
     verdict: Verdict, difference: Difference, *, model: str, baseline: str, metric: str, fixed_weights: bool = False
 ) -> str:
-    """Return the verdict as text, with the interval it rests on and, if inconclusive, the reason.
-
-    Args:
-        verdict: of the difference.
-        difference: model minus baseline.
-        model: its name.
-        baseline: its name.
-        metric: name of the metric.
-        fixed_weights: as for `decide_all`.
-    """
+    """Return the verdict as text: names, metric, interval and, if inconclusive, the reason."""
     numbers = f"{metric} {difference.value:+.3f}"
     if math.isfinite(difference.low):
         numbers += f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"

@@ -12,12 +12,7 @@ NORMAL_FROM = 1e6  # degrees of freedom from which the normal distribution takes
 MAX_STEPS = 200
 PRECISION = 1e-11
 
-
-@lru_cache(maxsize=1)
-def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
-    """Return the points in (-1, 1) and the weights of Gauss-Legendre quadrature."""
-    points, weights = np.polynomial.legendre.leggauss(NODES)
-    return points, weights
+_gauss_legendre = lru_cache(maxsize=1)(np.polynomial.legendre.leggauss)  # points in (-1, 1) and weights
 
 
 def t_cdf_two_sided(t: float, degrees: float) -> float:
@@ -31,7 +26,7 @@ def t_cdf_two_sided(t: float, degrees: float) -> float:
     """
     if degrees >= NORMAL_FROM:
         return math.erf(t / math.sqrt(2))
-    points, weights = _gauss_legendre()
+    points, weights = _gauss_legendre(NODES)
     angle = math.atan(t / math.sqrt(degrees))
     powers = (degrees - 1) * np.log(np.cos((points + 1) * angle / 2))
     return min(float((weights * np.exp(powers + _log_scale(degrees))).sum() * angle), 1.0)

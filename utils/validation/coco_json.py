@@ -77,27 +77,25 @@ def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, name
     """Return the labels as a COCO instances file, so that other programs can evaluate the same predictions."""
     paths = [str(path) for path in index.paths]
     ids, categories, files = image_ids(paths), category_ids(names), file_names(paths)
-    annotations: list[dict[str, Any]] = []
-    for evaluation in evaluations:
-        for box, class_id in zip(evaluation.label_boxes.tolist(), evaluation.label_classes, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": ids[evaluation.image_id],
-                    "category_id": categories[int(class_id)],
-                    "bbox": _xywh(box),
-                    "area": round((box[2] - box[0]) * (box[3] - box[1]), 3),
-                    "iscrowd": 0,
-                }
-            )
-    images = [
-        {
-            "id": ids[evaluation.image_id],
-            "file_name": files[evaluation.image_id],
-            "height": evaluation.original_hw[0],
-            "width": evaluation.original_hw[1],
-        }
+    labels = [
+        (evaluation.image_id, box, int(class_id))
         for evaluation in evaluations
+        for box, class_id in zip(evaluation.label_boxes.tolist(), evaluation.label_classes, strict=True)
+    ]
+    annotations = [
+        {
+            "id": number,
+            "image_id": ids[image_id],
+            "category_id": categories[class_id],
+            "bbox": _xywh(box),
+            "area": round((box[2] - box[0]) * (box[3] - box[1]), 3),
+            "iscrowd": 0,
+        }
+        for number, (image_id, box, class_id) in enumerate(labels, 1)
+    ]
+    images = [
+        {"id": ids[i.image_id], "file_name": files[i.image_id], "height": i.original_hw[0], "width": i.original_hw[1]}
+        for i in evaluations
     ]
     classes = [{"id": category_id, "name": name} for category_id, name in zip(categories, names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": classes}
@@ -131,21 +129,18 @@ def coco_arrays(
         [row for row in rows if row["image_id"] in positions] for rows in (truth["annotations"], predictions)
     )
 
-    def column(rows: Sequence[Mapping[str, Any]], key: str, dtype: type) -> np.ndarray:
-        return np.array([row[key] for row in rows], dtype)
-
-    def common(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    def boxes(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         return {
             "image_ids": np.array([positions[row["image_id"]] for row in rows], np.int64),
-            "classes": column(rows, "category_id", np.int64),
-            "boxes": column(rows, "bbox", np.float64).reshape(-1, 4),
+            "classes": np.array([row["category_id"] for row in rows], np.int64),
+            "boxes": np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
         }
 
+    areas = np.array([label["area"] for label in labels], np.float64)
     crowd = np.array([bool(label.get("iscrowd", 0)) for label in labels], bool)
-    return (
-        CocoLabels(**common(labels), areas=column(labels, "area", np.float64), crowd=crowd),
-        CocoDetections(**common(detections), confidences=column(detections, "score", np.float64)),
-    )
+    confidences = np.array([detection["score"] for detection in detections], np.float64)
+    coco_labels = CocoLabels(**boxes(labels), areas=areas, crowd=crowd)
+    return coco_labels, CocoDetections(**boxes(detections), confidences=confidences)
 
 
 def coco_table(figures: Mapping[str, float], metrics: PrecisionRecall, *, max_detections: int) -> str:

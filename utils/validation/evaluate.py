@@ -22,6 +22,7 @@ from utils.structures import Batch, Detections
 
 PHASES = ("loading", "pre", "inference", "nms", "matching")
 OTHER = "other"
+TABLE_HEADER = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Evaluation:
 
     @property
     def fitness(self) -> float:
-        """Selects the best epoch."""
+        """The figure that selects the best epoch."""
         return self.metrics.fitness
 
 
@@ -75,8 +76,7 @@ def evaluate(
     sums = dict.fromkeys(COMPONENTS, 0.0)
     stopwatch = _Stopwatch(device)
     evaluated: list[ImageEvaluation] = []
-    header = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
-    progress = tqdm(batches, desc=header, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")
+    progress = tqdm(batches, desc=TABLE_HEADER, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")
     with torch.inference_mode():
         for batch_index, batch in enumerate(progress):
             stopwatch.record("loading")
@@ -101,7 +101,7 @@ def evaluate(
                 on_batch(batch_index, batch, detections)
             stopwatch.end_batch(len(images))
     evaluated.sort(key=lambda image: image.image_id)
-    batch_count = max(stopwatch.batches, 1)
+    batch_count = max(len(stopwatch.batches), 1)
     return Evaluation(
         metrics=precision_recall(EvaluatedSet.concatenate(evaluated)),
         losses={name: total / batch_count for name, total in sums.items()} if loss is not None else {},
@@ -113,8 +113,7 @@ def evaluate(
 
 def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int, verbose: bool) -> str:
     """Return YOLOv5's table: a row for all classes and, with `verbose`, one for each class."""
-    columns = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-    lines = [f"{columns[0]:>22}" + "".join(f"{name:>11}" for name in columns[1:])]
+    lines = [TABLE_HEADER]
 
     def row(label: str, instances: int, values: Sequence[float]) -> str:
         return f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
@@ -130,14 +129,7 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int
 
 
 def match_image(batch: Batch, position: int, detections: Detections, targets: np.ndarray) -> ImageEvaluation:
-    """Convert the boxes of one image of a batch to pixels of its file, and match them.
-
-    Args:
-        batch: with letterbox transforms.
-        position: of the image in the batch.
-        detections: in pixels of the network's input.
-        targets: (m, 6) rows of the batch's targets that belong to the image.
-    """
+    """Convert one image's detections and (m, 6) targets to pixels of the image file, and match them."""
     letterbox = batch.transforms[position]
     height, width = batch.images.shape[2:]
     label_boxes = cxcywh_to_xyxy(targets[:, 2:]) * np.array((width, height, width, height), np.float32)
@@ -153,39 +145,34 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
 
 
 class _Stopwatch:
-    """Seconds of each phase, summed over batches.
+    """Seconds of each phase of each batch.
 
     Attributes:
-        batches: that have ended.
+        batches: that have ended, with their seconds by phase and their numbers of images.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.batches = 0
-        self._seconds = dict.fromkeys((*PHASES, OTHER), 0.0)
-        self._first = dict(self._seconds)
-        self._images = self._first_images = 0
+        self.batches: list[tuple[dict[str, float], int]] = []
+        self._seconds: dict[str, float] = {}
         self._last = self._now()
 
     def record(self, phase: str) -> None:
-        """Add the time since the previous phase."""
+        """Record the time since the previous phase."""
         now = self._now()
-        self._seconds[phase] += now - self._last
+        self._seconds[phase] = now - self._last
         self._last = now
 
     def end_batch(self, images: int) -> None:
-        """Count a batch; the time since its last phase is not recorded."""
-        self.batches += 1
-        self._images += images
-        if self.batches == 1:
-            self._first, self._first_images = dict(self._seconds), images
-        self._last = self._now()
+        """End a batch; the time since its last phase is not recorded."""
+        self.batches.append((self._seconds, images))
+        self._seconds, self._last = {}, self._now()
 
     def milliseconds(self) -> dict[str, float]:
         """Return the time of each phase per image, without the first batch if there are several."""
-        excluded = 1 if self.batches > 1 else 0
-        images = max(self._images - excluded * self._first_images, 1)
-        return {phase: 1000 * (self._seconds[phase] - excluded * self._first[phase]) / images for phase in PHASES}
+        batches = self.batches[1:] or self.batches
+        images = max(sum(count for _, count in batches), 1)
+        return {phase: 1000 * sum(seconds[phase] for seconds, _ in batches) / images for phase in PHASES}
 
     def _now(self) -> float:
         if self.device.type == "cuda":  # kernels run asynchronously

@@ -14,7 +14,7 @@ from utils.datasets.images import read_image, write_image
 from utils.datasets.letterbox import PAD_VALUE
 from utils.files import atomic_write
 from utils.metrics.detection_errors import BACKGROUND, DetectionError, detection_errors
-from utils.metrics.evaluated_set import ImageEvaluation
+from utils.metrics.evaluated_set import ImageEvaluation, box_areas
 from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.fonts import display_name
@@ -98,20 +98,14 @@ def plot_detection_errors(
     """Write `false_negatives.jpg` and `false_positives.jpg`: the sixteen worst of each, if there are any.
 
     The worst false negatives are large labels without any detection; those whose detection is paired with another
-    label come last. The worst false positives are the most confident ones.
-
-    Args:
-        images: evaluated.
-        paths: of the data set's images, by image id.
-        names: class names.
-        run_dir: folder of the run.
+    label come last. The worst false positives are the most confident ones. `paths` are indexed by image id.
     """
     negatives: list[tuple[int, DetectionError]] = []
     positives: list[tuple[int, DetectionError]] = []
     for image in images:
         for kind, errors in zip((negatives, positives), detection_errors(image), strict=True):
             kind.extend((image.image_id, error) for error in errors)
-    negatives.sort(key=lambda entry: (entry[1].confidence, -entry[1].area))
+    negatives.sort(key=lambda entry: (entry[1].confidence, -box_areas(entry[1].box[None])[0]))
     positives.sort(key=lambda entry: -entry[1].confidence)
     label_boxes = {image.image_id: image.label_boxes for image in images}
     for name, worst in (("false_negatives", negatives[:MAX_IMAGES]), ("false_positives", positives[:MAX_IMAGES])):

@@ -17,7 +17,7 @@ def test_hand_made_image():
     labels = boxes((0, 0, 20, 10), (50, 0, 70, 10), (100, 0, 120, 10), (0, 90, 40, 99))
     detected = boxes((0, 0, 20, 10), (1, 0, 20, 10), (50, 0, 70, 11), (60, 60, 80, 70), (100, 0, 120, 9))
     negatives, positives = errors_of(detected, [0.9, 0.8, 0.7, 0.6, 0.2], [0, 0, 2, 1, 1], labels, [0, 1, 1, 2])
-    assert [(e.class_id, e.confidence, e.area) for e in negatives] == [(1, 0.2, 200), (2, 0, 360)]
+    assert [(e.class_id, e.confidence, e.box[0]) for e in negatives] == [(1, 0.2, 100), (2, 0, 0)]
     assert all(e.is_false_negative for e in negatives) and not any(e.is_false_negative for e in positives)
     assert [(e.class_id, e.confidence, e.true_class, e.is_duplicate) for e in positives] == [
         (0, 0.8, BACKGROUND, True),
