@@ -14,7 +14,7 @@ import torch
 from utils.boxes import cxcywh_to_xyxy
 from utils.comparison.document import Block, Image
 from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
-from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
+from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC, ModelScores
 from utils.comparison.trained_runs import TrainedRun, TrainedRuns
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
@@ -48,7 +48,7 @@ COSTS = {  # key -> title and unit
 MAX_EXAMPLE_MODELS = 4
 EXAMPLES_EACH_WAY = 2
 CONFIDENCE = 0.25  # of the detections in examples
-EXAMPLE_WIDTH, JPEG_QUALITY = 1260, 82
+PANEL_PIXELS, JPEG_QUALITY = 420, 82
 
 
 def draw_figures(
@@ -61,15 +61,10 @@ def draw_figures(
 ) -> dict[str, list[Block]]:
     """Draw compare.png, `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
 
-    Args:
-        result: of the comparison.
-        evaluated: predictions of the runs of each model.
-        names: class names.
-        val: the validation set.
-        folder: to write to.
+    `evaluated` holds the predictions of the runs of each model, `names` those of the classes.
 
     Returns:
-        The content of the report's sections with images, by heading.
+        By heading, the blocks of the report's sections with images.
     """
     for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{SAMPLING_FOLDER}/*.jpg")):
         with contextlib.suppress(OSError):
@@ -83,20 +78,17 @@ def draw_figures(
         if len(shown) < len(p_values):
             figures[EXAMPLES].append(f"Of the {len(shown)} models with the most significant differences.")
         for index in shown:
-            model, baseline = result.scores[1 + index], result.scores[0]
             figures[EXAMPLES] += example_images(
-                evaluated[1 + index],
-                evaluated[0],
-                labels=(model.label, baseline.label),
-                seeds=(model.seeds, baseline.seeds),
+                (result.scores[1 + index], result.scores[0]),
+                (evaluated[1 + index], evaluated[0]),
                 val=val,
                 names=names,
                 folder=folder / "examples",
             )
     with optional():
         best = [int(scores.metrics[PRIMARY_METRIC].points.argmax()) for scores in result.scores]
-        runs = {model.label: model.runs[index] for model, index in zip(result.models, best, strict=True)}
-        figures[SAMPLING] += sampling_images(runs, val=val, names=names, folder=folder / SAMPLING_FOLDER)
+        best_runs = {model.label: model.runs[index] for model, index in zip(result.models, best, strict=True)}
+        figures[SAMPLING] += sampling_images(best_runs, val=val, names=names, folder=folder / SAMPLING_FOLDER)
     return figures
 
 
@@ -178,56 +170,53 @@ def representative_seed_pair(
 
 
 def example_images(
-    model: Sequence[EvaluatedSet],
-    baseline: Sequence[EvaluatedSet],
+    scores: tuple[ModelScores, ModelScores],
+    runs: tuple[Sequence[EvaluatedSet], Sequence[EvaluatedSet]],
     *,
-    labels: tuple[str, str],
-    seeds: tuple[Sequence[int | None], Sequence[int | None]],
     val: DatasetIndex,
     names: Sequence[str],
     folder: Path,
 ) -> list[Image]:
-    """Draw labels and detections of the images on which two models differ most.
+    """Draw labels and detections of the images on which a model and the baseline differ most.
 
-    Args:
-        model: its runs; the one most representative of the mean over runs is drawn.
-        baseline: its runs.
-        labels: names of model and baseline.
-        seeds: of the runs of model and baseline.
-        val: the validation set.
-        names: class names.
-        folder: to write to.
+    Of the runs of each, those that represent the mean over all runs best are drawn.
 
     Raises:
         DataError: an image cannot be read.
         RunError: a file cannot be written.
     """
     examples: list[Image] = []
-    for image_id, gain in largest_differences(model, baseline):
-        f1 = [float(image_f1(run)[image_id]) for run in model], [float(image_f1(run)[image_id]) for run in baseline]
-        ours, theirs = representative_seed_pair(f1, seeds, gain)
-        titles = [
-            f"{label} (seed {own_seeds[run]})" if len(own_f1) > 1 and own_seeds[run] is not None else label
-            for label, own_seeds, own_f1, run in zip(labels, seeds, f1, (ours, theirs), strict=True)
-        ]
+    seeds = scores[0].seeds, scores[1].seeds
+    for image_id, gain in largest_differences(*runs):
+        f1 = [float(image_f1(run)[image_id]) for run in runs[0]], [float(image_f1(run)[image_id]) for run in runs[1]]
+        shown = representative_seed_pair(f1, seeds, gain)
+        title, baseline_title = (_run_title(of, index) for of, index in zip(scores, shown, strict=True))
         image = read_image(str(val.paths[image_id]))
-        panels = [
-            _draw_labels(image, val, image_id, names),
-            _draw_detections(image, baseline[theirs], image_id, names),
-            _draw_detections(image, model[ours], image_id, names),
+        scale = min(PANEL_PIXELS / max(image.shape[:2]), 1.0)
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        boxes = [
+            _labels(val, image_id, names, image),
+            _detections(runs[1][shown[1]], image_id, names, scale),
+            _detections(runs[0][shown[0]], image_id, names, scale),
         ]
-        captions = ["labels", *map(display_name, titles[::-1], (2, 1))]
-        grid = image_grid(panels, captions, columns=3, max_side=EXAMPLE_WIDTH)
+        captions = ["labels", display_name(baseline_title, 1), display_name(title, 2)]
+        grid = image_grid([draw_boxes(image, *part, thickness=2) for part in boxes], captions, columns=3)
         _, encoded = cv2.imencode(".jpg", grid[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        path = atomic_write(folder / f"{labels[0]}-{len(examples) + 1}.jpg", encoded.tobytes())
+        path = atomic_write(folder / f"{scores[0].label}-{len(examples) + 1}.jpg", encoded.tobytes())
         caption = (
-            f"{val.paths[image_id].split('/')[-1]}: labels, {titles[1]}, {titles[0]}; detections with a confidence of "
-            f"at least {CONFIDENCE}. F1 {f1[1][theirs]:.2f} and {f1[0][ours]:.2f}."
+            f"{val.paths[image_id].split('/')[-1]}: labels, {baseline_title}, {title}; detections with a confidence "
+            f"of at least {CONFIDENCE}. F1 {f1[1][shown[1]]:.2f} and {f1[0][shown[0]]:.2f}."
         )
-        if max(len(model), len(baseline)) > 1:
-            caption += f" Mean over runs: {labels[0] if gain > 0 else labels[1]} is better by {abs(gain):.2f}."
+        if max(map(len, runs)) > 1:
+            caption += f" Mean over runs: {scores[0 if gain > 0 else 1].label} is better by {abs(gain):.2f}."
         examples.append(Image(path, caption))
     return examples
+
+
+def _run_title(scores: ModelScores, index: int) -> str:
+    """Return the name of a model's run, with its seed if there are several."""
+    seed = scores.seeds[index]
+    return f"{scores.label} (seed {seed})" if len(scores.seeds) > 1 and seed is not None else scores.label
 
 
 def _class_name(names: Sequence[str], class_id: int) -> str:
@@ -236,22 +225,24 @@ def _class_name(names: Sequence[str], class_id: int) -> str:
     return display_name(names[index], index)
 
 
-def _label_boxes(image: np.ndarray, val: DatasetIndex, image_id: int) -> tuple[np.ndarray, list[int]]:
-    """Return the (n, 4) label boxes in pixels of the image, and their class ids."""
+def _labels(
+    val: DatasetIndex, image_id: int, names: Sequence[str], image: np.ndarray
+) -> tuple[np.ndarray, list[str], list[int]]:
+    """Return (n, 4) boxes in pixels of an (H, W, 3) image, their texts and class ids."""
     rows = val.rows(image_id)
-    return cxcywh_to_xyxy(rows[:, 1:]) * np.tile(image.shape[1::-1], 2), rows[:, 0].astype(np.int64).tolist()
+    class_ids = rows[:, 0].astype(np.int64).tolist()
+    boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.tile(image.shape[1::-1], 2)
+    return boxes, [_class_name(names, class_id) for class_id in class_ids], class_ids
 
 
-def _draw_labels(image: np.ndarray, val: DatasetIndex, image_id: int, names: Sequence[str]) -> np.ndarray:
-    boxes, class_ids = _label_boxes(image, val, image_id)
-    return draw_boxes(image, boxes, [_class_name(names, i) for i in class_ids], class_ids, thickness=2)
-
-
-def _draw_detections(image: np.ndarray, evaluated: EvaluatedSet, image_id: int, names: Sequence[str]) -> np.ndarray:
-    shown = (evaluated.image_ids == image_id) & (evaluated.confidences >= CONFIDENCE)
-    class_ids, confidences = evaluated.classes[shown].tolist(), evaluated.confidences[shown]
-    texts = [f"{_class_name(names, i)} {c:.2f}" for i, c in zip(class_ids, confidences, strict=True)]
-    return draw_boxes(image, evaluated.boxes[shown], texts, class_ids, thickness=2)
+def _detections(
+    run: EvaluatedSet, image_id: int, names: Sequence[str], scale: float
+) -> tuple[np.ndarray, list[str], list[int]]:
+    """Return (n, 4) boxes in pixels of the scaled image, their texts and class ids."""
+    shown = (run.image_ids == image_id) & (run.confidences >= CONFIDENCE)
+    class_ids = run.classes[shown].tolist()
+    texts = [f"{_class_name(names, i)} {c:.2f}" for i, c in zip(class_ids, run.confidences[shown], strict=True)]
+    return run.boxes[shown] * scale, texts, class_ids
 
 
 def image_for_sampling(val: DatasetIndex) -> int:
@@ -265,16 +256,12 @@ def sampling_images(
 ) -> list[Image]:
     """Draw the sampling points of each model with AKConv at the labels of one validation image, and all its offsets.
 
-    Args:
-        runs: one of each model, by its label.
-        val: the validation set.
-        names: class names.
-        folder: to write to.
+    `runs` holds one run by label of its model.
     """
     image_id = image_for_sampling(val)
     image = read_image(str(val.paths[image_id]))
-    boxes, class_ids = _label_boxes(image, val, image_id)
-    locations = box_centers(boxes, [_class_name(names, i) for i in class_ids], (image.shape[0], image.shape[1]))
+    boxes, texts, _ = _labels(val, image_id, names, image)
+    locations = box_centers(boxes, texts, (image.shape[0], image.shape[1]))
     images: list[Image] = []
     for number, (label, run) in enumerate(runs.items(), 1):
         model, _ = load_model(run.path)

@@ -60,14 +60,8 @@ def evaluate_run(
 ) -> EvaluatedSet:
     """Evaluate a run's checkpoint as train.py does after each epoch, but always in full precision, or read the cache.
 
-    Args:
-        run: with the checkpoint, which is not loaded if its predictions are cached.
-        index: the validation set.
-        image_size: longer side of the images in pixels, a multiple of the model's stride.
-        batch_size: images per batch.
-        workers: data loader processes.
-        device: to compute on.
-        cache: npz file to read from, or to write.
+    The image size, a multiple of the model's stride, is the longer side in pixels. The cache is an npz file, written
+    where it is missing or of other weights, labels, images or image size.
     """
     weights = hashlib.sha256(run.path.read_bytes()).hexdigest()
     key = f"{CACHE_VERSION} {weights} {index.fingerprint()} {_file_states(index)} {image_size}"

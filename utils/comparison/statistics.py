@@ -83,11 +83,9 @@ def collect_scores(
 
 
 def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list[ModelComparison]:
-    """Compare every further model with the first, with verdicts corrected for multiple comparisons.
+    """Compare every further model with the first, the baseline; verdicts are corrected for multiple comparisons.
 
-    Args:
-        models: the first is the baseline.
-        images: number of images in the validation set.
+    `images` is the number of images in the validation set.
     """
     baseline, others = models[0], models[1:]
     differences = [

@@ -50,13 +50,9 @@ def detail_tables(
     group: str,
     support: Mapping[tuple[str, str], Support],
 ) -> list[Table]:
-    """Return one table per metric of the baseline and each difference from it, a row per class or size.
+    """Return one table per metric of the baseline and of each difference from it.
 
-    Args:
-        models: the first is the baseline.
-        pairs: every further model against it.
-        group: `class` or `size`.
-        support: by group and name.
+    It has a row per class or per object size, as `group` is "class" or "size"; `support` is by group and name.
     """
     baseline = models[0]
     tables = []

@@ -25,7 +25,7 @@ from utils.comparison.figures import (
     training_curves,
 )
 from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
-from utils.comparison.statistics import compare_with_baseline
+from utils.comparison.statistics import ModelScores, compare_with_baseline
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
 from utils.errors import DataError
@@ -68,11 +68,13 @@ def index(folder: Path, *, starts: tuple[int, ...] = (0, 2, 4, 6)) -> DatasetInd
 def examples(
     folder: Path, model: list[EvaluatedSet], *, name: str = "a", seeds: tuple[Seeds, Seeds] = ((None,), (None,))
 ) -> list[Image]:
+    new, old = (
+        ModelScores(label=label, fixed_weights=True, metrics={}, seeds=of)
+        for label, of in zip(("new", "old"), seeds, strict=True)
+    )
     return example_images(
-        model,
-        [run([0, 1, 2], [0] * 3)],
-        labels=("new", "old"),
-        seeds=seeds,
+        (new, old),
+        (model, [run([0, 1, 2], [0] * 3)]),
         val=index(folder),
         names=[name, "b"],
         folder=folder / "examples",
@@ -110,6 +112,17 @@ def test_examples_show_labels_baseline_and_model_from_left_to_right(tmp_path):
     assert shown.shape == (STRIP + height, 3 * width, 3)
     panels = [shown[STRIP + 2 : -2, start + 2 : start + width - 2].std() for start in (0, width, 2 * width)]
     assert panels[0] > 3 and panels[1] < 3 and panels[2] > 3, "the old model detects nothing here"
+
+
+def test_large_images_are_scaled_before_boxes_are_drawn(tmp_path, monkeypatch):
+    sizes, boxes = [], []
+    monkeypatch.setattr(
+        figures, "draw_boxes", lambda image, b, *_, **__: sizes.append(image.shape) or boxes.append(b) or image
+    )
+    monkeypatch.setattr(figures, "PANEL_PIXELS", 30)
+    examples(tmp_path, [run([2, 1, 0], [0] * 3)])
+    assert set(sizes) == {(20, 30, 3)}
+    assert boxes[0][0].tolist() == pytest.approx([9, 6, 21, 14]) and boxes[2][0].tolist() == [2.5, 2.5, 15, 10]
 
 
 def test_the_caption_has_the_f1_of_the_runs_shown_and_the_mean_gain(tmp_path):
