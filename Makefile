@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize proof proof-record clean
+.PHONY: install demo test test-fast test-long check sanitize proof proof-record messages clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ proof-record: install
 
 proof: install
 	$(RUN) -m tests.studies.refactor_proof check $(RECORD)
+
+# After a message has changed: tests/messages.txt lists the wording of all of them.
+messages: install
+	$(RUN) -m tests.helpers.messages
 
 clean:
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

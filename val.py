@@ -1,4 +1,4 @@
-"""Judge a checkpoint: `python val.py --weights runs/train/exp/weights/best.pt --data shapes.yaml`."""
+"""Evaluate a checkpoint: `python val.py --weights runs/train/exp/weights/best.pt --data shapes.yaml`."""
 
 from utils.cli import parse_options, run_script
 

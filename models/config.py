@@ -81,7 +81,7 @@ class ModelConfig:
         """
         for key in value:
             if key not in KNOWN_KEYS:
-                hint = did_you_mean(str(key), KNOWN_KEYS) or f"one of {', '.join(KNOWN_KEYS)}"
+                hint = did_you_mean(str(key), KNOWN_KEYS) or f"use one of {', '.join(KNOWN_KEYS)}"
                 raise ConfigError(name, f"unknown key {key!r}", fix=hint)
         backbone, head = (_rows(value.get(part), part=part, name=name) for part in ("backbone", "head"))
         rows = [*backbone, *head]

@@ -85,7 +85,7 @@ class RowKeyword:
             for keyword in _forwarded(layer, self.module, where=_where(config, layer))
         )
         wrong = next(keyword for keyword in self._keywords if keyword not in known)
-        hint = did_you_mean(wrong, known) or f"one of {', '.join(known)}"
+        hint = did_you_mean(wrong, known) or f"use one of {', '.join(known)}"
         return ConfigError(FLAG, f"no row forwards {wrong!r} to its {self.module}", fix=hint)
 
 
@@ -147,7 +147,7 @@ def _position(layer: LayerSpec, keyword: str, *, where: str) -> tuple[int | None
     entry = lookup(layer.module, where=where)
     parameters = inspect.signature(entry.factory).parameters
     if keyword not in parameters:
-        hint = did_you_mean(keyword, parameters) or f"one of {', '.join(parameters)}"
+        hint = did_you_mean(keyword, parameters) or f"use one of {', '.join(parameters)}"
         raise ConfigError(FLAG, f"{layer.module} takes no {keyword!r}", fix=hint)
     parameter = parameters[keyword]
     default = None if parameter.default is parameter.empty else parameter.default

@@ -26,7 +26,7 @@ def load_plugins(files: Sequence[str]) -> None:
             continue
         specification = importlib.util.spec_from_file_location(module_name, path)
         if specification is None or specification.loader is None:
-            raise ConfigError("--plugins", f"{name} is no python file", fix="pass a .py file")
+            raise ConfigError("--plugins", f"{name} is not a Python file", fix="pass a .py file")
         module = importlib.util.module_from_spec(specification)
         sys.modules[module_name] = module
         try:

@@ -76,9 +76,9 @@ def test_a_model_with_akconv_only_inside_other_modules_is_overridden_by_what_the
     config = override(residual, "AKConv.padding", "zeros")
     assert all(layer.kwargs == {"padding": "zeros"} for layer in config.layers if layer.module == "C3_AKConv")
     for name, only, wrong, hint in (
-        ("AKConv.stride", None, "'stride'", "one of num_param, points, padding"),
+        ("AKConv.stride", None, "'stride'", "use one of num_param, points, padding"),
         ("AKConv.paddin", None, "'paddin'", "did you mean padding"),
-        ("AKConv.padding", ("stride", 1), "'stride'", "one of num_param, points, padding"),
+        ("AKConv.padding", ("stride", 1), "'stride'", "use one of num_param, points, padding"),
     ):
         with pytest.raises(ConfigError) as error:
             override(residual, name, "zeros", only=only)
