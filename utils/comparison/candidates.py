@@ -50,13 +50,9 @@ class ToTrain:
     hyperparameters: Mapping[str, float]
     has_offsets: bool
 
-    def copy_of_config(self, folder: Path) -> Path:
-        """Return where a comparison's folder keeps the model yaml."""
-        return folder / "configs" / f"{self.label}.yaml"
-
-    def copy_of_hyp(self, folder: Path) -> Path:
-        """Return where a comparison's folder keeps the hyperparameter yaml."""
-        return folder / "configs" / f"{self.label}.hyp.yaml"
+    def kept_yamls(self, folder: Path) -> tuple[Path, Path]:
+        """Return where a comparison's folder keeps the model yaml and the hyperparameter yaml."""
+        return folder / "configs" / f"{self.label}.yaml", folder / "configs" / f"{self.label}.hyp.yaml"
 
 
 Candidate = ToTrain | TrainedRuns
@@ -99,20 +95,19 @@ def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
         ConfigError: the folder contains another version.
     """
     for model in models:
-        path, hyp = model.copy_of_config(folder), model.copy_of_hyp(folder)
+        path, hyp = model.kept_yamls(folder)
         config, hyperparameters = model.config.to_dict(), dict(model.hyperparameters)
         changed: str | Path = ""
-        if not path.is_file():
-            dump_yaml(path, config)
-        elif ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != config:
+        if path.is_file() and ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != config:
             changed = model.cfg or path
-        if not hyp.is_file():
-            dump_yaml(hyp, hyperparameters)
-        elif asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != hyperparameters:
+        elif hyp.is_file() and asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != hyperparameters:
             changed = model.hyp or hyp
         if changed:
             what = f"has changed since the runs in {folder} were started"
             raise ConfigError(changed, what, fix="choose another --name")
+        for file, content in ((path, config), (hyp, hyperparameters)):
+            if not file.is_file():
+                dump_yaml(file, content)
 
 
 def differing_settings(model: Candidate, baseline: Candidate) -> list[str]:

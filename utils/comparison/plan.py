@@ -24,7 +24,7 @@ from utils.training.state import SUMMARY
 
 MANIFEST = "manifest.json"
 OLD_MANIFEST = "comparison.json"
-# Options that name the models, of which more may be added later, or that neither change training nor its results.
+# Options that name the models and seeds, of which more may be added later, and options without effect on the runs.
 EXTENDABLE_OPTIONS = frozenset("cfg weights sweep hyp seed seeds jobs task".split())
 DEFAULTS = TrainOptions()
 
@@ -91,10 +91,11 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
     runs = []
     for seed in options.all_seeds:
         for candidate in candidates:
+            cfg, hyp = candidate.kept_yamls(folder)
             train_options = TrainOptions(
                 **settings,
-                cfg=candidate.cfg or str(candidate.copy_of_config(folder)),
-                hyp=candidate.hyp or str(candidate.copy_of_hyp(folder)),
+                cfg=candidate.cfg or str(cfg),
+                hyp=candidate.hyp or str(hyp),
                 workers=workers,
                 seed=seed,
                 project=str(folder),
