@@ -110,20 +110,18 @@ def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
                 dump_yaml(file, content)
 
 
-def differing_settings(model: Candidate, baseline: Candidate) -> list[str]:
+def differing_settings(model: TrainedRuns, baseline: TrainedRuns) -> list[str]:
     """Return what differs between the yamls, hyperparameters and training options of two models, one entry each."""
     ours, theirs = model.hyperparameters, baseline.hyperparameters
-    hyperparameters = [
-        f"{key}: {theirs[key]} -> {value}" for key, value in ours.items() if theirs.get(key, value) != value
+    return [
+        *differing_rows(model.config, baseline.config),
+        *(f"{key}: {theirs[key]} -> {value}" for key, value in ours.items() if theirs.get(key, value) != value),
+        *(f"{flag}: {other} -> {value}" for flag, value, other in differing_args(model, baseline)),
     ]
-    args = [f"{flag}: {other} -> {value}" for flag, value, other in differing_args(model, baseline)]
-    return [*differing_rows(model.config, baseline.config), *hyperparameters, *args]
 
 
-def differing_args(model: Candidate, baseline: Candidate) -> list[tuple[str, Any, Any]]:
+def differing_args(model: TrainedRuns, baseline: TrainedRuns) -> list[tuple[str, Any, Any]]:
     """Return flag and both values of the options of train.py that differ, are known of both, and change the result."""
-    if not isinstance(model, TrainedRuns) or not isinstance(baseline, TrainedRuns):
-        return []
     return [
         (f"--{key.replace('_', '-')}", value, baseline.args[key])
         for key, value in comparable_args(model.args).items()

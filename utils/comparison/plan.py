@@ -148,10 +148,13 @@ def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
     """
     commands = []
     for run in (run for model in models if model.is_finished_weights for run in model.runs if run.args):
-        args = {key: tuple(value) if isinstance(value, list) else value for key, value in run.args.items()}
-        kept = {key: args[key] for key in args if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)}
+        kept: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in run.args.items()
+            if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)
+        }
         try:
-            present = asdict(load_hyperparameters(str(args.get("hyp", DEFAULTS.hyp))))
+            present = asdict(load_hyperparameters(str(run.args.get("hyp", DEFAULTS.hyp))))
             changed = [
                 f"{key} {value:g}" for key, value in run.hyperparameters.items() if present.get(key, value) != value
             ]

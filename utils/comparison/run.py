@@ -154,9 +154,10 @@ def _evaluate(
     evaluated = _evaluate_runs(evaluation)
     scores = _resampled_scores(evaluation, evaluated)
     support = support_by_class(evaluated[0][0], evaluation.names)
-    baseline, labels = candidates[0], [model.label for model in models]
+    labels = [model.label for model in models]
     absent = [candidate.label for candidate in candidates if candidate.label not in labels]
-    pairs = [] if baseline.label in absent else compare_with_baseline(scores, images=len(split))
+    baseline = candidates[0].label
+    pairs = [] if baseline in absent else compare_with_baseline(scores, images=len(split))
     warnings = [
         *support_warnings(len(split), evaluation.names, support),
         *score_warnings(scores),
@@ -166,12 +167,11 @@ def _evaluate(
         warnings.append(f"Timings of training were measured under parallel load (up to {options.jobs} jobs).")
     if absent:
         warnings.append(f"No finished run of {', '.join(absent)}; the tables leave it out.")
-    if baseline.label in absent:
-        warnings.append(f"The baseline {baseline.label} is missing, so there are no differences.")
+    if baseline in absent:
+        warnings.append(f"The baseline {baseline} is missing, so there are no differences.")
     if len(set(evaluation.image_sizes)) > 1:
         warnings.append("The models are evaluated at different image sizes, which also affects cost and accuracy.")
     costs, noise = measure_costs(models, evaluation.image_sizes, device=evaluation.device)
-    reference = models[0] if labels[0] == baseline.label else baseline
     evaluated_at = evaluation.image_sizes if size_given and options.weights else ()
     result = ComparisonResult(
         header=header(options, split, models, device=evaluation.device, evaluated_at=evaluated_at),
@@ -185,9 +185,7 @@ def _evaluate(
         warnings=warnings,
         failed=failed,
         resamples=RESAMPLES,
-        config_diffs={
-            model.label: differing_settings(model, reference) for model in models if model.label != baseline.label
-        },
+        config_diffs={model.label: differing_settings(model, models[0]) for model in models[1:]},
         commands=[command_line(), *(run.command() for run in runs), *training_commands(models)],
         environment=describe_environment(evaluation.device),
     )
