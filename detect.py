@@ -1,4 +1,4 @@
-"""Find objects: `python detect.py --weights runs/train/exp/weights/best.pt --source images/`."""
+"""Detect objects: `python detect.py --weights runs/train/exp/weights/best.pt --source images/`."""
 
 from utils.cli import parse_options, run_script
 

@@ -1,4 +1,4 @@
-"""Write a checkpoint in other formats: `python export.py --weights best.pt --include torchscript onnx openvino`."""
+"""Export a checkpoint to other formats: `python export.py --weights best.pt --include torchscript onnx openvino`."""
 
 from utils.cli import parse_options, run_script
 

@@ -1,15 +1,15 @@
-"""Entry points of torch.hub: `torch.hub.load("path/to/here", "custom", path="best.pt", source="local")`.
+"""Entry points of torch.hub: `torch.hub.load("path/to/this/repository", "custom", path="best.pt", source="local")`.
 
-The plain function behind `custom` is `utils.inference.autoshape.load_detector`.
+The function behind `custom` is `utils.inference.autoshape.load_detector`.
 """
 
 from __future__ import annotations
 
 from utils.errors import ConfigError as _ConfigError
-from utils.inference import autoshape as _engine
+from utils.inference import autoshape as _autoshape
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
-_Model = _engine.AutoShape | _engine.Model
+_Model = _autoshape.AutoShape | _autoshape.Model
 
 
 def custom(
@@ -20,20 +20,20 @@ def custom(
     allow_urls: bool = False,
     trust: bool = False,
 ) -> _Model:
-    """Return a trained model.
+    """Load a trained model.
 
     Args:
-        path: a checkpoint, or an exported file: an .onnx, .torchscript, OpenVINO folder or .xml.
-        autoshape: ready to call with images; otherwise the bare network.
-        _verbose: accepted for old programs; nothing is printed.
-        device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best there is.
-        allow_urls: fetch images whose web address is given.
-        trust: run a TorchScript file, which is a program, that was not exported on this machine.
+        path: a checkpoint, or its export: an .onnx, .torchscript, OpenVINO folder or .xml.
+        autoshape: return a detector to call with images; otherwise the bare model.
+        _verbose: accepted for compatibility; nothing is printed.
+        device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best available.
+        allow_urls: download images given by their web address.
+        trust: run a TorchScript file, which is a program, even if it was not exported on this machine.
 
     Raises:
-        DetectorError: the file cannot be read, a package that it needs is missing, or there is no such device.
+        DetectorError: the file cannot be read, a required package is missing, or the device is not available.
     """
-    return _engine.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls, trust=trust)
+    return _autoshape.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls, trust=trust)
 
 
 def create(
@@ -48,31 +48,31 @@ def create(
 
     Args:
         cfg: name or path of a model yaml.
-        weights: a checkpoint from which what fits is taken; none starts with fresh weights.
-        channels: of the images; anything but 3 only without `autoshape`.
+        weights: a checkpoint whose matching weights are loaded; fresh weights by default.
+        channels: input channels; other than 3 only without `autoshape`.
         classes: number of classes; by default the checkpoint's, else the yaml's.
-        autoshape: ready to call with images; otherwise the bare network.
+        autoshape: return a detector to call with images; otherwise the bare model.
         device: see `custom`.
 
     Raises:
-        DetectorError: a file cannot be read or is wrong, or there is no such device.
+        DetectorError: a file cannot be read or is invalid, or the device is not available.
     """
-    return _engine.create_detector(
+    return _autoshape.create_detector(
         cfg, weights=weights, classes=classes, channels=channels, device=_name(device), autoshape=autoshape
     )
 
 
 def _name(device: object) -> str:
-    """Return a device in any of its spellings as a word."""
+    """Return a device in any form as text."""
     return "" if device is None else str(device)
 
 
 class _Entry:
-    """One model by name, called as YOLOv5's entry points are."""
+    """A named model with the signature of YOLOv5's entry points."""
 
     def __init__(self, cfg: str) -> None:
         self.cfg = cfg
-        self.__doc__ = f"Build {cfg}, with fresh weights or with what fits of `weights`; see `create`."
+        self.__doc__ = f"Build {cfg} with fresh weights, or with those of `weights` that match; see `create`."
 
     def __call__(
         self,
@@ -87,7 +87,7 @@ class _Entry:
     ) -> _Model:
         if pretrained and not weights:
             fix = "pass weights=best.pt, or leave pretrained out for fresh weights"
-            raise _ConfigError("pretrained", "no weights are shipped or fetched", fix=fix)
+            raise _ConfigError("pretrained", "no pretrained weights are shipped or downloaded", fix=fix)
         return create(self.cfg, weights, channels, classes, autoshape, device)
 
 

@@ -1,15 +1,15 @@
-/* Candidates and non-maximum suppression of one image, to the bit as nms.py does it by torch and torchvision.
+/* Candidates and non-maximum suppression of one image, bitwise equal to nms.py with torch and torchvision.
  *
- * Sums and products keep the order of torchvision's; the file is compiled without contracting them.
+ * Sums and products keep torchvision's order; the file is compiled without contracting them to fused operations.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS 2048 /* of one digit, 11 bits */
-#define FEW 2048     /* candidates that decide as a rule, tried first */
-#define BLOCK 16     /* kept boxes compared at a time */
+#define BUCKETS 2048    /* of the radix sort: 11 bits per digit */
+#define FIRST_POOL 2048 /* candidates tried first, which usually suffice */
+#define BLOCK 16        /* kept boxes compared at a time */
 #define CLASS_OFFSET 7680.0f
 
 typedef struct {
@@ -19,13 +19,13 @@ typedef struct {
 } Settings;
 
 typedef struct {
-    uint32_t key; /* falls as the score rises: the bits of a positive number are in its order */
+    uint32_t key; /* the score's inverted bits: ascending keys are descending scores */
     uint32_t column;
     ptrdiff_t row;
 } Candidate;
 
 typedef struct {
-    float *left, *top, *right, *bottom, *area; /* shifted by class, a block more than the limit */
+    float *left, *top, *right, *bottom, *area; /* shifted by class; room for one block more than the limit */
     ptrdiff_t count;
 } Kept;
 
@@ -42,39 +42,39 @@ static float score_of(uint32_t key) {
     return score;
 }
 
-/* Write a row's candidates; a row holding a number that is none has no candidate. */
-static ptrdiff_t from_row(const Settings *s, const float *row, ptrdiff_t number, const unsigned char *wanted,
+/* Write a row's candidates; a row with NaN has none. */
+static ptrdiff_t from_row(const Settings *s, const float *row, ptrdiff_t index, const unsigned char *allowed,
                           Candidate *to) {
-    const float confidence = (float)s->conf_threshold, objectness = row[4], *chances = row + 5;
+    const float confidence = (float)s->conf_threshold, objectness = row[4], *probabilities = row + 5;
     if (!(objectness > confidence)) return 0;
     ptrdiff_t best = 0, count = 0;
     for (ptrdiff_t c = 0; c < s->classes; c++) {
-        if (s->multi_label && wanted && !wanted[c]) continue;
-        if (chances[c] != chances[c]) return 0;
-        if (chances[c] > chances[best]) best = c;
+        if (s->multi_label && allowed && !allowed[c]) continue;
+        if (probabilities[c] != probabilities[c]) return 0;
+        if (probabilities[c] > probabilities[best]) best = c;
     }
     const ptrdiff_t first = s->multi_label ? 0 : best, end = s->multi_label ? s->classes : best + 1;
     for (ptrdiff_t c = first; c < end; c++) {
-        const float score = chances[c] * objectness;
-        if (score > confidence && (!wanted || wanted[c]))
-            to[count++] = (Candidate){key_of(score), (uint32_t)c, number};
+        const float score = probabilities[c] * objectness;
+        if (score > confidence && (!allowed || allowed[c]))
+            to[count++] = (Candidate){key_of(score), (uint32_t)c, index};
     }
     return count;
 }
 
-/* Keep the best `few` candidates, and those that share the last bucket with one of them, in their order. */
-static ptrdiff_t best_of(const Candidate *all, ptrdiff_t count, ptrdiff_t few, Candidate *to) {
+/* Keep the best `pool` candidates, and those in the same bucket as the last of them, in their order. */
+static ptrdiff_t select_best(const Candidate *all, ptrdiff_t count, ptrdiff_t pool, Candidate *to) {
     ptrdiff_t histogram[BUCKETS] = {0}, reached = 0, written = 0;
     for (ptrdiff_t i = 0; i < count; i++) histogram[all[i].key >> 21]++;
     uint32_t last = 0;
-    while (last < BUCKETS - 1 && (reached += histogram[last]) < few) last++;
+    while (last < BUCKETS - 1 && (reached += histogram[last]) < pool) last++;
     for (ptrdiff_t i = 0; i < count; i++)
         if (all[i].key >> 21 <= last) to[written++] = all[i];
     return written;
 }
 
-/* Sort by key, equal ones in their order: three digits, the lowest first. Returns which of the two arrays holds it. */
-static Candidate *sorted(Candidate *from, Candidate *to, ptrdiff_t count) {
+/* Stable radix sort by key: three digits, the lowest first. Returns the one of the two arrays that holds the result. */
+static Candidate *radix_sort(Candidate *from, Candidate *to, ptrdiff_t count) {
     for (int shift = 0; shift < 32; shift += 11) {
         ptrdiff_t starts[BUCKETS + 1] = {0};
         for (ptrdiff_t i = 0; i < count; i++) starts[(from[i].key >> shift & (BUCKETS - 1)) + 1]++;
@@ -87,11 +87,11 @@ static Candidate *sorted(Candidate *from, Candidate *to, ptrdiff_t count) {
     return from;
 }
 
-static int is_finite(float number) { return number - number == 0; }
+static int is_finite(float value) { return value - value == 0; }
 
-/* Take candidates in order until `limit` boxes are kept. */
-static void take(const Settings *s, const float *prediction, const Candidate *ordered, ptrdiff_t count, Kept *kept,
-                 float *boxes, float *scores, int64_t *classes) {
+/* Greedy NMS: keep candidates in order until `limit` boxes are kept. */
+static void run_nms(const Settings *s, const float *prediction, const Candidate *ordered, ptrdiff_t count, Kept *kept,
+                    float *boxes, float *scores, int64_t *classes) {
     kept->count = 0;
     for (ptrdiff_t i = 0; i < count && kept->count < s->limit; i++) {
         const float *row = prediction + ordered[i].row * (5 + s->classes);
@@ -100,9 +100,9 @@ static void take(const Settings *s, const float *prediction, const Candidate *or
         const float shift = s->agnostic ? 0 : (float)ordered[i].column * CLASS_OFFSET;
         const float left = box[0] + shift, top = box[1] + shift, right = box[2] + shift, bottom = box[3] + shift;
         const float area = (right - left) * (bottom - top);
-        int hit = 0;
-        for (ptrdiff_t start = 0; start < kept->count && !hit; start += BLOCK)
-#pragma omp simd reduction(| : hit)
+        int overlaps = 0;
+        for (ptrdiff_t start = 0; start < kept->count && !overlaps; start += BLOCK)
+#pragma omp simd reduction(| : overlaps)
             for (ptrdiff_t k = start; k < start + BLOCK; k++) {
                 const float x1 = kept->left[k] > left ? kept->left[k] : left;
                 const float y1 = kept->top[k] > top ? kept->top[k] : top;
@@ -110,9 +110,9 @@ static void take(const Settings *s, const float *prediction, const Candidate *or
                 const float y2 = kept->bottom[k] < bottom ? kept->bottom[k] : bottom;
                 const float width = x2 - x1 > 0 ? x2 - x1 : 0, height = y2 - y1 > 0 ? y2 - y1 : 0;
                 const float shared = width * height;
-                hit |= (double)(shared / (kept->area[k] + area - shared)) > s->iou_threshold; /* 0 / 0 is no hit */
+                overlaps |= (double)(shared / (kept->area[k] + area - shared)) > s->iou_threshold; /* not for 0 / 0 */
             }
-        if (hit) continue;
+        if (overlaps) continue;
         const ptrdiff_t k = kept->count++;
         kept->left[k] = left;
         kept->top[k] = top;
@@ -125,40 +125,40 @@ static void take(const Settings *s, const float *prediction, const Candidate *or
     }
 }
 
-/* Thin out prediction (rows, 5 + classes): cx, cy, w, h, objectness, chances. `wanted` (classes) or NULL says which
- * classes may count. Writes boxes (limit, 4), scores and classes (limit), best first; returns how many, -1 where memory
- * is lacking. */
-ptrdiff_t suppress(const Settings *s, const float *prediction, const unsigned char *wanted, float *boxes, float *scores,
-                   int64_t *classes) {
-    ptrdiff_t count = 0, room = 0, result = -1;
+/* NMS of a prediction (rows, 5 + classes): cx, cy, w, h, objectness, probabilities. `allowed` (classes) is a mask of
+ * the classes to keep, NULL for all. Writes boxes (limit, 4), scores and classes (limit), best first; returns their
+ * number, or -1 if out of memory. */
+ptrdiff_t suppress(const Settings *s, const float *prediction, const unsigned char *allowed, float *boxes,
+                   float *scores, int64_t *classes) {
+    ptrdiff_t count = 0, capacity = 0, result = -1;
     Candidate *all = NULL, *first = NULL, *second = NULL;
     Kept kept = {0};
     for (ptrdiff_t r = 0; r < s->rows; r++) {
-        if (room - count < s->classes) {
-            room = 2 * room + s->classes + 4096;
-            Candidate *larger = realloc(all, (size_t)room * sizeof *all);
+        if (capacity - count < s->classes) {
+            capacity = 2 * capacity + s->classes + 4096;
+            Candidate *larger = realloc(all, (size_t)capacity * sizeof *all);
             if (!larger) goto end;
             all = larger;
         }
-        count += from_row(s, prediction + r * (5 + s->classes), r, wanted, all + count);
+        count += from_row(s, prediction + r * (5 + s->classes), r, allowed, all + count);
     }
     first = malloc((size_t)(count + 1) * sizeof *first);
     second = malloc((size_t)(count + 1) * sizeof *second);
-    /* Zeros after the last kept box overlap with nothing. */
+    /* Zeros after the last kept box have no overlap with anything. */
     kept.left = calloc((size_t)(5 * (s->limit + BLOCK)), sizeof(float));
     if (!first || !second || !kept.left) goto end;
     kept.top = kept.left + (s->limit + BLOCK);
     kept.right = kept.top + (s->limit + BLOCK);
     kept.bottom = kept.right + (s->limit + BLOCK);
     kept.area = kept.bottom + (s->limit + BLOCK);
-    const ptrdiff_t tries[2] = {FEW, s->candidates};
+    const ptrdiff_t pools[2] = {FIRST_POOL, s->candidates};
     for (int t = 0; t < 2; t++) {
-        ptrdiff_t some = best_of(all, count, tries[t], first);
-        const Candidate *ordered = sorted(first, second, some);
-        if (some > s->candidates) some = s->candidates;
+        ptrdiff_t selected = select_best(all, count, pools[t], first);
+        const Candidate *ordered = radix_sort(first, second, selected);
+        if (selected > s->candidates) selected = s->candidates;
         memset(kept.left, 0, (size_t)(5 * (s->limit + BLOCK)) * sizeof(float));
-        take(s, prediction, ordered, some, &kept, boxes, scores, classes);
-        if (kept.count == s->limit || some == count) break;
+        run_nms(s, prediction, ordered, selected, &kept, boxes, scores, classes);
+        if (kept.count == s->limit || selected == count) break;
     }
     result = kept.count;
 end:
