@@ -1,7 +1,7 @@
-"""Several processes that train one model: started by torchrun, each with its share of every batch.
+"""Distributed training: several processes started by torchrun, each with a part of every batch.
 
-Gradients are added up once before each optimizer step, and every mean in the loss is over the whole batch, so that two
-processes do what one does but for the order of summation (with `--sync-bn`, since batch norm too takes means).
+Gradients are summed once before each optimizer step, and every mean in the loss is over the whole batch. With
+`--sync-bn`, which makes batch norm do the same, two processes equal one except for the order of summation.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from utils.errors import ConfigError
 from utils.log import LOGGER
 
-RENDEZVOUS_TIMEOUT = timedelta(minutes=2)  # until all have come
-TIMEOUT = timedelta(hours=3)  # while the first one validates or fetches data
+RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
+TIMEOUT = timedelta(hours=3)  # the others wait while the main process validates or downloads data
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class DistributedContext:
     """The processes of a run.
 
     Attributes:
-        rank: this process's number, from 0.
-        size: how many there are.
+        rank: rank of this process; 0 is the main one.
+        size: world size.
     """
 
     rank: int = 0
@@ -42,7 +42,7 @@ class DistributedContext:
         return self.rank == 0
 
     def add(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, the same bits in each; alone, the tensor itself."""
+        """Return the sum of a tensor over all processes, with the same bits in each; with one, the tensor itself."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
@@ -66,18 +66,18 @@ class DistributedContext:
         return bool(self.add(torch.tensor(float(flag))) > 0) if self.size > 1 else flag
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in place, in one message."""
+        """Sum the gradients of all processes, in place, in one message."""
         if self.size == 1:
             return
-        wanted = [parameter for parameter in parameters if parameter.requires_grad]
-        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in wanted])
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in trained])
         dist.all_reduce(flat)
-        for parameter, part in zip(wanted, flat.split([p.numel() for p in wanted]), strict=True):
+        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
             gradient = torch.empty_like(parameter, requires_grad=False)  # in the memory layout of the parameter
             parameter.grad = gradient.copy_(part.view_as(parameter))
 
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
-        """Return every process's value, by rank."""
+        """Return the values of all processes by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -86,10 +86,10 @@ class DistributedContext:
 
 
 def init_distributed(device: torch.device) -> DistributedContext:
-    """Meet the other processes if torchrun started this one: gloo on CPU, nccl on GPUs.
+    """Connect to the other processes if torchrun started this one: gloo on CPU, nccl on GPUs.
 
     Raises:
-        ConfigError: this torch cannot, or the environment is incomplete.
+        ConfigError: torch lacks torch.distributed, or the rendezvous fails.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size <= 1:
@@ -100,55 +100,55 @@ def init_distributed(device: torch.device) -> DistributedContext:
         try:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            # What the processes tell each other beside gradients, like the wish to stop, lies on the CPU.
+            # What the processes exchange besides gradients, such as signals received, is on the CPU.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-            # torchrun keeps one store; without a part of its own a restarted process calls at the dead ones' addresses.
+            # torchrun keeps one store for all restarts; without a prefix processes would find addresses of dead ones.
             store = dist.PrefixStore(f"attempt {os.environ.get(RESTARTS, '0')}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=RENDEZVOUS_TIMEOUT)
-            # Older versions of torch have it under its former name.
+            # Older versions of torch only have the private function.
             set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
             set_timeout(TIMEOUT)
         except (ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError("torchrun", f"the processes do not meet ({reason})", fix="start with torchrun") from error
-    team = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
-    if not team.is_main:
+            raise ConfigError("torchrun", f"rendezvous failed ({reason})", fix="start with torchrun") from error
+    context = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
+    if not context.is_main:
         LOGGER.setLevel("ERROR")
-    return team
+    return context
 
 
 def destroy_distributed() -> None:
-    """End the meeting, if there was one."""
+    """Leave the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:
-    """Return the device this process takes: under torchrun with GPUs, the one of its local rank."""
+    """Return the device of this process: under torchrun with GPUs the one of its local rank."""
     rank = os.environ.get("LOCAL_RANK")
     if rank is None or not torch.cuda.is_available() or name.strip().lower() in ("cpu", "mps"):
         return name
-    listed = [part.strip() for part in name.split(",") if part.strip()]
-    return listed[int(rank) % len(listed)] if len(listed) > 1 else rank
+    devices = [part.strip() for part in name.split(",") if part.strip()]
+    return devices[int(rank) % len(devices)] if len(devices) > 1 else rank
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; each one's loss depends on every one's value, so gradients add up alike."""
+    """The sum over all processes. Each process's loss depends on all values, so gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-        """Add up."""
+        """Sum."""
         return dist_sum(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        """Add up what came back."""
+        """Sum the gradients."""
         return dist_sum(gradients[0])
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose mean and variance are those of the whole batch, on any device; torch's own needs CUDA."""
+    """Batch norm with mean and variance of the whole batch, on any device; torch's own requires CUDA."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
@@ -160,10 +160,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         centred = x - mean.view(1, -1, 1, 1)
         variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
         with torch.no_grad():
-            share = self.momentum if self.momentum is not None else 0.1
+            momentum = self.momentum if self.momentum is not None else 0.1
             if self.running_mean is not None and self.running_var is not None:
-                self.running_mean.lerp_(mean, share)
-                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = (variance + self.eps).rsqrt() * self.weight
@@ -178,7 +178,7 @@ def dist_sum(value: Tensor) -> Tensor:
 
 
 def sync_batch_norms(model: nn.Module) -> None:
-    """Put `SyncedBatchNorm` in the place of every batch norm of a model, with its parameters and statistics."""
+    """Replace every batch norm of a model, in place, by `SyncedBatchNorm` with its parameters and statistics."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
@@ -194,14 +194,14 @@ RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
 def launch_id() -> str:
-    """Return what names this launch of torchrun, the same after it restarted its processes; "" without torchrun."""
+    """Return an identifier of this launch of torchrun that survives restarts of its processes; "" without torchrun."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{run}-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}" if run is not None else ""
 
 
 def run_to_resume(project: str) -> Path | None:
-    """Return the folder of the run that this launch of torchrun began before it restarted its processes, if it did."""
+    """Return the folder of the run that this launch of torchrun started, if torchrun has restarted its processes."""
     if int(os.environ.get(RESTARTS, "0")) == 0:
         return None
-    marks = (mark for mark in Path(project).rglob(".launch") if mark.read_text(encoding="utf-8") == launch_id())
-    return next((mark.parent for mark in marks), None)
+    files = (path for path in Path(project).rglob(".launch") if path.read_text(encoding="utf-8") == launch_id())
+    return next((path.parent for path in files), None)

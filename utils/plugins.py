@@ -1,4 +1,4 @@
-"""Users' own modules: python files named with --plugins are imported, so that what they register can be used."""
+"""Custom modules and callbacks: imports the Python files of --plugins, so that what they register can be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.log import LOGGER
 
 
 def load_plugins(files: Sequence[str]) -> None:
-    """Import each file once. These are programs of the user's, and run as such.
+    """Import each file once. The files are the user's own programs and are executed.
 
     Raises:
         ConfigError: a file is missing or its import fails.
@@ -34,4 +34,4 @@ def load_plugins(files: Sequence[str]) -> None:
         except Exception as error:
             del sys.modules[module_name]
             raise ConfigError(name, f"import failed: {error}", fix="correct the file") from error
-        LOGGER.info(f"plugin {path.name} loaded")
+        LOGGER.info(f"Plugin {path.name} loaded")

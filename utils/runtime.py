@@ -22,42 +22,42 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device of `--device`: cpu, mps, a CUDA number, or the best there is.
+    """Return the device of `--device`: cpu, mps, a CUDA device index, or "" for the first GPU, else the CPU.
 
     Raises:
-        ConfigError: not there, or no such name.
+        ConfigError: the device does not exist or is not available.
     """
-    wanted = name.strip().lower().removeprefix("cuda:")
-    if wanted in ("", "cuda"):
+    requested = name.strip().lower().removeprefix("cuda:")
+    if requested in ("", "cuda"):
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
-        if wanted == "cuda":
+        if requested == "cuda":
             raise ConfigError("--device", "no CUDA device is available", fix="use --device cpu")
         return torch.device("cpu")
-    if wanted == "cpu":
+    if requested == "cpu":
         return torch.device("cpu")
-    if wanted == "mps" and torch.backends.mps.is_available():
+    if requested == "mps" and torch.backends.mps.is_available():
         return torch.device("mps")
-    if wanted.isdigit() and int(wanted) < torch.cuda.device_count():
-        return torch.device("cuda", int(wanted))
+    if requested.isdigit() and int(requested) < torch.cuda.device_count():
+        return torch.device("cuda", int(requested))
     count = torch.cuda.device_count()
-    reason = "" if count else ": torch finds no CUDA device"
+    reason = "" if count else ": torch finds no CUDA devices"
     fix = f"use one of: {', '.join(('cpu', *map(str, range(count))))}"
-    listed = len([part for part in wanted.split(",") if part.strip()])
-    if listed > 1:
-        what = f"{name!r} names {listed} devices, and one process uses one{reason}"
-        fix += f"; to train on several, start torchrun --nproc-per-node {listed} train.py"
+    num_devices = len([part for part in requested.split(",") if part.strip()])
+    if num_devices > 1:
+        what = f"{name!r} names {num_devices} devices, but a process uses one{reason}"
+        fix += f"; to train on several, start torchrun --nproc-per-node {num_devices} train.py"
         raise ConfigError("--device", what, fix=fix)
     raise ConfigError("--device", f"{name!r} is not available{reason}", fix=fix)
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
-    """Seed the generators that start weights and dropout, and on CUDA ask for repeatable kernels.
+    """Seed the generators of initial weights and dropout, and on CUDA request deterministic kernels.
 
-    Data does not depend on these: its randomness is a function of (seed, epoch, sample).
+    Data does not depend on them: its randomness is a function of (seed, epoch, sample).
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # for users' modules that draw from it
+    np.random.seed(seed % 2**32)  # for custom modules that use it
     torch.manual_seed(seed)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -66,7 +66,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout in which this family's convolutions are faster: channels last, but on MPS."""
+    """Return the memory layout in which convolutions are fastest: channels last, except on MPS."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 

@@ -20,9 +20,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def whole(request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(
+    request: pytest.FixtureRequest, data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Folder of a run that was not interrupted."""
-    project = tmp_path_factory.mktemp("whole")
+    project = tmp_path_factory.mktemp("uninterrupted")
     run_training(train_options(data, project, name=request.param, hyp=str(recipe), optimizer=request.param))
     return project / request.param
 
@@ -36,9 +38,9 @@ STOPS = [
 ]
 
 
-@pytest.mark.parametrize(("whole", "moment"), STOPS, indirect=["whole"])
+@pytest.mark.parametrize(("uninterrupted", "moment"), STOPS, indirect=["uninterrupted"])
 def test_a_stopped_run_resumes_to_the_same_bits(
-    moment: str, whole: Path, data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, uninterrupted: Path, data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = {"mid-epoch": 4, "pending gradients": 5, "last batch": 6, "validation": 99}[moment]
     validate = Trainer.validate
@@ -48,7 +50,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
             os.kill(os.getpid(), signal.SIGINT)
         return validate(self)
 
-    changes = {"hyp": str(recipe), "optimizer": whole.name}
+    changes = {"hyp": str(recipe), "optimizer": uninterrupted.name}
     with monkeypatch.context() as patch:
         stop_in_batch(patch, batches)
         patch.setattr(Trainer, "validate", stopped_validation)
@@ -59,7 +61,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert str(last) in stopped.value.fix
     assert bool(load_checkpoint(last)["gradients"][0]) == (moment == "pending gradients")
     run_training(TrainOptions(resume=str(last)), {"resume"})
-    assert fingerprints(tmp_path / "part") == fingerprints(whole)
+    assert fingerprints(tmp_path / "part") == fingerprints(uninterrupted)
 
 
 def test_a_damaged_checkpoint_is_replaced_by_its_backup(

@@ -1,4 +1,4 @@
-"""Two processes that share a batch: in float64 their gradients and statistics are those of one."""
+"""Two processes with a batch in parts: in float64 their gradients and statistics equal those of one process."""
 
 import socket
 from pathlib import Path
@@ -42,21 +42,20 @@ def gradients(
     losses = torch.stack(tuple(loss(model(images), targets, total=total).values()))
     losses.sum().backward()
     context.add_gradients(model.parameters())
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    found |= {name: value.clone() for name, value in model.named_buffers() if "running" in name}
-    return found | {"losses": context.add(losses.detach().double())}
+    result = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    result |= {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    return result | {"losses": context.add(losses.detach().double())}
 
 
-def rank(number: int, port: int, config: str, out: str) -> None:
+def train_rank(rank: int, port: int, config: str, out: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model, images, targets = problem(config)
     sync_batch_norms(model)
-    mine = torch.arange(number, 4, 2)
-    own = torch.isin(targets[:, 0].long(), mine)
-    targets = targets[own].clone()
+    indices = torch.arange(rank, 4, 2)
+    targets = targets[torch.isin(targets[:, 0].long(), indices)].clone()
     targets[:, 0] = targets[:, 0] // 2
-    torch.save(gradients(model, images[mine], targets, DistributedContext(rank=number, size=2)), f"{out}/{number}.pt")
+    torch.save(gradients(model, images[indices], targets, DistributedContext(rank=rank, size=2)), f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -65,28 +64,28 @@ def test_two_processes_have_the_gradients_of_one(config: str, tmp_path: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank, args=(port, config, str(tmp_path)), nprocs=2)
+    mp.spawn(train_rank, args=(port, config, str(tmp_path)), nprocs=2)
     alone = gradients(*problem(config), DistributedContext())
-    shared = [torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2)]
+    shared = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert len(alone) > 200
     for name, value in alone.items():
         assert (shared[0][name] - value).norm() <= 1e-8 * value.norm() + 1e-12, name
         assert torch.equal(shared[0][name], shared[1][name]), name
 
 
-def test_the_shares_of_two_processes_make_up_each_batch() -> None:
+def test_the_parts_of_two_processes_make_up_each_batch() -> None:
     common = {"batch_size": 4, "image_size": 64, "seed": 3}
     whole = list(ShuffledBatches(11, **common))
-    parts = [list(ShuffledBatches(11, **common, rank=number, world_size=2)) for number in range(2)]
+    parts = [list(ShuffledBatches(11, **common, rank=rank, world_size=2)) for rank in range(2)]
     assert len(parts[0]) == len(parts[1]) == len(whole) == 3
     for batch, first, second in zip(whole, *parts, strict=True):
         assert sorted(r.index for r in batch) == sorted(r.index for r in (*first, *second))
         assert abs(len(first) - len(second)) <= 1
-    odd = [ShuffledBatches(9, **common, rank=number, world_size=2) for number in range(2)]
+    odd = [ShuffledBatches(9, **common, rank=rank, world_size=2) for rank in range(2)]
     assert [len(list(part)) for part in odd] == [2, 2] == [len(part) for part in odd]
 
 
-def test_an_epoch_begun_is_gone_on_with() -> None:
+def test_an_epoch_can_be_resumed_at_a_batch() -> None:
     plan = ShuffledBatches(11, batch_size=4, image_size=64, seed=3, close_mosaic_epoch=5)
     plan.set_epoch(4)
     whole = list(plan)

@@ -1,4 +1,4 @@
-"""Choosing a device: what is not there is refused with the reason."""
+"""Choosing a device, and the refusal of one that does not exist."""
 
 import pytest
 import torch
@@ -16,30 +16,21 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
 
 
 @pytest.mark.parametrize(
-    ("gpus", "name", "said"),
+    ("gpus", "name", "fix"),
     [
-        (0, "0", "--device: '0' is not available: torch finds no CUDA device. Fix: use one of: cpu."),
-        (2, "5", "--device: '5' is not available. Fix: use one of: cpu, 0, 1."),
-        (0, "gpu", "--device: 'gpu' is not available: torch finds no CUDA device. Fix: use one of: cpu."),
-        (
-            0,
-            "0,1",
-            "--device: '0,1' names 2 devices, and one process uses one: torch finds no CUDA device. "
-            "Fix: use one of: cpu; to train on several, start torchrun --nproc-per-node 2 train.py.",
-        ),
-        (
-            4,
-            "0, 1,2",
-            "--device: '0, 1,2' names 3 devices, and one process uses one. "
-            "Fix: use one of: cpu, 0, 1, 2, 3; to train on several, start torchrun --nproc-per-node 3 train.py.",
-        ),
+        (0, "0", "use one of: cpu"),
+        (2, "5", "use one of: cpu, 0, 1"),
+        (0, "gpu", "use one of: cpu"),
+        (0, "0,1", "use one of: cpu; to train on several, start torchrun --nproc-per-node 2 train.py"),
+        (4, "0, 1,2", "use one of: cpu, 0, 1, 2, 3; to train on several, start torchrun --nproc-per-node 3 train.py"),
     ],
     indirect=["gpus"],
 )
-def test_what_is_not_there_is_refused_with_the_reason(gpus: int, name: str, said: str) -> None:
+def test_a_device_that_does_not_exist_is_refused_with_those_that_do(gpus: int, name: str, fix: str) -> None:
     with pytest.raises(ConfigError) as caught:
         select_device(name)
-    assert str(caught.value) == said
+    assert caught.value.where == "--device" and caught.value.fix == fix
+    assert repr(name) in caught.value.what and ("torch finds no CUDA device" in caught.value.what) == (gpus == 0)
 
 
 @pytest.mark.parametrize(
@@ -47,5 +38,5 @@ def test_what_is_not_there_is_refused_with_the_reason(gpus: int, name: str, said
     [(0, "", "cpu"), (0, "CPU", "cpu"), (2, "", "cuda:0"), (2, "1", "cuda:1"), (2, "cuda:1", "cuda:1")],
     indirect=["gpus"],
 )
-def test_what_is_there_is_taken(gpus: int, name: str, device: str) -> None:
+def test_an_existing_device_is_selected(gpus: int, name: str, device: str) -> None:
     assert select_device(name) == torch.device(device)

@@ -92,14 +92,14 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
         ConfigError: an unknown or missing key, or a value out of range.
     """
     known = [field.name for field in fields(Hyperparameters)]
-    for key, number in value.items():
+    for key, item in value.items():
         if key not in known:
             hint = did_you_mean(str(key), known) or "remove it"
             raise ConfigError(where, f"unknown hyperparameter {key!r}", fix=hint)
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number) or number < 0:
-            raise ConfigError(where, f"{key} must be a number from 0 (got {number!r})", fix=f"correct {key}")
-        if key in PROBABILITIES and number > 1:
-            raise ConfigError(where, f"{key} is a probability (got {number})", fix=f"correct {key}")
+        if isinstance(item, bool) or not isinstance(item, (int, float)) or not math.isfinite(item) or item < 0:
+            raise ConfigError(where, f"{key} must be a number of at least 0 (got {item!r})", fix=f"correct {key}")
+        if key in PROBABILITIES and item > 1:
+            raise ConfigError(where, f"{key} is a probability (got {item})", fix=f"correct {key}")
     missing = [key for key in known if key not in value and key not in OPTIONAL]
     if missing:
         raise ConfigError(where, f"hyperparameters missing: {', '.join(missing)}", fix="copy them from data/hyps")
@@ -107,4 +107,4 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
         raise ConfigError(where, "lr0 must be above 0, anchor_t above 1, nbs at least 1", fix="correct them")
     if max(value["momentum"], value["warmup_momentum"]) >= 1:
         raise ConfigError(where, "momentum and warmup_momentum must be below 1", fix="correct them")
-    return Hyperparameters(**{key: float(number) for key, number in value.items()})
+    return Hyperparameters(**{key: float(item) for key, item in value.items()})

@@ -1,1 +1,1 @@
-"""One run: its loop, its optimizer and schedule, its records, and how it goes on where it was stopped."""
+"""A training run: setup, the loop over epochs and batches, its state and checkpoints, resumption, and evolution."""

@@ -24,37 +24,21 @@ MEMORY_FRACTION = 0.5  # of the available memory, for --cache ram
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How the images of a run are loaded.
+    """How the images of a run are loaded."""
 
-    Attributes:
-        batch_size: images per batch over all processes.
-        image_size: side of the square training images in pixels; with `multi_scale` their mean side.
-        stride: largest stride of the model.
-        workers: worker processes of each loader.
-        seed: seed of order and augmentation.
-        augmentation: of the training images.
-        cache: where decoded training images are kept: "ram", "disk", or "" for a small cache.
-        close_mosaic_epoch: the first epoch without mosaic.
-        rect: rectangular batches of images of similar shape, without mosaic.
-        multi_scale: whether the trainer varies the image size.
-        single_class: treat all classes as one.
-        strict: raise an error for a bad image or label instead of skipping it.
-        label_cache: use the cache of labels on disk.
-    """
-
-    batch_size: int
-    image_size: int
-    stride: int
-    workers: int
-    seed: int
-    augmentation: Augmentation
-    cache: str = ""
-    close_mosaic_epoch: int | None = None
-    rect: bool = False
-    multi_scale: bool = False
-    single_class: bool = False
-    strict: bool = False
-    label_cache: bool = True
+    batch_size: int  # images per batch over all processes
+    image_size: int  # side of the square training images in pixels; with `multi_scale` their mean side
+    stride: int  # largest stride of the model
+    workers: int  # worker processes of each loader
+    seed: int  # seed of order and augmentation
+    augmentation: Augmentation  # of the training images
+    cache: str = ""  # where decoded training images are kept: "ram", "disk", or "" for a small cache
+    close_mosaic_epoch: int | None = None  # the first epoch without mosaic
+    rect: bool = False  # rectangular batches of images of similar shape, without mosaic
+    multi_scale: bool = False  # whether the trainer varies the image size
+    single_class: bool = False  # treat all classes as one
+    strict: bool = False  # raise an error for a bad image or label instead of skipping it
+    label_cache: bool = True  # use the cache of labels on disk
 
 
 @dataclass(frozen=True, kw_only=True)

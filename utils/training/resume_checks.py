@@ -7,7 +7,7 @@ before anything is built from it, so that a wrong value is a one-line error and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -80,10 +80,10 @@ def _summarized_epochs(run_dir: Path) -> int:
 
 
 def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
-    """Check everything in a run's checkpoint that does not depend on its model, and return the run's options.
+    """Check what a run's model and data are built from, and its progress; return the run's options.
 
     Raises:
-        CheckpointError: something is missing, or of a type, shape or range that a run does not write.
+        CheckpointError: something is missing, or of a type or range that a run does not write.
         ConfigError: an option or hyperparameter is out of range.
     """
     check = _Checks(path)
@@ -91,19 +91,7 @@ def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
     stored_network(content, path)
     stored_hyperparameters(content, path)
     check.progress(content.get("progress"), image_weights=options.image_weights)
-    for name in ("model", "ema"):
-        check.finite_tensors(content.get(name), name)
-    check.require(matches_type(content.get("updates"), int) and content["updates"] >= 0, "updates")
-    check.require(isinstance(content.get("machine", {}), dict), "machine")
     check.require(type(content.get("dataset")) is str, "dataset")
-    check.require(isinstance(content.get("gradients"), list) and len(content["gradients"]) > 0, "gradients")
-    for rank, gradients in enumerate(content["gradients"]):
-        check.finite_tensors(gradients, f"gradients {rank}")
-    check.require(isinstance(content.get("scaler"), dict), "scaler")
-    try:
-        torch.Generator().set_state(content.get("random"))  # type: ignore[arg-type]
-    except (RuntimeError, TypeError) as error:
-        raise check.error("random") from error
     return options
 
 
@@ -135,19 +123,25 @@ def validate_checkpoint(content: Checkpoint, state: TrainState, *, batches: int,
         ConfigError: the run had another number of processes.
     """
     check = _Checks(path)
-    expected = state.model.state_dict()
+    weights = state.model.state_dict()
     for name in ("model", "ema"):
-        check.same_tensors(content[name], expected, name, complete=True)
-    gradients, size = content["gradients"], state.context.size
-    if len(gradients) != size:
-        what = f"the run had {len(gradients)} processes (now {size})"
-        raise ConfigError("--resume", what, fix=f"start {len(gradients)} processes")
-    parameters = dict(state.model.named_parameters())
+        check.tensors(content.get(name), weights, name, complete=True)
+    gradients, size = content.get("gradients"), state.context.size
+    check.require(isinstance(gradients, list) and len(gradients) > 0, "gradients")
+    if len(content["gradients"]) != size:
+        what = f"the run had {len(content['gradients'])} processes (now {size})"
+        raise ConfigError("--resume", what, fix="start as many")
     for rank in range(size):
-        check.same_tensors(gradients[rank], parameters, f"gradients {rank}")
-    check.require(content["progress"].get("batch", 0) <= batches, "progress batch")
+        check.tensors(content["gradients"][rank], dict(state.model.named_parameters()), f"gradients {rank}")
+    check.require(content["progress"].get("batch", 0) <= batches, "progress: batch")
+    check.require(matches_type(content.get("updates"), int) and content["updates"] >= 0, "updates")
+    check.require(isinstance(content.get("machine", {}), dict), "machine")
+    try:
+        torch.Generator().set_state(content.get("random"))  # type: ignore[arg-type]
+    except (RuntimeError, TypeError) as error:
+        raise check.error("random") from error
     optimizer = check.optimizer(content["optimizer"], state.optimizer)
-    return {**content, "optimizer": optimizer, "scaler": check.scaler(content["scaler"], state.scaler.state_dict())}
+    return {**content, "optimizer": optimizer, "scaler": check.scaler(content.get("scaler"), state.scaler.state_dict())}
 
 
 def matches_type(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or an alias of one
@@ -226,28 +220,20 @@ class _Checks:
         for name, holds in valid.items():
             self.require(holds, f"progress: {name}")
 
-    def finite_tensors(self, value: object, what: str) -> None:
-        if not isinstance(value, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in value.items()):
-            raise self.wrong_type(value, what)
-        for name, tensor in value.items():
-            finite = not tensor.is_floating_point() or bool(tensor.isfinite().all())
-            self.require(finite, f"{what}: {printable(name)}")
-
-    def same_tensors(
-        self, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str, *, complete: bool = False
-    ) -> None:
-        """Check that tensors have the shapes and kinds of the model's; with `complete` that none is missing."""
-        names: Iterable[str] = {**expected, **stored} if complete else stored
-        for name in names:
-            if name not in expected or name not in stored:
+    def tensors(self, stored: object, expected: Mapping[str, Tensor], what: str, *, complete: bool = False) -> None:
+        """Check that tensors are finite and have the shapes of the model's; with `complete` that none is missing."""
+        if not isinstance(stored, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in stored.items()):
+            raise self.wrong_type(stored, what)
+        for name in {**expected, **stored} if complete else stored:
+            problem = ""
+            if name not in stored:
                 problem = f"misses {name} in its {what}"
-                if name in stored:
-                    problem = f"has a tensor {printable(name)} in its {what} that the model does not have"
-                raise CheckpointError(self.path, problem, fix=ADVICE)
-            got, want = stored[name], expected[name]
-            if got.shape != want.shape or got.is_floating_point() != want.is_floating_point():
-                shapes = (" x ".join(map(str, t.shape)) or "one number" for t in (got, want))
-                problem = f"has a {name} of {' instead of '.join(shapes)} in its {what}"
+            elif name not in expected:
+                problem = f"has a tensor {printable(name)} in its {what} that the model does not have"
+            elif not _is_like(stored[name], expected[name]):
+                shapes = (" x ".join(map(str, t.shape)) or "one number" for t in (stored[name], expected[name]))
+                problem = f"has a {name} of {' instead of '.join(shapes)} in its {what}, or values that are not finite"
+            if problem:
                 raise CheckpointError(self.path, problem, fix=ADVICE)
 
     def optimizer(self, stored: object, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -266,7 +252,7 @@ class _Checks:
             self.require(known and isinstance(entry, dict) and set(entry) == names, what)
             for name in moments:
                 unused = entry[name] is None and name == "momentum_buffer"
-                self.require(unused or _is_moment(entry[name], parameters[index].shape), what)
+                self.require(unused or _is_like(entry[name], parameters[index]), what)
             if "step" in names:
                 step = entry["step"]
                 scalar = isinstance(step, Tensor) and step.ndim == 0 and step.is_floating_point()
@@ -287,8 +273,10 @@ class _Checks:
             rates["betas"] = tuple(betas)
         return {**new, **rates}
 
-    def scaler(self, stored: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    def scaler(self, stored: object, new: dict[str, Any]) -> dict[str, Any]:
         """Return the state of the loss scaler: the new one's if a run on another device had none."""
+        if not isinstance(stored, dict):
+            raise self.wrong_type(stored, "scaler")
         if not new or not stored:
             return new
         for name, value in new.items():
@@ -297,11 +285,13 @@ class _Checks:
         return {name: stored[name] for name in new}
 
 
-def _is_moment(value: object, shape: torch.Size) -> bool:
-    """Whether a value is a finite floating-point tensor of a shape."""
-    if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+def _is_like(value: object, expected: Tensor) -> bool:
+    """Whether a value is a finite tensor with the shape of another, and like it of floating point or not."""
+    if not isinstance(value, Tensor) or value.shape != expected.shape:
         return False
-    return bool(value.isfinite().all())
+    if not value.is_floating_point():
+        return not expected.is_floating_point()
+    return expected.is_floating_point() and bool(value.isfinite().all())
 
 
 def _is_finite_positive(value: object) -> bool:

@@ -10,33 +10,19 @@ MIN_WARMUP_STEPS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Learning rate, momentum and accumulation over a run.
+    """Learning rate, momentum and accumulation over a run."""
 
-    Attributes:
-        epochs: number of epochs.
-        batches: batches per epoch.
-        batch_size: images per batch.
-        lr0: learning rate after warm-up.
-        lrf: final learning rate as a fraction of lr0.
-        cosine: cosine instead of linear decay.
-        warmup_epochs: length of the warm-up in epochs.
-        momentum: momentum after warm-up.
-        warmup_momentum: momentum at its start.
-        warmup_bias_lr: learning rate of biases at its start.
-        nominal_batch: images per optimizer step after warm-up.
-    """
-
-    epochs: int
-    batches: int
-    batch_size: int
-    lr0: float
-    lrf: float
-    cosine: bool
-    warmup_epochs: float
-    momentum: float
-    warmup_momentum: float
-    warmup_bias_lr: float
-    nominal_batch: float
+    epochs: int  # number of epochs
+    batches: int  # batches per epoch
+    batch_size: int  # images per batch
+    lr0: float  # learning rate after warm-up
+    lrf: float  # final learning rate as a fraction of lr0
+    cosine: bool  # cosine instead of linear decay
+    warmup_epochs: float  # length of the warm-up in epochs
+    momentum: float  # momentum after warm-up
+    warmup_momentum: float  # momentum at its start
+    warmup_bias_lr: float  # learning rate of biases at its start
+    nominal_batch: float  # images per optimizer step after warm-up
 
     @property
     def warmup_steps(self) -> int:

@@ -28,35 +28,21 @@ RENAMED_WARNINGS = {"exploded": "diverged", "still": "frozen"}
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come: everything that changes, apart from tensors.
+    """How far a run has come: everything that changes, apart from tensors."""
 
-    Attributes:
-        epoch: completed epochs.
-        batch: completed batches of the current epoch; 0 between epochs.
-        means: mean losses of these batches.
-        counted: batches in the means, that is, all but the skipped ones.
-        last_step: index of the batch after which the optimizer stepped last, counted from the start of the run.
-        skipped: consecutive batches skipped for a non-finite loss or gradient.
-        best_fitness: best fitness so far.
-        best_epoch: the epoch of the best fitness, from 0; -1 before the first validation.
-        seconds: training and validation time so far.
-        class_ap: mAP50-95 of each class at the last validation, for --image-weights.
-        rows: results of all completed epochs.
-        emitted_warnings: kinds of offset warnings that were logged.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    means: dict[str, float] = field(default_factory=dict)
-    counted: int = 0
-    last_step: int = -1
-    skipped: int = 0
-    best_fitness: float = -1.0
-    best_epoch: int = -1
-    seconds: float = 0.0
+    epoch: int = 0  # completed epochs
+    batch: int = 0  # completed batches of the current epoch; 0 between epochs
+    means: dict[str, float] = field(default_factory=dict)  # mean losses of these batches
+    counted: int = 0  # batches in the means, that is, all but the skipped ones
+    last_step: int = -1  # index of the batch after which the optimizer stepped last, counted from the start of the run
+    skipped: int = 0  # consecutive batches skipped for a non-finite loss or gradient
+    best_fitness: float = -1.0  # best fitness so far
+    best_epoch: int = -1  # the epoch of the best fitness, from 0; -1 before the first validation
+    seconds: float = 0.0  # training and validation time so far
+    # mAP50-95 of each class at the last validation, for --image-weights.
     class_ap: list[float] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    emitted_warnings: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # results of all completed epochs
+    emitted_warnings: list[str] = field(default_factory=list)  # kinds of offset warnings that were logged
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Progress:
@@ -85,21 +71,13 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class RunDescription:
-    """What all checkpoints of a run say about it.
+    """What all checkpoints of a run say about it."""
 
-    Attributes:
-        names: class names.
-        options: options of train.py, as plain values.
-        hyperparameters: all hyperparameters.
-        image_size: side of the training images in pixels.
-        dataset: fingerprint of the training split.
-    """
-
-    names: tuple[str, ...]
-    options: dict[str, Any]
-    hyperparameters: dict[str, float]
-    image_size: int
-    dataset: str
+    names: tuple[str, ...]  # class names
+    options: dict[str, Any]  # options of train.py, as plain values
+    hyperparameters: dict[str, float]  # all hyperparameters
+    image_size: int  # side of the training images in pixels
+    dataset: str  # fingerprint of the training split
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,9 @@ ANCHORS = torch.tensor([[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]], dtype=torch
 
 
 def as_rows(matches):
-    """Matches as the oracle lists them."""
-    numbers = zip(matches.image, matches.anchor, matches.row, matches.column, matches.classes, strict=True)
-    return [(*(int(n) for n in row), *box) for row, box in zip(numbers, matches.boxes.tolist(), strict=True)]
+    """Matches in the oracle's format."""
+    columns = zip(matches.image, matches.anchor, matches.row, matches.column, matches.classes, strict=True)
+    return [(*(int(n) for n in row), *box) for row, box in zip(columns, matches.boxes.tolist(), strict=True)]
 
 
 def random_targets(count, seed, *, near_border=False):
@@ -27,8 +27,8 @@ def random_targets(count, seed, *, near_border=False):
 
 @pytest.mark.parametrize("near_border", [False, True])
 @pytest.mark.parametrize("size_hw", [(12, 20), (20, 12), (3, 5), (1, 2)])
-def test_matches_are_those_of_the_slow_loop_in_its_order(size_hw, near_border):
-    found = 0
+def test_matches_equal_those_of_a_loop_in_its_order(size_hw, near_border):
+    matched = 0
     for seed in range(4):
         targets = random_targets(60, seed, near_border=near_border)
         expected = slow_matches(targets.tolist(), ANCHORS.tolist(), size_hw, 4.0)
@@ -36,11 +36,11 @@ def test_matches_are_those_of_the_slow_loop_in_its_order(size_hw, near_border):
         assert [row[:5] for row in rows] == [tuple(int(v) for v in row[:5]) for row in expected]
         for row, other in zip(rows, expected, strict=True):
             assert row[5:] == pytest.approx(other[5:], abs=1e-9)
-        found += len(rows)
-    assert found > 10
+        matched += len(rows)
+    assert matched > 10
 
 
-def test_centres_on_cell_borders_and_middles_claim_the_cells_of_the_slow_loop():
+def test_centres_on_cell_borders_and_middles_match_the_cells_of_a_loop():
     size_hw = (4, 6)
     xs, ys = ([i / (4 * n) for i in range(4 * n + 1)] for n in (size_hw[1], size_hw[0]))
     for x, y in itertools.product(xs, ys):
@@ -51,7 +51,7 @@ def test_centres_on_cell_borders_and_middles_claim_the_cells_of_the_slow_loop():
         assert all(0 <= row[2] < 4 and 0 <= row[3] < 6 for row in rows)
 
 
-def test_centre_off_the_borders_claims_no_cell_twice():
+def test_a_centre_off_the_borders_matches_no_cell_twice():
     rows = as_rows(assign_level(random_targets(200, 5), ANCHORS, (12, 20), max_ratio=4.0))
     assert len({row[:4] + row[5:] for row in rows}) == len(rows)
 
@@ -67,7 +67,7 @@ def test_centre_off_the_borders_claims_no_cell_twice():
         ((2.5, 1.5), {(1, 2)}),
     ],
 )
-def test_own_cell_and_nearest_neighbours_in_the_level_answer(centre, cells):
+def test_an_object_matches_its_cell_and_the_nearest_neighbours_in_the_map(centre, cells):
     target = torch.tensor([[1, 3, centre[0] / 6, centre[1] / 4, 2 / 6, 2 / 4]], dtype=torch.float64)
     matches = assign_level(target, torch.tensor([[2.0, 2.0]], dtype=torch.float64), (4, 6), max_ratio=4.0)
     assert {(int(r), int(c)) for r, c in zip(matches.row, matches.column, strict=True)} == cells
@@ -78,7 +78,7 @@ def test_own_cell_and_nearest_neighbours_in_the_level_answer(centre, cells):
 
 
 @pytest.mark.parametrize(("side", "fits"), [(7.9, True), (8.0, False), (0.51, True), (0.5, False)])
-def test_anchor_fits_if_no_side_differs_by_the_ratio(side, fits):
+def test_an_anchor_matches_if_neither_side_differs_by_the_ratio(side, fits):
     anchors = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
     for w, h in ((side, 2.0), (2.0, side)):
         target = torch.tensor([[0, 0, 0.45, 0.45, w / 16, h / 16]], dtype=torch.float64)

@@ -97,7 +97,7 @@ def test_a_table_is_read_exactly(without_plots: None, tmp_path: Path) -> None:
 def test_a_stopped_evolution_says_how_to_resume_and_resumes(
     without_plots: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_evolution(train_options(data, tmp_path, name="whole", evolve=2, **SHORT))
+    uninterrupted = run_evolution(train_options(data, tmp_path, name="uninterrupted", evolve=2, **SHORT))
     stop_in_batch(monkeypatch, 5)
     (tmp_path / "search").mkdir()
     options = train_options(data, tmp_path, name="search", evolve=2, **SHORT)
@@ -113,7 +113,7 @@ def test_a_stopped_evolution_says_how_to_resume_and_resumes(
         run_evolution(again)
     assert "--name" not in caught.value.fix
     folder = run_evolution(again)
-    assert (folder / "evolve.csv").read_text() == (whole / "evolve.csv").read_text()
+    assert (folder / "evolve.csv").read_text() == (uninterrupted / "evolve.csv").read_text()
 
 
 def test_finished_generations_that_are_not_in_the_table_are_not_trained_again(
