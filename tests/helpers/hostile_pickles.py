@@ -1,4 +1,4 @@
-"""Builds 269 hostile checkpoint files, each with text that the error must contain: the name of what was refused.
+"""Builds 290 hostile checkpoint files, each with text that the error must contain: the name of what was refused.
 
 `python -m tests.helpers.hostile_pickles FOLDER` writes them to a folder. If any payload ran, it would create the file
 CANARY in the working directory.
@@ -301,6 +301,10 @@ def tensors() -> Iterator[Case]:
     yield "storage: many", zipped(pickled(many), {"0": bytes(2**18)}), DAMAGED
     views = [tensor(storage(2**18), 0, (2**18,), (1,)) for _ in range(200)]
     yield "views of all", zipped(pickled(views), {"0": bytes(2**20)}), "unfold"
+    scalar, empty = tensor(good, 0, (), ()), tensor(good, 0, (2**40, 0), (1, 1))
+    for label, view in {"scalar": scalar, "empty tensor": empty, "tensor": tensor(good, *one)}.items():
+        yield f"view of a {label}", zipped(pickled({"model": tensor(view, *one)}), {"0": memory}), DAMAGED
+        yield f"legacy view of a {label}", legacy(pickled(tensor(view, *one)), {"0": memory}), DAMAGED
     yield "tensor of nothing", zipped(pickled(call("torch._utils._rebuild_tensor_v2"))), DAMAGED
     yield (
         "parameter of a class",
@@ -411,6 +415,16 @@ def models() -> Iterator[Case]:
         model(yaml={"backbone": [row], "head": end, "depth_multiple": -1.0}),
         "depth_multiple",
     )
+    several = tensor(storage(6, key="1"), 0, (6,), (1,))
+    norm = make("torch.nn.modules.batchnorm.BatchNorm2d", {"eps": several, "_modules": {}})
+    detect = make("models.yolo.Detect", {"nc": 4, "stride": stride, "_buffers": {"anchors": anchors}, "_modules": {}})
+    yield "model: eps that is a tensor", model(layers={"0": norm, "1": detect}), "eps"
+    yield "model: strides that are not finite", model(head_stride=several), "has no anchors"
+    for key in ("depth_multiple", "width_multiple"):
+        for value in (float("inf"), float("nan"), 1e308, 2**1000, "1"):
+            yield f"model: {key} {str(value)[:5]}", model(yaml={"backbone": [row], "head": end, key: value}), key
+        yield f"model: {key} of tensors", model(yaml={"backbone": [row], "head": end, key: several}), "Tensor"
+    yield "of a version that is a tensor", zipped(pickled({"schema": several, "sha256": ""}), memory), "version"
     yield "a state alone", zipped(pickled({"model.0.weight": weight}), memory), "without a description"
     yield "a number", zipped(pickled(7)), "contains int, not a model"
     yield "of a newer version", zipped(pickled({"schema": 2, "sha256": ""})), "version 2"

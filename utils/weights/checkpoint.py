@@ -109,8 +109,8 @@ def read_weights_file(path: Path) -> bytes:
 
 def _verified(content: Checkpoint, path: Path) -> Checkpoint:
     """Return the content of one of our checkpoints without its hash, after verifying it."""
-    if content["schema"] != SCHEMA:
-        version = content["schema"] if type(content["schema"]) is int else "?"
+    version = content["schema"] if type(content["schema"]) is int else "?"
+    if version != SCHEMA:
         raise CheckpointError(path, f"has version {version}, not {SCHEMA}", fix="use the program that wrote it")
     expected = content.pop("sha256")
     if contains_stubs(content) or content_hash(content) != expected:
@@ -160,8 +160,8 @@ def load_model(path: Path | str, *, content: Checkpoint | None = None) -> tuple[
     except ConfigError as error:
         raise _unbuildable(error, path) from error
     strides = content.get("strides")
-    if isinstance(strides, list) and list(model.head.strides) != strides:
-        what = f"has strides {strides}, but its model {list(model.head.strides)}"
+    if isinstance(strides, list) and repr(strides) != repr(list(model.head.strides)):  # a list may contain tensors
+        what = printable(f"has strides {strides}, but its model {list(model.head.strides)}", limit=300)
         raise CheckpointError(path, what, fix=USE_ANOTHER)
     model.load_state_dict(content["ema"])
     return model.eval(), names

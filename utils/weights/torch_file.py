@@ -73,6 +73,7 @@ class TensorUnpickler(RestrictedUnpickler):
     def __init__(self, stream: BinaryIO, *, budget: int) -> None:
         super().__init__(stream)
         self.storages: dict[str, Tensor] = {}
+        self._storage_ids: set[int] = set()
         self._budget = budget
         self._allocated = self._viewed = 0
 
@@ -108,14 +109,17 @@ class TensorUnpickler(RestrictedUnpickler):
             if self._allocated > self._budget:
                 raise DamagedError("the storages are larger than the file")
             self.storages[key] = torch.zeros(count, dtype=dtype)
+            self._storage_ids.add(id(self.storages[key]))
         storage = self.storages[key]
         if (storage.dtype, len(storage)) != (dtype, count):
             raise DamagedError("a storage is described twice, and differently")
         return storage
 
     def _view(self, storage: object, offset: Any, size: object, stride: object) -> Tensor:  # noqa: ANN401
-        if not isinstance(storage, Tensor) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-            raise DamagedError("a tensor is incomplete")
+        if not isinstance(storage, Tensor) or id(storage) not in self._storage_ids:  # not a view either
+            raise DamagedError("a tensor has no storage")
+        if not isinstance(size, tuple) or not isinstance(stride, tuple):
+            raise DamagedError("a tensor has an invalid shape")
         if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
             raise DamagedError("a tensor has an invalid shape")
         if any(type(value) is not int or value < 0 for value in (offset, *size, *stride)):

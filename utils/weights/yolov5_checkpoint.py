@@ -128,9 +128,10 @@ def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
             if value is not None:
                 state[f"{prefix}{key}"] = value
     eps = _attributes(module).get("eps")
-    if _class_name(module) == "BatchNorm2d" and eps != NORM_EPS:
+    if _class_name(module) == "BatchNorm2d" and (type(eps) is not float or eps != NORM_EPS):
+        found = str(eps) if type(eps) is float else type_name(eps)
         where = printable(prefix[:-1])
-        raise UnsupportedError(f"has a batch norm with eps {str(eps)[:20]} ({where}), not YOLOv5's {NORM_EPS}")
+        raise UnsupportedError(f"has a batch norm with eps {found} ({where}), not YOLOv5's {NORM_EPS}")
     for name, child in _modules(module).items():
         if child is not None:
             state.update(_state(child, f"{prefix}{name}."))
