@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from utils.comparison.candidates import Candidate, differing_args
@@ -75,19 +76,23 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
         DataError: the split is unusable.
     """
     recorded = {run.folder: _dataset_of(run.folder) for run in runs if run.is_finished or run.has_started}
-    if not any(recorded.values()):
-        return  # without scanning the split, which may take minutes
-    present = build_index(data, "train").fingerprint()
-    for folder, fingerprint in recorded.items():
-        if fingerprint not in ("", present):
-            what = f"contains a run on a training split that has changed since ({data.file})"
-            raise ConfigError(folder, what, fix="choose another --name, or remove that run")
+    for folder in _changed_since(recorded, data):
+        what = f"contains a run on a training split that has changed since ({data.file})"
+        raise ConfigError(folder, what, fix="choose another --name, or remove that run")
 
 
 def _dataset_of(folder: Path) -> str:
     path = folder / ENVIRONMENT
     content = load_json(path) if path.is_file() else None
     return str(content.get("dataset", "")) if isinstance(content, dict) else ""
+
+
+def _changed_since(recorded: Mapping[Path, str], data: DataConfig) -> list[Path]:
+    """Return the runs whose recorded fingerprint, if known, is not that of the training split."""
+    if not any(recorded.values()):
+        return []  # without scanning the split, which may take minutes
+    present = build_index(data, "train").fingerprint()
+    return [folder for folder, fingerprint in recorded.items() if fingerprint not in ("", present)]
 
 
 def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:
@@ -136,20 +141,13 @@ def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
 
 def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
     """Warn about weights whose training split has changed since, as far as known and present."""
-    present: dict[str, str | None] = {}
-    changed = []
-    for model in models:
-        for run in model.runs:
-            if run.folder is None or not run.dataset or not model.data:
-                continue
-            if model.data not in present:
-                try:
-                    present[model.data] = build_index(open_data(model.data), "train").fingerprint()
-                except DetectorError:  # `split_overlaps` reports it
-                    present[model.data] = None
-            if present[model.data] not in (None, run.dataset):
-                changed.append(run.folder.name)
-    return [f"Trained on a training split that has changed since: {', '.join(changed)}."] if changed else []
+    changed: list[Path] = []
+    for name in sorted({model.data for model in models if model.data}):
+        runs = [run for model in models if model.data == name for run in model.runs]
+        with contextlib.suppress(DetectorError):  # which `split_overlaps` reports
+            changed += _changed_since({run.folder: run.dataset for run in runs if run.folder}, open_data(name))
+    names = ", ".join(folder.name for folder in changed)
+    return [f"Trained on a training split that has changed since: {names}."] if names else []
 
 
 def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split: str) -> list[str]:

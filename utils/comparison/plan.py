@@ -18,6 +18,7 @@ from utils.errors import ConfigError, DetectorError
 from utils.files import dump_json, load_json, make_run_dir
 from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
+from utils.options.base import TrainingOptions
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import load_yaml
 from utils.training.state import SUMMARY
@@ -86,23 +87,15 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
     """
     cores = os.cpu_count() or 1
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
-    same = "data epochs batch_size imgsz device optimizer cos_lr patience cache noplots no_amp plugins".split()
-    settings: dict[str, Any] = {name: getattr(options, name) for name in same}
+    settings: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(TrainingOptions)}
+    settings |= {"batch_size": options.batch_size, "workers": workers, "project": str(folder), "exist_ok": True}
     runs = []
     for seed in options.all_seeds:
         for candidate in candidates:
             cfg, hyp = candidate.kept_yamls(folder)
-            train_options = TrainOptions(
-                **settings,
-                cfg=candidate.cfg or str(cfg),
-                hyp=candidate.hyp or str(hyp),
-                workers=workers,
-                seed=seed,
-                project=str(folder),
-                name=f"{candidate.label}-seed{seed}",
-                exist_ok=True,
-            )
-            run = PlannedRun(model=candidate.label, options=train_options)
+            settings |= {"cfg": candidate.cfg or str(cfg), "hyp": candidate.hyp or str(hyp)}
+            settings |= {"seed": seed, "name": f"{candidate.label}-seed{seed}"}
+            run = PlannedRun(model=candidate.label, options=TrainOptions(**settings))
             _require_same_settings(run, candidate.hyperparameters)
             runs.append(run)
     return runs
@@ -115,28 +108,27 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]
         ConfigError: it contains a run with other options or hyperparameters.
     """
     options = json.loads(json.dumps(asdict(run.options)))
-    semantic = {key: value for key, value in options.items() if key not in NON_SEMANTIC_OPTIONS}
-    for file, planned, kind, prefix in (
-        ("opt.yaml", semantic, "settings", "--"),
-        ("hyp.yaml", hyperparameters, "hyperparameters", ""),
+    flags = {key: f"--{key.replace('_', '-')}" for key in options if key not in NON_SEMANTIC_OPTIONS}
+    differing = []
+    for file, planned, names in (
+        ("opt.yaml", options, flags),
+        ("hyp.yaml", hyperparameters, {key: key for key in hyperparameters}),
     ):
-        if (run.folder / file).is_file():
-            present = load_yaml(run.folder / file)
-            keys = [key for key, value in planned.items() if present.get(key, value) != value]
-            if keys:
-                listed = ", ".join(prefix + (key.replace("_", "-") if prefix else key) for key in keys)
-                what = f"contains a run with other {kind} ({listed})"
-                raise ConfigError(run.folder, what, fix="choose another --name")
+        present = load_yaml(run.folder / file) if (run.folder / file).is_file() else {}
+        differing += [name for key, name in names.items() if present.get(key, planned[key]) != planned[key]]
+    if differing:
+        what = f"contains a run with other settings ({', '.join(differing)})"
+        raise ConfigError(run.folder, what, fix="choose another --name")
 
 
 def train_argv(options: TrainOptions) -> list[str]:
     """Return options as arguments of train.py: those that differ from the defaults, and the seed."""
     argv: list[str] = []
-    for field in fields(TrainOptions):
-        value = getattr(options, field.name)
-        if value == getattr(DEFAULTS, field.name) and field.name != "seed":
+    for name in dict.fromkeys(("cfg", "data", "hyp", *(field.name for field in fields(TrainOptions)))):
+        value = getattr(options, name)
+        if value == getattr(DEFAULTS, name) and name != "seed":
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = "--" + name.replace("_", "-")
         argv += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
     return argv
 
