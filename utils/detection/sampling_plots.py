@@ -55,11 +55,11 @@ def plot_layer(
     locations: Sequence[Location],
     path: Path,
 ) -> Path:
-    """Plot where one layer samples at some locations of an image.
+    """Plot where one layer, in a forward pass on this image alone, samples at some locations of the original.
 
     Args:
-        layer: of a forward pass on this image alone.
-        image: (H, W, 3) uint8 RGB, the original.
+        layer: of that forward pass.
+        image: the original, (H, W, 3) uint8 RGB.
         preprocessed: the network's input.
         locations: in the original.
         path: output file.
@@ -142,7 +142,7 @@ class SamplingPlots:
         """Find the layers.
 
         Args:
-            network: the detector; only a `DetectionModel` has layers to inspect.
+            network: the detector; an exported one has no layers to inspect.
             config: of its inference.
             layers: to plot, as `select_layers` takes them; by default the first of each level.
             locations_xy: to plot, x and y in pixels of each image; by default the centers of detections.

@@ -71,15 +71,7 @@ def check_parity(
     tolerance: float = TOLERANCE,
     verbose: bool = False,
 ) -> None:
-    """Compare an export with PyTorch and log the difference.
-
-    Args:
-        name: of the format.
-        reference: PyTorch's outputs.
-        exported: the export.
-        device: where it runs.
-        tolerance: maximum `max_difference`.
-        verbose: log the difference for each shape.
+    """Compare an export, which runs on `device`, with PyTorch, and log the difference; `name` is that of the format.
 
     Raises:
         RunError: the difference exceeds the tolerance, or the export fails.

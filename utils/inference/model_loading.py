@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,9 @@ def open_ensemble(
             raise CheckpointError(path, what, fix="combine models of one data set")
     models = [model for model, _ in opened]
     model = models[0] if len(models) == 1 else Ensemble(models)
-    return model, ModelMetadata(
-        names=first.names,
+    return model, replace(
+        first,
         stride=model.max_stride,
-        data=first.data,
         image_size=max(metadata.image_size for _, metadata in opened),
         single_class=any(metadata.single_class for _, metadata in opened),
     )

@@ -230,11 +230,7 @@ class _KernelSettings(ctypes.Structure):
 
 
 def _nms_compiled(prediction: Tensor, *, settings: NmsSettings) -> Detections:
-    """Apply NMS to one image with the compiled kernel.
-
-    Args:
-        prediction: (n, 5 + classes) float32 on the CPU, contiguous.
-        settings: thresholds and limits.
+    """Apply NMS to one image, a contiguous (n, 5 + classes) float32 prediction on the CPU, with the compiled kernel.
 
     Raises:
         MemoryError: out of memory.

@@ -69,15 +69,10 @@ def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
 def predict(
     forward: Forward, images: Sequence[PreprocessedImage], config: InferenceConfig
 ) -> list[tuple[Detections, Timings]]:
-    """Detect objects; images of equal shape form a batch. The detections of an image do not depend on the others.
-
-    Args:
-        forward: a detector on the device.
-        images: of any shapes.
-        config: see `InferenceConfig`.
+    """Detect objects with a detector; images of equal shape form a batch.
 
     Returns:
-        For each image its detections in pixels of the original, and its timings.
+        For each image its detections in pixels of the original, which do not depend on the others, and its timings.
     """
     indices_by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
@@ -99,13 +94,7 @@ def predict(
 def predict_batch(
     forward: Forward, batch: Tensor, transforms: Sequence[LetterboxTransform], config: InferenceConfig
 ) -> tuple[list[Detections], Timings]:
-    """Detect objects in a batch.
-
-    Args:
-        forward: a detector on the device.
-        batch: (B, 3, H, W) in [0, 1] on the device, H and W multiples of the stride.
-        transforms: from each original image to its input.
-        config: see `InferenceConfig`.
+    """Detect objects in a batch (B, 3, H, W) of values in [0, 1] on the device, H and W multiples of the stride.
 
     Returns:
         The detections of each image on the CPU, in pixels of the original; mean timings without preprocessing.

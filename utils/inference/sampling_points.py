@@ -129,13 +129,7 @@ def select_layers(layers: Mapping[str, AKConv], selectors: Sequence[str]) -> lis
 def first_layer_per_level(
     samplings: Mapping[str, LayerSampling], *, height: int, max_layers: int = MAX_LAYERS
 ) -> list[str]:
-    """Return the first layer of each level, which is the stride of its output in pixels of the network's input.
-
-    Args:
-        samplings: from `record_sampling`.
-        height: of the network's input in pixels.
-        max_layers: maximum number of layers.
-    """
+    """Return the first layer of each level, which is the stride of its output for a network's input of this height."""
     first: dict[int, str] = {}
     for name, layer in samplings.items():
         first.setdefault(round(height / layer.offset.shape[2]), name)
@@ -160,14 +154,7 @@ def map_to_image(positions: np.ndarray, *, cell_hw: tuple[float, float], transfo
 def nearest_output_pixel(
     xy: tuple[float, float], output_hw: tuple[int, int], *, input_hw: tuple[int, int], transform: LetterboxTransform
 ) -> tuple[int, int]:
-    """Return row and column of the output pixel whose cell covers a location (x, y) of the image, or the nearest one.
-
-    Args:
-        xy: in pixels of the image.
-        output_hw: size of the layer's output.
-        input_hw: size of the network's input.
-        transform: from the image to that input.
-    """
+    """Return row and column of the output pixel whose cell covers (x, y) in pixels of the image, or the nearest one."""
     pixel = []
     for axis in (1, 0):  # y gives the row, x the column
         in_input = xy[axis] * transform.ratio_wh[axis] + transform.pad_wh[axis]
@@ -177,13 +164,7 @@ def nearest_output_pixel(
 
 
 def box_centers(boxes_xyxy: np.ndarray, labels: Sequence[str], size_hw: tuple[int, int]) -> list[Location]:
-    """Return the centers of the first boxes, or a grid over the image if there are none.
-
-    Args:
-        boxes_xyxy: (n, 4) in pixels of the image, best first.
-        labels: of the boxes.
-        size_hw: height and width of the image.
-    """
+    """Return the centers of the first of (n, 4) boxes in pixels, or a grid over the image if there are none."""
     if len(boxes_xyxy):
         best = list(zip(boxes_xyxy.tolist(), labels, strict=True))[:MAX_LOCATIONS]
         return [Location(xy=((x1 + x2) / 2, (y1 + y2) / 2), label=label) for (x1, y1, x2, y2), label in best]
@@ -201,14 +182,7 @@ def locations_inside(locations_xy: Sequence[tuple[float, float]], size_hw: tuple
 def sampled_positions(
     layer: LayerSampling, locations: Sequence[Location], *, input_hw: tuple[int, int], transform: LetterboxTransform
 ) -> list[SampledPosition]:
-    """Return the sampling of the output pixels at some locations, each pixel once with the labels of all of them.
-
-    Args:
-        layer: its first image.
-        locations: in that image.
-        input_hw: size of the network's input.
-        transform: from the image to that input.
-    """
+    """Return what the output pixels at some locations of a batch's first image sample: each pixel once, all labels."""
     output_hw = (layer.offset.shape[2], layer.offset.shape[3])
     labels: dict[tuple[int, int], list[str]] = {}
     for location in locations:

@@ -15,15 +15,9 @@ TTA_TRANSFORMS = ((1.0, False), (0.83, True), (0.67, False))  # scale, horizonta
 
 
 def predict_tta(forward: Forward, images: Tensor, *, stride: int) -> Tensor:
-    """Return the predictions of all transforms, in pixels of the given images.
+    """Return a detector's predictions for all transforms of images (B, 3, H, W), in pixels of these images.
 
-    Args:
-        forward: a detector.
-        images: (B, 3, H, W) in [0, 1].
-        stride: scaled images are padded with grey to a multiple of it, at the right and bottom.
-
-    Returns:
-        (B, n, 5 + classes), the predictions of one transform after the other.
+    Scaled images are padded with grey to a multiple of the stride, at the right and bottom.
     """
     outputs = []
     for scale, flip in TTA_TRANSFORMS:
