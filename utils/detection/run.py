@@ -134,7 +134,7 @@ def _detect(
                 sampling.add(frame.image, preprocessed, detections, names, path)
     if not frames:
         path, reason = source.skipped[0]
-        raise RunError(path, reason, fix=f"none of the {len(source.skipped)} files of the source could be read")
+        raise RunError(path, reason, fix=f"check the source: none of its {len(source.skipped)} files could be read")
     rate = frames / (time.perf_counter() - start)
     parallel = f", {workers} batches in parallel" if workers > 1 else ""
     LOGGER.info(

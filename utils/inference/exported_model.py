@@ -148,7 +148,7 @@ def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(where, f"needs {name}, which is not installed", fix=f"pip install {name}") from error
+        raise ConfigError(where, f"needs {name}, which is not installed", fix=f"install it: pip install {name}") from error
 
 
 def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
