@@ -80,7 +80,8 @@ def time_networks(
         Of each network the median and the 95th percentile of the milliseconds over both copies, and the largest
         relative difference between copies in the median and in the 95th percentile.
     """
-    actions = [partial(*call) for call in zip((*networks, *copies), (*images, *images), strict=True)]
+    calls = zip((*networks, *copies), (*images, *images), strict=True)
+    actions = [partial(network, image) for network, image in calls]
     with torch.inference_mode():
         timings = interleave(actions, rounds=ROUNDS, warm_up=WARM_UP_ROUNDS, device=device, rotate=True, clock=clock)
     pairs = list(zip(timings[: len(networks)], timings[len(networks) :], strict=True))
