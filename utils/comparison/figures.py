@@ -35,11 +35,7 @@ from utils.weights.checkpoint import load_model
 
 CPU = torch.device("cpu")
 OVERVIEW_FILE = "compare.png"
-CURVES = {
-    "mAP50": "metrics/mAP_0.5",
-    "mAP50-95": "metrics/mAP_0.5:0.95",
-    "training box loss": "train/box_loss",
-}
+CURVES = {"mAP50": "metrics/mAP_0.5", "mAP50-95": "metrics/mAP_0.5:0.95", "training box loss": "train/box_loss"}
 COSTS = {  # key -> title and unit
     "gflops": ("GFLOPs", 1.0),
     "inference_ms": ("inference, ms per image", 1.0),

@@ -48,6 +48,9 @@ class Support:
         return self.objects >= MIN_OBJECTS and self.images >= MIN_IMAGES
 
 
+SupportByName = dict[tuple[str, str], Support]  # ("class", "cat"), ("size", "small")
+
+
 def evaluate_run(
     run: TrainedRun,
     index: DatasetIndex,
@@ -153,7 +156,7 @@ def support_in_size(evaluated: EvaluatedSet, size_bin: int) -> dict[int, Support
     return {i: _support(evaluated, in_size & (evaluated.label_classes == i)) for i in class_ids}
 
 
-def support_by_class(evaluated: EvaluatedSet, names: Sequence[str]) -> dict[tuple[str, str], Support]:
+def support_by_class(evaluated: EvaluatedSet, names: Sequence[str]) -> SupportByName:
     """Return the support of ("class", name) and ("size", name), as far as there are objects."""
     class_ids, sizes = evaluated.label_classes, size_bins(evaluated.label_areas)
     support = {("class", names[i]): _support(evaluated, class_ids == i) for i in np.unique(class_ids).tolist()}

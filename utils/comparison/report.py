@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,17 @@ from utils.comparison.document import (
     to_markdown,
 )
 from utils.comparison.jobs import FailedRun
-from utils.comparison.predictions import MIN_IMAGES, MIN_OBJECTS, Support
-from utils.comparison.statistics import PRIMARY_METRIC, ModelComparison, ModelScores, comparison_json, scores_json
-from utils.comparison.tables import accuracy_table, cost_table, detail_tables, difference_table, seed_table
+from utils.comparison.predictions import MIN_IMAGES, MIN_OBJECTS, MetricKey, SupportByName
+from utils.comparison.statistics import (
+    PRIMARY_METRIC,
+    ModelComparison,
+    ModelScores,
+    accuracy_table,
+    cost_table,
+    detail_tables,
+    difference_table,
+    seed_table,
+)
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex
 from utils.files import atomic_write, dump_json
@@ -30,13 +39,13 @@ from utils.log import LOGGER
 from utils.options import CompareOptions
 
 MAX_CONFIG_ROWS = 12
+DIFFERENCE_FIELDS = "value low high standard_error degrees_of_freedom p_value image_variance covers_seeds".split()
 OVERVIEW, EXAMPLES, SAMPLING = "Overview", "Largest differences", "AKConv sampling points"  # sections with images
 DETAIL_SECTIONS = {
     "class": ("Per class", "Intervals are not corrected for multiple comparisons: one in twenty misses by chance."),
     "size": (
         "Per object size",
-        "COCO's sizes, by area in pixels of the image file: small below 32², large from 96². Intervals are not "
-        "corrected for multiple comparisons.",
+        "COCO's sizes: small below 32² pixels of the image file, large from 96². Intervals are not corrected either.",
     ),
 }
 SEED_NOTE = (
@@ -82,7 +91,7 @@ class ComparisonResult:
     commands: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     resamples: int = 0
-    support: Mapping[tuple[str, str], Support] = field(default_factory=dict)
+    support: SupportByName = field(default_factory=dict)
     excluded: Sequence[str] = ()
     timing_noise: tuple[float, float] | None = None
 
@@ -92,13 +101,7 @@ def command_line() -> str:
     return f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
 
 
-def write_results(
-    result: ComparisonResult,
-    options: CompareOptions,
-    *,
-    val: DatasetIndex,
-    folder: Path,
-) -> None:
+def write_results(result: ComparisonResult, options: CompareOptions, *, val: DatasetIndex, folder: Path) -> None:
     """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails.
 
     Raises:
@@ -119,7 +122,7 @@ def write_results(
             "checkpoints": [str(path) for path in model.checkpoints],
             **cost,
             **{name: float(score.metrics["all", "", name].points.mean()) for name in ("map50", "map50_95")},
-            "metrics": scores_json(score),
+            "metrics": _scores_json(score),
         }
         for score, model, cost in zip(scores, result.models, result.costs, strict=True)
     ]
@@ -129,7 +132,7 @@ def write_results(
         "validation": {"split": options.task, "images": len(val), "objects": len(val.labels)},
         "resamples": result.resamples,
         "results": rows,
-        "comparisons": [comparison_json(pair) for pair in pairs],
+        "comparisons": [_comparison_json(pair) for pair in pairs],
         "correction": "Holm" if len(pairs) > 1 else None,
         "warnings": list(result.warnings),
         "failed": [{"run": f.run.folder.name, "exit_code": f.exit_code, "reason": f.reason} for f in result.failed],
@@ -137,6 +140,43 @@ def write_results(
     }
     dump_json(folder / "results.json", content)
     atomic_write(folder / "compare.md", to_markdown(report_sections(result, {}), folder))
+
+
+def _comparison_json(pair: ModelComparison) -> dict[str, Any]:
+    verdict = pair.verdicts[PRIMARY_METRIC]
+    differences = [
+        _json_row(
+            key,
+            **{name: getattr(difference, name) for name in DIFFERENCE_FIELDS},
+            p_value_corrected=pair.verdicts[key].p_value if key in pair.verdicts else None,
+            seed_variance=sum(difference.seed_variances),
+        )
+        for key, difference in pair.differences.items()
+    ]
+    return {
+        "model": pair.model,
+        "baseline": pair.baseline,
+        "verdict": verdict.decision,
+        "sentence": pair.sentence,
+        "extra_seeds": verdict.extra_seeds,
+        "images_factor": verdict.images_factor,
+        "differences": differences,
+    }
+
+
+def _scores_json(model: ModelScores) -> list[dict[str, Any]]:
+    return [
+        _json_row(
+            key, mean=float(of.points.mean()), std=math.sqrt(of.seed_variance), runs=[float(v) for v in of.points]
+        )
+        for key, of in model.metrics.items()
+    ]
+
+
+def _json_row(key: MetricKey, **values: object) -> dict[str, Any]:
+    """Return named values of a metric; JSON has no numbers that are not finite."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return {"group": key[0], "name": key[1], "metric": key[2], **finite}
 
 
 def write_reports(result: ComparisonResult, figures: Mapping[str, Sequence[Block]], *, folder: Path) -> None:

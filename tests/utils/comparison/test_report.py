@@ -24,7 +24,7 @@ from utils.comparison.report import (
     write_reports,
     write_results,
 )
-from utils.comparison.statistics import compare_with_baseline
+from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
 from utils.datasets.index import DatasetIndex
 from utils.options import CompareOptions
 
@@ -122,8 +122,25 @@ def test_results_are_written_before_any_image_and_hold_all_numbers(result, tmp_p
     ]
     assert content["validation"] == {"split": "val", "images": 24, "objects": 50} and content["warnings"] == ["w"]
     assert content["results"][1]["map50"] == result.scores[1].metrics["all", "", "map50"].points.mean()
-    assert len(content["comparisons"]) == 1 and content["correction"] is None
+    (pair,) = content["comparisons"]
+    primary = next(d for d in pair["differences"] if (d["group"], d["metric"]) == ("all", "map50_95"))
+    assert pair["verdict"] == result.pairs[0].verdicts[PRIMARY_METRIC].decision and content["correction"] is None
+    assert primary["low"] < primary["value"] < primary["high"]
+    assert primary["p_value_corrected"] >= primary["p_value"] and primary["covers_seeds"]
+    metric = content["results"][0]["metrics"][0]
+    assert len(metric["runs"]) == 3 and metric["std"] == np.std(metric["runs"], ddof=1)
     assert "![" not in (tmp_path / "compare.md").read_text(encoding="utf-8")
+
+
+def test_json_has_null_for_what_is_not_finite(result, tmp_path):
+    scores = [random_scores("a", [1], noise=9), random_scores("b", [2], noise=1)]
+    single = replace(result, scores=scores, pairs=compare_with_baseline(scores, images=24))
+    val = DatasetIndex(paths=np.array([]), sizes_hw=np.zeros((0, 2)), labels=np.zeros((0, 5)), starts=np.array([0]))
+    write_results(single, CompareOptions(cfg=("a.yaml", "b.yaml")), val=val, folder=tmp_path)
+    text = (tmp_path / "results.json").read_text()
+    content = json.loads(text)
+    assert "NaN" not in text and content["results"][0]["metrics"][0]["std"] is None
+    assert content["comparisons"][0]["differences"][0]["seed_variance"] is None
 
 
 def test_both_reports_show_the_same_sections_and_images(result, tmp_path):
