@@ -105,9 +105,9 @@ def slow_iou(first, second):
     return width * height / (areas - width * height)
 
 
-def slow_correct(boxes, classes, label_boxes, label_classes, thresholds):
+def slow_tp(boxes, classes, label_boxes, label_classes, thresholds):
     """Return which detections, best first, are true positives: each matches its best label, each label matches once."""
-    correct = np.zeros((len(boxes), len(thresholds)), bool)
+    tp = np.zeros((len(boxes), len(thresholds)), bool)
     for column, threshold in enumerate(thresholds):
         matched = set()
         for i, box in enumerate(boxes):
@@ -115,8 +115,8 @@ def slow_correct(boxes, classes, label_boxes, label_classes, thresholds):
             best, label = max(ious, default=(0.0, None))
             if best >= threshold and label not in matched:
                 matched.add(label)
-                correct[i, column] = True
-    return correct
+                tp[i, column] = True
+    return tp
 
 
 def tree_hash(root):

@@ -6,7 +6,7 @@ from utils.metrics.student_t import t_cdf_two_sided, t_ppf, t_sf
 
 
 @pytest.mark.parametrize(
-    ("degrees", "confidence", "deviation"),
+    ("degrees", "probability", "t"),
     [  # printed tables of Student's t, two-sided
         (1, 0.95, 12.706),
         (2, 0.95, 4.3027),
@@ -18,23 +18,23 @@ from utils.metrics.student_t import t_cdf_two_sided, t_ppf, t_sf
         (math.inf, 0.95, 1.95996),
     ],
 )
-def test_printed_tables_agree(degrees, confidence, deviation):
-    assert t_ppf(confidence, degrees) == pytest.approx(deviation, rel=3e-5)
-    assert t_cdf_two_sided(deviation, degrees) == pytest.approx(confidence, abs=2e-5)
+def test_values_equal_those_of_printed_tables(degrees, probability, t):
+    assert t_ppf(probability, degrees) == pytest.approx(t, rel=3e-5)
+    assert t_cdf_two_sided(t, degrees) == pytest.approx(probability, abs=2e-5)
 
 
-def test_degrees_one_and_two_have_closed_forms():
+def test_one_and_two_degrees_of_freedom_have_closed_forms():
     for t in (0.0, 0.3, 1.0, 7.5, 300.0):
         assert t_cdf_two_sided(t, 1) == pytest.approx(2 / math.pi * math.atan(t), abs=1e-12)
         assert t_cdf_two_sided(t, 2) == pytest.approx(t / math.sqrt(2 + t * t), abs=1e-12)
 
 
-def test_many_degrees_become_normal_without_a_step():
+def test_many_degrees_of_freedom_approach_the_normal_distribution_continuously():
     for t in (0.5, 1.96, 4.0):
         assert t_cdf_two_sided(t, 999_999) == pytest.approx(math.erf(t / math.sqrt(2)), abs=1e-6)
     assert t_cdf_two_sided(2, 2.5) == pytest.approx((t_cdf_two_sided(2, 2) + t_cdf_two_sided(2, 3)) / 2, abs=0.01)
 
 
-def test_both_sides_count_and_the_rest_is_what_is_left():
+def test_the_p_value_is_two_sided():
     assert t_sf(-2.0, 7) == t_sf(2.0, 7) == pytest.approx(1 - t_cdf_two_sided(2.0, 7))
     assert t_sf(0, 3) == 1 and 0 <= t_sf(1e6, 5) < 1e-12
