@@ -94,7 +94,7 @@ def download(archive: RemoteArchive, file: BinaryIO) -> None:
                     if received > archive.max_bytes:
                         raise DataError(archive.url, f"is larger than {archive.max_bytes:,} bytes", fix="do not use it")
                     digest.update(chunk)
-                    _write(file, chunk)
+                    _write(file, chunk, archive)
                     bar.update(len(chunk))
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -128,20 +128,20 @@ def _announced_bytes(response: http.client.HTTPResponse, archive: RemoteArchive)
     return length
 
 
-def _write(file: BinaryIO, chunk: bytes) -> None:
+def _write(file: BinaryIO, chunk: bytes, archive: RemoteArchive) -> None:
     try:
         file.write(chunk)
     except OSError as error:
-        raise RunError(tempfile.gettempdir(), f"cannot be written ({error.strerror})", fix="free space") from error
+        raise RunError(archive.url, f"cannot be saved ({error.strerror})", fix="free disk space") from error
 
 
-def fetch(config: DataConfig, *, max_bytes: int | None = None) -> None:
+def fetch(config: DataConfig, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
     """Download a missing data set into the folder of its yaml. The folder appears complete or not at all.
 
     Args:
         config: the data yaml. `download` names a known data set or an https address, which may end in `#sha256=` and
             the hash of the archive.
-        max_bytes: largest archive accepted from an address; 50 GB by default.
+        max_bytes: largest archive accepted from an address.
 
     Raises:
         ConfigError: the yaml has no `download`, or its folder contains something else.
@@ -176,13 +176,13 @@ def _missing(config: DataConfig) -> str:
     return ""
 
 
-def _part_of_address(url: str, max_bytes: int | None) -> DatasetPart:
+def _part_of_address(url: str, max_bytes: int) -> DatasetPart:
     """Return the only part of a data set that is one archive."""
     address, _, fragment = url.partition("#")
     pinned = _PINNED.fullmatch(fragment)
     if fragment and pinned is None:
         raise ConfigError("download", f"{fragment[:40]!r} is not `sha256=` and 64 digits", fix="correct `download`")
-    archive = RemoteArchive(address, sha256=pinned[1] if pinned else "", max_bytes=max_bytes or DEFAULT_MAX_BYTES)
+    archive = RemoteArchive(address, sha256=pinned[1] if pinned else "", max_bytes=max_bytes)
     return DatasetPart(archives=(archive,), convert=without_top_folder)
 
 
