@@ -33,23 +33,14 @@ class ResolvedPath:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """A checked data yaml.
-
-    Attributes:
-        file: the yaml.
-        names: class names by class id.
-        roots: folders against which relative paths are resolved; the first that matches counts.
-        splits: entries of each split: folders, globs, images or txt lists.
-        generator: settings of the embedded data set, or None.
-        download: source of the data set: one of `KNOWN_SETS`, the https URL of an archive, or "".
-    """
+    """A checked data yaml."""
 
     file: Path
-    names: tuple[str, ...]
-    roots: tuple[Path, ...]
-    splits: dict[str, tuple[str, ...]]
-    generator: dict[str, Any] | None = None
-    download: str = ""
+    names: tuple[str, ...]  # by class id
+    roots: tuple[Path, ...]  # folders against which relative paths are resolved; the first that matches counts
+    splits: dict[str, tuple[str, ...]]  # entries of each split: folders, globs, images or txt lists
+    generator: dict[str, Any] | None = None  # settings of the embedded data set
+    download: str = ""  # one of `KNOWN_SETS`, the https URL of an archive, or ""
 
     @property
     def num_classes(self) -> int:
@@ -57,12 +48,7 @@ class DataConfig:
         return len(self.names)
 
     def locate(self, split: str) -> list[ResolvedPath]:
-        """Return the paths of a split's entries.
-
-        Raises:
-            DataError: the split is not defined, or a path does not exist. The message gives the command that fetches
-                the data set, or the paths tried and the nearest existing one.
-        """
+        """Return the paths of a split's entries; a DataError if there is none, or if one does not exist."""
         entries = self.splits.get(split, ())
         if not entries:
             raise DataError(self.file, f"has no '{split}' split", fix=f"add a line `{split}: images/{split}`")
@@ -72,10 +58,10 @@ class DataConfig:
         path, pattern = _split_glob(entry)
         tried = [path] if path.is_absolute() else [root / path for root in self.roots]
         for candidate in tried:
-            if _exists(candidate):
+            if os.path.exists(candidate):
                 return ResolvedPath(path=candidate, pattern=pattern)
         attempts = ", ".join(dict.fromkeys(str(path) for path in tried))
-        if self.download and not any(_exists(root) for root in self.roots):
+        if self.download and not any(map(os.path.exists, self.roots)):
             fix = f"fetch the data set with `python -m utils.datasets.download {self.file}` or train.py's --download"
             raise DataError(self.file, f"'{split}' path does not exist ({tried[0]})", fix=fix)
         nearest = _nearest_existing(tried)
@@ -84,14 +70,9 @@ class DataConfig:
 
 
 def load_data_config(name: str) -> DataConfig:
-    """Read a data yaml by path or by bare name, ignoring case.
-
-    Raises:
-        ConfigError: the file does not exist, or a key is wrong or missing.
-    """
+    """Read a data yaml by path or by bare name, ignoring case; a ConfigError if a key is wrong or missing."""
     path = find_file(name, folders=[DATA_FOLDER], flag="--data")
     value = load_yaml(path)
-    names = _names(value, path)
     root = value.get("path")
     if root is not None and not isinstance(root, str):
         raise ConfigError(path, f"path must be a folder (got {root!r})", fix="correct `path`")
@@ -103,7 +84,7 @@ def load_data_config(name: str) -> DataConfig:
     generator = value.get("generator")
     return DataConfig(
         file=path,
-        names=names,
+        names=_names(value, path),
         roots=tuple(Path(os.path.normpath(base / root_path)) for base in bases),
         splits={split: _entries(value.get(split), split, path) for split in SPLITS},
         generator=generator if isinstance(generator, dict) else None,
@@ -118,12 +99,9 @@ def _download(value: Any, path: Path) -> str:  # noqa: ANN401
     if isinstance(value, str) and (value in KNOWN_SETS or is_archive_address(value)):
         return value
     first_line = (str(value).strip().splitlines() or [""])[0]
-    raise ConfigError(
-        path,
-        f"'download' must be the https URL of an archive or one of {', '.join(KNOWN_SETS)} (got {first_line[:40]!r}); "
-        "commands are never run",
-        fix="remove `download`, or fetch the data set manually",
-    )
+    sources = f"the https URL of an archive or one of {', '.join(KNOWN_SETS)}"
+    what = f"'download' must be {sources} (got {first_line[:40]!r}); commands are never run"
+    raise ConfigError(path, what, fix="remove `download`, or fetch the data set manually")
 
 
 def is_archive_address(text: str) -> bool:
@@ -151,9 +129,8 @@ def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
             raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
         names = [names[class_id] for class_id in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ConfigError(
-            path, f"names must list the class names (got {str(names)[:40]})", fix="add `names: [cat, dog]`"
-        )
+        what = f"names must list the class names (got {str(names)[:40]})"
+        raise ConfigError(path, what, fix="add `names: [cat, dog]`")
     if count is not None and count != len(names):
         raise ConfigError(path, f"nc is {count!r}, but names has {len(names)} names", fix="correct or remove `nc`")
     return tuple(str(name) for name in names)
@@ -176,19 +153,11 @@ def _split_glob(entry: str) -> tuple[Path, str]:
     return Path(*parts[:first]), "/".join(parts[first:])
 
 
-def _exists(path: Path) -> bool:
-    """Return whether a path exists; an impossible one, too long or below a file, does not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
 def _nearest_existing(tried: Sequence[Path]) -> str:
     """Return the existing sibling with the name closest to a path that does not exist, or ""."""
     for path in tried:
         parent = path.parent
-        while not _exists(parent) and parent != parent.parent:
+        while not os.path.exists(parent) and parent != parent.parent:
             path, parent = parent, parent.parent
         if not parent.is_dir():
             continue

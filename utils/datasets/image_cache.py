@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
-from utils.datasets.letterbox import letterbox_geometry, resize_longest_side
+from utils.datasets.letterbox import resize_longest_side, scaled_size
 from utils.errors import DetectorError
 from utils.files import free_bytes, try_write, user_cache_dir
 from utils.log import LOGGER
@@ -64,25 +64,24 @@ class DiskCache:
 
     def load(self, index: int) -> np.ndarray | None:
         """Return image `index`, (H, W, 3) uint8, or None if it is missing or damaged."""
-        return _read_pixels(self.folder / self._names[index].decode(), self._sizes_hw[index])
+        try:
+            data = np.fromfile(self.folder / self._names[index].decode(), np.uint8)
+        except OSError:
+            return None
+        height, width = self._sizes_hw[index].tolist()
+        if len(data) != 8 + height * width * 3 or data[:8].view(_HEADER).tolist() != [height, width]:
+            return None
+        return data[8:].reshape(height, width, 3)
 
 
 def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = False) -> DiskCache | None:
-    """Decode the images of a split that are not cached yet, and remove outdated files.
+    """Decode the images of a split that are not cached yet, and remove outdated files; see `resize_longest_side`.
 
-    The disk space needed is logged first.
-
-    Args:
-        index: the split.
-        image_size: length of the longest side.
-        smooth: as for `resize_longest_side`.
-
-    Returns:
-        The cache, or None, with a warning, if there is too little disk space.
+    The disk space needed is logged first. If there is too little, the result is None, with a warning.
     """
     folder = _folder(index, image_size, smooth=smooth)
     square = (image_size, image_size)
-    sizes_hw = np.array([letterbox_geometry((int(h), int(w)), square).scaled_hw for h, w in index.sizes_hw], np.int32)
+    sizes_hw = np.array([scaled_size((int(h), int(w)), square) for h, w in index.sizes_hw], np.int32)
     cached = _file_sizes(folder)
     needed = int(sizes_hw.prod(1, dtype=np.int64).sum() * 3 + 8 * len(index))
     free = free_bytes(folder)
@@ -127,19 +126,7 @@ def _folder(index: DatasetIndex, image_size: int, *, smooth: bool) -> Path:
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
-    """Return the size of each file in a folder, in bytes."""
     try:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     except OSError:
         return {}
-
-
-def _read_pixels(path: Path, size_hw: np.ndarray) -> np.ndarray | None:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError:
-        return None
-    height, width = (int(side) for side in size_hw)
-    if len(data) != 8 + height * width * 3 or data[:8].view(_HEADER).tolist() != [height, width]:
-        return None
-    return data[8:].reshape(height, width, 3)

@@ -10,18 +10,11 @@ from utils.datasets.index import DatasetIndex
 
 
 def sampling_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_class: bool = False) -> np.ndarray:
-    """Return the sampling weight of each image.
+    """Return the sampling weight of each image, (n,) float64, above 0, not normalized.
 
     The weight of a class is (1 - AP)^2 divided by its number of objects, and that of an image is the sum over its
-    objects. An image without objects has the smallest weight of the others, so that it is still sampled.
-
-    Args:
-        index: the training split.
-        class_ap: AP of every trained class, in [0, 1]; empty before the first validation.
-        single_class: all classes are trained as one, which also holds if `class_ap` has one value.
-
-    Returns:
-        (n,) float64, above 0, not normalized.
+    objects. An image without objects has the smallest weight of the others, so that it is still sampled. `class_ap` is
+    empty before the first validation. All classes count as one with `single_class` or if `class_ap` has one value.
     """
     classes = index.labels[:, 0].astype(np.int64)
     if single_class or len(class_ap) == 1:

@@ -37,14 +37,7 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read an image file; see `decode_image`.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        DataError: the file is missing, not a regular file, truncated, too large, or not an image.
-    """
+    """Read an image file as (H, W, 3) uint8 RGB; see `decode_image`. A DataError if that is not possible."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(path, "is not a regular file", fix="remove it from the data set")
@@ -55,17 +48,10 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
-    """Decode the bytes of an image file.
+    """Decode the content of an image file to (H, W, 3) uint8 RGB.
 
     EXIF orientation is applied; greyscale, palette and CMYK become RGB; deeper pixels are reduced to 8 bits as in
     `to_rgb8`; alpha is composited on black. Of several images in one file the first is read.
-
-    Args:
-        data: the file's content.
-        name: the name in error messages.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
 
     Raises:
         DataError: the data is truncated, too large, or not an image.
@@ -74,7 +60,7 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
         raise DataError(name, f"is truncated ({len(data)} bytes, no end marker)", fix="replace the file")
     try:
         image = _decode(data) if data else None
-    except _TooManyPixels as error:
+    except Image.DecompressionBombError as error:
         raise DataError(name, f"has more than {MAX_PIXELS:,} pixels", fix="scale it down") from error
     except Exception as error:  # decoders raise errors of any class for damaged data
         reason = str(getattr(error, "err", error)).strip() or type(error).__name__
@@ -85,17 +71,12 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
 
 
 def to_rgb8(image: np.ndarray) -> np.ndarray:
-    """Convert an image of any depth to 8-bit RGB, alpha composited on black.
+    """Convert an image of any depth to (H, W, 3) uint8 RGB, alpha composited on black.
 
+    The image is (H, W), (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB, or (H, W, 4) RGBA, of any real type.
     16-bit values are divided by 257, so that white stays white. Other types have no standard white level: floating
     point up to 1 is relative to white, values up to 255 are taken as 8 bits, up to 65535 as 16 bits, and above that the
     maximum is white. Negative values and NaN are black.
-
-    Args:
-        image: (H, W), (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB, or (H, W, 4) RGBA, of any real type.
-
-    Returns:
-        (H, W, 3) uint8.
 
     Raises:
         ValueError: the array is empty or has another shape or type.
@@ -134,10 +115,6 @@ def _warn_about_alpha() -> None:
     LOGGER.warning("alpha channel composited on black (shown once)")
 
 
-class _TooManyPixels(Exception):  # noqa: N818 - a signal within this file
-    """The header declares more than `MAX_PIXELS`."""
-
-
 @contextlib.contextmanager
 def _suppress_pillow_warnings() -> Iterator[None]:
     """Suppress Pillow's warnings about metadata, in one thread at a time."""
@@ -147,29 +124,28 @@ def _suppress_pillow_warnings() -> Iterator[None]:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """Return the image as (H, W, 3) uint8 RGB, or None if it is not an image.
+    """Return the image as (H, W, 3) uint8 RGB, or None if it is not an image; raise what the decoders raise.
 
     OpenCV, which is faster, decodes the usual formats and all deep ones, Pillow those that OpenCV gets wrong: CMYK,
     transparent colours, and 8-bit TIFFs.
-
-    Raises:
-        _TooManyPixels: the header declares too many pixels.
-        Exception: whatever the decoders raise for damaged data.
     """
     header = _open_header(data)
     if header is None:
-        return _decode_deep(data, 1) if data.startswith(_DEEP_SIGNATURES) else _decode_8_bit(data)
-    with header, _suppress_pillow_warnings():
-        if header.width * header.height > MAX_PIXELS:
-            raise _TooManyPixels
-        bits = getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-        deep = header.mode[0] in "IF" or max(bits) > 8 or (header.format == "PNG" and data[24] == 16)
-        if deep:
-            # OpenCV applies the orientation of TIFFs itself.
-            orientation = 1 if header.format == "TIFF" else header.getexif().get(_ORIENTATION, 1)
-        elif header.format == "TIFF" or header.mode not in _OPENCV_MODES or "transparency" in header.info:
-            return pil_to_rgb8(header)
-    return _decode_deep(data, orientation) if deep else _decode_8_bit(data)
+        deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
+    else:
+        with header, _suppress_pillow_warnings():
+            if header.width * header.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            bits = getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+            deep = header.mode[0] in "IF" or max(bits) > 8 or (header.format == "PNG" and data[24] == 16)
+            if deep:
+                # OpenCV applies the orientation of TIFFs itself.
+                orientation = 1 if header.format == "TIFF" else header.getexif().get(_ORIENTATION, 1)
+            elif header.format == "TIFF" or header.mode not in _OPENCV_MODES or "transparency" in header.info:
+                return pil_to_rgb8(header)
+    if deep:
+        return _decode_deep(data, orientation)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
 
 
 def pil_to_rgb8(image: Image.Image) -> np.ndarray:
@@ -182,23 +158,12 @@ def pil_to_rgb8(image: Image.Image) -> np.ndarray:
 
 
 def _open_header(data: bytes) -> Image.Image | None:
-    """Read an image's header; None if Pillow does not know the format.
-
-    Raises:
-        _TooManyPixels: the header declares far too many pixels.
-    """
+    """Read an image's header; None if Pillow does not know the format."""
     try:
         with _suppress_pillow_warnings():
             return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise _TooManyPixels from error
     except (OSError, ValueError, SyntaxError):
         return None
-
-
-def _decode_8_bit(data: bytes) -> np.ndarray | None:
-    """Decode an 8-bit image without alpha, EXIF orientation applied."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
@@ -228,20 +193,17 @@ def _is_truncated_jpeg(data: bytes) -> bool:
         marker = data[position + 1]
         if marker == _START_OF_SCAN:
             return data.find(_JPEG_END, position) < 0
-        has_length = marker != 0xFF and marker != 0x01 and not 0xD0 <= marker <= 0xD8
-        position += (
-            2 + int.from_bytes(data[position + 2 : position + 4], "big") if has_length else 1 if marker == 0xFF else 2
-        )
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return True
 
 
 def write_image(path: Path | str, image: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 RGB image atomically, in the format of the suffix.
-
-    Raises:
-        DataError: the image cannot be encoded.
-        RunError: the file cannot be written.
-    """
+    """Write an (H, W, 3) uint8 RGB image atomically, in the format of the suffix; JPEG if it is unknown."""
     path = Path(path)
     suffix = path.suffix.lower() if has_suffix(path, IMAGE_SUFFIXES - {"dng", "mpo", "pfm"}) else ".jpg"
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.datasets.config import DataConfig
-from utils.datasets.labels import label_path
+from utils.datasets.labels import LabelContent, label_path, read_label_content
 from utils.datasets.polygons import empty_polygons
-from utils.datasets.scan import LabelContent, ScannedImage, list_images, read_label_content, scan_images
+from utils.datasets.scan import ScannedImage, list_images, scan_images
 from utils.errors import DataError
 from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
@@ -27,25 +27,18 @@ CACHE_VERSION = 2
 class DatasetIndex:
     """One split in flat arrays, which worker processes can share without copying.
 
-    Attributes:
-        paths: (n,) str, the images, sorted.
-        sizes_hw: (n, 2) int32, height and width after EXIF orientation.
-        labels: (m, 5) float32: class, cx, cy, w, h, normalized by the image size; all images concatenated.
-        starts: (n + 1,) int64: image i has rows starts[i] to starts[i + 1].
-        points: (p, 2) float32: the polygons' points, normalized by the image size; all rows concatenated.
-        point_starts: (m + 1,) int64: row j has points point_starts[j] to point_starts[j + 1], none if it was a box.
-        skipped: path and reason of each image that was skipped.
-        notes: what was corrected in the labels, with counts, in words.
+    Coordinates are normalized by the image size. `points` are those of the polygons of all rows, (p, 2) float32; row j
+    has points point_starts[j] to point_starts[j + 1], none if it was a box.
     """
 
-    paths: np.ndarray
-    sizes_hw: np.ndarray
-    labels: np.ndarray
-    starts: np.ndarray
+    paths: np.ndarray  # (n,) str, the images, sorted
+    sizes_hw: np.ndarray  # (n, 2) int32, height and width after EXIF orientation
+    labels: np.ndarray  # (m, 5) float32: class, cx, cy, w, h; all images concatenated
+    starts: np.ndarray  # (n + 1,) int64: image i has rows starts[i] to starts[i + 1]
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     point_starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-    skipped: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # path and reason of each image that was skipped
+    notes: tuple[str, ...] = ()  # what was corrected in the labels, with counts, in words
 
     def __len__(self) -> int:
         """Return the number of usable images."""
@@ -74,25 +67,16 @@ class DatasetIndex:
 
 
 def build_index(config: DataConfig, split: str, *, use_cache: bool = True, strict: bool = False) -> DatasetIndex:
-    """Scan a split, or read the cached scan if nothing has changed.
-
-    Args:
-        config: the data yaml.
-        split: train, val or test.
-        use_cache: read and write the cache in the user's cache folder; the data set itself is never written to.
-        strict: raise at the first bad image or label instead of skipping the image.
+    """Scan a split, or read the cached scan if nothing has changed; the data set itself is never written to.
 
     Raises:
-        DataError: no images, a class id beyond `names`, no usable image, or with `strict` anything bad.
+        DataError: no images, a class id beyond `names`, no usable image, or with `strict` any bad image or label.
     """
     paths = list_images(config, split)
     labels = [read_label_content(path) for path in paths]
     if all(label is None for label in labels):
-        raise DataError(
-            config.file,
-            f"no labels found for '{split}' (the first expected file is {label_path(paths[0])})",
-            fix="put labels/ beside images/, one txt for each image",
-        )
+        what = f"no labels found for '{split}' (the first expected file is {label_path(paths[0])})"
+        raise DataError(config.file, what, fix="put labels/ beside images/, one txt for each image")
     cache = cache_file(config, split, paths, labels) if use_cache else None
     index = read_cache(cache) if cache else None
     if index is None:
@@ -160,17 +144,8 @@ def cache_file(config: DataConfig, split: str, paths: Sequence[str], labels: Seq
 def write_cache(file: Path, index: DatasetIndex) -> None:
     """Write the index to the cache and remove this split's older ones. Failure to write is only a warning."""
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        paths=index.paths,
-        sizes_hw=index.sizes_hw,
-        labels=index.labels,
-        starts=index.starts,
-        points=index.points,
-        point_starts=index.point_starts,
-        skipped=np.array(index.skipped, dtype=np.str_).reshape(-1, 2),
-        notes=np.array(index.notes, dtype=np.str_),
-    )
+    texts = {"skipped": np.array(index.skipped, np.str_).reshape(-1, 2), "notes": np.array(index.notes, np.str_)}
+    np.savez_compressed(buffer, **{**vars(index), **texts})
     error = try_write(file, buffer.getvalue())
     if error is not None:
         LOGGER.warning(f"labels are not cached: {error}")
@@ -185,16 +160,9 @@ def read_cache(file: Path) -> DatasetIndex | None:
     """Return the cached index, or None if there is none or it is damaged. Pickled objects are never loaded."""
     try:
         with np.load(file, allow_pickle=False) as stored:
-            index = DatasetIndex(
-                paths=stored["paths"],
-                sizes_hw=stored["sizes_hw"],
-                labels=stored["labels"],
-                starts=stored["starts"],
-                points=stored["points"],
-                point_starts=stored["point_starts"],
-                skipped=tuple((str(path), str(reason)) for path, reason in stored["skipped"]),
-                notes=tuple(str(note) for note in stored["notes"]),
-            )
+            skipped = tuple((str(path), str(reason)) for path, reason in stored["skipped"])
+            notes = tuple(str(note) for note in stored["notes"])
+            index = DatasetIndex(**{**stored, "skipped": skipped, "notes": notes})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:

@@ -5,83 +5,59 @@ from __future__ import annotations
 import math
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import numpy as np
 
+from utils.datasets.polygons import empty_polygons
 from utils.errors import DataError
 from utils.structures import Polygons
 
 MAX_LABEL_BYTES = 10_000_000
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
+LabelContent = bytes | DataError | None  # of a label file; the error if it cannot be read; None if there is no file
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelProblem:
-    """An error in one row.
+    """An error in one row."""
 
-    Attributes:
-        line: from 1.
-        column: from 1; 0 for the whole row.
-        what: the field and its value.
-        is_class_range: the class id is out of range, which is an error of the data yaml rather than of the row.
-    """
-
-    line: int
-    column: int
-    what: str
-    is_class_range: bool = False
+    line: int  # from 1
+    column: int = 0  # from 1; 0 for the whole row
+    what: str  # the field and its value
+    is_class_range: bool = False  # the class id is out of range, an error of the data yaml rather than of the row
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """The content of one label file.
+    """The content of one label file: n objects, in coordinates normalized by the image size."""
 
-    Attributes:
-        rows: (n, 5) float32: class, cx, cy, w, h, normalized by the image size.
-        polygons: of the n objects, normalized; empty where the row was a box.
-        problems: the errors; a file with errors should not be trained on.
-        num_polygons: number of polygon rows.
-        clipped: number of boxes that extended beyond the image and were clipped.
-        dropped: number of rows without area and duplicates, which are left out.
-    """
-
-    rows: np.ndarray
-    polygons: Polygons
-    problems: tuple[LabelProblem, ...] = ()
-    num_polygons: int = 0
-    clipped: int = 0
-    dropped: int = 0
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))  # class, cx, cy, w, h
+    polygons: Polygons = field(default_factory=lambda: empty_polygons(0))  # empty where the row was a box
+    problems: tuple[LabelProblem, ...] = ()  # a file with errors should not be trained on
+    num_polygons: int = 0  # number of polygon rows
+    clipped: int = 0  # number of boxes that extended beyond the image and were clipped
+    dropped: int = 0  # number of rows without area and duplicates, which are left out
 
 
 def label_path(image_path: str) -> str:
     """Return the path of an image's label file: the last folder `images` becomes `labels`, the suffix `.txt`."""
-    path = PurePath(image_path)
-    parts = list(path.parts)
-    for position in range(len(parts) - 2, -1, -1):
-        if parts[position] == "images":
-            parts[position] = "labels"
-            break
-    return str(PurePath(*parts).with_suffix(".txt"))
+    *folders, name = PurePath(image_path).with_suffix(".txt").parts
+    if "images" in folders:
+        folders[-1 - folders[::-1].index("images")] = "labels"
+    return str(PurePath(*folders, name))
 
 
 def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
-    """Parse and check the content of a label file.
-
-    Args:
-        data: the file's bytes, UTF-8 with or without a byte order mark; an empty file is an image without objects.
-        num_classes: class ids are 0 to `num_classes - 1`.
-
-    Returns:
-        The valid rows and all errors.
-    """
+    """Parse a label file, UTF-8 with or without a byte order mark; return the valid rows and all errors."""
     if len(data) > MAX_LABEL_BYTES:
-        return _unreadable(f"is too large for a label file ({len(data)} bytes)")
+        what = f"is too large for a label file ({len(data)} bytes)"
+        return LabelFile(problems=(LabelProblem(line=1, what=what),))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return _unreadable(f"is not UTF-8 text (byte {error.start})")
+        return LabelFile(problems=(LabelProblem(line=1, what=f"is not UTF-8 text (byte {error.start})"),))
     rows: list[list[float]] = []
     rings: list[list[float]] = []
     problems: list[LabelProblem] = []
@@ -111,7 +87,10 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
         rings = [rings[index] for index in unique]
     return LabelFile(
         rows=array,
-        polygons=_concatenate(rings),
+        polygons=Polygons(
+            points=np.array([value for ring in rings for value in ring], np.float32).reshape(-1, 2),
+            starts=np.cumsum([0, *(len(ring) // 2 for ring in rings)], dtype=np.int64),
+        ),
         problems=tuple(problems),
         num_polygons=num_polygons,
         clipped=clipped,
@@ -119,41 +98,26 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     )
 
 
-def _concatenate(rings: list[list[float]]) -> Polygons:
-    """Return rings x, y, x, y... as flat arrays."""
-    points = [value for ring in rings for value in ring]
-    return Polygons(
-        points=np.array(points, dtype=np.float32).reshape(-1, 2),
-        starts=np.cumsum([0, *(len(ring) // 2 for ring in rings)], dtype=np.int64),
-    )
-
-
-def _unreadable(what: str) -> LabelFile:
-    problem = LabelProblem(line=1, column=0, what=what)
-    return LabelFile(rows=np.zeros((0, 5), np.float32), polygons=_concatenate([]), problems=(problem,))
-
-
 def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | LabelProblem:
     """Parse one row, a box or a polygon."""
     count = len(fields)
     if count != 5 and (count < 7 or count % 2 == 0):
-        what = f"has {count} columns; a box has 5, a polygon an odd number from 7"
-        return LabelProblem(line=line, column=0, what=what)
+        return LabelProblem(line=line, what=f"has {count} columns; a box has 5, a polygon an odd number from 7")
     values = []
-    for column, field in enumerate(fields, start=1):
+    for column, text in enumerate(fields, start=1):
         name = COLUMNS[column - 1] if count == 5 else "class" if column == 1 else "xy"[column % 2]
-        value = _parse_float(field)
+        value = _parse_float(text)
         if value is None or not math.isfinite(value):
-            return LabelProblem(line=line, column=column, what=f"{name} {field[:20]!r} is not a finite number")
+            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]!r} is not a finite number")
         if column == 1:
             if value != int(value) or value < 0:
-                return LabelProblem(line=line, column=1, what=f"class {field[:20]} is not a class id (0, 1, 2, ...)")
+                return LabelProblem(line=line, column=1, what=f"class {text[:20]} is not a class id (0, 1, 2, ...)")
             if value >= num_classes:
                 what = f"class {value:.15g} is not in the range 0-{num_classes - 1}"
                 return LabelProblem(line=line, column=1, what=what, is_class_range=True)
         elif not 0 <= value <= 1:
             sign = "< 0" if value < 0 else "> 1"
-            return LabelProblem(line=line, column=column, what=f"{name} {field[:20]} {sign}")
+            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]} {sign}")
         values.append(value)
     return values
 
@@ -184,17 +148,14 @@ def _clip_box(row: list[float]) -> tuple[list[float], bool]:
     return [class_id, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], beyond > 1e-4
 
 
-def read_label_bytes(path: Path | str) -> bytes | None:
-    """Return a label file's bytes, or None if there is no file: an image without labels.
-
-    Raises:
-        DataError: the path exists but cannot be read as a file.
-    """
+def read_label_content(image_path: str) -> LabelContent:
+    """Return the content of an image's label file."""
+    path = label_path(image_path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block forever
-            raise DataError(path, "is not a regular file", fix="remove it")
+            return DataError(path, "is not a regular file", fix="remove it")
         return Path(path).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", fix="check the path and permissions") from error
+        return DataError(path, f"cannot be read ({error.strerror})", fix="check the path and permissions")

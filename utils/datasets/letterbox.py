@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -12,88 +10,46 @@ from utils.structures import LetterboxTransform
 PAD_VALUE = 114
 
 
-@dataclass(frozen=True, kw_only=True)
-class LetterboxGeometry:
-    """Sizes of a letterboxed image, in pixels.
-
-    Attributes:
-        scaled_hw: size after scaling, before padding.
-        ratio: scale of both axes.
-        pad_wh: padding on each of the two opposite sides; a half means one pixel more at the right or bottom.
-        out_hw: final size.
-    """
-
-    scaled_hw: tuple[int, int]
-    ratio: float
-    pad_wh: tuple[float, float]
-    out_hw: tuple[int, int]
-
-    @property
-    def borders(self) -> tuple[int, int, int, int]:
-        """Padding at the top, bottom, left and right."""
-        pad_w, pad_h = self.pad_wh
-        return round(pad_h - 0.1), round(pad_h + 0.1), round(pad_w - 0.1), round(pad_w + 0.1)
-
-
-def letterbox_geometry(
-    size_hw: tuple[int, int],
-    target_hw: tuple[int, int],
-    *,
-    minimal: bool = False,
-    scale_up: bool = True,
-    stride: int = 32,
-) -> LetterboxGeometry:
-    """Compute how an image is letterboxed.
-
-    Args:
-        size_hw: height and width of the image.
-        target_hw: height and width to fit into.
-        minimal: pad only to the next multiple of `stride` instead of the whole target.
-        scale_up: enlarge small images; otherwise they are only padded.
-        stride: see `minimal`.
-    """
+def scaled_size(size_hw: tuple[int, int], target_hw: tuple[int, int], *, scale_up: bool = True) -> tuple[int, int]:
+    """Return height and width when scaled to fit into `target_hw`; without `scale_up` small images keep their size."""
     height, width = size_hw
     ratio = min(target_hw[0] / height, target_hw[1] / width)
     if not scale_up:
         ratio = min(ratio, 1.0)
-    scaled_h, scaled_w = max(round(height * ratio), 1), max(round(width * ratio), 1)
-    pad_h, pad_w = target_hw[0] - scaled_h, target_hw[1] - scaled_w
-    if minimal:
-        pad_h, pad_w = pad_h % stride, pad_w % stride
-    return LetterboxGeometry(
-        scaled_hw=(scaled_h, scaled_w),
-        ratio=ratio,
-        pad_wh=(pad_w / 2, pad_h / 2),
-        out_hw=(scaled_h + pad_h, scaled_w + pad_w),
-    )
+    return max(round(height * ratio), 1), max(round(width * ratio), 1)
 
 
 def letterbox(
     image: np.ndarray,
     target_hw: tuple[int, int],
     *,
-    minimal: bool = False,
+    stride: int | None = None,
     scale_up: bool = True,
-    stride: int = 32,
     original_hw: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, LetterboxTransform]:
-    """Letterbox an (H, W, 3) uint8 image; see `letterbox_geometry` for `target_hw` and the options.
+    """Letterbox an (H, W, 3) uint8 image; return the (h, w, 3) image, and the map from the original to it.
 
-    If the image was scaled before, `original_hw` is the size of the file's image.
-
-    Returns:
-        The (h, w, 3) image, and the map from the original to it.
+    Args:
+        image: to scale as in `scaled_size`. If padding is odd, the right or bottom has one pixel more.
+        target_hw: height and width to fit into.
+        stride: pad only to the next multiple of it instead of the whole target.
+        scale_up: enlarge small images; otherwise they are only padded.
+        original_hw: size of the file's image, if the image was scaled before.
     """
-    original = original_hw or (image.shape[0], image.shape[1])
-    geometry = letterbox_geometry(image.shape[:2], target_hw, minimal=minimal, scale_up=scale_up, stride=stride)
-    scaled_h, scaled_w = geometry.scaled_hw
-    if (scaled_h, scaled_w) != image.shape[:2]:
+    height, width = image.shape[:2]
+    scaled_h, scaled_w = scaled_size((height, width), target_hw, scale_up=scale_up)
+    if (scaled_h, scaled_w) != (height, width):
         image = cv2.resize(image, (scaled_w, scaled_h), interpolation=cv2.INTER_LINEAR)
-    top, bottom, left, right = geometry.borders
-    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
+    pad_h, pad_w = target_hw[0] - scaled_h, target_hw[1] - scaled_w
+    if stride is not None:
+        pad_h, pad_w = pad_h % stride, pad_w % stride
+    top, left = pad_h // 2, pad_w // 2
+    borders = (top, pad_h - top, left, pad_w - left)
+    padded = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3)
+    original_h, original_w = original_hw or (height, width)
     return padded, LetterboxTransform(
-        original_hw=original,
-        ratio_wh=(scaled_w / original[1], scaled_h / original[0]),
+        original_hw=(original_h, original_w),
+        ratio_wh=(scaled_w / original_w, scaled_h / original_h),
         pad_wh=(float(left), float(top)),
     )
 
@@ -104,9 +60,9 @@ def resize_longest_side(image: np.ndarray, size: int, *, smooth: bool) -> np.nda
     With `smooth`, for evaluation, shrinking uses area interpolation; training uses bilinear, which is faster.
     """
     height, width = image.shape[:2]
-    ratio = size / max(height, width)
-    if ratio == 1:
+    longest = max(height, width)
+    if longest == size:
         return image
-    interpolation = cv2.INTER_AREA if smooth and ratio < 1 else cv2.INTER_LINEAR
-    target = (max(round(width * ratio), 1), max(round(height * ratio), 1))
-    return cv2.resize(image, target, interpolation=interpolation)
+    scaled_h, scaled_w = scaled_size((height, width), (size, size))
+    interpolation = cv2.INTER_AREA if smooth and size < longest else cv2.INTER_LINEAR
+    return cv2.resize(image, (scaled_w, scaled_h), interpolation=interpolation)

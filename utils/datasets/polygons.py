@@ -50,17 +50,10 @@ def join(samples: Sequence[Sample]) -> Polygons | None:
 
 
 def visible_boxes(polygons: Polygons, size_hw: tuple[int, int]) -> np.ndarray:
-    """Return the bounding box of the part of each polygon's interior that lies within an image.
+    """Return the (n, 4) float32 corners of the part of each polygon's interior that lies within an image.
 
     That part extends as far as the pieces of the polygon's edges within the image, and into each corner of the image
-    that the polygon encloses.
-
-    Args:
-        polygons: of n objects, in pixels.
-        size_hw: height and width of the image.
-
-    Returns:
-        (n, 4) float32, x1, y1, x2, y2; zeros where there is no polygon or nothing of it is visible.
+    that the polygon encloses. Zeros where there is no polygon or nothing of it is visible.
     """
     boxes = np.zeros((len(polygons), 4), np.float32)
     known = np.flatnonzero(polygons.known)

@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from utils.datasets.config import DataConfig, ResolvedPath
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
-from utils.datasets.labels import LabelFile, label_path, parse_labels, read_label_bytes
-from utils.datasets.polygons import empty_polygons
+from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
 from utils.errors import DataError
 
 SCAN_THREADS = 4
 MIN_IMAGE_SIZE = 10
-LabelContent = bytes | DataError | None
-
-
-def _no_labels() -> LabelFile:
-    return LabelFile(rows=np.zeros((0, 5), np.float32), polygons=empty_polygons(0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedImage:
-    """The result of scanning one image.
+    """The result of scanning one image."""
 
-    Attributes:
-        size_hw: height and width after EXIF orientation.
-        labels: its parsed labels.
-        error: the reason to skip the image, or "".
-        has_label_file: False if the image has no label file.
-    """
-
-    size_hw: tuple[int, int] = (0, 0)
-    labels: LabelFile = field(default_factory=_no_labels)
-    error: str = ""
+    size_hw: tuple[int, int] = (0, 0)  # height and width after EXIF orientation
+    labels: LabelFile = field(default_factory=LabelFile)
+    error: str = ""  # the reason to skip the image
     has_label_file: bool = True
 
 
 def list_images(config: DataConfig, split: str) -> list[str]:
-    """Return all image files of a split, sorted, without duplicates.
-
-    Raises:
-        DataError: a path does not exist, or there are no images.
-    """
+    """Return all image files of a split, sorted, without duplicates; a DataError if there are none."""
     images: set[str] = set()
     resolved = config.locate(split)
     for entry in resolved:
@@ -87,28 +70,12 @@ def _resolve(line: str, folder: Path, roots: Sequence[Path]) -> str:
     return os.path.normpath(folder / line)
 
 
-def read_label_content(image_path: str) -> LabelContent:
-    """Return the bytes of an image's label file, None if there is none, or the error if it cannot be read."""
-    try:
-        return read_label_bytes(label_path(image_path))
-    except DataError as error:
-        return error
-
-
 def scan_images(
     config: DataConfig, split: str, paths: Sequence[str], labels: Sequence[LabelContent]
 ) -> list[ScannedImage]:
-    """Decode every image and parse every label file.
-
-    Raises:
-        DataError: a class id is out of the range of `names`, which is a mistake of the data yaml, not of one file.
-    """
-
-    def scan(item: tuple[str, LabelContent]) -> ScannedImage:
-        return _scan_image(*item, config=config)
-
+    """Decode every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        scans = pool.map(scan, zip(paths, labels, strict=True))
+        scans = pool.map(functools.partial(_scan_image, config=config), paths, labels)
         return list(tqdm(scans, total=len(paths), desc=f"Scanning {split}", leave=False))
 
 

@@ -61,7 +61,7 @@ class PreprocessedImage:
 def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
     """Letterbox an (H, W, 3) uint8 RGB image, with as little padding as the stride allows. Thread-safe."""
     start = time.perf_counter()
-    letterboxed, transform = letterbox(image, config.size_hw, minimal=True, stride=config.stride)
+    letterboxed, transform = letterbox(image, config.size_hw, stride=config.stride)
     milliseconds = 1000 * (time.perf_counter() - start)
     return PreprocessedImage(image=letterboxed, transform=transform, milliseconds=milliseconds)
 

@@ -4,7 +4,7 @@ import torch
 
 from utils.datasets.batching import ShuffledBatches, collate, rectangular_batches
 from utils.datasets.dataset import LoadedSample, SampleKey
-from utils.datasets.letterbox import letterbox_geometry
+from utils.datasets.letterbox import scaled_size
 from utils.structures import LetterboxTransform, Sample
 
 
@@ -88,8 +88,8 @@ def test_rectangles_are_multiples_of_the_stride_and_contain_their_images(stride,
             ratio = 320 / sizes[key.index].max()
             scaled = sizes[key.index] * ratio
             assert scaled[0] <= height + 1e-6 and scaled[1] <= width + 1e-6
-            geometry = letterbox_geometry(tuple(int(s) for s in sizes[key.index]), (height, width))
-            assert geometry.ratio >= ratio * (1 - 1e-9), "the image would be shrunk below the image size"
+            size_hw = tuple(int(side) for side in sizes[key.index])
+            assert max(scaled_size(size_hw, (height, width))) >= 320, "the image would be shrunk below the image size"
         needed = max(int(np.ceil((sizes[r.index] * 320 / sizes[r.index].max()).max())) for r in batch)
         assert max(height, width) < needed + (pad + 1) * stride
 

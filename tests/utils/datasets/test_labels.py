@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.data_oracles import reference_labels
-from utils.datasets.labels import COLUMNS, MAX_LABEL_BYTES, label_path, parse_labels, read_label_bytes
+from utils.datasets.labels import COLUMNS, MAX_LABEL_BYTES, label_path, parse_labels, read_label_content
 
 REPEATABLE = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 CLASS_FIELDS = ["0", "1", "2", "3", "79", "0.5", "-1", "nan", "inf", "1e0", "2.0", "+1", "1_0", "x", "1e300"]
@@ -244,8 +244,8 @@ def test_label_path_replaces_the_last_images_folder_and_the_suffix(image, labels
 
 def test_missing_label_file_is_none_and_empty_one_is_not(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
-    assert read_label_bytes(tmp_path / "a.txt") == b""
-    assert read_label_bytes(tmp_path / "b.txt") is None
+    assert read_label_content(str(tmp_path / "a.jpg")) == b""
+    assert read_label_content(str(tmp_path / "b.jpg")) is None
 
 
 def test_polygons_have_the_indices_of_their_rows():

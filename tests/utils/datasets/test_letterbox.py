@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.data_oracles import REFERENCE, bright_box, image_with_rectangle
-from utils.datasets.letterbox import PAD_VALUE, letterbox, letterbox_geometry, resize_longest_side
+from utils.datasets.letterbox import PAD_VALUE, letterbox, resize_longest_side, scaled_size
 from utils.structures import LetterboxTransform
 
 CASES = json.loads((REFERENCE / "letterbox.json").read_text())
@@ -13,13 +13,19 @@ CASES = json.loads((REFERENCE / "letterbox.json").read_text())
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['h']}x{c['w']}-{c['new']}-{c['auto']}-{c['scaleup']}")
 def test_geometry_equals_the_reference(case):
     target = case["new"] if isinstance(case["new"], list) else [case["new"]] * 2
-    options = {"minimal": case["auto"], "scale_up": case["scaleup"]}
-    geometry = letterbox_geometry((case["h"], case["w"]), tuple(target), **options)
-    assert list(geometry.out_hw) == case["out"]
-    assert [geometry.ratio] * 2 == case["ratio"]
-    assert list(geometry.pad_wh) == case["pad"]
-    padded, _ = letterbox(np.zeros((case["h"], case["w"], 3), np.uint8), tuple(target), **options)
+    size_hw = (case["h"], case["w"])
+    scaled_hw = scaled_size(size_hw, tuple(target), scale_up=case["scaleup"])
+    assert scaled_hw == tuple(round(side * ratio) for side, ratio in zip(size_hw, case["ratio"], strict=True))
+    stride = 32 if case["auto"] else None
+    image = np.full((*size_hw, 3), 7, np.uint8)
+    padded, transform = letterbox(image, tuple(target), stride=stride, scale_up=case["scaleup"])
     assert list(padded.shape) == [*case["out"], 3]
+    assert transform.ratio_wh == (scaled_hw[1] / case["w"], scaled_hw[0] / case["h"])
+    assert transform.pad_wh == tuple(round(pad - 0.1) for pad in case["pad"])
+    right, bottom = (round(pad + 0.1) for pad in case["pad"])
+    inside = padded[int(transform.pad_wh[1]) : len(padded) - bottom, int(transform.pad_wh[0]) : padded.shape[1] - right]
+    assert inside.shape == (*scaled_hw, 3) and (inside == 7).all()
+    assert (padded == 7).sum() == inside.size, "everything else is padding"
 
 
 def test_reference_covers_all_options():
@@ -27,12 +33,12 @@ def test_reference_covers_all_options():
     assert {(case["auto"], case["scaleup"]) for case in CASES} >= {(True, True), (False, True), (True, False)}
 
 
-@pytest.mark.parametrize("minimal", [True, False])
+@pytest.mark.parametrize("stride", [32, None])
 @pytest.mark.parametrize("size_hw", [(45, 80), (80, 45), (33, 97), (128, 96), (300, 211)])
-def test_boxes_follow_the_pixels_into_the_input(size_hw, minimal):
+def test_boxes_follow_the_pixels_into_the_input(size_hw, stride):
     height, width = size_hw
     box = (width // 5, height // 4, width // 2, height // 4 + height // 3)
-    image, transform = letterbox(image_with_rectangle(height, width, box), (96, 128), minimal=minimal)
+    image, transform = letterbox(image_with_rectangle(height, width, box), (96, 128), stride=stride)
     np.testing.assert_allclose(transform.to_input(np.array([box], np.float32))[0], bright_box(image), atol=1.01)
     assert transform.original_hw == size_hw
 
@@ -70,7 +76,8 @@ def test_to_original_inverts_to_input():
     rng = np.random.default_rng(0)
     for _ in range(50):
         height, width = (int(side) for side in rng.integers(20, 900, 2))
-        _, transform = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), minimal=bool(rng.integers(2)))
+        stride = (None, 32)[rng.integers(2)]
+        _, transform = letterbox(np.zeros((height, width, 3), np.uint8), (160, 224), stride=stride)
         low, high = rng.random((5, 2)) * 0.5, 0.5 + rng.random((5, 2)) * 0.5
         boxes = (np.concatenate((low, high), 1) * [width, height, width, height]).astype(np.float32)
         in_input = transform.to_input(boxes)

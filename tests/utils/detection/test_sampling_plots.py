@@ -123,7 +123,7 @@ def test_given_locations_are_plotted_and_those_outside_warned_about(weights, tmp
     assert sorted(drawn) == ["narrow_model.3.png", "wide_model.3.png"]
     for name, image_hw, place in (("wide", (40, 120), (100, 9)), ("narrow", (120, 40), (9, 100))):
         (position,) = drawn[f"{name}_model.3.png"]
-        _, transform = letterbox(np.zeros((*image_hw, 3), np.uint8), (96, 96), minimal=True, stride=32)
+        _, transform = letterbox(np.zeros((*image_hw, 3), np.uint8), (96, 96), stride=32)
         corner = position.initial_xy[0] * transform.ratio_wh + transform.pad_wh - 2  # of the first point's cell
         within = np.array(place) * transform.ratio_wh + transform.pad_wh - corner
         assert position.label == f"{place[0]},{place[1]}" and (corner % 8 == 0).all()

@@ -32,7 +32,7 @@ from utils.inference.sampling_points import (
 def test_positions_in_the_image_are_those_that_the_operator_reads(image_hw, cell, stride, points) -> None:
     """An image whose values are its own coordinates is letterboxed, pooled to a map, and sampled by the operator."""
     rows, columns = np.meshgrid(*(np.arange(side, dtype=np.float32) + 0.5 for side in image_hw), indexing="ij")
-    letterboxed, transform = letterbox(np.stack((columns, rows, columns), -1), (320, 256), minimal=True, stride=32)
+    letterboxed, transform = letterbox(np.stack((columns, rows, columns), -1), (320, 256), stride=32)
     x = F.avg_pool2d(
         torch.from_numpy(letterboxed).permute(2, 0, 1)[None, :2], cell
     )  # (1, 2, H, W): the mean of each cell
@@ -69,7 +69,7 @@ def test_positions_outside_all_cells_are_outside() -> None:
 
 def test_the_nearest_output_pixel_covers_the_location() -> None:
     image = np.zeros((230, 500, 3), np.uint8)
-    letterboxed, transform = letterbox(image, (320, 256), minimal=True, stride=32)
+    letterboxed, transform = letterbox(image, (320, 256), stride=32)
     input_hw = letterboxed.shape[:2]
     size_hw = (input_hw[0] // 16, input_hw[1] // 16)
     left, top = transform.pad_wh
