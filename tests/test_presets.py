@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.datasets.dataset import Augmentation
+from utils.datasets.transforms import Augmentation
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import load_yaml
 

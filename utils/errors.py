@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class DetectorError(Exception):
@@ -22,6 +24,10 @@ class DetectorError(Exception):
         self.where, self.what, self.fix = str(where), what, fix
         stop = "" if fix.endswith("?") else "."
         super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}{stop}" if fix else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the composed line and all fields, so that the error can leave a worker process."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class ConfigError(DetectorError):

@@ -11,10 +11,11 @@ import torch
 
 from utils.cli import option, parse_options, run_script
 from utils.datasets.config import EMBEDDED, load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
+from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
+from utils.datasets.transforms import Augmentation
 from utils.errors import ConfigError
 from utils.files import PROJECT_ROOT, find_file
 from utils.log import LOGGER

@@ -37,15 +37,12 @@ def fit_anchors(
     """Return better anchors, or None to keep the model's: they fit already, or there are fewer objects than anchors.
 
     Args:
-        boxes_wh: (n, 2) widths and heights in pixels of the network's input.
-        anchors_wh: (levels, A, 2) the model's anchors in the same pixels.
+        boxes_wh: (n, 2) in pixels of the network's input, a square of `image_size`.
+        anchors_wh: (levels, A, 2) the model's anchors in the same pixels; the result is like it, by ascending area.
         max_ratio: maximum factor between a side of a box and of its anchor, `anchor_t`.
-        image_size: side of the network's input, for the log.
+        image_size: for the log.
         seed: of k-means and mutation.
         force: replace anchors that fit, because the model's are placeholders; logs a warning if they have to stay.
-
-    Returns:
-        (levels, A, 2) float32, by ascending area.
     """
     boxes = boxes_wh[(boxes_wh >= 2).any(1)].astype(np.float64)
     flat = anchors_wh.reshape(-1, 2)
@@ -58,9 +55,8 @@ def fit_anchors(
         return None
     recall = best_possible_recall(boxes, flat, max_ratio=max_ratio)
     fits = recall > MIN_RECALL
-    LOGGER.info(
-        f"Best possible recall {recall:.4f} at {image_size} px (anchors {'fit' if fits else 'do not fit'} the data)"
-    )
+    verdict = "fit" if fits else "do not fit"
+    LOGGER.info(f"Best possible recall {recall:.4f} at {image_size} px (anchors {verdict} the data)")
     if fits and not force:
         return None
     rng = np.random.Generator(np.random.Philox(seed))
@@ -99,7 +95,6 @@ def _mutate(boxes: np.ndarray, anchors: np.ndarray, rng: np.random.Generator, *,
     for _ in range(MUTATIONS):
         factor = np.where(rng.random(anchors.shape) < 0.9, 1 + rng.random() * rng.normal(0, 0.1, anchors.shape), 1)
         candidate = (best * factor.clip(0.3, 3)).clip(2)
-        value = fitness(candidate)
-        if value > best_fitness:
+        if (value := fitness(candidate)) > best_fitness:
             best, best_fitness = candidate, value
     return best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -40,10 +41,9 @@ class ShuffledBatches(Sampler[list[SampleKey]]):
             batch_size: images in a batch, over all processes; the last one may be smaller.
             image_size: side of the square samples.
             seed: first part of the key of the shuffle.
-            rectangles: batches of `rectangular_batches`.
+            rectangles: of `rectangular_batches`; those with fewer images than processes are dropped.
             rank: index of this process.
-            world_size: number of processes. A batch with fewer images than processes is dropped; of rectangles that is
-                the same one in every epoch.
+            world_size: number of processes.
             close_mosaic_epoch: the first epoch without mosaic.
         """
         self.count = count
@@ -64,12 +64,9 @@ class ShuffledBatches(Sampler[list[SampleKey]]):
         return full + (rest >= self.world_size)
 
     def set_epoch(self, epoch: int, *, start: int = 0, weights: np.ndarray | None = None) -> None:
-        """Set the epoch of the next pass.
+        """Set the epoch of the next pass, from 0, and the number of batches to skip, trained before an interruption.
 
-        Args:
-            epoch: from 0.
-            start: number of batches to skip, because they were trained before an interruption.
-            weights: (count,) sampling weights of the images, which are then drawn with replacement.
+        With (count,) sampling weights the images are drawn with replacement.
         """
         self.epoch, self.start, self.weights = epoch, start, weights
 
@@ -81,23 +78,17 @@ class ShuffledBatches(Sampler[list[SampleKey]]):
     def _all_batches(self) -> list[list[SampleKey]]:
         """Return the epoch's batches, of all processes."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, self.epoch))))
-        mosaic_closed = self.close_mosaic_epoch is not None and self.epoch >= self.close_mosaic_epoch
-        allow_mosaic = self.rectangles is None and not mosaic_closed
         if self.rectangles is not None:
             order = rng.permutation(len(self.rectangles))
-            chosen = [[(key.index, key.size_hw) for key in self.rectangles[int(i)]] for i in order]
+            return [[replace(key, epoch=self.epoch, allow_mosaic=False) for key in self.rectangles[i]] for i in order]
+        if self.weights is None:
+            order = rng.permutation(self.count)
         else:
-            if self.weights is None:
-                order = rng.permutation(self.count)
-            else:
-                order = rng.choice(self.count, size=self.count, p=self.weights / self.weights.sum())
-            square = (self.image_size, self.image_size)
-            starts = range(0, self.count, self.batch_size)
-            chosen = [[(int(i), square) for i in order[start : start + self.batch_size]] for start in starts]
-        return [
-            [SampleKey(index=i, epoch=self.epoch, size_hw=size_hw, allow_mosaic=allow_mosaic) for i, size_hw in batch]
-            for batch in chosen
-        ]
+            order = rng.choice(self.count, size=self.count, p=self.weights / self.weights.sum())
+        mosaic = self.close_mosaic_epoch is None or self.epoch < self.close_mosaic_epoch
+        square = (self.image_size, self.image_size)
+        keys = [SampleKey(index=int(i), epoch=self.epoch, size_hw=square, allow_mosaic=mosaic) for i in order]
+        return [keys[start : start + self.batch_size] for start in range(0, self.count, self.batch_size)]
 
 
 def rectangular_batches(
@@ -105,12 +96,8 @@ def rectangular_batches(
 ) -> list[list[SampleKey]]:
     """Plan batches of images with similar aspect ratio, each batch in the smallest rectangle that contains them.
 
-    Args:
-        sizes_hw: (n, 2) height and width of each image.
-        batch_size: images in a batch.
-        image_size: longest side of an image in the network's input.
-        stride: the sides of a rectangle are multiples of it.
-        pad: strides added before rounding up, so that objects at the border have some context.
+    The longest side of an image becomes `image_size`. The sides of a rectangle are multiples of `stride`; before they
+    are rounded up, `pad` strides are added, so that objects at the border have some context.
     """
     aspect = sizes_hw[:, 0] / sizes_hw[:, 1]  # height over width
     order = np.argsort(aspect, kind="stable")
@@ -118,11 +105,7 @@ def rectangular_batches(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         lowest, highest = float(aspect[chosen].min()), float(aspect[chosen].max())
-        scale_hw = (1.0, 1.0)
-        if highest < 1:
-            scale_hw = (highest, 1.0)
-        elif lowest > 1:
-            scale_hw = (1.0, 1 / lowest)
+        scale_hw = (min(highest, 1.0), min(1 / lowest, 1.0))
         height, width = (math.ceil(scale * image_size / stride + pad) * stride for scale in scale_hw)
         batches.append([SampleKey(index=int(i), epoch=0, size_hw=(height, width)) for i in chosen])
     return batches

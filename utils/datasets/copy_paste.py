@@ -18,16 +18,10 @@ _FRACTION_BITS = 4
 
 
 def copy_paste(sample: Sample, mask: np.ndarray) -> Sample:
-    """Paste copies of selected objects, mirrored horizontally about the centre of the image.
+    """Paste copies, after all other objects, of those in an (n,) bool mask, mirrored about the centre of the image.
 
-    An object is skipped if the box of its copy would cover 30 % or more of any box, those of earlier copies included.
-
-    Args:
-        sample: its polygons lie within the image.
-        mask: (n,) bool, the objects to copy; those without a polygon are skipped.
-
-    Returns:
-        The sample with the copies after its own objects.
+    An object is skipped if it has no polygon, or if the box of its copy would cover 30 % or more of any box, those of
+    earlier copies included. Polygons lie within the image.
     """
     if sample.polygons is None:
         return sample

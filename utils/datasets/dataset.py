@@ -15,68 +15,18 @@ from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import letterbox, resize_longest_side
 from utils.datasets.mosaic import mosaic
 from utils.datasets.polygons import scale_and_shift
-from utils.datasets.transforms import (
-    draw_hsv_gains,
-    draw_perspective,
-    flip_horizontally,
-    flip_vertically,
-    hsv_jitter,
-    mixup,
-    warp,
-)
+from utils.datasets.transforms import Augmentation, draw_hsv_gains, draw_perspective, flip, hsv_jitter, mixup, warp
 from utils.structures import LetterboxTransform, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """Strengths of the augmentations; the field names are those of the hyperparameter yaml.
-
-    Attributes:
-        hsv_h: hue gain, a fraction.
-        hsv_s: saturation gain, a fraction.
-        hsv_v: value gain, a fraction.
-        degrees: rotation, in either direction.
-        translate: shift, a fraction of the image size.
-        scale: scale gain, a fraction.
-        shear: degrees.
-        perspective: projective terms per pixel.
-        flipud: probability of a vertical flip.
-        fliplr: probability of a horizontal flip.
-        mosaic: probability of joining four images.
-        mixup: probability of mixing a mosaic with another.
-        copy_paste: probability, for each object with a polygon, of pasting a mirrored copy.
-    """
-
-    hsv_h: float = 0.0
-    hsv_s: float = 0.0
-    hsv_v: float = 0.0
-    degrees: float = 0.0
-    translate: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    perspective: float = 0.0
-    flipud: float = 0.0
-    fliplr: float = 0.0
-    mosaic: float = 0.0
-    mixup: float = 0.0
-    copy_paste: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class SampleKey:
-    """Identifies a sample.
+    """Identifies a sample."""
 
-    Attributes:
-        index: of the image in the data set.
-        epoch: the epoch for which augmentations are drawn.
-        size_hw: height and width of the sample.
-        allow_mosaic: False for a single image, whatever the probability of a mosaic.
-    """
-
-    index: int
-    epoch: int
-    size_hw: tuple[int, int]
-    allow_mosaic: bool = True
+    index: int  # of the image in the data set
+    epoch: int  # for which augmentations are drawn
+    size_hw: tuple[int, int]  # of the sample
+    allow_mosaic: bool = True  # False for a single image, whatever the probability of a mosaic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +61,7 @@ class DetectionDataset(Dataset[LoadedSample]):
             seed: first part of the key of all random draws.
             single_class: treat all classes as class 0.
             cache_bytes: memory for decoded images, in each worker process.
-            disk_cache: decoded images of this split and size; see `prepare_disk_cache`.
+            disk_cache: of this split and size.
         """
         self.index = index
         self.image_size = image_size
@@ -143,14 +93,14 @@ class DetectionDataset(Dataset[LoadedSample]):
                 sample = mixup(sample, other, float(rng.beta(32, 32)))
         else:
             sample, _ = self._letterboxed(key.index, key.size_hw, scale_up=True)
-            sample = self._warped(self._copy_pasted(sample, strength, rng), key.size_hw, strength, rng)
-        gains = draw_hsv_gains(rng, hsv_h=strength.hsv_h, hsv_s=strength.hsv_s, hsv_v=strength.hsv_v)
+            sample = _warped(sample, key.size_hw, strength, rng)
+        gains = draw_hsv_gains(rng, strength)
         if gains != (1, 1, 1):
             sample = replace(sample, image=hsv_jitter(sample.image, gains))
         if rng.random() < strength.flipud:
-            sample = flip_vertically(sample)
+            sample = flip(sample, axis=1)
         if rng.random() < strength.fliplr:
-            sample = flip_horizontally(sample)
+            sample = flip(sample, axis=0)
         return sample
 
     def _mosaic(self, index: int, strength: Augmentation, rng: np.random.Generator) -> Sample:
@@ -159,29 +109,7 @@ class DetectionDataset(Dataset[LoadedSample]):
         chosen = rng.permutation([index, *rng.integers(len(self), size=3)])
         centre_x, centre_y = rng.integers(size // 2, size + size // 2, size=2, endpoint=True)
         canvas = mosaic([self.original(int(i)) for i in chosen], size=size, centre_xy=(int(centre_x), int(centre_y)))
-        return self._warped(self._copy_pasted(canvas, strength, rng), (size, size), strength, rng)
-
-    @staticmethod
-    def _copy_pasted(sample: Sample, strength: Augmentation, rng: np.random.Generator) -> Sample:
-        """Paste random objects. Without polygons nothing is drawn, so that copy_paste changes no other draws."""
-        if not strength.copy_paste or sample.polygons is None:
-            return sample
-        return copy_paste(sample, rng.random(len(sample.boxes)) < strength.copy_paste)
-
-    def _warped(
-        self, sample: Sample, out_hw: tuple[int, int], strength: Augmentation, rng: np.random.Generator
-    ) -> Sample:
-        matrix = draw_perspective(
-            rng,
-            size_hw=sample.size_hw,
-            out_hw=out_hw,
-            degrees=strength.degrees,
-            translate=strength.translate,
-            scale=strength.scale,
-            shear=strength.shear,
-            perspective=strength.perspective,
-        )
-        return warp(sample, matrix, out_hw)
+        return _warped(canvas, (size, size), strength, rng)
 
     def original(self, index: int) -> Sample:
         """Return an image with its labels, scaled to the image size along its longest side, without augmentation."""
@@ -222,3 +150,10 @@ class DetectionDataset(Dataset[LoadedSample]):
             classes=sample.classes,
             polygons=polygons and scale_and_shift(polygons, scale_xy=scale_xy, shift_xy=transform.pad_wh),
         ), transform
+
+
+def _warped(sample: Sample, out_hw: tuple[int, int], strength: Augmentation, rng: np.random.Generator) -> Sample:
+    """Paste copies of random objects, and warp. Without polygons no copies are drawn, so that other draws are equal."""
+    if strength.copy_paste and sample.polygons is not None:
+        sample = copy_paste(sample, rng.random(len(sample.boxes)) < strength.copy_paste)
+    return warp(sample, draw_perspective(rng, strength, size_hw=sample.size_hw, out_hw=out_hw), out_hw)

@@ -8,14 +8,13 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from utils.datasets.batching import ShuffledBatches, collate
 from utils.datasets.dataset import DetectionDataset, SampleKey
@@ -30,38 +29,17 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
 DEAD_WORKER = "DataLoader worker (pid"  # start of torch's message; it has no error class for a dead worker
 
 
-@dataclass(frozen=True)
-class _WorkerError:
-    """A DetectorError on its way out of a worker process; raised there, torch would turn it into text."""
-
-    error_type: type[DetectorError]
-    args: tuple[Any, ...]
-    attributes: dict[str, Any]
-
-    def error(self) -> DetectorError:
-        """Return a copy of the error."""
-        error = self.error_type.__new__(self.error_type, *self.args)
-        error.__dict__.update(self.attributes)
-        return error
-
-
-class _Batches(Dataset[Batch | _WorkerError]):
-    """A data set whose items are batches."""
+class _Batches(Dataset[Batch | DetectorError]):
+    """A data set whose items are batches, or errors: if a worker raised them, torch would turn them into text."""
 
     def __init__(self, samples: DetectionDataset) -> None:
         self.samples = samples
 
-    def __getitem__(self, keys: list[SampleKey]) -> Batch | _WorkerError:
+    def __getitem__(self, keys: list[SampleKey]) -> Batch | DetectorError:
         try:
             return collate([self.samples[key] for key in keys])
         except DetectorError as error:
-            if get_worker_info() is None:
-                raise
-            return _WorkerError(type(error), error.args, dict(vars(error)))
-
-
-def _identity(batch: Any) -> Any:  # noqa: ANN401 - torch expects a list
-    return batch
+            return error
 
 
 def _kill_workers(owner: int, workers: Iterable[BaseProcess]) -> None:
@@ -109,11 +87,7 @@ def workers_for_memory(workers: int, batch_bytes: int) -> int:
 
 
 class BatchLoader:
-    """Batches of a data set, without loss even if worker processes are killed.
-
-    Attributes:
-        workers: number of worker processes; with 0, this process loads the batches.
-    """
+    """Batches of a data set, without loss even if worker processes are killed."""
 
     def __init__(
         self,
@@ -129,7 +103,7 @@ class BatchLoader:
         Args:
             dataset: the samples.
             plan: the batches, as a list or as a sampler that is iterated in every pass.
-            workers: worker processes, at most one per core.
+            workers: worker processes, at most one per core; with 0, this process loads the batches.
             pin: use page-locked memory, for a GPU.
             batch_bytes: memory of a batch, which limits the workers to the free shared memory.
         """
@@ -148,8 +122,7 @@ class BatchLoader:
         """Yield the planned batches.
 
         Raises:
-            DetectorError: a sample cannot be loaded, for example a deleted image; the same error with and without
-                workers.
+            DetectorError: a sample cannot be loaded, for example a deleted image, with and without workers.
             RunError: workers died five times in a row.
         """
         position = deaths = 0
@@ -157,8 +130,8 @@ class BatchLoader:
         while True:
             try:
                 for batch in self._pass(loader):
-                    if isinstance(batch, _WorkerError):
-                        raise batch.error()
+                    if isinstance(batch, DetectorError):
+                        raise batch
                     yield batch
                     position += 1
                     deaths = 0
@@ -171,27 +144,25 @@ class BatchLoader:
                     raise
                 deaths += 1
                 if deaths >= MAX_WORKER_DEATHS:
-                    raise RunError(
-                        "DataLoader workers", f"died {deaths} times in a row ({error})", fix="use fewer --workers, or 0"
-                    ) from error
+                    what = f"died {deaths} times in a row ({error})"
+                    raise RunError("DataLoader workers", what, fix="use fewer --workers, or 0") from error
                 LOGGER.warning(f"DataLoader worker died; restarting workers at batch {position}")
                 self._loader = self._build(self.plan)
                 loader = self._build(list(self.plan)[position:])
 
-    def _build(self, batches: Iterable[list[SampleKey]]) -> DataLoader[Batch | _WorkerError]:
+    def _build(self, batches: Iterable[list[SampleKey]]) -> DataLoader[Batch | DetectorError]:
         return DataLoader(
             _Batches(self.dataset),
             batch_size=None,
             sampler=batches,  # lists of SampleKey instead of indices
             num_workers=self.workers,
-            collate_fn=_identity,
             pin_memory=self.pin,
             worker_init_fn=_prepare_worker,
             persistent_workers=self.workers > 0,
             prefetch_factor=PREFETCH_FACTOR if self.workers else None,
         )
 
-    def _pass(self, loader: DataLoader[Batch | _WorkerError]) -> Iterator[Batch | _WorkerError]:
+    def _pass(self, loader: DataLoader[Batch | DetectorError]) -> Iterator[Batch | DetectorError]:
         """Start a pass; its workers are killed when it is garbage-collected, or at exit."""
         batches = iter(loader)
         if self.workers and batches not in self._finalized:

@@ -16,16 +16,10 @@ from utils.structures import Sample
 
 
 def mosaic(tiles: Sequence[Sample], *, size: int, centre_xy: tuple[int, int]) -> Sample:
-    """Arrange four samples around a point of a canvas twice as large as a training sample.
+    """Arrange four samples around a point of a canvas of 2 * `size` squared; return it with labels clipped to it.
 
-    Args:
-        tiles: four samples, longest side about `size`: top left, top right, bottom left, bottom right. The inner corner
-            of each lies at the centre, and what extends beyond the canvas is clipped.
-        size: side of a training sample; the canvas is 2 * size square.
-        centre_xy: the common corner, each coordinate in [size / 2, 3 size / 2].
-
-    Returns:
-        The canvas, with boxes and polygons clipped to it; objects outside are dropped.
+    The inner corners of the tiles, top left, top right, bottom left and bottom right, lie at the centre, whose
+    coordinates are in [size / 2, 3 size / 2]. What extends beyond the canvas is clipped, objects outside are dropped.
     """
     side = 2 * size
     centre_x, centre_y = centre_xy
@@ -37,7 +31,9 @@ def mosaic(tiles: Sequence[Sample], *, size: int, centre_xy: tuple[int, int]) ->
         top = centre_y - height if position < 2 else centre_y
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, side), min(top + height, side)
         canvas[y1:y2, x1:x2] = tile.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        shifted.append(_shift_labels(tile, left, top))
+        polygons = tile.polygons and scale_and_shift(tile.polygons, shift_xy=(left, top))
+        boxes = tile.boxes + np.array((left, top, left, top), np.float32)
+        shifted.append(replace(tile, boxes=boxes, polygons=polygons))
     boxes = np.concatenate([tile.boxes for tile in shifted]).clip(0, side)
     polygons = join(shifted)
     if polygons is not None:
@@ -46,10 +42,3 @@ def mosaic(tiles: Sequence[Sample], *, size: int, centre_xy: tuple[int, int]) ->
     visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     classes = np.concatenate([tile.classes for tile in shifted])
     return Sample(image=canvas, boxes=boxes[visible], classes=classes[visible], polygons=select(polygons, visible))
-
-
-def _shift_labels(tile: Sample, left: int, top: int) -> Sample:
-    """Return a tile whose boxes and polygons are in pixels of the canvas."""
-    boxes = tile.boxes + np.array((left, top, left, top), np.float32)
-    polygons = tile.polygons and scale_and_shift(tile.polygons, shift_xy=(left, top))
-    return replace(tile, boxes=boxes, polygons=polygons)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,22 +23,33 @@ MAX_ASPECT = 100.0
 _BUFFERS = threading.local()  # large arrays are slow to allocate: the system provides their memory page by page
 
 
-def flip_horizontally(sample: Sample) -> Sample:
-    """Mirror left and right."""
-    width = sample.image.shape[1]
-    boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-    polygons = sample.polygons and scale_and_shift(sample.polygons, scale_xy=(-1, 1), shift_xy=(width, 0))
-    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes, polygons=polygons)
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Strengths of the augmentations; the field names are those of the hyperparameter yaml."""
+
+    hsv_h: float = 0.0  # hue gain: a factor between 1 - hsv_h and 1 + hsv_h
+    hsv_s: float = 0.0  # saturation gain
+    hsv_v: float = 0.0  # value gain
+    degrees: float = 0.0  # maximum rotation, in either direction
+    translate: float = 0.0  # maximum shift in either direction, a fraction of the output's size
+    scale: float = 0.0  # the scale is between 1 - `scale` and 1 + `scale`
+    shear: float = 0.0  # maximum shear along each axis, in degrees
+    perspective: float = 0.0  # maximum of the projective terms, per pixel
+    flipud: float = 0.0  # probability of a vertical flip
+    fliplr: float = 0.0  # probability of a horizontal flip
+    mosaic: float = 0.0  # probability of joining four images
+    mixup: float = 0.0  # probability of mixing a mosaic with another
+    copy_paste: float = 0.0  # probability, for each object with a polygon, of pasting a mirrored copy
 
 
-def flip_vertically(sample: Sample) -> Sample:
-    """Mirror top and bottom."""
-    height = sample.image.shape[0]
+def flip(sample: Sample, *, axis: int) -> Sample:
+    """Mirror along x (axis 0: left and right) or y (axis 1: top and bottom)."""
+    length = sample.image.shape[1 - axis]
     boxes = sample.boxes.copy()
-    boxes[:, [1, 3]] = height - sample.boxes[:, [3, 1]]
-    polygons = sample.polygons and scale_and_shift(sample.polygons, scale_xy=(1, -1), shift_xy=(0, height))
-    return replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes, polygons=polygons)
+    boxes[:, [axis, axis + 2]] = length - sample.boxes[:, [axis + 2, axis]]
+    scale_xy, shift_xy = ((1, -1), (0, length)) if axis else ((-1, 1), (length, 0))
+    polygons = sample.polygons and scale_and_shift(sample.polygons, scale_xy=scale_xy, shift_xy=shift_xy)
+    return replace(sample, image=cv2.flip(sample.image, 1 - axis), boxes=boxes, polygons=polygons)
 
 
 def hsv_jitter(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> np.ndarray:
@@ -52,47 +63,32 @@ def hsv_jitter(image: np.ndarray, gains_hsv: tuple[float, float, float]) -> np.n
     return cv2.cvtColor(cv2.merge(changed), cv2.COLOR_HSV2RGB)
 
 
-def draw_hsv_gains(rng: np.random.Generator, *, hsv_h: float, hsv_s: float, hsv_v: float) -> tuple[float, float, float]:
-    """Draw gains for `hsv_jitter`, uniform in 1 plus or minus each fraction."""
-    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (hsv_h, hsv_s, hsv_v)
+def draw_hsv_gains(rng: np.random.Generator, strength: Augmentation) -> tuple[float, float, float]:
+    """Draw gains for `hsv_jitter`, each uniform."""
+    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (strength.hsv_h, strength.hsv_s, strength.hsv_v)
     return float(hue), float(saturation), float(value)
 
 
 def draw_perspective(
-    rng: np.random.Generator,
-    *,
-    size_hw: tuple[int, int],
-    out_hw: tuple[int, int],
-    degrees: float,
-    translate: float,
-    scale: float,
-    shear: float,
-    perspective: float,
+    rng: np.random.Generator, strength: Augmentation, *, size_hw: tuple[int, int], out_hw: tuple[int, int]
 ) -> np.ndarray:
     """Draw a 3x3 matrix that maps pixels of an image to pixels of the output. Every parameter is drawn uniformly.
 
-    Args:
-        rng: the random generator.
-        size_hw: height and width of the image; its centre is the centre of rotation.
-        out_hw: height and width of the output; without translation the centre of the image maps to its centre.
-        degrees: maximum rotation, in either direction.
-        translate: maximum shift in either direction, a fraction of the output's size.
-        scale: the scale is between 1 - `scale` and 1 + `scale`.
-        shear: maximum shear along each axis, in degrees.
-        perspective: maximum of the projective terms, per pixel.
+    The image rotates around its centre, which without translation maps to the centre of the output.
     """
     centre = np.eye(3)
     centre[0, 2], centre[1, 2] = -size_hw[1] / 2, -size_hw[0] / 2
     projection = np.eye(3)
-    projection[2, :2] = rng.uniform(-perspective, perspective, 2)
-    angle = math.radians(rng.uniform(-degrees, degrees))
-    zoom = rng.uniform(1 - scale, 1 + scale)
+    projection[2, :2] = rng.uniform(-strength.perspective, strength.perspective, 2)
+    angle = math.radians(rng.uniform(-strength.degrees, strength.degrees))
+    zoom = rng.uniform(1 - strength.scale, 1 + strength.scale)
     rotation = np.eye(3)
     rotation[:2, :2] = zoom * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     skew = np.eye(3)
-    skew[0, 1], skew[1, 0] = np.tan(np.radians(rng.uniform(-shear, shear, 2)))
+    skew[0, 1], skew[1, 0] = np.tan(np.radians(rng.uniform(-strength.shear, strength.shear, 2)))
     shift = np.eye(3)
-    shift[0, 2], shift[1, 2] = rng.uniform(0.5 - translate, 0.5 + translate, 2) * (out_hw[1], out_hw[0])
+    low, high = 0.5 - strength.translate, 0.5 + strength.translate
+    shift[0, 2], shift[1, 2] = rng.uniform(low, high, 2) * (out_hw[1], out_hw[0])
     return shift @ skew @ rotation @ projection @ centre
 
 
@@ -153,10 +149,7 @@ def valid_after_transform(
 ) -> np.ndarray:
     """Return which of (n, 4) boxes are still useful labels after a transform and clipping, (n,) bool.
 
-    Args:
-        before_xyxy: the boxes before, scaled as the transform scales.
-        after_xyxy: the boxes after, clipped to the image.
-        min_area_ratio: fraction of the area that must be left, of all boxes or (n,) of each.
+    The boxes before are scaled as the transform scales; `min_area_ratio` of their area must be left.
     """
     width, height = (after_xyxy[:, i + 2] - after_xyxy[:, i] for i in (0, 1))
     area_before = (before_xyxy[:, 2] - before_xyxy[:, 0]) * (before_xyxy[:, 3] - before_xyxy[:, 1])

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utils.datasets.dataset import Augmentation
+from utils.datasets.transforms import Augmentation
 from utils.errors import ConfigError, did_you_mean
 from utils.files import PROJECT_ROOT, find_file
 from utils.losses.detection import LossSettings, LossWeights

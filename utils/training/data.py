@@ -10,11 +10,12 @@ import torch
 
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
 from utils.datasets.config import DataConfig
-from utils.datasets.dataset import Augmentation, DetectionDataset
+from utils.datasets.dataset import DetectionDataset
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.loader import BatchLoader, available_workers
 from utils.datasets.splits import DEFAULT_CACHE_BYTES, batch_bytes, class_names, evaluation_loader
+from utils.datasets.transforms import Augmentation
 from utils.distributed import DistributedContext
 from utils.errors import ConfigError, DataError
 from utils.log import LOGGER

@@ -7,8 +7,9 @@ from PIL import Image
 from tests.helpers.data_oracles import slow_iou, write_yaml
 from utils.datasets.config import load_data_config
 from utils.datasets.copy_paste import copy_paste, ioa
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
+from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.index import build_index
+from utils.datasets.transforms import Augmentation
 from utils.structures import Polygons, Sample
 
 HEIGHT, WIDTH = 60, 100

@@ -5,10 +5,11 @@ from PIL import Image
 from tests.helpers.data_oracles import bright_box, image_with_rectangle, tree_hash, write_data_set
 from utils.datasets.batching import ShuffledBatches, rectangular_batches
 from utils.datasets.config import load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
+from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.image_cache import ImageCache
 from utils.datasets.index import build_index
 from utils.datasets.loader import BatchLoader, available_workers
+from utils.datasets.transforms import Augmentation
 
 STRONG = Augmentation(
     hsv_h=0.02, hsv_s=0.7, hsv_v=0.4, degrees=5, translate=0.1, scale=0.5, shear=2, perspective=0.0003,

@@ -12,11 +12,12 @@ from tests.helpers.data_oracles import tree_hash, write_data_set
 from utils.datasets import dataset as dataset_module
 from utils.datasets import image_cache as cache_module
 from utils.datasets.config import load_data_config
-from utils.datasets.dataset import Augmentation, DetectionDataset, SampleKey
+from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.images import read_image
 from utils.datasets.index import build_index
 from utils.datasets.letterbox import resize_longest_side
+from utils.datasets.transforms import Augmentation
 
 SIZE = 96
 

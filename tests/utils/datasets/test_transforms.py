@@ -6,10 +6,10 @@ from tests.helpers.data_oracles import bright_box, image_with_rectangle
 from tests.helpers.samples import sample_of, sample_with_polygon
 from utils.datasets.letterbox import PAD_VALUE
 from utils.datasets.transforms import (
+    Augmentation,
     draw_hsv_gains,
     draw_perspective,
-    flip_horizontally,
-    flip_vertically,
+    flip,
     hsv_jitter,
     mixup,
     valid_after_transform,
@@ -17,28 +17,25 @@ from utils.datasets.transforms import (
     warp_boxes,
 )
 
-IDENTITY = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
-
 
 def rectangle_sample(height, width, box):
     return sample_of(image_with_rectangle(height, width, box), box)
 
 
-@pytest.mark.parametrize(
-    ("flip", "expected"), [(flip_horizontally, (50, 5, 70, 40)), (flip_vertically, (10, 10, 30, 45))]
-)
-def test_flips_move_boxes_with_pixels_and_leave_the_original(flip, expected):
+@pytest.mark.parametrize(("axis", "expected"), [(0, (50, 5, 70, 40)), (1, (10, 10, 30, 45))])
+def test_flips_move_boxes_with_pixels_and_leave_the_original(axis, expected):
     sample = rectangle_sample(50, 80, (10, 5, 30, 40))
-    flipped = flip(sample)
+    flipped = flip(sample, axis=axis)
     assert flipped.boxes.tolist() == [list(expected)] and flipped.boxes.dtype == np.float32
     assert bright_box(flipped.image).tolist() == list(expected)
     assert bright_box(sample.image).tolist() == sample.boxes[0].tolist() == [10, 5, 30, 40]
-    assert np.array_equal(flip(flipped).image, sample.image) and np.array_equal(flip(flipped).boxes, sample.boxes)
+    again = flip(flipped, axis=axis)
+    assert np.array_equal(again.image, sample.image) and np.array_equal(again.boxes, sample.boxes)
 
 
-@pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
-def test_flips_accept_samples_without_boxes(flip):
-    assert flip(sample_of(np.zeros((5, 8, 3), np.uint8))).boxes.shape == (0, 4)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_flips_accept_samples_without_boxes(axis):
+    assert flip(sample_of(np.zeros((5, 8, 3), np.uint8)), axis=axis).boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("perspective", [0.0, 0.001])
@@ -48,8 +45,8 @@ def test_boxes_follow_pixels_through_drawn_warps(perspective):
     for _ in range(60):
         x1, y1 = (int(v) for v in rng.integers(15, 60, 2))
         box = (x1, y1, x1 + int(rng.integers(25, 70)), y1 + int(rng.integers(20, 45)))
-        options = {"degrees": 25, "translate": 0.15, "scale": 0.3, "shear": 8, "perspective": perspective}
-        matrix = draw_perspective(rng, size_hw=(120, 170), out_hw=(140, 190), **options)
+        strength = Augmentation(degrees=25, translate=0.15, scale=0.3, shear=8, perspective=perspective)
+        matrix = draw_perspective(rng, strength, size_hw=(120, 170), out_hw=(140, 190))
         warped = warp(rectangle_sample(120, 170, box), matrix, (140, 190))
         visible = bright_box(warped.image)
         assert warped.image.shape == (140, 190, 3) and len(warped.boxes) == 1
@@ -65,7 +62,7 @@ def test_boxes_follow_pixels_through_drawn_warps(perspective):
 
 def test_warp_without_strength_centres_the_image():
     rng = np.random.default_rng(0)
-    matrix = draw_perspective(rng, size_hw=(60, 100), out_hw=(80, 140), **IDENTITY)
+    matrix = draw_perspective(rng, Augmentation(), size_hw=(60, 100), out_hw=(80, 140))
     warped = warp(rectangle_sample(60, 100, (10, 20, 50, 45)), matrix, (80, 140))
     assert warped.boxes.tolist() == [[30, 30, 70, 55]]
     assert bright_box(warped.image).tolist() == [30, 30, 70, 55]
@@ -77,11 +74,11 @@ def test_drawn_warps_cover_exactly_their_ranges():
     draw = {"size_hw": (60, 100), "out_hw": (60, 100)}
     zooms, angles, shifts = [], [], []
     for _ in range(300):
-        matrix = draw_perspective(rng, **draw, **{**IDENTITY, "scale": 0.5})
+        matrix = draw_perspective(rng, Augmentation(scale=0.5), **draw)
         zooms.append(matrix[0, 0])
-        matrix = draw_perspective(rng, **draw, **{**IDENTITY, "degrees": 10})
+        matrix = draw_perspective(rng, Augmentation(degrees=10), **draw)
         angles.append(np.degrees(np.arctan2(matrix[0, 1], matrix[0, 0])))
-        shifts.append(draw_perspective(rng, **draw, **{**IDENTITY, "translate": 0.1})[:2, 2] / (100, 60))
+        shifts.append(draw_perspective(rng, Augmentation(translate=0.1), **draw)[:2, 2] / (100, 60))
     for values, limits in ((zooms, (0.5, 1.5)), (angles, (-10, 10)), (np.array(shifts), (-0.1, 0.1))):
         span = limits[1] - limits[0]
         assert limits[0] - 1e-9 <= np.min(values) < limits[0] + 0.05 * span
@@ -170,16 +167,16 @@ def test_gains_change_known_colours(colour, gains, expected):
 
 def test_drawn_gains_cover_exactly_their_ranges():
     rng = np.random.default_rng(0)
-    gains = np.array([draw_hsv_gains(rng, hsv_h=0.015, hsv_s=0.7, hsv_v=0.4) for _ in range(400)])
+    gains = np.array([draw_hsv_gains(rng, Augmentation(hsv_h=0.015, hsv_s=0.7, hsv_v=0.4)) for _ in range(400)])
     assert (np.abs(gains - 1) <= (0.015, 0.7, 0.4)).all()
     assert (np.abs(gains - 1).max(0) > np.multiply((0.015, 0.7, 0.4), 0.95)).all()
-    assert draw_hsv_gains(rng, hsv_h=0, hsv_s=0, hsv_v=0) == (1, 1, 1)
+    assert draw_hsv_gains(rng, Augmentation()) == (1, 1, 1)
 
 
 def test_opencv_threads_do_not_change_a_warp():
     rng = np.random.default_rng(0)
     sample = sample_of(rng.integers(0, 256, (150, 210, 3), dtype=np.uint8), (10, 10, 60, 50))
-    matrix = draw_perspective(rng, size_hw=(150, 210), out_hw=(128, 160), **{**IDENTITY, "degrees": 9, "scale": 0.2})
+    matrix = draw_perspective(rng, Augmentation(degrees=9, scale=0.2), size_hw=(150, 210), out_hw=(128, 160))
     threads, results = cv2.getNumThreads(), []
     for count in (1, 2):
         cv2.setNumThreads(count)
@@ -189,16 +186,16 @@ def test_opencv_threads_do_not_change_a_warp():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("flip", [flip_horizontally, flip_vertically])
-def test_flipped_polygons_have_the_flipped_boxes(flip):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_flipped_polygons_have_the_flipped_boxes(axis):
     sample = sample_with_polygon(
         np.zeros((50, 80, 3), np.uint8), [(10, 5), (30, 12), (22, 40)], others=[(40, 1, 60, 9)]
     )
-    flipped = flip(sample)
+    flipped = flip(sample, axis=axis)
     ring = flipped.polygons.of(0)
     np.testing.assert_allclose((*ring.min(0), *ring.max(0)), flipped.boxes[0])
     assert flipped.polygons.known.tolist() == [True, False]
-    assert np.array_equal(flip(flipped).polygons.points, sample.polygons.points)
+    assert np.array_equal(flip(flipped, axis=axis).polygons.points, sample.polygons.points)
 
 
 def test_warped_box_is_that_of_the_warped_polygon_not_of_its_box():
@@ -235,17 +232,17 @@ def test_pixels_equal_those_of_the_direct_operations():
     for i in range(30):
         height, width, out_h, out_w = (int(v) for v in rng.integers(20, 200, 4))
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        strength = {"degrees": 9, "translate": 0.2, "scale": 0.5, "shear": 3, "perspective": 0.0004 * (i % 2)}
-        matrix = draw_perspective(rng, size_hw=(height, width), out_hw=(out_h, out_w), **strength)
+        strength = Augmentation(degrees=9, translate=0.2, scale=0.5, shear=3, perspective=0.0004 * (i % 2))
+        matrix = draw_perspective(rng, strength, size_hw=(height, width), out_hw=(out_h, out_w))
         border = {"borderValue": (PAD_VALUE,) * 3}
         if i % 2:
             direct = cv2.warpPerspective(image, matrix, (out_w, out_h), **border)
         else:
             direct = cv2.warpAffine(image, matrix[:2], (out_w, out_h), **border)
         assert np.array_equal(warp(sample_of(image), matrix, (out_h, out_w)).image, direct)
-        assert np.array_equal(flip_horizontally(sample_of(image)).image, image[:, ::-1])
-        assert np.array_equal(flip_vertically(sample_of(image)).image, image[::-1])
-        gains = draw_hsv_gains(rng, hsv_h=0.02, hsv_s=0.7, hsv_v=0.4)
+        assert np.array_equal(flip(sample_of(image), axis=0).image, image[:, ::-1])
+        assert np.array_equal(flip(sample_of(image), axis=1).image, image[::-1])
+        gains = draw_hsv_gains(rng, Augmentation(hsv_h=0.02, hsv_s=0.7, hsv_v=0.4))
         levels = np.arange(256, dtype=np.float64)
         table = np.stack([(levels * gains[0]) % 180, *((levels * gain).clip(0, 255) for gain in gains[1:])], -1)
         hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[None])
