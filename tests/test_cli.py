@@ -1,4 +1,4 @@
-"""Flags as users know them, and mistakes answered by one line on stderr and exit code 2."""
+"""Flags and defaults of all scripts; an invalid command gives one line on stderr and exit code 2."""
 
 import dataclasses
 import runpy
@@ -55,11 +55,11 @@ BENCHMARK_FLAGS = "suite device imgsz batch_size layer_batch repeats amp project
         (ExportOptions, EXPORT_FLAGS),
     ],
 )
-def test_flag_set_is_frozen(options: type, names: str) -> None:
+def test_each_script_has_exactly_these_flags(options: type, names: str) -> None:
     assert {field.name for field in dataclasses.fields(options)} == set(names.split())
 
 
-def test_defaults_are_those_users_know() -> None:
+def test_defaults_are_those_of_yolov5() -> None:
     train, _ = parse_options(TrainOptions, [], description="")
     assert (train.epochs, train.batch_size, train.imgsz, train.workers, train.patience) == (100, 16, 640, 8, 100)
     assert (train.project, train.name, train.optimizer, train.save_period) == ("runs/train", "exp", "SGD", -1)
@@ -79,13 +79,13 @@ def test_defaults_are_those_users_know() -> None:
         (ValOptions, ["--weights", "a.pt", "--trust"], "trust_torchscript", True),
     ],
 )
-def test_former_names_of_flags_are_accepted_but_not_listed(
+def test_former_names_of_flags_are_accepted_but_not_in_the_help(
     options: type, argv: list[str], field: str, value: object
 ) -> None:
     parsed, given = parse_options(options, argv, description="")
     assert getattr(parsed, field) == value and field in given
-    listed = {word.strip("[],") for word in build_parser(options, description="").format_help().split()}
-    assert f"--{field.replace('_', '-')}" in listed and not listed & {"--rounds", "--part", "--trust"}
+    words = {word.strip("[],") for word in build_parser(options, description="").format_help().split()}
+    assert f"--{field.replace('_', '-')}" in words and not words & {"--rounds", "--part", "--trust"}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_former_names_of_flags_are_accepted_but_not_listed(
         (BenchmarkOptions, "--imgsz", ["4096"], ["48"]),
     ],
 )
-def test_values_out_of_range_are_refused_by_their_flag(
+def test_a_value_out_of_range_names_its_flag_by_their_flag(
     options: type, flag: str, valid: list[str], invalid: list[str]
 ) -> None:
     required = ["--weights", "a.pt", "b.pt"] if options is CompareOptions else ["--weights", "a.pt"]
@@ -113,21 +113,21 @@ def test_values_out_of_range_are_refused_by_their_flag(
     assert caught.value.where == flag and invalid[-1] in caught.value.what
 
 
-def test_all_spellings_of_a_flag_mean_the_same() -> None:
+def test_all_spellings_of_a_flag_are_equivalent() -> None:
     for flag in ("--imgsz", "--img", "--img-size"):
         assert parse_options(TrainOptions, [flag, "320"], description="")[0].imgsz == 320
     for flag in ("--batch-size", "--batch_size", "--batch"):
         assert parse_options(TrainOptions, [flag, "4"], description="")[0].batch_size == 4
 
 
-def test_only_given_flags_are_reported_as_given() -> None:
+def test_parsing_returns_which_flags_were_given() -> None:
     options, given = parse_options(TrainOptions, ["--resume", "--epochs", "5"], description="")
     assert (options.resume, options.epochs, given) == ("newest", 5, {"resume", "epochs"})
 
 
 @pytest.fixture
 def logger_restored() -> Iterator[None]:
-    """A script that runs in this process configures the logger; other tests find it as it was."""
+    """Restore the logger after a script in this process has configured it."""
     handlers, level, propagate = list(LOGGER.handlers), LOGGER.level, LOGGER.propagate
     yield
     LOGGER.handlers[:] = handlers
@@ -147,14 +147,14 @@ def test_every_script_prints_the_version(
     assert capsys.readouterr().out == f"akyolo {__version__}\n"
 
 
-def test_unknown_flag_names_the_nearest() -> None:
+def test_an_unknown_flag_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_options(TrainOptions, ["--epoch", "5"], description="")
     assert "'--epoch'" in caught.value.what and "--epochs" in caught.value.fix
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         ["--epochs", "0"],
         ["--epochs", "many"],
@@ -164,22 +164,22 @@ def test_unknown_flag_names_the_nearest() -> None:
         ["--label-smoothing", "1.5"],
     ],
 )
-def test_values_out_of_range_are_refused(words: list[str]) -> None:
+def test_a_value_out_of_range_names_its_flag(argv: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_options(TrainOptions, words, description="")
-    assert words[0] in str(caught.value)
+        parse_options(TrainOptions, argv, description="")
+    assert argv[0] in str(caught.value) and argv[1] in str(caught.value)
 
 
-def test_flags_of_old_scripts_may_have_negative_values(caplog: pytest.LogCaptureFixture) -> None:
-    words = ["--bbox_interval", "-1", "--local_rank", "-1", "--seed", "3"]
+def test_ignored_flags_of_yolov5_may_have_negative_values(caplog: pytest.LogCaptureFixture) -> None:
+    argv = ["--bbox_interval", "-1", "--local_rank", "-1", "--seed", "3"]
     with caplog.at_level("WARNING", logger="akyolo"):
-        options, given = parse_options(TrainOptions, words, description="")
+        options, given = parse_options(TrainOptions, argv, description="")
     assert options.seed == 3 and given == {"seed"}
     assert "--bbox-interval" in caplog.text and "--local-rank" in caplog.text
 
 
 @pytest.mark.parametrize("error", ['RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', "MemoryError()"])
-def test_no_memory_left_is_one_line(error: str) -> None:
+def test_out_of_memory_is_one_line_that_names_the_batch_size(error: str) -> None:
     program = f"from utils.cli import run_script\ndef main():\n    raise {error}\nrun_script(main)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--batch-size" in done.stderr
@@ -187,8 +187,8 @@ def test_no_memory_left_is_one_line(error: str) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny data set, one whose labels name a class too many, wrong yamls, a damaged checkpoint."""
-    folder = tmp_path_factory.mktemp("mistakes")
+    """A folder with a tiny data set, one with a class id out of range, invalid yamls and a damaged checkpoint."""
+    folder = tmp_path_factory.mktemp("invalid")
     for name, rows in (
         ("good", "0 0.5 0.5 0.4 0.6\n"),
         ("classes", "0 0.5 0.5 0.2 0.2\n0 0.2 0.2 0.1 0.1\n7 0.5 0.5 0.4 0.6\n"),
@@ -204,24 +204,25 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = (ROOT / "models/yolov5n.yaml").read_text()
     (folder / "unknown.yaml").write_text(model.replace("Conv, [512, 3, 2]", "AKConvv, [512, 3, 2]", 1))
     (folder / "from.yaml").write_text(model.replace("[[-1, 6], 1, Concat", "[[-1, 16], 1, Concat"))
-    (folder / "broken.pt").write_bytes(b"PK\x03\x04 this is no checkpoint")
-    (folder / "huge.yaml").write_text("train: [\n")
-    recipe = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
-    (folder / "fast.yaml").write_text(recipe.replace("\nmomentum: 0.937", "\nmomentum: 1.0"))
+    (folder / "broken.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    (folder / "syntax.yaml").write_text("train: [\n")
+    hyp = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
+    (folder / "momentum.yaml").write_text(hyp.replace("\nmomentum: 0.937", "\nmomentum: 1.0"))
     return folder
 
 
-MISTAKES = [
+# A command that is invalid, and a part of its error: a name, value or position.
+INVALID = [
     (["train.py", "--data", "nowhere.yaml"], "nowhere.yaml"),
     (["train.py", "--data", "shape.yaml"], " shapes.yaml"),
     (["train.py", "--cfg", "yolov5n-akonv.yaml"], " yolov5n-AKConv.yaml"),
     (["train.py", "--data", "{}/missing.yaml"], "images/train"),
-    (["train.py", "--data", "{}/classes.yaml"], "labels/train/a.txt:3: class 7"),
-    (["train.py", "--data", "{}/huge.yaml"], "huge.yaml:2:1"),
-    (["train.py", "--cfg", "{}/unknown.yaml", "--data", "{}/good.yaml"], "layer 5 'AKConvv'"),
+    (["train.py", "--data", "{}/classes.yaml"], "labels/train/a.txt:3: "),
+    (["train.py", "--data", "{}/syntax.yaml"], "syntax.yaml:2:1"),
+    (["train.py", "--cfg", "{}/unknown.yaml", "--data", "{}/good.yaml"], "'AKConvv'"),
     (["train.py", "--cfg", "{}/from.yaml", "--data", "{}/good.yaml"], "layer 16"),
     (["train.py", "--hyp", "hyp.scratch-lo.yaml"], " hyp.scratch-low.yaml"),
-    (["train.py", "--hyp", "{}/fast.yaml"], "momentum"),
+    (["train.py", "--hyp", "{}/momentum.yaml"], "momentum"),
     (["train.py", "--seed", str(2**64)], "--seed: "),
     (["train.py", "--weights", "{}/broken.pt"], "broken.pt: "),
     (["train.py", "--resume", "{}/nothing.pt"], "nothing.pt: "),
@@ -236,47 +237,47 @@ MISTAKES = [
 ]
 
 
-def complained(words: list[str], workplace: Path) -> tuple[str, list[str]]:
-    """A script and its arguments, on the CPU unless they name a device."""
-    script, *arguments = (word.format(workplace) for word in words)
+def script_and_arguments(command: list[str], workplace: Path) -> tuple[str, list[str]]:
+    """The script's path, and its arguments with the workplace filled in; on the CPU unless they name a device."""
+    script, *arguments = (word.format(workplace) for word in command)
     return str(ROOT / script), arguments if "--device" in arguments else [*arguments, "--device", "cpu"]
 
 
-def check_complaint(code: int | str | None, stderr: str, expected: str, folder: Path) -> None:
+def check_error(code: int | str | None, stderr: str, expected: str, folder: Path) -> None:
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert code == 2, stderr
     assert len(errors) == 1 and expected in errors[0], stderr
     assert "Traceback" not in stderr
-    assert not (folder / "runs").exists(), "a mistake must not leave a run folder"
+    assert not (folder / "runs").exists(), "an invalid command must not leave a run folder"
 
 
 @pytest.mark.usefixtures("logger_restored")
 @pytest.mark.parametrize(
-    ("words", "expected"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    ("command", "expected"), INVALID, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_a_mistake_gets_one_line_and_exit_code_2(
-    words: list[str],
+def test_an_invalid_command_gets_one_line_and_exit_code_2(
+    command: list[str],
     expected: str,
     workplace: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The script runs in this process, which has paid for importing torch already."""
-    script, arguments = complained(words, workplace)
+    """The script runs in this process, where torch is imported already."""
+    script, arguments = script_and_arguments(command, workplace)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(script, run_name="__main__")
-    check_complaint(ended.value.code, capfd.readouterr().err, expected, tmp_path)
+    check_error(ended.value.code, capfd.readouterr().err, expected, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py"])
-def test_a_mistake_ends_a_real_process(script: str, workplace: Path, tmp_path: Path) -> None:
-    words, expected = [mistake for mistake in MISTAKES if mistake[0][0] == script][-1]
-    script, arguments = complained(words, workplace)
-    done = subprocess.run(
-        [sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+def test_an_invalid_command_ends_a_real_process(script: str, workplace: Path, tmp_path: Path) -> None:
+    command, expected = [case for case in INVALID if case[0][0] == script][-1]
+    path, arguments = script_and_arguments(command, workplace)
+    result = subprocess.run(
+        [sys.executable, path, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    check_complaint(done.returncode, done.stderr, expected, tmp_path)
+    check_error(result.returncode, result.stderr, expected, tmp_path)
