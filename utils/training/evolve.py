@@ -135,8 +135,10 @@ def _train_generation(
             if started and saved and not (run / SUMMARY).is_file():
                 result = run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
             else:
-                changes = {"hyp": str(hyp), "project": str(folder), "name": name, "exist_ok": True, "noplots": True}
-                result = run_training(replace(options, evolve=0, **changes))
+                new = replace(
+                    options, evolve=0, hyp=str(hyp), project=str(folder), name=name, exist_ok=True, noplots=True
+                )
+                result = run_training(new)
             if result is not None:
                 map50, map50_95 = result.evaluation.metrics.map50, result.evaluation.metrics.map50_95
     except RunStopped as error:

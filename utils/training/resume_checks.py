@@ -31,8 +31,7 @@ MAX_INTEGER = 2**53
 ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"
 # The values of an optimizer's group that come from the checkpoint; all others follow from the run's options.
 STORED_RATES = ("lr", "momentum", "weight_decay", "lr_factor")
-MOMENTS = {torch.optim.SGD: ("momentum_buffer",)}
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+SGD_MOMENTS, ADAM_MOMENTS = ("momentum_buffer",), ("exp_avg", "exp_avg_sq")
 
 
 def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions, Checkpoint, Path]:
@@ -244,8 +243,9 @@ class _Checks:
             raise self.error("optimizer")
         completed = [self._optimizer_group(group, new) for group, new in zip(groups, new_groups, strict=True)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        moments = MOMENTS.get(type(optimizer), ADAM_MOMENTS)
-        names = {*moments, *(("step",) if moments is ADAM_MOMENTS else ())}
+        is_adam = "betas" in new_groups[0]
+        moments: tuple[str, ...] = ADAM_MOMENTS if is_adam else SGD_MOMENTS
+        names = {*moments, "step"} if is_adam else {*moments}
         for index, entry in state.items():
             what = f"optimizer: state {printable(str(index))}"
             known = type(index) is int and 0 <= index < len(parameters)
@@ -253,7 +253,7 @@ class _Checks:
             for name in moments:
                 unused = entry[name] is None and name == "momentum_buffer"
                 self.require(unused or _is_like(entry[name], parameters[index]), what)
-            if "step" in names:
+            if is_adam:
                 step = entry["step"]
                 scalar = isinstance(step, Tensor) and step.ndim == 0 and step.is_floating_point()
                 self.require(_is_finite_positive(float(step)) if scalar else _is_finite_positive(step), what)
@@ -268,8 +268,9 @@ class _Checks:
         self.require(all(_is_finite_positive(rate) for rate in rates.values()), "optimizer: rates")
         if "betas" in new:
             betas = group.get("betas")
-            pair = isinstance(betas, (list, tuple)) and len(betas) == 2
-            self.require(pair and all(_is_finite_positive(beta) and beta < 1 for beta in betas), "optimizer: betas")
+            if not isinstance(betas, (list, tuple)) or len(betas) != 2:
+                raise self.error("optimizer: betas")
+            self.require(all(_is_finite_positive(beta) and beta < 1 for beta in betas), "optimizer: betas")
             rates["betas"] = tuple(betas)
         return {**new, **rates}
 

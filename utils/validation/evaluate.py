@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.inference.detector import Detector, prepare
 from utils.inference.nms import NmsSettings, non_max_suppression
-from utils.losses.detection import COMPONENTS, DetectionLoss
+from utils.losses.detection import COMPONENTS
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
@@ -55,7 +56,7 @@ def evaluate(
     *,
     nms: NmsSettings,
     device: torch.device,
-    loss: DetectionLoss | None = None,
+    loss: Callable[[Sequence[Tensor], Tensor], Mapping[str, Tensor]] | None = None,
     half: bool = False,
     on_batch: Callable[[int, Batch, Sequence[Detections]], None] | None = None,
 ) -> Evaluation:
@@ -66,7 +67,7 @@ def evaluate(
         batches: images with their letterbox transforms, from an evaluation loader.
         nms: thresholds, usually of confidence 0.001 with several classes per box.
         device: where to compute.
-        loss: computes the losses too.
+        loss: computes named losses of a batch from raw predictions and targets.
         half: use half precision.
         on_batch: called with each batch's index, the batch, and its detections in pixels of the network's input.
     """
