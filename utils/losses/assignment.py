@@ -13,25 +13,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LevelMatches:
-    """The matches of one level.
+    """The matches of one level."""
 
-    Attributes:
-        image: (M,) image in the batch.
-        anchor: (M,) anchor index within the level.
-        row: (M,) row of the cell.
-        column: (M,) column of the cell.
-        boxes: (M, 4) the object's cx, cy relative to the cell's top left corner, and w, h; all in cells.
-        anchor_sizes: (M, 2) the anchor's width and height in cells.
-        classes: (M,) int64 class ids.
-    """
-
-    image: Tensor
-    anchor: Tensor
-    row: Tensor
-    column: Tensor
-    boxes: Tensor
-    anchor_sizes: Tensor
-    classes: Tensor
+    image: Tensor  # (M,) image in the batch
+    anchor: Tensor  # (M,) anchor index within the level
+    row: Tensor  # (M,) row of the cell
+    column: Tensor  # (M,) column of the cell
+    boxes: Tensor  # (M, 4) the object's cx, cy relative to the cell's top left corner, and w, h; all in cells
+    anchor_sizes: Tensor  # (M, 2) the anchor's width and height in cells
+    classes: Tensor  # (M,) int64 class ids
 
     def __len__(self) -> int:
         """Return the number of matches."""

@@ -47,21 +47,13 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Shape of the loss, by the names in the hyperparameter yaml.
+    """Shape of the loss, by the names in the hyperparameter yaml."""
 
-    Attributes:
-        obj_pw: weight of positive cells in objectness.
-        cls_pw: weight of the true class in the class loss.
-        anchor_t: largest ratio of an object's side to the anchor's for which the two are matched.
-        fl_gamma: focal loss gamma; 0 is plain cross entropy.
-        label_smoothing: label-smoothing epsilon.
-    """
-
-    obj_pw: float = 1.0
-    cls_pw: float = 1.0
-    anchor_t: float = 4.0
-    fl_gamma: float = 0.0
-    label_smoothing: float = 0.0
+    obj_pw: float = 1.0  # weight of positive cells in objectness
+    cls_pw: float = 1.0  # weight of the true class in the class loss
+    anchor_t: float = 4.0  # largest ratio of an object's side to the anchor's for which the two are matched
+    fl_gamma: float = 0.0  # focal loss gamma; 0 is plain cross entropy
+    label_smoothing: float = 0.0  # label-smoothing epsilon
 
 
 class DetectionLoss:

@@ -16,29 +16,20 @@ EPS = 1e-16  # guards divisions
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall:
-    """Metrics of each class that has labels, at the confidence where the smoothed mean F1 of all classes peaks.
+    """Metrics of each class that has labels, at the confidence where the smoothed mean F1 of all classes peaks."""
 
-    Attributes:
-        class_ids: (c,) ascending; `label_counts`, `precision`, `recall` and `f1` are (c,) too.
-        ap: (c, t) average precision at each IoU threshold.
-        confidences: (1000,) from 0 to 1, where the curves over confidence are sampled.
-        precision_curve: (c, 1000) over confidence, at IoU 0.5; `recall_curve` and `f1_curve` likewise.
-        precision_by_recall: (c, 1000) over recall from 0 to 1, at IoU 0.5.
-        best_confidence: where precision, recall and F1 are read.
-    """
-
-    class_ids: np.ndarray
+    class_ids: np.ndarray  # (c,) ascending; `label_counts`, `precision`, `recall` and `f1` are (c,) too
     label_counts: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
-    ap: np.ndarray
-    confidences: np.ndarray
-    precision_curve: np.ndarray
+    ap: np.ndarray  # (c, t) average precision at each IoU threshold
+    confidences: np.ndarray  # (1000,) from 0 to 1, where the curves over confidence are sampled
+    precision_curve: np.ndarray  # (c, 1000) over confidence, at IoU 0.5; `recall_curve` and `f1_curve` likewise
     recall_curve: np.ndarray
     f1_curve: np.ndarray
-    precision_by_recall: np.ndarray
-    best_confidence: float
+    precision_by_recall: np.ndarray  # (c, 1000) over recall from 0 to 1, at IoU 0.5
+    best_confidence: float  # where precision, recall and F1 are read
 
     @property
     def map50(self) -> float:

@@ -20,15 +20,10 @@ CHUNK_RESAMPLES = 128
 
 @dataclass(frozen=True, kw_only=True)
 class ResampledAP:
-    """Average precision of each resample.
+    """Average precision of each resample."""
 
-    Attributes:
-        class_ids: (c,) of the classes that have labels in the whole set.
-        ap: (r, c, t); nan where a resample has no label of the class.
-    """
-
-    class_ids: np.ndarray
-    ap: np.ndarray
+    class_ids: np.ndarray  # (c,) of the classes that have labels in the whole set
+    ap: np.ndarray  # (r, c, t); nan where a resample has no label of the class
 
     def mean(self, thresholds: slice | int = slice(None)) -> np.ndarray:
         """Return (r,) mAP over the classes that a resample has and the chosen IoU thresholds; nan without any."""

@@ -28,17 +28,11 @@ FIGURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class CocoBoxes:
-    """Boxes of a data set, in any order.
+    """Boxes of a data set, in any order."""
 
-    Attributes:
-        image_ids: (n,) int64, which sort as the images' COCO ids do.
-        classes: (n,) int64.
-        boxes: (n, 4) float64, x, y, w, h in pixels.
-    """
-
-    image_ids: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
+    image_ids: np.ndarray  # (n,) int64, which sort as the images' COCO ids do
+    classes: np.ndarray  # (n,) int64
+    boxes: np.ndarray  # (n, 4) float64, x, y, w, h in pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,23 +19,16 @@ BACKGROUND = -1
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionError:
-    """One false negative or false positive.
+    """One false negative or false positive."""
 
-    Attributes:
-        box: (4,) x1, y1, x2, y2 in pixels of the image file, of the label or of the false positive.
-        class_id: of that box.
-        is_false_negative: otherwise it is a false positive.
-        confidence: of the false positive; for a false negative that of the best detection of its class on it, 0 without
-            one. One above `CONF_THRESHOLD` is paired with another label, with which it has a larger IoU.
-        true_class: of the label under a false positive, `BACKGROUND` without one.
-        is_duplicate: the false positive lies on a label of its class that is paired with another detection.
-    """
-
-    box: np.ndarray
-    class_id: int
-    is_false_negative: bool
+    box: np.ndarray  # (4,) x1, y1, x2, y2 in pixels of the image file, of the label or of the false positive
+    class_id: int  # of that box
+    is_false_negative: bool  # otherwise it is a false positive
+    # of the false positive; for a false negative that of the best detection of its class on it, 0 without one. One
+    # above `CONF_THRESHOLD` is paired with another label, with which it has a larger IoU
     confidence: float
-    true_class: int = BACKGROUND
+    true_class: int = BACKGROUND  # of the label under a false positive, `BACKGROUND` without one
+    # the false positive lies on a label of its class that is paired with another detection
     is_duplicate: bool = False
 
     @property

@@ -17,28 +17,18 @@ NO_LABEL_AREA = -1.0
 
 @dataclass(kw_only=True)
 class ImageEvaluation:
-    """Detections of one image, by descending confidence, matched with its labels.
+    """Detections of one image, by descending confidence, matched with its labels."""
 
-    Attributes:
-        image_id: index of the image in the data set.
-        original_hw: height and width of the image file.
-        boxes: (n, 4).
-        confidences: (n,).
-        classes: (n,) int64.
-        label_boxes: (m, 4).
-        label_classes: (m,) int64.
-        tp: (n, 10) bool, whether each detection is a true positive at each of `IOU_THRESHOLDS`.
-        claimed_labels: (n,) index of the label of its class with the largest IoU, -1 without overlap.
-    """
-
-    image_id: int
-    original_hw: tuple[int, int]
-    boxes: np.ndarray
-    confidences: np.ndarray
-    classes: np.ndarray
-    label_boxes: np.ndarray
-    label_classes: np.ndarray
+    image_id: int  # index of the image in the data set
+    original_hw: tuple[int, int]  # height and width of the image file
+    boxes: np.ndarray  # (n, 4)
+    confidences: np.ndarray  # (n,)
+    classes: np.ndarray  # (n,) int64
+    label_boxes: np.ndarray  # (m, 4)
+    label_classes: np.ndarray  # (m,) int64
+    # (n, 10) bool, whether each detection is a true positive at each of `IOU_THRESHOLDS`
     tp: np.ndarray = field(init=False)
+    # (n,) index of the label of its class with the largest IoU, -1 without overlap
     claimed_labels: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,16 +53,16 @@ class EvaluatedSet:
         label_areas: (m,).
     """
 
-    num_images: int
-    image_ids: np.ndarray
-    boxes: np.ndarray
-    confidences: np.ndarray
-    classes: np.ndarray
-    tp: np.ndarray
-    claimed_areas: np.ndarray
-    label_image_ids: np.ndarray
-    label_classes: np.ndarray
-    label_areas: np.ndarray
+    num_images: int  # images in the set
+    image_ids: np.ndarray  # (n,) int, the image of each detection, from 0 to num_images - 1, ascending
+    boxes: np.ndarray  # (n, 4)
+    confidences: np.ndarray  # (n,)
+    classes: np.ndarray  # (n,) int64
+    tp: np.ndarray  # (n, t) bool, whether each detection is a true positive at each IoU threshold
+    claimed_areas: np.ndarray  # (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap
+    label_image_ids: np.ndarray  # (m,) int
+    label_classes: np.ndarray  # (m,) int64
+    label_areas: np.ndarray  # (m,)
 
     @classmethod
     def concatenate(cls, images: Sequence[ImageEvaluation]) -> EvaluatedSet:

@@ -19,14 +19,10 @@ CONFIDENCE_LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One metric (mAP, or the AP of a class) of all runs of one model.
+    """One metric (mAP, or the AP of a class) of all runs of one model."""
 
-    Attributes:
-        points: (s,) on the validation set itself, one per run.
-        resampled: (s, r) on r resamples of its images, the same for all runs of a comparison; nan where undefined.
-    """
-
-    points: np.ndarray
+    points: np.ndarray  # (s,) on the validation set itself, one per run
+    # (s, r) on r resamples of its images, the same for all runs of a comparison; nan where undefined
     resampled: np.ndarray
 
     @property
@@ -42,32 +38,23 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A difference with its 95 % interval from `low` to `high`. Pairs are of the model and of the baseline.
+    """A difference with its 95 % interval from `low` to `high`. Pairs are of the model and of the baseline."""
 
-    Attributes:
-        value: the model's mean minus the baseline's.
-        low: nan, as `high` and `standard_error`, if the image variance is unknown, as with one image.
-        p_value: probability of a difference at least as large between equal models, under other seeds and images or
-            under other images alone, whichever is greater.
-        seed_variances: of one run over seeds; nan if no model has two runs.
-        image_variance: of the value over images, the part common to all seeds of a model.
-        seed_by_image_variances: of one run over images, the part that differs between seeds (the interaction);
-            `seed_variances` include it.
-        covers_seeds: whether the interval includes the seed variance; otherwise it holds for these weights only.
-    """
-
-    value: float
-    low: float
+    value: float  # the model's mean minus the baseline's
+    low: float  # nan, as `high` and `standard_error`, if the image variance is unknown, as with one image
     high: float
     standard_error: float
     degrees_of_freedom: float
+    # probability of a difference at least as large between equal models, under other seeds and images or under other
+    # images alone, whichever is greater
     p_value: float
-    seed_variances: tuple[float, float]
-    image_variance: float
+    seed_variances: tuple[float, float]  # of one run over seeds; nan if no model has two runs
+    image_variance: float  # of the value over images, the part common to all seeds of a model
+    # of one run over images, the part that differs between seeds (the interaction); `seed_variances` include it
     seed_by_image_variances: tuple[float, float]
     num_images: int
     num_runs: tuple[int, int]
-    covers_seeds: bool
+    covers_seeds: bool  # whether the interval includes the seed variance; otherwise it holds for these weights only
 
     @property
     def borrows_seed_variance(self) -> bool:

@@ -22,18 +22,13 @@ IMAGES_FACTOR_STEP = 1.05  # resolution of the search
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Decision on a model compared with the baseline and, if inconclusive, about what would make it significant.
+    """Decision on a model compared with the baseline and, if inconclusive, about what would make it significant."""
 
-    Attributes:
-        decision: `BETTER`, `WORSE` or `INCONCLUSIVE`.
-        p_value: corrected for the number of comparisons.
-        extra_seeds: more seeds per model; None if more than `MAX_EXTRA_SEEDS`, or if the seed variance is unknown.
-        images_factor: times as many images, together with `extra_seeds`; None if seeds alone suffice.
-    """
-
-    decision: str
-    p_value: float
+    decision: str  # `BETTER`, `WORSE` or `INCONCLUSIVE`
+    p_value: float  # corrected for the number of comparisons
+    # more seeds per model; None if more than `MAX_EXTRA_SEEDS`, or if the seed variance is unknown
     extra_seeds: int | None = None
+    # times as many images, together with `extra_seeds`; None if seeds alone suffice
     images_factor: float | None = None
 
 

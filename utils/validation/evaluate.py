@@ -28,20 +28,13 @@ TABLE_HEADER = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Result of evaluating a model on a split.
+    """Result of evaluating a model on a split."""
 
-    Attributes:
-        metrics: of each class, and their means.
-        losses: mean of each component over batches; empty if no loss was given.
-        images: one result per image, by ascending image id.
-        confusion: confusion matrix.
-        milliseconds: per image, of each of `PHASES`; without the first batch, which warms up, if there are several.
-    """
-
-    metrics: PrecisionRecall
-    losses: dict[str, float]
-    images: list[ImageEvaluation]
+    metrics: PrecisionRecall  # of each class, and their means
+    losses: dict[str, float]  # mean of each component over batches; empty if no loss was given
+    images: list[ImageEvaluation]  # one result per image, by ascending image id
     confusion: ConfusionMatrix
+    # per image, of each of `PHASES`; without the first batch, which warms up, if there are several
     milliseconds: dict[str, float]
 
     @property
@@ -146,15 +139,11 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
 
 
 class _Stopwatch:
-    """Seconds of each phase of each batch.
-
-    Attributes:
-        batches: that have ended, with their seconds by phase and their numbers of images.
-    """
+    """Seconds of each phase of each batch."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.batches: list[tuple[dict[str, float], int]] = []
+        self.batches: list[tuple[dict[str, float], int]] = []  # seconds by phase and images of each finished batch
         self._seconds: dict[str, float] = {}
         self._last = self._now()
 
