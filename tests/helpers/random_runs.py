@@ -42,7 +42,7 @@ def random_run(seed: int, *, noise: float = 6.0, count: int = COUNT) -> Evaluate
 
 
 def random_scores(label: str, seeds: Sequence[int], *, noise: float) -> ModelScores:
-    """Return the scores of a model with one run for each seed, which are not recorded as its seeds."""
+    """Return the scores of a model with one run for each seed, which the scores do not record."""
     weights = draw_resamples(COUNT, 200, seed=0)
     runs = [resampled_metrics(random_run(seed, noise=noise), weights, NAMES) for seed in seeds]
-    return collect_scores(label, runs, fixed_weights=False)
+    return collect_scores(label, runs, seeds=[None] * len(runs), fixed_weights=False)

@@ -18,8 +18,8 @@ from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC, Mode
 from utils.comparison.trained_runs import TrainedRun, TrainedRuns
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
-from utils.detection.sampling_plots import FOLDER as SAMPLING_FOLDER
-from utils.detection.sampling_plots import OffsetCollection, plot_layer, sample_image
+from utils.datasets.letterbox import resize_longest_side
+from utils.detection.sampling_plots import FOLDER, OffsetCollection, plot_layer, sample_image
 from utils.files import atomic_write
 from utils.inference.nms import NmsSettings
 from utils.inference.offset_statistics import layer_offsets
@@ -62,7 +62,7 @@ def draw_figures(
     Returns:
         By heading, the blocks of the report's sections with images.
     """
-    for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{SAMPLING_FOLDER}/*.jpg")):
+    for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{FOLDER}/*.jpg")):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     figures: dict[str, list[Block]] = {OVERVIEW: [], EXAMPLES: [], SAMPLING: []}
@@ -84,7 +84,7 @@ def draw_figures(
     with optional():
         best = [int(scores.metrics[PRIMARY_METRIC].points.argmax()) for scores in result.scores]
         best_runs = {model.label: model.runs[index] for model, index in zip(result.models, best, strict=True)}
-        figures[SAMPLING] += sampling_images(best_runs, val=val, names=names, folder=folder / SAMPLING_FOLDER)
+        figures[SAMPLING] += sampling_images(best_runs, val=val, names=names, folder=folder / FOLDER)
     return figures
 
 
@@ -189,7 +189,7 @@ def example_images(
         title, baseline_title = (_run_title(of, index) for of, index in zip(scores, shown, strict=True))
         image = read_image(str(val.paths[image_id]))
         scale = min(PANEL_PIXELS / max(image.shape[:2]), 1.0)
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+        image = resize_longest_side(image, PANEL_PIXELS, smooth=True) if scale < 1 else image
         boxes = [
             _labels(val, image_id, names, image),
             _detections(runs[1][shown[1]], image_id, names, scale),
@@ -270,10 +270,8 @@ def sampling_images(
         samplings = sample_image(model, layers, preprocessed, config)
         if not samplings:
             continue
-        first_layers = [
-            samplings[name] for name in first_layer_per_level(samplings, height=preprocessed.image.shape[0])
-        ]
-        layer = max(first_layers, key=lambda sampling: layer_offsets(sampling).magnitude)
+        first_layers = first_layer_per_level(samplings, height=preprocessed.image.shape[0])
+        layer = max((samplings[name] for name in first_layers), key=lambda one: layer_offsets(one).magnitude)
         offsets = OffsetCollection()
         offsets.add(samplings)
         note = f"{display_name(label, number)}: offsets, one image"

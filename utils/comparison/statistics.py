@@ -41,13 +41,13 @@ class ModelScores:
         label: name of the model.
         fixed_weights: the comparison is of these weights, not of how they were trained.
         metrics: values of the runs, and resampled ones.
-        seeds: of the runs, None where unknown; empty if all are.
+        seeds: of the runs, None where unknown.
     """
 
     label: str
     fixed_weights: bool
     metrics: Mapping[MetricKey, Scores]
-    seeds: tuple[int | None, ...] = ()
+    seeds: tuple[int | None, ...]
 
     @property
     def num_runs(self) -> int:
@@ -80,14 +80,16 @@ class ModelComparison:
 
 
 def collect_scores(
-    label: str, runs: Sequence[Mapping[MetricKey, np.ndarray]], *, fixed_weights: bool, seeds: Sequence[int | None] = ()
+    label: str, runs: Sequence[Mapping[MetricKey, np.ndarray]], *, seeds: Sequence[int | None], fixed_weights: bool
 ) -> ModelScores:
     """Collect the `resampled_metrics` of a model's runs."""
     metrics = {
         key: Scores(points=np.array([run[key][0] for run in runs]), resampled=np.stack([run[key][1:] for run in runs]))
         for key in runs[0]
     }
-    return ModelScores(label=label, fixed_weights=fixed_weights, seeds=tuple(seeds), metrics=metrics)
+    return ModelScores(
+        label=label, fixed_weights=fixed_weights, seeds=tuple(seeds) or (None,) * len(runs), metrics=metrics
+    )
 
 
 def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list[ModelComparison]:
@@ -178,7 +180,7 @@ def seed_table(models: Sequence[ModelScores]) -> Table | None:
 
     None with fewer than two such seeds.
     """
-    by_seed = [dict(zip(m.seeds, m.metrics[PRIMARY_METRIC].points.tolist(), strict=False)) for m in models]
+    by_seed = [dict(zip(m.seeds, m.metrics[PRIMARY_METRIC].points.tolist(), strict=True)) for m in models]
     seeds = [seed for runs in by_seed for seed in runs if seed is not None]
     shared = sorted(seed for seed in set(seeds) if seeds.count(seed) > 1)
     if len(shared) < 2:
@@ -266,7 +268,7 @@ def score_warnings(models: Sequence[ModelScores]) -> list[str]:
             f"Fewer than three seeds of {', '.join(few)}: seed variance is a rough estimate, and the intervals are "
             "wide, or too narrow where the models differ in seed variance."
         )
-    known = [model for model in models if model.seeds and None not in model.seeds]
+    known = [model for model in models if None not in model.seeds]
     if len({model.seeds for model in known}) > 1 and not single_runs:
         seeds = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
         warnings.append(
