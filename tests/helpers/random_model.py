@@ -1,4 +1,4 @@
-"""A model without training that still tells images apart: for tests of all that stands around a model."""
+"""An untrained model whose predictions depend on the image: for tests of everything around a model."""
 
 import torch
 from torch import nn
@@ -7,9 +7,9 @@ from models.yolo import DetectionModel
 
 
 def lively_model(cfg: str, classes: int, *, objectness: float = -2) -> DetectionModel:
-    """Return a fresh model in evaluation mode that finds some tens of unlike boxes in an image.
+    """Return a fresh model in evaluation mode that detects some tens of different boxes in an image.
 
-    Fresh weights let the signal fade from layer to layer; batch norms that have seen a batch keep it up. The lower
+    With fresh weights the signal fades from layer to layer; batch-norm statistics of one batch amplify it. The lower
     `objectness`, the fewer boxes.
     """
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""A small detector with random weights that answers differently everywhere, and a data set labelled by itself."""
+"""A small detector with random weights whose predictions vary over the image, and a data set labelled by itself."""
 
 from pathlib import Path
 
@@ -46,28 +46,28 @@ def small_checkpoint(path: Path, name: str) -> Path:
 
 
 def self_labelled_data(folder: Path, model: DetectionModel, images: int = 6) -> Path:
-    """Draw images, and label them with the best that a model finds: then its mAP is high, and any change shows."""
+    """Write random images labelled with a model's best detections: its mAP is high, and any change lowers it."""
     rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (folder / kind / "val").mkdir(parents=True)
-    for number in range(images):
-        height, width = (96, 64) if number % 2 else (72, 96)
+    for name in ("images", "labels"):
+        (folder / name / "val").mkdir(parents=True)
+    for index in range(images):
+        height, width = (96, 64) if index % 2 else (72, 96)
         image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"images/val/{number}.png"), image)
+        cv2.imwrite(str(folder / f"images/val/{index}.png"), image)
         padded = np.full((96, 96, 3), 114, np.uint8)
         top, left = (96 - height) // 2, (96 - width) // 2
         padded[top : top + height, left : left + width] = image[..., ::-1]
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            found = non_max_suppression(model(pixels)[0], NmsSettings(conf_threshold=0.05, max_detections=5))[0]
-        boxes = found.boxes - torch.tensor([left, top, left, top])
+            detections = non_max_suppression(model(pixels)[0], NmsSettings(conf_threshold=0.05, max_detections=5))[0]
+        boxes = detections.boxes - torch.tensor([left, top, left, top])
         boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
         lines = []
-        for (x1, y1, x2, y2), kind_number in zip(boxes.tolist(), found.classes.tolist(), strict=True):
+        for (x1, y1, x2, y2), class_id in zip(boxes.tolist(), detections.classes.tolist(), strict=True):
             if min(x2 - x1, y2 - y1) > 4:
-                shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-                lines.append(f"{kind_number} " + " ".join(f"{v:.5f}" for v in shares) + "\n")
-        (folder / f"labels/val/{number}.txt").write_text("".join(lines))
+                normalized = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+                lines.append(f"{class_id} " + " ".join(f"{v:.5f}" for v in normalized) + "\n")
+        (folder / f"labels/val/{index}.txt").write_text("".join(lines))
     names = "\n".join(f'  - "{name}"' for name in SMALL_NAMES)
     path = folder / "own.yaml"
     path.write_text(f"path: .\ntrain: images/val\nval: images/val\nnames:\n{names}\n", encoding="utf-8")
