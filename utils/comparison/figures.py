@@ -271,7 +271,7 @@ def sampling_images(
         if not samplings:
             continue
         first_layers = first_layer_per_level(samplings, height=preprocessed.image.shape[0])
-        layer = max((samplings[name] for name in first_layers), key=lambda one: layer_offsets(one).magnitude)
+        layer = max((samplings[name] for name in first_layers), key=lambda one: layer_offsets(one).abs_mean)
         offsets = OffsetCollection()
         offsets.add(samplings)
         note = f"{display_name(label, number)}: offsets, one image"

@@ -75,7 +75,7 @@ def plot_layer(
     offsets = layer_offsets(layer)
     title = (
         f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {offsets.magnitude:.3g} px of the map, {offsets.oob_fraction:.1%} of its points outside "
+        f"mean |offset| {offsets.abs_mean:.3g} px of the map, {offsets.oob_fraction:.1%} of its points outside "
         f"({offsets.initial_oob_fraction:.1%} before learning)"
     )
     return plot_sampling(
@@ -111,7 +111,7 @@ class OffsetCollection:
                 name=name,
                 rows=np.concatenate(self.rows[name]),
                 columns=np.concatenate(self.columns[name]),
-                abs_mean=means[name].magnitude,
+                abs_mean=means[name].abs_mean,
                 oob_fraction=means[name].oob_fraction,
                 initial_oob_fraction=means[name].initial_oob_fraction,
             )

@@ -41,10 +41,10 @@ def with_nms(model: Any, classes: int, nms: NmsSettings, *, max_per_class: int) 
         "nms_iou_threshold": np.array([nms.iou_threshold], np.float32),
         "nms_max_per_class": np.array([max_per_class], np.int64),
         "nms_max_detections": np.array([nms.max_detections], np.int64),
-        "nms_class_ids": np.arange(classes, dtype=np.int64).reshape(1, classes, 1),
         "nms_zero": np.array(0, np.float32),
         "nms_half": np.array(0.5, np.float32),
         "nms_one": np.array([1], np.int64),
+        **({} if nms.agnostic else {"nms_class_ids": np.arange(classes, dtype=np.int64).reshape(1, classes, 1)}),
         **{f"nms_{n}": np.array([n], np.int64) for n in (0, 2, 4, 5, 5 + classes)},
     }
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())

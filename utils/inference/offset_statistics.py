@@ -19,24 +19,24 @@ class LayerOffsets:
 
     Attributes:
         name: of the layer.
-        magnitude: mean absolute row or column offset in pixels of the layer's map.
+        abs_mean: mean absolute row or column offset in pixels of the layer's map.
         oob_fraction: fraction of the sampling points outside the map.
         initial_oob_fraction: fraction of the initial points outside the map, due to the shape alone.
         left_fraction: of the points that start inside the map, the fraction now beyond `OUT_OF_BOUNDS_MARGIN`.
-        normalized_magnitude: `magnitude` divided by the largest plausible value, see `LARGE_FRACTION`.
+        normalized_abs_mean: `abs_mean` divided by the largest plausible value, see `LARGE_FRACTION`.
     """
 
     name: str
-    magnitude: float
+    abs_mean: float
     oob_fraction: float
     initial_oob_fraction: float
     left_fraction: float
-    normalized_magnitude: float
+    normalized_abs_mean: float
 
     @property
     def diverged(self) -> bool:
         """Whether the layer no longer samples the neighbourhood of its output pixels; true for NaN."""
-        return not self.normalized_magnitude <= 1 or not self.left_fraction <= MAX_OUT_OF_BOUNDS
+        return not self.normalized_abs_mean <= 1 or not self.left_fraction <= MAX_OUT_OF_BOUNDS
 
 
 def layer_offsets(layer: LayerSampling) -> LayerOffsets:
@@ -45,14 +45,14 @@ def layer_offsets(layer: LayerSampling) -> LayerOffsets:
     beyond_margin = layer.outside(learned, margin=OUT_OF_BOUNDS_MARGIN)
     initial_outside = layer.outside(layer.initial())
     inside = ~initial_outside.expand_as(beyond_margin)
-    magnitude = float(layer.offset.abs().mean())
+    abs_mean = float(layer.offset.abs().mean())
     return LayerOffsets(
         name=layer.name,
-        magnitude=magnitude,
+        abs_mean=abs_mean,
         oob_fraction=float(layer.outside(learned).float().mean()),
         initial_oob_fraction=float(initial_outside.float().mean()),
         left_fraction=float(beyond_margin[inside].float().mean()) if bool(inside.any()) else 0.0,
-        normalized_magnitude=magnitude / max(LARGE_FRACTION * min(layer.size_hw), LARGE_MIN),
+        normalized_abs_mean=abs_mean / max(LARGE_FRACTION * min(layer.size_hw), LARGE_MIN),
     )
 
 

@@ -75,7 +75,7 @@ def offset_means(layers: Sequence[LayerOffsets]) -> tuple[float, float]:
     if not layers:
         return math.nan, math.nan
     return (
-        sum(layer.magnitude for layer in layers) / len(layers),
+        sum(layer.abs_mean for layer in layers) / len(layers),
         sum(layer.oob_fraction for layer in layers) / len(layers),
     )
 
@@ -89,11 +89,11 @@ def offset_warnings(layers: Sequence[LayerOffsets], *, epoch: int, offset_lr: fl
         worst = max(diverged, key=_severity)
         return {
             "diverged": f"epoch {epoch}: {len(diverged)} of {len(layers)} AKConv layers sample far from their pixels, "
-            f"worst {worst.name}: mean offset {worst.magnitude:.3g} px, {worst.oob_fraction:.0%} of the points outside "
+            f"worst {worst.name}: mean offset {worst.abs_mean:.3g} px, {worst.oob_fraction:.0%} of the points outside "
             f"the map. Fix: lower offset_lr in --hyp (now {offset_lr:g}), e.g. to {offset_lr / 10:g}, and start anew"
         }
-    if epoch + 1 >= FROZEN_EPOCHS and all(layer.magnitude < FROZEN for layer in layers):
-        largest = max(layer.magnitude for layer in layers)
+    if epoch + 1 >= FROZEN_EPOCHS and all(layer.abs_mean < FROZEN for layer in layers):
+        largest = max(layer.abs_mean for layer in layers)
         return {
             "frozen": f"epoch {epoch}: the mean offsets of all {len(layers)} AKConv layers are below {FROZEN} px (at "
             f"most {largest:.2g}): they still sample their initial shape. Fix: unless this is intended, raise "
@@ -104,4 +104,4 @@ def offset_warnings(layers: Sequence[LayerOffsets], *, epoch: int, offset_lr: fl
 
 def _severity(layer: LayerOffsets) -> tuple[bool, float, float]:
     """Order of diverged layers, NaN last."""
-    return not math.isfinite(layer.normalized_magnitude), layer.normalized_magnitude, layer.left_fraction
+    return not math.isfinite(layer.normalized_abs_mean), layer.normalized_abs_mean, layer.left_fraction

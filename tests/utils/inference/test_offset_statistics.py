@@ -35,11 +35,11 @@ def test_statistics_match_a_loop(spread: float) -> None:
                         inside += 1
                         left += not (-1 <= y + dy <= height and -1 <= x + dx <= width)
     offsets = layer_offsets(sampling(offset, (height, width), stride=stride, points=points))
-    assert offsets.magnitude == pytest.approx(total / count, rel=1e-5)
+    assert offsets.abs_mean == pytest.approx(total / count, rel=1e-5)
     assert offsets.oob_fraction == pytest.approx(outside / count)
     assert offsets.initial_oob_fraction == pytest.approx(initially_outside / count)
     assert offsets.left_fraction == pytest.approx(left / inside)
-    assert offsets.normalized_magnitude == pytest.approx(offsets.magnitude / 4.0), "4 px exceed a quarter of 5 px"
+    assert offsets.normalized_abs_mean == pytest.approx(offsets.abs_mean / 4.0), "4 px exceed a quarter of 5 px"
     assert offsets.diverged == (spread >= 4)
 
 
@@ -62,7 +62,7 @@ def test_small_maps_and_points_that_start_outside_do_not_diverge() -> None:
 
 def test_the_mean_covers_every_statistic() -> None:
     first = layer_offsets(sampling(torch.full((1, 4, 40, 60), 9.0), (40, 60)))
-    second = replace(first, magnitude=1.0, normalized_magnitude=0.5, oob_fraction=0.0)
+    second = replace(first, abs_mean=1.0, normalized_abs_mean=0.5, oob_fraction=0.0)
     mean = mean_offsets([first, second])
-    assert (mean.magnitude, mean.normalized_magnitude) == (5.0, (first.normalized_magnitude + 0.5) / 2)
+    assert (mean.abs_mean, mean.normalized_abs_mean) == (5.0, (first.normalized_abs_mean + 0.5) / 2)
     assert (mean.oob_fraction, mean.left_fraction) == (first.oob_fraction / 2, first.left_fraction)

@@ -30,34 +30,34 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def layer(name: str = "model.1", **values: float) -> LayerOffsets:
-    defaults = {"magnitude": 0.2, "oob_fraction": 0.1, "initial_oob_fraction": 0.0}
+    defaults = {"abs_mean": 0.2, "oob_fraction": 0.1, "initial_oob_fraction": 0.0}
     return LayerOffsets(
-        **{"name": name, **defaults, "left_fraction": 0.0, "normalized_magnitude": 0.1, **values}  # type: ignore[arg-type]
+        **{"name": name, **defaults, "left_fraction": 0.0, "normalized_abs_mean": 0.1, **values}  # type: ignore[arg-type]
     )
 
 
 def test_columns_are_means_over_layers_and_nan_without_layers() -> None:
-    layers = [layer(magnitude=0.25, oob_fraction=0.5), layer(magnitude=0.75, oob_fraction=0.0)]
+    layers = [layer(abs_mean=0.25, oob_fraction=0.5), layer(abs_mean=0.75, oob_fraction=0.0)]
     assert offset_means(layers) == (0.5, 0.25)
     assert all(math.isnan(value) for value in offset_means([]))
 
 
 def test_frozen_offsets_are_reported_from_the_tenth_epoch() -> None:
-    frozen = [layer(magnitude=0.001), layer("model.3", magnitude=0.009)]
+    frozen = [layer(abs_mean=0.001), layer("model.3", abs_mean=0.009)]
     assert offset_warnings(frozen, epoch=FROZEN_EPOCHS - 2, offset_lr=0.1) == {}
     warnings = offset_warnings(frozen, epoch=FROZEN_EPOCHS - 1, offset_lr=0.1)
     assert list(warnings) == ["frozen"]
     assert re.findall(r"\d[\d.e-]*\d|\d", warnings["frozen"]) == ["9", "2", "0.01", "0.009", "0.1"]
-    assert offset_warnings([*frozen, layer(magnitude=0.02)], epoch=50, offset_lr=0.1) == {}
+    assert offset_warnings([*frozen, layer(abs_mean=0.02)], epoch=50, offset_lr=0.1) == {}
     assert offset_warnings([], epoch=50, offset_lr=1) == {}
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"normalized_magnitude": 1.2}, {"left_fraction": 0.6}, {"magnitude": math.nan, "normalized_magnitude": math.nan}],
+    [{"normalized_abs_mean": 1.2}, {"left_fraction": 0.6}, {"abs_mean": math.nan, "normalized_abs_mean": math.nan}],
 )
 def test_diverged_offsets_are_reported_with_the_worst_layer(values: dict[str, float]) -> None:
-    layers = [layer(), layer("model.9", **values), layer("model.5", normalized_magnitude=1.1)]
+    layers = [layer(), layer("model.9", **values), layer("model.5", normalized_abs_mean=1.1)]
     warnings = offset_warnings(layers[: 2 if "left_fraction" in values else 3], epoch=0, offset_lr=1.0)
     assert list(warnings) == ["diverged"] and "model.9" in warnings["diverged"]
     assert "offset_lr" in warnings["diverged"] and "0.1" in warnings["diverged"]
