@@ -42,10 +42,10 @@ MAX_CONFIG_ROWS = 12
 DIFFERENCE_FIELDS = "value low high standard_error degrees_of_freedom p_value image_variance covers_seeds".split()
 OVERVIEW, EXAMPLES, SAMPLING = "Overview", "Largest differences", "AKConv sampling points"  # sections with images
 DETAIL_SECTIONS = {
-    "class": ("Per class", "Intervals are not corrected for multiple comparisons: one in twenty misses by chance."),
+    "class": ("Per class", "Intervals are not corrected for multiple comparisons: 5 % miss the truth by chance."),
     "size": (
         "Per object size",
-        "COCO's sizes: small below 32² pixels of the image file, large from 96². Intervals are not corrected either.",
+        "COCO's sizes: small below 32² pixels of the image file, large from 96². Intervals are not corrected.",
     ),
 }
 SEED_NOTE = (
@@ -274,6 +274,6 @@ def _config_diffs(result: ComparisonResult) -> list[Block]:
     blocks: list[Block] = []
     for label, rows in result.config_diffs.items():
         more = [f"and {len(rows) - MAX_CONFIG_ROWS} more"] if len(rows) > MAX_CONFIG_ROWS else []
-        blocks.append(f"{label}, compared with {result.models[0].label}:" if rows else f"{label}: the same yaml")
+        blocks.append(f"{label}, compared with {result.models[0].label}:" if rows else f"{label}: none")
         blocks += [CodeBlock([*rows[:MAX_CONFIG_ROWS], *more])] if rows else []
     return blocks
