@@ -1,4 +1,4 @@
-"""What the documentation tells people to type: commands, flags, python, paths and links, found in its markdown."""
+"""The code in the documentation: commands, flags and Python, extracted from its Markdown."""
 
 import re
 import shlex
@@ -6,6 +6,9 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.distributed.run import get_args_parser as torchrun_parser
+
+Command = tuple[str, ...]
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
@@ -21,8 +24,8 @@ class Piece:
 
     Attributes:
         page: path from the repository's root.
-        language: of a block: "" if it names none, "indented" if it is indented; "span" within a sentence.
-        text: as it stands there, a span's white space made single.
+        language: of a fenced block, "" if it has none; "indented" for an indented block; "span" within a sentence.
+        text: the code; white space within a span is normalized.
     """
 
     page: str
@@ -31,39 +34,39 @@ class Piece:
 
 
 def pieces(page: Path) -> list[Piece]:
-    """Return a page's code blocks, and the code spans of its sentences."""
+    """Return a page's code blocks and code spans."""
     name = page.relative_to(ROOT).as_posix()
     text = page.read_text(encoding="utf-8")
-    found: list[Piece] = []
+    result: list[Piece] = []
 
     def fenced(match: re.Match[str]) -> str:
-        found.append(Piece(name, match[1].strip(), match[2]))
+        result.append(Piece(name, match[1].strip(), match[2]))
         return "\n"
 
     def indented(match: re.Match[str]) -> str:
-        found.append(Piece(name, "indented", textwrap.dedent(match[0]).strip("\n")))
+        result.append(Piece(name, "indented", textwrap.dedent(match[0]).strip("\n")))
         return "\n"
 
     text = re.sub(r"^```([^\n]*)\n(.*?)^```$", fenced, text, flags=re.M | re.S)
     text = re.sub(r"(?<=\n\n)(?:    .*\n|\n(?=    ))+", indented, text)
     for paragraph in re.split(r"\n\s*\n", text):
-        found += [Piece(name, "span", " ".join(span.split())) for span in re.findall(r"`([^`]+)`", paragraph)]
-    return found
+        result += [Piece(name, "span", " ".join(span.split())) for span in re.findall(r"`([^`]+)`", paragraph)]
+    return result
 
 
 ALL = [piece for page in PAGES for piece in pieces(page)]
 
 
-def words_of(line: str) -> tuple[str, ...]:
-    """Return a command's words, without comments and dots that stand for more."""
+def split_command(line: str) -> Command:
+    """Return a command's words without comments and ellipses."""
     return tuple(word for word in shlex.split(line, comments=True) if word not in ELLIPSES)
 
 
-def commands_in(piece: Piece) -> list[tuple[str, ...]]:
-    """Return the commands of a piece of code, their interpreter named `python`.
+def commands_in(piece: Piece) -> list[Command]:
+    """Return the commands of a piece of code; the Python interpreter is always named `python`.
 
     Raises:
-        ValueError: a block without a language holds a line that is no command.
+        ValueError: a line of a block without a language is not a known command.
     """
     commands = []
     for line in piece.text.replace("\\\n", " ").splitlines():
@@ -72,25 +75,25 @@ def commands_in(piece: Piece) -> list[tuple[str, ...]]:
             line = f"python {line}"
         elif first not in PROGRAMS or not rest:
             if piece.language in PLAIN_FENCES and line.strip() and not line.lstrip().startswith("#"):
-                raise ValueError(f"{piece.page}: {line!r} is no command that is known; name the block's language")
+                raise ValueError(f"{piece.page}: {line!r} is not a known command; give the block a language")
             continue
-        program, *words = words_of(line)
+        program, *words = split_command(line)
         commands.append(("python" if program in PYTHONS else program, *words))
     return commands
 
 
-def all_commands() -> dict[tuple[str, ...], str]:
-    """Return every command of the documentation, and a page that has it."""
-    found: dict[tuple[str, ...], str] = {}
+def all_commands() -> dict[Command, str]:
+    """Return every command of the documentation with a page that contains it."""
+    pages: dict[Command, str] = {}
     for piece in ALL:
         if piece.language in (*PLAIN_FENCES, "indented", "span"):
             for command in commands_in(piece):
-                found.setdefault(command, piece.page)
-    return found
+                pages.setdefault(command, piece.page)
+    return pages
 
 
 def all_flags() -> dict[str, str]:
-    """Return every flag that a sentence mentions, and a page that does."""
+    """Return every flag that a sentence mentions with a page that contains it."""
     flags: dict[str, str] = {}
     for piece in ALL:
         if piece.language == "span" and piece.text.startswith("--"):
@@ -100,6 +103,19 @@ def all_flags() -> dict[str, str]:
 
 
 def python_blocks() -> list[Piece]:
-    """Return the blocks of python."""
+    """Return the blocks of Python."""
     starts = ("from ", "import ", "@", "class ", "def ")
     return [p for p in ALL if p.language == "python" or (p.language == "indented" and p.text.startswith(starts))]
+
+
+def python_block(page: str, start: str) -> str:
+    """Return the only block of Python in a page that starts with a text."""
+    (block,) = [piece.text for piece in python_blocks() if piece.page == page and piece.text.startswith(start)]
+    return block
+
+
+def program_of(command: Command) -> str:
+    """Return the script or module that a command runs."""
+    if command[0] == "torchrun":
+        return str(torchrun_parser().parse_args(command[1:]).training_script)
+    return command[2] if command[1] == "-m" else command[1]
