@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one thread, a fixed seed, and the folder of reference arrays."""
+"""Fixtures of all tests: one thread, a fixed seed, a cache folder, reference arrays and a tiny data set."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ generator: {seed: 7, train: 10, val: 6, test: 3}
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    # The maps are small: more threads, here or in the scripts that tests start, only wait for each other.
+    # The maps are small: more threads, here or in scripts that tests start, would only slow each other down.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,7 +38,7 @@ def reference():
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's own cache out of the tests."""
+    """Give the tests a cache folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -46,7 +46,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data yaml of a tiny drawn set; tests leave the set as it is."""
+    """Data yaml of a tiny synthetic data set, which tests do not change."""
     path = tmp_path_factory.mktemp("data") / "tiny.yaml"
     path.write_text(TINY_DATA)
     ensure_shapes(load_data_config(str(path)))

@@ -46,8 +46,6 @@ NOT_RUN = {
     "make demo": "takes minutes and needs `make install`; its line is run as compare.py",
     "make test": "these tests",
     "make test-long": "these tests",
-    "make proof-record RECORD=before.json": "takes minutes",
-    "make proof RECORD=before.json": "takes minutes",
     "make check": "these tests, ruff and mypy",
     "trtexec --onnx=best.onnx --saveEngine=best.engine --minShapes=images:1x3x320x320 "
     "--optShapes=images:1x3x640x640 --maxShapes=images:8x3x1280x1280": "a program of TensorRT, needs an NVIDIA GPU",

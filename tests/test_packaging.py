@@ -1,4 +1,4 @@
-"""pyproject.toml and the requirements files declare the same packages; the version and the repository's yamls agree."""
+"""pyproject.toml and the requirements files declare the same packages; all files agree on the version."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ NAME = "akyolo"
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    """The [project] table, with the version that setuptools reads."""
+    """The [project] table, and as `attribute` where setuptools reads the version."""
     if sys.version_info < (3, 11):
         pytest.skip("tomllib is new in Python 3.11")
     import tomllib
@@ -26,30 +26,30 @@ def project() -> dict[str, Any]:
 
 
 def requirements(name: str) -> set[str]:
-    """Return the requirements of a file; `-r FILE` lines as they are, comments left out."""
+    """Return the lines of a requirements file without comments."""
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
     return {line for line in lines if line}
 
 
-def test_dependencies_are_those_of_requirements_txt(project: dict[str, Any]) -> None:
+def test_dependencies_match_requirements_txt(project: dict[str, Any]) -> None:
     assert set(project["dependencies"]) == requirements("requirements.txt")
 
 
-def test_export_group_is_requirements_export_txt(project: dict[str, Any]) -> None:
-    # Installing the group installs the project's own dependencies too, as the -r line does.
+def test_export_extra_matches_requirements_export_txt(project: dict[str, Any]) -> None:
+    # Installing the extra also installs the project's dependencies, as the -r line does.
     assert {*project["optional-dependencies"]["export"], "-r requirements.txt"} == requirements(
         "requirements-export.txt"
     )
 
 
-def test_dev_group_is_requirements_dev_txt(project: dict[str, Any]) -> None:
+def test_dev_extra_matches_requirements_dev_txt(project: dict[str, Any]) -> None:
     group = set(project["optional-dependencies"]["dev"])
     assert f"{NAME}[export]" in group
     includes = {"-r requirements.txt", "-r requirements-export.txt"}
     assert (group - {f"{NAME}[export]"}) | includes == requirements("requirements-dev.txt")
 
 
-def test_the_version_has_one_source(project: dict[str, Any]) -> None:
+def test_the_version_is_defined_once(project: dict[str, Any]) -> None:
     assert project["name"] == NAME
     assert "version" not in project and project["dynamic"] == ["version"]
     assert project["attribute"] == "utils.__version__"
@@ -63,7 +63,7 @@ def test_changelog_and_citation_name_the_version() -> None:
     assert [entry["identifiers"][0]["value"] for entry in citation["references"]] == ["arXiv:2311.11587"]
 
 
-def test_hooks_before_a_commit_are_local() -> None:
+def test_pre_commit_hooks_use_local_tools() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert config["fail_fast"] and [entry["repo"] for entry in config["repos"]] == ["local"]
     hooks = config["repos"][0]["hooks"]
@@ -71,7 +71,7 @@ def test_hooks_before_a_commit_are_local() -> None:
     assert {hook["language"] for hook in hooks} == {"system"}
 
 
-def test_the_workflow_tests_the_oldest_versions_that_are_declared(project: dict[str, Any]) -> None:
+def test_the_workflow_tests_the_oldest_supported_versions(project: dict[str, Any]) -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))
     matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
     assert matrix["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]

@@ -1,4 +1,4 @@
-"""AKConv twice more, slowly: pixel by pixel in plain float64 Python, and by four gathers per point in torch."""
+"""Two slow reference implementations of AKConv: pixel by pixel in float64, and with four gathers per point in torch."""
 
 import math
 
@@ -14,7 +14,7 @@ def initial_shape(num_points):
 
 
 def sample_pixel(image, row, column, padding):
-    """One bilinear sample of (C, H, W) at a position."""
+    """Return one bilinear sample, (C,), of an image (C, H, W)."""
     channels, height, width = image.shape
     if not (math.isfinite(row) and math.isfinite(column)):
         return np.full(channels, np.nan)
@@ -36,7 +36,7 @@ def sample_pixel(image, row, column, padding):
 
 
 def akconv_pixelwise(x, offset, weight, points, *, stride, padding):
-    """Return y (B, O, h, w), and the largest sum of magnitudes that cancelled in it, the scale of rounding errors."""
+    """Return y (B, O, h, w), and the scale of its rounding errors: the largest sum of magnitudes in one value."""
     x, offset, weight = (np.asarray(array, dtype=np.float64) for array in (x, offset, weight))
     batch, _, height, width = x.shape
     out_channels, channels, num_points, _ = weight.shape
@@ -58,7 +58,7 @@ def akconv_pixelwise(x, offset, weight, points, *, stride, padding):
 
 
 def akconv_gather(x, offset, weight, points, *, stride, padding):
-    """The same in torch with autograd; `points` is a list of pairs. Positions must be finite."""
+    """Return y (B, O, h, w) in torch, with gradients; `points` is a list of (row, column). Positions must be finite."""
     batch, channels, height, width = x.shape
     num_points = len(points)
     out_h, out_w = offset.shape[2:]
@@ -70,7 +70,7 @@ def akconv_gather(x, offset, weight, points, *, stride, padding):
         column = first_column + point_column + offset[:, num_points + n]
         if padding == "border":
             row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
-        else:  # further out all is zero
+        else:  # beyond, every sample is zero
             row, column = row.clamp(-1, height), column.clamp(-1, width)
         top, left = row.detach().floor(), column.detach().floor()
         sample = 0

@@ -1,4 +1,4 @@
-"""Fill a network with values that follow from its parameters' names and shapes alone, as the reference arrays were."""
+"""Weights that depend only on the names and shapes of parameters; tests/reference was made with them."""
 
 import zlib
 
@@ -7,6 +7,7 @@ import torch
 
 
 def fill_(module):
+    """Set the floating-point parameters and buffers of a module in place, and return it."""
     for name, tensor in module.state_dict().items():
         if not tensor.is_floating_point() or name.endswith("anchors"):
             continue
