@@ -1,1 +1,1 @@
-"""Training several models alike, judging them, and saying which is better, and at what cost."""
+"""Training of several models, evaluation of their runs, and reports on which model is better and at what cost."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.comparison.document import Table
-from utils.comparison.predictions import ALL, MetricKey, Support, SupportByName
+from utils.comparison.predictions import ALL, MetricKey, SupportByName
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import Verdict, decide_all, sentence
 
@@ -159,16 +159,11 @@ def detail_tables(
     baseline = models[0]
     tables = []
     for metric, title in METRIC_TITLES.items():
-        rows = [
-            [
-                key[1],
-                _format_support(support.get((group, key[1]))),
-                _mean_and_std(baseline, key),
-                *(_difference(pair, key) for pair in pairs),
-            ]
-            for key in baseline.metrics
-            if key[0] == group and key[2] == metric
-        ]
+        rows = []
+        for key in (key for key in baseline.metrics if (key[0], key[2]) == (group, metric)):
+            part = support.get((group, key[1]))
+            count = MISSING if part is None else f"{part.objects} in {part.images}"
+            rows.append([key[1], count, _mean_and_std(baseline, key), *(_difference(pair, key) for pair in pairs)])
         if rows:
             header = [title, "Objects in images", baseline.label, *(pair.title for pair in pairs)]
             tables.append(Table(header=header, rows=rows))
@@ -220,10 +215,6 @@ def _difference(pair: ModelComparison, key: MetricKey) -> str:
     if math.isnan(difference.low):
         return f"{difference.value:+.3f}"
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-
-
-def _format_support(support: Support | None) -> str:
-    return MISSING if support is None else f"{support.objects} in {support.images}"
 
 
 def _format(value: float | None, form: str) -> str:
