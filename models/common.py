@@ -122,14 +122,7 @@ class BottleneckCSP(nn.Module):
     """CSP block of n bottlenecks as in YOLOv5's first releases: cv2 and cv3 are plain convolutions."""
 
     def __init__(
-        self,
-        c1: int,
-        c2: int,
-        n: int = 1,
-        shortcut: bool = True,
-        g: int = 1,
-        e: float = 0.5,
-        act: Activation = True,
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, act: Activation = True
     ) -> None:
         super().__init__()
         hidden = int(c2 * e)
@@ -155,14 +148,7 @@ class C3(nn.Module):
     """
 
     def __init__(
-        self,
-        c1: int,
-        c2: int,
-        n: int = 1,
-        shortcut: bool = True,
-        g: int = 1,
-        e: float = 0.5,
-        act: Activation = True,
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, act: Activation = True
     ) -> None:
         super().__init__()
         hidden = int(c2 * e)
@@ -241,14 +227,7 @@ class Focus(nn.Module):
     """Space-to-depth by 2, then a convolution: (B, c1, H, W) -> (B, c2, H / 2, W / 2)."""
 
     def __init__(
-        self,
-        c1: int,
-        c2: int,
-        k: int = 1,
-        s: int = 1,
-        p: int | None = None,
-        g: int = 1,
-        act: Activation = True,
+        self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, act: Activation = True
     ) -> None:
         super().__init__()
         self.conv = Conv(c1 * 4, c2, k, s, p, g, act=act)

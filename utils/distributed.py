@@ -26,15 +26,10 @@ TIMEOUT = timedelta(hours=3)  # the others wait while the main process validates
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a run.
+    """The processes of a run."""
 
-    Attributes:
-        rank: rank of this process; 0 is the main one.
-        size: world size.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # rank of this process; 0 is the main one
+    size: int = 1  # world size
 
     @property
     def is_main(self) -> bool:

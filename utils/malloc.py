@@ -8,11 +8,7 @@ import os
 import sys
 
 # (mallopt parameter, value, environment variable that overrides it)
-SETTINGS = (
-    (-4, 0, "MALLOC_MMAP_MAX_"),
-    (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"),
-    (-2, 64 * 2**20, "MALLOC_TOP_PAD_"),
-)
+SETTINGS = ((-4, 0, "MALLOC_MMAP_MAX_"), (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"), (-2, 64 * 2**20, "MALLOC_TOP_PAD_"))
 
 
 @functools.cache

@@ -126,13 +126,7 @@ class AKConv(nn.Module):
         """Map (B, inc, H, W) to (B, outc, h, w)."""
         columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
         y = ak_layer2d(
-            x,
-            self.p_conv,
-            columns.weight,
-            columns.bias,
-            points=self.points,
-            stride=self.stride,
-            padding=self.padding,
+            x, self.p_conv, columns.weight, columns.bias, points=self.points, stride=self.stride, padding=self.padding
         )
         return act(norm(y))
 

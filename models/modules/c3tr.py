@@ -51,14 +51,7 @@ class C3TR(C3):
     """C3 with a transformer of n layers and 4 heads."""
 
     def __init__(
-        self,
-        c1: int,
-        c2: int,
-        n: int = 1,
-        shortcut: bool = True,
-        g: int = 1,
-        e: float = 0.5,
-        act: Activation = True,
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, act: Activation = True
     ) -> None:
         super().__init__(c1, c2, 0, shortcut, g, e, act)
         hidden = int(c2 * e)

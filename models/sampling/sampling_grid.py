@@ -58,10 +58,7 @@ def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[
     rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * stride
     columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * stride
     points = points.to(offset.dtype)
-    return (
-        row_offset + (rows[:, None, None] + points[:, 0]),
-        column_offset + (columns[:, None] + points[:, 1]),
-    )
+    return (row_offset + (rows[:, None, None] + points[:, 0]), column_offset + (columns[:, None] + points[:, 1]))
 
 
 class _Axis(torch.autograd.Function):

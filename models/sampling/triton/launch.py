@@ -76,13 +76,7 @@ class Kernel:
         tiles = dict.fromkeys(tile.clamped(arguments["out_channels"], arguments["channels"]) for tile in self.tiles)
         return [triton.Config(tile.arguments(), num_warps=tile.warps, num_stages=2) for tile in tiles]
 
-    def launch(
-        self,
-        grid: Callable[[dict[str, int]], int],
-        *tensors: Tensor,
-        tune: bool,
-        **numbers: int | str,
-    ) -> None:
+    def launch(self, grid: Callable[[dict[str, int]], int], *tensors: Tensor, tune: bool, **numbers: int | str) -> None:
         """Run on the device of the tensors; `grid` maps block sizes to the number of programs."""
         with torch.cuda.device_of(tensors[0]):
             if tune and self.tuned is not None and not numbers["double"]:

@@ -268,9 +268,7 @@ def weight_gradient_kernel(
             x_stride, c, pixel_mask[:, None] & c_mask[None, :],
         )  # fmt: skip
         upper = tl.load(
-            grad_y + (pixel * grad_stride)[:, None] + o[None, :],
-            mask=pixel_mask[:, None] & o_mask[None, :],
-            other=0,
+            grad_y + (pixel * grad_stride)[:, None] + o[None, :], mask=pixel_mask[:, None] & o_mask[None, :], other=0
         )
         samples = tl.trans(samples.to(upper.dtype))
         total = tl.dot(samples, upper, total, input_precision=precision, out_dtype=total.dtype)
