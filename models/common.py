@@ -40,26 +40,17 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def make_activation(act: Activation) -> nn.Module:
-    """Return a new activation: SiLU for True, identity for False, or a copy of a given module.
-
-    Raises:
-        ValueError: `act` is something else.
-    """
+    """Return a new activation: SiLU for True, identity for False, or a copy of a given module; else ValueError."""
     if isinstance(act, nn.Module):
         return copy.deepcopy(act)
     if not isinstance(act, bool):
-        raise ValueError(
-            f"act must be true or false, got {act!r}; set another activation by `activation:` at the top of the yaml"
-        )
+        fix = "set another activation by `activation:` at the top of the yaml"
+        raise ValueError(f"act must be true or false, got {act!r}; {fix}")
     return nn.SiLU() if act else nn.Identity()
 
 
 def autopad(kernel: int, padding: int | None = None, dilation: int = 1) -> int:
-    """Return `padding`, or by default the padding that keeps the size at stride 1 for an odd kernel.
-
-    Raises:
-        ValueError: the kernel is smaller than 1.
-    """
+    """Return `padding`, or by default the padding that keeps the size at stride 1 for an odd kernel, from 1."""
     if kernel < 1:
         raise ValueError(f"kernel must be at least 1, got {kernel}")
     return dilation * (kernel - 1) // 2 if padding is None else padding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +83,19 @@ class ModelConfig:
             if key not in KNOWN_KEYS:
                 hint = did_you_mean(str(key), KNOWN_KEYS) or f"use one of {', '.join(KNOWN_KEYS)}"
                 raise ConfigError(name, f"unknown key {key!r}", fix=hint)
-        backbone, head = (_rows(value.get(part), part=part, name=name) for part in ("backbone", "head"))
-        rows = [*backbone, *head]
+        for part in ("backbone", "head"):
+            if not isinstance(value.get(part), list):
+                what = f"{part} must be a list of rows (got {type(value.get(part)).__name__})"
+                raise ConfigError(name, what, fix=f"add {part}")
+        rows = [*value["backbone"], *value["head"]]
         if not rows:
             raise ConfigError(name, "has no layers", fix="add backbone and head")
         if len(rows) > MAX_LAYERS:
             raise ConfigError(name, f"has {len(rows)} rows, more than {MAX_LAYERS}", fix="use `number` for repeats")
         activation = value.get("activation")
         if not isinstance(activation, str | None):
-            raise ConfigError(
-                name, f"activation {activation!r} is not a string", fix="write nn.SiLU() or nn.LeakyReLU(0.1)"
-            )
+            what = f"activation {activation!r} is not a string"
+            raise ConfigError(name, what, fix="write nn.SiLU() or nn.LeakyReLU(0.1)")
         return cls(
             name=name,
             num_classes=_integer(value.get("nc", 80), "nc", name=name),
@@ -103,34 +105,23 @@ class ModelConfig:
             anchors=_anchors(value.get("anchors", 3), name=name),
             activation=activation,
             layers=tuple(_layer(row, index, name=name) for index, row in enumerate(rows)),
-            backbone_length=len(backbone),
+            backbone_length=len(value["backbone"]),
         )
-
-    def with_classes(self, num_classes: int) -> ModelConfig:
-        """Return a copy with another number of classes."""
-        return replace(self, num_classes=num_classes)
-
-    def with_anchors(self, anchors: Anchors | int) -> ModelConfig:
-        """Return a copy with other anchors."""
-        return replace(self, anchors=anchors)
 
 
 def load_model_config(name: str) -> ModelConfig:
     """Read a model yaml by path or by bare name in any letter case.
 
     If only a file of another size exists (for `yolov5s-akconv-neck.yaml`, the n file), that file is used with the
-    multiples of the requested size, which is logged.
-
-    Raises:
-        ConfigError: the file does not exist or is invalid.
+    multiples of the requested size, which is logged. A file that is missing or invalid is a ConfigError.
     """
     try:
         path = find_file(name, folders=[MODEL_FOLDER], flag="--cfg")
     except ConfigError:
-        sized = _scaled_variant(name)
-        if sized is None:
+        variant = _scaled_variant(name)
+        if variant is None:
             raise
-        path, size = sized
+        path, size = variant
         depth, width = SIZES[size]
         LOGGER.info(f"{Path(name).name}: using {path.name} with the multiples of size {size} ({depth}, {width})")
         value = {**load_yaml(path), "depth_multiple": depth, "width_multiple": width}
@@ -185,18 +176,9 @@ def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
         for level in value
     )
     if not valid or not value or len({len(level) for level in value}) != 1:
-        raise ConfigError(
-            name,
-            f"anchors {str(value)[:60]!r} are invalid",
-            fix="give per level the same number of w, h pairs in pixels",
-        )
+        what = f"anchors {str(value)[:60]!r} are invalid"
+        raise ConfigError(name, what, fix="give per level the same number of w, h pairs in pixels")
     return tuple(tuple(float(v) for v in level) for level in value)
-
-
-def _rows(value: Any, *, part: str, name: str) -> list[Any]:  # noqa: ANN401
-    if not isinstance(value, list):
-        raise ConfigError(name, f"{part} must be a list of rows (got {type(value).__name__})", fix=f"add {part}")
-    return value
 
 
 def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
@@ -258,23 +240,16 @@ def literal(value: Any) -> Any:  # noqa: ANN401
 def parse_call(text: str, *, where: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """Split `nn.LeakyReLU(0.1, inplace=True)` into name, positional and keyword literals without evaluating it.
 
-    Raises:
-        ConfigError: the text is not of that form.
+    Text of another form is a ConfigError.
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
-        function = node.func if isinstance(node, ast.Call) else node
-        name = ast.unparse(function)
-        arguments: list[ast.expr] = node.args if isinstance(node, ast.Call) else []
-        keywords = node.keywords if isinstance(node, ast.Call) else []
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        name = ast.unparse(call.func)
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             raise ValueError(name)
-        return (
-            name,
-            tuple(ast.literal_eval(argument) for argument in arguments),
-            {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords},
-        )
+        args = tuple(ast.literal_eval(argument) for argument in call.args)
+        return name, args, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ConfigError(
-            where, f"{text[:60]!r} is not of the form name(literals)", fix="write e.g. nn.LeakyReLU(0.1)"
-        ) from error
+        what = f"{text[:60]!r} is not of the form name(literals)"
+        raise ConfigError(where, what, fix="write e.g. nn.LeakyReLU(0.1)") from error

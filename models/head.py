@@ -17,16 +17,11 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def decode(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """Decode one level's logits to predictions in pixels of the network's input.
+    """Decode one level's logits (B, A, H, W, K) to predictions (B, A H W, K) in pixels of the network's input.
 
-    Args:
-        raw: (B, A, H, W, K) logits.
-        anchors: (A, 2) width and height in units of the stride.
-        stride: pixels per cell.
-
-    Returns:
-        (B, A H W, K): cx, cy, w, h in pixels, then objectness and class probabilities in [0, 1]. Half precision is
-        decoded and returned in float32: beyond 512 pixels its resolution is half a pixel.
+    A prediction is cx, cy, w, h in pixels, objectness and class probabilities in [0, 1]. `anchors` (A, 2) are widths
+    and heights in units of `stride`, the pixels per cell. Half precision is decoded and returned in float32: beyond 512
+    pixels its resolution is half a pixel.
 
     Source: centres up to half a cell outside their cell: arXiv 2011.08036, sec. 4; sizes up to four times the anchor by
     the squared sigmoid: YOLOv5.
@@ -47,11 +42,8 @@ class Detect(nn.Module):
     """One 1x1 convolution per level to A (5 + classes) channels.
 
     In training mode it returns the raw maps, [(B, A, H, W, K), ...]; in evaluation mode the decoded predictions
-    (B, all, K) and those maps.
-
-    Attributes:
-        anchors: (levels, A, 2) width and height, in pixels until `set_strides`, then in units of each level's stride.
-        strides: pixels per cell of each level.
+    (B, all, K) and those maps. `strides` are the pixels per cell of each level; `anchors` (levels, A, 2) are widths and
+    heights, in pixels until `set_strides`, then in units of each level's stride.
     """
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], ch: Sequence[int]) -> None:
@@ -78,9 +70,7 @@ class Detect(nn.Module):
             batch, _, height, width = y.shape
             y = y.view(batch, self.num_anchors, 5 + self.nc, height, width)
             raw.append(y.permute(0, 1, 3, 4, 2).contiguous())  # (B, A, H, W, K)
-        if self.training:
-            return raw
-        return self.decode(raw), raw
+        return raw if self.training else (self.decode(raw), raw)
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
         """Decode the raw maps of all levels to predictions (B, all, K) in pixels, finest level first."""
@@ -105,9 +95,8 @@ class Detect(nn.Module):
         self.anchors /= torch.tensor(strides, dtype=torch.float32, device=self.anchors.device).view(-1, 1, 1)
         area = (self.anchors.prod(-1).mean(1) * torch.tensor(strides).square()).tolist()
         if list(strides) != sorted(strides) or area != sorted(area):
-            raise ConfigError(
-                where, f"strides {list(strides)} and anchors must increase from level to level", fix="reorder them"
-            )
+            what = f"strides {list(strides)} and anchors must increase from level to level"
+            raise ConfigError(where, what, fix="reorder them")
         self._init_biases()
 
     def _init_biases(self) -> None:

@@ -17,24 +17,14 @@ FLAG = "--sweep"
 
 @dataclass(frozen=True, kw_only=True)
 class RowKeyword:
-    """A keyword of a module, in all rows of that module and of modules that contain it and forward the keyword.
+    """A keyword of a module, in all rows of that module and of modules that contain it and forward the keyword."""
 
-    Attributes:
-        module: a registered name of the module.
-        keyword: argument of its constructor.
-        only: restricts this to rows in which a keyword has a given value, such as ("num_param", 3).
-    """
-
-    module: str
-    keyword: str
-    only: tuple[str, Any] | None = None
+    module: str  # a registered name of the module
+    keyword: str  # argument of its constructor
+    only: tuple[str, Any] | None = None  # only rows in which a keyword has this value, such as ("num_param", 3)
 
     def set_to(self, config: ModelConfig, value: Any) -> ModelConfig:  # noqa: ANN401
-        """Return the config with the keyword set in all rows concerned.
-
-        Raises:
-            ConfigError: as `rows`.
-        """
+        """Return the config with the keyword set in all rows concerned; errors are those of `rows`."""
         indices = {layer.index for layer in self.rows(config)}
         layers = tuple(
             _with_keyword(layer, self.keyword, value, where=_where(config, layer)) if layer.index in indices else layer
@@ -57,11 +47,7 @@ class RowKeyword:
         return [layer for layer in rows if _current(layer, key, where=_where(config, layer))[0] == value]
 
     def describe(self, config: ModelConfig) -> str:
-        """Return the rows concerned and their present values: "rows 1 3 (AKConv, now 3), 17 (C3_AKConv, now 3)".
-
-        Raises:
-            ConfigError: as `rows`.
-        """
+        """Return the rows concerned and their present values: "rows 1 3 (AKConv, now 3), 17 (C3_AKConv, now 3)"."""
         groups: dict[str, list[str]] = {}
         for layer in self.rows(config):
             value, _ = _current(layer, self.keyword, where=_where(config, layer))
@@ -73,10 +59,9 @@ class RowKeyword:
         return [self.keyword, *(self.only[:1] if self.only else ())]
 
     def _affects(self, layer: LayerSpec, *, where: str) -> bool:
-        """Return whether a row is of the module, or forwards all keywords in question to it."""
-        if lookup(layer.module, where=where).factory is lookup(self.module, where=FLAG).factory:
-            return True
-        return set(self._keywords) <= set(_forwarded(layer, self.module, where=where))
+        """Return whether a row is of the module, or forwards `_keywords` to it."""
+        same_module = lookup(layer.module, where=where).factory is lookup(self.module, where=FLAG).factory
+        return same_module or set(self._keywords) <= set(_forwarded(layer, self.module, where=where))
 
     def _not_forwarded(self, config: ModelConfig) -> ConfigError:
         known = dict.fromkeys(

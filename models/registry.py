@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
@@ -26,39 +26,23 @@ Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 @dataclass(frozen=True, kw_only=True)
 class LayerContext:
-    """The input of a channel rule: one row of a model yaml.
+    """The input of a channel rule: one row of a model yaml."""
 
-    Attributes:
-        in_channels: channels of each input map.
-        args: the row's positional arguments, with `nc` and `anchors` substituted.
-        repeats: the row's number times the depth multiple.
-        width: scales a channel count by the width multiple and rounds it up to the channel multiple.
-        module: the name as written in the yaml.
-    """
-
-    in_channels: Channels
-    args: tuple[Any, ...]
-    repeats: int
-    width: Callable[[int], int]
-    module: str
+    in_channels: Channels  # of each input map
+    args: tuple[Any, ...]  # the row's positional arguments, with `nc` and `anchors` substituted
+    repeats: int  # the row's number times the depth multiple
+    width: Callable[[int], int]  # scales channels by the width multiple and rounds them up to the channel multiple
+    module: str  # the name as written in the yaml
 
     def positive(self, position: int, what: str) -> int:
-        """Return the argument at `position`, a positive integer.
-
-        Raises:
-            ValueError: it is missing or not a positive integer.
-        """
+        """Return the argument at `position`; raise ValueError unless it is a positive integer."""
         value = self.args[position] if position < len(self.args) else None
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"argument {position + 1} ({what}) must be a positive integer, got {value!r}")
         return value
 
     def single_input(self) -> int:
-        """Return the channels of the single input map.
-
-        Raises:
-            ValueError: the row has several inputs.
-        """
+        """Return the channels of the single input map; raise ValueError if the row has several inputs."""
         if len(self.in_channels) != 1:
             raise ValueError(f"takes one input, but `from` names {len(self.in_channels)}")
         return self.in_channels[0]
@@ -76,48 +60,28 @@ Rule = Callable[[LayerContext], LayerArgs]
 
 
 def _in_out(row: LayerContext) -> LayerArgs:
-    """Constructor arguments: input channels, first argument times the width multiple, other arguments."""
     out_channels = row.width(row.positive(0, "output channels"))
     return LayerArgs((row.single_input(), out_channels, *row.args[1:]), out_channels)
 
 
-def _same(row: LayerContext) -> LayerArgs:
-    """Channels unchanged and not passed to the constructor."""
-    return LayerArgs(row.args, row.single_input())
-
-
-def _same_passed(row: LayerContext) -> LayerArgs:
-    """Channels unchanged and passed as the first argument."""
-    return LayerArgs((row.single_input(), *row.args), row.single_input())
-
-
-def _sum(row: LayerContext) -> LayerArgs:
-    """The sum of all inputs' channels."""
-    return LayerArgs(row.args, sum(row.in_channels))
-
-
-RULES: dict[str, Rule] = {"in_out": _in_out, "same": _same, "same_passed": _same_passed, "sum": _sum}
+RULES: dict[str, Rule] = {
+    "in_out": _in_out,
+    "same": lambda row: LayerArgs(row.args, row.single_input()),
+    "same_passed": lambda row: LayerArgs((row.single_input(), *row.args), row.single_input()),
+    "sum": lambda row: LayerArgs(row.args, sum(row.in_channels)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleEntry:
-    """One registered module.
+    """One registered module."""
 
-    Attributes:
-        name: as written in a yaml.
-        factory: the class, or a function that returns the module.
-        rule: maps a row to constructor arguments and output channels.
-        takes_repeats: `number` is passed to the constructor, as for C3, instead of stacking modules.
-        keywords: keyword arguments of the constructor; None if it accepts any.
-        forwards: for each inner module, its keywords that the constructor accepts and forwards to it.
-    """
-
-    name: str
-    factory: Callable[..., nn.Module]
-    rule: Rule
-    takes_repeats: bool = False
-    keywords: frozenset[str] | None = field(default=None)
-    forwards: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    name: str  # as written in a yaml
+    factory: Callable[..., nn.Module]  # the class, or a function that returns the module
+    rule: Rule  # maps a row to constructor arguments and output channels
+    takes_repeats: bool  # `number` is passed to the constructor, as for C3, instead of stacking modules
+    keywords: frozenset[str] | None  # keyword arguments of the constructor; None if it accepts any
+    forwards: Mapping[str, Sequence[str]]  # inner module: its keywords that the constructor accepts and forwards to it
 
 
 _ENTRIES: dict[str, ModuleEntry] = {}
@@ -187,11 +151,7 @@ def registered_names() -> list[str]:
 
 
 def lookup(name: str, *, where: str) -> ModuleEntry:
-    """Return the entry of a module; `nn.X` and `torch.nn.X` are the same.
-
-    Args:
-        name: as written in the yaml.
-        where: file and row for the message.
+    """Return the entry of a module; `nn.X` and `torch.nn.X` are the same, and `where` is the file and row for errors.
 
     Raises:
         ConfigError: the name is not registered; suggests the closest ones.
@@ -208,24 +168,11 @@ def round_up(value: float, divisor: int) -> int:
     return math.ceil(value / divisor) * divisor
 
 
-for _torch_module, _rule in (
-    (nn.Upsample, "same"),
-    (nn.Identity, "same"),
-    (nn.MaxPool2d, "same"),
-    (nn.AvgPool2d, "same"),
-    (nn.ZeroPad2d, "same"),
-    (nn.Dropout2d, "same"),
-    (nn.SiLU, "same"),
-    (nn.ReLU, "same"),
-    (nn.ReLU6, "same"),
-    (nn.LeakyReLU, "same"),
-    (nn.Hardswish, "same"),
-    (nn.Mish, "same"),
-    (nn.GELU, "same"),
-    (nn.ELU, "same"),
-    (nn.Sigmoid, "same"),
-    (nn.BatchNorm2d, "same_passed"),
-    (nn.Conv2d, "in_out"),
-    (nn.ConvTranspose2d, "in_out"),
-):
-    register(_rule, name=f"nn.{_torch_module.__name__}", aliases=(_torch_module.__name__,))(_torch_module)
+_ACTIVATIONS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.ELU, nn.Sigmoid)
+for _rule, _torch_modules in {
+    "same": (nn.Upsample, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d, nn.Dropout2d, *_ACTIVATIONS),
+    "same_passed": (nn.BatchNorm2d,),
+    "in_out": (nn.Conv2d, nn.ConvTranspose2d),
+}.items():
+    for _torch_module in _torch_modules:
+        register(_rule, name=f"nn.{_torch_module.__name__}", aliases=(_torch_module.__name__,))(_torch_module)

@@ -69,13 +69,10 @@ def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> M
 
 
 def count_flops(module: nn.Module, image: torch.Tensor) -> tuple[int, int]:
-    """Count the operations of a module for one input on the meta device.
+    """Count the operations of a module for one input on the meta device: all, and those that `extra_flops` reports.
 
     torch counts convolutions and matrix products; a module reports further operations by a method
     `extra_flops(output)`, as AKConv does.
-
-    Returns:
-        All operations, and those reported by `extra_flops`.
     """
     copy = meta_copy(module).eval()
     extra = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,9 +26,7 @@ MAX_PARAMETERS_PER_LAYER = 2_000_000_000
 class DetectionModel(nn.Module):
     """A detector: maps images (B, ch, H, W) in [0, 1], H and W multiples of `max_stride`, to predictions.
 
-    Attributes:
-        config: the config it was built from, with its actual number of classes.
-        model: the layers in order; the last one is Detect.
+    `config` has the actual number of classes; `model` holds the layers in order, the last one being Detect.
     """
 
     def __init__(
@@ -35,19 +34,14 @@ class DetectionModel(nn.Module):
     ) -> None:
         """Build the network with random weights.
 
-        Args:
-            cfg: name or path of a model yaml, its mapping, or a validated config.
-            ch: input channels.
-            nc: number of classes, overriding the config.
-
-        Raises:
-            ConfigError: the config is invalid; names the file and the row.
+        `cfg` is the name or path of a model yaml, its mapping, or a validated config; `ch` is the number of input
+        channels; `nc` overrides the config's number of classes. An invalid config is a ConfigError that names the row.
         """
         super().__init__()
         if isinstance(cfg, dict):
             cfg = ModelConfig.from_dict(cfg, name="model")
         config = load_model_config(cfg) if isinstance(cfg, str) else cfg
-        self.config = config if nc is None else config.with_classes(nc)
+        self.config = config if nc is None else replace(config, num_classes=nc)
         self.in_channels = ch
         self.model = parse_model(self.config, ch)
         self.sources = [layer.sources for layer in self.config.layers]
@@ -86,7 +80,8 @@ class DetectionModel(nn.Module):
         """Apply one layer to its stored inputs."""
         layer = self.model[index]
         maps = [outputs[source] for source in self.sources[index]]
-        return layer(maps[0] if len(maps) == 1 and not _reads_list(layer) else maps)
+        reads_list = len(maps) > 1 or isinstance(layer, (Detect, models.common.Concat))
+        return layer(maps if reads_list else maps[0])
 
     def _measure_strides(self) -> list[int]:
         """Measure each level's stride on a small black image.
@@ -112,11 +107,6 @@ class DetectionModel(nn.Module):
             what = f"the head's maps are {cells} cells for {size} px, so the stride is not an integer"
             raise ConfigError(self.config.name, what, fix="check strides and paddings")
         return [size // height for height, _ in cells]
-
-
-def _reads_list(layer: nn.Module) -> bool:
-    """Whether a layer takes a list of maps even if its row has a single input."""
-    return isinstance(layer, (Detect, models.common.Concat))
 
 
 def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
@@ -193,15 +183,8 @@ def _construct(
 ) -> nn.Module:
     """Call a module's constructor, on the meta device first, so that excessive sizes are refused before allocation.
 
-    Args:
-        entry: the module.
-        args: positional arguments.
-        kwargs: keyword arguments.
-        where: file and row for messages.
-        copies: number of copies in the layer.
-
     Raises:
-        ConfigError: the arguments are invalid, or the layer is too large.
+        ConfigError: the arguments are invalid, or the layer of `copies` modules is too large.
     """
     try:
         with torch.device("meta"):

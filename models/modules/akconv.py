@@ -26,10 +26,8 @@ MAX_COORDINATE = 10_000
 def base_points(num_points: int) -> list[tuple[int, int]]:
     """Return the initial sampling points (row, column) of a kernel, with the origin at the top left.
 
-    Rows of round(sqrt(N)) points and a shorter last row: 5 gives (0,0) (0,1) (1,0) (1,1) (2,0).
-
-    Raises:
-        ValueError: `num_points` is not an integer from 1 to 1024.
+    Rows of round(sqrt(N)) points and a shorter last row: 5 gives (0,0) (0,1) (1,0) (1,1) (2,0). N must be an integer
+    from 1 to 1024 (ValueError).
 
     Source: arXiv 2311.11587, Algorithm 1.
     """
@@ -39,23 +37,18 @@ def base_points(num_points: int) -> list[tuple[int, int]]:
     return [divmod(n, base) for n in range(num_points)]
 
 
-def centered_points(num_points: int) -> list[tuple[int, int]]:
-    """Return `base_points` shifted so that the centre of their bounding box, rounded down, is the output pixel."""
-    points = base_points(num_points)
-    rows, columns = ((max(axis) + 1 - 1) // 2 for axis in zip(*points, strict=True))
-    return [(row - rows, column - columns) for row, column in points]
-
-
 def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | None) -> list[Point]:
     """Return the N initial points for a shape: None or "top_left", "centered", or a list of N points.
+
+    "centered" shifts `base_points` so that the centre of their bounding box, rounded down, is the output pixel.
 
     Raises:
         ValueError: the list has another length, or an entry is not a pair of numbers within 10,000 pixels.
     """
     base = base_points(num_points)
     if shape is None or shape in ("top_left", "centered"):
-        chosen = centered_points(num_points) if shape == "centered" else base
-        return [(float(row), float(column)) for row, column in chosen]
+        top, left = (max(axis) // 2 if shape == "centered" else 0 for axis in zip(*base, strict=True))
+        return [(float(row - top), float(column - left)) for row, column in base]
     if isinstance(shape, str):
         raise ValueError(f"points must be top_left, centered, or a list of (row, column), got {shape!r}")
     points = [tuple(point) if isinstance(point, Sequence) else (point,) for point in shape]

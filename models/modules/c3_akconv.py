@@ -32,11 +32,7 @@ class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the published name
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
     ) -> None:
-        """Build the block; `g` must be 1, and the last three arguments are those of AKConv.
-
-        Raises:
-            ValueError: g is not 1, or an argument of AKConv is invalid.
-        """
+        """Build the block; `g` must be 1 (ValueError), and the last three arguments are those of AKConv."""
         if g != 1:
             raise ValueError(f"AKConv does not support groups, got g={g}")
         super().__init__(c1, c2, shortcut, e=e, act=act)
@@ -61,21 +57,16 @@ class C3_AKConv(C3):  # noqa: N801 - the published name
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
     ) -> None:
-        """Build the block of n bottlenecks; the last three arguments are those of AKConv.
-
-        Raises:
-            ValueError: g is not 1, or an argument of AKConv is invalid.
-        """
+        """Build the block of n bottlenecks; `g` and the last three arguments are as in Bottleneck_AKConv."""
         super().__init__(c1, c2, 0, shortcut, g, e, act)
         hidden = int(c2 * e)
-        self.m = nn.Sequential(
-            *(
-                Bottleneck_AKConv(
-                    hidden, hidden, shortcut, g, e=1.0, act=act, num_param=num_param, points=points, padding=padding
-                )
-                for _ in range(n)
+        blocks = (
+            Bottleneck_AKConv(
+                hidden, hidden, shortcut, g, 1.0, act, num_param=num_param, points=points, padding=padding
             )
+            for _ in range(n)
         )
+        self.m = nn.Sequential(*blocks)
 
 
 Bottleneck_LDConv = Bottleneck_AKConv

@@ -6,7 +6,6 @@ The backward pass stores only the inputs of the sampling, and recomputes positio
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,58 +38,41 @@ class _Shape(ctypes.Structure):
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _MapShape:
-    """Shape of a map (B, C, H, W), number of points, stride, and whether padding is zeros."""
-
-    batch: int
-    height: int
-    width: int
-    channels: int
-    points: int
-    stride: int
-    zeros: bool
-
-    def shape(self, offset: Tensor, *, chunks: int = 1) -> _Shape:
-        """Return the kernel's struct for offsets (B, 2N, h, w) of any memory layout."""
-        out_h, out_w = offset.shape[2:]
-        threads = torch.get_num_threads() if self.batch * out_h * out_w * self.points * self.channels > SMALL else 1
-        return _Shape(
-            *(self.batch, self.height, self.width, out_h, out_w, self.points, self.channels, self.stride),
-            *offset.stride(),
-            *(self.zeros, threads, chunks),
-        )
+def _shape(rows: Tensor, offset: Tensor, size_hw: tuple[int, int], grid: SamplingGrid, *, chunks: int = 1) -> _Shape:
+    """Return the kernel's struct for rows (B H W, C) and offsets (B, 2N, h, w) of any memory layout."""
+    batch, _, out_h, out_w = offset.shape
+    samples = batch * out_h * out_w * grid.num_points * rows.shape[1]
+    threads = torch.get_num_threads() if samples > SMALL else 1
+    return _Shape(
+        *(batch, *size_hw, out_h, out_w, grid.num_points, rows.shape[1], grid.stride),
+        *offset.stride(),
+        *(grid.padding == "zeros", threads, chunks),
+    )
 
 
 class _SampleRows(torch.autograd.Function):
-    """Sampling: rows of a map (B H W, C) and offsets (B, 2N, h, w) to samples (B, h, w, N C)."""
+    """Sampling: rows (B H W, C) of a map of `size_hw` and offsets (B, 2N, h, w) to samples (B, h, w, N C)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        rows: Tensor,
-        offset: Tensor,
-        points: Tensor,
-        map_shape: _MapShape,
-    ) -> Tensor:
-        shape = map_shape.shape(offset)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:  # noqa: ANN401
+        rows, offset, points, size_hw, grid = inputs
+        shape = _shape(rows, offset, size_hw, grid)
         out = rows.new_empty(shape.batch, shape.out_h, shape.out_w, shape.points * shape.channels)
         library = load(rows.dtype)
         if library is None:
             raise RuntimeError("the kernel is not compiled; run python -m utils.compiled")
         library.forward(ctypes.byref(shape), *map(_address, (rows, offset, points, out)))
         ctx.save_for_backward(rows, offset, points)
-        ctx.map_shape = map_shape
+        ctx.constants = size_hw, grid
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         rows, offset, points = ctx.saved_tensors
-        map_shape: _MapShape = ctx.map_shape
         threads = torch.get_num_threads()
-        chunks = 1 if map_shape.batch % threads == 0 else max(min(threads, map_shape.channels // MIN_CHANNELS), 1)
-        shape = map_shape.shape(offset, chunks=chunks)
+        chunks = 1 if offset.shape[0] % threads == 0 else max(min(threads, rows.shape[1] // MIN_CHANNELS), 1)
+        shape = _shape(rows, offset, *ctx.constants, chunks=chunks)
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows)
         partial = rows.new_empty(chunks, shape.batch, shape.out_h, shape.out_w, 2 * shape.points)
@@ -99,7 +81,7 @@ class _SampleRows(torch.autograd.Function):
             ctypes.byref(shape), *map(_address, (rows, offset, points, grad, grad_rows, partial))
         )
         grad_offset = partial[0] if chunks == 1 else partial.sum(0)
-        return grad_rows, grad_offset.permute(0, 3, 1, 2), None, None
+        return grad_rows, grad_offset.permute(0, 3, 1, 2), None, None, None
 
 
 def _address(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -107,33 +89,17 @@ def _address(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def ak_conv2d_cpu_kernel(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Compute `ak_conv2d` by the compiled kernel, on the CPU.
-
-    Raises:
-        RuntimeError: the kernel is not compiled.
-        ValueError: a tensor is not on the CPU.
-    """
+    """Compute `ak_conv2d` by the compiled kernel; RuntimeError if it is not compiled, ValueError beyond the CPU."""
     points = grid.points
     if any(tensor.device.type != "cpu" for tensor in (x, offset, points)):
         raise ValueError("the CPU kernel needs map, offsets and points on the CPU")
-    batch, channels, height, width = x.shape
-    out_channels, _, num_points, _ = weight.shape
     # Positions and sums in at least single precision, whatever that of the map.
     dtype = torch.promote_types(torch.promote_types(x.dtype, offset.dtype), torch.float32)
-    map_shape = _MapShape(
-        batch=batch,
-        height=height,
-        width=width,
-        channels=channels,
-        points=num_points,
-        stride=grid.stride,
-        zeros=grid.padding == "zeros",
-    )
-    rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(dtype).contiguous()  # no copy of a channels-last map
-    samples = _SampleRows.apply(rows, offset.to(dtype), points.to(dtype).contiguous(), map_shape)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).to(dtype).contiguous()  # no copy of a channels-last map
+    samples = _SampleRows.apply(rows, offset.to(dtype), points.to(dtype).contiguous(), tuple(x.shape[2:]), grid)
     columns = samples.to(x.dtype).permute(0, 3, 1, 2)
     # A 1x1 convolution over N C channels; channels-last weights are not copied either.
-    matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, -1, 1, 1)
+    matrix = weight.squeeze(3).transpose(1, 2).reshape(len(weight), -1, 1, 1)
     return F.conv2d(columns, matrix, bias)
 
 
@@ -160,11 +126,7 @@ def is_supported(x: Tensor, p_conv: nn.Conv2d, weight: Tensor, bias: Tensor | No
 def ak_layer_cpu_kernel(
     x: Tensor, p_conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
 ) -> Tensor:
-    """Compute offsets, sampling and column convolution row by row, for arguments that `is_supported` accepts.
-
-    Raises:
-        MemoryError: out of memory.
-    """
+    """Compute offsets, sampling and column convolution row by row, for arguments that `is_supported` accepts."""
     batch, channels, height, width = x.shape
     outputs, _, num_points, _ = weight.shape
     out_h, out_w = grid.output_size(height, width)

@@ -70,10 +70,8 @@ class _Nodes:
     def positions(self, offset: Value, grid: Value, axis: int) -> Value:
         """Add the sampling positions along an axis, (B, N, h, w)."""
         start = axis * self.count
-        part = self(
-            "Slice", offset, self.numbers(start), self.numbers(start + self.count), self.numbers(1), self.numbers(1)
-        )
-        return self("Add", part, grid)
+        bounds = self.numbers(start), self.numbers(start + self.count)
+        return self("Add", self("Slice", offset, *bounds, self.numbers(1), self.numbers(1)), grid)
 
     def bounded(self, position: Value, size: Value) -> Value:
         """Add positions clamped to the map, or to one pixel outside with zero padding; NaN becomes the lowest."""
@@ -112,9 +110,8 @@ def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Val
     low, high = floor, nodes("Add", floor, nodes.number(1))
     last = nodes("Sub", nodes("Cast", size, to_i=FLOAT), nodes.number(1))
     if nodes.kernel.padding == "zeros":
-        exists = nodes(
-            "And", nodes("Less", nodes.number(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
-        )
+        inside = nodes("Less", nodes.number(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
+        exists = nodes("And", *inside)
         low_weight = nodes("Mul", low_weight, nodes("Cast", exists, to_i=FLOAT))
         exists = nodes("Less", high, nodes("Cast", size, to_i=FLOAT))
         high_weight = nodes("Mul", high_weight, nodes("Cast", exists, to_i=FLOAT))
@@ -167,38 +164,22 @@ class _Layer(torch.autograd.Function):
     """An AKConv layer that computes by embedding bags and exports itself as the nodes above."""
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        x: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        matrix: Tensor,
-        bias: Tensor | None,
-        points: Tensor,
-        kernel: _Kernel,
-    ) -> Tensor:
+    def forward(_ctx: Value, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Compute the layer; during export, only a tensor of its shape.
 
         The exporter traces this function for the shape and replaces it by the nodes of `symbolic`; it fails on more
         than a few operations.
         """
+        x, offset, weight, matrix, bias, points, kernel = inputs
         if torch.jit.is_tracing():
             return F.conv2d(offset, offset.new_zeros(matrix.shape[0], 2 * len(kernel.points), 1, 1)).to(x.dtype)
         grid = SamplingGrid(points, kernel.stride, kernel.padding)
         return ak_conv2d_torchscript(x, offset, weight, bias, grid)
 
     @staticmethod
-    def symbolic(
-        graph: Any,  # noqa: ANN401
-        x: Value,
-        offset: Value,
-        weight: Value,
-        matrix: Value,
-        bias: Value | None,
-        points: Value,
-        kernel: _Kernel,
-    ) -> Value:
-        """Add the layer's nodes."""
+    def symbolic(graph: Any, *inputs: Value) -> Value:  # noqa: ANN401
+        """Add the layer's nodes for the inputs of `forward`."""
+        x, offset, weight, matrix, bias, _, kernel = inputs
         nodes = _Nodes(graph, kernel)
         if graph.opset >= DEFORM_CONV_SINCE and not kernel.half:
             return _deform_conv(nodes, x, offset, weight, bias)

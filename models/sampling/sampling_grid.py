@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Padding = Literal["border", "zeros"]
+Neighbours = tuple[Tensor, Tensor, Tensor, Tensor]  # along one axis: low and high index, low and high weight
 
 
 @dataclass(frozen=True)
@@ -36,29 +37,22 @@ class SamplingGrid:
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
     def positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sampling positions for offsets (B, 2N, h, w), see `sampling_positions`."""
-        return sampling_positions(offset, self.points, stride=self.stride)
+        """Return the positions in the input that each output pixel samples.
 
+        Args:
+            offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
 
-def sampling_positions(offset: Tensor, points: Tensor, *, stride: int) -> tuple[Tensor, Tensor]:
-    """Return the positions in the input that each output pixel samples.
-
-    Args:
-        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
-        points: (N, 2) initial points (row, column).
-        stride: distance of neighbouring output pixels in input pixels.
-
-    Returns:
-        Rows and columns, each (B, h, w, N); float32, or float64 for float64 offsets: half precision cannot
-        represent positions on a map of 160 pixels.
-    """
-    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    height, width = offset.shape[-2:]
-    row_offset, column_offset = offset.permute(0, 2, 3, 1).chunk(2, -1)
-    rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * stride
-    columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * stride
-    points = points.to(offset.dtype)
-    return (row_offset + (rows[:, None, None] + points[:, 0]), column_offset + (columns[:, None] + points[:, 1]))
+        Returns:
+            Rows and columns, each (B, h, w, N); float32, or float64 for float64 offsets: half precision cannot
+            represent positions on a map of 160 pixels.
+        """
+        offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+        height, width = offset.shape[-2:]
+        row_offset, column_offset = offset.permute(0, 2, 3, 1).chunk(2, -1)
+        rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * self.stride
+        columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * self.stride
+        points = self.points.to(offset.dtype)
+        return row_offset + (rows[:, None, None] + points[:, 0]), column_offset + (columns[:, None] + points[:, 1])
 
 
 class _Axis(torch.autograd.Function):
@@ -68,12 +62,7 @@ class _Axis(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        position: Tensor,
-        size: int,
-        zeros: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, position: Tensor, size: int, zeros: bool) -> Neighbours:  # noqa: ANN401
         """Return low and high index, int32 in [0, size - 1], and low and high weight."""
         lowest, highest = (-1, size) if zeros else (0, size - 1)
         # fmax and fmin replace NaN by the bound, so that an index is never out of range.
@@ -105,13 +94,9 @@ class _Axis(torch.autograd.Function):
 
 
 def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], *, padding: Padding) -> tuple[Tensor, Tensor]:
-    """Return the four pixels around each position and their weights.
+    """Return the four pixels around each position (rows and columns, each (B, h, w, N)) and their weights.
 
-    Args:
-        rows: (B, h, w, N) row positions.
-        columns: (B, h, w, N) column positions.
-        size_hw: height and width of the map.
-        padding: `border` clamps positions to the map, `zeros` gives pixels outside the map zero weight.
+    `size_hw` is the size of the map; `border` clamps positions to it, `zeros` gives pixels outside it zero weight.
 
     Returns:
         Indices into the B H W pixels of the map, (B, h, w, N, 4) int32 or int64, always in range; and weights of the
@@ -120,20 +105,17 @@ def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], *, padding:
     """
     height, width = size_hw
     batch = rows.shape[0]
-    top, bottom, top_weight, bottom_weight = _Axis.apply(rows, height, padding == "zeros")
-    left, right, left_weight, right_weight = _Axis.apply(columns, width, padding == "zeros")
+    top, bottom, *row_weights = _Axis.apply(rows, height, padding == "zeros")
     if batch * height * width > torch.iinfo(torch.int32).max:
         top, bottom = top.long(), bottom.long()
     first = torch.arange(batch, device=top.device, dtype=top.dtype).view(-1, 1, 1, 1) * (height * width)
+    return combine_axes((top, bottom, *row_weights), _Axis.apply(columns, width, padding == "zeros"), first, width)
+
+
+def combine_axes(rows: Neighbours, columns: Neighbours, first: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return index and weight, (B, h, w, N, 4), from the neighbours along both axes and each image's first pixel."""
+    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = rows, columns
     top, bottom = top * width + first, bottom * width + first
     index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)
-    weight = torch.stack(
-        (
-            top_weight * left_weight,
-            top_weight * right_weight,
-            bottom_weight * left_weight,
-            bottom_weight * right_weight,
-        ),
-        -1,
-    )
-    return index, weight
+    weights = [row * column for row in (top_weight, bottom_weight) for column in (left_weight, right_weight)]
+    return index, torch.stack(weights, -1)

@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.sampling.sampling_grid import Padding, SamplingGrid
-
-Axis = tuple[Tensor, Tensor, Tensor, Tensor]
+from models.sampling.sampling_grid import Neighbours, Padding, SamplingGrid, combine_axes
 
 
-def _neighbours(position: Tensor, size: int, padding: Padding) -> Axis:
+def _neighbours(position: Tensor, size: int, padding: Padding) -> Neighbours:
     """Return low and high index, int64 in [0, size - 1], and their weights, NaN for a non-finite position."""
     lowest, highest = (0, size - 1) if padding == "border" else (-1, size)
     bounded = position.where(position >= lowest, lowest)  # NaN becomes the lowest as well
@@ -39,20 +37,10 @@ def ak_conv2d_torchscript(x: Tensor, offset: Tensor, weight: Tensor, bias: Tenso
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]
     rows, columns = grid.positions(offset)
-    top, bottom, top_weight, bottom_weight = _neighbours(rows, height, grid.padding)
-    left, right, left_weight, right_weight = _neighbours(columns, width, grid.padding)
+    row_neighbours = _neighbours(rows, height, grid.padding)
+    column_neighbours = _neighbours(columns, width, grid.padding)
     first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width)
-    top, bottom = top * width + first, bottom * width + first
-    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)  # (B, h, w, N, 4)
-    blend = torch.stack(
-        (
-            top_weight * left_weight,
-            top_weight * right_weight,
-            bottom_weight * left_weight,
-            bottom_weight * right_weight,
-        ),
-        -1,
-    )
+    index, blend = combine_axes(row_neighbours, column_neighbours, first, width)  # (B, h, w, N, 4)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels).to(blend.dtype)
     samples = F.embedding_bag(index.view(-1, 4), pixels, per_sample_weights=blend.view(-1, 4), mode="sum")
     columns_of_samples = samples.to(x.dtype).view(batch * out_h * out_w, num_points * channels)

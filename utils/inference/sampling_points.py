@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.modules.akconv import AKConv
-from models.sampling.sampling_grid import sampling_positions
+from models.sampling.sampling_grid import SamplingGrid
 from utils.errors import ConfigError, did_you_mean
 from utils.plots.sampling import SampledPosition
 from utils.structures import LetterboxTransform
@@ -45,12 +45,12 @@ class LayerSampling:
 
     def learned(self) -> Tensor:
         """Return the positions that each output pixel samples, (B, h, w, N, 2) row and column."""
-        return torch.stack(sampling_positions(self.offset, self.points, stride=self.stride), -1)
+        return torch.stack(SamplingGrid(self.points, self.stride).positions(self.offset), -1)
 
     def initial(self) -> Tensor:
         """Return the positions without offsets, (1, h, w, N, 2) row and column."""
         zero = torch.zeros_like(self.offset[:1])
-        return torch.stack(sampling_positions(zero, self.points, stride=self.stride), -1)
+        return torch.stack(SamplingGrid(self.points, self.stride).positions(zero), -1)
 
     def outside(self, positions: Tensor, *, margin: float = 0.5) -> Tensor:
         """Return which positions (..., 2) lie outside the map; NaN does.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -147,7 +147,7 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
         raise ConfigError(options.hyp, what, fix="write a small number such as 3")
     # The anchors in a checkpoint remain even if its yaml gives a count: it was trained with them.
     count_source = options.hyp if count else options.cfg or (config.name if content is None else "")
-    config = config.with_anchors(count) if count else config
+    config = replace(config, anchors=count) if count else config
     if options.noautoanchor and count_source and isinstance(config.anchors, int):
         what = f"keeps the model's anchors, but {count_source} only has a number to fit ({config.anchors} per level)"
         raise ConfigError("--noautoanchor", what, fix=f"leave it out, or write anchors into {count_source}")
@@ -198,4 +198,4 @@ def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int
         return
     with torch.no_grad():
         model.head.anchors.copy_(torch.from_numpy(fitted) / strides)
-    model.config = model.config.with_anchors(tuple(tuple(float(v) for v in level.reshape(-1)) for level in fitted))
+    model.config = replace(model.config, anchors=tuple(tuple(float(v) for v in level.reshape(-1)) for level in fitted))

@@ -15,22 +15,11 @@ if TYPE_CHECKING:
 
 
 def positions(
-    offset: tl.tensor,
-    points: tl.tensor,
-    pixel: tl.tensor,
-    mask: tl.tensor,
-    n: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    offset: tl.tensor, points: tl.tensor, pixel: tl.tensor, mask: tl.tensor, n: tl.tensor,
+    height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
+    num_points: tl.tensor, stride: tl.tensor,
+    offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Return rows, columns, the image's first pixel in the map, and whether the position is finite, each (block_m,).
 
     Positions have the precision of `points`, whatever that of the offsets. A non-finite position is returned as 0.
@@ -62,9 +51,8 @@ def corners(
         high = tl.where(low + 1 < size, low + 1, size - 1)
         low_weight = 1 - high_weight
     else:
-        position = tl.where(
-            position >= -1, position, -1.0
-        )  # everything further out is zero, and may not fit into int32
+        # Everything further out is zero, and may not fit into int32.
+        position = tl.where(position >= -1, position, -1.0)
         position = tl.where(position <= size, position, size)
         floor = tl.floor(position)
         low = floor.to(tl.int32)
@@ -92,18 +80,10 @@ def corner_gradients(position: tl.tensor, size: tl.tensor, border: tl.constexpr)
 
 def blend(
     x: tl.tensor,
-    top_left: tl.tensor,
-    top_right: tl.tensor,
-    bottom_left: tl.tensor,
-    bottom_right: tl.tensor,
-    top_weight: tl.tensor,
-    bottom_weight: tl.tensor,
-    left_weight: tl.tensor,
-    right_weight: tl.tensor,
-    x_stride: tl.tensor,
-    c: tl.tensor,
-    mask: tl.tensor,
-) -> tl.tensor:
+    top_left: tl.tensor, top_right: tl.tensor, bottom_left: tl.tensor, bottom_right: tl.tensor,
+    top_weight: tl.tensor, bottom_weight: tl.tensor, left_weight: tl.tensor, right_weight: tl.tensor,
+    x_stride: tl.tensor, c: tl.tensor, mask: tl.tensor,
+) -> tl.tensor:  # fmt: skip
     """Return the samples (block_m, block_c), in the precision of the weights, from four rows of the map."""
     dtype = top_weight.dtype
     channel = c[None, :]

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from models.sampling.sampling_grid import Padding
 from models.sampling.triton.launch import kernels
-from models.sampling.triton.problem import Problem, as_rows, count_tiles
+from models.sampling.triton.problem import Problem, as_rows, count_tiles, named_strides
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 
@@ -36,15 +36,9 @@ def _empty_output(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
 
 
 def _forward(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    points: Tensor,
-    stride: int,
-    border: bool,
-    deterministic: bool,
-) -> Tensor:
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None,
+    points: Tensor, stride: int, border: bool, deterministic: bool,
+) -> Tensor:  # fmt: skip
     """Return (B, O, h, w), channels-last, in the dtype of `x`."""
     y = _empty_output(x, offset, weight)
     if y.numel() == 0:
@@ -86,18 +80,10 @@ def _empty_channels_last(image: Tensor) -> Tensor:
 
 
 def _backward(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    points: Tensor,
-    stride: int,
-    border: bool,
-    deterministic: bool,
-    needs_x: bool,
-    needs_offset: bool,
-    needs_weight: bool,
-) -> Gradients:
+    grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor,
+    points: Tensor, stride: int, border: bool, deterministic: bool,
+    needs_x: bool, needs_offset: bool, needs_weight: bool,
+) -> Gradients:  # fmt: skip
     """Return the gradients of map, offsets and weight in their dtypes; empty tensors for those not needed."""
     grad_x, grad_offset, grad_weight = _empty_gradients(x, offset, weight, needs_x, needs_offset, needs_weight)
     if grad.numel() == 0 or x.numel() == 0:
@@ -141,10 +127,7 @@ def _input_gradient(
         corner,
         corner_weight,
         tune=not problem.deterministic,
-        grad_offset_batch=steps[0],
-        grad_offset_point=steps[1],
-        grad_offset_row=steps[2],
-        grad_offset_column=steps[3],
+        **named_strides("grad_offset", steps),
         needs_x=needs_x,
         needs_offset=needs_offset,
         deterministic=problem.deterministic,
@@ -195,11 +178,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
     ctx.save_for_backward(x, offset, weight, points)
 
 
-def _gradients(
-    backward: Callable[..., Gradients],
-    ctx: Any,  # noqa: ANN401
-    grad: Tensor,
-) -> tuple[Tensor | None, ...]:
+def _gradients(backward: Callable[..., Gradients], ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
     """Return a gradient for each argument of `_forward`."""
     x, offset, weight, points = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:4])
@@ -253,26 +232,13 @@ def ak_conv2d_triton(
     convolution; weight and bias are cast to the dtype of the map. Gradients have the dtypes of their tensors. A
     non-finite offset contributes nothing to the gradients of map and offsets, but makes the weight's gradient NaN.
 
-    Args:
-        x: (B, C, H, W), float16, bfloat16, float32 or float64, on a CUDA device; channels_last saves a copy.
-        offset: (B, 2N, h, w) in input pixels, any floating dtype, N row offsets before N column offsets;
-            h = (H - 1) // stride + 1, likewise w.
-        weight: (O, C, N, 1).
-        bias: (O,) or None.
-        points: (N, 2) initial points (row, column) in input pixels.
-        stride: distance of neighbouring output pixels in input pixels.
-        padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
-        deterministic: bitwise reproducible, at a cost in time and memory; implied by
-            `torch.use_deterministic_algorithms`.
-
-    Returns:
-        (B, O, h, w), channels_last. A non-finite offset makes only its own output pixel NaN.
+    Arguments and result are those of `ak_conv2d`: `x` is float16, bfloat16, float32 or float64 on a CUDA device, and
+    channels_last saves a copy; `offset` has any floating dtype. `deterministic` makes results bitwise reproducible, at
+    a cost in time and memory; `torch.use_deterministic_algorithms` implies it.
 
     Raises:
         ValueError: shapes do not match, or `padding` is invalid.
         RuntimeError: Triton is not installed.
-
-    Source: arXiv 2311.11587, eqs. 1 to 4.
     """
     batch, channels, height, width = x.shape
     out_channels, num_points = weight.shape[0], points.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,15 +28,9 @@ class Problem:
 
     def __init__(
         self,
-        x: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        points: Tensor,
-        stride: int,
-        border: bool,
-        deterministic: bool,
-        *others: Tensor,
-    ) -> None:
+        x: Tensor, offset: Tensor, weight: Tensor,
+        points: Tensor, stride: int, border: bool, deterministic: bool, *others: Tensor,
+    ) -> None:  # fmt: skip
         """Collect the arguments; `others` are further tensors that a kernel indexes."""
         batch, channels, height, width = x.shape
         out_channels, num_points = weight.shape[0], offset.shape[1] // 2
@@ -61,10 +56,7 @@ class Problem:
             "num_points": num_points,
             "stride": stride,
             "x_stride": self.pixels.stride(0),
-            "offset_batch": offset.stride(0),
-            "offset_point": offset.stride(1),
-            "offset_row": offset.stride(2),
-            "offset_column": offset.stride(3),
+            **named_strides("offset", offset.stride()),
             "border": border,
             "wide": largest >= WIDE_FROM,
             "double": x.dtype == torch.float64,
@@ -74,6 +66,11 @@ class Problem:
     def tiles(self, meta: dict[str, int]) -> int:
         """Return the number of tiles of output pixels."""
         return count_tiles(self.num_pixels, meta["block_m"])
+
+
+def named_strides(tensor: str, strides: Sequence[int]) -> dict[str, int]:
+    """Return the strides of offsets (B, 2N, h, w), or of their gradient, as kernel arguments."""
+    return {f"{tensor}_{axis}": step for axis, step in zip(("batch", "point", "row", "column"), strides, strict=True)}
 
 
 def count_tiles(size: int, block: int) -> int:

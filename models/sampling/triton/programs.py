@@ -17,29 +17,13 @@ def forward_kernel(
     weight: tl.tensor,  # (N, C, O)
     bias: tl.tensor,  # (O,)
     y: tl.tensor,  # (M, O)
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
+    num_pixels: tl.tensor, height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
+    channels: tl.tensor, out_channels: tl.tensor, num_points: tl.tensor, stride: tl.tensor, x_stride: tl.tensor,
+    offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
+    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
     has_bias: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
+    block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
+) -> None:  # fmt: skip
     """Write a tile (block_m, block_o) of the output."""
     # Neighbouring programs share pixels, so that the rows they gather are still in the cache.
     tiles = (out_channels + block_o - 1) // block_o
@@ -90,36 +74,15 @@ def input_gradient_kernel(
     grad_offset: tl.tensor,  # (B, 2N, h, w), any strides
     corner: tl.tensor,  # deterministic: (M, N, 4) int64, the pixels that each column reads
     corner_weight: tl.tensor,  # deterministic: (M, N, 4), the weight of each of these pixels
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    grad_stride: tl.tensor,
-    grad_offset_batch: tl.tensor,
-    grad_offset_point: tl.tensor,
-    grad_offset_row: tl.tensor,
+    num_pixels: tl.tensor, height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
+    channels: tl.tensor, out_channels: tl.tensor, num_points: tl.tensor, stride: tl.tensor, x_stride: tl.tensor,
+    offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
+    grad_stride: tl.tensor, grad_offset_batch: tl.tensor, grad_offset_point: tl.tensor, grad_offset_row: tl.tensor,
     grad_offset_column: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
-    needs_x: tl.constexpr,
-    needs_offset: tl.constexpr,
-    deterministic: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
+    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
+    needs_x: tl.constexpr, needs_offset: tl.constexpr, deterministic: tl.constexpr,
+    block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
+) -> None:  # fmt: skip
     """For one point of a tile of pixels, add to the gradient of the map and write the gradient of the offsets."""
     n = tl.program_id(0) % num_points
     tile = tl.program_id(0) // num_points
@@ -212,30 +175,13 @@ def weight_gradient_kernel(
     offset: tl.tensor,
     points: tl.tensor,
     partial: tl.tensor,  # (splits, N, C, O)
-    num_pixels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    out_height: tl.tensor,
-    out_width: tl.tensor,
-    channels: tl.tensor,
-    out_channels: tl.tensor,
-    num_points: tl.tensor,
-    stride: tl.tensor,
-    x_stride: tl.tensor,
-    offset_batch: tl.tensor,
-    offset_point: tl.tensor,
-    offset_row: tl.tensor,
-    offset_column: tl.tensor,
-    grad_stride: tl.tensor,
-    splits: tl.tensor,
-    border: tl.constexpr,
-    wide: tl.constexpr,
-    double: tl.constexpr,
-    precision: tl.constexpr,
-    block_m: tl.constexpr,
-    block_o: tl.constexpr,
-    block_c: tl.constexpr,
-) -> None:
+    num_pixels: tl.tensor, height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
+    channels: tl.tensor, out_channels: tl.tensor, num_points: tl.tensor, stride: tl.tensor, x_stride: tl.tensor,
+    offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
+    grad_stride: tl.tensor, splits: tl.tensor,
+    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
+    block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
+) -> None:  # fmt: skip
     """Sum columns times gradient over every splits-th tile of pixels, for a tile (block_c, block_o) of one point."""
     o_tiles = (out_channels + block_o - 1) // block_o
     c_tiles = (channels + block_c - 1) // block_c

@@ -88,7 +88,7 @@ def test_too_few_objects_to_fit_anchors_are_reported(tmp_path: Path, caplog: pyt
     config = load_model_config("yolov5n.yaml")
     for anchors, warned in ((config.anchors, False), (3, True)):
         caplog.clear()
-        model = DetectionModel(config.with_anchors(anchors), nc=2)
+        model = DetectionModel(replace(config, anchors=anchors), nc=2)
         before = model.head.anchors.clone()
         check_anchors(model, index, image_size=64, max_ratio=4.0, seed=0)
         assert torch.equal(model.head.anchors, before)
@@ -99,11 +99,11 @@ def test_too_few_objects_to_fit_anchors_are_reported(tmp_path: Path, caplog: pyt
 def test_placeholder_anchors_are_squares_that_double_every_second_time_and_stay_finite() -> None:
     config = load_model_config("yolov5n.yaml")
     for count in (1, 3, 5):
-        model = DetectionModel(config.with_anchors(count), nc=2)
+        model = DetectionModel(replace(config, anchors=count), nc=2)
         sides = (model.head.anchors * torch.tensor(model.head.strides).view(-1, 1, 1)).reshape(-1, 2)
         expected = 8 * 2 ** (np.arange(3 * count) / 2)
         np.testing.assert_allclose(sides.numpy(), np.stack((expected, expected), 1), rtol=1e-6)
-    sides = DetectionModel(config.with_anchors(60), nc=2).head.anchors
+    sides = DetectionModel(replace(config, anchors=60), nc=2).head.anchors
     assert float(sides.max()) * 32 == pytest.approx(1024)
 
 
