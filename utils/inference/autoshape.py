@@ -26,6 +26,7 @@ from utils.options.base import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
+from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
 from utils.weights.checkpoint import load_checkpoint, stored_weights
 from utils.weights.transfer import transfer_weights
 
@@ -39,13 +40,6 @@ class AutoShape(nn.Module):
     Its settings are plain attributes, read when a call begins, so that several threads may call it at once.
 
     Attributes:
-        conf: confidence threshold, in [0, 1).
-        iou: NMS IoU threshold, in (0, 1].
-        agnostic: class-agnostic NMS.
-        multi_label: a box may be detected as every class above `conf` rather than its best class only.
-        classes: keep these class ids only; None keeps all.
-        max_det: maximum detections per image.
-        amp: mixed precision, ignored on the CPU.
         allow_urls: download images given by their address. Off by default: an address from an untrusted source could
             make this machine send requests into its own network.
         model: the model with batch norms folded, or an exported one, which stays on its device.
@@ -53,13 +47,13 @@ class AutoShape(nn.Module):
         stride: largest stride of the model.
     """
 
-    conf = CONF_THRESHOLD
-    iou = IOU_THRESHOLD
-    agnostic = False
-    multi_label = False
-    classes: Sequence[int] | None = None
-    max_det = MAX_DETECTIONS
-    amp = False
+    conf = CONF_THRESHOLD  # confidence threshold, in [0, 1)
+    iou = IOU_THRESHOLD  # NMS IoU threshold, in (0, 1]
+    agnostic = False  # class-agnostic NMS
+    multi_label = False  # a box may be detected as every class above `conf` rather than its best class only
+    classes: Sequence[int] | None = None  # keep these class ids only; None keeps all
+    max_det = MAX_DETECTIONS  # maximum detections per image
+    amp = False  # mixed precision, ignored on the CPU
 
     def __init__(self, model: Model, names: Sequence[str], *, allow_urls: bool = False) -> None:
         """Wrap a copy of a model, or an exported model itself."""

@@ -31,25 +31,15 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """What is known of a model besides its weights; exported files store it under the keys that YOLOv5 uses.
+    """What is known of a model besides its weights; exported files store it under the keys that YOLOv5 uses."""
 
-    Attributes:
-        names: class names.
-        stride: image sides must be multiples of it.
-        image_size: default longer side in pixels.
-        data: data yaml it was trained on.
-        single_class: whether it was trained with all classes as one.
-        nms: whether NMS is part of the graph, so that output rows are x1, y1, x2, y2, score, class.
-        device: type of device a TorchScript file runs on: its constants are bound to it.
-    """
-
-    names: tuple[str, ...]
-    stride: int
-    image_size: int = 640
-    data: str = ""
-    single_class: bool = False
-    nms: bool = False
-    device: str = "cpu"
+    names: tuple[str, ...]  # of the classes
+    stride: int  # image sides must be multiples of it
+    image_size: int = 640  # default longer side in pixels
+    data: str = ""  # data yaml it was trained on
+    single_class: bool = False  # trained with all classes as one
+    nms: bool = False  # NMS is part of the graph: output rows are x1, y1, x2, y2, score, class
+    device: str = "cpu"  # type of device a TorchScript file runs on: its constants are bound to it
 
     def to_text(self) -> dict[str, str]:
         """Return the key-value pairs to store in a file."""
@@ -148,7 +138,8 @@ def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(where, f"needs {name}, which is not installed", fix=f"install it: pip install {name}") from error
+        fix = f"install it: pip install {name}"
+        raise ConfigError(where, f"needs {name}, which is not installed", fix=fix) from error
 
 
 def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:

@@ -26,17 +26,11 @@ ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class InputImage:
-    """One input image.
+    """One input image."""
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        file: its file name, or one made up from its index.
-        pixels: (3, H, W) in [0, 1] if the input was a tensor, which the model gets without letterboxing.
-    """
-
-    image: np.ndarray
-    file: str
-    pixels: Tensor | None = None
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    file: str  # its file name, or one made up from its index
+    pixels: Tensor | None = None  # (3, H, W) in [0, 1] if the input was a tensor, which is not letterboxed
 
 
 def parse_inputs(ims: ImageInput | Sequence[ImageInput], *, allow_urls: bool = False) -> list[InputImage]:

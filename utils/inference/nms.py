@@ -35,23 +35,14 @@ MIN_PRUNED_IOU = 0.05  # below it the search window of `_not_suppressed` would c
 
 @dataclass(frozen=True, kw_only=True)
 class NmsSettings:
-    """Settings of non-maximum suppression; the defaults are detect.py's.
+    """Settings of non-maximum suppression; the default thresholds are those of detect.py."""
 
-    Attributes:
-        conf_threshold: keep predictions with a confidence above it, in [0, 1).
-        iou_threshold: a box is dropped if its IoU with a better box exceeds it, in (0, 1].
-        max_detections: maximum detections per image.
-        classes: keep these class ids only; None keeps all.
-        agnostic: class-agnostic: boxes of different classes suppress each other.
-        multi_label: a box is a candidate for every class above `conf_threshold` rather than its best class only.
-    """
-
-    conf_threshold: float = CONF_THRESHOLD
-    iou_threshold: float = IOU_THRESHOLD
-    max_detections: int = EVAL_MAX_DETECTIONS
-    classes: Sequence[int] | None = None
-    agnostic: bool = False
-    multi_label: bool = False
+    conf_threshold: float = CONF_THRESHOLD  # keep predictions with a confidence above it, in [0, 1)
+    iou_threshold: float = IOU_THRESHOLD  # a box is dropped if its IoU with a better box exceeds it, in (0, 1]
+    max_detections: int = EVAL_MAX_DETECTIONS  # per image
+    classes: Sequence[int] | None = None  # keep these class ids only; None keeps all
+    agnostic: bool = False  # boxes of different classes suppress each other
+    multi_label: bool = False  # a box is a candidate for every class above the threshold, not for its best only
 
 
 EVALUATION_NMS = NmsSettings(conf_threshold=EVAL_CONF_THRESHOLD, iou_threshold=EVAL_IOU_THRESHOLD, multi_label=True)

@@ -15,23 +15,14 @@ OUT_OF_BOUNDS_MARGIN = 1.0  # px past the border pixels' centres; closer points 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOffsets:
-    """Offset statistics of one layer over all its output pixels.
+    """Offset statistics of one layer over all its output pixels."""
 
-    Attributes:
-        name: of the layer.
-        abs_mean: mean absolute row or column offset in pixels of the layer's map.
-        oob_fraction: fraction of the sampling points outside the map.
-        initial_oob_fraction: fraction of the initial points outside the map, due to the shape alone.
-        left_fraction: of the points that start inside the map, the fraction now beyond `OUT_OF_BOUNDS_MARGIN`.
-        normalized_abs_mean: `abs_mean` divided by the largest plausible value, see `LARGE_FRACTION`.
-    """
-
-    name: str
-    abs_mean: float
-    oob_fraction: float
-    initial_oob_fraction: float
-    left_fraction: float
-    normalized_abs_mean: float
+    name: str  # of the layer
+    abs_mean: float  # mean absolute row or column offset in pixels of the layer's map
+    oob_fraction: float  # fraction of the sampling points outside the map
+    initial_oob_fraction: float  # fraction of the initial points outside the map, due to the shape alone
+    left_fraction: float  # of the points that start inside, the fraction now beyond `OUT_OF_BOUNDS_MARGIN`
+    normalized_abs_mean: float  # `abs_mean` divided by the largest plausible value, see `LARGE_FRACTION`
 
     @property
     def diverged(self) -> bool:

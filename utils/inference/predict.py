@@ -22,40 +22,24 @@ Timings = dict[str, float]  # milliseconds per image of the phases "pre", "infer
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """Settings of inference.
+    """Settings of inference."""
 
-    Attributes:
-        size_hw: images are letterboxed into this size, multiples of the stride.
-        stride: largest stride of the model.
-        nms: thresholds and limits.
-        device: where the model is.
-        dtype: of the model's input.
-        augment: test-time augmentation.
-        amp: mixed precision, ignored on the CPU.
-    """
-
-    size_hw: tuple[int, int]
-    stride: int
+    size_hw: tuple[int, int]  # images are letterboxed into this size, multiples of the stride
+    stride: int  # largest stride of the model
     nms: NmsSettings
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    augment: bool = False
-    amp: bool = False
+    device: torch.device  # where the model is
+    dtype: torch.dtype = torch.float32  # of the model's input
+    augment: bool = False  # test-time augmentation
+    amp: bool = False  # mixed precision, ignored on the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessedImage:
-    """An image letterboxed to the model's input size.
+    """An image letterboxed to the model's input size."""
 
-    Attributes:
-        image: (h, w, 3) uint8 RGB, h and w multiples of the stride.
-        transform: maps pixels of the original to `image` and back.
-        milliseconds: preprocessing time.
-    """
-
-    image: np.ndarray
-    transform: LetterboxTransform
-    milliseconds: float
+    image: np.ndarray  # (h, w, 3) uint8 RGB, h and w multiples of the stride
+    transform: LetterboxTransform  # maps pixels of the original to `image` and back
+    milliseconds: float  # preprocessing time
 
 
 def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:

@@ -27,21 +27,13 @@ GRID = 3  # rows and columns of locations in images without detections
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSampling:
-    """Where one AKConv layer sampled its input map in one forward pass.
+    """Where one AKConv layer sampled its input map in one forward pass."""
 
-    Attributes:
-        name: of the layer, as "model.5" or "model.17.m.0.cv2".
-        offset: (B, 2N, h, w) in pixels of the map, N row offsets before N column offsets; float32, on its device.
-        points: (N, 2) initial points (row, column).
-        stride: distance of neighbouring output pixels on the map.
-        size_hw: height and width of the map.
-    """
-
-    name: str
-    offset: Tensor
-    points: Tensor
-    stride: int
-    size_hw: tuple[int, int]
+    name: str  # of the layer, as "model.5" or "model.17.m.0.cv2"
+    offset: Tensor  # (B, 2N, h, w) in pixels of the map, N row offsets before N column offsets; float32
+    points: Tensor  # (N, 2) initial points (row, column)
+    stride: int  # distance of neighbouring output pixels on the map
+    size_hw: tuple[int, int]  # height and width of the map
 
     def learned(self) -> Tensor:
         """Return the positions that each output pixel samples, (B, h, w, N, 2) row and column."""
