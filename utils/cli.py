@@ -73,7 +73,7 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"akyolo {__version__}")
     ancestry = options_class.__mro__
-    # The command's own options come first in --help, then those that it shares.
+    # The command's own options come first in --help, then the shared ones.
     for field in sorted(
         dataclasses.fields(options_class),
         key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c)),

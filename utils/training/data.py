@@ -111,11 +111,7 @@ def load_training_data(dataset: DataConfig, config: LoaderConfig, *, context: Di
 
 
 def _require_usable_batches(count: int, config: LoaderConfig, *, context: DistributedContext) -> None:
-    """Check that each process gets an image of each batch, and that batch norm gets more than one value.
-
-    Raises:
-        ConfigError: one of them does not.
-    """
+    """Check that each process gets an image of each batch, and that batch norm gets more than one value."""
     batch_size, stride = config.batch_size, config.stride
     if batch_size % context.size or count < context.size:
         raise ConfigError(

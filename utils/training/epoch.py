@@ -134,11 +134,7 @@ class EpochTrainer:
             scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
 
     def _skip(self, batch: Batch, epoch: int, reason: str) -> None:
-        """Count and report a batch that is left out.
-
-        Raises:
-            RunError: too many in a row.
-        """
+        """Count and report a skipped batch; too many in a row raise a RunError."""
         progress, context = self.state.progress, self.state.context
         progress.skipped += 1
         indices = [int(index) for part in context.gather([*batch.indices]) for index in part]

@@ -171,7 +171,7 @@ class _Checks:
             raise self.error(what)
 
     def wrong_type(self, value: object, what: str) -> CheckpointError:
-        problem = f"misses its {what}" if value is None else f"has a {type_name(value)} as {what}"
+        problem = f"{what} is missing" if value is None else f"has a {type_name(value)} as {what}"
         return CheckpointError(self.path, problem, fix=ADVICE)
 
     def typed(self, stored: object, kind: type[Any], what: str) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class _Checks:
         for name in {**expected, **stored} if complete else stored:
             problem = ""
             if name not in stored:
-                problem = f"misses {name} in its {what}"
+                problem = f"{name} is missing in its {what}"
             elif name not in expected:
                 problem = f"has a tensor {printable(name)} in its {what} that the model does not have"
             elif not _is_like(stored[name], expected[name]):

@@ -116,12 +116,7 @@ def _run(
             remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_id())
             if content is None:
-                environment = {
-                    **describe_environment(device),
-                    "seed": options.seed,
-                    "transferred_fraction": transferred,
-                }
-                _describe_run(run_dir, options, hyperparameters, environment, data)
+                _describe_run(run_dir, options, hyperparameters, data, device=device, transferred=transferred)
         trainer = build_trainer(
             options, hyperparameters, model=model, data=data, run_dir=run_dir, device=device, context=context
         )
@@ -184,12 +179,7 @@ def _build_parts(
 
 
 def _resume(trainer: Trainer, content: Checkpoint, options: TrainOptions) -> None:
-    """Restore the state of an interrupted run.
-
-    Raises:
-        CheckpointError: it does not fit the model.
-        ConfigError: the run had another number of processes.
-    """
+    """Validate and restore the state of an interrupted run."""
     batches = len(trainer.data.sampler)
     trainer.state.load_state_dict(validate_checkpoint(content, trainer.state, batches=batches, path=options.resume))
     progress = trainer.state.progress
@@ -202,14 +192,17 @@ def _describe_run(
     run_dir: Path,
     options: TrainOptions,
     hyperparameters: Hyperparameters,
-    environment: dict[str, Any],
     data: TrainingData,
+    *,
+    device: torch.device,
+    transferred: float | None,
 ) -> None:
     """Write what is needed to understand and repeat a run."""
     (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
     dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
     dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
-    dump_json(run_dir / ENVIRONMENT, {**environment, "dataset": data.train.fingerprint()})
+    facts = {"seed": options.seed, "dataset": data.train.fingerprint(), "transferred_fraction": transferred}
+    dump_json(run_dir / ENVIRONMENT, describe_environment(device) | facts)
     write_skipped(run_dir, [*data.train.skipped, *data.val.skipped])
     if not options.noplots:
         # The labels keep the classes of their files even with --single-cls.

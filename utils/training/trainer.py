@@ -103,11 +103,7 @@ class Trainer:
         LOGGER.info(timing_line(seconds=time.perf_counter() - start, waiting_fraction=waiting, remaining=remaining))
 
     def _validate_on_main(self, *, is_last: bool) -> Evaluation | None:
-        """Validate in the main process, if it is due; return None in the others.
-
-        Raises:
-            StopRequested: in all processes, if the main one received a signal.
-        """
+        """Validate in the main process, if it is due; if that is stopped by a signal, all raise StopRequested."""
         context = self.state.context
         evaluation, stopped = None, False
         if context.is_main and (is_last or self.config.validate_every_epoch):
@@ -120,11 +116,7 @@ class Trainer:
         return evaluation
 
     def validate(self) -> Evaluation:
-        """Evaluate the averaged model on the validation split, with losses, and measure its offsets.
-
-        Raises:
-            StopRequested: a signal arrived.
-        """
+        """Evaluate the averaged model on the validation split and measure its offsets; stops at a signal."""
 
         def after_batch(batch_index: int, batch: Batch, _: object) -> None:
             self._offsets.record_offsets(batch_index, len(self.data.val_loader), batch)
@@ -179,11 +171,7 @@ class Trainer:
             self.checkpoints.write_last(content, epochs=progress.epoch)
 
     def _save_stopped(self) -> None:
-        """Save within an epoch.
-
-        Raises:
-            RunStopped: always; says how to resume.
-        """
+        """Save within an epoch, and raise RunStopped, which says how to resume."""
         progress, content = self.state.progress, self.state.state_dict()
         if self.state.context.is_main:
             require_finite_state(self.state.model, f"epoch {progress.epoch}")
