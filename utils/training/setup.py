@@ -66,54 +66,21 @@ def build_trainer(
     context: DistributedContext,
 ) -> Trainer:
     """Combine a model and its data with optimizer, schedule and loss; nothing is written yet."""
-    hyp, batch_size, image_size = hyperparameters, options.batch_size, data.config.image_size
-    model = to_device(model, device)
-    ema = ModelEma(model)
-    if options.sync_bn and context.size > 1:
-        sync_batch_norms(model)
-    amp = device.type == "cuda" and not options.no_amp
-    images_per_step = batch_size * max(round(hyp.nbs / batch_size), 1)
-    weight_decay = hyp.weight_decay * images_per_step / hyp.nbs
-    groups = parameter_groups(model, weight_decay=weight_decay, offset_lr=hyp.offset_lr)
-    description = RunDescription(
-        names=data.names,
-        options=to_builtin(asdict(options)),
-        hyperparameters=asdict(hyp),
-        image_size=image_size,
-        dataset=data.train.fingerprint(),
-    )
-    state = TrainState(
-        run=description,
-        model=model,
-        ema=ema,
-        optimizer=build_optimizer(options.optimizer, groups, lr=hyp.lr0, momentum=hyp.momentum),
-        scaler=torch.amp.GradScaler(device.type, enabled=amp),
-        context=context,
-    )
+    state = _build_state(options, hyperparameters, model=model, data=data, device=device, context=context)
     head = model.head
+    weights = hyperparameters.loss_weights.scaled(
+        levels=len(head.strides), num_classes=head.nc, image_size=data.config.image_size
+    )
+    settings = hyperparameters.loss_settings(label_smoothing=options.label_smoothing)
     epoch_trainer = EpochTrainer(
         state=state,
         data=data,
-        schedule=Schedule(
-            epochs=options.epochs,
-            batches=len(data.sampler),
-            batch_size=batch_size,
-            lr0=hyp.lr0,
-            lrf=hyp.lrf,
-            cosine=options.cos_lr,
-            warmup_epochs=hyp.warmup_epochs,
-            momentum=hyp.momentum,
-            warmup_momentum=hyp.warmup_momentum,
-            warmup_bias_lr=hyp.warmup_bias_lr,
-            nominal_batch=hyp.nbs,
-        ),
-        loss=DetectionLoss(
-            hyp.loss_settings(label_smoothing=options.label_smoothing), anchors=head.anchors, num_classes=head.nc
-        ),
-        loss_weights=hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=image_size),
+        schedule=_build_schedule(options, hyperparameters, batches=len(data.sampler)),
+        loss=DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc),
+        loss_weights=weights,
         run_dir=run_dir,
         device=device,
-        amp=amp,
+        amp=state.scaler.is_enabled(),
         image_weights=options.image_weights,
         plots=not options.noplots,
     )
@@ -124,8 +91,58 @@ def build_trainer(
         validate_every_epoch=not options.noval,
         save_every_epoch=not options.nosave,
     )
-    offsets = OffsetMonitor(ema.model, offset_lr=hyp.offset_lr)
+    offsets = OffsetMonitor(state.ema.model, offset_lr=hyperparameters.offset_lr)
     return Trainer(config, state=state, data=data, epoch_trainer=epoch_trainer, offsets=offsets, run_dir=run_dir)
+
+
+def _build_state(
+    options: TrainOptions,
+    hyperparameters: Hyperparameters,
+    *,
+    model: DetectionModel,
+    data: TrainingData,
+    device: torch.device,
+    context: DistributedContext,
+) -> TrainState:
+    """Move the model to the device, and add its average, the optimizer, and the loss scaler of mixed precision."""
+    hyp, batch_size = hyperparameters, options.batch_size
+    model = to_device(model, device)
+    ema = ModelEma(model)
+    if options.sync_bn and context.size > 1:
+        sync_batch_norms(model)
+    images_per_step = batch_size * max(round(hyp.nbs / batch_size), 1)
+    weight_decay = hyp.weight_decay * images_per_step / hyp.nbs
+    groups = parameter_groups(model, weight_decay=weight_decay, offset_lr=hyp.offset_lr)
+    return TrainState(
+        run=RunDescription(
+            names=data.names,
+            options=to_builtin(asdict(options)),
+            hyperparameters=asdict(hyp),
+            image_size=data.config.image_size,
+            dataset=data.train.fingerprint(),
+        ),
+        model=model,
+        ema=ema,
+        optimizer=build_optimizer(options.optimizer, groups, lr=hyp.lr0, momentum=hyp.momentum),
+        scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not options.no_amp),
+        context=context,
+    )
+
+
+def _build_schedule(options: TrainOptions, hyperparameters: Hyperparameters, *, batches: int) -> Schedule:
+    return Schedule(
+        epochs=options.epochs,
+        batches=batches,
+        batch_size=options.batch_size,
+        lr0=hyperparameters.lr0,
+        lrf=hyperparameters.lrf,
+        cosine=options.cos_lr,
+        warmup_epochs=hyperparameters.warmup_epochs,
+        momentum=hyperparameters.momentum,
+        warmup_momentum=hyperparameters.warmup_momentum,
+        warmup_bias_lr=hyperparameters.warmup_bias_lr,
+        nominal_batch=hyperparameters.nbs,
+    )
 
 
 def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:
