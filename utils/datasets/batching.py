@@ -41,9 +41,9 @@ class ShuffledBatches(Sampler[list[SampleKey]]):
             batch_size: images in a batch, over all processes; the last one may be smaller.
             image_size: side of the square samples.
             seed: first part of the key of the shuffle.
-            rectangles: of `rectangular_batches`; those with fewer images than processes are dropped.
+            rectangles: batches of `rectangular_batches`; those that are too small are the same in every epoch.
             rank: index of this process.
-            world_size: number of processes.
+            world_size: number of processes; a batch with fewer images is dropped.
             close_mosaic_epoch: the first epoch without mosaic.
         """
         self.count = count

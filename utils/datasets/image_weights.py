@@ -13,8 +13,9 @@ def sampling_weights(index: DatasetIndex, class_ap: Sequence[float], *, single_c
     """Return the sampling weight of each image, (n,) float64, above 0, not normalized.
 
     The weight of a class is (1 - AP)^2 divided by its number of objects, and that of an image is the sum over its
-    objects. An image without objects has the smallest weight of the others, so that it is still sampled. `class_ap` is
-    empty before the first validation. All classes count as one with `single_class` or if `class_ap` has one value.
+    objects. An image without objects has the smallest weight of the others, so that it is still sampled. `class_ap`,
+    AP in [0, 1] by class, is empty before the first validation. All classes count as one with `single_class` or if it
+    has one value.
     """
     classes = index.labels[:, 0].astype(np.int64)
     if single_class or len(class_ap) == 1:

@@ -37,7 +37,7 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB; see `decode_image`. A DataError if that is not possible."""
+    """Read an image file as (H, W, 3) uint8 RGB; see `decode_image`. A DataError if it is not a readable file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(path, "is not a regular file", fix="remove it from the data set")
@@ -203,7 +203,7 @@ def _is_truncated_jpeg(data: bytes) -> bool:
 
 
 def write_image(path: Path | str, image: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 RGB image atomically, in the format of the suffix; JPEG if it is unknown."""
+    """Write an (H, W, 3) uint8 RGB image atomically, as JPEG if the suffix is unknown; a DataError if that fails."""
     path = Path(path)
     suffix = path.suffix.lower() if has_suffix(path, IMAGE_SUFFIXES - {"dng", "mpo", "pfm"}) else ".jpg"
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

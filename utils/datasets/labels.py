@@ -50,7 +50,10 @@ def label_path(image_path: str) -> str:
 
 
 def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
-    """Parse a label file, UTF-8 with or without a byte order mark; return the valid rows and all errors."""
+    """Parse the bytes of a label file; return the valid rows and all errors.
+
+    The text is UTF-8, with or without a byte order mark. An empty file is an image without objects.
+    """
     if len(data) > MAX_LABEL_BYTES:
         what = f"is too large for a label file ({len(data)} bytes)"
         return LabelFile(problems=(LabelProblem(line=1, what=what),))

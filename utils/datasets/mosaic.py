@@ -16,7 +16,7 @@ from utils.structures import Sample
 
 
 def mosaic(tiles: Sequence[Sample], *, size: int, centre_xy: tuple[int, int]) -> Sample:
-    """Arrange four samples around a point of a canvas of 2 * `size` squared; return it with labels clipped to it.
+    """Arrange four samples around a point of a square canvas of 2 * `size`, the side of a training sample.
 
     The inner corners of the tiles, top left, top right, bottom left and bottom right, lie at the centre, whose
     coordinates are in [size / 2, 3 size / 2]. What extends beyond the canvas is clipped, objects outside are dropped.
