@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.tiny_data import TINY_DATA
 from utils.datasets.config import load_data_config
 from utils.datasets.synthetic_shapes import ensure_shapes
-
-TINY_DATA = """path: shapes
-train: images/train
-val: images/val
-test: images/test
-names: [ring, cross, arc, wave, star, spiral]
-generator: {seed: 7, train: 10, val: 6, test: 3}
-"""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import TINY_DATA
+from tests.helpers.tiny_data import TINY_DATA
 from utils.benchmarks import cases
 from utils.benchmarks.akconv import run_benchmark
 from utils.benchmarks.cases import layer_cases

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY_DATA
+from tests.helpers.tiny_data import TINY_DATA
 from tests.helpers.training_runs import train_options
 from utils.errors import ConfigError, RunError
 from utils.losses.detection import DetectionLoss

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import TINY_DATA
 from tests.helpers.comparison import index_of, trained_model
+from tests.helpers.tiny_data import TINY_DATA
 from utils.comparison.candidates import from_configs
 from utils.comparison.checks import (
     is_single_class,

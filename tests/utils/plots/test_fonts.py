@@ -102,6 +102,14 @@ def test_placeholder_fonts_are_not_used(default_fonts_only):
     assert fonts._font_files() and all(not family.startswith("Last Resort") for family in fonts._font_files())
 
 
+def test_long_names_keep_both_ends():
+    long = "an unusually long name of a class, number 7"
+    start, end = fonts.shorten(long, 28).split("...")
+    assert len(start) + 3 + len(end) == 28 and long.startswith(start) and long.endswith(end)
+    assert fonts.shorten("x" * 28, 28) == "x" * 28
+    assert len({fonts.shorten(f"{long}{n}", 28) for n in range(9)}) == 9
+
+
 @pytest.mark.usefixtures("with_square_font", "no_missing_glyphs")
 def test_a_comparison_shows_positions_for_unsupported_names(tmp_path, monkeypatch):
     figures = []
