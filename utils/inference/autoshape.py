@@ -26,7 +26,6 @@ from utils.options.base import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
-from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
 from utils.weights.checkpoint import load_checkpoint, stored_weights
 from utils.weights.transfer import transfer_weights
 
