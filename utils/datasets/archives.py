@@ -51,17 +51,11 @@ class _Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """The images, labels and text files of a validated zip or tar file; programs and hidden files are skipped.
+    """The images, labels and text files of a validated zip or tar file; programs and hidden files are skipped."""
 
-    Attributes:
-        where: its name in messages.
-        contents: functions that read a file, by name.
-        skipped: number of files of other types.
-    """
-
-    where: str
-    contents: dict[str, Callable[[], bytes]]
-    skipped: int = 0
+    where: str  # its name in messages
+    contents: dict[str, Callable[[], bytes]]  # functions that read a file, by name
+    skipped: int = 0  # number of files of other types
 
     @property
     def names(self) -> Sequence[str]:

@@ -17,17 +17,11 @@ DEFAULT_MAX_BYTES = 50_000_000_000
 
 @dataclass(frozen=True)
 class RemoteArchive:
-    """An archive on a server.
+    """An archive on a server."""
 
-    Attributes:
-        url: https address.
-        max_bytes: largest size accepted.
-        sha256: expected hash in hexadecimal; if "", the hash is logged but not verified.
-    """
-
-    url: str
-    max_bytes: int = DEFAULT_MAX_BYTES
-    sha256: str = ""
+    url: str  # https address
+    max_bytes: int = DEFAULT_MAX_BYTES  # largest size accepted
+    sha256: str = ""  # expected hash in hexadecimal; if "", the hash is logged but not verified
 
 
 @dataclass(frozen=True)

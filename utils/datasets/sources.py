@@ -42,20 +42,14 @@ Item = TypeVar("Item")
 
 @dataclass(kw_only=True)
 class Source:
-    """All inputs of a run.
+    """All inputs of a run."""
 
-    Attributes:
-        files: images and videos, in order.
-        streams: webcam indices and addresses.
-        skipped: path and reason of every file that could not be read, filled while iterating.
-        vid_stride: take every n-th frame of a video.
-        reconnect: when to reconnect a stream, and when to give up.
-    """
-
-    files: list[Path] = field(default_factory=list)
-    streams: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # images and videos, in order
+    streams: list[str] = field(default_factory=list)  # webcam indices and addresses
+    # path and reason of every file that could not be read, filled while iterating
     skipped: list[tuple[Path, str]] = field(default_factory=list)
-    vid_stride: int = 1
+    vid_stride: int = 1  # take every n-th frame of a video
+    # when to reconnect a stream, and when to give up
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
     def __iter__(self) -> Iterator[Frame]:

@@ -31,21 +31,13 @@ _FFMPEG_VARIABLE, _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_trans
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """An image, or a frame of a video or stream.
+    """An image, or a frame of a video or stream."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        path: the file, or a name for the camera.
-        index: index in the video or stream, from 0; None for an image.
-        total: number of frames of the video; 0 if unknown.
-        fps: frames per second of the video.
-    """
-
-    image: np.ndarray
-    path: Path
-    index: int | None = None
-    total: int = 0
-    fps: float = DEFAULT_FPS
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    path: Path  # the file, or a name for the camera
+    index: int | None = None  # index in the video or stream, from 0; None for an image
+    total: int = 0  # number of frames of the video; 0 if unknown
+    fps: float = DEFAULT_FPS  # frames per second of the video
 
     @property
     def is_video(self) -> bool:
@@ -55,19 +47,12 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconnectPolicy:
-    """When to reconnect a stream, and when to give up, in seconds.
+    """When to reconnect a stream, and when to give up, in seconds."""
 
-    Attributes:
-        initial_delay: before the first attempt; each failed attempt doubles the delay.
-        max_delay: upper bound of the delay.
-        give_up_after: time without a frame after which the stream is given up.
-        io_timeout: upper bound of one attempt to connect or to read.
-    """
-
-    initial_delay: float = 0.5
-    max_delay: float = 8.0
-    give_up_after: float = 30.0
-    io_timeout: float = 10.0
+    initial_delay: float = 0.5  # before the first attempt; each failed attempt doubles the delay
+    max_delay: float = 8.0  # upper bound of the delay
+    give_up_after: float = 30.0  # time without a frame after which the stream is given up
+    io_timeout: float = 10.0  # upper bound of one attempt to connect or to read
 
 
 class Capture(Protocol):

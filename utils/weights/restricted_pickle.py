@@ -20,7 +20,7 @@ import pickletools
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -80,17 +80,11 @@ class PickleStubClass:
 
 @dataclass(eq=False, repr=False)
 class PickleStub:
-    """What was pickled of an object.
+    """What was pickled of an object."""
 
-    Attributes:
-        kind: dotted name of its class, or of the function that would have created it.
-        args: the arguments of that call.
-        state: its attributes by name, None if it had none.
-    """
-
-    kind: str
-    args: tuple[Any, ...] = ()
-    state: Any = None
+    kind: str  # dotted name of its class, or of the function that would have created it
+    args: tuple[Any, ...] = ()  # the arguments of that call
+    state: Any = None  # its attributes by name, None if it had none
 
 
 def printable(text: str, limit: int = 80) -> str:
@@ -106,24 +100,18 @@ def type_name(value: object) -> str:
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Reads one pickle into plain values and stubs."""
+    """Reads one pickle into plain values and stubs; after `load`, the stream's position is the end of the pickle."""
 
     stack: list[Any]  # these three are attributes of the base class
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, stream: BinaryIO) -> None:
-        """Read from `stream`; after `load`, its position is the end of the pickle."""
         super().__init__(stream)
         self.dispatch = _Dispatch(_HANDLERS)  # type: ignore[misc]
 
     def load(self) -> Any:  # noqa: ANN401
-        """Return the value.
-
-        Raises:
-            RefusedError: it contains something that no checkpoint needs, or exceeds a limit.
-            DamagedError: the pickle is incomplete.
-        """
+        """Return the value; RefusedError if it exceeds a limit or holds what no checkpoint needs, else DamagedError."""
         try:
             value = super().load()
         except (pickle.UnpicklingError, EOFError, LookupError, ValueError, OverflowError, struct.error) as error:
@@ -132,11 +120,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         return value
 
     def find_class(self, module: str, name: str) -> PickleStubClass:
-        """Return the stub of a class or function.
-
-        Raises:
-            RefusedError: no checkpoint needs it.
-        """
+        """Return the stub of a class or function; RefusedError if no checkpoint needs it."""
         requested = f"{printable(module)}.{printable(name)}"
         module = ALIASES.get(module, module)
         root = module.partition(".")[0]
@@ -261,26 +245,21 @@ def check_extent(root: object) -> None:
         RefusedError: more than MAX_DEPTH levels, as in a list that contains itself, or more than MAX_VALUES values.
     """
     count = 0
-    levels: list[Iterator[object]] = [iter((root,))]
-    while levels:
-        for value in levels[-1]:
-            items = _items(value)
-            if items:
-                count += len(items)
-                levels.append(iter(items))
-                break
-        else:
-            levels.pop()
-        if len(levels) > MAX_DEPTH:
-            raise RefusedError(f"values nested more than {MAX_DEPTH} deep")
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        containers = [_items(value) for value in level]
+        count += sum(map(len, containers))
         if count > MAX_VALUES:
             raise RefusedError(f"shared values that unfold to more than {MAX_VALUES:,}")
+        level = [item for items in containers for item in items]
+    if level:
+        raise RefusedError(f"values nested more than {MAX_DEPTH} deep")
 
 
 def _items(value: object) -> Any:  # noqa: ANN401
     """Return what a container holds: a sized iterable, empty for plain values."""
     if isinstance(value, PickleStub):
-        return (value.args, value.state)
+        return value.args, value.state
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, (list, tuple)) else ()

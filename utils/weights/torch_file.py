@@ -64,15 +64,13 @@ def read_torch_file(data: bytes) -> Any:  # noqa: ANN401
 
 
 class TensorUnpickler(RestrictedUnpickler):
-    """Reads tensors too. Their storages are allocated as the pickle names them, and filled from the file afterwards.
-
-    Attributes:
-        storages: one-dimensional tensors by key; together they have at most `budget` bytes, the size of the file.
-    """
+    """Reads tensors too. Their storages are allocated as the pickle names them, and filled from the file afterwards."""
 
     def __init__(self, stream: BinaryIO, *, budget: int) -> None:
         super().__init__(stream)
-        self.storages: dict[str, Tensor] = {}
+        self.storages: dict[
+            str, Tensor
+        ] = {}  # one-dimensional, by key; together at most `budget` bytes, the file's size
         self._storage_ids: set[int] = set()
         self._budget = budget
         self._allocated = self._viewed = 0
@@ -102,8 +100,8 @@ class TensorUnpickler(RestrictedUnpickler):
             raise RefusedError(f"a tensor of type {type_name(kind)}")
         if not isinstance(key, str) or not re.fullmatch(r"\w{1,40}", key, re.ASCII):
             raise RefusedError(f"a storage named {printable(key) if isinstance(key, str) else type_name(key)}")
-        if type(count) is not int or not 0 <= count <= self._budget // dtype.itemsize:
-            raise DamagedError("a storage is larger than the file")
+        if type(count) is not int or count < 0:
+            raise DamagedError("a storage has an invalid size")
         if key not in self.storages:
             self._allocated += count * dtype.itemsize
             if self._allocated > self._budget:
@@ -115,22 +113,17 @@ class TensorUnpickler(RestrictedUnpickler):
             raise DamagedError("a storage is described twice, and differently")
         return storage
 
-    def _view(self, storage: object, offset: Any, size: object, stride: object) -> Tensor:  # noqa: ANN401
+    def _view(self, storage: object, offset: Any, size: Any, stride: Any) -> Tensor:  # noqa: ANN401
         if not isinstance(storage, Tensor) or id(storage) not in self._storage_ids:  # not a view either
             raise DamagedError("a tensor has no storage")
-        if not isinstance(size, tuple) or not isinstance(stride, tuple):
-            raise DamagedError("a tensor has an invalid shape")
-        if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
-            raise DamagedError("a tensor has an invalid shape")
-        if any(type(value) is not int or value < 0 for value in (offset, *size, *stride)):
+        paired = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= MAX_DIMENSIONS
+        if not paired or any(type(value) is not int or value < 0 for value in (offset, *size, *stride)):
             raise DamagedError("a tensor has an invalid shape")
         count = math.prod(size)
-        if count == 0:
-            if math.prod(max(length, 1) for length in size) > MAX_EMPTY_SIZE:
-                raise DamagedError("a tensor has an invalid shape")
+        if count == 0 and math.prod(max(length, 1) for length in size) <= MAX_EMPTY_SIZE:
             return torch.empty(size, dtype=storage.dtype)
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if count > len(storage) or last >= len(storage):
+        if not 0 < count <= len(storage) or last >= len(storage):
             raise DamagedError("a tensor reaches beyond its storage")
         self._viewed += count * storage.itemsize
         if self._viewed > MAX_VIEWED_PER_STORED * self._budget:

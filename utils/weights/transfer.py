@@ -10,6 +10,7 @@ with `padding: zeros`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,48 +32,29 @@ SHIFTS = (0.0, -0.5, 0.5, -1.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class KernelFit:
-    """A convolution kernel approximated at sampling points.
+    """A convolution kernel approximated at sampling points."""
 
-    Attributes:
-        weight: (O, C, N, 1), of the column convolution.
-        shift: rows and columns by which all points are shifted.
-        explained: fraction of the convolution's output variance that is reproduced, in [0, 1]; 1 is exact.
-    """
-
-    weight: Tensor
-    shift: tuple[float, float]
-    explained: float
+    weight: Tensor  # (O, C, N, 1), of the column convolution
+    shift: tuple[float, float]  # rows and columns by which all points are shifted
+    explained: float  # fraction of the convolution's output variance that is reproduced, in [0, 1]; 1 is exact
 
 
 @dataclass(frozen=True)
 class TransferResult:
-    """What `transfer_weights` changed in a model.
+    """What `transfer_weights` changed in a model."""
 
-    Attributes:
-        fraction: of the model's parameters that were copied or fitted to a convolution, in [0, 1].
-        kept: names of the entries of the state dict that kept their initial values, except anchors.
-    """
-
-    fraction: float
-    kept: list[str]
+    fraction: float  # of the model's parameters that were copied or fitted to a convolution, in [0, 1]
+    kept: list[str]  # names of the entries of the state dict that kept their initial values, except anchors
 
 
 def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: Path | str) -> TransferResult:
     """Copy entries of equal name and shape, fit AKConv layers to the convolutions they replace, and log the rest.
 
-    Anchors are not copied: they belong to the config.
-
-    Args:
-        model: changed in place.
-        weights: a state dict.
-        source: its file, for the log.
+    The model is changed in place. Anchors are not copied: they belong to the config. `source` is the file, for the log.
     """
     state = model.state_dict()
-    transferred = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in state and state[name].shape == tensor.shape and not name.endswith(".anchors")
-    }
+    fitting = {name: tensor for name, tensor in weights.items() if name in state and state[name].shape == tensor.shape}
+    transferred = {name: tensor for name, tensor in fitting.items() if not name.endswith(".anchors")}
     used = set(transferred)
     fitted: dict[str, str] = {}
     for name, layer in model.named_modules():
@@ -148,42 +130,35 @@ def fit_kernel(kernel: Tensor, points: Tensor) -> KernelFit:
     energy = torch.einsum("oct,ocu->tu", flat, flat)  # (k k, k k)
     between_taps = _covariance(taps, taps)
     total = float((energy * between_taps).sum())
-    best: tuple[float, float, tuple[float, float], Tensor] | None = None
-    for shift in _shifts(points):
+    # Candidates: no shift, and those that move the points' centre to within a pixel of the output pixel.
+    centre = (points.amin(0) + points.amax(0)) / 2
+    rows, columns = ([float(step - coordinate) for step in SHIFTS] for coordinate in centre)
+    improved: list[tuple[float, float, tuple[float, float], Tensor]] = []
+    for shift in ((0.0, 0.0), *itertools.product(rows, columns)):
         shifted = points + torch.tensor(shift, dtype=torch.float64)
         across = _covariance(shifted, taps)  # (N, k k)
         projection = torch.linalg.pinv(_covariance(shifted, shifted), hermitian=True) @ across  # (N, k k)
         residual = float((energy * (between_taps - across.T @ projection)).sum()) / total if total > 0 else 0.0
         distance = abs(shift[0]) + abs(shift[1])
-        if best is None or residual < best[0] - 1e-9 or (residual < best[0] + 1e-9 and distance < best[1]):
-            best = residual, distance, shift, projection
-    if best is None:
-        raise ValueError("there are no points")
-    residual, _, shift, projection = best
+        best, at_distance = improved[-1][:2] if improved else (math.inf, math.inf)
+        if not improved or residual < best - 1e-9 or (residual < best + 1e-9 and distance < at_distance):
+            improved.append((residual, distance, shift, projection))
+    residual, _, shift, projection = improved[-1]
     # Rounded far below float32, so that a point on a neighbour takes its weight unchanged.
     weight = (flat @ projection.round(decimals=10).T).unsqueeze(-1)  # (O, C, N, 1)
     return KernelFit(weight=weight.to(kernel.dtype), shift=shift, explained=min(max(1 - residual, 0.0), 1.0))
-
-
-def _shifts(points: Tensor) -> list[tuple[float, float]]:
-    """Return candidate shifts: none, and those that move the points' centre to within a pixel of the output pixel."""
-    centre = (points.amin(0) + points.amax(0)) / 2
-    rows, columns = ([float(step - coordinate) for step in SHIFTS] for coordinate in centre)
-    return [(0.0, 0.0), *itertools.product(rows, columns)]
 
 
 def _covariance(first: Tensor, second: Tensor) -> Tensor:
     """Return the covariance (n, m) of bilinear samples at positions (n, 2) and (m, 2) of a correlated map."""
     result = torch.ones(len(first), len(second), dtype=first.dtype)
     for axis in (0, 1):
-        low = (first[:, axis].floor(), second[:, axis].floor())
-        high_weight = (first[:, axis] - low[0], second[:, axis] - low[1])
+        low_1, low_2 = first[:, axis].floor(), second[:, axis].floor()
+        part_1, part_2 = first[:, axis] - low_1, second[:, axis] - low_2
         along = torch.zeros_like(result)
-        for a, b in itertools.product((0, 1), (0, 1)):
-            distance = ((low[0] + a)[:, None] - (low[1] + b)).abs()
-            weights = (high_weight[0] if a else 1 - high_weight[0])[:, None] * (
-                high_weight[1] if b else 1 - high_weight[1]
-            )
+        for step_1, step_2 in itertools.product((0, 1), repeat=2):
+            distance = ((low_1 + step_1)[:, None] - (low_2 + step_2)).abs()
+            weights = (part_1 if step_1 else 1 - part_1)[:, None] * (part_2 if step_2 else 1 - part_2)
             along += weights * NEIGHBOUR_CORRELATION**distance
         result = result * along
     return result

@@ -6,7 +6,7 @@ YOLOv5 saves the model object itself. Its attributes hold the model yaml, the cl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ ACTIVATIONS = {
     "ELU": "alpha",
 }
 DEFAULT_ACTIVATION = "nn.SiLU()"
+T = TypeVar("T")
 
 
 class UnsupportedError(ValueError):
@@ -35,7 +36,7 @@ class UnsupportedError(ValueError):
 
 
 def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
-    """Convert the content of a YOLOv5 checkpoint to that of one of ours.
+    """Convert the content of a YOLOv5 checkpoint to that of one of ours; UnsupportedError if that is impossible.
 
     Args:
         saved: the result of `read_torch_file`: a dictionary with the model under `ema` or `model`, or the model itself.
@@ -44,9 +45,6 @@ def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
     Returns:
         `config` (with the anchors in use, in pixels), `config_name`, `names`, `strides`, and `ema`: the state dict in
         float32. Like YOLOv5, takes the averaged model if there is one.
-
-    Raises:
-        UnsupportedError: there is no such model.
     """
     model = _model(saved)
     head_name, head = _head(model)
@@ -60,9 +58,8 @@ def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
         raise UnsupportedError("has no valid number of classes")
     if weight is None or weight.ndim != 4 or len(weight) != anchors.shape[1] * (5 + num_classes):
         raise UnsupportedError(f"has a head that does not fit its {num_classes} classes")
-    pixels = [
-        [value * stride for value in level.flatten().tolist()] for level, stride in zip(anchors, strides, strict=True)
-    ]
+    levels = zip(anchors.flatten(1).tolist(), strides, strict=True)
+    pixels = [[value * stride for value in level] for level, stride in levels]
     config = _config(model, num_classes=num_classes, anchors=pixels, name=name)
     return {
         "config": config.to_dict(),
@@ -88,19 +85,18 @@ def _attributes(module: PickleStub) -> dict[str, Any]:
     return module.state if isinstance(module.state, dict) else {}
 
 
-def _modules(module: PickleStub) -> dict[str, PickleStub | None]:
-    """Return a module's children by name."""
-    children = _attributes(module).get("_modules")
-    if not isinstance(children, dict):
-        return {}
-    for key, child in children.items():
-        if not _is_name(key) or not (child is None or isinstance(child, PickleStub)):
-            raise UnsupportedError(f"has {type_name(child)} in place of a layer")
-    return children
+def _by_name(module: PickleStub, attribute: str, kind: type[T], place: str, prefix: str = "") -> dict[str, T]:
+    """Return the children, parameters or buffers of a module, without those that are None."""
+    items = _attributes(module).get(attribute)
+    items = items if isinstance(items, dict) else {}
+    for key, value in items.items():
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME or not isinstance(value, (kind, type(None))):
+            raise UnsupportedError(f"has {type_name(value)} in place of {place} ({printable(prefix + str(key))})")
+    return {key: value for key, value in items.items() if value is not None}
 
 
-def _is_name(key: object) -> bool:
-    return isinstance(key, str) and 0 < len(key) <= MAX_NAME
+def _modules(module: PickleStub) -> dict[str, PickleStub]:
+    return _by_name(module, "_modules", PickleStub, "a layer")
 
 
 def _class_name(module: PickleStub) -> str:
@@ -110,7 +106,7 @@ def _class_name(module: PickleStub) -> str:
 def _head(model: PickleStub) -> tuple[str, PickleStub]:
     """Return the last layer and its dotted name."""
     layers = _modules(model).get("model")
-    name, last = list(_modules(layers).items() or [("", None)])[-1] if layers is not None else ("", None)
+    name, last = [("", None), *(_modules(layers).items() if layers is not None else ())][-1]
     if last is None or _class_name(last) != HEAD:
         end = f" that ends in {type_name(last)}" if last is not None else ""
         raise UnsupportedError(f"contains {type_name(model)}{end}, not a detector that ends in {HEAD}")
@@ -121,20 +117,15 @@ def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
     """Return parameters and buffers by their dotted names. The depth is limited by the restricted unpickler."""
     state: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
-        tensors = _attributes(module).get(kind)
-        for key, value in tensors.items() if isinstance(tensors, dict) else ():
-            if not _is_name(key) or not (value is None or isinstance(value, Tensor)):
-                raise UnsupportedError(f"has {type_name(value)} in place of weights ({printable(prefix + str(key))})")
-            if value is not None:
-                state[f"{prefix}{key}"] = value
+        tensors = _by_name(module, kind, Tensor, "weights", prefix)
+        state.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
     eps = _attributes(module).get("eps")
     if _class_name(module) == "BatchNorm2d" and (type(eps) is not float or eps != NORM_EPS):
         found = str(eps) if type(eps) is float else type_name(eps)
         where = printable(prefix[:-1])
         raise UnsupportedError(f"has a batch norm with eps {found} ({where}), not YOLOv5's {NORM_EPS}")
     for name, child in _modules(module).items():
-        if child is not None:
-            state.update(_state(child, f"{prefix}{name}."))
+        state.update(_state(child, f"{prefix}{name}."))
     return state
 
 
@@ -144,7 +135,7 @@ def _float_state(model: PickleStub, head_name: str) -> dict[str, Tensor]:
     converted: dict[int, Tensor] = {}  # by identity, so that shared tensors stay shared
     state = {}
     for key, tensor in _state(model).items():
-        if not key.startswith(f"{head_name}.") or (key.startswith(of_head)):
+        if not key.startswith(f"{head_name}.") or key.startswith(of_head):
             if id(tensor) not in converted:
                 converted[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
             state[key] = converted[id(tensor)]
@@ -184,11 +175,7 @@ def _config(model: PickleStub, *, num_classes: int, anchors: list[list[float]], 
 
 
 def plain_yaml(value: object) -> Any:  # noqa: ANN401
-    """Return a value of a model yaml, with lists for tuples.
-
-    Raises:
-        UnsupportedError: it contains an object, or text too long to be parsed safely as a literal.
-    """
+    """Return a value of a model yaml, with lists for tuples; UnsupportedError if it has objects or very long text."""
     if isinstance(value, (list, tuple)):
         return [plain_yaml(item) for item in value]
     if isinstance(value, dict):
@@ -206,8 +193,6 @@ def _activation(model: PickleStub) -> str | None:
     pending = [model]
     while pending:
         for name, child in _modules(pending.pop()).items():
-            if child is None:
-                continue
             pending.append(child)
             kind = _class_name(child)
             if name != "act" or kind == "Identity":
@@ -217,9 +202,8 @@ def _activation(model: PickleStub) -> str | None:
             argument = _attributes(child).get(ACTIVATIONS[kind])
             activations.add(f"nn.{kind}({argument if isinstance(argument, float) else ''})")
     if len(activations) > 1:
-        raise UnsupportedError(
-            f"mixes activations ({', '.join(sorted(activations))}), which a model yaml cannot express"
-        )
+        what = f"mixes activations ({', '.join(sorted(activations))}), which a model yaml cannot express"
+        raise UnsupportedError(what)
     activation = activations.pop() if activations else DEFAULT_ACTIVATION
     return None if activation == DEFAULT_ACTIVATION else activation
 

@@ -18,23 +18,14 @@ from utils.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class _Annotations:
-    """The content of one JSON file.
+    """The content of one JSON file."""
 
-    Attributes:
-        file: its name.
-        split: name of the folders of its images and labels.
-        images: ids and names.
-        rows_of: label rows by image id; the class id is an index into `categories`.
-        categories: ids and names, in the order of ids.
-        report: counts of what was read and skipped.
-    """
-
-    file: str
-    split: str
-    images: list[tuple[Any, str]]
-    rows_of: dict[Any, list[Row]]
-    categories: list[tuple[int, str]]
-    report: ConversionReport
+    file: str  # its name
+    split: str  # name of the folders of its images and labels
+    images: list[tuple[Any, str]]  # ids and names
+    rows_of: dict[Any, list[Row]]  # label rows by image id; the class id is an index into `categories`
+    categories: list[tuple[int, str]]  # ids and names, in the order of ids
+    report: ConversionReport  # counts of what was read and skipped
 
 
 def convert_coco(
