@@ -41,7 +41,7 @@ from utils.training.state import LAST, SUMMARY, to_builtin
 from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation
 from utils.validation.run import evaluate_and_report
-from utils.weights.checkpoint import Checkpoint, load_model, stored_config
+from utils.weights.checkpoint import Checkpoint, load_model, stored_network
 
 ENVIRONMENT = "env.json"
 
@@ -155,7 +155,7 @@ def _build_parts(
     if content is None:
         config, weights = choose_config(options, hyperparameters)
     else:
-        config, weights = stored_config(content, options.resume), None
+        (config, _), weights = stored_network(content, options.resume), None
     # The main process downloads or draws the images before the others look for them.
     if context.is_main:
         open_data(options.data, download=options.download)

@@ -27,7 +27,7 @@ from utils.training.optim import build_optimizer, parameter_groups
 from utils.training.schedule import Schedule
 from utils.training.state import RunDescription, TrainState, to_builtin
 from utils.training.trainer import Trainer, TrainerConfig
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_config, stored_weights
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_network, stored_weights
 from utils.weights.transfer import transfer_weights
 
 DEFAULT_MODEL = "yolov5n-AKConv.yaml"
@@ -157,7 +157,7 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
     if options.cfg or content is None:
         config = load_model_config(options.cfg or DEFAULT_MODEL)
     else:
-        config = stored_config(content, options.weights)
+        config, _ = stored_network(content, options.weights)
     count = round(hyperparameters.anchors)
     if count > MAX_ANCHORS:
         what = f"anchors is {hyperparameters.anchors:g} per level, more than {MAX_ANCHORS}"

@@ -153,36 +153,25 @@ def stored_network(content: Checkpoint, path: Path | str) -> tuple[ModelConfig, 
     Raises:
         CheckpointError: there is no model, or its weights or names do not match its config.
     """
-    config, names = stored_config(content, path), content.get("names")
-    if not isinstance(names, list) or len(names) != config.num_classes or not all(isinstance(n, str) for n in names):
-        raise CheckpointError(path, f"has names that do not fit its {config.num_classes} classes", fix=USE_ANOTHER)
-    try:
-        difference = _difference(config, content["ema"])
-    except ConfigError as error:
-        raise _unbuildable(error, path) from error
-    if difference:
-        raise CheckpointError(path, f"has weights that do not match its config: {difference}", fix=USE_ANOTHER)
-    return config, tuple(names)
-
-
-def stored_config(content: Checkpoint, path: Path | str) -> ModelConfig:
-    """Return the model config of a checkpoint; CheckpointError if it or the weights are missing or invalid."""
-    missing = [key for key in ("config", "config_name", "ema") if key not in content]
-    if missing:
-        raise CheckpointError(path, f"has no {missing[0]!r}", fix=USE_OURS)
-    value, name, weights = content["config"], content["config_name"], stored_weights(content, path)
+    weights = stored_weights(content, path)
+    value, name, names = (content.get(key) for key in ("config", "config_name", "names"))
     if not isinstance(value, dict) or not isinstance(name, str):
         raise CheckpointError(path, "is not a model of this program", fix=USE_OURS)
     try:
         config = ModelConfig.from_dict(plain_yaml(value), name=printable(name))
+        named = isinstance(names, list) and all(isinstance(class_name, str) for class_name in names)
+        if not named or len(names) != config.num_classes:
+            raise UnsupportedError(f"has names that do not fit its {config.num_classes} classes")
+        layers = sum(max(round(layer.number * config.depth_multiple), 1) for layer in config.layers)
+        if layers > len(weights) + len(config.layers):
+            raise UnsupportedError(f"describes {layers} layers, but has {len(weights)} tensors")
+        if difference := _difference(config, weights):
+            raise UnsupportedError(f"has weights that do not match its config: {difference}")
     except UnsupportedError as error:
         raise CheckpointError(path, str(error), fix=USE_ANOTHER) from error
     except ConfigError as error:
         raise _unbuildable(error, path) from error
-    layers = sum(max(round(layer.number * config.depth_multiple), 1) for layer in config.layers)
-    if layers > len(weights) + len(config.layers):
-        raise CheckpointError(path, f"describes {layers} layers, but has {len(weights)} tensors", fix=USE_ANOTHER)
-    return config
+    return config, tuple(names)
 
 
 def stored_weights(content: Checkpoint, path: Path | str) -> dict[str, Tensor]:

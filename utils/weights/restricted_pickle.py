@@ -111,7 +111,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         self.dispatch = _Dispatch(_HANDLERS)  # type: ignore[misc]
 
     def load(self) -> Any:  # noqa: ANN401
-        """Return the value; RefusedError if it exceeds a limit or holds what no checkpoint needs, else DamagedError."""
+        """Return the value; RefusedError for what no checkpoint needs, DamagedError for an incomplete pickle."""
         try:
             value = super().load()
         except (pickle.UnpicklingError, EOFError, LookupError, ValueError, OverflowError, struct.error) as error:
