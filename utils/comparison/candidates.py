@@ -15,6 +15,7 @@ from models.yolo import DetectionModel
 from utils.comparison.trained_runs import (
     TrainedRuns,
     comparable_args,
+    differing_values,
     effective_hyperparameters,
     has_offset_convolutions,
 )
@@ -23,8 +24,8 @@ from utils.errors import ConfigError
 from utils.files import unique_name
 from utils.log import LOGGER
 from utils.options import CompareOptions
-from utils.options.hyperparameters import check_hyperparameters, load_hyperparameters
-from utils.strict_yaml import dump_yaml, load_yaml
+from utils.options.hyperparameters import load_hyperparameters
+from utils.strict_yaml import dump_yaml
 
 DEFAULT_HYP = "hyp.scratch-low.yaml"
 UNKNOWN = "unknown weights"
@@ -34,21 +35,19 @@ DESCRIBED_ARGS = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch 
 
 @dataclass(frozen=True, kw_only=True)
 class ToTrain:
-    """A model that the comparison trains.
+    """A model that the comparison trains."""
 
-    Attributes:
-        label: unique in the comparison.
-        cfg: the yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes.
-        hyp: the hyperparameter yaml as the user names it; empty if --sweep changes one of its values.
-        has_offsets: whether the network has offset convolutions.
-    """
-
-    label: str
-    cfg: str
+    label: str  # unique in the comparison
+    cfg: str  # the yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes
     config: ModelConfig
-    hyp: str
+    hyp: str  # the hyperparameter yaml as the user names it; empty if --sweep changes one of its values
     hyperparameters: Mapping[str, float]
-    has_offsets: bool
+    has_offsets: bool  # whether the network has offset convolutions
+
+    @property
+    def content(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """What of the yamls can change what the model learns."""
+        return self.config.to_dict(), effective_hyperparameters(self.hyperparameters, has_offsets=self.has_offsets)
 
     def kept_yamls(self, folder: Path) -> tuple[Path, Path]:
         """Return where a comparison's folder keeps the model yaml and the hyperparameter yaml."""
@@ -98,9 +97,9 @@ def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
         path, hyp = model.kept_yamls(folder)
         config, hyperparameters = model.config.to_dict(), dict(model.hyperparameters)
         changed: str | Path = ""
-        if path.is_file() and ModelConfig.from_dict(load_yaml(path), name=path.name).to_dict() != config:
+        if path.is_file() and load_model_config(str(path)).to_dict() != config:
             changed = model.cfg or path
-        elif hyp.is_file() and asdict(check_hyperparameters(load_yaml(hyp), where=str(hyp))) != hyperparameters:
+        elif hyp.is_file() and asdict(load_hyperparameters(str(hyp))) != hyperparameters:
             changed = model.hyp or hyp
         if changed:
             what = f"has changed since the runs in {folder} were started"
@@ -112,21 +111,15 @@ def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
 
 def differing_settings(model: TrainedRuns, baseline: TrainedRuns) -> list[str]:
     """Return what differs between the yamls, hyperparameters and training options of two models, one entry each."""
-    ours, theirs = model.hyperparameters, baseline.hyperparameters
-    return [
-        *differing_rows(model.config, baseline.config),
-        *(f"{key}: {theirs[key]} -> {value}" for key, value in ours.items() if theirs.get(key, value) != value),
-        *(f"{flag}: {other} -> {value}" for flag, value, other in differing_args(model, baseline)),
-    ]
+    values = differing_values(model.hyperparameters, baseline.hyperparameters) | differing_args(model, baseline)
+    rows = differing_rows(model.config, baseline.config)
+    return [*rows, *(f"{name}: {other} -> {value}" for name, (value, other) in values.items())]
 
 
-def differing_args(model: TrainedRuns, baseline: TrainedRuns) -> list[tuple[str, Any, Any]]:
-    """Return flag and both values of the options of train.py that differ, are known of both, and change the result."""
-    return [
-        (f"--{key.replace('_', '-')}", value, baseline.args[key])
-        for key, value in comparable_args(model.args).items()
-        if baseline.args.get(key, value) != value
-    ]
+def differing_args(model: TrainedRuns, baseline: TrainedRuns) -> dict[str, tuple[Any, Any]]:
+    """Return by flag both values of the options of train.py that differ, are known of both, and change the result."""
+    differing = differing_values(comparable_args(model.args), baseline.args)
+    return {f"--{key.replace('_', '-')}": values for key, values in differing.items()}
 
 
 def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
@@ -135,12 +128,9 @@ def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
     Equal numbers of rows are compared in pairs; otherwise the rows that were added and removed are listed.
     """
     ours, theirs = config.to_dict(), baseline.to_dict()
-    differences = [
-        f"{key}: {theirs[key]} -> {ours[key]}"
-        for key in ours
-        if key not in ("backbone", "head", "nc") and ours[key] != theirs[key]
-    ]
-    rows, others = ours["backbone"] + ours["head"], theirs["backbone"] + theirs["head"]
+    rows, others = (content.pop("backbone") + content.pop("head") for content in (ours, theirs))
+    changed = differing_values(ours, theirs)
+    differences = [f"{key}: {other} -> {value}" for key, (value, other) in changed.items() if key != "nc"]
     if len(rows) == len(others):
         for index, (row, other) in enumerate(zip(rows, others, strict=True)):
             if row != other:
@@ -159,7 +149,6 @@ def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
 
 
 def _row(row: Sequence[Any], *, with_inputs: bool) -> str:
-    """Return module and arguments of a yaml's row as text, or all of it."""
     return " ".join(map(str, row if with_inputs else row[2:]))
 
 
@@ -169,17 +158,9 @@ def header(
     models: Sequence[TrainedRuns],
     *,
     device: torch.device,
-    evaluated_at: Collection[int] = (),
+    sizes: Collection[int] = (),
 ) -> str:
-    """Return in a few sentences what was trained and evaluated.
-
-    Args:
-        options: of compare.py.
-        evaluated: the split.
-        models: of the comparison.
-        device: used for the evaluation.
-        evaluated_at: image sizes, if --imgsz sets them for finished weights.
-    """
+    """Return in a few sentences what was trained and evaluated; `sizes` are those of images if --imgsz sets them."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     split = {"val": "validation", "test": "test"}[options.task]
     sentences = [f"{options.data}: {len(evaluated)} {split} images with {len(evaluated.labels)} objects, on {gpu}."]
@@ -199,14 +180,13 @@ def header(
     if common:
         sentences.append(f"The finished weights were trained with {', '.join(common)}.")
     sources = {model.label: _initial_weights(model) for model in finished}
-    if len(set(sources.values())) == 1 and UNKNOWN not in sources.values():
-        sentences.append(f"The finished weights were trained from {next(iter(sources.values()))}.")
-    elif set(sources.values()) - {UNKNOWN}:
-        listed = ", ".join(f"{label} from {source}" for label, source in sources.items())
-        sentences.append(f"The finished weights were trained: {listed}.")
-    if evaluated_at:
-        sizes = " and ".join(map(str, sorted(set(evaluated_at))))
-        sentences.append(f"All models were evaluated at {sizes} px, as set by --imgsz.")
+    if set(sources.values()) - {UNKNOWN}:
+        listed = ": " + ", ".join(f"{label} from {source}" for label, source in sources.items())
+        same = f" from {sources[finished[0].label]}" if len(set(sources.values())) == 1 else listed
+        sentences.append(f"The finished weights were trained{same}.")
+    if sizes and finished:
+        listed = " and ".join(map(str, sorted(set(sizes))))
+        sentences.append(f"All models were evaluated at {listed} px, as set by --imgsz.")
     return " ".join(sentences)
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from utils.comparison.candidates import Candidate, differing_args
 from utils.comparison.plan import PlannedRun
-from utils.comparison.trained_runs import TrainedRuns, epochs_done
+from utils.comparison.trained_runs import TrainedRuns, epochs_done, read_facts
 from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import open_data
 from utils.errors import ConfigError, DataError, DetectorError
-from utils.files import load_json
 from utils.options import CompareOptions
 from utils.training.run import ENVIRONMENT
 
@@ -75,16 +74,11 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
         ConfigError: it has changed, or a run's env.json is damaged.
         DataError: the split is unusable.
     """
-    recorded = {run.folder: _dataset_of(run.folder) for run in runs if run.is_finished or run.has_started}
+    folders = [run.folder for run in runs if run.is_finished or run.has_started]
+    recorded = {folder: str(read_facts(folder / ENVIRONMENT).get("dataset", "")) for folder in folders}
     for folder in _changed_since(recorded, data):
         what = f"contains a run on a training split that has changed since ({data.file})"
         raise ConfigError(folder, what, fix="choose another --name, or remove that run")
-
-
-def _dataset_of(folder: Path) -> str:
-    path = folder / ENVIRONMENT
-    content = load_json(path) if path.is_file() else None
-    return str(content.get("dataset", "")) if isinstance(content, dict) else ""
 
 
 def _changed_since(recorded: Mapping[Path, str], data: DataConfig) -> list[Path]:
@@ -96,13 +90,7 @@ def _changed_since(recorded: Mapping[Path, str], data: DataConfig) -> list[Path]
 
 
 def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:
-    """Return warnings about how the models were trained and on what.
-
-    Args:
-        models: of the comparison.
-        evaluated: the split that they are evaluated on.
-        task: its name; best.pt is selected on `val`.
-    """
+    """Return warnings about how the models were trained and on what; `task` is the name of the evaluated split."""
     finished = [model for model in models if model.is_finished_weights]
     return [
         *_interrupted(finished),
@@ -133,7 +121,8 @@ def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
     known = [model for model in models if model.args]
     differing = []
     for model in known[1:]:
-        args = [f"{flag} {value} instead of {other}" for flag, value, other in differing_args(model, known[0])]
+        values = differing_args(model, known[0]).items()
+        args = [f"{flag} {value} instead of {other}" for flag, (value, other) in values]
         if args:
             differing.append(f"{model.label} with {', '.join(args)}")
     return [f"Training options differ from those of {known[0].label}: {'; '.join(differing)}."] if differing else []
@@ -153,10 +142,7 @@ def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
 def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split: str) -> list[str]:
     """Warn about evaluation images that are also in a split of a data set that a model was trained with.
 
-    Args:
-        models: of the comparison.
-        evaluated: the split that they are evaluated on.
-        split: `train`, or `val`, on which the best epoch was selected.
+    The split is `train`, or `val`, on which the best epoch was selected.
     """
     kind, consequence = SPLIT_OVERLAPS[split]
     warnings, seen = [], set()

@@ -67,14 +67,9 @@ def time_networks(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[dict[str, float]], tuple[float, float]]:
-    """Time networks that take turns.
+    """Time networks in evaluation mode that take turns, each on a (1, 3, H, W) image of its own.
 
-    Args:
-        networks: in evaluation mode, on the device.
-        copies: the same networks at other places in memory. The difference between the times of equals is the noise.
-        images: (1, 3, H, W) on the device, one for each network.
-        device: that computes.
-        clock: returns seconds.
+    The copies are the same networks at other places in memory. The difference between the times of equals is the noise.
 
     Returns:
         Of each network the median and the 95th percentile of the milliseconds over both copies, and the largest

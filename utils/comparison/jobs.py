@@ -37,14 +37,9 @@ class FailedRun:
 
 
 def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
-    """Train what is not finished yet, resuming what an earlier call interrupted, and wait for all runs.
+    """Train what is not finished yet, resuming what an earlier call interrupted, and return the runs that failed.
 
-    Args:
-        runs: in the order in which they start.
-        jobs: maximum number of parallel processes, which divide the threads of the processor.
-
-    Returns:
-        The failed runs; all others are finished.
+    At most `jobs` processes run in parallel and divide the threads of the processor.
 
     Raises:
         RunStopped: on Ctrl-C, SIGTERM or SIGHUP, once every training has saved its state; a second signal kills them.
@@ -55,6 +50,7 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
             LOGGER.info(f"{run.folder}: already finished")
     failed: list[FailedRun] = []
     running: list[_Job] = []
+    unfinished = "saved within their epochs"
     with GracefulShutdown(hang_up=True) as stop:
         try:
             while running or (waiting and stop.signal is None):
@@ -67,16 +63,16 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
                 for job in list(running):
                     if not job.is_running():
                         running.remove(job)
-                        failure = job.close()
-                        failed += [failure] if failure is not None else []
-        except KeyboardInterrupt as error:
+                        failed += job.close()
+        except KeyboardInterrupt:
+            unfinished = "as of their last checkpoints"
             _kill(running)
-            raise _stopped(runs, stop.exit_code, others="as of their last checkpoints") from error
         except BaseException:
             _terminate_and_wait(running)
             raise
     if stop.signal is not None:
-        raise _stopped(runs, stop.exit_code, others="saved within their epochs")
+        what = f"{sum(run.is_finished for run in runs)} of {len(runs)} runs finished, the others {unfinished}"
+        raise RunStopped("interrupted", what, fix="continue with the same command", exit_code=stop.exit_code)
     return failed
 
 
@@ -101,48 +97,29 @@ class _Job:
                 env=_environment(jobs),
                 start_new_session=True,  # a second signal interrupts saving, so the terminal must not send one too
             )
-        self._bar = tqdm(
-            total=run.options.epochs,
-            desc=run.folder.name,
-            position=slot,
-            unit="epoch",
-            leave=False,
-            disable=None,  # without a terminal
-        )
+        epochs, name = run.options.epochs, run.folder.name
+        # Without a terminal there is no bar.
+        self.bar = tqdm(total=epochs, desc=name, unit="epoch", position=slot, leave=False, disable=None)
 
     def is_running(self) -> bool:
         """Update the progress bar; return whether the process still runs."""
-        self._bar.n = epochs_done(self.run.folder)
-        self._bar.refresh()
+        self.bar.n = epochs_done(self.run.folder)
+        self.bar.refresh()
         return self.process.poll() is None
 
-    def terminate(self) -> None:
-        """Ask the training to save its state and exit; asking twice would stop its saving."""
-        self.terminated = True
-        self.process.terminate()
-
-    def kill(self) -> None:
-        """Kill the training together with its data workers."""
-        self._bar.close()
-        if not hasattr(os, "killpg"):  # Windows
-            self.process.kill()
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def close(self) -> FailedRun | None:
+    def close(self) -> list[FailedRun]:
         """Log how the run ended; return the failure if it did not finish and was not stopped."""
-        self._bar.close()
+        self.bar.close()
         name, seconds = self.run.folder.name, time.perf_counter() - self._started
         if self.process.returncode == 0 and self.run.is_finished:
             LOGGER.info(f"{name}: finished in {seconds:.0f} s")
-            return None
+            return []
         if self.terminated and self.process.returncode in STOPPED_CODES:
             LOGGER.info(f"{name}: stopped after {epochs_done(self.run.folder)} of {self.run.options.epochs} epochs")
-            return None
+            return []
         reason = last_error(self.run.log)
         LOGGER.warning(f"{name}: failed after {seconds:.0f} s: {reason} (see {self.run.log})")
-        return FailedRun(run=self.run, exit_code=int(self.process.returncode), reason=reason)
+        return [FailedRun(run=self.run, exit_code=int(self.process.returncode), reason=reason)]
 
 
 def last_error(log: Path) -> str:
@@ -167,10 +144,14 @@ def _environment(jobs: int) -> dict[str, str]:
 
 
 def _terminate(running: Sequence[_Job]) -> bool:
-    """Terminate jobs that were not terminated yet; return whether there were any."""
+    """Let trainings that were not asked before save their state and exit; return whether there were any.
+
+    Asking twice would stop the saving.
+    """
     jobs = [job for job in running if not job.terminated]
     for job in jobs:
-        job.terminate()
+        job.terminated = True
+        job.process.terminate()
     return bool(jobs)
 
 
@@ -185,13 +166,13 @@ def _terminate_and_wait(running: Sequence[_Job]) -> None:
 
 
 def _kill(running: Sequence[_Job]) -> None:
+    """Kill trainings together with their data workers."""
     for job in running:
-        job.kill()
+        job.bar.close()
+        if not hasattr(os, "killpg"):  # Windows
+            job.process.kill()
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.process.pid, signal.SIGKILL)
     for job in running:
         job.process.wait()
-
-
-def _stopped(runs: Sequence[PlannedRun], exit_code: int, *, others: str) -> RunStopped:
-    finished = sum(run.is_finished for run in runs)
-    what = f"{finished} of {len(runs)} runs finished, the others {others}"
-    return RunStopped("interrupted", what, fix="continue with the same command", exit_code=exit_code)

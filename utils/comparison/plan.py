@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.comparison.candidates import ToTrain
-from utils.comparison.trained_runs import BEST, NON_SEMANTIC_OPTIONS, TrainedRuns
+from utils.comparison.trained_runs import BEST, NON_SEMANTIC_OPTIONS, TrainedRuns, differing_values
 from utils.errors import ConfigError, DetectorError
 from utils.files import dump_json, load_json, make_run_dir
 from utils.log import LOGGER
@@ -21,7 +21,7 @@ from utils.options import CompareOptions, TrainOptions
 from utils.options.base import TrainingOptions
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import load_yaml
-from utils.training.state import SUMMARY
+from utils.training.state import LAST, SUMMARY
 
 MANIFEST = "manifest.json"
 OLD_MANIFEST = "comparison.json"
@@ -55,7 +55,7 @@ class PlannedRun:
     @property
     def last(self) -> Path:
         """Its last checkpoint, to resume from."""
-        return self.best.with_name("last.pt")
+        return self.best.with_name(LAST)
 
     @property
     def is_finished(self) -> bool:
@@ -68,11 +68,17 @@ class PlannedRun:
         return self.last.is_file()
 
     def argv(self, *, resume: bool) -> list[str]:
-        """Return the arguments of train.py, as a user would write them."""
-        if not resume:
-            return train_argv(self.options)
-        device = ["--device", self.options.device] if self.options.device else []
-        return ["--resume", str(self.last), "--workers", str(self.options.workers), *device]
+        """Return the arguments of train.py: options that differ from the defaults, and the seed."""
+        if resume:
+            device = ["--device", self.options.device] if self.options.device else []
+            return ["--resume", str(self.last), "--workers", str(self.options.workers), *device]
+        argv: list[str] = []
+        for name in dict.fromkeys(("cfg", "data", "hyp", *(field.name for field in fields(TrainOptions)))):
+            value = getattr(self.options, name)
+            if value != getattr(DEFAULTS, name) or name == "seed":
+                values = () if value is True else value if isinstance(value, tuple) else (value,)
+                argv += ["--" + name.replace("_", "-"), *map(str, values)]
+        return argv
 
     def command(self) -> str:
         """Return the command line that trains this run by itself."""
@@ -107,30 +113,17 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]
     Raises:
         ConfigError: it contains a run with other options or hyperparameters.
     """
-    options = json.loads(json.dumps(asdict(run.options)))
-    flags = {key: f"--{key.replace('_', '-')}" for key in options if key not in NON_SEMANTIC_OPTIONS}
+    options, values = run.folder / "opt.yaml", run.folder / "hyp.yaml"
     differing = []
-    for file, planned, names in (
-        ("opt.yaml", options, flags),
-        ("hyp.yaml", hyperparameters, {key: key for key in hyperparameters}),
-    ):
-        present = load_yaml(run.folder / file) if (run.folder / file).is_file() else {}
-        differing += [name for key, name in names.items() if present.get(key, planned[key]) != planned[key]]
+    if options.is_file():
+        differing += [
+            f"--{key.replace('_', '-')}" for key in differing_values(_settings(run.options), load_yaml(options))
+        ]
+    if values.is_file():
+        differing += differing_values(hyperparameters, load_yaml(values))
     if differing:
         what = f"contains a run with other settings ({', '.join(differing)})"
         raise ConfigError(run.folder, what, fix="choose another --name")
-
-
-def train_argv(options: TrainOptions) -> list[str]:
-    """Return options as arguments of train.py: those that differ from the defaults, and the seed."""
-    argv: list[str] = []
-    for name in dict.fromkeys(("cfg", "data", "hyp", *(field.name for field in fields(TrainOptions)))):
-        value = getattr(options, name)
-        if value == getattr(DEFAULTS, name) and name != "seed":
-            continue
-        flag = "--" + name.replace("_", "-")
-        argv += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return argv
 
 
 def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
@@ -140,46 +133,33 @@ def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
     """
     commands = []
     for run in (run for model in models if model.is_finished_weights for run in model.runs if run.args):
-        kept: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in run.args.items()
-            if key not in NON_SEMANTIC_OPTIONS and hasattr(DEFAULTS, key)
-        }
+        kept = {key: value for key, value in run.args.items() if key not in NON_SEMANTIC_OPTIONS}
+        kept = {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if hasattr(DEFAULTS, key)}
         try:
             present = asdict(load_hyperparameters(str(run.args.get("hyp", DEFAULTS.hyp))))
-            changed = [
-                f"{key} {value:g}" for key, value in run.hyperparameters.items() if present.get(key, value) != value
-            ]
+            differing = differing_values(run.hyperparameters, present)
+            changed = [f"{key} {value:g}" for key, (value, _) in differing.items()]
             comment = f"  # trained with {', '.join(changed)}; --hyp has changed since" if changed else ""
         except DetectorError:
             comment = "  # the --hyp file no longer exists"
-        commands.append(f"python train.py {shlex.join(train_argv(replace(DEFAULTS, **kept)))}{comment}")
+        commands.append(PlannedRun(model="", options=replace(DEFAULTS, **kept)).command() + comment)
     return commands
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What identifies a comparison; its folder contains it from the start.
+    """What identifies a comparison; its folder contains it from the start."""
 
-    Attributes:
-        settings: options that change what is learned.
-        trained: label of each model to train, and a hash of its yaml and its hyperparameters.
-        seeds: empty without models to train.
-        weights: absolute paths of finished checkpoints.
-    """
-
-    settings: Mapping[str, Any]
-    trained: Mapping[str, str]
-    seeds: tuple[int, ...]
-    weights: tuple[str, ...]
+    settings: Mapping[str, Any]  # options that change what is learned
+    trained: Mapping[str, str]  # label of each model to train, and a hash of its yaml and its hyperparameters
+    seeds: tuple[int, ...]  # empty without models to train
+    weights: tuple[str, ...]  # absolute paths of finished checkpoints
 
     @classmethod
     def of(cls, options: CompareOptions, trained: Sequence[ToTrain], finished: Sequence[TrainedRuns]) -> Manifest:
         """Return the manifest of a comparison of models to train and finished weights."""
-        options_as_read = json.loads(json.dumps(asdict(options)))
-        excluded = NON_SEMANTIC_OPTIONS | EXTENDABLE_OPTIONS
         return cls(
-            settings={key: value for key, value in options_as_read.items() if key not in excluded},
+            settings={key: value for key, value in _settings(options).items() if key not in EXTENDABLE_OPTIONS},
             trained={model.label: _hash([model.config.to_dict(), dict(model.hyperparameters)]) for model in trained},
             seeds=options.all_seeds if trained else (),
             weights=tuple(str(path.resolve()) for model in finished for path in model.checkpoints),
@@ -189,21 +169,17 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest | None:
         """Return a folder's manifest, by its present name or that of version 0.1; None if there is no valid one."""
         name = MANIFEST if (folder / MANIFEST).exists() else OLD_MANIFEST
+        kinds = {"settings": dict, "trained": dict, "seeds": tuple, "weights": tuple}
         try:
             content = load_json(folder / name)
-            return cls(
-                settings=dict(content["settings"]),
-                trained=dict(content["trained"]),
-                seeds=tuple(content["seeds"]),
-                weights=tuple(content["weights"]),
-            )
+            return cls(**{key: kind(content[key]) for key, kind in kinds.items()})
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
     def is_compatible_with(self, other: Manifest) -> bool:
         """Return whether this is the other comparison, possibly with more models or seeds."""
         return (
-            all(other.settings.get(key, value) == value for key, value in self.settings.items())
+            not differing_values(self.settings, other.settings)
             and other.trained.items() <= self.trained.items()
             and set(other.seeds) <= set(self.seeds)
             and set(other.weights) <= set(self.weights)
@@ -215,30 +191,32 @@ class Manifest:
 
 
 def choose_folder(project: Path, name: str, manifest: Manifest, *, named: bool) -> Path:
-    """Return the folder of --name, or else one that contains a part of this comparison, or else a new one.
+    """Return the folder `name` in `project`, or else one that contains a part of this comparison, or else a new one.
 
-    Args:
-        project: contains the folders `name`, `name2`, `name3`...
-        name: a plain folder name.
-        manifest: of this comparison.
-        named: whether the user gave the name; the folder is then used whatever it contains.
+    If the user `named` it, the folder is used whatever it contains; the others are `name2`, `name3`...
 
     Raises:
         ConfigError: the name is not a plain folder name, or the folder cannot be made.
     """
-    if named:
-        folder, remark = make_run_dir(project, name, exist_ok=True), ""
-    else:
-        pattern = re.compile(re.escape(name) + r"(\d*)")
-        matches = {path: pattern.fullmatch(path.name) for path in project.glob("*")}
-        existing = sorted((int(match[1] or 1), path) for path, match in matches.items() if match)
+    remark, continued = "", None
+    if not named:
+        matches = ((path, re.fullmatch(re.escape(name) + r"(\d*)", path.name)) for path in project.glob("*"))
+        existing = sorted((int(match[1] or 1), path) for path, match in matches if match)
         manifests = ((path, Manifest.read(path)) for _, path in existing)
         continued = next((path for path, other in manifests if other and manifest.is_compatible_with(other)), None)
-        folder = continued or make_run_dir(project, name)
+    folder = continued or make_run_dir(project, name, exist_ok=named)
+    if continued:
+        remark = " (continued)"
+    elif folder != project / name:
         remark = f" ({project / name} contains another comparison; --name {name} uses it anyway)"
-        remark = " (continued)" if continued else remark if folder != project / name else ""
     LOGGER.info(f"Comparison folder: {folder}{remark}")
     return folder
+
+
+def _settings(options: CompareOptions | TrainOptions) -> dict[str, Any]:
+    """Return the options that change what a run learns, as a JSON or yaml file holds them."""
+    values = json.loads(json.dumps(asdict(options)))
+    return {key: value for key, value in values.items() if key not in NON_SEMANTIC_OPTIONS}
 
 
 def _hash(value: Any) -> str:  # noqa: ANN401

@@ -23,7 +23,6 @@ from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs
 from utils.comparison.predictions import evaluate_run, excluded_by_size, resampled_metrics, support_by_class
 from utils.comparison.report import ComparisonResult, command_line, write_reports, write_results
 from utils.comparison.statistics import (
-    ModelScores,
     collect_scores,
     compare_with_baseline,
     score_warnings,
@@ -37,7 +36,6 @@ from utils.errors import RunError
 from utils.inference.class_mapping import distinct_names
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
-from utils.metrics.evaluated_set import EvaluatedSet
 from utils.options import CompareOptions
 from utils.plugins import load_plugins
 from utils.runtime import describe_environment, select_device
@@ -47,16 +45,17 @@ RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluation:
-    """The models with a finished run, the image size of each, and the split that they are evaluated on."""
+class _Comparison:
+    """What is compared, and on what."""
 
     options: CompareOptions
-    folder: Path
-    models: Sequence[TrainedRuns]
-    image_sizes: Sequence[int]
-    names: tuple[str, ...]
+    candidates: Sequence[Candidate]  # the first is the baseline
+    runs: Sequence[PlannedRun]
+    failed: Sequence[FailedRun]
     split: DatasetIndex
+    names: tuple[str, ...]  # of the classes, unique
     device: torch.device
+    folder: Path  # of the results on the split
 
 
 def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
@@ -96,21 +95,17 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     failed = finish_runs(runs, jobs=options.jobs)
     models = [*_trained_models(to_train, runs, failed), *finished]
     if models:
-        firsts = [model.runs[0] for model in models]
-        if "imgsz" in given:
-            sizes = [round_image_size(options.imgsz, run.max_stride) for run in firsts]
-        else:
-            sizes = [run.image_size for run in firsts]
-        evaluation = _Evaluation(
+        comparison = _Comparison(
             options=options,
-            folder=folder if options.task == "val" else folder / options.task,
-            models=models,
-            image_sizes=sizes,
-            names=distinct_names(class_names(data, single_class=single_class)),
+            candidates=candidates,
+            runs=runs,
+            failed=failed,
             split=split,
+            names=distinct_names(class_names(data, single_class=single_class)),
             device=device,
+            folder=folder if options.task == "val" else folder / options.task,
         )
-        _evaluate(evaluation, candidates, runs, failed, size_given="imgsz" in given)
+        _evaluate(comparison, models, size_given="imgsz" in given)
     if failed:
         reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
         raise RunError(
@@ -128,103 +123,92 @@ def _trained_models(
     lost = {failure.run.folder for failure in failed}
     models = []
     for model in to_train:
-        paths = [run.best for run in runs if run.model == model.label and run.folder not in lost]
-        if paths:
-            finished = TrainedRuns(
+        finished = [read_run(run.best) for run in runs if run.model == model.label and run.folder not in lost]
+        if finished:
+            trained = TrainedRuns(
                 label=model.label,
-                runs=tuple(map(read_run, paths)),
+                runs=tuple(finished),
                 config=model.config,
                 hyperparameters=model.hyperparameters,
                 is_finished_weights=False,
             )
-            models.append(finished)
+            models.append(trained)
     return models
 
 
-def _evaluate(
-    evaluation: _Evaluation,
-    candidates: Sequence[Candidate],
-    runs: Sequence[PlannedRun],
-    failed: Sequence[FailedRun],
-    *,
-    size_given: bool,
-) -> None:
-    """Evaluate the models, compare them, and write the results."""
-    options, folder, models, split = evaluation.options, evaluation.folder, evaluation.models, evaluation.split
-    evaluated = _evaluate_runs(evaluation)
-    scores = _resampled_scores(evaluation, evaluated)
-    support = support_by_class(evaluated[0][0], evaluation.names)
-    labels = [model.label for model in models]
-    absent = [candidate.label for candidate in candidates if candidate.label not in labels]
-    baseline = candidates[0].label
-    pairs = [] if baseline in absent else compare_with_baseline(scores, images=len(split))
-    warnings = [
-        *support_warnings(len(split), evaluation.names, support),
-        *score_warnings(scores),
-        *provenance_warnings(models, split, task=options.task),
+def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_given: bool) -> None:
+    """Evaluate the models, at the size of --imgsz if it was given, compare them, and write the results."""
+    options, folder, split, names = comparison.options, comparison.folder, comparison.split, comparison.names
+    sizes = [
+        round_image_size(options.imgsz, model.runs[0].max_stride) if size_given else model.runs[0].image_size
+        for model in models
     ]
-    if options.jobs > 1 and runs:
-        warnings.append(f"Timings of training were measured under parallel load (up to {options.jobs} jobs).")
-    if absent:
-        warnings.append(f"No finished run of {', '.join(absent)}; the tables leave it out.")
-    if baseline in absent:
-        warnings.append(f"The baseline {baseline} is missing, so there are no differences.")
-    if len(set(evaluation.image_sizes)) > 1:
-        warnings.append("The models are evaluated at different image sizes, which also affects cost and accuracy.")
-    costs, noise = measure_costs(models, evaluation.image_sizes, device=evaluation.device)
-    evaluated_at = evaluation.image_sizes if size_given and options.weights else ()
+    LOGGER.info(f"\nEvaluating {sum(len(model.runs) for model in models)} checkpoints on {len(split)} images")
+    evaluated = [
+        [
+            evaluate_run(
+                run,
+                split,
+                image_size=size,
+                batch_size=2 * options.batch_size,
+                workers=options.workers,
+                device=comparison.device,
+                cache=folder / "predictions" / f"{model.label}-{index}.npz",
+            )
+            for index, run in enumerate(model.runs)
+        ]
+        for model, size in zip(models, sizes, strict=True)
+    ]
+    weights = draw_resamples(len(split), RESAMPLES, seed=RESAMPLING_SEED)  # the same for all models
+    scores = [
+        collect_scores(
+            model.label,
+            [resampled_metrics(run, weights, names) for run in runs],
+            fixed_weights=model.is_finished_weights,
+            seeds=tuple(run.seed for run in model.runs),
+        )
+        for model, runs in zip(models, evaluated, strict=True)
+    ]
+    support = support_by_class(evaluated[0][0], names)
+    baseline_exists = models[0].label == comparison.candidates[0].label
+    costs, noise = measure_costs(models, sizes, device=comparison.device)
     result = ComparisonResult(
-        header=header(options, split, models, device=evaluation.device, evaluated_at=evaluated_at),
+        header=header(options, split, models, device=comparison.device, sizes=sizes if size_given else ()),
         models=models,
         scores=scores,
-        pairs=pairs,
+        pairs=compare_with_baseline(scores, images=len(split)) if baseline_exists else [],
         costs=costs,
         timing_noise=noise,
         support=support,
-        excluded=excluded_by_size(evaluated[0][0], evaluation.names),
-        warnings=warnings,
-        failed=failed,
+        excluded=excluded_by_size(evaluated[0][0], names),
+        warnings=[
+            *support_warnings(len(split), names, support),
+            *score_warnings(scores),
+            *provenance_warnings(models, split, task=options.task),
+            *_warnings(comparison, models, sizes),
+        ],
+        failed=comparison.failed,
         resamples=RESAMPLES,
         config_diffs={model.label: differing_settings(model, models[0]) for model in models[1:]},
-        commands=[command_line(), *(run.command() for run in runs), *training_commands(models)],
-        environment=describe_environment(evaluation.device),
+        commands=[command_line(), *(run.command() for run in comparison.runs), *training_commands(models)],
+        environment=describe_environment(comparison.device),
     )
     write_results(result, options, val=split, folder=folder)
-    figures = draw_figures(result, evaluated, names=evaluation.names, val=split, folder=folder)
+    figures = draw_figures(result, evaluated, names=names, val=split, folder=folder)
     with optional():
         write_reports(result, figures, folder=folder)
 
 
-def _evaluate_runs(evaluation: _Evaluation) -> list[list[EvaluatedSet]]:
-    """Evaluate every run of every model, or read its predictions of an earlier call."""
-    count = sum(len(model.runs) for model in evaluation.models)
-    LOGGER.info(f"\nEvaluating {count} checkpoints on {len(evaluation.split)} images")
-    return [
-        [
-            evaluate_run(
-                run,
-                evaluation.split,
-                image_size=size,
-                batch_size=2 * evaluation.options.batch_size,
-                workers=evaluation.options.workers,
-                device=evaluation.device,
-                cache=evaluation.folder / "predictions" / f"{model.label}-{index}.npz",
-            )
-            for index, run in enumerate(model.runs)
-        ]
-        for model, size in zip(evaluation.models, evaluation.image_sizes, strict=True)
-    ]
-
-
-def _resampled_scores(evaluation: _Evaluation, evaluated: Sequence[Sequence[EvaluatedSet]]) -> list[ModelScores]:
-    """Return the metrics of every run, on the same resamples of the images for all."""
-    weights = draw_resamples(len(evaluation.split), RESAMPLES, seed=RESAMPLING_SEED)
-    return [
-        collect_scores(
-            model.label,
-            [resampled_metrics(run, weights, evaluation.names) for run in runs],
-            fixed_weights=model.is_finished_weights,
-            seeds=tuple(run.seed for run in model.runs),
-        )
-        for model, runs in zip(evaluation.models, evaluated, strict=True)
-    ]
+def _warnings(comparison: _Comparison, models: Sequence[TrainedRuns], sizes: Sequence[int]) -> list[str]:
+    """Return warnings about missing models and about conditions that are not the same for all."""
+    labels = [model.label for model in models]
+    baseline, *others = (candidate.label for candidate in comparison.candidates)
+    absent = ", ".join(label for label in (baseline, *others) if label not in labels)
+    jobs = comparison.options.jobs
+    warnings = {
+        f"Timings of training were measured under parallel load (up to {jobs} jobs).": jobs > 1 and comparison.runs,
+        f"No finished run of {absent}; the tables leave it out.": absent,
+        f"The baseline {baseline} is missing, so there are no differences.": baseline not in labels,
+        "The models are evaluated at different image sizes, which also affects cost and accuracy.": len(set(sizes)) > 1,
+    }
+    return [warning for warning, applies in warnings.items() if applies]

@@ -17,7 +17,7 @@ from models.config import ModelConfig, literal
 from models.overrides import RowKeyword, module_names
 from models.yolo import DetectionModel
 from utils.comparison.candidates import ToTrain
-from utils.comparison.trained_runs import OFFSET_LR, effective_hyperparameters
+from utils.comparison.trained_runs import OFFSET_LR
 from utils.errors import ConfigError, did_you_mean
 from utils.files import unique_name
 from utils.log import LOGGER
@@ -27,34 +27,23 @@ DIMENSION = re.compile(r"(?P<module>[A-Za-z_][\w.]*)(?:@(?P<key>\w+)=(?P<now>[^.
 EXAMPLE = "write --sweep AKConv.num_param 3 5 9"
 HYP = "hyp"  # in place of a module: the keyword is a hyperparameter
 MAX_VARIANTS = 100
-FINGERPRINTED_SEPARATELY = frozenset(("_parameters", "_buffers", "_modules"))
 PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, type, types.FunctionType)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One argument of --sweep with its values.
+    """One argument of --sweep with its values."""
 
-    Attributes:
-        name: as the user wrote it.
-        target: a module's keyword; if the module is `hyp`, a hyperparameter.
-        values: to try.
-    """
-
-    name: str
-    target: RowKeyword
-    values: tuple[Any, ...]
+    name: str  # as the user wrote it
+    target: RowKeyword  # a module's keyword; if the module is `hyp`, a hyperparameter
+    values: tuple[Any, ...]  # to try
 
 
 def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]:
     """Parse `AKConv.num_param 3 5 9 AKConv.padding border zeros`: names, each followed by its values.
 
     `AKConv@num_param=3.points centered` changes only rows in which num_param is 3; `hyp.offset_lr 0.1 1.0` varies a
-    hyperparameter.
-
-    Args:
-        words: of the flag.
-        modules: of the model. Only a word that starts with one of these, or with `hyp`, starts the next dimension.
+    hyperparameter. Only a word that starts with a module of the model, or with `hyp`, starts the next dimension.
 
     Raises:
         ConfigError: a name is not one of a module in the model, or has no values.
@@ -83,15 +72,10 @@ def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]
 
 
 def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str] = ()) -> list[ToTrain]:
-    """Return a model for every combination of values, except those that would train to the same bits as another.
+    """Return a variant of a model for every combination of values, except those that train to the same bits as another.
 
     The log lists the rows in which each keyword is set, and the combinations that are skipped although their yaml
-    differs.
-
-    Args:
-        base: the model to vary.
-        words: of --sweep.
-        taken: labels of other models.
+    differs. `taken` has the labels of other models.
 
     Raises:
         ConfigError: the words are wrong, the module does not take the keyword, the hyperparameter does not exist or
@@ -100,15 +84,15 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
     dimensions = parse_sweep(words, module_names(base.config))
     stem = base.config.name.removesuffix(".yaml")
     variants: list[ToTrain] = []
-    seen: list[Any] = [_content(base)]
+    seen = [base.content]
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
         variant, parts = base, [stem]
         for dimension, value in zip(dimensions, values, strict=True):
             variant = _with_value(variant, dimension.target, value)
             parts.append(f"{dimension.target.keyword}-{_file_name(value)}")
-        if _content(variant) in seen:
+        if variant.content in seen:
             continue
-        seen.append(_content(variant))
+        seen.append(variant.content)
         label = unique_name("-".join(parts), [*taken, *(other.label for other in variants)])
         hyp = base.hyp if variant.hyperparameters == base.hyperparameters else ""
         config = replace(variant.config, name=f"{label}.yaml")
@@ -131,33 +115,27 @@ def _with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # n
     return replace(model, hyperparameters=asdict(changed))
 
 
-def _content(model: ToTrain) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return what of a model's yamls can change what it learns."""
-    return model.config.to_dict(), effective_hyperparameters(model.hyperparameters, has_offsets=model.has_offsets)
-
-
 def _deduplicate(base: ToTrain, variants: Sequence[ToTrain]) -> list[ToTrain]:
     """Return the variants without those whose network and hyperparameters equal the base's or an earlier variant's.
 
     A duplicate would train to the same bits with every seed, and count as one more model in the correction of p-values.
-
-    Raises:
-        ConfigError: none is left, or one cannot be built.
     """
-    kept: list[tuple[ToTrain, Any]] = []
+    kept: list[ToTrain] = []
+    fingerprints: list[Any] = []
     skipped: list[str] = []
     for model in (base, *variants):
-        fingerprint = network_fingerprint(model.config), _content(model)[1]
-        equal = next((other.label for other, known in kept if known == fingerprint), None)
-        if equal is None:
-            kept.append((model, fingerprint))
+        fingerprint = network_fingerprint(model.config), model.content[1]
+        if fingerprint in fingerprints:
+            equal = kept[fingerprints.index(fingerprint)]
+            skipped.append(f"{model.label} would train to the same bits as {equal.label}")
         else:
-            skipped.append(f"{model.label} would train to the same bits as {equal}")
+            kept.append(model)
+            fingerprints.append(fingerprint)
     if len(kept) == 1:
         raise _changes_nothing(f": {'; '.join(skipped)}")
     for reason in skipped:
         LOGGER.warning(f"--sweep: skipped, {reason}")
-    return [model for model, _ in kept[1:]]
+    return kept[1:]
 
 
 def _changes_nothing(reason: str) -> ConfigError:
@@ -184,13 +162,7 @@ def network_fingerprint(config: ModelConfig) -> list[Any]:
         torch.default_generator.manual_seed(0)
         network = DetectionModel(config).model
     return [
-        (
-            name,
-            type(module),
-            [(key, _comparable(value)) for key, value in vars(module).items() if key not in FINGERPRINTED_SEPARATELY],
-            [(key, _comparable(tensor)) for key, tensor in module.named_parameters(recurse=False)],
-            [(key, _comparable(tensor)) for key, tensor in module.named_buffers(recurse=False)],
-        )
+        (name, type(module), _comparable({key: value for key, value in vars(module).items() if key != "_modules"}))
         for name, module in network.named_modules()
     ]
 

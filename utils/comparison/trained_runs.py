@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import re
@@ -28,6 +29,7 @@ NON_SEMANTIC_OPTIONS = frozenset(
 )
 # Files whose content is compared instead of their name, and the seed.
 COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
+MEASURED = ("training_seconds", "peak_memory_gb", "transferred_fraction")  # in a run's summary
 OFFSET_LR = "offset_lr"
 BEST = Path("weights", "best.pt")
 SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+(?=-last$|$)", re.IGNORECASE)
@@ -36,34 +38,21 @@ GLOB_CHARACTERS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished checkpoint without its weights, and what it and the files of its run contain about the training.
-
-    What is unknown is None or empty.
-
-    Attributes:
-        names: class names.
-        image_size: longer side of the training images in pixels.
-        args: options of train.py.
-        hyperparameters: those that have an effect on the network.
-        folder: of the run, if the checkpoint is in the `weights` folder of one.
-        interrupted: whether the folder lacks a summary, which train.py writes last.
-        dataset: fingerprint of the training split.
-        peak_memory_gb: reserved on CUDA, otherwise of the whole process.
-        transferred_fraction: of the parameters that came from other weights; None also if trained from scratch.
-    """
+    """What a finished checkpoint and the files of its run contain about the training; None or empty if unknown."""
 
     path: Path
     config: ModelConfig
-    names: tuple[str, ...]
-    image_size: int
+    names: tuple[str, ...]  # class names
+    image_size: int  # longer side of the training images in pixels
     max_stride: int
-    args: Mapping[str, Any]
-    hyperparameters: Mapping[str, float]
-    folder: Path | None = None
-    interrupted: bool = False
-    dataset: str = ""
+    args: Mapping[str, Any]  # options of train.py
+    hyperparameters: Mapping[str, float]  # those that have an effect on the network
+    folder: Path | None = None  # of the run, if the checkpoint is in the `weights` folder of one
+    interrupted: bool = False  # whether the folder lacks a summary, which train.py writes last
+    dataset: str = ""  # fingerprint of the training split
     training_seconds: float | None = None
-    peak_memory_gb: float | None = None
+    peak_memory_gb: float | None = None  # reserved on CUDA, otherwise of the whole process
+    # of the parameters that came from other weights; None also if trained from scratch
     transferred_fraction: float | None = None
 
     @property
@@ -81,19 +70,14 @@ class TrainedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRuns:
-    """A model whose runs are finished, one for each seed.
+    """A model whose runs are finished, one for each seed."""
 
-    Attributes:
-        label: unique in the comparison.
-        is_finished_weights: whether --weights gave the runs; otherwise the comparison trained them.
-        class_mismatch: a sentence about the first class that data set and weights name differently; empty if none.
-    """
-
-    label: str
+    label: str  # unique in the comparison
     runs: tuple[TrainedRun, ...]
     config: ModelConfig
     hyperparameters: Mapping[str, float]
-    is_finished_weights: bool
+    is_finished_weights: bool  # whether --weights gave the runs; otherwise the comparison trained them
+    # a sentence about the first class that data set and weights name differently; empty if none
     class_mismatch: str = ""
 
     @property
@@ -122,7 +106,11 @@ def read_run(path: Path) -> TrainedRun:
     model, names = load_model(path, content=content)
     hyperparameters = content.get("hyperparameters") or {}
     folder = run_folder(path)
-    summary = read_facts(folder / SUMMARY) if folder else {}
+    facts: dict[str, Any] = {}
+    for name in (ENVIRONMENT, SUMMARY) if folder is not None else ():
+        with contextlib.suppress(ConfigError):
+            facts |= read_facts(folder / name)
+    measured = {key: float(facts[key]) for key in MEASURED if isinstance(facts.get(key), (int, float))}
     return TrainedRun(
         path=path,
         config=model.config,
@@ -133,10 +121,8 @@ def read_run(path: Path) -> TrainedRun:
         hyperparameters=effective_hyperparameters(hyperparameters, has_offsets=has_offset_convolutions(model)),
         folder=folder,
         interrupted=bool(folder and (folder / "opt.yaml").is_file() and not (folder / SUMMARY).is_file()),
-        dataset=str(read_facts(folder / ENVIRONMENT).get("dataset", "")) if folder else "",
-        training_seconds=_number(summary.get("training_seconds")),
-        peak_memory_gb=_number(summary.get("peak_memory_gb")),
-        transferred_fraction=_number(summary.get("transferred_fraction")),
+        dataset=str(facts.get("dataset", "")),
+        **measured,
     )
 
 
@@ -154,17 +140,15 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
-def read_facts(path: Path) -> Mapping[str, Any]:
-    """Return a JSON file of a run; empty if it is missing or damaged."""
-    try:
-        content = load_json(path) if path.is_file() else {}
-    except ConfigError:
-        return {}
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return a JSON file of a run; empty if it is missing or no object. A ConfigError is raised if it is damaged."""
+    content = load_json(path) if path.is_file() else {}
     return content if isinstance(content, dict) else {}
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+def differing_values(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each key that two mappings have in common and in which they differ."""
+    return {key: (value, others[key]) for key, value in values.items() if others.get(key, value) != value}
 
 
 def has_offset_convolutions(model: nn.Module) -> bool:
@@ -185,28 +169,24 @@ def effective_hyperparameters(values: Mapping[str, float], *, has_offsets: bool)
 def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collection[str] = ()) -> list[TrainedRuns]:
     """Read finished weights; runs that differ only in their seed, whatever their paths, become one model.
 
-    Args:
-        patterns: as for `checkpoint_files`.
-        names: class names of the data set.
-        taken: labels of other models.
-
-    Returns:
-        Models in the order of their first files, each with its runs by seed.
+    `patterns` are as for `checkpoint_files`, `names` those of the data set's classes, `taken` labels of other models.
+    The models are in the order of their first files, each with its runs by seed.
 
     Raises:
         CheckpointError: a file is missing, damaged, or listed twice.
         ConfigError: a model has another number of classes than the data set.
     """
     groups: dict[str, list[TrainedRun]] = {}
-    known: set[Path] = set()
-    for path in checkpoint_files(patterns):
+    paths = checkpoint_files(patterns)
+    for index, path in enumerate(paths):
         run = read_run(path)
-        if path.resolve() in known:
+        if path.resolve() in map(Path.resolve, paths[:index]):
             raise CheckpointError(path, "is listed twice in --weights", fix="remove one")
-        known.add(path.resolve())
         if len(run.names) != (1 if run.args.get("single_cls") else len(names)):
             raise ConfigError(path, f"has {len(run.names)} classes, but --data has {len(names)}", fix="pass its --data")
-        key = _training_key(run)
+        config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
+        settings = [config, run.names, comparable_args(run.args), run.hyperparameters]
+        key = json.dumps(settings, sort_keys=True, default=str)  # equal for runs that differ only in their seed
         if run.seed is None or run.seed in [other.seed for other in groups.get(key, [])]:
             key = str(path)
         groups.setdefault(key, []).append(run)
@@ -229,9 +209,8 @@ def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collec
 def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
     """Return the checkpoints that the arguments of --weights mean.
 
-    Args:
-        patterns: checkpoints; folders of runs, for their `weights/best.pt`; or glob patterns that no shell has
-            expanded. A log beside the folder of its run is skipped, since `runs/model-seed*` matches both.
+    They are checkpoints; folders of runs, for their `weights/best.pt`; or glob patterns that no shell has expanded. A
+    log beside the folder of its run is skipped, since `runs/model-seed*` matches both.
 
     Raises:
         CheckpointError: a folder contains no checkpoint, or a pattern matches nothing.
@@ -239,10 +218,10 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for pattern in patterns:
         is_glob = GLOB_CHARACTERS.search(pattern) and not Path(pattern).exists()
-        paths = [Path(name) for name in sorted(glob.glob(pattern))] if is_glob else [Path(pattern)]
-        if not paths:
+        names = sorted(glob.glob(pattern)) if is_glob else [pattern]
+        if not names:
             raise CheckpointError(pattern, "matches no file or folder", fix="correct --weights")
-        for path in paths:
+        for path in map(Path, names):
             if path.suffix == ".log" and path.with_suffix("").is_dir():
                 continue
             choices = [file for file in (path / BEST, path / BEST.name) if file.is_file()] if path.is_dir() else [path]
@@ -250,13 +229,6 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
                 raise CheckpointError(path, f"contains no {BEST}", fix="finish its training, or leave it out")
             files.append(choices[0])
     return files
-
-
-def _training_key(run: TrainedRun) -> str:
-    """Return a text that is equal for runs that differ only in their seed."""
-    config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
-    content = [config, run.names, comparable_args(run.args), run.hyperparameters]
-    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _label(runs: Sequence[TrainedRun]) -> str:
