@@ -30,7 +30,8 @@ def test_a_device_that_does_not_exist_is_refused_with_those_that_do(gpus: int, n
     with pytest.raises(ConfigError) as caught:
         select_device(name)
     assert caught.value.where == "--device" and caught.value.fix == fix
-    assert repr(name) in caught.value.what and ("torch finds no CUDA device" in caught.value.what) == (gpus == 0)
+    assert repr(name) in caught.value.what
+    assert (": " in caught.value.what) == (gpus == 0), "the reason"
 
 
 @pytest.mark.parametrize(

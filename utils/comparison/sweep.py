@@ -61,7 +61,7 @@ def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]
     dimensions = []
     for match, values in groups:
         if match["module"] not in known:
-            hint = did_you_mean(match["module"], known) or f"one of {', '.join(sorted(set(known)))}"
+            hint = did_you_mean(match["module"], known) or f"use one of {', '.join(sorted(set(known)))}"
             raise ConfigError("--sweep", f"the model has no {match['module']} to vary", fix=hint)
         if not values:
             raise ConfigError("--sweep", f"{match[0]} has no values", fix=EXAMPLE)

@@ -281,5 +281,5 @@ def _files(path: Path, text: str) -> list[Path]:
     media = [p for p in paths if has_suffix(p, IMAGE_SUFFIXES | VIDEO_SUFFIXES)]
     if not media:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError("--source", f"{text} has no image or video", fix=f"images end in {suffixes}")
+        raise DataError("--source", f"{text} has no image or video", fix=f"pass a file that ends in {suffixes}")
     return media

@@ -93,7 +93,7 @@ def run_evolution(options: TrainOptions) -> Path:
         what = f"runs in one process (torchrun started {processes})"
         raise ConfigError("--evolve", what, fix="start without torchrun")
     if options.resume or options.noval:
-        fix = "to resume an evolution use --name with --exist-ok"
+        fix = "use --name with --exist-ok to resume an evolution"
         raise ConfigError("--evolve", "cannot be combined with --resume or --noval", fix=fix)
     initial = load_hyperparameters(options.hyp)
     folder = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)

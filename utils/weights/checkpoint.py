@@ -97,7 +97,7 @@ def read_weights_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         near = ", ".join(str(p) for p in sorted(path.parent.glob("*.pt"))[:3]) if path.parent.is_dir() else ""
-        fix = f"there is {near}" if near else "check the path"
+        fix = f"did you mean {near}?" if near else "check the path"
         raise CheckpointError(path, f"cannot be read ({error.strerror})", fix=fix) from error
     except ValueError as error:
         raise CheckpointError(repr(str(path)), f"is not a path ({error})", fix="check the path") from error

@@ -109,17 +109,17 @@ def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
     with torch.inference_mode():
         with pytest.raises(RuntimeError, match="channels"):
             layer(x[:, :-1])
-        with pytest.raises(ValueError, match="weight must be"):
+        with pytest.raises(ValueError, match="weight"):
             ak_layer2d(x, layer.p_conv, weights[:, :-1], **options)
-        with pytest.raises(ValueError, match="offset must be"):
+        with pytest.raises(ValueError, match="offset"):
             ak_layer2d(x, layer.p_conv, weights, points=layer.points, stride=layer.stride + 1)
         with pytest.raises(RuntimeError, match="bias"):
             ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **options)
-        with pytest.raises(ValueError, match="padding must be"):
+        with pytest.raises(ValueError, match="padding"):
             ak_layer2d(x, layer.p_conv, weights, **options, padding="mirror")  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match=r"dtype|type"):
             layer(x.double())
-        with pytest.raises(ValueError, match="on the CPU"):
+        with pytest.raises(ValueError, match="CPU"):
             offset = torch.empty(2, 10, 5, 6, device="meta")
             ak_conv2d(x, offset, weights, **options, implementation="cpu_kernel")
 
