@@ -1,4 +1,4 @@
-"""Which parameter belongs to which group, and what every group's optimizer settings are."""
+"""Parameter groups, and the optimizer settings of each."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def model():
 
 
 def described(model, groups):
-    """Per group its kind, learning rate factor, weight decay and parameter names."""
+    """Kind, learning rate factor, weight decay and parameter names of each group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in groups:
         assert len({*map(id, group["params"])}) == len(group["params"])
@@ -33,7 +33,7 @@ def described(model, groups):
 
 
 @pytest.mark.parametrize("offset_lr", [0.0, 0.1, 3.0])
-def test_offset_convolutions_have_groups_of_their_own(model, offset_lr):
+def test_offset_convolutions_have_separate_groups(model, offset_lr):
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=offset_lr)
     assert described(model, groups) == [
         ("bias", 1.0, 0.0, BIASES),
@@ -127,6 +127,6 @@ def test_rates_per_group(model, name, step, bias, weight, momentum):
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([bias, weight, weight, bias / 4, weight / 4], rel=1e-12, abs=1e-15)
     for group in optimizer.param_groups:
-        found = group["momentum"] if name == "SGD" else group["betas"][0]
-        assert found == pytest.approx(momentum, rel=1e-12)
+        actual = group["momentum"] if name == "SGD" else group["betas"][0]
+        assert actual == pytest.approx(momentum, rel=1e-12)
         assert name == "SGD" or group["betas"][1] == 0.999
