@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_data import TINY_DATA
+from tests.helpers.training_runs import ROOT, train_options
 from utils.benchmarks import cases
 from utils.benchmarks.akconv import run_benchmark
 from utils.benchmarks.cases import layer_cases
@@ -33,8 +34,6 @@ from utils.weights.checkpoint import content_hash, load_checkpoint
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def script(name: str, *arguments: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of the scripts from another folder, as a user does."""
@@ -42,22 +41,6 @@ def script(name: str, *arguments: object, cwd: Path, check: bool = True) -> subp
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert not check or result.returncode == 0, result.stderr[-3000:]
     return result
-
-
-def options(data: Path, project: Path, **changes: object) -> TrainOptions:
-    """Options of a run that takes seconds."""
-    settings: dict[str, object] = {
-        "cfg": "yolov5n-akconv.yaml",
-        "data": str(data),
-        "epochs": 3,
-        "batch_size": 4,
-        "imgsz": 96,
-        "device": "cpu",
-        "workers": 0,
-        "project": str(project),
-        "noplots": True,
-    }
-    return TrainOptions(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +81,9 @@ def test_a_checkpoint_holds_the_epoch_and_float32_weights(trained: Path) -> None
 
 
 def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(data: Path, tmp_path: Path) -> None:
-    first = run_training(options(data, tmp_path, name="a", workers=0)).run_dir
-    second = run_training(options(data, tmp_path, name="b", workers=2)).run_dir
-    other = run_training(options(data, tmp_path, name="c", seed=1)).run_dir
+    first = run_training(train_options(data, tmp_path, name="a", workers=0)).run_dir
+    second = run_training(train_options(data, tmp_path, name="b", workers=2)).run_dir
+    other = run_training(train_options(data, tmp_path, name="c", seed=1)).run_dir
     assert (first / "results.csv").read_bytes() == (second / "results.csv").read_bytes()
     assert (first / "results.csv").read_bytes() != (other / "results.csv").read_bytes()
     weights = [content_hash(load_checkpoint(run / "weights/last.pt")["model"]) for run in (first, second, other)]
@@ -140,7 +123,7 @@ def test_training_starts_from_weights_and_keeps_frozen_layers(
 ) -> None:
     best = trained / "weights/best.pt"
     with caplog.at_level("INFO", logger="akyolo"):
-        run = run_training(options(data, tmp_path, cfg="yolov5n.yaml", weights=str(best), epochs=1, freeze=(2,)))
+        run = run_training(train_options(data, tmp_path, cfg="yolov5n.yaml", weights=str(best), epochs=1, freeze=(2,)))
     summary = json.loads((run.run_dir / "summary.json").read_text())
     assert 0 < summary["transferred_fraction"] < 1 and summary["peak_memory_gb"] > 0
     assert re.search(r"\bmodel\.1\b", caplog.text), "a layer whose weights do not fit is named"
@@ -165,7 +148,7 @@ def test_every_training_switch_runs(data: Path, tmp_path: Path) -> None:
         "noautoanchor": True,
         "epochs": 2,
     }
-    run = run_training(options(data, tmp_path, **switches))
+    run = run_training(train_options(data, tmp_path, **switches))
     assert (run.run_dir / "weights/epoch1.pt").exists() and run.evaluation.metrics.label_counts.shape == (1,)
     assert np.isfinite(pd.read_csv(run.run_dir / "results.csv")["metrics/mAP_0.5"]).tolist() == [False, True]
 
@@ -282,7 +265,7 @@ def test_a_custom_module_from_one_file_can_be_trained(data: Path, tmp_path: Path
 
 def test_training_does_not_change_the_data_set(data: Path, trained: Path, tmp_path: Path) -> None:
     before = tree_hash(data.parent / "shapes")
-    run_training(options(data, tmp_path, epochs=1, noplots=False))
+    run_training(train_options(data, tmp_path, epochs=1, noplots=False))
     assert tree_hash(data.parent / "shapes") == before
 
 
