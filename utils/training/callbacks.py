@@ -76,7 +76,8 @@ def require_tensorboard() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        raise ConfigError("--tensorboard", "tensorboard is not installed", fix="install it: pip install tensorboard") from error
+        fix = "install it: pip install tensorboard"
+        raise ConfigError("--tensorboard", "tensorboard is not installed", fix=fix) from error
 
 
 class TensorBoard(Callback):
