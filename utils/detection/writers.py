@@ -28,11 +28,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # kept; other image
 
 
 class DetectionWriter:
-    """Writes the outputs of each frame in threads; a context manager that finishes videos and the table at its end.
-
-    Attributes:
-        run_dir: folder of the run.
-    """
+    """Writes the outputs of each frame in threads; a context manager that finishes videos and the table at its end."""
 
     def __init__(self, options: DetectOptions, run_dir: Path, names: tuple[str, ...]) -> None:
         """Start the threads: several for images, one for videos, whose frames must stay in order."""
