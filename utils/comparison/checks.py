@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -83,34 +85,29 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
 
 def _changed_since(recorded: Mapping[Path, str], data: DataConfig) -> list[Path]:
     """Return the runs whose recorded fingerprint, if known, is not that of the training split."""
-    if not any(recorded.values()):
-        return []  # without scanning the split, which may take minutes
-    present = build_index(data, "train").fingerprint()
-    return [folder for folder, fingerprint in recorded.items() if fingerprint not in ("", present)]
+    known = {folder: fingerprint for folder, fingerprint in recorded.items() if fingerprint}
+    present = build_index(data, "train").fingerprint() if known else ""  # a scan may take minutes
+    return [folder for folder, fingerprint in known.items() if fingerprint != present]
 
 
 def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:
     """Return warnings about how the models were trained and on what; `task` is the name of the evaluated split."""
     finished = [model for model in models if model.is_finished_weights]
+    interrupted = ", ".join(
+        f"{run.folder.name} ({epochs_done(run.folder)} of {run.args.get('epochs', '?')} epochs)"
+        for model in finished
+        for run in model.runs
+        if run.folder is not None and run.interrupted
+    )
+    preliminary = f"Training not finished: {interrupted}. The results of these runs are preliminary."
     return [
-        *_interrupted(finished),
+        *([preliminary] if interrupted else []),
         *_differing_training_args(models),
         *(f"{model.label}: {model.class_mismatch}." for model in models if model.class_mismatch),
         *_changed_datasets(finished),
         *split_overlaps(models, evaluated, "train"),
         *(split_overlaps(models, evaluated, "val") if task != "val" else ()),
     ]
-
-
-def _interrupted(models: Sequence[TrainedRuns]) -> list[str]:
-    """Warn about finished weights from trainings that did not reach their end."""
-    runs = [
-        f"{run.folder.name} ({epochs_done(run.folder)} of {run.args.get('epochs', '?')} epochs)"
-        for model in models
-        for run in model.runs
-        if run.folder is not None and run.interrupted
-    ]
-    return [f"Training not finished: {', '.join(runs)}. The results of these runs are preliminary."] if runs else []
 
 
 def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
@@ -168,24 +165,18 @@ def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split
 
 def overlapping_images(split: DatasetIndex, evaluated: DatasetIndex) -> list[str]:
     """Return the evaluated images whose file is, byte for byte, also among those of another split."""
-    by_size: dict[int, list[str]] = {}
-    for path in map(str, split.paths):
-        by_size.setdefault(_file_size(path), []).append(path)
-    hashes: dict[int, set[bytes]] = {}
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in map(Path, split.paths):
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    digests = functools.cache(lambda size: set(map(_digest, by_size[size])))  # of the sizes that both splits contain
     shared = []
-    for path in map(str, evaluated.paths):
-        size = _file_size(path)
-        if size not in by_size:
-            continue
-        if size not in hashes:
-            hashes[size] = {hashlib.sha256(Path(other).read_bytes()).digest() for other in by_size[size]}
-        if hashlib.sha256(Path(path).read_bytes()).digest() in hashes[size]:
-            shared.append(path)
+    for path in filter(Path.is_file, map(Path, evaluated.paths)):
+        size = path.stat().st_size
+        if size in by_size and _digest(path) in digests(size):
+            shared.append(str(path))
     return shared
 
 
-def _file_size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return -1
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

@@ -30,32 +30,28 @@ def measure_costs(
     Returns:
         The costs of each model, by the keys of `COST_COLUMNS`, and the noise of the times, see `time_networks`.
     """
-    costs: list[dict[str, Any]] = []
-    copies: tuple[list[nn.Module], list[nn.Module]] = ([], [])
-    for model, size in zip(models, image_sizes, strict=True):
-        network, _ = load_model(model.checkpoints[0])
-        for networks in copies:
-            networks.append(to_device(fused(network), device))
-        summary = summarize(network, (size, size))
-        seconds = [run.training_seconds for run in model.runs if run.training_seconds is not None]
-        memory = [run.peak_memory_gb for run in model.runs if run.peak_memory_gb is not None]
-        costs.append(
-            {
-                "parameters": summary.parameters,
-                "gflops": summary.gflops,
-                "sampling_gflops": summary.sampling_gflops,
-                "image_size": size,
-                "training_seconds": mean(seconds) if seconds else None,
-                "training_memory_gb": max(memory) if memory else None,
-            }
-        )
+    networks = [load_model(model.runs[0].path)[0] for model in models]
+    fused_networks, copies = ([to_device(fused(network), device) for network in networks] for _ in range(2))
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 3, size, size, generator=generator) for size in image_sizes]
     images = [image.to(device).contiguous(memory_format=memory_format(device)) for image in images]
-    times, noise = time_networks(*copies, images, device=device)
-    memories = [forward_memory_gb(network, image, device) for network, image in zip(copies[0], images, strict=True)]
-    for cost, timing, memory_gb in zip(costs, times, memories, strict=True):
-        cost |= timing | {"inference_memory_gb": memory_gb}
+    times, noise = time_networks(fused_networks, copies, images, device=device)
+    costs = []
+    for index, (model, size) in enumerate(zip(models, image_sizes, strict=True)):
+        summary = summarize(networks[index], (size, size))
+        seconds = [run.training_seconds for run in model.runs if run.training_seconds is not None]
+        memory = [run.peak_memory_gb for run in model.runs if run.peak_memory_gb is not None]
+        cost = {
+            "parameters": summary.parameters,
+            "gflops": summary.gflops,
+            "sampling_gflops": summary.sampling_gflops,
+            "image_size": size,
+            "training_seconds": mean(seconds) if seconds else None,
+            "training_memory_gb": max(memory) if memory else None,
+            **times[index],
+            "inference_memory_gb": forward_memory_gb(fused_networks[index], images[index], device),
+        }
+        costs.append(cost)
     return costs, noise
 
 
@@ -75,8 +71,7 @@ def time_networks(
         Of each network the median and the 95th percentile of the milliseconds over both copies, and the largest
         relative difference between copies in the median and in the 95th percentile.
     """
-    calls = zip((*networks, *copies), (*images, *images), strict=True)
-    actions = [partial(network, image) for network, image in calls]
+    actions = list(map(partial, (*networks, *copies), (*images, *images)))
     with torch.inference_mode():
         timings = interleave(actions, rounds=ROUNDS, warm_up=WARM_UP_ROUNDS, device=device, rotate=True, clock=clock)
     pairs = list(zip(timings[: len(networks)], timings[len(networks) :], strict=True))

@@ -160,9 +160,9 @@ class Manifest:
         """Return the manifest of a comparison of models to train and finished weights."""
         return cls(
             settings={key: value for key, value in _settings(options).items() if key not in EXTENDABLE_OPTIONS},
-            trained={model.label: _hash([model.config.to_dict(), dict(model.hyperparameters)]) for model in trained},
+            trained={model.label: _hash(model) for model in trained},
             seeds=options.all_seeds if trained else (),
-            weights=tuple(str(path.resolve()) for model in finished for path in model.checkpoints),
+            weights=tuple(str(run.path.resolve()) for model in finished for run in model.runs),
         )
 
     @classmethod
@@ -219,5 +219,6 @@ def _settings(options: CompareOptions | TrainOptions) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in NON_SEMANTIC_OPTIONS}
 
 
-def _hash(value: Any) -> str:  # noqa: ANN401
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _hash(model: ToTrain) -> str:
+    content = [model.config.to_dict(), dict(model.hyperparameters)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

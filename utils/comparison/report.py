@@ -119,7 +119,7 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, val: Dat
             "model": score.label,
             "seeds": score.num_runs,
             "seed_numbers": list(score.seeds),
-            "checkpoints": [str(path) for path in model.checkpoints],
+            "checkpoints": [str(run.path) for run in model.runs],
             **cost,
             **{name: float(score.metrics["all", "", name].points.mean()) for name in ("map50", "map50_95")},
             "metrics": _scores_json(score),

@@ -7,7 +7,7 @@ import itertools
 import re
 import types
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Dimension:
 
     name: str  # as the user wrote it
     target: RowKeyword  # a module's keyword; if the module is `hyp`, a hyperparameter
-    values: tuple[Any, ...]  # to try
+    values: list[Any] = field(default_factory=list)  # to try
 
 
 def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]:
@@ -49,25 +49,23 @@ def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]
         ConfigError: a name is not one of a module in the model, or has no values.
     """
     known = [*modules, HYP]
-    groups: list[tuple[re.Match[str], list[Any]]] = []
+    dimensions: list[Dimension] = []
     for word in words:
         match = DIMENSION.fullmatch(word)
-        if match is not None and (match["module"] in known or not groups):
-            groups.append((match, []))
-        elif groups:
-            groups[-1][1].append(literal(word))
-        else:
-            raise ConfigError("--sweep", f"begins with {word!r}, which is not Module.keyword", fix=EXAMPLE)
-    dimensions = []
-    for match, values in groups:
+        if match is None or (match["module"] not in known and dimensions):
+            if not dimensions:
+                raise ConfigError("--sweep", f"begins with {word!r}, which is not Module.keyword", fix=EXAMPLE)
+            dimensions[-1].values.append(literal(word))
+            continue
         if match["module"] not in known:
             hint = did_you_mean(match["module"], known) or f"use one of {', '.join(sorted(set(known)))}"
             raise ConfigError("--sweep", f"the model has no {match['module']} to vary", fix=hint)
-        if not values:
-            raise ConfigError("--sweep", f"{match[0]} has no values", fix=EXAMPLE)
         only = (match["key"], literal(match["now"])) if match["key"] else None
         target = RowKeyword(module=match["module"], keyword=match["keyword"], only=only)
-        dimensions.append(Dimension(name=match[0], target=target, values=tuple(values)))
+        dimensions.append(Dimension(name=word, target=target))
+    empty = next((dimension.name for dimension in dimensions if not dimension.values), None)
+    if empty is not None:
+        raise ConfigError("--sweep", f"{empty} has no values", fix=EXAMPLE)
     return dimensions
 
 

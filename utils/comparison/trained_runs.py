@@ -90,11 +90,6 @@ class TrainedRuns:
         """The data yaml of the training; empty if unknown."""
         return str(self.args.get("data", ""))
 
-    @property
-    def checkpoints(self) -> tuple[Path, ...]:
-        """The checkpoint of each run."""
-        return tuple(run.path for run in self.runs)
-
 
 def read_run(path: Path) -> TrainedRun:
     """Read a checkpoint and the files of its run.
@@ -107,9 +102,9 @@ def read_run(path: Path) -> TrainedRun:
     hyperparameters = content.get("hyperparameters") or {}
     folder = run_folder(path)
     facts: dict[str, Any] = {}
-    for name in (ENVIRONMENT, SUMMARY) if folder is not None else ():
+    for file in (folder / ENVIRONMENT, folder / SUMMARY) if folder is not None else ():
         with contextlib.suppress(ConfigError):
-            facts |= read_facts(folder / name)
+            facts |= read_facts(file)
     measured = {key: float(facts[key]) for key in MEASURED if isinstance(facts.get(key), (int, float))}
     return TrainedRun(
         path=path,

@@ -116,8 +116,8 @@ def test_offset_lr_does_not_count_in_a_model_without_offset_convolutions():
 
 def test_words_start_a_dimension_only_with_a_module_of_the_model():
     one, two = parse_sweep(["A.x", "1.5", "nn.SiLU", "B@y=2.y", "[1, 2]"], ["A", "B"])
-    assert (one.name, one.target.module, one.target.keyword, one.values) == ("A.x", "A", "x", (1.5, "nn.SiLU"))
-    assert (two.name, two.target.only, two.values) == ("B@y=2.y", ("y", 2), ([1, 2],))
+    assert (one.name, one.target.module, one.target.keyword, one.values) == ("A.x", "A", "x", [1.5, "nn.SiLU"])
+    assert (two.name, two.target.only, two.values) == ("B@y=2.y", ("y", 2), [[1, 2]])
 
 
 @pytest.mark.parametrize(

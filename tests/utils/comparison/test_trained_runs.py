@@ -53,7 +53,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_model(folder):
     paths = [str(folder / name / "weights/best.pt") for name in "bad"] + [str(folder / "plain.pt")]
     models = from_weights(paths, names=NAMES)
     assert [(model.label, seeds_of(model)) for model in models] == [("yolov5n", [0, 1]), ("d", [2]), ("plain", [None])]
-    assert [path.parts[-3] for path in models[0].checkpoints] == ["a", "b"]
+    assert [run.path.parts[-3] for run in models[0].runs] == ["a", "b"]
     assert [model.data for model in models] == ["cats.yaml", "cats.yaml", ""]
     assert all(model.is_finished_weights for model in models)
     assert differing_settings(models[1], models[0]) == ["--optimizer: SGD -> Adam"]
@@ -85,7 +85,7 @@ def test_folders_of_runs_are_taken_as_a_shell_expands_them(folder):
     slow, fast = from_weights([str(path) for path in sorted(folder.glob("net-*"), reverse=True)], names=NAMES)
     assert (slow.label, seeds_of(slow)) == ("net-slow", [2, 10])
     assert (fast.label, seeds_of(fast)) == ("net-fast", [2, 3, 10])
-    assert [path.parts[-3] for path in slow.checkpoints] == ["net-slow-seed2", "net-slow-seed10"]
+    assert [run.path.parts[-3] for run in slow.runs] == ["net-slow-seed2", "net-slow-seed10"]
     assert differing_settings(slow, fast) == ["lr0: 1.0 -> 0.1"]
     assert [run.interrupted for run in fast.runs] == [False, True, False]
 
