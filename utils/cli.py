@@ -163,7 +163,7 @@ def _drop_ignored(unknown: Sequence[str], options_class: type[Any]) -> list[str]
     return rest
 
 
-def run_script(main: Callable[[], None]) -> NoReturn:
+def run_script(main: Callable[[], object]) -> NoReturn:
     """Run a script's main function; report an error as one line on stderr and an exit code.
 
     Exit codes: 0 success, 1 the run failed, 2 invalid input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).

@@ -12,13 +12,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from utils.datasets.convert.layout import Files
 from utils.datasets.images import IMAGE_SUFFIXES
 from utils.errors import DataError
+from utils.log import LOGGER
 
 MAX_MEMBERS = 1_000_000
 MAX_TOTAL_BYTES = 200_000_000_000
@@ -49,37 +52,15 @@ class _Member:
     is_folder: bool = False
 
 
-@dataclass(frozen=True)
-class Archive:
-    """The images, labels and text files of a validated zip or tar file; programs and hidden files are skipped."""
+def open_archive(file: BinaryIO, *, where: str) -> Files:
+    """Validate all of a zip or tar file, and return its images, labels and text files.
 
-    where: str  # its name in messages
-    contents: dict[str, Callable[[], bytes]]  # functions that read a file, by name
-    skipped: int = 0  # number of files of other types
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names in the order in which they are stored, which is the fastest to read in."""
-        return list(self.contents)
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content.
-
-        Raises:
-            DataError: it is damaged.
-        """
-        try:
-            return self.contents[name]()
-        except _BROKEN as error:
-            raise _refused(self.where, f"is damaged at {name!r} ({error})") from error
-
-
-def open_archive(file: BinaryIO, *, where: str) -> Archive:
-    """Open a zip or tar file and validate all of it.
+    The files are in stored order, which is the fastest to read in. The number of other files, such as programs and
+    hidden ones, is logged.
 
     Args:
         file: open for reading; must stay open while the result is used.
-        where: its name in messages.
+        where: its name in messages, also of the DataError for a damaged file that is read later.
 
     Raises:
         DataError: it is neither, it is damaged, or it has what no honest data set has: absolute names or `..`, links,
@@ -101,20 +82,27 @@ def open_archive(file: BinaryIO, *, where: str) -> Archive:
             if count > MAX_MEMBERS:
                 raise _refused(where, f"has more than {MAX_MEMBERS:,} members")
             if total > MAX_TOTAL_BYTES or total > MAX_RATIO * max(compressed_total, MAX_RATIO_APPLIES_FROM / MAX_RATIO):
-                raise _refused(
-                    where, f"decompresses to far more than its {compressed_total:,} bytes ({total:,} or more)"
-                )
-            if not member.is_folder:
-                is_data = _is_data(name)
-                skipped += not is_data
-                if is_data:
-                    contents[name] = read
+                what = f"decompresses to far more than its {compressed_total:,} bytes ({total:,} or more)"
+                raise _refused(where, what)
+            if _is_data(name) and not member.is_folder:
+                contents[name] = partial(_read, read, name, where)
+            else:
+                skipped += not member.is_folder
         below = next((n for n in seen if any(str(parent) in contents for parent in PurePosixPath(n).parents)), None)
         if below is not None:
             raise _refused(where, f"has a member below a file ({below[:60]!r})")
     except _BROKEN as error:
         raise _refused(where, f"is damaged, or not a zip or tar file ({error})") from error
-    return Archive(where, contents, skipped)
+    if skipped:
+        LOGGER.info(f"{where}: skipped {skipped} files that are not data")
+    return contents
+
+
+def _read(read: Callable[[], bytes], name: str, where: str) -> bytes:
+    try:
+        return read()
+    except _BROKEN as error:
+        raise _refused(where, f"is damaged at {name!r} ({error})") from error
 
 
 def _refused(where: str, what: str) -> DataError:
@@ -122,11 +110,7 @@ def _refused(where: str, what: str) -> DataError:
 
 
 def _checked_name(member: _Member, seen: set[str], where: str) -> str:
-    """Return a member's normalized name.
-
-    Raises:
-        DataError: it is not a plain file or folder with a plain name.
-    """
+    """Return a member's normalized name; DataError if it is not a plain file or folder with a plain name."""
     name = member.name
     path = PurePosixPath(name)
     quoted = repr(name[:60])
@@ -212,11 +196,7 @@ def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def _complete(content: bytes, size: int) -> bytes:
-    """Return the content of a member.
-
-    Raises:
-        EOFError: it does not have the size of its entry.
-    """
+    """Return the content of a member; EOFError if it does not have the size of its entry."""
     if len(content) != size:
         raise EOFError(f"{len(content)} of {size} bytes")
     return content

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from utils.datasets.convert.coco import convert_coco
-from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import FileEntry
+from utils.datasets.convert.layout import FileEntry, Files
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import convert_voc
 
@@ -34,16 +33,16 @@ class DatasetPart:
 
 def without_top_folder(files: Files) -> Iterator[FileEntry]:
     """Yield the files unchanged; if one folder contains all of them, relative to that folder."""
-    tops = {name.split("/")[0] if "/" in name else "" for name in files.names}
+    tops = {name.split("/")[0] if "/" in name else "" for name in files}
     prefix = len(next(iter(tops))) + 1 if len(tops) == 1 and not tops & {"", "images", "labels"} else 0
-    for name in files.names:
-        yield name[prefix:], files.read(name)
+    for name, read in files.items():
+        yield name[prefix:], read()
 
 
 def _below(folder: str, files: Files) -> Iterator[FileEntry]:
     """Yield the files, moved into a folder."""
-    for name in files.names:
-        yield f"{folder}/{name}", files.read(name)
+    for name, read in files.items():
+        yield f"{folder}/{name}", read()
 
 
 _COCO = "https://s3.amazonaws.com/images.cocodataset.org"

@@ -13,7 +13,8 @@ import re
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +25,6 @@ from utils.cli import OneLineParser, run_script
 from utils.datasets.archives import open_archive
 from utils.datasets.catalog import DEFAULT_MAX_BYTES, KNOWN, DatasetPart, RemoteArchive, without_top_folder
 from utils.datasets.config import DataConfig, load_data_config
-from utils.datasets.convert.files import Joined
 from utils.datasets.convert.layout import FileEntry
 from utils.errors import ConfigError, DataError, RunError
 from utils.files import atomic_write_folder
@@ -42,12 +42,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
 
     def http_error_302(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
     ) -> Any:  # noqa: ANN401 - as in the base class
         """Refuse other schemes before the base class opens the address."""
         target = headers.get("location") or headers.get("uri") or ""
@@ -61,13 +56,9 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 def _opener() -> urllib.request.OpenerDirector:
     """Return an opener for https addresses only, not http, ftp, file or data."""
     opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPSHandler(),
-        _HttpsOnly(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-    ):
+    request = urllib.request
+    handlers = (request.ProxyHandler(), request.HTTPSHandler(), _HttpsOnly(), request.HTTPErrorProcessor())
+    for handler in (*handlers, request.HTTPDefaultErrorHandler()):
         opener.add_handler(handler)
     opener.addheaders = [("User-Agent", "akyolo"), ("Accept-Encoding", "identity")]
     return opener
@@ -80,59 +71,45 @@ def download(archive: RemoteArchive, file: BinaryIO) -> None:
         DataError: not https, too large, shorter than announced, or of another hash.
         RunError: the server cannot be reached, or the disk is full.
     """
-    if urlsplit(archive.url).scheme != "https":
-        raise DataError(archive.url, "is not an https address", fix="correct `download`")
     digest = hashlib.sha256()
-    try:
-        with _opener().open(archive.url, timeout=TIMEOUT_SECONDS) as response:
-            length = _announced_bytes(response, archive)
-            LOGGER.info(f"Downloading {archive.url} ({f'{length / 1e6:.1f} MB' if length else 'unknown size'})")
-            with tqdm(total=length, unit="B", unit_scale=True, leave=False) as bar:
-                received = 0
-                while chunk := response.read(CHUNK_BYTES):
-                    received += len(chunk)
-                    if received > archive.max_bytes:
-                        raise DataError(archive.url, f"is larger than {archive.max_bytes:,} bytes", fix="do not use it")
-                    digest.update(chunk)
-                    _write(file, chunk, archive)
-                    bar.update(len(chunk))
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise RunError(
-            archive.url, f"cannot be downloaded ({reason})", fix="check the connection and try again"
-        ) from error
-    if length is not None and received != length:
-        raise DataError(archive.url, f"is truncated ({received:,} of {length:,} bytes)", fix="try again")
+    for chunk in _chunks(archive):
+        digest.update(chunk)
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise RunError(archive.url, f"cannot be saved ({error.strerror})", fix="free disk space") from error
     if not archive.sha256:
         LOGGER.info(f"SHA-256 of {archive.url}: {digest.hexdigest()} (not verified: no expected hash is known)")
     elif digest.hexdigest() != archive.sha256.lower():
-        raise DataError(
-            archive.url,
-            f"has SHA-256 {digest.hexdigest()}, not {archive.sha256}",
-            fix="do not use it, or correct the hash",
-        )
+        what = f"has SHA-256 {digest.hexdigest()}, not {archive.sha256}"
+        raise DataError(archive.url, what, fix="do not use it, or correct the hash")
 
 
-def _announced_bytes(response: http.client.HTTPResponse, archive: RemoteArchive) -> int | None:
-    """Return the Content-Length, if there is one.
-
-    Raises:
-        DataError: it is larger than allowed.
-    """
-    text = response.headers.get("Content-Length", "")
-    length = int(text) if text.isascii() and text.isdigit() else None
-    if length is not None and length > archive.max_bytes:
-        raise DataError(
-            archive.url, f"is larger than {archive.max_bytes:,} bytes ({length:,} announced)", fix="do not use it"
-        )
-    return length
-
-
-def _write(file: BinaryIO, chunk: bytes, archive: RemoteArchive) -> None:
+def _chunks(archive: RemoteArchive) -> Iterator[bytes]:
+    """Yield the bytes of an archive from its server, with a progress bar, and verify their number."""
+    if urlsplit(archive.url).scheme != "https":
+        raise DataError(archive.url, "is not an https address", fix="correct `download`")
+    too_large = DataError(archive.url, f"is larger than {archive.max_bytes:,} bytes", fix="do not use it")
+    received = 0
     try:
-        file.write(chunk)
-    except OSError as error:
-        raise RunError(archive.url, f"cannot be saved ({error.strerror})", fix="free disk space") from error
+        with _opener().open(archive.url, timeout=TIMEOUT_SECONDS) as response:
+            announced = response.headers.get("Content-Length", "")
+            length = int(announced) if announced.isascii() and announced.isdigit() else None
+            if length is not None and length > archive.max_bytes:
+                raise too_large
+            LOGGER.info(f"Downloading {archive.url} ({f'{length / 1e6:.1f} MB' if length else 'unknown size'})")
+            with tqdm(total=length, unit="B", unit_scale=True, leave=False) as bar:
+                while chunk := response.read(CHUNK_BYTES):
+                    received += len(chunk)
+                    if received > archive.max_bytes:
+                        raise too_large
+                    yield chunk
+                    bar.update(len(chunk))
+    except (OSError, http.client.HTTPException) as error:
+        what = f"cannot be downloaded ({getattr(error, 'reason', None) or error})"
+        raise RunError(archive.url, what, fix="check the connection and try again") from error
+    if length is not None and received != length:
+        raise DataError(archive.url, f"is truncated ({received:,} of {length:,} bytes)", fix="try again")
 
 
 def fetch(config: DataConfig, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -155,11 +132,10 @@ def fetch(config: DataConfig, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         return
     folder = config.roots[0]
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            config.file, f"{folder} exists without {_missing(config)}", fix="move it away or correct `path`"
-        )
+        what = f"{folder} exists without {_missing(config)}"
+        raise ConfigError(config.file, what, fix="move it away or correct `path`")
     parts = KNOWN.get(config.download) or (_part_of_address(config.download, max_bytes),)
-    atomic_write_folder(folder, _entries(parts, folder.parent))
+    atomic_write_folder(folder, chain.from_iterable(part_entries(part, folder.parent) for part in parts))
     if missing := _missing(config):
         raise DataError(config.file, f"the download into {folder} has no {missing}", fix="correct the yaml's paths")
     LOGGER.info(f"{config.file}: downloaded into {folder}")
@@ -186,18 +162,16 @@ def _part_of_address(url: str, max_bytes: int) -> DatasetPart:
     return DatasetPart(archives=(archive,), convert=without_top_folder)
 
 
-def _entries(parts: Sequence[DatasetPart], folder: Path) -> Iterator[FileEntry]:
-    """Yield all files of a data set, part by part; the archives of a part are temporary files in `folder`."""
-    for part in parts:
-        with contextlib.ExitStack() as stack:
-            opened = []
-            for archive in part.archives:
-                file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=folder)))
-                download(archive, file)
-                opened.append(open_archive(file, where=archive.url))
-                if opened[-1].skipped:
-                    LOGGER.info(f"{archive.url}: skipped {opened[-1].skipped} files that are not data")
-            yield from part.convert(Joined(opened))
+def part_entries(part: DatasetPart, folder: Path) -> Iterator[FileEntry]:
+    """Yield the files of a part; its archives are temporary files in `folder`. Of equal names the first is used."""
+    with contextlib.ExitStack() as stack:
+        files: dict[str, Callable[[], bytes]] = {}
+        for archive in part.archives:
+            file = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+            download(archive, file)
+            for name, read in open_archive(file, where=archive.url).items():
+                files.setdefault(name, read)
+        yield from part.convert(files)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from tests.helpers.hostile_archives import GOOD, HOSTILE, LIMIT, special, tarred
 from utils.datasets import archives
 from utils.datasets.archives import open_archive
 from utils.datasets.catalog import without_top_folder
-from utils.datasets.convert.files import Folder, Joined
+from utils.datasets.convert.layout import files_below
 from utils.errors import DataError
 from utils.files import atomic_write_folder
 
@@ -30,8 +30,8 @@ def made(kind):
 
 
 def read_all(data):
-    archive = open_archive(io.BytesIO(data), where="https://host/a.zip")
-    return {name: archive.read(name) for name in archive.names}
+    files = open_archive(io.BytesIO(data), where="https://host/a.zip")
+    return {name: read() for name, read in files.items()}
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,16 @@ def test_honest_archives_are_extracted_unchanged(pack):
 
 
 def test_members_can_be_read_in_any_order():
-    archive = open_archive(io.BytesIO(gzip.compress(tarred(*FILES.items()))), where="a")
-    assert [archive.read(name) for name in reversed(archive.names)] == list(FILES.values())[::-1]
+    files = open_archive(io.BytesIO(gzip.compress(tarred(*FILES.items()))), where="a")
+    assert [files[name]() for name in reversed(list(files))] == list(FILES.values())[::-1]
 
 
-def test_programs_and_hidden_files_are_skipped():
+def test_programs_and_hidden_files_are_skipped_and_counted(caplog):
     extra = ["set/run.py", "set/.ssh/key.txt", "set/a.sh", "set/.bashrc", "__MACOSX/a.txt", "set/lib.so", "x.desktop"]
     data = zipped(*FILES.items(), *((name, b"x") for name in extra))
-    assert read_all(data) == FILES
-    assert open_archive(io.BytesIO(data), where="a").skipped == len(extra)
+    with caplog.at_level("INFO"):
+        assert read_all(data) == FILES
+    assert f" {len(extra)} " in caplog.text
 
 
 def test_short_files_may_be_compressed_a_lot():
@@ -126,16 +127,12 @@ def test_the_only_top_folder_is_removed(names, expected):
     assert [name for name, _ in without_top_folder(archive)] == expected
 
 
-def test_folders_and_archives_are_joined(tmp_path):
+def test_the_files_of_a_folder_are_listed_without_hidden_ones(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/1.txt").write_bytes(b"folder")
     (tmp_path / "a/.hidden").write_bytes(b"x")
-    folder = Folder(tmp_path / "a")
-    archive = open_archive(io.BytesIO(zipped(("b/1.txt", b"archive"), ("c.txt", b"2"))), where="a")
-    assert folder.names == ["b/1.txt"]
-    joined = Joined([folder, archive])
-    assert {name: joined.read(name) for name in joined.names} == {"b/1.txt": b"folder", "c.txt": b"2"}
+    assert {name: read() for name, read in files_below(tmp_path / "a").items()} == {"b/1.txt": b"folder"}
     for wrong in (tmp_path / "none", tmp_path / "a/b/1.txt"):
         with pytest.raises(DataError) as caught:
-            Folder(wrong)
+            files_below(wrong)
         assert caught.value.where == str(wrong)

@@ -17,9 +17,9 @@ from tests.helpers.data_oracles import tree_hash, write_data_set, write_yaml
 from tests.helpers.hostile_archives import zipped
 from tests.helpers.https_server import CERTIFICATE, serving
 from utils.datasets import catalog
-from utils.datasets.catalog import KNOWN, DatasetPart, RemoteArchive
+from utils.datasets.catalog import KNOWN, DatasetPart, RemoteArchive, without_top_folder
 from utils.datasets.config import KNOWN_SETS, load_data_config
-from utils.datasets.download import fetch
+from utils.datasets.download import fetch, part_entries
 from utils.datasets.index import build_index
 from utils.errors import ConfigError, DataError, RunError
 
@@ -122,6 +122,14 @@ def test_bad_servers_are_refused_and_leave_nothing(kind, archive, tmp_path):
                 fetch(config, max_bytes=2 * len(archive))
     assert str(caught.value).isprintable() and address in str(caught.value)
     assert not asked_over_http and not list((tmp_path / "sets").iterdir())
+
+
+def test_of_files_with_equal_names_that_of_the_first_archive_is_used(tmp_path):
+    pages = {"/1.zip": zipped(("b/1.txt", b"first")), "/2.zip": zipped(("b/1.txt", b"second"), ("c.txt", b"2"))}
+    with serving(pages) as (address, _):
+        archives = tuple(RemoteArchive(f"{address}{page}") for page in pages)
+        entries = dict(part_entries(DatasetPart(archives, convert=without_top_folder), tmp_path))
+    assert entries == {"b/1.txt": b"first", "c.txt": b"2"} and not list(tmp_path.iterdir())
 
 
 def test_an_unknown_certificate_is_refused(archive, tmp_path, monkeypatch):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from utils.cli import OneLineParser, run_script
 from utils.datasets.convert.coco import convert_coco
-from utils.datasets.convert.files import Folder
-from utils.datasets.convert.layout import ConversionReport, FileEntry, with_data_yaml
+from utils.datasets.convert.layout import ConversionReport, FileEntry, files_below, with_data_yaml
 from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
 from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
@@ -57,7 +56,7 @@ def convert(arguments: Sequence[str] | None = None) -> ConversionReport:
 
 def _entries(options: argparse.Namespace, report: ConversionReport) -> Iterator[FileEntry]:
     """Yield names and contents of all files to write."""
-    files = Folder(options.source)
+    files = files_below(options.source)
     common = {"labels_only": options.labels_only, "report": report}
     names: list[str] = []
     if options.kind == "voc":
@@ -70,17 +69,9 @@ def _entries(options: argparse.Namespace, report: ConversionReport) -> Iterator[
         entries = convert_coco(files, polygons=options.polygons, names=names, **common)
     yield from entries if options.labels_only else with_data_yaml(entries, names)
     if not report["images"]:
-        raise DataError(
-            options.source,
-            f"has no usable image ({report})",
-            fix="pass the folder that contains images and annotations",
-        )
-
-
-def main() -> None:
-    """Run the command."""
-    convert()
+        fix = "pass the folder that contains images and annotations"
+        raise DataError(options.source, f"has no usable image ({report})", fix=fix)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(convert)

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.datasets.convert.files import Files
 from utils.datasets.convert.images import ImageFiles
-from utils.datasets.convert.layout import ConversionReport, FileEntry, LabelFiles, Row, box_row, label_text, split_in
+from utils.datasets.convert.layout import ConversionReport, FileEntry, Files, Row, box_row, label_entry, split_in
 from utils.errors import DataError
 
 
@@ -56,19 +55,19 @@ def convert_coco(
         DataError: there are no annotations, they cannot be read, or the image that they name is ambiguous.
     """
     report = ConversionReport() if report is None else report
-    jsons = [name for name in files.names if name.endswith(".json")]
+    jsons = [name for name in files if name.endswith(".json")]
     jsons = [name for name in jsons if PurePosixPath(name).name.startswith("instances_")] or jsons
     # All are read before anything is written, since the class ids of one file depend on the others.
-    parts = [part for name in jsons if (part := _read(files.read(name), name, polygons=polygons)) is not None]
+    parts = [part for name in jsons if (part := _read(files[name](), name, polygons=polygons)) is not None]
     if not parts:
         raise DataError("coco", "has no JSON with images, annotations and categories", fix="pass the folder with it")
     parts = _without_unions(parts, report)
     class_names = _merged_classes(parts, report)
     if names is not None:
         names[:] = class_names
-    label_files = LabelFiles()
+    image_of: dict[str, str] = {}
     depth = max((name.count("/") + 1 for part in parts for _, name in part.images), default=1)
-    image_files = ImageFiles(() if labels_only else (n for n in files.names if not n.endswith(".json")), depth=depth)
+    image_files = ImageFiles(() if labels_only else (n for n in files if not n.endswith(".json")), depth=depth)
     for part in parts:
         report.update(part.report)
         class_ids = [class_names.index(name) for _, name in part.categories]
@@ -80,10 +79,11 @@ def convert_coco(
                 continue
             report["images"] += 1
             target = f"{part.split}/{_below_images(name)}"
-            label_file = label_files.reserve(f"labels/{target}", image=file_of.get(name, name), where=part.file)
+            rows = [(class_ids[index], values) for index, values in part.rows_of.get(image_id, ())]
+            labels = label_entry(image_of, target, rows, image=file_of.get(name, name), where=part.file)
             if not labels_only:
-                yield f"images/{target}", files.read(file_of[name])
-            yield label_file, label_text((class_ids[index], values) for index, values in part.rows_of.get(image_id, ()))
+                yield f"images/{target}", files[file_of[name]]()
+            yield labels
 
 
 def _read(data: bytes, name: str, *, polygons: bool) -> _Annotations | None:

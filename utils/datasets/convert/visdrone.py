@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import ConversionReport, FileEntry, Row, box_row, image_size, label_text
+from utils.datasets.convert.layout import ConversionReport, FileEntry, Files, Row, box_row, image_size, label_text
 from utils.errors import DataError
 
 NAMES = (
@@ -32,26 +31,21 @@ def convert_visdrone(
         DataError: there are no annotations, or an image or a row cannot be read.
     """
     report = ConversionReport() if report is None else report
-    known = set(files.names)
-    has_annotations = False
-    for name in files.names:
-        path = PurePosixPath(name)
-        if path.suffix != ".txt" or path.parent.name != "annotations":
-            continue
-        has_annotations = True
+    annotations = [path for path in map(PurePosixPath, files) if path.match("annotations/*.txt")]
+    if not annotations:
+        raise DataError("visdrone", "has no annotations/*.txt", fix="pass the folder that holds VisDrone2019-DET-train")
+    for path in annotations:
         root = path.parent.parent
         image = (root / "images" / path.with_suffix(".jpg").name).as_posix()
-        if image not in known:
+        if image not in files:
             report["annotations without an image skipped"] += 1
             continue
-        data = files.read(image)
-        rows = _rows(files.read(name), name, image_size(data, image), report)
+        data, name = files[image](), path.as_posix()
+        rows = _rows(files[name](), name, image_size(data, image), report)
         report["images"] += 1
         if not labels_only:
             yield image, data
         yield (root / "labels" / path.name).as_posix(), label_text(rows)
-    if not has_annotations:
-        raise DataError("visdrone", "has no annotations/*.txt", fix="pass the folder that holds VisDrone2019-DET-train")
 
 
 def _rows(data: bytes, where: str, size_wh: tuple[int, int], report: ConversionReport) -> list[Row]:
@@ -64,9 +58,8 @@ def _rows(data: bytes, where: str, size_wh: tuple[int, int], report: ConversionR
             left, top, width, height, score = (float(field) for field in fields[:5])
             category = int(fields[5])
         except (ValueError, IndexError) as error:
-            raise DataError(
-                f"{where}:{line_number}", f"is not a row of {COLUMNS} numbers ({line[:40]!r})", fix="correct it"
-            ) from error
+            what = f"is not a row of {COLUMNS} numbers ({line[:40]!r})"
+            raise DataError(f"{where}:{line_number}", what, fix="correct it") from error
         if score == 0:
             report["rows to ignore skipped"] += 1
         elif not 1 <= category <= len(NAMES):

@@ -8,16 +8,7 @@ from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from utils.datasets.convert.files import Files
-from utils.datasets.convert.layout import (
-    ConversionReport,
-    FileEntry,
-    LabelFiles,
-    Row,
-    box_row,
-    image_size,
-    label_text,
-)
+from utils.datasets.convert.layout import ConversionReport, FileEntry, Files, Row, box_row, image_size, label_entry
 from utils.errors import DataError
 
 NAMES = (
@@ -47,45 +38,43 @@ def convert_voc(
         DataError: there are no annotations, one cannot be read, or two images of a split have the same name.
     """
     report = ConversionReport() if report is None else report
-    label_files = LabelFiles()
-    known = set(files.names)
+    image_of: dict[str, str] = {}
     stems_of: dict[str, list[str]] = {}
-    for name in files.names:
-        path = PurePosixPath(name)
-        if path.suffix == ".xml" and path.parent.name == "Annotations":
+    for path in map(PurePosixPath, files):
+        if path.match("Annotations/*.xml"):
             stems_of.setdefault(path.parent.parent.as_posix(), []).append(path.stem)
     if not stems_of:
         raise DataError("voc", "has no Annotations/*.xml", fix="pass the folder that holds VOCdevkit or VOC2007")
     for root, stems in sorted(stems_of.items()):
         prefix = "" if root == "." else f"{root}/"
         year = re.search(r"VOC(\d{4})$", root)
-        for split, split_stems in _splits(files, known, prefix, sorted(stems)):
+        for split, split_stems in _splits(files, prefix, sorted(stems)):
             folder = split + (year[1] if year else "")
             for stem in split_stems:
                 images = (f"{prefix}JPEGImages/{stem}{suffix}" for suffix in _IMAGE_SUFFIXES)
-                image = next((name for name in images if name in known), None)
+                image = next((name for name in images if name in files), None)
                 annotation = f"{prefix}Annotations/{stem}.xml"
-                if annotation not in known or (image is None and not labels_only):
+                if annotation not in files or (image is None and not labels_only):
                     report["images without a file or annotation skipped"] += 1
                     continue
                 rows = _rows(files, annotation, image, names, report)
                 report["images"] += 1
                 target = f"{folder}/{PurePosixPath(image or f'{stem}.xml').name}"
-                label_file = label_files.reserve(f"labels/{target}", image=image or annotation, where=annotation)
+                labels = label_entry(image_of, target, rows, image=image or annotation, where=annotation)
                 if image is not None and not labels_only:
-                    yield f"images/{target}", files.read(image)
-                yield label_file, label_text(rows)
+                    yield f"images/{target}", files[image]()
+                yield labels
 
 
-def _splits(files: Files, known: set[str], prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
+def _splits(files: Files, prefix: str, stems: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield each split and the names of its images without suffix."""
     lists = [(split, f"{prefix}ImageSets/Main/{split}.txt") for split in ("train", "val", "test", "trainval")]
-    listed = {split: name for split, name in lists if name in known}
+    listed = {split: name for split, name in lists if name in files}
     if listed.keys() & {"train", "val"}:
         listed.pop("trainval", None)  # the union of these two
     known_stems = frozenset(stems)
     for split, name in listed.items():
-        lines = files.read(name).decode("utf-8-sig", "replace").splitlines()
+        lines = files[name]().decode("utf-8-sig", "replace").splitlines()
         yield split, list(dict.fromkeys(_stem_in(line.strip(), known_stems) for line in lines if line.strip()))
     if not listed:
         yield "train", stems
@@ -100,12 +89,8 @@ def _parse(data: bytes) -> Element:
     """Return an XML's root element.
 
     Entities, which can expand a short file without end or include other files, are declared in a DOCTYPE only. So a
-    DOCTYPE is refused when the parser reaches it; a search in the bytes would miss it in other encodings.
-
-    Raises:
-        ValueError: there is a DOCTYPE.
-        ExpatError: it is not XML.
-        LookupError: its encoding is unknown.
+    DOCTYPE is refused when the parser reaches it, by a ValueError; a search in the bytes would miss it in other
+    encodings. ExpatError if it is not XML, LookupError if its encoding is unknown.
     """
 
     def refuse(*_: object) -> None:
@@ -125,12 +110,8 @@ def _parse(data: bytes) -> Element:
 def _rows(
     files: Files, annotation: str, image: str | None, names: Sequence[str], report: ConversionReport
 ) -> list[Row]:
-    """Return the label rows of one annotation.
-
-    Raises:
-        DataError: it does not follow the format.
-    """
-    data = files.read(annotation)
+    """Return the label rows of one annotation; DataError if it does not follow the format."""
+    data = files[annotation]()
     if len(data) > MAX_XML_BYTES:
         raise DataError(annotation, f"is too large for an annotation ({len(data)} bytes)", fix="remove it")
     rows = []
@@ -138,7 +119,7 @@ def _rows(
         tree = _parse(data)
         size_wh = tuple(float(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         if not all(side > 0 for side in size_wh):
-            size_wh = image_size(files.read(image), image) if image is not None else (0.0, 0.0)
+            size_wh = image_size(files[image](), image) if image is not None else (0.0, 0.0)
         for item in tree.iter("object"):
             name = (item.findtext("name") or "").strip()
             if name not in names:
