@@ -1,35 +1,35 @@
-/* AKConv's sampling on the CPU: positions, weights and reads in one pass, forward and backward, over channels-last rows.
+/* AKConv's sampling on the CPU: one pass computes positions and weights and reads the map, forward and backward.
  *
- * Compiled twice by utils/compiled.py, with REAL as float and as double. Letters: B batch, (H, W) map, (h, w) output, N points,
- * C channels. A row is the C numbers of one pixel.
- * GOMP's functions are left for torch's own copy of the library to serve, so that one set of threads does all.
+ * utils/compiled.py compiles this twice, with REAL as float and as double. Maps are channels-last: a row holds the C
+ * channels of one pixel. Letters: B batch, (H, W) map, (h, w) output, N points, C channels.
+ * The library is not linked against libgomp: it uses the OpenMP runtime, and the threads, that torch has loaded.
  */
 #include <stddef.h>
 
 typedef struct {
     ptrdiff_t batch, height, width, out_h, out_w, points, channels, stride;
-    ptrdiff_t offset_image, offset_channel, offset_row, offset_column; /* numbers from one to the next */
-    ptrdiff_t zeros;   /* what lies beyond the map: 0 its border, 1 zero */
-    ptrdiff_t threads; /* to use */
-    ptrdiff_t chunks;  /* of channels, in the backward pass; each has offset gradients of its own, to be added up */
+    ptrdiff_t offset_image, offset_channel, offset_row, offset_column; /* strides in elements */
+    ptrdiff_t zeros;                                                   /* padding: 0 is border, 1 is zeros */
+    ptrdiff_t threads;                                                 /* number of threads */
+    ptrdiff_t chunks; /* channel chunks of the backward pass; each writes its own partial offset gradients */
 } Shape;
 
 typedef struct {
-    ptrdiff_t low, high;          /* pixels, always on the map */
-    REAL low_weight, high_weight; /* NaN for a position that is not finite */
-    REAL low_slope, high_slope;   /* derivatives of the weights by the position */
+    ptrdiff_t low, high;          /* neighbouring pixels, always inside the map */
+    REAL low_weight, high_weight; /* NaN for a non-finite position */
+    REAL low_slope, high_slope;   /* derivatives of the weights with respect to the position */
 } Axis;
 
 static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
     const REAL lowest = zeros ? -1 : 0, highest = zeros ? size : size - 1;
-    /* NaN fails every comparison and becomes the lowest, so that no index is ever out of range. */
+    /* NaN fails every comparison and becomes `lowest`, so that an index is never out of range. */
     REAL bounded = position > lowest ? position : lowest;
     bounded = bounded < highest ? bounded : highest;
-    ptrdiff_t low = (ptrdiff_t)(bounded + 1) - 1; /* floor, as bounded + 1 >= 0 */
-    if ((REAL)low > bounded) low -= 1;            /* the sum may have been rounded up to the next pixel */
+    ptrdiff_t low = (ptrdiff_t)(bounded + 1) - 1; /* floor, since bounded + 1 >= 0 */
+    if ((REAL)low > bounded) low -= 1;            /* the sum may be rounded up to the next pixel */
     const REAL inside = position == bounded;
     Axis axis;
-    axis.high_weight = bounded - (REAL)low + 0 * position; /* NaN where the position is not finite */
+    axis.high_weight = bounded - (REAL)low + 0 * position; /* NaN for a non-finite position */
     axis.low_weight = 1 - axis.high_weight;
     axis.low_slope = -inside;
     axis.high_slope = inside;
@@ -48,7 +48,7 @@ static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
 }
 
 typedef struct {
-    ptrdiff_t place[4]; /* of the four rows in the map: top left, top right, bottom left, bottom right */
+    ptrdiff_t place[4]; /* offsets of the four rows in the map: top left, top right, bottom left, bottom right */
     REAL weight[4];
     Axis row, column;
 } Sample;
@@ -58,8 +58,8 @@ static inline Sample find(const Shape *s, const REAL *offset, const REAL *points
     const REAL *moved = offset + b * s->offset_image + i * s->offset_row + j * s->offset_column + n * s->offset_channel;
     Sample a;
     a.row = locate(moved[0] + ((REAL)(i * s->stride) + points[2 * n]), s->height, s->zeros);
-    a.column = locate(moved[s->points * s->offset_channel] + ((REAL)(j * s->stride) + points[2 * n + 1]), s->width,
-                      s->zeros);
+    a.column =
+        locate(moved[s->points * s->offset_channel] + ((REAL)(j * s->stride) + points[2 * n + 1]), s->width, s->zeros);
     const ptrdiff_t top = (b * s->height + a.row.low) * s->width, bottom = (b * s->height + a.row.high) * s->width;
     a.place[0] = (top + a.column.low) * s->channels;
     a.place[1] = (top + a.column.high) * s->channels;
@@ -72,7 +72,7 @@ static inline Sample find(const Shape *s, const REAL *offset, const REAL *points
     return a;
 }
 
-/* Add up four rows by their weights. */
+/* Write the weighted sum of four rows. */
 static inline void blend(const Shape *s, const REAL *map, Sample a, REAL *to) {
     const REAL *r0 = map + a.place[0], *r1 = map + a.place[1], *r2 = map + a.place[2], *r3 = map + a.place[3];
     const REAL w0 = a.weight[0], w1 = a.weight[1], w2 = a.weight[2], w3 = a.weight[3];
@@ -80,7 +80,7 @@ static inline void blend(const Shape *s, const REAL *map, Sample a, REAL *to) {
     for (ptrdiff_t c = 0; c < s->channels; c++) to[c] = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c];
 }
 
-/* Sample the map: out holds (B, h, w, N) rows. */
+/* Sample the map: `out` is (B, h, w, N, C). */
 void forward(const Shape *s, const REAL *map, const REAL *offset, const REAL *points, REAL *out) {
 #pragma omp parallel for collapse(2) schedule(static) num_threads((int)s->threads)
     for (ptrdiff_t b = 0; b < s->batch; b++)
@@ -92,8 +92,8 @@ void forward(const Shape *s, const REAL *map, const REAL *offset, const REAL *po
             }
 }
 
-/* Gradients of the map, which must hold zeros, and of the offsets, (chunks, B, h, w, 2N), from grad, shaped as out.
- * Two threads never write the same row: each has images and channels of its own. */
+/* Add the gradient of the map to `grad_map` (zeros at the start) and write that of the offsets, (chunks, B, h, w, 2N),
+ * from `grad`, (B, h, w, N, C). Threads never write to the same element: they differ in image or channel chunk. */
 void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *points, const REAL *grad, REAL *grad_map,
               REAL *grad_offset) {
     const ptrdiff_t pixels = s->out_h * s->out_w;
@@ -110,7 +110,7 @@ void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *p
                         const REAL *from = grad + (pixel * s->points + n) * s->channels;
                         const REAL *r[4] = {map + a.place[0], map + a.place[1], map + a.place[2], map + a.place[3]};
                         REAL dot[4];
-                        /* One corner at a time: at the border two of them are the same row. */
+                        /* One corner at a time, since at the border two corners may be the same row. */
                         for (int k = 0; k < 4; k++) {
                             REAL *to = grad_map + a.place[k];
                             const REAL *row = r[k], weight = a.weight[k];

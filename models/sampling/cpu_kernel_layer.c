@@ -1,5 +1,5 @@
-/* A whole AKConv layer on the CPU without gradients: offsets, samples and product of one output row after another, so
- * that neither offsets nor columns of more than a row are ever written, and all of it happens in the nearest caches.
+/* A whole AKConv layer on the CPU without gradients. It computes offsets, samples and matrix product for one output row
+ * at a time, so that the offsets and columns of a row stay in the cache.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -7,11 +7,11 @@
 #include "cpu_kernel.c"
 
 #define LANES ((ptrdiff_t)(32 / sizeof(REAL)))
-#define TAPS 9 /* of the 3x3 convolution that makes the offsets */
+#define TAPS 9 /* of the 3x3 convolution that predicts the offsets */
 typedef REAL Vector __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
 
-/* A matrix (outputs, count) as panels of 2 LANES columns, the last of LANES where that is enough: each (count, width),
- * zeros beyond the outputs. Then the bias, as wide as all panels. */
+/* A matrix (outputs, count) as panels (count, width), padded with zeros. A panel is 2 LANES wide; the last one is LANES
+ * wide if that suffices. The bias is padded to the width of all panels. */
 typedef struct {
     ptrdiff_t outputs, count;
     REAL *panels, *bias;
@@ -35,13 +35,12 @@ static Packed pack(const REAL *weight, const REAL *bias, ptrdiff_t outputs, ptrd
     return packed;
 }
 
-/* Multiply a tile of `pixels` rows, each in `segments` parts, by one panel. What is constant here is unrolled: the sums
- * stay in registers. */
+/* Multiply a tile of `pixels` rows, each in `segments` parts, by one panel. `pixels` and `vectors` are constants after
+ * inlining, so that the loops over them are unrolled and the sums stay in registers. */
 static inline __attribute__((always_inline)) void multiply_tile(const REAL *const *from, ptrdiff_t row_length,
-                                                                ptrdiff_t segments, ptrdiff_t length,
-                                                                const REAL *panel, const REAL *bias, REAL *to,
-                                                                ptrdiff_t outputs, ptrdiff_t used, const int pixels,
-                                                                const int vectors) {
+                                                                ptrdiff_t segments, ptrdiff_t length, const REAL *panel,
+                                                                const REAL *bias, REAL *to, ptrdiff_t outputs,
+                                                                ptrdiff_t used, const int pixels, const int vectors) {
     Vector sums[12];
     for (int p = 0; p < pixels; p++)
         for (int v = 0; v < vectors; v++) sums[p * vectors + v] = ((const Vector *)bias)[v];
@@ -60,18 +59,19 @@ static inline __attribute__((always_inline)) void multiply_tile(const REAL *cons
             memcpy(to + p * outputs, sums + p * vectors, (size_t)used * sizeof(REAL));
 }
 
-/* Multiply a row of pixels, whose parts `from` (segments, row_length) points to, by a packed matrix. */
-static void multiply(const REAL *const *from, ptrdiff_t row_length, ptrdiff_t segments, const Packed *matrix, REAL *to) {
+/* Multiply a row of pixels by a packed matrix; `from` (segments, row_length) points to the parts of each pixel. */
+static void multiply(const REAL *const *from, ptrdiff_t row_length, ptrdiff_t segments, const Packed *matrix,
+                     REAL *to) {
     const ptrdiff_t outputs = matrix->outputs, length = matrix->count / segments;
     for (ptrdiff_t first = 0, width; first < outputs; first += width) {
         width = panel_width(outputs - first);
         const ptrdiff_t used = outputs - first < width ? outputs - first : width;
         const REAL *panel = matrix->panels + first * matrix->count, *bias = matrix->bias + first;
         ptrdiff_t j = 0;
-#define TILES(PIXELS, VECTORS)                                                                                        \
-    for (; j + PIXELS <= row_length; j += PIXELS)                                                                     \
-    multiply_tile(from + j, row_length, segments, length, panel, bias, to + j * outputs + first, outputs, used, PIXELS, \
-                  VECTORS)
+#define TILES(PIXELS, VECTORS)                                                                                  \
+    for (; j + PIXELS <= row_length; j += PIXELS)                                                               \
+    multiply_tile(from + j, row_length, segments, length, panel, bias, to + j * outputs + first, outputs, used, \
+                  PIXELS, VECTORS)
         if (width == 2 * LANES) {
             TILES(6, 2);
             TILES(2, 2);
@@ -86,7 +86,7 @@ static void multiply(const REAL *const *from, ptrdiff_t row_length, ptrdiff_t se
 }
 
 /* Compute out (B, h, w, O) from map (B, H, W, C), offset_weight (2N, 3, 3, C), offset_bias (2N) or NULL, points (N, 2),
- * weight (O, N, C) and bias (O) or NULL. Returns 1 where memory is lacking. */
+ * weight (O, N, C) and bias (O) or NULL. Returns 1 if out of memory, otherwise 0. */
 int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL *offset_bias, const REAL *points,
           const REAL *weight, const REAL *bias, ptrdiff_t outputs, REAL *out) {
     const ptrdiff_t channels = s->channels, moves = 2 * s->points, columns = s->points * channels, width = s->out_w;
@@ -95,8 +95,8 @@ int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL
     if (!shared) return 1;
     const Packed offset_matrix = pack(offset_weight, offset_bias, moves, TAPS * channels, shared);
     const Packed matrix = pack(weight, bias, outputs, columns, shared + offset_size);
-    const REAL *nothing = shared + offset_size + size; /* what the 3x3 convolution reads beyond the map */
-    Shape row = *s; /* for the offsets of one row */
+    const REAL *nothing = shared + offset_size + size; /* zeros, which the 3x3 convolution reads outside the map */
+    Shape row = *s;                                    /* describes the offsets of one row */
     row.offset_image = row.offset_row = 0;
     row.offset_column = moves;
     row.offset_channel = 1;
@@ -118,7 +118,8 @@ int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL
                     for (ptrdiff_t j = 0; j < width; j++) {
                         const ptrdiff_t y = i * s->stride + tap / 3 - 1, x = j * s->stride + tap % 3 - 1;
                         const int inside = y >= 0 && y < s->height && x >= 0 && x < s->width;
-                        from[tap * width + j] = inside ? map + ((b * s->height + y) * s->width + x) * channels : nothing;
+                        from[tap * width + j] =
+                            inside ? map + ((b * s->height + y) * s->width + x) * channels : nothing;
                     }
                 multiply(from, width, TAPS, &offset_matrix, offset);
                 for (ptrdiff_t j = 0; j < width; j++) {

@@ -62,7 +62,7 @@ static ptrdiff_t from_row(const Settings *s, const float *row, ptrdiff_t index, 
     return count;
 }
 
-/* Keep the best `pool` candidates, and those in the same bucket as the last of them, in their order. */
+/* Keep the best `pool` candidates and all others in the bucket of the last one, in their original order. */
 static ptrdiff_t select_best(const Candidate *all, ptrdiff_t count, ptrdiff_t pool, Candidate *to) {
     ptrdiff_t histogram[BUCKETS] = {0}, reached = 0, written = 0;
     for (ptrdiff_t i = 0; i < count; i++) histogram[all[i].key >> 21]++;
@@ -73,7 +73,7 @@ static ptrdiff_t select_best(const Candidate *all, ptrdiff_t count, ptrdiff_t po
     return written;
 }
 
-/* Stable radix sort by key: three digits, the lowest first. Returns the one of the two arrays that holds the result. */
+/* Stable radix sort by key: three digits, the lowest first. Returns the array that holds the result. */
 static Candidate *radix_sort(Candidate *from, Candidate *to, ptrdiff_t count) {
     for (int shift = 0; shift < 32; shift += 11) {
         ptrdiff_t starts[BUCKETS + 1] = {0};
