@@ -89,7 +89,7 @@ def _address(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def ak_conv2d_cpu_kernel(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Compute `ak_conv2d` by the compiled kernel; RuntimeError if it is not compiled, ValueError beyond the CPU."""
+    """Compute `ak_conv2d` by the compiled kernel; RuntimeError if it is not compiled, ValueError for another device."""
     points = grid.points
     if any(tensor.device.type != "cpu" for tensor in (x, offset, points)):
         raise ValueError("the CPU kernel needs map, offsets and points on the CPU")

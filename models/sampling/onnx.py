@@ -47,38 +47,42 @@ class _Nodes:
         """Add a node."""
         return self.graph.op(kind, *inputs, **attributes)
 
-    def numbers(self, *values: float, dtype: torch.dtype = torch.int64) -> Value:
-        """Add a one-dimensional constant."""
-        return self("Constant", value_t=torch.tensor(values, dtype=dtype))
+    def integers(self, *values: int) -> Value:
+        """Add a one-dimensional int64 constant."""
+        return self("Constant", value_t=torch.tensor(values, dtype=torch.int64))
 
-    def number(self, value: float, dtype: torch.dtype = torch.float32) -> Value:
+    def scalar(self, value: float, dtype: torch.dtype = torch.float32) -> Value:
         """Add a scalar constant."""
         return self("Constant", value_t=torch.tensor(value, dtype=dtype))
 
     def size(self, tensor: Value, axis: int) -> Value:
         """Add the length of an axis as an int64 scalar."""
-        return self("Gather", self("Shape", tensor), self.number(axis, torch.int64), axis_i=0)
+        return self("Gather", self("Shape", tensor), self.scalar(axis, torch.int64), axis_i=0)
+
+    def coordinates(self, axis: int) -> Tensor:
+        """Return the initial points' coordinates along an axis, (N, 1, 1) float32."""
+        return torch.tensor([point[axis] for point in self.kernel.points], dtype=torch.float32).view(-1, 1, 1)
 
     def grid(self, length: Value, axis: int) -> Value:
         """Add the positions of the kernel's points without offsets along an axis: (N, h, 1) or (N, 1, w)."""
-        places = self("Range", self.number(0, torch.int64), length, self.number(1, torch.int64))
-        scaled = self("Mul", self("Cast", places, to_i=FLOAT), self.number(self.kernel.stride))
+        places = self("Range", self.scalar(0, torch.int64), length, self.scalar(1, torch.int64))
+        scaled = self("Mul", self("Cast", places, to_i=FLOAT), self.scalar(self.kernel.stride))
         shape = (1, -1, 1) if axis == 0 else (1, 1, -1)
-        own = torch.tensor([point[axis] for point in self.kernel.points], dtype=torch.float32).view(-1, 1, 1)
-        return self("Add", self("Reshape", scaled, self.numbers(*shape)), self("Constant", value_t=own))
+        points = self("Constant", value_t=self.coordinates(axis))
+        return self("Add", self("Reshape", scaled, self.integers(*shape)), points)
 
     def positions(self, offset: Value, grid: Value, axis: int) -> Value:
         """Add the sampling positions along an axis, (B, N, h, w)."""
         start = axis * self.count
-        bounds = self.numbers(start), self.numbers(start + self.count)
-        return self("Add", self("Slice", offset, *bounds, self.numbers(1), self.numbers(1)), grid)
+        bounds = self.integers(start), self.integers(start + self.count)
+        return self("Add", self("Slice", offset, *bounds, self.integers(1), self.integers(1)), grid)
 
     def bounded(self, position: Value, size: Value) -> Value:
         """Add positions clamped to the map, or to one pixel outside with zero padding; NaN becomes the lowest."""
         lowest, beyond = (0, -1) if self.kernel.padding == "border" else (-1, 0)
-        low = self.number(lowest)
+        low = self.scalar(lowest)
         position = self("Where", self("Less", low, position), position, low)
-        highest = self("Add", self("Cast", size, to_i=FLOAT), self.number(beyond))
+        highest = self("Add", self("Cast", size, to_i=FLOAT), self.scalar(beyond))
         return self("Min", position, highest)
 
 
@@ -89,9 +93,9 @@ def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Va
     for axis in (0, 1):
         grid = nodes.grid(nodes.size(offset, 2 + axis), axis)
         place = nodes.bounded(nodes.positions(offset, grid, axis), nodes.size(x, 2 + axis))
-        own = torch.tensor([point[axis] for point in nodes.kernel.points], dtype=torch.float32).view(-1, 1, 1)
-        theirs = nodes("Add", grid, nodes("Constant", value_t=(steps if axis == 0 else 0 * steps) - own))
-        parts.append(nodes("Unsqueeze", nodes("Sub", place, theirs), nodes.numbers(2)))
+        shift = (steps if axis == 0 else 0 * steps) - nodes.coordinates(axis)
+        regular = nodes("Add", grid, nodes("Constant", value_t=shift))
+        parts.append(nodes("Unsqueeze", nodes("Sub", place, regular), nodes.integers(2)))
     pairs = nodes("Concat", *parts, axis_i=2)  # (B, N, 2, h, w)
     moved = nodes("Reshape", pairs, nodes("Shape", offset))
     inputs = (x, weight, moved) if bias is None else (x, weight, moved, bias)
@@ -105,17 +109,17 @@ def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Val
     bounded = nodes.bounded(position, size)
     floor = nodes("Floor", bounded)
     # 0 times a non-finite position is NaN, which makes its own output pixel NaN.
-    high_weight = nodes("Add", nodes("Sub", bounded, floor), nodes("Mul", position, nodes.number(0)))
-    low_weight = nodes("Sub", nodes.number(1), high_weight)
-    low, high = floor, nodes("Add", floor, nodes.number(1))
-    last = nodes("Sub", nodes("Cast", size, to_i=FLOAT), nodes.number(1))
+    high_weight = nodes("Add", nodes("Sub", bounded, floor), nodes("Mul", position, nodes.scalar(0)))
+    low_weight = nodes("Sub", nodes.scalar(1), high_weight)
+    low, high = floor, nodes("Add", floor, nodes.scalar(1))
+    last = nodes("Sub", nodes("Cast", size, to_i=FLOAT), nodes.scalar(1))
     if nodes.kernel.padding == "zeros":
-        inside = nodes("Less", nodes.number(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
+        inside = nodes("Less", nodes.scalar(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
         exists = nodes("And", *inside)
         low_weight = nodes("Mul", low_weight, nodes("Cast", exists, to_i=FLOAT))
         exists = nodes("Less", high, nodes("Cast", size, to_i=FLOAT))
         high_weight = nodes("Mul", high_weight, nodes("Cast", exists, to_i=FLOAT))
-        low = nodes("Min", nodes("Max", low, nodes.number(0)), last)
+        low = nodes("Min", nodes("Max", low, nodes.scalar(0)), last)
     high = nodes("Min", high, last)
     return nodes("Cast", low, to_i=INT32), nodes("Cast", high, to_i=INT32), low_weight, high_weight
 
@@ -132,32 +136,32 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
         axes.append(_neighbours(nodes, position, nodes.size(rows, 1 + axis)))
     (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axes
     area = nodes("Mul", nodes.size(rows, 1), width)
-    images = nodes("Range", nodes.number(0, torch.int64), batch, nodes.number(1, torch.int64))
-    first = nodes("Reshape", nodes("Mul", images, area), nodes.numbers(-1, 1, 1, 1))
+    images = nodes("Range", nodes.scalar(0, torch.int64), batch, nodes.scalar(1, torch.int64))
+    first = nodes("Reshape", nodes("Mul", images, area), nodes.integers(-1, 1, 1, 1))
     first, width = nodes("Cast", first, to_i=INT32), nodes("Cast", width, to_i=INT32)
     top, bottom = (nodes("Add", nodes("Mul", row, width), first) for row in (top, bottom))
-    table = nodes("Reshape", rows, nodes.numbers(-1, channels))
+    table = nodes("Reshape", rows, nodes.integers(-1, channels))
     if nodes.kernel.half:
         table = nodes("Cast", table, to_i=FLOAT)
     ones = nodes("Constant", value_t=torch.ones(1, channels))
     total = None
     for row, row_weight in ((top, top_weight), (bottom, bottom_weight)):
         for column, column_weight in ((left, left_weight), (right, right_weight)):
-            index = nodes("Reshape", nodes("Add", row, column), nodes.numbers(-1))
-            weights = nodes("Reshape", nodes("Mul", row_weight, column_weight), nodes.numbers(-1, 1))
+            index = nodes("Reshape", nodes("Add", row, column), nodes.integers(-1))
+            weights = nodes("Reshape", nodes("Mul", row_weight, column_weight), nodes.integers(-1, 1))
             # The product with ones repeats each weight C times, which is faster than a broadcast multiplication.
             part = nodes("Mul", nodes("Gather", table, index, axis_i=0), nodes("MatMul", weights, ones))  # (M, C)
             total = part if total is None else nodes("Add", total, part)
     if nodes.kernel.half:
         total = nodes("Cast", total, to_i=FLOAT16)
-    columns = nodes.numbers(nodes.count * channels)
-    shape = nodes("Concat", nodes("Reshape", batch, nodes.numbers(1)), nodes.numbers(-1), columns, axis_i=0)
+    columns = nodes.integers(nodes.count * channels)
+    shape = nodes("Concat", nodes("Reshape", batch, nodes.integers(1)), nodes.integers(-1), columns, axis_i=0)
     samples = nodes("Transpose", nodes("Reshape", total, shape), perm_i=[0, 2, 1])  # (B, N C, h w)
     y = nodes("MatMul", matrix, samples)  # (B, O, h w)
     sizes = nodes("Shape", offset)
-    ends = nodes("Slice", sizes, nodes.numbers(2), nodes.numbers(4), nodes.numbers(0), nodes.numbers(1))
-    y = nodes("Reshape", y, nodes("Concat", nodes.numbers(0, -1), ends, axis_i=0))
-    return y if bias is None else nodes("Add", y, nodes("Reshape", bias, nodes.numbers(-1, 1, 1)))
+    ends = nodes("Slice", sizes, nodes.integers(2), nodes.integers(4), nodes.integers(0), nodes.integers(1))
+    y = nodes("Reshape", y, nodes("Concat", nodes.integers(0, -1), ends, axis_i=0))
+    return y if bias is None else nodes("Add", y, nodes("Reshape", bias, nodes.integers(-1, 1, 1)))
 
 
 class _Layer(torch.autograd.Function):

@@ -56,7 +56,7 @@ def _forward(
         y,
         tune=not deterministic,
         has_bias=bias is not None,
-        **problem.numbers,
+        **problem.scalars,
     )
     return y
 
@@ -90,7 +90,7 @@ def _backward(
         return grad_x.zero_(), grad_offset.zero_(), grad_weight.zero_()
     grad_rows = as_rows(grad.to(x.dtype))  # (M, O)
     problem = Problem(x, offset, weight, points, stride, border, deterministic, grad_rows, grad_offset)
-    problem.numbers["grad_stride"] = grad_rows.stride(0)
+    problem.scalars["grad_stride"] = grad_rows.stride(0)
     if needs_x or needs_offset:
         rows = _input_gradient(problem, grad_rows, weight, grad_offset, needs_x, needs_offset)
         if needs_x:
@@ -104,8 +104,8 @@ def _input_gradient(
     problem: Problem, grad_rows: Tensor, weight: Tensor, grad_offset: Tensor, needs_x: bool, needs_offset: bool
 ) -> Tensor:
     """Write the gradient of the offsets into `grad_offset`, and return that of the map, (B H W, C)."""
-    pixels, numbers, dtype = problem.pixels, problem.numbers, problem.sum_dtype
-    num_points, channels = numbers["num_points"], numbers["channels"]
+    pixels, scalars, dtype = problem.pixels, problem.scalars, problem.sum_dtype
+    num_points, channels = scalars["num_points"], scalars["channels"]
     grad_x = corner = corner_weight = pixels.new_empty(0, dtype=dtype)
     if needs_x and problem.deterministic:
         columns = problem.num_pixels * num_points
@@ -131,7 +131,7 @@ def _input_gradient(
         needs_x=needs_x,
         needs_offset=needs_offset,
         deterministic=problem.deterministic,
-        **numbers,
+        **scalars,
     )
     if not (needs_x and problem.deterministic):
         return grad_x
@@ -144,8 +144,8 @@ def _input_gradient(
 
 def _weight_gradient(problem: Problem, grad_rows: Tensor) -> Tensor:
     """Return the gradient of the weight, (N, C, O), as partial sums added in a fixed order."""
-    numbers = problem.numbers
-    num_points, channels, out_channels = numbers["num_points"], numbers["channels"], numbers["out_channels"]
+    scalars = problem.scalars
+    num_points, channels, out_channels = scalars["num_points"], scalars["channels"], scalars["out_channels"]
     splits = min(
         TARGET_PROGRAMS // (num_points * count_tiles(channels, 64) * count_tiles(out_channels, 64)),
         MAX_PARTIAL_ELEMENTS // (num_points * channels * out_channels),
@@ -166,7 +166,7 @@ def _weight_gradient(problem: Problem, grad_rows: Tensor) -> Tensor:
         partial,
         tune=not problem.deterministic,
         splits=len(partial),
-        **numbers,
+        **scalars,
     )
     return partial.sum(0)
 

@@ -76,17 +76,17 @@ class Kernel:
         tiles = dict.fromkeys(tile.clamped(arguments["out_channels"], arguments["channels"]) for tile in self.tiles)
         return [triton.Config(tile.arguments(), num_warps=tile.warps, num_stages=2) for tile in tiles]
 
-    def launch(self, grid: Callable[[dict[str, int]], int], *tensors: Tensor, tune: bool, **numbers: int | str) -> None:
+    def launch(self, grid: Callable[[dict[str, int]], int], *tensors: Tensor, tune: bool, **scalars: int | str) -> None:
         """Run on the device of the tensors; `grid` maps block sizes to the number of programs."""
         with torch.cuda.device_of(tensors[0]):
-            if tune and self.tuned is not None and not numbers["double"]:
-                self.tuned[lambda meta: (grid(meta),)](*tensors, **numbers, enable_fp_fusion=True)
+            if tune and self.tuned is not None and not scalars["double"]:
+                self.tuned[lambda meta: (grid(meta),)](*tensors, **scalars, enable_fp_fusion=True)
                 return
-            tile = DOUBLE_TILE if numbers["double"] else self.tiles[0]
-            tile = tile.clamped(int(numbers["out_channels"]), int(numbers["channels"]))
+            tile = DOUBLE_TILE if scalars["double"] else self.tiles[0]
+            tile = tile.clamped(int(scalars["out_channels"]), int(scalars["channels"]))
             self.plain[lambda meta: (grid(meta),)](
                 *tensors,
-                **numbers,
+                **scalars,
                 **tile.arguments(),
                 num_warps=tile.warps,
                 num_stages=2,

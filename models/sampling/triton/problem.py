@@ -24,7 +24,7 @@ def extent(tensor: Tensor) -> int:
 
 
 class Problem:
-    """The tensors and numbers that are arguments of all three kernels."""
+    """The tensors and scalars that are arguments of all three kernels."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Problem:
             *(extent(tensor) for tensor in (self.pixels, offset, *others)),
         )
         tf32 = x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-        self.numbers: dict[str, Any] = {
+        self.scalars: dict[str, Any] = {
             "num_pixels": self.num_pixels,
             "height": height,
             "width": width,
