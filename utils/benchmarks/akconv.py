@@ -23,8 +23,6 @@ from utils.options import BenchmarkOptions
 from utils.plots.benchmark import plot_ratios
 from utils.runtime import describe_environment, select_device, to_device
 
-START_METHODS = multiprocessing.get_all_start_methods()
-
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkResult:
@@ -68,41 +66,40 @@ def _measure(cases: Sequence[BenchmarkCase], options: BenchmarkOptions, device: 
     whole = cases[0].layer is None
     modules = [case.module(device) for case in cases]
     timings: list[dict[str, Timing]] = [{} for _ in cases]
-    largest = options.batch_size if whole else options.layer_batch
-    quantities: list[tuple[str, int, bool]] = [("forward", largest, False), ("forward + backward", largest, True)]
     if whole:
+        largest = options.batch_size
         quantities = [(f"inference, batch {batch}", batch, False) for batch in dict.fromkeys((1, largest))]
         quantities.append((f"training step, batch {largest}", largest, True))
+    else:
+        quantities = [("forward", options.layer_batch, False), ("forward + backward", options.layer_batch, True)]
     for quantity, batch, trained in quantities:
-        actions = []
-        for case, module in zip(cases, modules, strict=True):
-            image = case.image(batch, options.imgsz, device)
-            if trained:
-                actions.append(_training(case, module, image, amp=options.amp))
-            else:
-                actions.append(_inference(case, module, image))
+        images = [case.image(batch, options.imgsz, device) for case in cases]
+        actions = [
+            _training(case, module, image, amp=options.amp) if trained else _inference(case, module, image)
+            for case, module, image in zip(cases, modules, images, strict=True)
+        ]
         for timing, kept in zip(interleave(actions, rounds=options.repeats, device=device), timings, strict=True):
             kept[quantity] = timing
-    rows = []
-    for case, module, timing_of in zip(cases, modules, timings, strict=True):
-        shape = case.image(1, options.imgsz, torch.device("cpu")).shape
-        rows.append(
-            BenchmarkResult(
-                case=case.name,
-                variant=case.variant,
-                timings=timing_of,
-                parameters=sum(p.numel() for p in module.parameters()),
-                gflops=count_flops(module, torch.empty(shape, device="meta"))[0] / 1e9,
-                memory_mb=_peak_memory(case, options),
-            )
+    meta = torch.device("meta")
+    rows = [
+        BenchmarkResult(
+            case=case.name,
+            variant=case.variant,
+            timings=timing_of,
+            parameters=sum(p.numel() for p in module.parameters()),
+            gflops=count_flops(module, case.image(1, options.imgsz, meta))[0] / 1e9,
+            memory_mb=_peak_memory(case, options),
         )
+        for case, module, timing_of in zip(cases, modules, timings, strict=True)
+    ]
     LOGGER.info(f"measured: {', '.join(dict.fromkeys(row.case for row in rows))}")
     return rows
 
 
 def _peak_memory(case: BenchmarkCase, options: BenchmarkOptions) -> float:
     """Return a training step's peak memory in MB, measured in a new process to exclude earlier allocations."""
-    context = multiprocessing.get_context("forkserver" if "forkserver" in START_METHODS else "spawn")
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     # The fork server preloads the slow imports. Outside the project's folder it does not find this module, since Python
     # 3.11 does not pass sys.path on; then each process imports it.
     context.set_forkserver_preload(["torch._dynamo", "matplotlib.pyplot", "pandas", "torchvision", __name__])
@@ -127,8 +124,7 @@ def peak_memory_of(case: BenchmarkCase, options: BenchmarkOptions) -> float:
 def _resident_mb(device: torch.device, *, peak: bool) -> float:
     """Return the current or peak memory in MB: allocated on CUDA, resident on the CPU."""
     if device.type == "cuda":
-        used = torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-        return used / 1e6
+        return (torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device) / 1e6
     key = "VmHWM" if peak else "VmRSS"
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(key))
@@ -179,8 +175,8 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
     )
     text = heading + "".join(f"\n## {title}\n\n{ratio_table(rows)}\n" for title, rows in results.items())
     atomic_write(run_dir / "benchmark.md", text)
-    content: dict[str, Any] = {"options": asdict(options), "environment": environment}
-    content["parts"] = {title: [_as_dict(row) for row in rows] for title, rows in results.items()}
+    tables = {title: [_as_dict(row) for row in rows] for title, rows in results.items()}
+    content = {"options": asdict(options), "environment": environment, "parts": tables}
     dump_json(run_dir / "benchmark.json", content)
     plot_ratios({title: _ratios(rows) for title, rows in results.items()}, run_dir / "benchmark.png")
     LOGGER.info(f"\n{text}\nResults: {run_dir}")
@@ -191,11 +187,9 @@ def _ratios(rows: Sequence[BenchmarkResult]) -> list[tuple[str, dict[str, float]
     """Return the label of each row but the baselines, and its ratios to the baseline."""
     ratios = []
     for row in rows:
-        baseline = _baseline_of(row, rows)
-        if row is not baseline:
+        if (baseline := _baseline_of(row, rows)) is not row:
             label = row.case if row.variant == AKCONV or FOUR_GATHERS in row.case else f"{row.case} ({row.variant})"
-            values = {key: t.median / baseline.timings[key].median for key, t in row.timings.items()}
-            ratios.append((label, values))
+            ratios.append((label, {key: t.median / baseline.timings[key].median for key, t in row.timings.items()}))
     return ratios
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,7 @@ PLAIN, AKCONV, FOUR_GATHERS = "plain", "AKConv", "four gathers"
 PAPER_POINTS = (3, 5, 9)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerShape:
+class LayerShape(NamedTuple):
     """A layer of a model: input and output channels, side of the map in pixels, stride, points of an AKConv."""
 
     channels: int
@@ -37,20 +37,15 @@ class LayerShape:
 
 
 # The AKConv layers of yolov5n-AKConv at 640 px.
-LAYERS = tuple(
-    LayerShape(channels=channels, out=out, side=side, stride=stride, points=points)
-    for channels, out, side, stride, points in (
-        (16, 32, 160, 2, 3),
-        (32, 64, 80, 2, 3),
-        (64, 128, 40, 2, 3),
-        (128, 256, 20, 2, 3),
-        (64, 64, 40, 1, 3),
-        (256, 128, 10, 1, 1),
-    )
+LAYERS = (
+    LayerShape(16, 32, 160, 2, 3),
+    LayerShape(32, 64, 80, 2, 3),
+    LayerShape(64, 128, 40, 2, 3),
+    LayerShape(128, 256, 20, 2, 3),
+    LayerShape(64, 64, 40, 1, 3),
+    LayerShape(256, 128, 10, 1, 1),
 )
-SWEPT = tuple(
-    LayerShape(channels=64, out=128, side=40, stride=2, points=points) for points in (1, 2, 3, 5, 7, 9, 11, 13)
-)
+SWEPT = tuple(LayerShape(64, 128, 40, 2, points) for points in (1, 2, 3, 5, 7, 9, 11, 13))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +77,13 @@ class BenchmarkCase:
 
     def image(self, batch: int, size: int, device: torch.device) -> Tensor:
         """Return a random input (batch, channels, side, side); `size` is the side for a whole model."""
-        shape: Sequence[int] = (batch, 3, size, size)
-        if self.layer is not None:
-            shape = (batch, self.layer.channels, self.layer.side, self.layer.side)
-        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+        channels, side = (3, size) if self.layer is None else (self.layer.channels, self.layer.side)
+        image = torch.rand((batch, channels, side, side), generator=torch.Generator().manual_seed(0)).to(device)
         return image.contiguous(memory_format=memory_format(device)).requires_grad_(self.layer is not None)
 
     @contextmanager
     def implementation(self) -> Iterator[None]:
-        """Run AKConv by four gathers for that variant, and by its own choice otherwise."""
+        """Run AKConv by four gathers for that variant, otherwise by the default implementation."""
         before = os.environ.get(VARIABLE)
         if self.variant == FOUR_GATHERS:
             os.environ[VARIABLE] = "gather"
@@ -132,11 +125,6 @@ def model_cases() -> list[list[BenchmarkCase]]:
         BenchmarkCase(name=f"paper's placement, N {n}", variant=AKCONV, cfg="yolov5n-AKConv-paper.yaml", points=n)
         for n in PAPER_POINTS
     ]
-    return [
-        [
-            BenchmarkCase(name="yolov5n", variant=PLAIN, cfg="yolov5n.yaml"),
-            BenchmarkCase(name="yolov5n-AKConv", variant=AKCONV, cfg=tutorial),
-            *paper,
-            BenchmarkCase(name="yolov5n-AKConv by four gathers", variant=FOUR_GATHERS, cfg=tutorial),
-        ]
-    ]
+    plain = BenchmarkCase(name="yolov5n", variant=PLAIN, cfg="yolov5n.yaml")
+    akconv = BenchmarkCase(name="yolov5n-AKConv", variant=AKCONV, cfg=tutorial)
+    return [[plain, akconv, *paper, replace(akconv, name=f"{akconv.name} by four gathers", variant=FOUR_GATHERS)]]

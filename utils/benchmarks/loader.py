@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import cv2
 import torch
@@ -15,34 +16,25 @@ from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
-from utils.datasets.transforms import Augmentation
-from utils.errors import ConfigError
-from utils.files import PROJECT_ROOT, find_file
 from utils.log import LOGGER
-from utils.strict_yaml import load_yaml
+from utils.options.base import IMAGE_SIZES, Options
+from utils.options.hyperparameters import load_hyperparameters
 
 CACHES = {"none": 0, "default": 128_000_000, "ram": 10**12, "disk": 0}
 
 
-@dataclass(frozen=True)
-class ThroughputOptions:
+@dataclass(frozen=True, kw_only=True)
+class ThroughputOptions(Options):
     """Options of the command."""
 
     data: str = option(EMBEDDED, "data yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml with the augmentations")
-    imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"))
+    imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"), within=IMAGE_SIZES)
     cache: str = option("default", "decoded images kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
-    repeats: int = option(5, "epochs to measure; the fastest one is reported", aliases=("--rounds",))
+    repeats: int = option(
+        5, "epochs to measure; the fastest one is reported", aliases=("--rounds",), within=(1, math.inf)
+    )
     seed: int = option(0, "seed of the augmentations")
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ConfigError: names the flag.
-        """
-        if self.repeats < 1 or not 32 <= self.imgsz <= 8192:
-            raise ConfigError("--repeats, --imgsz", "must be at least 1, and from 32 to 8192", fix="correct them")
 
 
 @dataclass(frozen=True)
@@ -68,29 +60,17 @@ def measure(dataset: DetectionDataset, *, rounds: int) -> Throughput:
 
 
 def run_throughput(options: ThroughputOptions) -> Throughput:
-    """Measure the throughput and log it with the load of the machine.
-
-    Raises:
-        ConfigError: a yaml is missing or invalid.
-        DataError: the data set is missing or unusable.
-    """
+    """Measure the throughput and log it with the load of the machine."""
     config = load_data_config(options.data)
     ensure_shapes(config)
-    values = load_yaml(find_file(options.hyp, folders=[PROJECT_ROOT / "data" / "hyps"], flag="--hyp"))
-    augmentation = {f.name: values.get(f.name, f.default) for f in fields(Augmentation)}
-    if wrong := [
-        name for name, value in augmentation.items() if isinstance(value, bool) or not isinstance(value, int | float)
-    ]:
-        raise ConfigError(
-            options.hyp, f"{wrong[0]} must be a number (got {augmentation[wrong[0]]!r})", fix="correct it"
-        )
+    augmentation = load_hyperparameters(options.hyp).augmentation
     index = build_index(config, "train")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     dataset = DetectionDataset(
         index,
         image_size=options.imgsz,
-        augmentation=Augmentation(**augmentation),
+        augmentation=augmentation,
         seed=options.seed,
         cache_bytes=CACHES[options.cache],
         disk_cache=prepare_disk_cache(index, image_size=options.imgsz) if options.cache == "disk" else None,

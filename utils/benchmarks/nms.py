@@ -1,64 +1,46 @@
 """The speed of NMS against one call of torchvision's nms: `python -m utils.benchmarks.nms`.
 
 The dense candidates are those of an untrained model: standard-normal logits decoded with YOLOv5's anchors, confidence
-threshold 0.001, several classes per box. Both implementations get the same candidates, are timed in turns, and must
-agree bitwise.
+threshold 0.001, several classes per box. Both implementations are timed in turns and must agree bitwise.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from models.head import decode
+from models.yolo import DetectionModel
 from utils.benchmarks.timing import interleave
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
 from utils.inference.nms import CLASS_OFFSET, EVALUATION_NMS, MAX_CANDIDATES, greedy_nms, non_max_suppression
 from utils.log import LOGGER
-from utils.options.base import require
+from utils.options.base import Options
 from utils.structures import Detections
 
-ANCHORS = {
-    8: ((1.25, 1.625), (2.0, 3.75), (4.125, 2.875)),
-    16: ((1.875, 3.8125), (3.875, 2.8125), (3.6875, 7.4375)),
-    32: ((3.625, 2.8125), (4.875, 6.1875), (11.65625, 10.1875)),
-}
 DENSE_CASES = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
 
 
 @dataclass(frozen=True, kw_only=True)
-class NmsBenchmarkOptions:
+class NmsBenchmarkOptions(Options):
     """Options of this benchmark."""
 
-    repeats: int = option(5, "timing repeats per implementation", aliases=("--rounds",))
-    seed: int = option(0, "seed of the logits")
-    threads: int = option(1, "threads of torch")
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ConfigError: names the flag.
-        """
-        require(self.repeats >= 1, "--repeats", "at least 1", self.repeats)
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        require(self.threads >= 1, "--threads", "at least 1", self.threads)
+    repeats: int = option(5, "timing repeats per implementation", aliases=("--rounds",), within=(1, math.inf))
+    seed: int = option(0, "seed of the logits", within=(0, math.inf))
+    threads: int = option(1, "threads of torch", within=(1, math.inf))
 
 
 def dense_candidates(side: int, classes: int, *, seed: int) -> Tensor:
     """Return (1, n, 5 + classes) predictions of an untrained model for a square image."""
     generator = torch.Generator().manual_seed(seed)
-    levels = []
-    for stride, anchors in ANCHORS.items():
-        cells = side // stride
-        raw = torch.randn(1, len(anchors), cells, cells, 5 + classes, generator=generator)
-        levels.append(decode(raw, torch.tensor(anchors), stride))
-    return torch.cat(levels, 1)
+    head = DetectionModel("yolov5n.yaml", nc=classes).head
+    shapes = [(1, head.num_anchors, side // stride, side // stride, 5 + classes) for stride in head.strides]
+    return head.decode([torch.randn(shape, generator=generator) for shape in shapes])
 
 
 def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,18 +55,13 @@ def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def with_torchvision(prediction: Tensor) -> Detections:
     """Suppress the boxes of one image by one torchvision call over class-offset boxes."""
     boxes, score, classes = candidates(prediction)
-    kept = nms(boxes + (classes * CLASS_OFFSET)[:, None], score, EVALUATION_NMS.iou_threshold)[
-        : EVALUATION_NMS.max_detections
-    ]
+    shifted = boxes + (classes * CLASS_OFFSET)[:, None]
+    kept = nms(shifted, score, EVALUATION_NMS.iou_threshold)[: EVALUATION_NMS.max_detections]
     return Detections(boxes=boxes[kept], scores=score[kept], classes=classes[kept])
 
 
 def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
-    """Time both implementations on one case and return the table row.
-
-    Raises:
-        RunError: the results differ.
-    """
+    """Time both implementations on one case and return the table row; raise RunError if their results differ."""
     prediction = dense_candidates(side, classes, seed=seed)
     detections, expected = non_max_suppression(prediction, EVALUATION_NMS)[0], with_torchvision(prediction[0])
     for name in ("boxes", "scores", "classes"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,27 +44,21 @@ def interleave(
     rotate: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time actions, each once per round.
+    """Time actions, each once per round, after `warm_up` rounds that are not timed.
 
-    Args:
-        actions: functions without arguments.
-        rounds: timed rounds.
-        device: a CUDA device to synchronize before and after each action.
-        warm_up: rounds before these, not timed.
-        rotate: start each round with the next action.
-        clock: returns seconds.
+    A CUDA `device` is synchronized before and after each action. With `rotate`, each round starts with the next action.
+    `clock` returns seconds.
     """
-    synchronize = (lambda: torch.cuda.synchronize(device)) if device is not None and device.type == "cuda" else None
+    on_gpu = device is not None and device.type == "cuda"
+    synchronize = functools.partial(torch.cuda.synchronize, device) if on_gpu else lambda: None
     milliseconds: list[list[float]] = [[] for _ in actions]
     for round_index in range(warm_up + rounds):
         first = round_index % len(actions) if rotate else 0
         for index in (*range(first, len(actions)), *range(first)):
-            if synchronize:
-                synchronize()
+            synchronize()
             start = clock()
             actions[index]()
-            if synchronize:
-                synchronize()
+            synchronize()
             if round_index >= warm_up:
                 milliseconds[index].append(1000 * (clock() - start))
     return [Timing(tuple(values)) for values in milliseconds]
