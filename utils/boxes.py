@@ -15,9 +15,7 @@ IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
 def _stack_last(parts: list[ArrayOrTensor]) -> ArrayOrTensor:
     """Stack arrays or tensors along a new last axis."""
-    if isinstance(parts[0], Tensor):
-        return torch.stack(parts, -1)
-    return np.stack(parts, -1)
+    return torch.stack(parts, -1) if isinstance(parts[0], Tensor) else np.stack(parts, -1)
 
 
 def cxcywh_to_xyxy(boxes: ArrayOrTensor) -> ArrayOrTensor:
@@ -32,31 +30,14 @@ def xyxy_to_cxcywh(boxes: ArrayOrTensor) -> ArrayOrTensor:
     return _stack_last([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
 
 
-def clip_xyxy(boxes: ArrayOrTensor, size_hw: tuple[int, int]) -> ArrayOrTensor:
-    """Clip (..., 4) boxes to an image of `size_hw` = (height, width)."""
-    height, width = size_hw
-    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
-    return _stack_last([x1.clip(0, width), y1.clip(0, height), x2.clip(0, width), y2.clip(0, height)])
-
-
 def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: float = 1e-7) -> Tensor:
-    """IoU of boxes, pair by pair.
+    """Return the IoU of boxes, pair by pair: two (..., 4) as cx, cy, w, h in any unit -> (...).
 
-    Args:
-        boxes1: (..., 4) as cx, cy, w, h in any unit.
-        boxes2: the same shape, or broadcastable to it.
-        kind: `iou`, or a penalised form, which has a gradient even for disjoint boxes.
-        eps: keeps the denominators positive.
+    IoU is in [0, 1]. The other kinds subtract a penalty, down to -1 (GIoU) or below, and have a gradient even for
+    disjoint boxes. `eps` keeps the denominators positive.
 
-    Returns:
-        (...): IoU in [0, 1]; the penalised forms go down to -1 (GIoU) or below.
-
-    Raises:
-        ValueError: unknown `kind`.
-
-    Source:
-        GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As in the paper,
-        CIoU's trade-off alpha is constant in the gradient.
+    Source: GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As in the paper, CIoU's
+    trade-off alpha is constant in the gradient.
     """
     if kind not in get_args(IoUKind):
         raise ValueError(f"kind must be one of {get_args(IoUKind)}, got {kind!r}")
@@ -88,10 +69,9 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: fl
 
 
 def pairwise_iou(boxes1_xyxy: np.ndarray, boxes2_xyxy: np.ndarray, *, eps: float = 1e-7) -> np.ndarray:
-    """IoU of every box of the first set with every box of the second: (n, 4), (m, 4) corners -> (n, m) in [0, 1]."""
-    left1, top1, right1, bottom1 = (
-        side[:, None] for side in boxes1_xyxy.T
-    )  # split by side, so that whole rows are contiguous
+    """Return the IoU of all pairs of two sets: corners (n, 4) and (m, 4) -> (n, m) in [0, 1]."""
+    # Split by side, so that whole rows are contiguous.
+    left1, top1, right1, bottom1 = (side[:, None] for side in boxes1_xyxy.T)
     left2, top2, right2, bottom2 = boxes2_xyxy.T
     width = (np.minimum(right1, right2) - np.maximum(left1, left2)).clip(0)
     height = (np.minimum(bottom1, bottom2) - np.maximum(top1, top2)).clip(0)

@@ -46,8 +46,8 @@ def option(
         aliases: former names of the flag, accepted but not listed by `--help`.
         within: smallest and largest allowed value, for the options class to check.
     """
-    metadata = {"text": text, "kind": kind, "flags": tuple(flags), "many": many, "bare": bare, "choices": choices}
-    return dataclasses.field(default=default, metadata={**metadata, "aliases": tuple(aliases), "within": within})
+    metadata = {"text": text, "kind": kind, "flags": flags, "many": many, "bare": bare, "choices": choices}
+    return dataclasses.field(default=default, metadata={**metadata, "aliases": aliases, "within": within})
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -73,16 +73,12 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"akyolo {__version__}")
     ancestry = options_class.__mro__
+    fields = dataclasses.fields(options_class)
     # The command's own options come first in --help, then the shared ones.
-    for field in sorted(
-        dataclasses.fields(options_class),
-        key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c)),
-    ):
-        dashed = "--" + field.name.replace("_", "-")
-        underscored = "--" + field.name
-        names = dict.fromkeys((dashed, underscored, *field.metadata["flags"]))
+    for field in sorted(fields, key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c))):
+        names = ("--" + field.name.replace("_", "-"), "--" + field.name, *field.metadata["flags"])
         settings = _argument_settings(field)
-        parser.add_argument(*names, **settings)
+        parser.add_argument(*dict.fromkeys(names), **settings)
         for alias in field.metadata["aliases"]:
             parser.add_argument(alias, **{**settings, "help": argparse.SUPPRESS})
     return parser
@@ -111,15 +107,9 @@ def _argument_settings(field: dataclasses.Field[Any]) -> dict[str, Any]:
 def parse_options(
     options_class: type[Options], argv: Sequence[str] | None, *, description: str
 ) -> tuple[Options, frozenset[str]]:
-    """Parse a command line.
+    """Parse a command line, by default `sys.argv`, into the options and the names of those that were given.
 
-    Args:
-        options_class: a dataclass whose fields were declared by `option`.
-        argv: arguments after the program's name; None takes them from `sys.argv`.
-        description: first lines of `--help`.
-
-    Returns:
-        The options, and the names of those that were given.
+    The fields of `options_class` are declared by `option`.
 
     Raises:
         ConfigError: an unknown flag (names the closest one), or an invalid value.
@@ -139,16 +129,11 @@ def _drop_ignored(unknown: Sequence[str], options_class: type[Any]) -> list[str]
     """Return the unknown arguments without the flags of `options_class.IGNORED`, which one warning lists.
 
     `IGNORED` and `REFUSED` map flags that scripts written for YOLOv5 may pass, such as `--entity`, to the reason why
-    this program ignores or refuses them.
-
-    Raises:
-        ConfigError: a flag of `REFUSED`.
+    this program ignores them or refuses them as a ConfigError.
     """
     ignored: Mapping[str, str] = getattr(options_class, "IGNORED", {})
     refused: Mapping[str, str] = getattr(options_class, "REFUSED", {})
-    rest: list[str] = []
-    named: list[str] = []
-    dropping = False
+    rest, named, dropping = [], [], False
     for word in unknown:
         flag = word.split("=")[0].replace("_", "-") if word.startswith("--") else ""
         if flag in refused:

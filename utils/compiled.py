@@ -37,23 +37,22 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
 class Kernel:
     """A shared library compiled from C."""
 
-    source: str  # the compiled file, relative to the project
-    included: tuple[str, ...] = ()  # further files that it includes
-    flags: tuple[str, ...] = ()  # compiler flags in addition to `FLAGS`
+    sources: tuple[str, ...]  # the compiled file, relative to the project, and the files that it includes
+    flags: tuple[str, ...]  # compiler flags in addition to `FLAGS`
 
 
 AKCONV = ("models/sampling/cpu_kernel_layer.c", "models/sampling/cpu_kernel.c")
 KERNELS = {
-    "akconv-float": Kernel(source=AKCONV[0], included=AKCONV[1:], flags=("-DREAL=float",)),
-    "akconv-double": Kernel(source=AKCONV[0], included=AKCONV[1:], flags=("-DREAL=double",)),
-    "nms": Kernel(source="utils/inference/nms.c", flags=("-ffp-contract=off",)),
+    "akconv-float": Kernel(sources=AKCONV, flags=("-DREAL=float",)),
+    "akconv-double": Kernel(sources=AKCONV, flags=("-DREAL=double",)),
+    "nms": Kernel(sources=("utils/inference/nms.c",), flags=("-ffp-contract=off",)),
 }
 
 
 def library_path(name: str) -> Path:
     """Return the path of a compiled kernel; its name depends on the sources, the flags and the processor."""
     kernel = KERNELS[name]
-    sources = [(PROJECT_ROOT / file).read_bytes() for file in (kernel.source, *kernel.included)]
+    sources = [(PROJECT_ROOT / file).read_bytes() for file in kernel.sources]
     target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), _processor())).encode()
     return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + target).hexdigest()[:16]}.so"
 
@@ -69,23 +68,18 @@ def _processor() -> str:
 
 
 def build() -> list[Path]:
-    """Compile all kernels, check that they load, and remove those of older sources.
-
-    Raises:
-        ConfigError: no compiler was found, or it failed.
-    """
+    """Compile all kernels, check that they load, and remove those of older sources; ConfigError if this fails."""
     import torch  # noqa: F401 - the kernels use its OpenMP runtime
 
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        raise ConfigError(
-            "python -m utils.compiled", "no C compiler found (cc)", fix="install gcc, or set CC to a compiler"
-        )
+        command = "python -m utils.compiled"
+        raise ConfigError(command, "no C compiler found (cc)", fix="install gcc, or set CC to a compiler")
     FOLDER.mkdir(parents=True, exist_ok=True)
     paths = [library_path(name) for name in KERNELS]
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         for kernel, path in zip(KERNELS.values(), paths, strict=True):
-            source, objects, finished = PROJECT_ROOT / kernel.source, Path(scratch) / "o", Path(scratch) / path.name
+            source, objects, finished = PROJECT_ROOT / kernel.sources[0], Path(scratch) / "o", Path(scratch) / path.name
             # Linked without -fopenmp: the OpenMP runtime is the one that torch has loaded.
             _run(compiler, *FLAGS, *kernel.flags, *EXTRA_FLAGS, "-c", str(source), "-o", str(objects), where=source)
             _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-o", str(finished), where=source)
@@ -104,9 +98,8 @@ def _run(*command: str, where: Path) -> None:
         command, capture_output=True, text=True, timeout=COMPILER_SECONDS, check=False
     )
     if result.returncode:
-        reason = next(
-            (line for line in result.stderr.splitlines() if "error" in line), f"exit code {result.returncode}"
-        )
+        errors = [line for line in result.stderr.splitlines() if "error" in line]
+        reason = errors[0] if errors else f"exit code {result.returncode}"
         raise ConfigError(where, f"{Path(command[0]).name} failed: {reason}", fix="set CC to another compiler")
 
 

@@ -14,12 +14,9 @@ class DetectorError(Exception):
     exit_code = 2
 
     def __init__(self, where: object, what: str, *, fix: str = "") -> None:
-        """Compose the line.
+        """Compose the line from the file, `file:line` or flag at fault, the fault with the value, and what to do.
 
-        Args:
-            where: the file, `file:line` or flag at fault.
-            what: what is wrong, with the value.
-            fix: what to do about it, in the imperative, without a final full stop.
+        `fix` is in the imperative, without a final full stop.
         """
         self.where, self.what, self.fix = str(where), what, fix
         stop = "" if fix.endswith("?") else "."
@@ -57,13 +54,8 @@ class RunStopped(DetectorError):  # noqa: N818 - not an error
         self.exit_code = exit_code
 
 
-def nearest_names(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """Return up to `limit` of the `known` names closest to `name`, best first, ignoring case."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)]
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean A or B?", or "" if no known name is close."""
-    near = nearest_names(name, known)
+    """Return "did you mean A or B?" with up to three known names similar to `name` in any case, or ""."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(near)}?" if near else ""

@@ -26,14 +26,8 @@ LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
 def atomic_write(path: Path | str, content: bytes | str) -> Path:
     """Write a file so that a crash leaves either the old content or the new, never part of it.
 
-    The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed in one step.
-
-    Args:
-        path: destination; missing folders are created.
-        content: bytes, or text to encode as UTF-8.
-
-    Returns:
-        The path written.
+    Text is encoded as UTF-8; missing folders are created. The bytes go to a temporary file in the same folder, are
+    flushed to disk, and are renamed in one step.
 
     Raises:
         RunError: the folder cannot be written or the disk is full. The old file stays untouched.
@@ -52,9 +46,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
-        if not isinstance(
-            error, (OSError, ValueError)
-        ):  # ValueError: a null byte in the name, a lone surrogate in text
+        if not isinstance(error, (OSError, ValueError)):  # ValueError: null byte in the name, lone surrogate in text
             raise
         reason = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
@@ -107,14 +99,9 @@ def remove_leftovers(folder: Path | str) -> None:
 
 
 def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) -> Path:
-    """Write a folder that appears complete or not at all, replacing an older one.
+    """Write a folder that appears complete or not at all, replacing an older one; RunError if it cannot be written.
 
-    Args:
-        folder: final path.
-        files: relative names (with `/`) and contents; consumed one at a time, so a generator keeps memory small.
-
-    Raises:
-        RunError: the folder cannot be written.
+    `files` are relative names (with `/`) and contents, consumed one at a time, so that a generator keeps memory small.
     """
     folder = Path(folder)
     try:
@@ -144,17 +131,13 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
 
 
 def keep_backup(path: Path | str) -> None:
-    """Keep a file's current content as `<stem>.bak<suffix>` before it is overwritten.
-
-    Raises:
-        RunError: the copy cannot be written.
-    """
+    """Keep a file's current content as `<stem>.bak<suffix>` before it is overwritten; RunError if that fails."""
     path = Path(path)
     backup = path.with_name(f"{path.stem}.bak{path.suffix}")
     temporary = _temporary_in(path.parent)
+    if not path.exists():
+        return
     try:
-        if not path.exists():
-            return
         os.link(path, temporary)
         os.replace(temporary, backup)
         # If both names already refer to one file, rename does nothing and leaves the temporary name.
@@ -169,11 +152,7 @@ class FolderLock:
     """An exclusive lock on a folder, held until it is released or the process ends."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Acquire the lock.
-
-        Raises:
-            ConfigError: another process holds the lock.
-        """
+        """Acquire the lock; ConfigError if another process holds it."""
         try:
             import fcntl
         except ImportError:  # Windows: no lock; starting one run twice is the user's risk
@@ -212,11 +191,7 @@ def dump_json(path: Path | str, value: Any) -> Path:  # noqa: ANN401
 
 
 def load_json(path: Path | str) -> Any:  # noqa: ANN401
-    """Read a JSON file.
-
-    Raises:
-        ConfigError: the file is missing or not valid JSON.
-    """
+    """Read a JSON file; ConfigError if it is missing or not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -238,32 +213,26 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
     candidate = base / name
     try:
         candidate.parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 100_000):
-            candidate = base / (name if number == 1 else f"{name}{number}")
-            try:
+        for suffix in ("", *range(2, 100_000)):
+            candidate = base / f"{name}{suffix}"
+            with contextlib.suppress(FileExistsError):
                 candidate.mkdir()
-            except FileExistsError:
-                if exist_ok and candidate.is_dir():
-                    return candidate
-                continue
-            return candidate
+                return candidate
+            if exist_ok and candidate.is_dir():
+                return candidate
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(candidate, f"cannot be created ({reason})", fix="choose --project and --name") from error
     raise ConfigError(base / name, "has too many runs", fix="choose another --name")
 
 
-def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".yaml") -> Path:
-    """Find a file given as a path or as a bare name in any letter case.
+def find_file(name: str, *, folders: Iterable[Path], flag: str) -> Path:
+    """Find a yaml given as a path, or as a bare name in any letter case with or without `.yaml`.
 
-    Args:
-        name: what the user wrote, with or without the suffix.
-        folders: searched recursively for a bare name, after the working directory.
-        flag: the option or key to name in the error.
-        suffix: of files of this kind.
+    Bare names are searched in the working directory, then recursively in `folders`.
 
     Raises:
-        ConfigError: no such file; lists the closest names.
+        ConfigError: no such file; names `flag` and the closest names.
     """
     path = Path(name)
     with contextlib.suppress(OSError, RuntimeError):  # the name is too long, or ~user is unknown
@@ -273,13 +242,12 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str, suffix: str = ".
     target = path.name.lower()
     known: dict[str, Path] = {}
     for folder in folders:
-        for file in sorted(folder.rglob(f"*{suffix}")):
+        for file in sorted(folder.rglob("*.yaml")):
             known.setdefault(file.name.lower(), file)
-    for candidate in (target, target + suffix):
-        found = known.get(candidate)
-        bare = len(path.parts) == 1 or (found is not None and found.parent.name == path.parent.name)
-        if found is not None and bare:
-            return found
+    for candidate in (target, f"{target}.yaml"):
+        match = known.get(candidate)
+        if match is not None and (len(path.parts) == 1 or match.parent.name == path.parent.name):
+            return match
     hint = did_you_mean(path.name, [file.name for file in known.values()])
     raise ConfigError(flag, f"{name} does not exist", fix=hint or "check the path")
 

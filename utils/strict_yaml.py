@@ -51,9 +51,8 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, (str, int, float, bool, type(None))):
                 raise yaml.MarkedYAMLError(None, None, "a key must be a plain value", key_node.start_mark)
             if key in seen:
-                raise yaml.MarkedYAMLError(
-                    None, None, f"key {key!r} is duplicated, first in line {seen[key]}", key_node.start_mark
-                )
+                problem = f"key {key!r} is duplicated, first in line {seen[key]}"
+                raise yaml.MarkedYAMLError(None, None, problem, key_node.start_mark)
             seen[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -99,10 +98,7 @@ for _resolver in _RESOLVERS:
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping.
-
-    Returns:
-        The mapping, with plain Python values only.
+    """Read a YAML file that holds one mapping of plain values.
 
     Raises:
         ConfigError: missing, larger than 1 MB, not UTF-8, not valid YAML, or not a mapping. Names the line.

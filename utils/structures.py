@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -32,19 +32,12 @@ class Polygons:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image with its labels.
+    """One image with its labels."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        boxes: (n, 4) float32, x1, y1, x2, y2 in pixels of `image`.
-        classes: (n,) int64.
-        polygons: of the same n objects in pixels of `image`, possibly extending beyond it; None if no object has one.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    polygons: Polygons | None = None
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    boxes: np.ndarray  # (n, 4) float32, x1, y1, x2, y2 in pixels of `image`
+    classes: np.ndarray  # (n,) int64
+    polygons: Polygons | None = None  # of the n objects in pixels, maybe beyond `image`; None if no object has one
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -73,28 +66,16 @@ class LetterboxTransform:
 
 @dataclass(kw_only=True)
 class Batch:
-    """The input of one training or evaluation step.
+    """The input of one training or evaluation step."""
 
-    Attributes:
-        images: (B, 3, H, W) uint8, RGB, stored channels last.
-        targets: (n, 6) float32: index in the batch, class id, then cx, cy, w, h normalized by W and H.
-        indices: index of each image in the data set.
-        transforms: letterbox transform of each image; empty for training batches, whose images are mosaics.
-    """
-
-    images: Tensor
-    targets: Tensor
-    indices: Sequence[int]
-    transforms: Sequence[LetterboxTransform] = ()
+    images: Tensor  # (B, 3, H, W) uint8, RGB, stored channels last
+    targets: Tensor  # (n, 6) float32: index in the batch, class id, then cx, cy, w, h normalized by W and H
+    indices: Sequence[int]  # index of each image in the data set
+    transforms: Sequence[LetterboxTransform] = ()  # of each image; empty for training batches, which are mosaics
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, so that the copy to the GPU can be asynchronous."""
-        return Batch(
-            images=self.images.pin_memory(),
-            targets=self.targets.pin_memory(),
-            indices=self.indices,
-            transforms=self.transforms,
-        )
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from utils.boxes import clip_xyxy, cxcywh_to_xyxy, paired_iou, pairwise_iou, xyxy_to_cxcywh
+from utils.boxes import cxcywh_to_xyxy, paired_iou, pairwise_iou, xyxy_to_cxcywh
 
 KINDS = {"iou": "IoU", "giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}
 number = st.floats(-1000, 1000, width=32)
@@ -120,14 +120,6 @@ def test_conversions_of_arrays_and_tensors(make):
     assert xyxy_to_cxcywh(corners).tolist() == centres.tolist()
     assert type(cxcywh_to_xyxy(centres)) is type(centres)
     assert centres.tolist() == [[[5.0, 7.0, 4.0, 2.0]]]
-
-
-@pytest.mark.parametrize("make", [np.array, torch.tensor])
-def test_clipping_cuts_x_at_the_width_and_y_at_the_height(make):
-    boxes = make([[-5.0, -5.0, 500.0, 500.0], [10.0, 20.0, 30.0, 40.0], [70.0, 50.0, 90.0, 45.0]])
-    expected = [[0, 0, 80, 48], [10, 20, 30, 40], [70, 48, 80, 45]]
-    assert clip_xyxy(boxes, (48, 80)).tolist() == expected
-    assert boxes[0].tolist() == [-5, -5, 500, 500]
 
 
 def test_pairwise_iou_equals_torchvision_and_takes_none():

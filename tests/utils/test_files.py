@@ -344,10 +344,6 @@ def test_a_path_wins_over_a_bare_name(shelf):
     assert str(find_file(path, folders=shelf, flag="--cfg")) == path
 
 
-def test_another_suffix(shelf):
-    assert find_file("Gamma", folders=shelf, flag="--list", suffix=".txt").read_text() == "second/gamma.txt"
-
-
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
