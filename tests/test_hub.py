@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from models.yolo import DetectionModel
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from utils.errors import CheckpointError, ConfigError
 from utils.export.formats import ExportWrapper, to_onnx
 from utils.inference.autoshape import AutoShape
@@ -31,7 +31,7 @@ EXPORTS = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with best.pt, best.onnx if its packages are installed, and an image, as docs/python.md assumes."""
     folder = tmp_path_factory.mktemp("workspace")
-    model = lively_model("yolov5n-akconv.yaml", len(NAMES), objectness=-3)
+    model = random_model("yolov5n-akconv.yaml", len(NAMES), objectness=-3)
     save_checkpoint(folder / "best.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
     if EXPORTS:
         metadata = ModelMetadata(names=NAMES, stride=32)

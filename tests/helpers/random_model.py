@@ -6,7 +6,7 @@ from torch import nn
 from models.yolo import DetectionModel
 
 
-def lively_model(cfg: str, classes: int, *, objectness: float = -2) -> DetectionModel:
+def random_model(cfg: str, classes: int, *, objectness: float = -2) -> DetectionModel:
     """Return a fresh model in evaluation mode that detects some tens of different boxes in an image.
 
     With fresh weights the signal fades from layer to layer; batch-norm statistics of one batch amplify it. The lower

@@ -4,7 +4,7 @@ import torch
 
 from models.modules.akconv import AKConv
 from models.yolo import DetectionModel
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from utils.inference.sampling_points import LayerSampling, akconv_layers
 
 NAMES = ("ring", "cross", "star")
@@ -12,7 +12,7 @@ NAMES = ("ring", "cross", "star")
 
 def model_with_offsets(cfg: str = "yolov5n-AKConv.yaml", scale: float = 0.03) -> DetectionModel:
     """Return a random model whose offsets vary over the image."""
-    model = lively_model(cfg, len(NAMES))
+    model = random_model(cfg, len(NAMES))
     generator = torch.Generator().manual_seed(2)
     for layer in akconv_layers(model).values():
         layer.p_conv.weight.data = scale * torch.randn(layer.p_conv.weight.shape, generator=generator)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.comparison import trained_model, trained_run
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from tests.helpers.random_runs import COST, random_scores
 from tests.helpers.sampling import NAMES, model_with_offsets
 from utils.comparison import figures
@@ -203,7 +203,7 @@ def test_images_of_an_earlier_report_are_removed_and_other_files_kept(result, tm
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model without AKConv, and one with learned offsets."""
     folder, found = tmp_path_factory.mktemp("weights"), {}
-    for label, model in (("plain", lively_model("yolov5n.yaml", len(NAMES))), ("ak", model_with_offsets())):
+    for label, model in (("plain", random_model("yolov5n.yaml", len(NAMES))), ("ak", model_with_offsets())):
         content = {**describe_model(model, NAMES), "ema": weights_of(model), "image_size": 96}
         found[label] = folder / f"{label}.pt"
         save_checkpoint(found[label], content)

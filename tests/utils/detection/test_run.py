@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.mjpeg_server import Camera, cameras
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from utils.cli import parse_options
 from utils.datasets.streams import stream_name
 from utils.detection.run import run_detection
@@ -32,7 +32,7 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = lively_model("yolov5n.yaml", len(NAMES))
+    model = random_model("yolov5n.yaml", len(NAMES))
     path = tmp_path_factory.mktemp("weights") / "best.pt"
     save_checkpoint(path, {**describe_model(model, NAMES), "ema": weights_of(model)})
     return path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from tests.helpers.sampling import NAMES, model_with_offsets, random_sampling
 from utils.cli import parse_options
 from utils.datasets.letterbox import letterbox
@@ -48,7 +48,7 @@ def test_histograms_cover_all_images_with_limited_samples() -> None:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    for name, model in (("ak", model_with_offsets()), ("plain", lively_model("yolov5n.yaml", len(NAMES)))):
+    for name, model in (("ak", model_with_offsets()), ("plain", random_model("yolov5n.yaml", len(NAMES)))):
         save_checkpoint(folder / f"{name}.pt", {**describe_model(model, NAMES), "ema": weights_of(model)})
     return {name: folder / f"{name}.pt" for name in ("ak", "plain")}
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from models.yolo import DetectionModel
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from utils.errors import ConfigError, DataError, DetectorError
 from utils.inference.autoshape import AutoShape, create_detector, load_detector
 from utils.inference.nms import NmsSettings, non_max_suppression
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 64, 96
 
 @pytest.fixture(scope="module", params=["yolov5n.yaml", "yolov5n-AKConv.yaml"])
 def model(request: pytest.FixtureRequest) -> AutoShape:
-    detector = AutoShape(lively_model(request.param, len(NAMES)), NAMES)
+    detector = AutoShape(random_model(request.param, len(NAMES)), NAMES)
     detector.conf, detector.max_det = 0.05, 30
     return detector
 
@@ -151,7 +151,7 @@ def test_eight_threads_get_what_one_gets(model, source):
     ],
 )
 def test_settings_out_of_range_are_rejected(source, name, value, where):
-    detector = AutoShape(lively_model("yolov5n.yaml", len(NAMES)), NAMES)
+    detector = AutoShape(random_model("yolov5n.yaml", len(NAMES)), NAMES)
     size = value if name == "size" else 640
     if name != "size":
         setattr(detector, name, value)
@@ -161,7 +161,7 @@ def test_settings_out_of_range_are_rejected(source, name, value, where):
 
 
 def test_web_addresses_are_fetched_only_if_allowed():
-    detector = AutoShape(lively_model("yolov5n.yaml", len(NAMES)), NAMES)
+    detector = AutoShape(random_model("yolov5n.yaml", len(NAMES)), NAMES)
     for allowed in (False, True):
         detector.allow_urls = allowed
         with pytest.raises(DataError) as error:
@@ -170,7 +170,7 @@ def test_web_addresses_are_fetched_only_if_allowed():
 
 
 def test_a_checkpoint_is_loaded_ready_to_call(model, source, tmp_path):
-    plain = lively_model(model.model.config.name, len(NAMES))
+    plain = random_model(model.model.config.name, len(NAMES))
     weights = tmp_path / "best.pt"
     save_checkpoint(weights, {**describe_model(plain, NAMES), "ema": weights_of(plain)})
     detector = load_detector(weights, device="cpu")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from utils.inference.detector import prepare
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
@@ -46,7 +46,7 @@ def test_images_of_equal_shape_form_batches_and_results_keep_their_order() -> No
 def test_a_batch_gives_what_single_images_give(cfg: str, augment: bool) -> None:
     nms = NmsSettings(conf_threshold=0.05, max_detections=20)
     config = InferenceConfig(size_hw=(96, 96), stride=32, nms=nms, device=CPU, augment=augment)
-    network = prepare(lively_model(cfg, 3), device=CPU)
+    network = prepare(random_model(cfg, 3), device=CPU)
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (7, 9, 3), dtype=np.uint8) for _ in SHAPES]
     images = [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from models.fuse import fused
 from models.sampling.operator import ak_conv2d
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from tests.helpers.sampling import model_with_offsets, random_sampling
 from utils.datasets.letterbox import letterbox
 from utils.errors import ConfigError
@@ -148,4 +148,4 @@ def test_layers_are_selected_by_level_or_name() -> None:
         with pytest.raises(ConfigError) as error:
             select_layers(layers, [selector])
         assert error.value.where == "--visualize-layers" and repr(selector) in error.value.what and error.value.fix
-    assert akconv_layers(lively_model("yolov5n.yaml", 3)) == {} == akconv_layers(object())
+    assert akconv_layers(random_model("yolov5n.yaml", 3)) == {} == akconv_layers(object())

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.helpers.random_model import lively_model
+from tests.helpers.random_model import random_model
 from tests.helpers.training_runs import train_options
 from utils.inference.offset_statistics import LayerOffsets
 from utils.inference.sampling_points import akconv_layers
@@ -70,7 +70,7 @@ def batch(seed: int) -> Batch:
 
 @pytest.mark.parametrize("batches", [1, 5, 8, 9, 40])
 def test_up_to_eight_images_spread_over_the_split_are_measured(batches: int) -> None:
-    model = lively_model("yolov5n-AKConv.yaml", 3)
+    model = random_model("yolov5n-AKConv.yaml", 3)
     sizes = []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     monitor = OffsetMonitor(model, offset_lr=1.0)
@@ -84,7 +84,7 @@ def test_up_to_eight_images_spread_over_the_split_are_measured(batches: int) -> 
 
 
 def test_each_kind_of_warning_is_emitted_once(caplog: pytest.LogCaptureFixture) -> None:
-    model = lively_model("yolov5n-AKConv.yaml", 3)
+    model = random_model("yolov5n-AKConv.yaml", 3)
     monitor = OffsetMonitor(model, offset_lr=0.0)
     emitted: list[str] = []
     for epoch in range(FROZEN_EPOCHS + 3):
@@ -100,7 +100,7 @@ def test_each_kind_of_warning_is_emitted_once(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_model_without_akconv_is_not_run() -> None:
-    model = lively_model("yolov5n.yaml", 3)
+    model = random_model("yolov5n.yaml", 3)
     model.register_forward_hook(lambda *_: pytest.fail("the model ran"))
     monitor = OffsetMonitor(model, offset_lr=1.0)
     monitor.record_offsets(0, 1, batch(0))
