@@ -3,7 +3,7 @@
 | implementation | operations | used |
 |---|---|---|
 | `onnx` | few graph nodes, fast in ONNX Runtime | during `torch.onnx.export` |
-| `torchscript` | embedding bags without a custom backward pass | during `torch.jit.trace` |
+| `torchscript` | `embedding_bag` without a custom backward pass | during `torch.jit.trace` |
 | `gather` | four gathers and elementwise arithmetic | during `torch.export` |
 | `cpu_kernel` | a compiled kernel and one matrix product | on the CPU, once compiled by `python -m utils.compiled` |
 | `embedding_bag` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |

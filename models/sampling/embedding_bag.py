@@ -67,7 +67,7 @@ def weight_gradient(grad: Tensor, rows: Tensor, index: Tensor) -> Tensor:
 def ak_conv2d_embedding_bag(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
 ) -> Tensor:
-    """Compute `ak_conv2d` by embedding bags."""
+    """Compute `ak_conv2d` with `torch.nn.functional.embedding_bag`."""
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]

@@ -165,7 +165,7 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
 
 
 class _Layer(torch.autograd.Function):
-    """An AKConv layer that computes by embedding bags and exports itself as the nodes above."""
+    """An AKConv layer that computes with `embedding_bag` and exports itself as the nodes above."""
 
     @staticmethod
     def forward(_ctx: Value, *inputs: Any) -> Tensor:  # noqa: ANN401

@@ -32,7 +32,7 @@ def _within(index: Tensor, size: int) -> Tensor:
 
 
 def ak_conv2d_torchscript(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Compute `ak_conv2d` by embedding bags without a custom backward pass."""
+    """Compute `ak_conv2d` with `embedding_bag`, without a custom backward pass."""
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]

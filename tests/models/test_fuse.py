@@ -84,7 +84,7 @@ def test_fused_model_predicts_the_same_without_batch_norms():
     assert len(norms(model)) == 4 and norms(folded) == []
 
 
-def test_original_is_unchanged_and_shares_nothing():
+def test_the_original_is_unchanged_and_has_no_tensor_in_common():
     model = network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     folded = fused(model)

@@ -1,4 +1,4 @@
-"""Names of modules: registering, looking up, and channel rules."""
+"""Names of modules: registration, lookup and channel rules."""
 
 import re
 

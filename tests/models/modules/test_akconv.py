@@ -460,13 +460,13 @@ def test_activation_is_none_or_a_copy_on_request():
 
 def test_a_deep_copy_is_equal_and_independent():
     layer = AKConv(2, 3, 2, points=[(0.1, 0.2), (-1, 0.7)]).eval()
-    twin = copy.deepcopy(layer)
+    duplicate = copy.deepcopy(layer)
     x = torch.randn(1, 2, 6, 4)
     expected = layer(x)
-    torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
-    nn.init.constant_(twin.p_conv.bias, 1.3)
-    nn.init.constant_(twin.points, 0)
-    assert not torch.equal(twin(x), expected)
+    torch.testing.assert_close(duplicate(x), expected, rtol=0, atol=0)
+    nn.init.constant_(duplicate.p_conv.bias, 1.3)
+    nn.init.constant_(duplicate.points, 0)
+    assert not torch.equal(duplicate(x), expected)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
 
 

@@ -58,12 +58,12 @@ def test_a_compiled_layer_is_the_layer(training: bool) -> None:
 
 def test_a_copy_and_an_average_are_models_of_their_own() -> None:
     network, x = model().eval(), torch.rand(SHAPE)
-    average, twin = ModelEma(network), copy.deepcopy(network)
+    average, duplicate = ModelEma(network), copy.deepcopy(network)
     with torch.no_grad():
         before = network(x)[0]
         for parameter in network.parameters():
             parameter.add_(0.01)
-        assert torch.equal(twin(x)[0], before)
+        assert torch.equal(duplicate(x)[0], before)
         assert torch.equal(average.model.eval()(x)[0], before)
         assert not torch.equal(network(x)[0], before)
         average.update(network)
@@ -74,10 +74,10 @@ def test_gradients_pass_through_distributed_training(tmp_path: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         layer, x = moving(AKConv(3, 4, 5, 2)), torch.rand(2, 3, 9, 14)
-        twin = DistributedDataParallel(copy.deepcopy(layer))
+        duplicate = DistributedDataParallel(copy.deepcopy(layer))
         layer(x).square().sum().backward()
-        twin(x).square().sum().backward()
-        for expected, found in zip(layer.parameters(), twin.parameters(), strict=True):
+        duplicate(x).square().sum().backward()
+        for expected, found in zip(layer.parameters(), duplicate.parameters(), strict=True):
             torch.testing.assert_close(found.grad, expected.grad)
     finally:
         torch.distributed.destroy_process_group()
