@@ -23,8 +23,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.slow
 def test_gradients_of_a_whole_network_agree(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # float64, since single precision leaves batch norm's sums too coarse to tell a fault from rounding; offsets moved
-    # off zero, where the gradient towards the next pixel is a convention.
+    # float64, since in single precision batch norm's sums are too coarse to separate a fault from rounding. Offsets are
+    # moved off zero, where the gradient towards the next pixel is a convention.
     torch.manual_seed(0)
     model = DetectionModel(load_model_config("yolov5n-AKConv.yaml"), nc=3).double().train()
     for name, parameter in model.named_parameters():
