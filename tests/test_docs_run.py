@@ -46,6 +46,9 @@ NOT_RUN = {
     "make demo": "takes minutes and needs `make install`; its line is run as compare.py",
     "make test": "these tests",
     "make test-long": "these tests",
+    "make test-fast": "these tests",
+    "make sanitize": "some of these tests, with a special compilation",
+    "make messages": "writes tests/messages.txt, which test_messages.py checks",
     "make check": "these tests, ruff and mypy",
     "trtexec --onnx=best.onnx --saveEngine=best.engine --minShapes=images:1x3x320x320 "
     "--optShapes=images:1x3x640x640 --maxShapes=images:8x3x1280x1280": "a program of TensorRT, needs an NVIDIA GPU",
