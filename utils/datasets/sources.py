@@ -46,22 +46,15 @@ class Source:
 
     files: list[Path] = field(default_factory=list)  # images and videos, in order
     streams: list[str] = field(default_factory=list)  # webcam indices and addresses
-    # path and reason of every file that could not be read, filled while iterating
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)  # unreadable files and reasons, filled while reading
     vid_stride: int = 1  # take every n-th frame of a video
-    # when to reconnect a stream, and when to give up
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield all frames; a file that cannot be read is skipped with a warning, and recorded."""
-        for frames in self.batches(1, lambda frame: frame):
-            yield from frames
 
     def batches(self, size: int, preprocess: Callable[[Frame], Item]) -> Generator[list[Item]]:
         """Yield preprocessed frames in lists of up to `size`.
 
-        Files are read, decoded and preprocessed by background threads. A list of frames of streams is not filled up:
-        it contains those that are available.
+        Files are read, decoded and preprocessed by background threads; one that cannot be read is skipped with a
+        warning, and recorded. A list of frames of streams is not filled up: it contains those that are available.
 
         Raises:
             DataError: there is no such camera or screen.
@@ -109,11 +102,7 @@ class Source:
             pool.shutdown(cancel_futures=True)
 
     def _video(self, source: str, path: Path) -> Iterator[Frame]:
-        """Yield every `vid_stride`-th frame of a video.
-
-        Raises:
-            DataError: it cannot be opened, or has no frame.
-        """
+        """Yield every `vid_stride`-th frame of a video; DataError if it cannot be opened, or has no frame."""
         unreadable = DataError(path, "cannot be opened as a video", fix="check the file")
         try:
             capture = open_capture(source, self.reconnect) if is_stream(source) else cv2.VideoCapture(source)
@@ -141,11 +130,9 @@ class Source:
 
 
 def prefetch(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
-    """Yield the items of an iterator, which runs in a background thread.
+    """Yield the items of an iterator, which runs in a background thread, up to `ahead` of them in advance.
 
-    Args:
-        items: used by that thread only; its error is raised here.
-        ahead: number of items that may wait.
+    An error of the iterator is raised here.
     """
     waiting: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
@@ -204,11 +191,7 @@ def open_source(text: str, *, vid_stride: int = 1, reconnect: ReconnectPolicy | 
 
 
 def _add(source: Source, text: str, *, depth: int) -> None:
-    """Add the files or the stream that a text names.
-
-    Raises:
-        DataError: there are none, or lists contain each other.
-    """
+    """Add the files or the stream that a text names; DataError if there are none, or lists contain each other."""
     if is_stream(text):
         if text.lower().startswith(STREAM_SCHEMES) and (urlsplit(text).hostname or "").endswith(VIDEO_PAGES):
             raise DataError("--source", f"{text} is a web page", fix="download the video and pass the file")
@@ -223,8 +206,7 @@ def _add(source: Source, text: str, *, depth: int) -> None:
     if has_suffix(path, LIST_SUFFIXES) and path.is_file():
         if depth == MAX_LIST_DEPTH:
             raise DataError(path, f"is nested in more than {MAX_LIST_DEPTH} lists", fix="do not list lists")
-        for line in _lines(path):
-            entry = _relative_to(line, path.parent)
+        for entry in _entries(path):
             try:
                 _add(source, entry, depth=depth + 1)
             except DataError as error:
@@ -235,24 +217,16 @@ def _add(source: Source, text: str, *, depth: int) -> None:
     source.files += _files(path, text)
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the entries of a list, one per line, without empty lines and comments.
-
-    Raises:
-        DataError: it is not text.
-    """
+def _entries(path: Path) -> Iterator[str]:
+    """Yield the entries of a list, one per line: as written if they exist, else relative to the list's folder."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError(path, "is not UTF-8 text", fix="write one source per line, in UTF-8") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _relative_to(line: str, folder: Path) -> str:
-    """Return an entry of a list: as written if it exists, else relative to the list's folder."""
-    if is_stream(line) or "://" in line or os.path.exists(os.path.expanduser(line)):
-        return line
-    return str(folder / line)
+    for entry in filter(None, map(str.strip, lines)):
+        if not entry.startswith("#"):
+            as_written = is_stream(entry) or "://" in entry or os.path.exists(os.path.expanduser(entry))
+            yield entry if as_written else str(path.parent / entry)
 
 
 def _is_remote_file(address: str) -> bool:
@@ -263,11 +237,7 @@ def _is_remote_file(address: str) -> bool:
 
 
 def _files(path: Path, text: str) -> list[Path]:
-    """Return the images and videos of a path or glob, sorted.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Return the images and videos of a path or glob, sorted; DataError if there are none."""
     if path.is_dir():
         paths = [p for p in sorted(path.iterdir()) if not p.is_dir()]
     elif path.exists() or path.is_symlink():

@@ -49,13 +49,8 @@ def evaluation_loader(
     batches = rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
     )
-    return BatchLoader(
-        dataset,
-        batches,
-        workers=min(workers, len(batches)),
-        pin=torch.cuda.is_available(),
-        batch_bytes=batch_bytes(batch_size, image_size),
-    )
+    pin, most_bytes = torch.cuda.is_available(), batch_bytes(batch_size, image_size)
+    return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=pin, batch_bytes=most_bytes)
 
 
 def batch_bytes(batch_size: int, image_size: int) -> int:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -55,29 +53,11 @@ class ReconnectPolicy:
     io_timeout: float = 10.0  # upper bound of one attempt to connect or to read
 
 
-class Capture(Protocol):
-    """The part of `cv2.VideoCapture` that is used here."""
-
-    def isOpened(self) -> bool: ...  # noqa: D102, N802
-
-    def grab(self) -> bool: ...  # noqa: D102
-
-    def retrieve(self) -> tuple[bool, np.ndarray]: ...  # noqa: D102
-
-    def get(self, propId: int) -> float: ...  # noqa: D102, N803
-
-    def release(self) -> None: ...  # noqa: D102
-
-
 class ScreenCapture:
-    """The screen, or a rectangle of it, as a capture."""
+    """The screen, or a box of it in pixels (left, top, right, bottom), as a capture with OpenCV's interface."""
 
-    def __init__(self, left_top_width_height: tuple[int, int, int, int] | None) -> None:
-        """Select the rectangle, in pixels; None is the whole screen."""
-        self._box = None
-        if left_top_width_height is not None:
-            left, top, width, height = left_top_width_height
-            self._box = (left, top, left + width, top + height)
+    def __init__(self, box: tuple[int, int, int, int] | None) -> None:
+        self._box = box
         self._due = 0.0
         self._image: np.ndarray | None = None
 
@@ -113,12 +93,14 @@ def is_stream(text: str) -> bool:
     return text.isdigit() or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
 
 
-def open_capture(text: str, reconnect: ReconnectPolicy) -> Capture:
+def open_capture(text: str, reconnect: ReconnectPolicy) -> cv2.VideoCapture | ScreenCapture:
     """Open a camera, an address or the screen; check `isOpened` of the result."""
     screen = SCREEN.fullmatch(text.strip())
     if screen is not None:
-        box = [int(value) for value in screen.groups() if value is not None]
-        return ScreenCapture((box[0], box[1], box[2], box[3]) if box else None)
+        if screen[1] is None:
+            return ScreenCapture(None)
+        left, top, width, height = map(int, screen.groups())
+        return ScreenCapture((left, top, left + width, top + height))
     if text.isdigit():
         return cv2.VideoCapture(int(text))
     os.environ.setdefault(_FFMPEG_VARIABLE, _FFMPEG_OPTIONS)
@@ -140,15 +122,7 @@ def stream_name(text: str) -> str:
 
 
 class _Reader(threading.Thread):
-    """Reads one stream, keeps its newest frame, and reconnects it.
-
-    Attributes:
-        name: the stream's name without credentials.
-        newest: the newest frame until it is taken.
-        ended: whether the stream was given up.
-        frames: frames received; `dropped` of them were replaced by newer ones before they were taken.
-        reconnects: how often the connection was lost or could not be made.
-    """
+    """Reads one stream, keeps its newest frame, and reconnects it; its name in the log has no credentials."""
 
     def __init__(
         self, text: str, name: str, *, vid_stride: int, reconnect: ReconnectPolicy, updated: threading.Condition
@@ -156,8 +130,9 @@ class _Reader(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.text, self.vid_stride, self.reconnect, self.updated = text, vid_stride, reconnect, updated
         self.stopped = threading.Event()
-        self.newest: Frame | None = None
-        self.ended = False
+        self.newest: Frame | None = None  # until it is taken
+        self.ended = False  # given up
+        # frames received, replaced by newer ones before they were taken; connections lost or not made
         self.frames = self.dropped = self.reconnects = 0
         self._last_frame_at = time.monotonic()
 
@@ -201,21 +176,19 @@ class _Reader(threading.Thread):
                 decoded, image = capture.retrieve()
                 if not decoded or image is None or not image.size:
                     break
-                self._publish(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), fps / self.vid_stride)
+                rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                with self.updated:
+                    self.dropped += self.newest is not None
+                    self.newest = Frame(image=rgb, path=Path(self.name), index=self.frames, fps=fps / self.vid_stride)
+                    self._last_frame_at = time.monotonic()
+                    self.frames += 1
+                    self.updated.notify_all()
             return True
         except cv2.error as error:
             LOGGER.warning(f"{self.name}: {str(error.err)[:80]}")
             return False
         finally:
             capture.release()
-
-    def _publish(self, image: np.ndarray, fps: float) -> None:
-        with self.updated:
-            self.dropped += self.newest is not None
-            self.newest = Frame(image=image, path=Path(self.name), index=self.frames, fps=fps)
-            self._last_frame_at = time.monotonic()
-            self.frames += 1
-            self.updated.notify_all()
 
 
 class LiveStreams:
@@ -225,13 +198,7 @@ class LiveStreams:
     """
 
     def __init__(self, texts: Sequence[str], *, vid_stride: int = 1, reconnect: ReconnectPolicy | None = None) -> None:
-        """Prepare the streams; reading starts on entering the context.
-
-        Args:
-            texts: webcam indices, addresses, `screen`.
-            vid_stride: take every n-th frame.
-            reconnect: the default policy if None.
-        """
+        """Prepare the streams of webcam indices, addresses, `screen`; reading starts on entering the context."""
         self._updated = threading.Condition()
         names: list[str] = []
         for text in texts:
@@ -247,9 +214,7 @@ class LiveStreams:
             reader.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop reading and log what was read."""
         for reader in self._readers:
             reader.stopped.set()
@@ -266,18 +231,14 @@ class LiveStreams:
             RunError: all streams were given up.
         """
         with self._updated:
-            while True:
-                frames = [reader.newest for reader in self._readers if reader.newest is not None]
-                for reader in self._readers:
-                    reader.newest = None
-                if frames:
-                    return frames
+            while not (frames := [reader.newest for reader in self._readers if reader.newest is not None]):
                 if all(reader.ended for reader in self._readers):
-                    raise self._ended_error()
+                    names = ", ".join(reader.name for reader in self._readers)
+                    if any("://" in reader.text or reader.frames for reader in self._readers):
+                        what, fix = f"all streams have ended ({names})", "check the cameras and the network"
+                        raise RunError("--source", what, fix=fix)
+                    raise DataError("--source", f"cannot be opened ({names})", fix="check the camera or the display")
                 self._updated.wait(POLL_SECONDS)
-
-    def _ended_error(self) -> DataError | RunError:
-        names = ", ".join(reader.name for reader in self._readers)
-        if all("://" not in reader.text and not reader.frames for reader in self._readers):
-            return DataError("--source", f"cannot be opened ({names})", fix="check the camera or the display")
-        return RunError("--source", f"all streams have ended ({names})", fix="check the cameras and the network")
+            for reader in self._readers:
+                reader.newest = None
+            return frames

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ MAX_OVERLAP = 0.25
 MIN_SIZE, MAX_SIZE = 18.0, 130.0
 JPEG_QUALITY = 92
 Curves = list[np.ndarray]
+Shape = Callable[[np.random.Generator], Curves]
 
 
 def _ring(rng: np.random.Generator) -> Curves:
@@ -61,13 +63,8 @@ def _spiral(rng: np.random.Generator) -> Curves:
     return [np.stack((radius * np.cos(angle), radius * np.sin(angle)), 1)]
 
 
-DRAW: dict[str, Callable[[np.random.Generator], Curves]] = {
-    "ring": _ring,
-    "cross": _cross,
-    "arc": _arc,
-    "wave": _wave,
-    "star": _star,
-    "spiral": _spiral,
+DRAW: dict[str, Shape] = {
+    **{"ring": _ring, "cross": _cross, "arc": _arc, "wave": _wave, "star": _star, "spiral": _spiral}
 }
 
 
@@ -85,9 +82,8 @@ def ensure_shapes(config: DataConfig) -> None:
     counts = {split: config.generator.get(split) for split in SPLITS}
     values = [config.generator.get("seed"), *counts.values()]
     if unknown or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
-        raise ConfigError(
-            config.file, f"has invalid generator settings ({config.generator})", fix=f"use the names {', '.join(DRAW)}"
-        )
+        what = f"has invalid generator settings ({config.generator})"
+        raise ConfigError(config.file, what, fix=f"use the names {', '.join(DRAW)}")
     settings = {"version": VERSION, "seed": config.generator["seed"], **counts, "names": list(config.names)}
     marker = folder / MARKER
     if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == settings:
@@ -98,28 +94,21 @@ def ensure_shapes(config: DataConfig) -> None:
     atomic_write_folder(folder, _files(settings, config))
 
 
-def _files(settings: dict[str, object], config: DataConfig) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of all files."""
+def _files(settings: dict[str, Any], config: DataConfig) -> Iterator[tuple[str, bytes]]:
     yield MARKER, (json.dumps(settings, indent=1) + "\n").encode()
-    seed = int(str(settings["seed"]))
     for split_index, split in enumerate(SPLITS):
-        for index in range(int(str(settings[split]))):
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, split_index, index))))
+        for index in range(settings[split]):
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((settings["seed"], split_index, index))))
             image, rows = draw_image(rng, config.names)
-            encoded = cv2.imencode(
-                ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
-            )[1]
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            encoded = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
             labels = "".join(f"{int(row[0])} " + " ".join(f"{v:.6f}" for v in row[1:]) + "\n" for row in rows)
             yield f"images/{split}/{index:04d}.jpg", encoded.tobytes()
             yield f"labels/{split}/{index:04d}.txt", labels.encode()
 
 
 def draw_image(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-    """Draw one image.
-
-    Returns:
-        (H, W, 3) uint8 RGB, and normalized rows of class id, cx, cy, w, h.
-    """
+    """Draw one image, (H, W, 3) uint8 RGB, and return it with its normalized rows of class id, cx, cy, w, h."""
     width, height = SIZES_WH[int(rng.integers(len(SIZES_WH)))]
     canvas = _background(rng, height, width)
     boxes: list[np.ndarray] = []
@@ -131,17 +120,17 @@ def draw_image(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[np.nda
         if box is None or (boxes and pairwise_iou(box[None], np.stack(boxes)).max() > MAX_OVERLAP):
             continue
         colour = _contrasting(rng, canvas[mask > 127].mean(0))
-        rows_drawn, columns_drawn = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        part = np.s_[rows_drawn[0] : rows_drawn[-1] + 1, columns_drawn[0] : columns_drawn[-1] + 1]
+        left, top, drawn_width, drawn_height = cv2.boundingRect(mask)
+        part = np.s_[top : top + drawn_height, left : left + drawn_width]
         alpha = mask[part][..., None].astype(np.float32) / 255
         canvas[part] = canvas[part] * (1 - alpha) + colour * alpha
         boxes.append(box)
         class_ids.append(class_id)
     noisy = canvas + 5 * rng.standard_normal(canvas.shape, dtype=np.float32)
-    rows: list[tuple[float, ...]] = []
-    for class_id, (x1, y1, x2, y2) in zip(class_ids, boxes, strict=True):
-        centre_x, centre_y = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
-        rows.append((class_id, centre_x, centre_y, (x2 - x1) / width, (y2 - y1) / height))
+    rows: list[tuple[float, ...]] = [
+        (class_id, (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+        for class_id, (x1, y1, x2, y2) in zip(class_ids, boxes, strict=True)
+    ]
     return noisy.clip(0, 255).astype(np.uint8), rows
 
 
@@ -157,9 +146,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     return background
 
 
-def _stroke(
-    rng: np.random.Generator, draw: Callable[[np.random.Generator], Curves], height: int, width: int
-) -> np.ndarray:
+def _stroke(rng: np.random.Generator, draw: Shape, height: int, width: int) -> np.ndarray:
     """Return the (H, W) uint8 mask of one curve with random position, size, rotation and aspect ratio."""
     size = math.exp(rng.uniform(math.log(MIN_SIZE), math.log(MAX_SIZE)))
     angle = rng.uniform(0, 2 * math.pi)

@@ -159,8 +159,7 @@ def stored_network(content: Checkpoint, path: Path | str) -> tuple[ModelConfig, 
         raise CheckpointError(path, "is not a model of this program", fix=USE_OURS)
     try:
         config = ModelConfig.from_dict(plain_yaml(value), name=printable(name))
-        named = isinstance(names, list) and all(isinstance(class_name, str) for class_name in names)
-        if not named or len(names) != config.num_classes:
+        if not isinstance(names, list) or len(names) != config.num_classes or {*map(type, names)} != {str}:
             raise UnsupportedError(f"has names that do not fit its {config.num_classes} classes")
         layers = sum(max(round(layer.number * config.depth_multiple), 1) for layer in config.layers)
         if layers > len(weights) + len(config.layers):
