@@ -22,30 +22,18 @@ Options = TypeVar("Options")
 
 
 def option(
-    default: Any,  # noqa: ANN401 - any plain value
-    text: str,
+    default: Any,  # noqa: ANN401 - value without the flag; False makes a switch
+    text: str,  # meaning with unit, for `--help`
     *,
-    kind: Callable[[str], Any] | None = None,
-    flags: Sequence[str] = (),
-    many: bool = False,
-    bare: Any = None,  # noqa: ANN401
-    choices: Sequence[str] | None = None,
-    aliases: Sequence[str] = (),
-    within: tuple[float, float] = (-math.inf, math.inf),
+    kind: Callable[[str], Any] | None = None,  # converts the argument; by default the type of `default`
+    flags: Sequence[str] = (),  # further spellings
+    many: bool = False,  # the flag takes several values, stored as a tuple
+    bare: Any = None,  # noqa: ANN401 - value if the flag is given without an argument, which then is optional
+    choices: Sequence[str] | None = None,  # the allowed values
+    aliases: Sequence[str] = (),  # former names of the flag, accepted but not listed by `--help`
+    within: tuple[float, float] = (-math.inf, math.inf),  # smallest and largest value, for the options class to check
 ) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes.
-
-    Args:
-        default: value without the flag; False makes a switch.
-        text: meaning with unit, for `--help`.
-        kind: converts the argument; by default the type of `default`.
-        flags: further spellings.
-        many: the flag takes several values, stored as a tuple.
-        bare: value if the flag is given without an argument, which then is optional.
-        choices: the allowed values.
-        aliases: former names of the flag, accepted but not listed by `--help`.
-        within: smallest and largest allowed value, for the options class to check.
-    """
+    """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes."""
     metadata = {"text": text, "kind": kind, "flags": flags, "many": many, "bare": bare, "choices": choices}
     return dataclasses.field(default=default, metadata={**metadata, "aliases": aliases, "within": within})
 
@@ -128,8 +116,7 @@ def parse_options(
 def _drop_ignored(unknown: Sequence[str], options_class: type[Any]) -> list[str]:
     """Return the unknown arguments without the flags of `options_class.IGNORED`, which one warning lists.
 
-    `IGNORED` and `REFUSED` map flags that scripts written for YOLOv5 may pass, such as `--entity`, to the reason why
-    this program ignores them or refuses them as a ConfigError.
+    `IGNORED` and `REFUSED` map flags of YOLOv5, such as `--entity`, to the reason why they are ignored or an error.
     """
     ignored: Mapping[str, str] = getattr(options_class, "IGNORED", {})
     refused: Mapping[str, str] = getattr(options_class, "REFUSED", {})

@@ -4,7 +4,7 @@ This needs a C compiler (`cc`, or the one in the environment variable CC) and ta
 while a model runs: without the kernels, PyTorch and NumPy operations compute the same results.
 
 AKCONV_CFLAGS holds further compiler flags, such as `-fsanitize=address` (`make sanitize`). Kernels compiled with them
-are stored in a folder of their own and load only where the variable has the same value.
+are stored in a separate folder and load only if the variable has the same value.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ def build() -> list[Path]:
 
 
 def _run(*command: str, where: Path) -> None:
-    result = subprocess.run(  # noqa: S603 - a compiler found by its full path, no shell
-        command, capture_output=True, text=True, timeout=COMPILER_SECONDS, check=False
-    )
+    # A compiler found by its full path, no shell.
+    result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILER_SECONDS, check=False)  # noqa: S603
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error" in line]
         reason = errors[0] if errors else f"exit code {result.returncode}"
@@ -107,10 +106,8 @@ def _run(*command: str, where: Path) -> None:
 def load(name: str) -> ctypes.CDLL | None:
     """Return a compiled kernel, or None if it is not compiled for this machine. Import torch first."""
     path = library_path(name)
-    if not path.is_file():
-        return None
     try:
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path)) if path.is_file() else None
     except OSError as error:
         LOGGER.warning(f"{path}: cannot be loaded ({error}); falling back to slower PyTorch operations")
         return None

@@ -1,7 +1,7 @@
-"""Distributed training: several processes started by torchrun, each with a part of every batch.
+"""Distributed data-parallel training: torchrun starts several processes, and each computes a part of every batch.
 
 Gradients are summed once before each optimizer step, and every mean in the loss is over the whole batch. With
-`--sync-bn`, which makes batch norm do the same, two processes equal one except for the order of summation.
+`--sync-bn`, batch norm also uses the whole batch, so that two processes equal one except for the order of summation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from utils.errors import ConfigError
 from utils.log import LOGGER
 
 RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
-TIMEOUT = timedelta(hours=3)  # the others wait while the main process validates or downloads data
+TIMEOUT = timedelta(hours=3)  # the other processes wait while the main process validates or downloads data
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,14 @@ class DistributedContext:
 
     def add(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, with the same bits in each; with one, the tensor itself."""
-        if self.size > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
+        return _all_reduce(value) if self.size > 1 else value
 
     def broadcast(self, value: Any) -> Any:  # noqa: ANN401 - anything that pickles
         """Return the main process's value in every process."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def barrier(self) -> None:
         """Wait until every process has reached this call."""
@@ -73,15 +70,14 @@ class DistributedContext:
 
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
         """Return the values of all processes by rank."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
         return values
 
 
 def init_distributed(device: torch.device) -> DistributedContext:
-    """Connect to the other processes if torchrun started this one: gloo on CPU, nccl on GPUs.
+    """Initialize the process group if torchrun started this process: gloo on CPU, nccl on GPUs.
 
     Raises:
         ConfigError: torch lacks torch.distributed, or the rendezvous fails.
@@ -95,18 +91,18 @@ def init_distributed(device: torch.device) -> DistributedContext:
         try:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            # What the processes exchange besides gradients, such as signals received, is on the CPU.
+            # Everything but gradients, such as received signals, is exchanged on the CPU.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-            # torchrun keeps one store for all restarts; without a prefix processes would find addresses of dead ones.
+            # torchrun keeps one store over all restarts: without a prefix it gives addresses of dead processes.
             store = dist.PrefixStore(f"attempt {os.environ.get(RESTARTS, '0')}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=RENDEZVOUS_TIMEOUT)
             # Older versions of torch only have the private function.
             set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
             set_timeout(TIMEOUT)
         except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError("torchrun", f"rendezvous failed ({reason})", fix="start with torchrun") from error
+            what = f"rendezvous failed ({str(error).splitlines()[0]})"
+            raise ConfigError("torchrun", what, fix="start with torchrun") from error
     context = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
     if not context.is_main:
         LOGGER.setLevel("ERROR")
@@ -114,13 +110,13 @@ def init_distributed(device: torch.device) -> DistributedContext:
 
 
 def destroy_distributed() -> None:
-    """Leave the process group, if there is one."""
+    """Destroy the process group if it is initialized."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:
-    """Return the device of this process: under torchrun with GPUs the one of its local rank."""
+    """Return the device of this process: under torchrun with GPUs, that of its local rank."""
     rank = os.environ.get("LOCAL_RANK")
     if rank is None or not torch.cuda.is_available() or name.strip().lower() in ("cpu", "mps"):
         return name
@@ -128,29 +124,34 @@ def local_device(name: str) -> str:
     return devices[int(rank) % len(devices)] if len(devices) > 1 else rank
 
 
+def _all_reduce(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, without a gradient."""
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value
+
+
 class _Sum(torch.autograd.Function):
     """The sum over all processes. Each process's loss depends on all values, so gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-        """Sum."""
-        return dist_sum(value)
+        return _all_reduce(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        """Sum the gradients."""
-        return dist_sum(gradients[0])
+        return _all_reduce(gradients[0])
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm with mean and variance of the whole batch, on any device; torch's own requires CUDA."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (B, C, H, W)."""
+        """Normalize (B, C, H, W)."""
         if not self.training:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        count = dist_sum(x.new_tensor(x.numel() / x.shape[1]))
+        count = _all_reduce(x.new_tensor(x.numel() / x.shape[1]))
         mean = _Sum.apply(x.sum((0, 2, 3))) / count
         centred = x - mean.view(1, -1, 1, 1)
         variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
@@ -165,37 +166,21 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 
 
-def dist_sum(value: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, without a gradient."""
-    value = value.detach().clone()
-    dist.all_reduce(value)
-    return value
-
-
 def sync_batch_norms(model: nn.Module) -> None:
-    """Replace every batch norm of a model, in place, by `SyncedBatchNorm` with its parameters and statistics."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                synced = SyncedBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-                synced.weight, synced.bias = child.weight, child.bias
-                synced.running_mean, synced.running_var = child.running_mean, child.running_var
-                synced.num_batches_tracked = child.num_batches_tracked
-                synced.train(child.training)
-                setattr(parent, name, synced)
-
-
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+    """Turn every batch norm of a model, in place, into a `SyncedBatchNorm` with the same parameters and statistics."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncedBatchNorm
 
 
 def launch_id() -> str:
-    """Return an identifier of this launch of torchrun that survives restarts of its processes; "" without torchrun."""
+    """Return an identifier of this torchrun launch that survives restarts of its processes; "" without torchrun."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{run}-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}" if run is not None else ""
 
 
 def run_to_resume(project: str) -> Path | None:
-    """Return the folder of the run that this launch of torchrun started, if torchrun has restarted its processes."""
+    """Return the folder of this torchrun launch's run if torchrun has restarted its processes, otherwise None."""
     if int(os.environ.get(RESTARTS, "0")) == 0:
         return None
     files = (path for path in Path(project).rglob(".launch") if path.read_text(encoding="utf-8") == launch_id())

@@ -14,10 +14,7 @@ class DetectorError(Exception):
     exit_code = 2
 
     def __init__(self, where: object, what: str, *, fix: str = "") -> None:
-        """Compose the line from the file, `file:line` or flag at fault, the fault with the value, and what to do.
-
-        `fix` is in the imperative, without a final full stop.
-        """
+        """Compose the line: `where` is a file, `file:line` or flag; `fix` is in the imperative without a full stop."""
         self.where, self.what, self.fix = str(where), what, fix
         stop = "" if fix.endswith("?") else "."
         super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}{stop}" if fix else ""))
@@ -46,10 +43,9 @@ class RunError(DetectorError):
 
 
 class RunStopped(DetectorError):  # noqa: N818 - not an error
-    """The run was interrupted and has been saved."""
+    """The run was interrupted and has been saved; `exit_code` is the shell's code for the signal received."""
 
     def __init__(self, where: object, what: str, *, fix: str, exit_code: int) -> None:
-        """Compose the line; `exit_code` is the shell's code for the signal received."""
         super().__init__(where, what, fix=fix)
         self.exit_code = exit_code
 

@@ -107,13 +107,12 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as temporary:
-            new = Path(temporary) / "new"
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             for name, content in files:
                 path = new / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            old = Path(temporary) / "old"
             if folder.exists():
                 os.replace(folder, old)
             try:
@@ -201,10 +200,8 @@ def load_json(path: Path | str) -> Any:  # noqa: ANN401
 def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> Path:
     """Create and return a run folder: `project/name`, or `name2`, `name3`, ... if it exists.
 
-    Creating the folder claims it, so two programs started at the same time never share one.
-
-    Raises:
-        ConfigError: the name is not a plain folder name, or the folder cannot be created.
+    Creating the folder claims it, so two programs started at the same time never share one. If the name is not a plain
+    folder name, or the folder cannot be created, this raises ConfigError.
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:

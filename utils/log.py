@@ -23,11 +23,11 @@ class _Console(logging.Handler):
             print(message, flush=True)
 
 
-def enable_console(level: int = logging.INFO) -> None:
+def enable_console() -> None:
     """Let the logger print. Only scripts call this, so that importing the package stays silent."""
     if not any(isinstance(handler, _Console) for handler in LOGGER.handlers):
         LOGGER.addHandler(_Console())
-    LOGGER.setLevel(level)
+    LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
 
 

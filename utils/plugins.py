@@ -1,4 +1,4 @@
-"""Custom modules and callbacks: imports the Python files of --plugins, so that what they register can be used."""
+"""Custom modules and callbacks: import of the Python files of --plugins, which register them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from utils.log import LOGGER
 
 
 def load_plugins(files: Sequence[str]) -> None:
-    """Import each file once. The files are the user's own programs and are executed.
-
-    Raises:
-        ConfigError: a file is missing or its import fails.
-    """
+    """Import, and so execute, each of the user's files once; ConfigError if one is missing or its import fails."""
     for name in files:
         path = Path(name).resolve()
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""The machine: choice of device, seeding, memory, and a description of the environment."""
+"""Device selection, seeding, memory, and a description of the environment."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def select_device(name: str) -> torch.device:
             return torch.device("cuda", 0)
         if requested == "cuda":
             raise ConfigError("--device", "no CUDA device is available", fix="use --device cpu")
-        return torch.device("cpu")
+        requested = "cpu"
     if requested == "cpu":
         return torch.device("cpu")
     if requested == "mps" and torch.backends.mps.is_available():
         return torch.device("mps")
     if requested.isdigit() and int(requested) < torch.cuda.device_count():
         return torch.device("cuda", int(requested))
-    count = torch.cuda.device_count()
-    reason = "" if count else ": torch finds no CUDA devices"
-    fix = f"use one of: {', '.join(('cpu', *map(str, range(count))))}"
+    available = ("cpu", *map(str, range(torch.cuda.device_count())))
+    reason = "" if len(available) > 1 else ": torch finds no CUDA devices"
+    fix = f"use one of: {', '.join(available)}"
     num_devices = len([part for part in requested.split(",") if part.strip()])
     if num_devices > 1:
         what = f"{name!r} names {num_devices} devices, but a process uses one{reason}"
@@ -54,7 +54,7 @@ def select_device(name: str) -> torch.device:
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed the generators of initial weights and dropout, and on CUDA request deterministic kernels.
 
-    Data does not depend on them: its randomness is a function of (seed, epoch, sample).
+    The data does not depend on these generators: its randomness is a function of (seed, epoch, sample).
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # for custom modules that use it
@@ -72,7 +72,6 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return versions and hardware, for `env.json`."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -83,14 +82,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": str(device),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "git": commit_of(PROJECT_ROOT),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
     }
 
 
 def peak_memory_gb(device: torch.device) -> float | None:
-    """Return the peak memory of this process in GB: reserved on CUDA, else resident; None where it is unknown."""
+    """Return the peak memory of this process in GB: reserved on CUDA, else resident; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 1e9
     try:
@@ -102,7 +101,7 @@ def peak_memory_gb(device: torch.device) -> float | None:
 
 
 def numerics_fingerprint() -> dict[str, str]:
-    """Return what the last bits of a sum depend on: torch promises the same bits for these values only."""
+    """Return what the last bits of a sum depend on; torch guarantees equal bits only for equal values of these."""
     return {
         "torch": str(torch.__version__),
         "threads": str(torch.get_num_threads()),

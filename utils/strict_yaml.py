@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +16,21 @@ MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
 
 _TAG = "tag:yaml.org,2002:"
-_RESOLVERS = (
-    (f"{_TAG}bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
-    (f"{_TAG}int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", [*"-+0123456789"]),
-    (
-        f"{_TAG}float",
+# tag: (pattern, possible first characters, conversion) of the scalars that are not text
+_SCALARS: dict[str, tuple[str, list[str], Callable[[str], Any]]] = {
+    f"{_TAG}bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"], lambda text: text.lower() == "true"),
+    f"{_TAG}int": (
+        r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$",
+        [*"-+0123456789"],
+        lambda text: int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)),
+    ),
+    f"{_TAG}float": (
         r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
         [*"-+0123456789."],
+        lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
     ),
-    (f"{_TAG}null", r"^(?:~|null|Null|NULL|)$", [*"~nN", ""]),
-)
+    f"{_TAG}null": (r"^(?:~|null|Null|NULL|)$", [*"~nN", ""], lambda text: None),
+}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -59,17 +65,11 @@ class _StrictLoader(yaml.SafeLoader):
     def plain_scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401
         """Return the value of a number, boolean or null; the text must match the pattern of its tag."""
         text = str(self.construct_scalar(node))  # type: ignore[arg-type]
-        pattern = next(pattern for tag, pattern, _ in _RESOLVERS if tag == node.tag)
+        pattern, _, convert = _SCALARS[node.tag]
         if not re.match(pattern, text):
             kind = node.tag.removeprefix(_TAG)
             raise yaml.MarkedYAMLError(None, None, f"{text[:20]!r} is not a valid {kind}", node.start_mark)
-        if node.tag == f"{_TAG}null":
-            return None
-        if node.tag == f"{_TAG}bool":
-            return text.lower() == "true"
-        if node.tag == f"{_TAG}float":
-            return float(re.sub(r"\.(?=[inIN])", "", text))
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        return convert(text)
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -85,7 +85,7 @@ class _PlainDumper(yaml.SafeDumper):
 
 for _class in (_StrictLoader, _PlainDumper):
     _class.yaml_implicit_resolvers = {}
-    for _tag, _pattern, _first in _RESOLVERS:
+    for _tag, (_pattern, _first, _) in _SCALARS.items():
         _class.add_implicit_resolver(_tag, re.compile(_pattern), _first)
 _PlainDumper.add_representer(str, _PlainDumper.text)
 _StrictLoader.yaml_constructors = {
@@ -93,8 +93,8 @@ _StrictLoader.yaml_constructors = {
     for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
     if tag in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
 }
-for _resolver in _RESOLVERS:
-    _StrictLoader.add_constructor(_resolver[0], _StrictLoader.plain_scalar)
+for _tag in _SCALARS:
+    _StrictLoader.add_constructor(_tag, _StrictLoader.plain_scalar)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
@@ -105,8 +105,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_YAML_BYTES:
+        if (size := path.stat().st_size) > MAX_YAML_BYTES:
             raise ConfigError(path, f"is too large for a YAML file ({size} bytes)", fix="pass the right file")
         data = path.read_bytes()
     except OSError as error:
