@@ -63,10 +63,8 @@ def from_configs(
     """Combine each model yaml with each hyperparameter yaml, and build each network once.
 
     A combination that would train to the same bits as an earlier one is skipped: a model without offset convolutions,
-    with hyperparameters that differ only in `offset_lr`. Hyperparameters that are listed twice are trained twice.
-
-    Raises:
-        ConfigError: a yaml does not exist, or its network cannot be built.
+    with hyperparameters that differ only in `offset_lr`. Hyperparameters that are listed twice are trained twice. If a
+    yaml does not exist or its network cannot be built, a ConfigError is raised.
     """
     recipes = [(hyp, asdict(load_hyperparameters(hyp))) for hyp in hyps]
     models: list[ToTrain] = []
@@ -88,11 +86,7 @@ def from_configs(
 
 
 def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
-    """Write each yaml as it was read to `configs/`, so that a folder never mixes runs of two versions of a file.
-
-    Raises:
-        ConfigError: the folder contains another version.
-    """
+    """Write each yaml as it was read to `configs/`; a ConfigError names one of which there is another version."""
     for model in models:
         path, hyp = model.kept_yamls(folder)
         config, hyperparameters = model.config.to_dict(), dict(model.hyperparameters)
@@ -134,13 +128,12 @@ def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
     if len(rows) == len(others):
         for index, (row, other) in enumerate(zip(rows, others, strict=True)):
             if row != other:
-                with_inputs = row[:2] != other[:2]
-                old, new = _row(other, with_inputs=with_inputs), _row(row, with_inputs=with_inputs)
-                differences.append(f"row {index}: {old} -> {new}")
+                start = 2 if row[:2] == other[:2] else 0  # inputs and repeats only where they differ
+                differences.append(f"row {index}: {_row(other[start:])} -> {_row(row[start:])}")
         return differences
     differences.append(f"{len(rows)} rows instead of {len(others)}")
     # Rows are matched without the indices of their inputs, which an added or removed row shifts.
-    before, after = ([_row(row, with_inputs=False) for row in part] for part in (others, rows))
+    before, after = ([_row(row[2:]) for row in part] for part in (others, rows))
     for kind, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if kind != "equal":
             differences += [f"row {index}: {before[index]} removed" for index in range(start, end)]
@@ -148,8 +141,8 @@ def differing_rows(config: ModelConfig, baseline: ModelConfig) -> list[str]:
     return differences
 
 
-def _row(row: Sequence[Any], *, with_inputs: bool) -> str:
-    return " ".join(map(str, row if with_inputs else row[2:]))
+def _row(row: Sequence[Any]) -> str:
+    return " ".join(map(str, row))
 
 
 def header(

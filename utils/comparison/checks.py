@@ -28,22 +28,14 @@ SPLIT_OVERLAPS = {
 
 
 def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
-    """Check that no training flag is given if there is nothing to train.
-
-    Raises:
-        ConfigError: names the flags.
-    """
+    """Raise a ConfigError that names the given training flags if there is nothing to train."""
     flags = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
     if flags and not options.cfg:
         raise ConfigError(", ".join(flags), "has no effect on finished --weights", fix="leave it out, or add --cfg")
 
 
 def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:
-    """Check that there is ground truth to evaluate on.
-
-    Raises:
-        DataError: all label files of the split are empty.
-    """
+    """Raise a DataError if there is no ground truth to evaluate on, as all label files of the split are empty."""
     if not len(val.labels):
         what = f"'{split}' has no objects: the labels of all {len(val)} images are empty"
         raise DataError(data_file, what, fix=f"label them, or name another split in the line `{split}`")
@@ -52,8 +44,7 @@ def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:
 def is_single_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bool:
     """Return whether the models treat all classes of a data set as one, as trained with --single-cls.
 
-    Raises:
-        ConfigError: only some of them do, so that their metrics cannot be compared.
+    A ConfigError is raised if only some of them do, so that their metrics cannot be compared.
     """
     if len(names) == 1:
         return False
@@ -68,15 +59,12 @@ def is_single_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bo
 
 
 def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
-    """Check that the training split has not changed since runs were started that are reused or resumed.
+    """Raise a ConfigError if the training split has changed since runs were started that are reused or resumed.
 
-    Names, sizes and labels of its images count; pixels that changed in place are not noticed.
-
-    Raises:
-        ConfigError: it has changed, or a run's env.json is damaged.
-        DataError: the split is unusable.
+    Names, sizes and labels of its images count; pixels that changed in place are not noticed. A damaged env.json of a
+    run is a ConfigError too.
     """
-    folders = [run.folder for run in runs if run.is_finished or run.has_started]
+    folders = [run.folder for run in runs if run.is_finished or run.last.is_file()]
     recorded = {folder: str(read_facts(folder / ENVIRONMENT).get("dataset", "")) for folder in folders}
     for folder in _changed_since(recorded, data):
         what = f"contains a run on a training split that has changed since ({data.file})"
@@ -119,9 +107,8 @@ def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
     differing = []
     for model in known[1:]:
         values = differing_args(model, known[0]).items()
-        args = [f"{flag} {value} instead of {other}" for flag, (value, other) in values]
-        if args:
-            differing.append(f"{model.label} with {', '.join(args)}")
+        texts = [f"{flag} {value} instead of {other}" for flag, (value, other) in values]
+        differing += [f"{model.label} with {', '.join(texts)}"] if texts else []
     return [f"Training options differ from those of {known[0].label}: {'; '.join(differing)}."] if differing else []
 
 

@@ -27,8 +27,7 @@ def measure_costs(
 ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """Measure the first run of each model; training time and memory are those of all runs, as far as known.
 
-    Returns:
-        The costs of each model, by the keys of `COST_COLUMNS`, and the noise of the times, see `time_networks`.
+    The costs are by the keys of `COST_COLUMNS`, and with them comes the noise of the times, see `time_networks`.
     """
     networks = [load_model(model.runs[0].path)[0] for model in models]
     fused_networks, copies = ([to_device(fused(network), device) for network in networks] for _ in range(2))
@@ -65,11 +64,8 @@ def time_networks(
 ) -> tuple[list[dict[str, float]], tuple[float, float]]:
     """Time networks in evaluation mode that take turns, each on a (1, 3, H, W) image of its own.
 
-    The copies are the same networks at other places in memory. The difference between the times of equals is the noise.
-
-    Returns:
-        Of each network the median and the 95th percentile of the milliseconds over both copies, and the largest
-        relative difference between copies in the median and in the 95th percentile.
+    The copies are the same networks at other places in memory. Of each network the median and the 95th percentile of
+    the milliseconds over both copies are returned, and as noise the largest relative difference between copies in both.
     """
     actions = list(map(partial, (*networks, *copies), (*images, *images)))
     with torch.inference_mode():

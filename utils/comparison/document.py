@@ -59,6 +59,11 @@ class Section:
     level: int = 2
 
 
+def first_of(items: Sequence[str], limit: int) -> list[str]:
+    """Return the first items, and how many more there are."""
+    return [*items[:limit], *([f"and {len(items) - limit} more"] if len(items) > limit else [])]
+
+
 def to_markdown(sections: Sequence[Section], folder: Path) -> str:
     """Return a Markdown file that is to lie in `folder`, from which image links are relative."""
     parts: list[str] = []
@@ -104,11 +109,7 @@ def _block_to_markdown(block: Block, folder: Path) -> str:
 
 
 def to_html(sections: Sequence[Section], *, title: str) -> str:
-    """Return a page that needs no other file: images are embedded.
-
-    Raises:
-        OSError: an image cannot be read.
-    """
+    """Return a page that needs no other file: images are embedded. An OSError is raised if one cannot be read."""
     parts: list[str] = []
     for section in sections:
         parts.append(f"<h{section.level}>{html.escape(section.heading)}</h{section.level}>")

@@ -45,6 +45,7 @@ MAX_EXAMPLE_MODELS = 4
 EXAMPLES_EACH_WAY = 2
 CONFIDENCE = 0.25  # of the detections in examples
 PANEL_PIXELS, JPEG_QUALITY = 420, 82
+Boxes = tuple[np.ndarray, list[str], list[int]]
 
 
 def draw_figures(
@@ -57,10 +58,8 @@ def draw_figures(
 ) -> dict[str, list[Block]]:
     """Draw compare.png, `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
 
-    `evaluated` holds the predictions of the runs of each model, `names` those of the classes.
-
-    Returns:
-        By heading, the blocks of the report's sections with images.
+    `evaluated` holds the predictions of the runs of each model, `names` those of the classes. Blocks of the report's
+    sections with images are returned by heading.
     """
     for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{FOLDER}/*.jpg")):
         with contextlib.suppress(OSError):
@@ -145,9 +144,9 @@ def largest_differences(model: Sequence[EvaluatedSet], baseline: Sequence[Evalua
     """Return image ids and differences of F1, the mean over runs: the largest gains, then the largest losses."""
     gains = np.mean([image_f1(run) for run in model], 0) - np.mean([image_f1(run) for run in baseline], 0)
     order = np.argsort(-gains, kind="stable")
-    best = [int(i) for i in order[:EXAMPLES_EACH_WAY] if gains[i] > 0]
-    worst = [int(i) for i in order[::-1][:EXAMPLES_EACH_WAY] if gains[i] < 0]
-    return [(i, float(gains[i])) for i in (*best, *worst)]
+    best = [i for i in order[:EXAMPLES_EACH_WAY] if gains[i] > 0]
+    worst = [i for i in order[::-1][:EXAMPLES_EACH_WAY] if gains[i] < 0]
+    return [(int(i), float(gains[i])) for i in (*best, *worst)]
 
 
 def representative_seed_pair(
@@ -155,10 +154,7 @@ def representative_seed_pair(
 ) -> tuple[int, int]:
     """Return the indices of the runs of model and baseline whose difference of F1 is nearest to the mean difference.
 
-    Args:
-        f1: of one image, for the runs of the model and of the baseline.
-        seeds: of these runs, None where unknown; only runs with the same seed are considered, if there are any.
-        gain: mean difference.
+    `f1` is of one image. Only runs with the same seed, None where unknown, are considered if there are any.
     """
     pairs = [(i, j) for i in range(len(f1[0])) for j in range(len(f1[1]))]
     same_seed = [(i, j) for i, j in pairs if seeds[0][i] is not None and seeds[0][i] == seeds[1][j]]
@@ -176,25 +172,21 @@ def example_images(
     """Draw labels and detections of the images on which a model and the baseline differ most.
 
     Of the runs of each, those that represent the mean over all runs best are drawn.
-
-    Raises:
-        DataError: an image cannot be read.
-        RunError: a file cannot be written.
     """
     examples: list[Image] = []
     seeds = scores[0].seeds, scores[1].seeds
     for image_id, gain in largest_differences(*runs):
         f1 = [float(image_f1(run)[image_id]) for run in runs[0]], [float(image_f1(run)[image_id]) for run in runs[1]]
         shown = representative_seed_pair(f1, seeds, gain)
-        title, baseline_title = (_run_title(of, index) for of, index in zip(scores, shown, strict=True))
+        title, baseline_title = (
+            f"{of.label} (seed {of.seeds[run]})" if len(of.seeds) > 1 and of.seeds[run] is not None else of.label
+            for of, run in zip(scores, shown, strict=True)
+        )
         image = read_image(str(val.paths[image_id]))
         scale = min(PANEL_PIXELS / max(image.shape[:2]), 1.0)
         image = resize_longest_side(image, PANEL_PIXELS, smooth=True) if scale < 1 else image
-        boxes = [
-            _labels(val, image_id, names, image),
-            _detections(runs[1][shown[1]], image_id, names, scale),
-            _detections(runs[0][shown[0]], image_id, names, scale),
-        ]
+        of_runs = [_detections(runs[of][shown[of]], image_id, names, scale) for of in (1, 0)]
+        boxes = [_labels(val, image_id, names, image), *of_runs]
         captions = ["labels", display_name(baseline_title, 1), display_name(title, 2)]
         grid = image_grid([draw_boxes(image, *part, thickness=2) for part in boxes], captions, columns=3)
         _, encoded = cv2.imencode(".jpg", grid[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -209,21 +201,12 @@ def example_images(
     return examples
 
 
-def _run_title(scores: ModelScores, index: int) -> str:
-    """Return the name of a model's run, with its seed if there are several."""
-    seed = scores.seeds[index]
-    return f"{scores.label} (seed {seed})" if len(scores.seeds) > 1 and seed is not None else scores.label
-
-
 def _class_name(names: Sequence[str], class_id: int) -> str:
-    """Return the name of a class in images; a single name stands for all classes."""
-    index = class_id if len(names) > 1 else 0
+    index = class_id if len(names) > 1 else 0  # a single name stands for all classes
     return display_name(names[index], index)
 
 
-def _labels(
-    val: DatasetIndex, image_id: int, names: Sequence[str], image: np.ndarray
-) -> tuple[np.ndarray, list[str], list[int]]:
+def _labels(val: DatasetIndex, image_id: int, names: Sequence[str], image: np.ndarray) -> Boxes:
     """Return (n, 4) boxes in pixels of an (H, W, 3) image, their texts and class ids."""
     rows = val.rows(image_id)
     class_ids = rows[:, 0].astype(np.int64).tolist()
@@ -231,9 +214,7 @@ def _labels(
     return boxes, [_class_name(names, class_id) for class_id in class_ids], class_ids
 
 
-def _detections(
-    run: EvaluatedSet, image_id: int, names: Sequence[str], scale: float
-) -> tuple[np.ndarray, list[str], list[int]]:
+def _detections(run: EvaluatedSet, image_id: int, names: Sequence[str], scale: float) -> Boxes:
     """Return (n, 4) boxes in pixels of the scaled image, their texts and class ids."""
     shown = (run.image_ids == image_id) & (run.confidences >= CONFIDENCE)
     class_ids = run.classes[shown].tolist()
@@ -250,10 +231,7 @@ def image_for_sampling(val: DatasetIndex) -> int:
 def sampling_images(
     runs: Mapping[str, TrainedRun], *, val: DatasetIndex, names: Sequence[str], folder: Path
 ) -> list[Image]:
-    """Draw the sampling points of each model with AKConv at the labels of one validation image, and all its offsets.
-
-    `runs` holds one run by label of its model.
-    """
+    """Draw the sampling points of models with AKConv at the labels of an image, and all offsets; `runs` is by label."""
     image_id = image_for_sampling(val)
     image = read_image(str(val.paths[image_id]))
     boxes, texts, _ = _labels(val, image_id, names, image)
@@ -262,28 +240,23 @@ def sampling_images(
     for number, (label, run) in enumerate(runs.items(), 1):
         model, _ = load_model(run.path)
         layers = akconv_layers(model)
-        if not layers:
-            continue
         size_hw = (run.image_size, run.image_size)
         config = InferenceConfig(size_hw=size_hw, stride=model.max_stride, nms=NmsSettings(), device=CPU)
         preprocessed = preprocess(image, config)
-        samplings = sample_image(model, layers, preprocessed, config)
+        samplings = sample_image(model, layers, preprocessed, config) if layers else {}
         if not samplings:
             continue
         first_layers = first_layer_per_level(samplings, height=preprocessed.image.shape[0])
         layer = max((samplings[name] for name in first_layers), key=lambda one: layer_offsets(one).abs_mean)
         offsets = OffsetCollection()
         offsets.add(samplings)
+        points = plot_layer(layer, image, preprocessed, locations, folder / f"{label}.jpg")
+        caption = (
+            f"{label}: initial and learned sampling points of {layer.name}, at the centres of labels; of the first "
+            "layers of each level, it has the largest offsets."
+        )
         note = f"{display_name(label, number)}: offsets, one image"
-        images += [
-            Image(
-                plot_layer(layer, image, preprocessed, locations, folder / f"{label}.jpg"),
-                f"{label}: initial and learned sampling points of {layer.name}, at the centres of labels; of the first "
-                "layers of each level, it has the largest offsets.",
-            ),
-            Image(
-                plot_offsets(offsets.samples(), folder / f"{label}-offsets.jpg", note=note),
-                f"{label}: offsets of all AKConv layers in that image.",
-            ),
-        ]
+        histograms = plot_offsets(offsets.samples(), folder / f"{label}-offsets.jpg", note=note)
+        images.append(Image(points, caption))
+        images.append(Image(histograms, f"{label}: offsets of all AKConv layers in that image."))
     return images

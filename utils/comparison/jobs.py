@@ -82,8 +82,9 @@ class _Job:
     def __init__(self, run: PlannedRun, *, slot: int, jobs: int) -> None:
         """Start train.py; its console output is appended to the run's log."""
         self.run, self.slot, self.terminated = run, slot, False
-        command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=run.has_started)]
-        LOGGER.info(f"{run.folder.name}: {'resuming' if run.has_started else 'training'} {run.options.cfg}")
+        resume = run.last.is_file()
+        command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=resume)]
+        LOGGER.info(f"{run.folder.name}: {'resuming' if resume else 'training'} {run.options.cfg}")
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.perf_counter()
         with run.log.open("ab") as log:

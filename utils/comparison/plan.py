@@ -62,11 +62,6 @@ class PlannedRun:
         """Whether nothing is left to train."""
         return (self.folder / SUMMARY).is_file() and self.best.is_file()
 
-    @property
-    def has_started(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
-        return self.last.is_file()
-
     def argv(self, *, resume: bool) -> list[str]:
         """Return the arguments of train.py: options that differ from the defaults, and the seed."""
         if resume:
@@ -88,8 +83,7 @@ class PlannedRun:
 def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Path) -> list[PlannedRun]:
     """Return the runs of all models to train, those of one seed for all models before those of the next seed.
 
-    Raises:
-        ConfigError: a run's folder contains a run with other settings.
+    A ConfigError is raised if a run's folder contains a run with other settings.
     """
     cores = os.cpu_count() or 1
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
@@ -108,11 +102,7 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
 
 
 def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]) -> None:
-    """Check a run's folder if it exists already.
-
-    Raises:
-        ConfigError: it contains a run with other options or hyperparameters.
-    """
+    """Raise a ConfigError if a run's folder contains a run with other options or hyperparameters."""
     options, values = run.folder / "opt.yaml", run.folder / "hyp.yaml"
     differing = []
     if options.is_file():
@@ -193,10 +183,8 @@ class Manifest:
 def choose_folder(project: Path, name: str, manifest: Manifest, *, named: bool) -> Path:
     """Return the folder `name` in `project`, or else one that contains a part of this comparison, or else a new one.
 
-    If the user `named` it, the folder is used whatever it contains; the others are `name2`, `name3`...
-
-    Raises:
-        ConfigError: the name is not a plain folder name, or the folder cannot be made.
+    If the user `named` it, the folder is used whatever it contains; the others are `name2`, `name3`... A ConfigError is
+    raised if the name is not a plain folder name, or the folder cannot be made.
     """
     remark, continued = "", None
     if not named:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class Support:
     objects: int
     images: int
 
+    def __str__(self) -> str:
+        """Return `3 in 2`."""
+        return f"{self.objects} in {self.images}"
+
     @property
     def sufficient(self) -> bool:
         """Whether a class with this support in a size counts in the size's mean."""
@@ -53,7 +57,7 @@ SupportByName = dict[tuple[str, str], Support]  # ("class", "cat"), ("size", "sm
 
 def evaluate_run(
     run: TrainedRun,
-    index: DatasetIndex,
+    val: DatasetIndex,
     *,
     image_size: int,
     batch_size: int,
@@ -67,13 +71,13 @@ def evaluate_run(
     where it is missing or of other weights, labels, images or image size.
     """
     weights = hashlib.sha256(run.path.read_bytes()).hexdigest()
-    key = f"{CACHE_VERSION} {weights} {index.fingerprint()} {_file_states(index)} {image_size}"
+    key = f"{CACHE_VERSION} {weights} {val.fingerprint()} {_file_states(val)} {image_size}"
     cached = _read_cache(cache, key)
     if cached is not None:
         return cached
     model, _ = load_model(run.path)
     loader = evaluation_loader(
-        index,
+        val,
         batch_size=batch_size,
         image_size=image_size,
         stride=model.max_stride,
@@ -82,24 +86,20 @@ def evaluate_run(
     )
     images = evaluate(to_device(model, device), loader, nms=EVALUATION_NMS, device=device).images
     evaluated = EvaluatedSet.concatenate(images)
-    arrays: dict[str, Any] = {field.name: getattr(evaluated, field.name) for field in fields(evaluated)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, key=np.array(key), **arrays)
+    np.savez_compressed(buffer, key=np.array(key), **vars(evaluated))
     error = try_write(cache, buffer.getvalue())
     if error is not None:
         LOGGER.warning(f"predictions not cached: {error}")
     return evaluated
 
 
-def _file_states(index: DatasetIndex) -> str:
+def _file_states(val: DatasetIndex) -> str:
     """Return a hash of the images' sizes in bytes and modification times, as images may be changed in place."""
     digest = hashlib.sha256()
-    for path in index.paths:
-        try:
-            status = Path(str(path)).stat()
-        except OSError:  # reported when it is read
-            continue
-        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    for path in map(Path, val.paths):
+        with contextlib.suppress(OSError):  # reported when it is read
+            digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -120,16 +120,10 @@ def _read_cache(path: Path, key: str) -> EvaluatedSet | None:
 def resampled_metrics(
     evaluated: EvaluatedSet, weights: np.ndarray, names: Sequence[str]
 ) -> dict[MetricKey, np.ndarray]:
-    """Compute every metric of a run on the set itself and on its resamples.
+    """Compute every metric of a run on the set itself and on the resamples that (r, images) weights stand for.
 
-    Args:
-        evaluated: detections of the run, matched with the labels.
-        weights: (r, images) of `draw_resamples`.
-        names: unique class names.
-
-    Returns:
-        (1 + r,) arrays, the set itself first; nan where a resample lacks the labels. The metric of a size is the mean
-        over the classes with sufficient support, absent without any.
+    The arrays are (1 + r,), the set itself first; nan where a resample lacks the labels. The metric of a size is the
+    mean over the classes with sufficient support, absent without any. Class names must be unique.
     """
     weights = np.concatenate((np.ones((1, evaluated.num_images), weights.dtype), weights))
     metrics: dict[MetricKey, np.ndarray] = {}
@@ -166,7 +160,7 @@ def support_by_class(evaluated: EvaluatedSet, names: Sequence[str]) -> SupportBy
 def excluded_by_size(evaluated: EvaluatedSet, names: Sequence[str]) -> list[str]:
     """Return the classes with objects of a size, but too few to count in its mean, as `dog of small (3 in 2)`."""
     return [
-        f"{names[class_id]} of {size} ({support.objects} in {support.images})"
+        f"{names[class_id]} of {size} ({support})"
         for size_bin, size in enumerate(SIZES)
         for class_id, support in support_in_size(evaluated, size_bin).items()
         if not support.sufficient

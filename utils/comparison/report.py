@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from utils.comparison.document import (
     CodeBlock,
     Section,
     Table,
+    first_of,
     table_to_markdown,
     to_html,
     to_markdown,
@@ -55,58 +54,35 @@ SEED_NOTE = (
 COST_NOTE = (
     "GFLOPs include AKConv's sampling. Inference: one image, batch norms fused, without NMS, models timed in "
     "interleaved rounds. Training time: mean over runs, which other jobs on the machine slow down. Training memory: "
-    "reserved by PyTorch on CUDA, of the whole process elsewhere."
+    "reserved by PyTorch on CUDA, of the whole process elsewhere. Each model is timed as two copies, which differ by "
+    "up to {:.1%} in the median and {:.1%} in p95; smaller differences between models are noise."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """The result of a comparison; models are in the order of the command line, the first is the baseline.
+    """The result of a comparison; models are in the order of the command line, the first is the baseline."""
 
-    Attributes:
-        header: the settings in a sentence or two.
-        models: their finished runs.
-        scores: their metrics.
-        pairs: every further model against the baseline; empty if the baseline is missing.
-        costs: of each model, by the keys of `COST_COLUMNS`.
-        warnings: sentences.
-        failed: training runs that failed.
-        config_diffs: by label of each further model, differences of its configuration from the baseline's.
-        commands: command lines that reproduce the comparison.
-        environment: of the machine.
-        resamples: bootstrap resamples of the validation images.
-        support: of each class and size, see `support_by_class`.
-        excluded: classes that are excluded from the mean of an object size.
-        timing_noise: relative difference between two copies of a model, at most, in median and p95 of inference time.
-    """
-
-    header: str
-    models: Sequence[TrainedRuns]
-    scores: Sequence[ModelScores]
-    pairs: Sequence[ModelComparison]
-    costs: Sequence[Mapping[str, Any]]
-    warnings: Sequence[str] = ()
-    failed: Sequence[FailedRun] = ()
+    header: str  # the settings in a sentence or two
+    models: Sequence[TrainedRuns]  # their finished runs
+    scores: Sequence[ModelScores]  # their metrics
+    pairs: Sequence[ModelComparison]  # every further model against the baseline; empty if the baseline is missing
+    costs: Sequence[Mapping[str, Any]]  # of each model, by the keys of `COST_COLUMNS`
+    warnings: Sequence[str] = ()  # sentences
+    failed: Sequence[FailedRun] = ()  # training runs that failed
+    # by label of each further model, differences of its configuration from the baseline's
     config_diffs: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    commands: Sequence[str] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    resamples: int = 0
-    support: SupportByName = field(default_factory=dict)
-    excluded: Sequence[str] = ()
-    timing_noise: tuple[float, float] | None = None
-
-
-def command_line() -> str:
-    """Return the command line of this process."""
-    return f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
+    commands: Sequence[str] = ()  # command lines that reproduce the comparison
+    environment: Mapping[str, Any] = field(default_factory=dict)  # of the machine
+    resamples: int = 0  # bootstrap resamples of the validation images
+    support: SupportByName = field(default_factory=dict)  # of each class and size, see `support_by_class`
+    excluded: Sequence[str] = ()  # classes that are excluded from the mean of an object size
+    # relative difference between two copies of a model, at most, in median and p95 of inference time
+    timing_noise: tuple[float, float] = (0.0, 0.0)
 
 
 def write_results(result: ComparisonResult, options: CompareOptions, *, val: DatasetIndex, folder: Path) -> None:
-    """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails.
-
-    Raises:
-        RunError: a file cannot be written.
-    """
+    """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails."""
     scores, pairs = result.scores, result.pairs
     tables = [accuracy_table(scores), *([difference_table(pairs)] if pairs else []), cost_table(scores, result.costs)]
     LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, tables)) + "\n")
@@ -117,12 +93,15 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, val: Dat
     rows = [
         {
             "model": score.label,
-            "seeds": score.num_runs,
+            "seeds": len(score.seeds),
             "seed_numbers": list(score.seeds),
             "checkpoints": [str(run.path) for run in model.runs],
             **cost,
             **{name: float(score.metrics["all", "", name].points.mean()) for name in ("map50", "map50_95")},
-            "metrics": _scores_json(score),
+            "metrics": [
+                _json_row(key, mean=float(of.points.mean()), std=math.sqrt(of.seed_variance), runs=of.points.tolist())
+                for key, of in score.metrics.items()
+            ],
         }
         for score, model, cost in zip(scores, result.models, result.costs, strict=True)
     ]
@@ -164,15 +143,6 @@ def _comparison_json(pair: ModelComparison) -> dict[str, Any]:
     }
 
 
-def _scores_json(model: ModelScores) -> list[dict[str, Any]]:
-    return [
-        _json_row(
-            key, mean=float(of.points.mean()), std=math.sqrt(of.seed_variance), runs=[float(v) for v in of.points]
-        )
-        for key, of in model.metrics.items()
-    ]
-
-
 def _json_row(key: MetricKey, **values: object) -> dict[str, Any]:
     """Return named values of a metric; JSON has no numbers that are not finite."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
@@ -180,11 +150,7 @@ def _json_row(key: MetricKey, **values: object) -> dict[str, Any]:
 
 
 def write_reports(result: ComparisonResult, figures: Mapping[str, Sequence[Block]], *, folder: Path) -> None:
-    """Write compare.md and report.html with images, given by heading of their section.
-
-    Raises:
-        RunError: a report cannot be written.
-    """
+    """Write compare.md and report.html with images, given by heading of their section."""
     sections = report_sections(result, figures)
     LOGGER.info(f"\nTables: {atomic_write(folder / 'compare.md', to_markdown(sections, folder))}")
     title = f"Comparison: {', '.join(model.label for model in result.models)}"
@@ -213,7 +179,7 @@ def report_sections(result: ComparisonResult, figures: Mapping[str, Sequence[Blo
         Section("Differences", [interpretation(pairs), difference_table(pairs)] if pairs else []),
         Section("Per seed", [SEED_NOTE, seeds] if seeds else []),
         *(_detail_section(result, group) for group in DETAIL_SECTIONS),
-        Section("Cost", [_cost_note(result.timing_noise), cost_table(scores, result.costs)]),
+        Section("Cost", [COST_NOTE.format(*result.timing_noise), cost_table(scores, result.costs)]),
         Section("Configuration differences", _config_diffs(result)),
         Section("Weights", [weights] if weights.rows else []),
         Section(EXAMPLES, figures.get(EXAMPLES, ())),
@@ -259,21 +225,9 @@ def _detail_section(result: ComparisonResult, group: str) -> Section:
     return Section(title, [note, *tables] if tables else [])
 
 
-def _cost_note(timing_noise: tuple[float, float] | None) -> str:
-    """Return how costs were measured, and which differences in inference time are noise."""
-    if timing_noise is None:
-        return COST_NOTE
-    median, p95 = timing_noise
-    return COST_NOTE + (
-        f" Each model is timed as two copies, which differ by up to {median:.1%} in the median and {p95:.1%} in p95; "
-        "smaller differences between models are noise."
-    )
-
-
 def _config_diffs(result: ComparisonResult) -> list[Block]:
     blocks: list[Block] = []
     for label, rows in result.config_diffs.items():
-        more = [f"and {len(rows) - MAX_CONFIG_ROWS} more"] if len(rows) > MAX_CONFIG_ROWS else []
         blocks.append(f"{label}, compared with {result.models[0].label}:" if rows else f"{label}: none")
-        blocks += [CodeBlock([*rows[:MAX_CONFIG_ROWS], *more])] if rows else []
+        blocks += [CodeBlock(first_of(rows, MAX_CONFIG_ROWS))] if rows else []
     return blocks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,8 @@ from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
 from utils.comparison.predictions import evaluate_run, excluded_by_size, resampled_metrics, support_by_class
-from utils.comparison.report import ComparisonResult, command_line, write_reports, write_results
-from utils.comparison.statistics import (
-    collect_scores,
-    compare_with_baseline,
-    score_warnings,
-    support_warnings,
-)
+from utils.comparison.report import ComparisonResult, write_reports, write_results
+from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
 from utils.datasets.index import DatasetIndex, build_index
@@ -59,15 +56,10 @@ class _Comparison:
 
 
 def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
-    """Train all models that are not trained yet, evaluate all, and write tables, JSON, images and reports.
+    """Train all models that are not trained yet, evaluate all, write tables, JSON, images and reports into a folder.
 
-    Args:
-        options: of compare.py.
-        given: names of the options that the user gave. With `imgsz`, finished weights are evaluated at that size as
-            well; without `name`, a comparison of other models or with other settings gets a folder of its own.
-
-    Returns:
-        The comparison's folder.
+    Among the options that the user gave, `imgsz` lets finished weights be evaluated at that size as well; without
+    `name`, a comparison of other models or with other settings gets a folder of its own.
 
     Raises:
         DetectorError: the input is wrong (before anything is written).
@@ -172,6 +164,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     support = support_by_class(evaluated[0][0], names)
     baseline_exists = models[0].label == comparison.candidates[0].label
     costs, noise = measure_costs(models, sizes, device=comparison.device)
+    command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
         header=header(options, split, models, device=comparison.device, sizes=sizes if size_given else ()),
         models=models,
@@ -190,7 +183,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         failed=comparison.failed,
         resamples=RESAMPLES,
         config_diffs={model.label: differing_settings(model, models[0]) for model in models[1:]},
-        commands=[command_line(), *(run.command() for run in comparison.runs), *training_commands(models)],
+        commands=[command, *(run.command() for run in comparison.runs), *training_commands(models)],
         environment=describe_environment(comparison.device),
     )
     write_results(result, options, val=split, folder=folder)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.comparison.document import Table
+from utils.comparison.document import Table, first_of
 from utils.comparison.predictions import ALL, MetricKey, SupportByName
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import Verdict, decide_all, sentence
@@ -35,43 +35,23 @@ COST_COLUMNS = {  # key: title and number format
 
 @dataclass(frozen=True, kw_only=True)
 class ModelScores:
-    """All metrics of a model.
-
-    Attributes:
-        label: name of the model.
-        fixed_weights: the comparison is of these weights, not of how they were trained.
-        metrics: values of the runs, and resampled ones.
-        seeds: of the runs, None where unknown.
-    """
+    """All metrics of a model."""
 
     label: str
-    fixed_weights: bool
-    metrics: Mapping[MetricKey, Scores]
-    seeds: tuple[int | None, ...]
-
-    @property
-    def num_runs(self) -> int:
-        """Number of runs."""
-        return self.metrics[PRIMARY_METRIC].num_runs
+    fixed_weights: bool  # the comparison is of these weights, not of how they were trained
+    metrics: Mapping[MetricKey, Scores]  # values of the runs, and resampled ones
+    seeds: tuple[int | None, ...]  # of the runs, None where unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """A model compared with the baseline.
+    """A model compared with the baseline."""
 
-    Attributes:
-        model: label.
-        baseline: label.
-        differences: model minus baseline, of every metric.
-        verdicts: on mAP50 and on mAP50-95, the primary metric.
-        sentence: the verdict on the primary metric.
-    """
-
-    model: str
+    model: str  # the label, as `baseline`
     baseline: str
-    differences: Mapping[MetricKey, Difference]
-    verdicts: Mapping[MetricKey, Verdict]
-    sentence: str
+    differences: Mapping[MetricKey, Difference]  # model minus baseline, of every metric
+    verdicts: Mapping[MetricKey, Verdict]  # on mAP50 and on mAP50-95, the primary metric
+    sentence: str  # the verdict on the primary metric
 
     @property
     def title(self) -> str:
@@ -87,16 +67,11 @@ def collect_scores(
         key: Scores(points=np.array([run[key][0] for run in runs]), resampled=np.stack([run[key][1:] for run in runs]))
         for key in runs[0]
     }
-    return ModelScores(
-        label=label, fixed_weights=fixed_weights, seeds=tuple(seeds) or (None,) * len(runs), metrics=metrics
-    )
+    return ModelScores(label=label, fixed_weights=fixed_weights, seeds=tuple(seeds), metrics=metrics)
 
 
 def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list[ModelComparison]:
-    """Compare every further model with the first, the baseline; verdicts are corrected for multiple comparisons.
-
-    `images` is the number of images in the validation set.
-    """
+    """Compare every further model with the first, the baseline, on a number of images, with corrected verdicts."""
     baseline, others = models[0], models[1:]
     differences = [
         {
@@ -113,25 +88,19 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
         for key in ((ALL, "", metric) for metric in METRIC_TITLES)
     }
     comparisons = []
-    for index, model in enumerate(others):
-        decided = {key: of_all[index] for key, of_all in verdicts.items()}
-        text = sentence(
-            decided[PRIMARY_METRIC],
-            differences[index][PRIMARY_METRIC],
-            model=model.label,
-            baseline=baseline.label,
-            metric=METRIC_TITLES[PRIMARY_METRIC[2]],
-            fixed_weights=fixed_weights,
-        )
+    for index, (model, by_key) in enumerate(zip(others, differences, strict=True)):
         labels = {"model": model.label, "baseline": baseline.label}
-        comparisons.append(ModelComparison(**labels, differences=differences[index], verdicts=decided, sentence=text))
+        decided = {key: of_all[index] for key, of_all in verdicts.items()}
+        of_primary = decided[PRIMARY_METRIC], by_key[PRIMARY_METRIC]
+        text = sentence(*of_primary, **labels, metric=METRIC_TITLES["map50_95"], fixed_weights=fixed_weights)
+        comparisons.append(ModelComparison(**labels, differences=by_key, verdicts=decided, sentence=text))
     return comparisons
 
 
 def accuracy_table(models: Sequence[ModelScores]) -> Table:
     """Return the mean and standard deviation over seeds of every model."""
     rows = [
-        [model.label, str(model.num_runs), *(_mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
+        [model.label, str(len(model.seeds)), *(_mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
         for model in models
     ]
     return Table(header=["Model", "Seeds", *METRIC_TITLES.values()], rows=rows)
@@ -161,8 +130,7 @@ def detail_tables(
     for metric, title in METRIC_TITLES.items():
         rows = []
         for key in (key for key in baseline.metrics if (key[0], key[2]) == (group, metric)):
-            part = support.get((group, key[1]))
-            count = MISSING if part is None else f"{part.objects} in {part.images}"
+            count = str(support.get((group, key[1]), MISSING))
             rows.append([key[1], count, _mean_and_std(baseline, key), *(_difference(pair, key) for pair in pairs)])
         if rows:
             header = [title, "Objects in images", baseline.label, *(pair.title for pair in pairs)]
@@ -229,9 +197,7 @@ def support_warnings(images: int, names: Sequence[str], support: SupportByName) 
     """Warn of a validation set that is too small for reliable intervals; `support` as of `support_by_class`."""
     reasons = [f"{images} images"] if images < RELIABLE_SET_IMAGES else []
     absent = [name for name in names if ("class", name) not in support]
-    if absent:
-        more = f" and {len(absent) - MAX_NAMED} more" if len(absent) > MAX_NAMED else ""
-        reasons.append(f"no objects of {', '.join(absent[:MAX_NAMED])}{more}")
+    reasons += [f"no objects of {', '.join(first_of(absent, MAX_NAMED))}"] if absent else []
     reasons += [
         f"{name}: {part.objects} objects in {part.images} images"
         for (_, name), part in support.items()
@@ -239,8 +205,7 @@ def support_warnings(images: int, names: Sequence[str], support: SupportByName) 
     ]
     if not reasons:
         return []
-    shown = "; ".join(reasons[:MAX_NAMED])
-    shown += f"; and {len(reasons) - MAX_NAMED} more" if len(reasons) > MAX_NAMED else ""
+    shown = "; ".join(first_of(reasons, MAX_NAMED))
     return [
         f"The validation set is too small for reliable intervals ({shown}). They need {RELIABLE_SET_IMAGES} images and "
         f"{RELIABLE_OBJECTS} objects in {RELIABLE_IMAGES} images of each class and size."
@@ -249,24 +214,18 @@ def support_warnings(images: int, names: Sequence[str], support: SupportByName) 
 
 def score_warnings(models: Sequence[ModelScores]) -> list[str]:
     """Warn of too few seeds, of models with different seeds, and of models that have hardly learned anything."""
-    warnings = []
-    single_runs = max(model.num_runs for model in models) == 1
-    few = [model.label for model in models if model.num_runs < 3]
-    if single_runs:
-        warnings.append("One run of each model: the intervals cover other images, but not seed variance.")
-    elif few:
-        warnings.append(
-            f"Fewer than three seeds of {', '.join(few)}: seed variance is a rough estimate, and the intervals are "
-            "wide, or too narrow where the models differ in seed variance."
-        )
+    single_runs = max(len(model.seeds) for model in models) == 1
+    few = ", ".join(model.label for model in models if len(model.seeds) < 3)
     known = [model for model in models if None not in model.seeds]
-    if len({model.seeds for model in known}) > 1 and not single_runs:
-        seeds = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
-        warnings.append(
-            f"The models have different seeds ({seeds}). All runs count, but with other seeds they saw the images in "
-            "another order."
-        )
+    seeds = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
+    differ = len({model.seeds for model in known}) > 1
     untrained = [model.label for model in models if model.metrics[ALL, "", "map50"].points.mean() < UNTRAINED_MAP50]
-    if untrained:
-        warnings.append(f"{', '.join(untrained)}: hardly trained (mAP50 below {UNTRAINED_MAP50}); train longer.")
-    return warnings
+    warnings = {
+        "One run of each model: the intervals cover other images, but not seed variance.": single_runs,
+        f"Fewer than three seeds of {few}: seed variance is a rough estimate, and the intervals are wide, or too "
+        "narrow where the models differ in seed variance.": few and not single_runs,
+        f"The models have different seeds ({seeds}). All runs count, but with other seeds they saw the images in "
+        "another order.": differ and not single_runs,
+        f"{', '.join(untrained)}: hardly trained (mAP50 below {UNTRAINED_MAP50}); train longer.": untrained,
+    }
+    return [warning for warning, applies in warnings.items() if applies]

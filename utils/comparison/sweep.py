@@ -43,10 +43,8 @@ def parse_sweep(words: Sequence[str], modules: Sequence[str]) -> list[Dimension]
     """Parse `AKConv.num_param 3 5 9 AKConv.padding border zeros`: names, each followed by its values.
 
     `AKConv@num_param=3.points centered` changes only rows in which num_param is 3; `hyp.offset_lr 0.1 1.0` varies a
-    hyperparameter. Only a word that starts with a module of the model, or with `hyp`, starts the next dimension.
-
-    Raises:
-        ConfigError: a name is not one of a module in the model, or has no values.
+    hyperparameter. Only a word that starts with a module of the model, or with `hyp`, starts the next dimension. A
+    ConfigError names a module that is not in the model, and a name without values.
     """
     known = [*modules, HYP]
     dimensions: list[Dimension] = []
@@ -73,11 +71,8 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
     """Return a variant of a model for every combination of values, except those that train to the same bits as another.
 
     The log lists the rows in which each keyword is set, and the combinations that are skipped although their yaml
-    differs. `taken` has the labels of other models.
-
-    Raises:
-        ConfigError: the words are wrong, the module does not take the keyword, the hyperparameter does not exist or
-            does not take the value, a combination cannot be built, or nothing changes.
+    differs. `taken` has the labels of other models. A ConfigError is raised if the words are wrong, the module does not
+    take the keyword, the hyperparameter not the value, a combination cannot be built, or nothing changes.
     """
     dimensions = parse_sweep(words, module_names(base.config))
     stem = base.config.name.removesuffix(".yaml")
@@ -151,10 +146,7 @@ def network_fingerprint(config: ModelConfig) -> list[Any]:
 
     It holds the name, class and attributes of each module in order, and the bits of its parameters and buffers as drawn
     with one seed. An attribute that cannot be compared differs from all others: training a duplicate costs less than
-    missing a variant.
-
-    Raises:
-        ConfigError: the network cannot be built.
+    missing a variant. A ConfigError is raised if the network cannot be built.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

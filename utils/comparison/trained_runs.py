@@ -92,11 +92,7 @@ class TrainedRuns:
 
 
 def read_run(path: Path) -> TrainedRun:
-    """Read a checkpoint and the files of its run.
-
-    Raises:
-        CheckpointError: it is missing or damaged, or contains no model.
-    """
+    """Read a checkpoint and the files of its run; a CheckpointError is raised if it is missing or has no model."""
     content = load_checkpoint(path)
     model, names = load_model(path, content=content)
     hyperparameters = content.get("hyperparameters") or {}
@@ -165,11 +161,8 @@ def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collec
     """Read finished weights; runs that differ only in their seed, whatever their paths, become one model.
 
     `patterns` are as for `checkpoint_files`, `names` those of the data set's classes, `taken` labels of other models.
-    The models are in the order of their first files, each with its runs by seed.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or listed twice.
-        ConfigError: a model has another number of classes than the data set.
+    The models are in the order of their first files, each with its runs by seed. A CheckpointError is raised if a file
+    is missing, damaged, or listed twice, a ConfigError if it has another number of classes than the data set.
     """
     groups: dict[str, list[TrainedRun]] = {}
     paths = checkpoint_files(patterns)
@@ -205,10 +198,8 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
     """Return the checkpoints that the arguments of --weights mean.
 
     They are checkpoints; folders of runs, for their `weights/best.pt`; or glob patterns that no shell has expanded. A
-    log beside the folder of its run is skipped, since `runs/model-seed*` matches both.
-
-    Raises:
-        CheckpointError: a folder contains no checkpoint, or a pattern matches nothing.
+    log beside the folder of its run is skipped, since `runs/model-seed*` matches both. A CheckpointError is raised if a
+    folder contains no checkpoint, or a pattern matches nothing.
     """
     files: list[Path] = []
     for pattern in patterns:
