@@ -19,23 +19,22 @@ from utils.log import LOGGER, enable_console
 from utils.malloc import out_of_memory, tune_malloc
 
 Options = TypeVar("Options")
+SPELLINGS = {"imgsz": ("--img", "--img-size"), "batch_size": ("--batch",)}  # further ones, which YOLOv5 accepts
 
 
 def option(
-    default: Any,  # noqa: ANN401 - value without the flag; False makes a switch
+    default: Any,  # noqa: ANN401 - value without the flag; False: a switch, a tuple: several values
     text: str,  # meaning with unit, for `--help`
     *,
-    kind: Callable[[str], Any] | None = None,  # converts the argument; by default the type of `default`
-    flags: Sequence[str] = (),  # further spellings
-    many: bool = False,  # the flag takes several values, stored as a tuple
+    kind: Callable[[str], Any] | None = None,  # converts an argument; by default the type of `default`, or of its items
     bare: Any = None,  # noqa: ANN401 - value if the flag is given without an argument, which then is optional
     choices: Sequence[str] | None = None,  # the allowed values
     aliases: Sequence[str] = (),  # former names of the flag, accepted but not listed by `--help`
     within: tuple[float, float] = (-math.inf, math.inf),  # smallest and largest value, for the options class to check
 ) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes."""
-    metadata = {"text": text, "kind": kind, "flags": flags, "many": many, "bare": bare, "choices": choices}
-    return dataclasses.field(default=default, metadata={**metadata, "aliases": aliases, "within": within})
+    metadata = {"text": text, "kind": kind, "bare": bare, "choices": choices, "aliases": aliases, "within": within}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -63,8 +62,15 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     ancestry = options_class.__mro__
     fields = dataclasses.fields(options_class)
     # The command's own options come first in --help, then the shared ones.
-    for field in sorted(fields, key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c))):
-        names = ("--" + field.name.replace("_", "-"), "--" + field.name, *field.metadata["flags"])
+    kind: Callable[[str], Any] | None = None,  # converts an argument; by default the type of `default`, or of its items
+    bare: Any = None,  # noqa: ANN401 - value if the flag is given without an argument, which then is optional
+    choices: Sequence[str] | None = None,  # the allowed values
+    aliases: Sequence[str] = (),  # former names of the flag, accepted but not listed by `--help`
+    within: tuple[float, float] = (-math.inf, math.inf),  # smallest and largest value, for the options class to check
+) -> Any:  # noqa: ANN401 - a dataclass field
+    """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes."""
+    metadata = {"text": text, "kind": kind, "bare": bare, "choices": choices, "aliases": aliases, "within": within}
+    return dataclasses.field(default=default, metadata=metadata)
         settings = _argument_settings(field)
         parser.add_argument(*dict.fromkeys(names), **settings)
         for alias in field.metadata["aliases"]:
@@ -77,15 +83,17 @@ def _argument_settings(field: dataclasses.Field[Any]) -> dict[str, Any]:
     text = field.metadata["text"].replace("%", "%%")
     if field.default is False:
         return {"dest": field.name, "action": "store_true", "help": text}
-    shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    many = isinstance(field.default, tuple)
+    shown = " ".join(map(str, field.default)) if many else field.default
+    example = (field.default or ("",))[0] if many else field.default
     settings: dict[str, Any] = {
         "dest": field.name,
-        "type": field.metadata["kind"] or type(field.default),
+        "type": field.metadata["kind"] or type(example),
         "choices": field.metadata["choices"],
         "metavar": field.name.upper() if not field.metadata["choices"] else None,
         "help": f"{text} (default: {shown})" if shown != "" else text,
     }
-    if field.metadata["many"]:
+    if many:
         settings["nargs"] = "+"
     elif field.metadata["bare"] is not None:
         settings.update(nargs="?", const=field.metadata["bare"])

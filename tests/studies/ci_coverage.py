@@ -166,7 +166,7 @@ class SimulationOptions:
     resamples: int = option(200, "bootstrap resamples per comparison")
     trial_offset: int = option(0, "number of the first trial; another one draws other images and seeds")
     jobs: int = option(1, "parallel processes")
-    scenarios: tuple[str, ...] = option((), "scenarios by name; default: all", kind=str, many=True)
+    scenarios: tuple[str, ...] = option((), "scenarios by name; default: all")
 
     def __post_init__(self) -> None:
         """Check names and ranges.

@@ -29,7 +29,7 @@ class ThroughputOptions(Options):
 
     data: str = option(EMBEDDED, "data yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml with the augmentations")
-    imgsz: int = option(640, "image side in pixels", flags=("--img", "--img-size"), within=IMAGE_SIZES)
+    imgsz: int = option(640, "image side in pixels", within=IMAGE_SIZES)
     cache: str = option("default", "decoded images kept: none, default (128 MB), ram, or disk", choices=tuple(CACHES))
     repeats: int = option(
         5, "epochs to measure; the fastest one is reported", aliases=("--rounds",), within=(1, math.inf)

@@ -47,7 +47,7 @@ class Options:
 class PluginOptions(Options):
     """The user's own modules."""
 
-    plugins: tuple[str, ...] = option((), "Python files with @register modules", kind=str, many=True)
+    plugins: tuple[str, ...] = option((), "Python files with @register modules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class TrainingOptions(PluginOptions):
 
     data: str = option("shapes.yaml", "data yaml; by default the generated set")
     epochs: int = option(100, "training epochs", within=(1, math.inf))
-    imgsz: int = option(640, "image size", flags=("--img", "--img-size"), within=IMAGE_SIZES)
+    imgsz: int = option(640, "image size", within=IMAGE_SIZES)
     device: str = option("", "cpu, mps, or a CUDA device index; default: the first GPU, else the CPU")
     optimizer: str = option("SGD", "optimizer", choices=OPTIMIZERS)
     workers: int = option(8, "data loader workers, at most one per CPU core", within=(0, math.inf))
@@ -94,6 +94,5 @@ class TrainingOptions(PluginOptions):
     no_amp: bool = option(False, "no mixed precision on CUDA")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(self.cache in ("", "ram", "disk"), "--cache", "ram or disk", self.cache)

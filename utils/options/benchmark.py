@@ -17,8 +17,8 @@ class BenchmarkOptions(Options):
 
     suite: str = option("all", "what to measure", choices=SUITES, aliases=("--part",))
     device: str = option("", "cpu, mps, or a CUDA device index")
-    imgsz: int = option(640, "image size of whole models", flags=("--img", "--img-size"), within=(32, 4096))
-    batch_size: int = option(4, "second batch size of whole models, after 1", flags=("--batch",), within=(1, math.inf))
+    imgsz: int = option(640, "image size of whole models", within=(32, 4096))
+    batch_size: int = option(4, "second batch size of whole models, after 1", within=(1, math.inf))
     layer_batch: int = option(8, "images per batch of single layers", within=(1, math.inf))
     repeats: int = option(15, "timing repeats per variant", aliases=("--rounds",), within=(1, math.inf))
     amp: bool = option(False, "mixed precision in training steps (CUDA only)")
@@ -26,6 +26,5 @@ class BenchmarkOptions(Options):
     name: str = option("exp", "folder of this run")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(self.imgsz % 32 == 0, "--imgsz", "a multiple of 32", self.imgsz)

@@ -13,23 +13,16 @@ from utils.options.base import MAX_SEED, TrainingOptions, require
 class CompareOptions(TrainingOptions):
     """The models to compare, and the settings with which all of them are trained."""
 
-    cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline", kind=str, many=True)
-    weights: tuple[str, ...] = option(
-        (), "finished checkpoints or folders of runs, in addition to or instead of --cfg", kind=str, many=True
-    )
-    sweep: tuple[str, ...] = option(
-        (), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0", kind=str, many=True
-    )
+    cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
+    weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
+    sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
     task: str = option("val", "split to evaluate on; best.pt is selected on val", choices=("val", "test"))
-    hyp: tuple[str, ...] = option(
-        ("hyp.scratch-low.yaml",), "hyperparameter yamls, each combined with every --cfg", kind=str, many=True
-    )
-    batch_size: int = option(16, "images per batch", flags=("--batch",), within=(1, math.inf))
+    hyp: tuple[str, ...] = option(("hyp.scratch-low.yaml",), "hyperparameter yamls, each combined with every --cfg")
+    batch_size: int = option(16, "images per batch", within=(1, math.inf))
     seeds: tuple[int, ...] = option(
         (),
         "several seeds, each for all models; at least three to estimate seed variance",
         kind=int,
-        many=True,
         within=(0, MAX_SEED),
     )
     jobs: int = option(1, "parallel jobs, which divide the threads of the processor", within=(1, math.inf))
@@ -37,7 +30,6 @@ class CompareOptions(TrainingOptions):
     name: str = option("exp", "folder of this comparison; finished runs in it are reused")
 
     def __post_init__(self) -> None:
-        """Check the values, and that there is something to compare."""
         super().__post_init__()
         patterns = sum(any(character in word for character in "*?[") for word in self.weights)
         count = len(self.cfg) * len(self.hyp) + len(self.weights) + patterns

@@ -34,15 +34,8 @@ class DetectOptions(InferenceOptions):
     weights: str = option("", "checkpoint or exported file")
     source: str = option("data/images", "image, folder, glob, video, list, webcam index, stream URL, or screen")
     data: str = option("", "data yaml for class names; default: the checkpoint's names")
-    imgsz: tuple[int, ...] = option(
-        (640,),
-        "image size: longer side, or height and width",
-        kind=int,
-        many=True,
-        flags=("--img", "--img-size"),
-        within=IMAGE_SIZES,
-    )
-    batch_size: int = option(4, "images per batch, if similar in shape", flags=("--batch",), within=(1, math.inf))
+    imgsz: tuple[int, ...] = option((640,), "image size: longer side, or height and width", within=IMAGE_SIZES)
+    batch_size: int = option(4, "images per batch, if similar in shape", within=(1, math.inf))
     conf_thres: float = option(CONF_THRESHOLD, "confidence threshold")
     iou_thres: float = option(IOU_THRESHOLD, "NMS IoU threshold")
     max_det: int = option(MAX_DETECTIONS, "maximum detections per image")
@@ -52,7 +45,7 @@ class DetectOptions(InferenceOptions):
     save_csv: bool = option(False, "write predictions.csv")
     save_crop: bool = option(False, "write each detection's crop to crops/<class>/<image>.jpg")
     nosave: bool = option(False, "write no annotated images or videos")
-    classes: tuple[int, ...] = option((), "filter by class id", kind=int, many=True)
+    classes: tuple[int, ...] = option((), "filter by class id", kind=int)
     agnostic_nms: bool = option(False, "class-agnostic NMS")
     project: str = option("runs/detect", "folder of all runs")
     line_thickness: int = option(3, "bounding box line width in pixels", within=(1, math.inf))
@@ -61,18 +54,16 @@ class DetectOptions(InferenceOptions):
     vid_stride: int = option(1, "use every n-th frame of a video", within=(1, math.inf))
     visualize: bool = option(False, "draw the sampling points of AKConv layers for the first 8 images to sampling/")
     visualize_layers: tuple[str, ...] = option(
-        (), "layers to draw: 3, model.5, model.17.m.0.cv2; default: the first of each stride", kind=str, many=True
+        (), "layers to draw: 3, model.5, model.17.m.0.cv2; default: the first of each stride"
     )
     visualize_at: tuple[tuple[float, float], ...] = option(
         (),
         "positions to draw, x,y in pixels of the image: 320,96 12.5,40; default: the best detections",
         kind=image_position,
-        many=True,
     )
     stream_timeout: float = option(30.0, "seconds without a frame after which a stream is given up")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(bool(self.weights), "--weights", "given", "nothing")
         require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)

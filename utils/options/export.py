@@ -43,14 +43,9 @@ class ExportOptions(PluginOptions):
     imgsz: tuple[int, ...] = option(
         (640, 640),
         "default height and width for users of the file; default: the checkpoint's. All sizes work",
-        kind=int,
-        many=True,
-        flags=("--img", "--img-size"),
         within=IMAGE_SIZES,
     )
-    batch_size: int = option(
-        1, "batch size that is also checked. All batch sizes work", flags=("--batch",), within=(1, math.inf)
-    )
+    batch_size: int = option(1, "batch size that is also checked. All batch sizes work", within=(1, math.inf))
     device: str = option("cpu", "device a TorchScript file is for: cpu, or a CUDA device index")
     half: bool = option(False, "half precision inside; boxes stay in full precision")
     dynamic: bool = option(False, "dynamic axes (always on)")
@@ -63,14 +58,13 @@ class ExportOptions(PluginOptions):
     topk_all: int = option(100, "with --nms: maximum detections per image")
     iou_thres: float = option(IOU_THRESHOLD, "with --nms: NMS IoU threshold")
     conf_thres: float = option(CONF_THRESHOLD, "with --nms: confidence threshold")
-    include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino", kind=str, many=True)
+    include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino")
     benchmark: bool = option(False, "then compare the formats: file size, mAP on --data, latency")
     repeats: int = option(15, "with --benchmark: timing repeats", aliases=("--rounds",), within=(1, math.inf))
     project: str = option("runs/export", "with --benchmark: folder of all tables")
     name: str = option("exp", "with --benchmark: folder of this table")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(bool(self.weights), "--weights", "given", "nothing")
         require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)

@@ -66,13 +66,8 @@ class Hyperparameters:
 
     def loss_settings(self, *, label_smoothing: float) -> LossSettings:
         """Return the shape of the loss."""
-        return LossSettings(
-            obj_pw=self.obj_pw,
-            cls_pw=self.cls_pw,
-            anchor_t=self.anchor_t,
-            fl_gamma=self.fl_gamma,
-            label_smoothing=label_smoothing,
-        )
+        names = ("obj_pw", "cls_pw", "anchor_t", "fl_gamma")
+        return LossSettings(label_smoothing=label_smoothing, **{name: getattr(self, name) for name in names})
 
 
 def load_hyperparameters(name: str) -> Hyperparameters:

@@ -29,7 +29,7 @@ class TrainOptions(TrainingOptions, DatasetOptions):
     weights: str = option("", "checkpoint to initialize the weights from; default: random weights")
     cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
-    batch_size: int = option(16, "images per batch over all processes; -1: as many as fit the GPU", flags=("--batch",))
+    batch_size: int = option(16, "images per batch over all processes; -1: as many as fit the GPU")
     rect: bool = option(False, "rectangular batches of images of similar shape, without mosaic")
     resume: str = option("", "resume an interrupted run: its last.pt, or the most recent run", bare="newest")
     nosave: bool = option(False, "save only the final checkpoint")
@@ -45,11 +45,10 @@ class TrainOptions(TrainingOptions, DatasetOptions):
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")
     label_smoothing: float = option(0.0, "label-smoothing epsilon")
-    freeze: tuple[int, ...] = option((0,), "layers to freeze: 10 for the first ten, or a list", kind=int, many=True)
+    freeze: tuple[int, ...] = option((0,), "layers to freeze: 10 for the first ten, or a list")
     save_period: int = option(-1, "also save a checkpoint every N epochs")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(self.batch_size >= 1 or self.batch_size == -1, "--batch-size", "at least 1, or -1", self.batch_size)
         require(not (self.image_weights and self.rect), "--image-weights", "without --rect", "both")

@@ -23,10 +23,10 @@ class ValOptions(InferenceOptions, DatasetOptions):
         "--dnn": "exported models run in ONNX Runtime",
     }
 
-    weights: tuple[str, ...] = option((), "checkpoint(s); several form an ensemble", kind=str, many=True)
+    weights: tuple[str, ...] = option((), "checkpoint(s); several form an ensemble")
     data: str = option("", "data yaml; default: the one the checkpoint was trained on")
-    batch_size: int = option(32, "images per batch", flags=("--batch",), within=(1, math.inf))
-    imgsz: int = option(0, "image size in pixels (longer side); 0: the checkpoint's", flags=("--img", "--img-size"))
+    batch_size: int = option(32, "images per batch", within=(1, math.inf))
+    imgsz: int = option(0, "image size in pixels (longer side); 0: the checkpoint's")
     conf_thres: float = option(EVAL_CONF_THRESHOLD, "confidence threshold")
     iou_thres: float = option(EVAL_IOU_THRESHOLD, "NMS IoU threshold")
     max_det: int = option(EVAL_MAX_DETECTIONS, "maximum detections per image")
@@ -40,7 +40,6 @@ class ValOptions(InferenceOptions, DatasetOptions):
     project: str = option("runs/val", "folder of all runs")
 
     def __post_init__(self) -> None:
-        """Check the values; see `Options`."""
         super().__post_init__()
         require(bool(self.weights), "--weights", "given", "nothing")
         if self.task == "study":
