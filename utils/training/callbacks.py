@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.training.results_csv import Row
@@ -25,6 +26,7 @@ class Run(Protocol):
     """What callbacks may read of a trainer."""
 
     run_dir: Path
+    model: DetectionModel
     state: TrainState
 
 
@@ -58,11 +60,7 @@ def register_callback(kind: CallbackClass) -> CallbackClass:
 
 
 def make_callbacks(run_dir: Path, *, tensorboard: bool) -> list[Callback]:
-    """Return the callbacks of a run: those registered, and TensorBoard's if requested.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
+    """Return the callbacks of a run: those registered, and TensorBoard's if requested."""
     callbacks = [kind() for kind in _REGISTERED.values()]
     return [*callbacks, TensorBoard(run_dir)] if tensorboard else callbacks
 
@@ -84,8 +82,6 @@ class TensorBoard(Callback):
     """Writes the rows of results.csv to `<run>/tensorboard`; a resumed run adds a file to that folder."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Create the writer."""
-        require_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))

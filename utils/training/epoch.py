@@ -24,7 +24,7 @@ from utils.runtime import scale_pixels
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.data import TrainingData
-from utils.training.non_finite import BatchNormSnapshot, SkippedBatch, finite_gradients, report_skipped_batch
+from utils.training.non_finite import BatchNormSnapshot, finite_gradients, report_skipped_batch
 from utils.training.optim import set_rates
 from utils.training.results_csv import progress_line
 from utils.training.schedule import Schedule
@@ -37,7 +37,7 @@ PLOTTED_BATCHES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class EpochTrainer:
-    """Trains single epochs; `image_weights` and `plots` are the flags, the latter affirmative."""
+    """Trains single epochs."""
 
     state: TrainState
     data: TrainingData
@@ -46,9 +46,6 @@ class EpochTrainer:
     loss_weights: LossWeights
     run_dir: Path
     device: torch.device
-    amp: bool
-    image_weights: bool
-    plots: bool
 
     def train(self, epoch: int, shutdown: GracefulShutdown) -> float:
         """Train an epoch from the batch where the run stands; return the seconds spent waiting for data.
@@ -76,7 +73,7 @@ class EpochTrainer:
             batch_norm.save()
             problem = ""
             with self._naming_memory_errors(images):
-                with torch.autocast(device.type, enabled=self.amp):
+                with torch.autocast(device.type, enabled=state.scaler.is_enabled()):
                     raw = model(images)
                 losses = self.weighted_losses(raw, batch.targets.to(device, non_blocking=True), total=total)
                 values = torch.stack(tuple(losses.values()))
@@ -99,13 +96,13 @@ class EpochTrainer:
                     progress.last_step = step
             progress.batch += 1
             bar.set_description(self._progress_line(epoch, len(batch.targets), images.shape[-1]))
-            if step < PLOTTED_BATCHES and epoch == 0 and self.plots and context.is_main:
+            if step < PLOTTED_BATCHES and epoch == 0 and not state.options.noplots and context.is_main:
                 with optional():
                     plot_labelled_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
             if context.any(shutdown.signal is not None):
                 raise StopRequested
             requested = time.perf_counter()
-        LOGGER.info(self._progress_line(epoch, None, self.data.config.image_size))
+        LOGGER.info(self._progress_line(epoch, None, self.data.image_size))
         return data_wait
 
     def weighted_losses(
@@ -129,8 +126,8 @@ class EpochTrainer:
         """Restart the accumulation: a value that is not finite cannot be subtracted from a sum."""
         self.state.optimizer.zero_grad()
         self.state.progress.last_step = step
-        if self.amp:  # the most likely cause is too large a loss scale
-            scaler = self.state.scaler
+        scaler = self.state.scaler
+        if scaler.is_enabled():  # the most likely cause is too large a loss scale
             scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
 
     def _skip(self, batch: Batch, epoch: int, reason: str) -> None:
@@ -139,8 +136,8 @@ class EpochTrainer:
         progress.skipped += 1
         indices = [int(index) for part in context.gather([*batch.indices]) for index in part]
         images = [Path(str(self.data.train.paths[index])).name for index in indices]
-        seed = self.data.config.seed
-        skipped = SkippedBatch(epoch=epoch, batch=progress.batch, seed=seed, reason=reason, images=images)
+        seed = self.state.options.seed
+        skipped = {"epoch": epoch, "batch": progress.batch, "seed": seed, "reason": reason, "images": images}
         report_skipped_batch(skipped, in_a_row=progress.skipped, folder=self.run_dir if context.is_main else None)
 
     @contextlib.contextmanager
@@ -151,20 +148,20 @@ class EpochTrainer:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            peak = f", peak {torch.cuda.max_memory_allocated(self.device) / 1e9:.1f} GB" if self.amp else ""
+            allocated = torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0
+            peak = f", peak {allocated:.1f} GB" if allocated else ""
             raise RunError(
-                f"--batch-size {self.data.config.batch_size}",
+                f"--batch-size {self.state.options.batch_size}",
                 f"{len(images)} images of {images.shape[-1]} px need more memory than is available{peak}",
                 fix="use a smaller --batch-size or --imgsz",
             ) from error
 
     def _rescale(self, images: Tensor, step: int) -> Tensor:
         """With --multi-scale, resize a batch to a size drawn from (seed, step), a multiple of the stride."""
-        config = self.data.config
-        if not config.multi_scale:
+        options, stride, mean = self.state.options, self.data.stride, self.data.image_size
+        if not options.multi_scale:
             return images
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((config.seed, step, 1))))
-        stride, mean = config.stride, config.image_size
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((options.seed, step, 1))))
         size = int(rng.integers(round(0.5 * mean), round(1.5 * mean) + stride)) // stride * stride
         scale = max(size, stride) / max(images.shape[2:])
         size_hw = [max(round(side * scale / stride), 1) * stride for side in images.shape[2:]]
@@ -172,10 +169,8 @@ class EpochTrainer:
 
     def _image_weights(self) -> np.ndarray | None:
         """Return the sampling weights of --image-weights."""
-        if not self.image_weights:
-            return None
-        single_class = self.data.config.single_class
-        return sampling_weights(self.data.train, self.state.progress.class_ap, single_class=single_class)
+        options, ap = self.state.options, self.state.progress.class_ap
+        return sampling_weights(self.data.train, ap, single_class=options.single_cls) if options.image_weights else None
 
     def _progress_bar(self) -> tqdm[Batch]:
         return tqdm(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,29 +52,23 @@ def require_finite_state(model: nn.Module, where: object) -> None:
             raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SkippedBatch:
-    """A batch that was left out; `images` are the file names of all processes' parts."""
+def report_skipped_batch(skipped: dict[str, Any], *, in_a_row: int, folder: Path | None) -> None:
+    """Log a skipped batch, and write it to `skipped_batch.json` in the folder, if there is one.
 
-    epoch: int
-    batch: int
-    seed: int
-    reason: str
-    images: list[str]
-
-
-def report_skipped_batch(skipped: SkippedBatch, *, in_a_row: int, folder: Path | None) -> None:
-    """Log a skipped batch, and describe it in `skipped_batch.json` in the folder, if there is one.
+    Args:
+        skipped: `epoch`, `batch`, `seed`, `reason`, and `images`: the file names of all processes' parts.
+        in_a_row: how many batches in a row were skipped.
+        folder: the run's, in the main process.
 
     Raises:
         RunError: too many batches in a row were skipped.
     """
-    images = ", ".join(skipped.images[:3])
-    images += f" and {len(skipped.images) - 3} more" if len(skipped.images) > 3 else ""
-    LOGGER.warning(f"epoch {skipped.epoch}, batch {skipped.batch} skipped: {skipped.reason}; images {images}")
+    epoch, reason, names = skipped["epoch"], skipped["reason"], skipped["images"]
+    images = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    LOGGER.warning(f"epoch {epoch}, batch {skipped['batch']} skipped: {reason}; images {images}")
     if folder is not None:
         with optional():
-            dump_json(folder / SKIPPED_BATCH, asdict(skipped))
+            dump_json(folder / SKIPPED_BATCH, skipped)
     if in_a_row >= MAX_SKIPPED:
-        what = f"{MAX_SKIPPED} batches in a row failed ({skipped.reason}; {images})"
-        raise RunError(f"epoch {skipped.epoch}", what, fix="lower lr0 in --hyp, or try --no-amp")
+        what = f"{MAX_SKIPPED} batches in a row failed ({reason}; {images})"
+        raise RunError(f"epoch {epoch}", what, fix="lower lr0 in --hyp, or try --no-amp")

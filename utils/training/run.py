@@ -36,7 +36,7 @@ from utils.training.callbacks import make_callbacks, require_tensorboard
 from utils.training.data import TrainingData, load_training_data
 from utils.training.results_csv import columns_of
 from utils.training.resume_checks import find_run, stored_hyperparameters, validate_checkpoint
-from utils.training.setup import build_model, build_trainer, check_anchors, choose_config, loader_config
+from utils.training.setup import build_model, build_trainer, check_anchors, choose_config
 from utils.training.state import LAST, SUMMARY, to_builtin
 from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation
@@ -115,19 +115,19 @@ def _run(
         if context.is_main:
             remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_id())
-            if content is None:
-                _describe_run(run_dir, options, hyperparameters, data, device=device, transferred=transferred)
         trainer = build_trainer(
             options, hyperparameters, model=model, data=data, run_dir=run_dir, device=device, context=context
         )
-        cost = summarize(trainer.state.ema.model, (data.config.image_size, data.config.image_size))
+        if content is None and context.is_main:
+            _describe_run(trainer, transferred)
+        cost = summarize(trainer.state.ema.model, (data.image_size, data.image_size))
         LOGGER.info(cost.table())
         processes = f"{context.size} processes, " if context.size > 1 else ""
         LOGGER.info(f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_loader.workers} workers each")
         if content is not None:
-            _resume(trainer, content, options)
+            _resume(trainer, content)
         trainer.train(make_callbacks(run_dir, tensorboard=options.tensorboard) if context.is_main else ())
-        return _finish(trainer, device, cost, options) if context.is_main else None
+        return _finish(trainer, cost) if context.is_main else None
     finally:
         if lock is not None:
             lock.release()
@@ -166,8 +166,9 @@ def _build_parts(
         config, names=names, content=weights, weights=options.weights, freeze=options.freeze
     )
     image_size = round_image_size(options.imgsz, model.max_stride)
-    loaders = loader_config(options, hyperparameters, image_size=image_size, stride=model.max_stride)
-    data = load_training_data(dataset, loaders, context=context)
+    data = load_training_data(
+        dataset, options, hyperparameters, image_size=image_size, stride=model.max_stride, context=context
+    )
     if content is None:
         if not options.noautoanchor:
             max_ratio = hyperparameters.anchor_t
@@ -178,31 +179,25 @@ def _build_parts(
     return model, data, transferred
 
 
-def _resume(trainer: Trainer, content: Checkpoint, options: TrainOptions) -> None:
+def _resume(trainer: Trainer, content: Checkpoint) -> None:
     """Validate and restore the state of an interrupted run."""
+    state, options = trainer.state, trainer.state.options
     batches = len(trainer.data.sampler)
-    trainer.state.load_state_dict(validate_checkpoint(content, trainer.state, batches=batches, path=options.resume))
-    progress = trainer.state.progress
+    state.load_state_dict(validate_checkpoint(content, state, batches=batches, path=options.resume))
+    progress = state.progress
     trainer.checkpoints.saved_epochs = progress.epoch
     within = f" and {progress.batch} batches" if progress.batch else ""
     LOGGER.info(f"Resumed after epoch {progress.epoch} of {options.epochs}{within}")
 
 
-def _describe_run(
-    run_dir: Path,
-    options: TrainOptions,
-    hyperparameters: Hyperparameters,
-    data: TrainingData,
-    *,
-    device: torch.device,
-    transferred: float | None,
-) -> None:
+def _describe_run(trainer: Trainer, transferred: float | None) -> None:
     """Write what is needed to understand and repeat a run."""
+    run_dir, data, options = trainer.run_dir, trainer.data, trainer.state.options
     (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
     dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
-    dump_yaml(run_dir / "hyp.yaml", asdict(hyperparameters))
-    facts = {"seed": options.seed, "dataset": data.train.fingerprint(), "transferred_fraction": transferred}
-    dump_json(run_dir / ENVIRONMENT, describe_environment(device) | facts)
+    dump_yaml(run_dir / "hyp.yaml", asdict(trainer.state.hyperparameters))
+    facts = {"seed": options.seed, "dataset": trainer.state.dataset, "transferred_fraction": transferred}
+    dump_json(run_dir / ENVIRONMENT, describe_environment(trainer.device) | facts)
     write_skipped(run_dir, [*data.train.skipped, *data.val.skipped])
     if not options.noplots:
         # The labels keep the classes of their files even with --single-cls.
@@ -212,9 +207,10 @@ def _describe_run(
             plot_labels(data.train.labels, names, run_dir / "labels.jpg")
 
 
-def _finish(trainer: Trainer, device: torch.device, cost: ModelSummary, options: TrainOptions) -> TrainingResult:
+def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
     """Evaluate the best model with all plots, and write the run's summary."""
-    progress, run_dir, data = trainer.state.progress, trainer.run_dir, trainer.data
+    state, run_dir, data, device = trainer.state, trainer.run_dir, trainer.data, trainer.device
+    progress, plots = state.progress, not state.options.noplots
     peak_memory = peak_memory_gb(device)  # of the training, before the evaluation adds its own
     best = trainer.checkpoints.folder / "best.pt"
     if not best.is_file():  # the run was resumed from a last.pt that was moved without it
@@ -229,12 +225,12 @@ def _finish(trainer: Trainer, device: torch.device, cost: ModelSummary, options:
         names=data.names,
         nms=EVALUATION_NMS,
         device=device,
-        half=device.type == "cuda" and not options.no_amp,
-        run_dir=None if options.noplots else run_dir,
+        half=state.scaler.is_enabled(),
+        run_dir=run_dir if plots else None,
         verbose=True,
     )
-    with optional():
-        if not options.noplots:
+    if plots:
+        with optional():
             plot_results(columns_of(progress.rows), run_dir / "results.png")
     metrics = evaluation.metrics
     summary = {
@@ -244,7 +240,7 @@ def _finish(trainer: Trainer, device: torch.device, cost: ModelSummary, options:
         "parameters": cost.parameters,
         "gflops": cost.gflops,
         "sampling_gflops": cost.sampling_gflops,
-        "image_size": data.config.image_size,
+        "image_size": data.image_size,
         "precision": metrics.mean_precision,
         "recall": metrics.mean_recall,
         "map50": metrics.map50,

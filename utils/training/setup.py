@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,40 +19,17 @@ from utils.losses.detection import DetectionLoss
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.runtime import to_device
-from utils.training.data import LoaderConfig, TrainingData
+from utils.training.data import TrainingData
 from utils.training.ema import ModelEma
 from utils.training.epoch import EpochTrainer
-from utils.training.offset_monitor import OffsetMonitor
 from utils.training.optim import build_optimizer, parameter_groups
 from utils.training.schedule import Schedule
-from utils.training.state import RunDescription, TrainState, to_builtin
-from utils.training.trainer import Trainer, TrainerConfig
+from utils.training.state import TrainState
+from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_network, stored_weights
 from utils.weights.transfer import transfer_weights
 
 DEFAULT_MODEL = "yolov5n-AKConv.yaml"
-
-
-def loader_config(
-    options: TrainOptions, hyperparameters: Hyperparameters, *, image_size: int, stride: int
-) -> LoaderConfig:
-    """Return how a run loads its images."""
-    last_epochs = int(hyperparameters.close_mosaic)
-    return LoaderConfig(
-        batch_size=options.batch_size,
-        image_size=image_size,
-        stride=stride,
-        workers=options.workers,
-        seed=options.seed,
-        augmentation=hyperparameters.augmentation,
-        cache=options.cache,
-        close_mosaic_epoch=options.epochs - last_epochs if hyperparameters.close_mosaic else None,
-        rect=options.rect,
-        multi_scale=options.multi_scale,
-        single_class=options.single_cls,
-        strict=options.strict,
-        label_cache=not options.no_label_cache,
-    )
 
 
 def build_trainer(
@@ -66,45 +43,6 @@ def build_trainer(
     context: DistributedContext,
 ) -> Trainer:
     """Combine a model and its data with optimizer, schedule and loss; nothing is written yet."""
-    state = _build_state(options, hyperparameters, model=model, data=data, device=device, context=context)
-    head = model.head
-    weights = hyperparameters.loss_weights.scaled(
-        levels=len(head.strides), num_classes=head.nc, image_size=data.config.image_size
-    )
-    settings = hyperparameters.loss_settings(label_smoothing=options.label_smoothing)
-    epoch_trainer = EpochTrainer(
-        state=state,
-        data=data,
-        schedule=_build_schedule(options, hyperparameters, batches=len(data.sampler)),
-        loss=DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc),
-        loss_weights=weights,
-        run_dir=run_dir,
-        device=device,
-        amp=state.scaler.is_enabled(),
-        image_weights=options.image_weights,
-        plots=not options.noplots,
-    )
-    config = TrainerConfig(
-        epochs=options.epochs,
-        patience=options.patience,
-        save_period=options.save_period,
-        validate_every_epoch=not options.noval,
-        save_every_epoch=not options.nosave,
-    )
-    offsets = OffsetMonitor(state.ema.model, offset_lr=hyperparameters.offset_lr)
-    return Trainer(config, state=state, data=data, epoch_trainer=epoch_trainer, offsets=offsets, run_dir=run_dir)
-
-
-def _build_state(
-    options: TrainOptions,
-    hyperparameters: Hyperparameters,
-    *,
-    model: DetectionModel,
-    data: TrainingData,
-    device: torch.device,
-    context: DistributedContext,
-) -> TrainState:
-    """Move the model to the device, and add its average, the optimizer, and the loss scaler of mixed precision."""
     hyp, batch_size = hyperparameters, options.batch_size
     model = to_device(model, device)
     ema = ModelEma(model)
@@ -113,36 +51,34 @@ def _build_state(
     images_per_step = batch_size * max(round(hyp.nbs / batch_size), 1)
     weight_decay = hyp.weight_decay * images_per_step / hyp.nbs
     groups = parameter_groups(model, weight_decay=weight_decay, offset_lr=hyp.offset_lr)
-    return TrainState(
-        run=RunDescription(
-            names=data.names,
-            options=to_builtin(asdict(options)),
-            hyperparameters=asdict(hyp),
-            image_size=data.config.image_size,
-            dataset=data.train.fingerprint(),
-        ),
+    state = TrainState(
+        options=options,
+        hyperparameters=hyp,
+        names=data.names,
+        image_size=data.image_size,
+        dataset=data.train.fingerprint(),
         model=model,
         ema=ema,
         optimizer=build_optimizer(options.optimizer, groups, lr=hyp.lr0, momentum=hyp.momentum),
         scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not options.no_amp),
         context=context,
     )
-
-
-def _build_schedule(options: TrainOptions, hyperparameters: Hyperparameters, *, batches: int) -> Schedule:
-    return Schedule(
-        epochs=options.epochs,
-        batches=batches,
-        batch_size=options.batch_size,
-        lr0=hyperparameters.lr0,
-        lrf=hyperparameters.lrf,
-        cosine=options.cos_lr,
-        warmup_epochs=hyperparameters.warmup_epochs,
-        momentum=hyperparameters.momentum,
-        warmup_momentum=hyperparameters.warmup_momentum,
-        warmup_bias_lr=hyperparameters.warmup_bias_lr,
-        nominal_batch=hyperparameters.nbs,
+    batches, head = len(data.sampler), model.head
+    settings = hyp.loss_settings(label_smoothing=options.label_smoothing)
+    weights = hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=data.image_size)
+    schedule = Schedule(
+        epochs=options.epochs, batches=batches, batch_size=batch_size, cosine=options.cos_lr, hyperparameters=hyp
     )
+    epoch_trainer = EpochTrainer(
+        state=state,
+        data=data,
+        schedule=schedule,
+        loss=DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc),
+        loss_weights=weights,
+        run_dir=run_dir,
+        device=device,
+    )
+    return Trainer(epoch_trainer)
 
 
 def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from utils.distributed import DistributedContext
 from utils.errors import CheckpointError, RunError
 from utils.files import keep_backup
 from utils.log import LOGGER
+from utils.options import TrainOptions
+from utils.options.hyperparameters import Hyperparameters
 from utils.runtime import numerics_fingerprint
 from utils.training.ema import ModelEma
 from utils.training.results_csv import Row, with_current_names
@@ -69,22 +71,15 @@ class Progress:
         return patience > 0 and self.best_epoch >= 0 and self.epoch - 1 - self.best_epoch >= patience
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunDescription:
-    """What all checkpoints of a run say about it."""
-
-    names: tuple[str, ...]  # class names
-    options: dict[str, Any]  # options of train.py, as plain values
-    hyperparameters: dict[str, float]  # all hyperparameters
-    image_size: int  # side of the training images in pixels
-    dataset: str  # fingerprint of the training split
-
-
 @dataclass(kw_only=True)
 class TrainState:
-    """The parts of a run that change while it trains."""
+    """What the checkpoints of a run hold: its description, and the parts that change while it trains."""
 
-    run: RunDescription
+    options: TrainOptions
+    hyperparameters: Hyperparameters
+    names: tuple[str, ...]  # class names
+    image_size: int  # side of the training images in pixels
+    dataset: str  # fingerprint of the training split
     model: DetectionModel
     ema: ModelEma[DetectionModel]
     optimizer: torch.optim.Optimizer
@@ -95,12 +90,12 @@ class TrainState:
     def model_dict(self) -> Checkpoint:
         """Return the averaged model and its origin: what best.pt holds."""
         return {
-            **describe_model(self.ema.model, self.run.names),
+            **describe_model(self.ema.model, self.names),
             "ema": weights_of(self.ema.model),
-            "options": self.run.options,
-            "hyperparameters": self.run.hyperparameters,
+            "options": to_builtin(asdict(self.options)),
+            "hyperparameters": asdict(self.hyperparameters),
             "epoch": self.progress.epoch,
-            "image_size": self.run.image_size,
+            "image_size": self.image_size,
         }
 
     def state_dict(self) -> Checkpoint:
@@ -114,7 +109,7 @@ class TrainState:
             "gradients": self.context.gather(_pending_gradients(self.model)),
             "progress": to_builtin(vars(self.progress)),
             "random": torch.get_rng_state(),
-            "dataset": self.run.dataset,
+            "dataset": self.dataset,
             "machine": numerics_fingerprint(),
         }
 

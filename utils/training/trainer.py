@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from utils.errors import RunStopped
 from utils.inference.nms import EVALUATION_NMS
@@ -13,50 +11,31 @@ from utils.log import LOGGER
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.callbacks import Callback
-from utils.training.data import TrainingData
 from utils.training.epoch import EpochTrainer
 from utils.training.non_finite import require_finite_state
 from utils.training.offset_monitor import OffsetMonitor
 from utils.training.results_csv import header_line, results_row, timing_line, write_results
-from utils.training.state import CheckpointFolder, TrainState
+from utils.training.state import CheckpointFolder
 from utils.validation.evaluate import Evaluation, evaluate, metrics_table
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """When a run validates, saves and ends; `patience` and `save_period` are the flags."""
-
-    epochs: int
-    patience: int
-    save_period: int
-    validate_every_epoch: bool
-    save_every_epoch: bool
-
-
 class Trainer:
-    """One run.
+    """One run, whose parts `build_trainer` builds.
 
     Attributes:
         state: everything that changes, and that last.pt holds.
+        model: the model that is trained.
         checkpoints: the run's `weights` folder.
     """
 
-    def __init__(
-        self,
-        config: TrainerConfig,
-        *,
-        state: TrainState,
-        data: TrainingData,
-        epoch_trainer: EpochTrainer,
-        offsets: OffsetMonitor,
-        run_dir: Path,
-    ) -> None:
-        """Take the parts, which `build_trainer` builds."""
-        self.config, self.state, self.data, self.run_dir = config, state, data, run_dir
+    def __init__(self, epoch_trainer: EpochTrainer) -> None:
+        self.state, self.data, self.run_dir = epoch_trainer.state, epoch_trainer.data, epoch_trainer.run_dir
+        self.model = self.state.model
         self.checkpoints = CheckpointFolder(
-            run_dir / "weights", on_save=lambda path: self._notify("on_model_save", path)
+            self.run_dir / "weights", on_save=lambda path: self._notify("on_model_save", path)
         )
-        self._epoch_trainer, self._offsets = epoch_trainer, offsets
+        self._epoch_trainer, self.device = epoch_trainer, epoch_trainer.device
+        self._offsets = OffsetMonitor(self.state.ema.model, offset_lr=self.state.hyperparameters.offset_lr)
         self._shutdown = GracefulShutdown()
         self._callbacks: Sequence[Callback] = ()
 
@@ -67,16 +46,16 @@ class Trainer:
             RunError: too many batches in a row were not finite, or a checkpoint could not be written.
             RunStopped: Ctrl-C or SIGTERM; the run was saved.
         """
-        progress, config = self.state.progress, self.config
+        progress, options = self.state.progress, self.state.options
         self._callbacks = callbacks
         LOGGER.info(header_line())
         self._notify("on_train_start")
         with self._shutdown:
             try:
-                for epoch in range(progress.epoch, config.epochs):
-                    if progress.out_of_patience(config.patience):
+                for epoch in range(progress.epoch, options.epochs):
+                    if progress.out_of_patience(options.patience):
                         since = f"no better fitness since epoch {progress.best_epoch}"
-                        LOGGER.info(f"Stopped: {since}, --patience {config.patience}")
+                        LOGGER.info(f"Stopped: {since}, --patience {options.patience}")
                         break
                     self._fit_epoch(epoch)
             except StopRequested:
@@ -85,12 +64,12 @@ class Trainer:
 
     def _fit_epoch(self, epoch: int) -> None:
         """Train an epoch or the rest of it, validate, save, and log."""
-        progress, start = self.state.progress, time.perf_counter()
+        progress, epochs, start = self.state.progress, self.state.options.epochs, time.perf_counter()
         data_wait = self._epoch_trainer.train(epoch, self._shutdown)
         training_time = time.perf_counter() - start
         losses = progress.means
         self._notify("on_train_epoch_end", losses)
-        evaluation = self._validate_on_main(is_last=epoch + 1 == self.config.epochs)
+        evaluation = self._validate_on_main(is_last=epoch + 1 == epochs)
         self._finish_epoch(epoch, losses, evaluation)
         progress.seconds += time.perf_counter() - start
         self._save(evaluation)
@@ -98,7 +77,7 @@ class Trainer:
         if evaluation is not None:
             images = len(evaluation.images)
             LOGGER.info(metrics_table(evaluation.metrics, self.data.names, images=images, verbose=False))
-        remaining = (self.config.epochs - progress.epoch) * progress.seconds / progress.epoch
+        remaining = (epochs - progress.epoch) * progress.seconds / progress.epoch
         waiting = data_wait / max(training_time, 1e-9)
         LOGGER.info(timing_line(seconds=time.perf_counter() - start, waiting_fraction=waiting, remaining=remaining))
 
@@ -106,7 +85,7 @@ class Trainer:
         """Validate in the main process, if it is due; if that is stopped by a signal, all raise StopRequested."""
         context = self.state.context
         evaluation, stopped = None, False
-        if context.is_main and (is_last or self.config.validate_every_epoch):
+        if context.is_main and (is_last or not self.state.options.noval):
             try:
                 evaluation = self.validate()
             except StopRequested:
@@ -127,9 +106,9 @@ class Trainer:
             self.state.ema.model,
             self.data.val_loader,
             nms=EVALUATION_NMS,
-            device=self._epoch_trainer.device,
+            device=self.device,
             loss=self._epoch_trainer.weighted_losses,
-            half=self._epoch_trainer.amp,
+            half=self.state.scaler.is_enabled(),
             on_batch=after_batch,
         )
 
@@ -154,7 +133,7 @@ class Trainer:
 
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write results.csv and the checkpoints that are due."""
-        progress, config = self.state.progress, self.config
+        progress, options = self.state.progress, self.state.options
         content = self.state.state_dict()
         if not self.state.context.is_main:
             return
@@ -164,9 +143,10 @@ class Trainer:
         # Until the first validation each epoch counts as the best.
         if progress.best_epoch == (progress.epoch - 1 if evaluation is not None else -1):
             self.checkpoints.write("best.pt", model_only)
-        if config.save_period > 0 and progress.epoch % config.save_period == 0:
+        if options.save_period > 0 and progress.epoch % options.save_period == 0:
             self.checkpoints.write(f"epoch{progress.epoch}.pt", model_only)
-        if config.save_every_epoch or progress.epoch == config.epochs or progress.out_of_patience(config.patience):
+        is_last = progress.epoch == options.epochs or progress.out_of_patience(options.patience)
+        if is_last or not options.nosave:
             # Written last, so that a run resumed from it has all other files of its epoch.
             self.checkpoints.write_last(content, epochs=progress.epoch)
 

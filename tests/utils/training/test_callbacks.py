@@ -22,6 +22,7 @@ EVENTS = []
 @register_callback
 class Recorder(Callback):
     def on_train_start(self, trainer):
+        assert trainer.model is trainer.state.model
         EVENTS.append(("train_start", trainer.run_dir, trainer.state.progress.epoch))
     def on_train_epoch_end(self, trainer, losses):
         EVENTS.append(("train_epoch_end", dict(losses)))

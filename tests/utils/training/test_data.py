@@ -16,7 +16,6 @@ from utils.log import LOGGER
 from utils.options.hyperparameters import Hyperparameters
 from utils.training import data as training_data
 from utils.training.data import TrainingData, load_training_data
-from utils.training.setup import loader_config
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +26,9 @@ def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
 
 def load(data: Path, context: DistributedContext | None = None, **changes: object) -> TrainingData:
     options = train_options(data, data.parent, **changes)
-    config = loader_config(options, Hyperparameters(), image_size=64, stride=32)
-    return load_training_data(load_data_config(str(data)), config, context=context or DistributedContext())
+    context = context or DistributedContext()
+    dataset = load_data_config(str(data))
+    return load_training_data(dataset, options, Hyperparameters(), image_size=64, stride=32, context=context)
 
 
 def cache_bytes(loaded: TrainingData) -> int:

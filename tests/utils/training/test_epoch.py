@@ -14,7 +14,7 @@ from utils.distributed import DistributedContext
 from utils.errors import RunError
 from utils.options.hyperparameters import Hyperparameters
 from utils.structures import Batch
-from utils.training.setup import build_trainer, loader_config
+from utils.training.setup import build_trainer
 
 BATCH_SIZE = 2
 GOOD = "good"
@@ -43,7 +43,8 @@ class Course:
             hyperparameters,
             model=DetectionModel(ModelConfig.from_dict(MODEL, name="small.yaml")),
             data=SimpleNamespace(
-                config=loader_config(options, hyperparameters, image_size=48, stride=4),
+                image_size=48,
+                stride=4,
                 names=("ring", "cross"),
                 train=SimpleNamespace(paths=paths, fingerprint=lambda: "fingerprint"),
                 sampler=self,

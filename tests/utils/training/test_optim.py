@@ -6,6 +6,7 @@ from torch import nn
 
 from models.common import Conv
 from models.modules.akconv import AKConv
+from utils.options.hyperparameters import Hyperparameters
 from utils.training.optim import build_optimizer, parameter_groups, set_rates
 from utils.training.schedule import Schedule
 
@@ -112,14 +113,10 @@ def test_rates_per_group(model, name, step, bias, weight, momentum):
         epochs=4,
         batches=100,
         batch_size=8,
-        lr0=0.02,
-        lrf=0.2,
         cosine=False,
-        warmup_epochs=2,
-        momentum=0.9,
-        warmup_momentum=0.8,
-        warmup_bias_lr=0.1,
-        nominal_batch=64,
+        hyperparameters=Hyperparameters(
+            lr0=0.02, lrf=0.2, warmup_epochs=2, momentum=0.9, warmup_momentum=0.8, warmup_bias_lr=0.1, nbs=64
+        ),
     )
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=0.25)
     optimizer = build_optimizer(name, groups, lr=0.5, momentum=0.5)

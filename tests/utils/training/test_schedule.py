@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from utils.options.hyperparameters import Hyperparameters
 from utils.training.schedule import Schedule
 
 # 10 epochs of 50 batches of 16; 3 epochs of warmup are 150 steps; 64 / 16 = 4 batches make an optimizer step.
@@ -11,16 +12,16 @@ LINEAR = Schedule(
     epochs=10,
     batches=50,
     batch_size=16,
-    lr0=0.01,
-    lrf=0.1,
     cosine=False,
-    warmup_epochs=3.0,
-    momentum=0.9,
-    warmup_momentum=0.8,
-    warmup_bias_lr=0.1,
-    nominal_batch=64,
+    hyperparameters=Hyperparameters(
+        lr0=0.01, lrf=0.1, warmup_epochs=3.0, momentum=0.9, warmup_momentum=0.8, warmup_bias_lr=0.1, nbs=64
+    ),
 )
 COSINE = replace(LINEAR, cosine=True)
+
+
+def with_warmup(epochs):
+    return replace(LINEAR, hyperparameters=replace(LINEAR.hyperparameters, warmup_epochs=epochs))
 
 
 # Linear: lr0 * (1 - 0.09 * epoch), times step / 150 during warmup; biases: 0.1 + (that - 0.1) * step / 150.
@@ -102,11 +103,11 @@ def test_accumulation_after_warmup(batch_size, batches):
     ("warmup_epochs", "steps"), [(0, 0), (-1, 0), (0.01, 100), (1, 100), (2, 100), (2.5, 125), (3, 150)]
 )
 def test_warmup_takes_at_least_100_steps(warmup_epochs, steps):
-    assert replace(LINEAR, warmup_epochs=warmup_epochs).warmup_steps == steps
+    assert with_warmup(warmup_epochs).warmup_steps == steps
 
 
 def test_without_warmup_the_first_step_is_already_full():
-    schedule = replace(LINEAR, warmup_epochs=0)
+    schedule = with_warmup(0)
     assert schedule.learning_rate(0) == 0.01
     assert schedule.learning_rate(0, bias=True) == 0.01
     assert schedule.momentum_at(0) == 0.9

@@ -16,7 +16,7 @@ from utils.options.hyperparameters import Hyperparameters
 from utils.training.ema import ModelEma
 from utils.training.optim import build_optimizer, parameter_groups
 from utils.training.resume_checks import check_run, find_run, validate_checkpoint
-from utils.training.state import CheckpointFolder, Progress, RunDescription, TrainState, load_last, to_builtin
+from utils.training.state import CheckpointFolder, Progress, TrainState, load_last, to_builtin
 from utils.weights.checkpoint import content_hash, load_checkpoint, save_checkpoint
 
 MODEL = {
@@ -35,13 +35,11 @@ def train_state(seed: int) -> TrainState:
     model = model.to(memory_format=torch.channels_last)
     groups = parameter_groups(model, weight_decay=0.01, offset_lr=0.1)
     return TrainState(
-        run=RunDescription(
-            names=("ring", "cross"),
-            options=to_builtin(vars(TrainOptions(optimizer="AdamW"))),
-            hyperparameters=vars(Hyperparameters()),
-            image_size=64,
-            dataset="fingerprint",
-        ),
+        options=TrainOptions(optimizer="AdamW"),
+        hyperparameters=Hyperparameters(),
+        names=("ring", "cross"),
+        image_size=64,
+        dataset="fingerprint",
         model=model,
         ema=ModelEma(model),
         optimizer=build_optimizer("AdamW", groups, lr=0.01, momentum=0.9),
