@@ -62,15 +62,8 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     ancestry = options_class.__mro__
     fields = dataclasses.fields(options_class)
     # The command's own options come first in --help, then the shared ones.
-    kind: Callable[[str], Any] | None = None,  # converts an argument; by default the type of `default`, or of its items
-    bare: Any = None,  # noqa: ANN401 - value if the flag is given without an argument, which then is optional
-    choices: Sequence[str] | None = None,  # the allowed values
-    aliases: Sequence[str] = (),  # former names of the flag, accepted but not listed by `--help`
-    within: tuple[float, float] = (-math.inf, math.inf),  # smallest and largest value, for the options class to check
-) -> Any:  # noqa: ANN401 - a dataclass field
-    """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes."""
-    metadata = {"text": text, "kind": kind, "bare": bare, "choices": choices, "aliases": aliases, "within": within}
-    return dataclasses.field(default=default, metadata=metadata)
+    for field in sorted(fields, key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c))):
+        names = ("--" + field.name.replace("_", "-"), "--" + field.name, *SPELLINGS.get(field.name, ()))
         settings = _argument_settings(field)
         parser.add_argument(*dict.fromkeys(names), **settings)
         for alias in field.metadata["aliases"]:
