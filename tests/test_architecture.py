@@ -1,6 +1,7 @@
 """The import ladder between rooms, no import cycles between files, and dangerous calls in their one place."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,20 @@ def test_importing_everything_prints_nothing_and_changes_no_environment() -> Non
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+COLLECTIVE = {"models/modules", "utils/plots", "utils/options"}  # described as a whole
+
+
+def test_the_architecture_page_names_every_module_and_only_these() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `((?:models|utils)/\w*)/?` \| (.*) \|$", page, re.M))
+    rows["utils"] = re.search(r"^\| `utils/\*\.py` \| (.*) \|$", page, re.M)[1]  # type: ignore[index]
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in FILES} - {"utils/datasets/convert"}
+    assert {package for package in packages if "triton" not in package} == {row.rstrip("/") for row in rows}
+    for package, text in rows.items():
+        modules = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+        if package.rstrip("/") not in COLLECTIVE:
+            assert modules <= set(re.findall(r"`(\w+)", text)), package
+    for path in re.findall(r"`((?:utils|models)/[\w/]+\.py)`", page):
+        assert (ROOT / path).is_file(), path
