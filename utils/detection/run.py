@@ -28,6 +28,7 @@ from utils.inference.detector import Detector, prepare
 from utils.inference.model_loading import open_weights
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
+from utils.inference.tta import TtaModel
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.plugins import load_plugins
@@ -35,10 +36,7 @@ from utils.runtime import select_device
 
 
 def run_detection(options: DetectOptions) -> Path:
-    """Detect objects in a source.
-
-    Returns:
-        The run's folder.
+    """Detect objects in a source and return the run's folder.
 
     Raises:
         DetectorError: an input is invalid, or no file of the source could be read.
@@ -60,9 +58,9 @@ def run_detection(options: DetectOptions) -> Path:
     half = options.half and device.type == "cuda"
     if options.half and not half:
         LOGGER.warning("--half requires CUDA; using full precision")
-    sides = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2
+    height, width = (round_image_size(side, model.max_stride) for side in (options.imgsz * 2)[:2])
     config = InferenceConfig(
-        size_hw=(round_image_size(sides[0], model.max_stride), round_image_size(sides[1], model.max_stride)),
+        size_hw=(height, width),
         stride=model.max_stride,
         nms=NmsSettings(
             conf_threshold=options.conf_thres,
@@ -73,11 +71,10 @@ def run_detection(options: DetectOptions) -> Path:
         ),
         device=device,
         dtype=torch.float16 if half else torch.float32,
-        augment=options.augment,
     )
-    detector = prepare(model, device=device, dtype=config.dtype)
+    network = prepare(model, device=device, dtype=config.dtype)
     sampling = SamplingPlots(
-        detector,
+        network,
         config,
         layers=options.visualize_layers,
         locations_xy=options.visualize_at,
@@ -85,8 +82,14 @@ def run_detection(options: DetectOptions) -> Path:
     )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     writer = DetectionWriter(options, run_dir, names)
+    # Batches of files run in parallel on the CPU. Streams need low latency, runtimes of exported files have their own
+    # threads, and `--visualize` hooks into the network, which nobody else may use meanwhile.
+    several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
+    on_cpu = isinstance(network, DetectionModel) and device.type == "cpu"
+    workers = torch.get_num_threads() if several and on_cpu else 1
+    detector = TtaModel(network) if options.augment else network
     try:
-        _detect(detector, config, source, options, writer, sampling, names)
+        _detect(detector, config, source, options, writer, sampling, workers)
     finally:
         write_skipped(run_dir, source.skipped)
     if source.skipped:
@@ -103,19 +106,14 @@ def _detect(
     options: DetectOptions,
     writer: DetectionWriter,
     sampling: SamplingPlots,
-    names: tuple[str, ...],
+    workers: int,
 ) -> None:
-    """Process all frames: log a line for each, and the mean timings at the end.
-
-    Raises:
-        RunError: no file of the source could be read, or all streams were given up.
-    """
+    """Process all frames: log a line for each, and the mean timings at the end; RunError if there are none."""
     totals: Counter[str] = Counter()
     frames = 0
-    workers = _parallel_batches(detector, config, source, options)
     progress = _Progress(len(source.files), endless=bool(source.streams))
     batches = source.batches(options.batch_size, lambda frame: (frame, preprocess(frame.image, config)))
-    with contextlib.closing(batches), progress, sampling, writer:
+    with contextlib.closing(batches), contextlib.closing(progress.bar), sampling, writer:
         start = time.perf_counter()
         predicted = parallel_map(
             lambda batch: predict(detector, [image for _, image in batch], config), batches, workers=workers
@@ -127,11 +125,11 @@ def _detect(
                 height, width = frame.image.shape[:2]
                 position = progress.step(frame, options.vid_stride)
                 shown = os.fsencode(frame.path).decode("utf-8", "backslashreplace")  # a name may be invalid UTF-8
-                summary = f"{height}x{width} {summarize(detections, names)}, {timings['inference']:.1f} ms"
+                summary = f"{height}x{width} {summarize(detections, writer.names)}, {timings['inference']:.1f} ms"
                 progress.log(f"{position} {shown}: {summary}")
                 writer.write(frame, detections)
                 path = writer.run_dir / writer.stem(frame.path)
-                sampling.add(frame.image, preprocessed, detections, names, path)
+                sampling.add(frame.image, preprocessed, detections, writer.names, path)
     if not frames:
         path, reason = source.skipped[0]
         raise RunError(path, reason, fix=f"check the source: none of its {len(source.skipped)} files could be read")
@@ -143,33 +141,15 @@ def _detect(
     )
 
 
-def _parallel_batches(detector: Detector, config: InferenceConfig, source: Source, options: DetectOptions) -> int:
-    """Return how many batches to predict in parallel: one per thread for files on the CPU, otherwise one.
-
-    Streams need low latency, runtimes of exported files have their own threads, and `--visualize` hooks into the
-    network, which nobody else may use meanwhile.
-    """
-    on_cpu = isinstance(detector, DetectionModel) and config.device.type == "cpu"
-    if not on_cpu or options.draws_sampling or source.streams or len(source.files) <= options.batch_size:
-        return 1
-    return torch.get_num_threads()
-
-
 class _Progress:
     """A progress bar below the log lines if stderr is a terminal, and the position of each frame."""
 
     def __init__(self, files: int, *, endless: bool) -> None:
         total = None if endless else files
-        self._bar = tqdm(total=total, unit="image", disable=None, leave=False, dynamic_ncols=True)
+        self.bar = tqdm(total=total, unit="image", disable=None, leave=False, dynamic_ncols=True)
         self._files = files
         self._number = 0
         self._video: Path | None = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
     def step(self, frame: Frame, stride: int) -> str:
         """Count a frame; return its position, as `image 3/40` or `frame 12/300`.
@@ -179,16 +159,16 @@ class _Progress:
         new_file = not frame.is_video or frame.path != self._video
         self._video = frame.path if frame.is_video else None
         self._number += new_file
-        if new_file and frame.total and self._bar.total is not None:
-            self._bar.total += math.ceil(frame.total / stride) - 1
-        self._bar.update()
+        if new_file and frame.total and self.bar.total is not None:
+            self.bar.total += math.ceil(frame.total / stride) - 1
+        self.bar.update()
         if frame.is_video:
             return f"frame {frame.index}/{frame.total or '?'}"
         return f"image {self._number}/{self._files}"
 
     def log(self, line: str) -> None:
         """Log a line above the bar."""
-        if self._bar.disable:
+        if self.bar.disable:
             LOGGER.info(line)
             return
         with tqdm.external_write_mode(file=sys.stdout):

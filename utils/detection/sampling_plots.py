@@ -49,28 +49,15 @@ def sample_image(
 
 
 def plot_layer(
-    layer: LayerSampling,
-    image: np.ndarray,
-    preprocessed: PreprocessedImage,
-    locations: Sequence[Location],
-    path: Path,
+    layer: LayerSampling, image: np.ndarray, preprocessed: PreprocessedImage, locations: Sequence[Location], path: Path
 ) -> Path:
-    """Plot where one layer, in a forward pass on this image alone, samples at some locations of the original.
-
-    Args:
-        layer: of that forward pass.
-        image: the original, (H, W, 3) uint8 RGB.
-        preprocessed: the network's input.
-        locations: in the original.
-        path: output file.
-    """
+    """Plot where one layer, in a forward pass on this image alone, samples at locations of the (H, W, 3) original."""
     input_hw = (preprocessed.image.shape[0], preprocessed.image.shape[1])
     height, width = layer.size_hw
     cell_h, cell_w = layer.cell_size(input_hw)
     transform = preprocessed.transform
-    corners = map_to_image(
-        np.array(((-0.5, -0.5), (height - 0.5, width - 0.5))), cell_hw=(cell_h, cell_w), transform=transform
-    )
+    corners = np.array(((-0.5, -0.5), (height - 0.5, width - 0.5)))
+    (x1, y1), (x2, y2) = map_to_image(corners, cell_hw=(cell_h, cell_w), transform=transform).tolist()
     ratio_w, ratio_h = transform.ratio_wh
     offsets = layer_offsets(layer)
     title = (
@@ -83,7 +70,7 @@ def plot_layer(
         sampled_positions(layer, locations, input_hw=input_hw, transform=transform),
         title=title,
         cell_wh=(cell_w / ratio_w, cell_h / ratio_h),
-        map_xyxy=(float(corners[0, 0]), float(corners[0, 1]), float(corners[1, 0]), float(corners[1, 1])),
+        map_xyxy=(x1, y1, x2, y2),
         path=path,
     )
 
@@ -132,24 +119,21 @@ class SamplingPlots:
 
     def __init__(
         self,
-        network: object,
+        network: nn.Module,
         config: InferenceConfig,
         *,
-        layers: Sequence[str] = (),
-        locations_xy: Sequence[tuple[float, float]] = (),
-        max_images: int = MAX_IMAGES,
+        layers: Sequence[str],
+        locations_xy: Sequence[tuple[float, float]],
+        max_images: int,
     ) -> None:
-        """Find the layers.
+        """Find the layers; an exported model has none to inspect.
 
         Args:
-            network: the detector; an exported one has no layers to inspect.
+            network: the detector.
             config: of its inference.
-            layers: to plot, as `select_layers` takes them; by default the first of each level.
-            locations_xy: to plot, x and y in pixels of each image; by default the centers of detections.
+            layers: to plot, as `select_layers` takes them; if empty, the first of each level.
+            locations_xy: to plot, x and y in pixels of each image; if empty, the centers of detections.
             max_images: 0 plots nothing.
-
-        Raises:
-            ConfigError: an entry of `layers` matches no AKConv layer.
         """
         self._network, self._config, self._remaining = network, config, max_images
         self._locations_xy = locations_xy
@@ -184,18 +168,12 @@ class SamplingPlots:
         names: tuple[str, ...],
         path: Path,
     ) -> None:
-        """Plot an image, unless the maximum is reached or one of its name is done: of a video, the first frame counts.
+        """Plot an (H, W, 3) image, unless the maximum is reached or one of its name, as a video's first frame, is done.
 
-        Given locations outside the image are warned about; if all are outside, only the offsets are collected.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            preprocessed: the network's input.
-            detections: in pixels of the image.
-            names: of the classes.
-            path: `<run folder>/<name of the image>`.
+        Given locations outside the image are warned about; if all are outside, only the offsets are collected. `path`
+        is `<run folder>/<name of the image>`.
         """
-        if not self._remaining or path.name in self._stems or not isinstance(self._network, nn.Module):
+        if not self._remaining or path.name in self._stems:
             return
         self._remaining -= 1
         self._stems.add(path.name)
@@ -207,10 +185,8 @@ class SamplingPlots:
             locations = self._given_locations(size_hw, path.name)
         else:
             locations = box_centers(detections.boxes.numpy(), box_labels(detections, names), size_hw)
-        if not locations:
-            return
         for name in self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0]):
-            if name in samplings:  # a custom module may skip one of its layers
+            if locations and name in samplings:  # a custom module may skip one of its layers
                 plot_layer(samplings[name], image, preprocessed, locations, self._folder / f"{path.name}_{name}.png")
 
     def _given_locations(self, size_hw: tuple[int, int], name: str) -> list[Location]:

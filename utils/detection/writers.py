@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -18,7 +17,7 @@ from utils.datasets.images import write_image
 from utils.datasets.sources import Frame
 from utils.errors import ConfigError, RunError
 from utils.files import atomic_write, unique_name, write_csv
-from utils.inference.annotations import box_labels, write_crops
+from utils.inference.annotations import box_labels, label_rows, write_crops
 from utils.options import DetectOptions
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
@@ -32,7 +31,7 @@ class DetectionWriter:
 
     def __init__(self, options: DetectOptions, run_dir: Path, names: tuple[str, ...]) -> None:
         """Start the threads: several for images, one for videos, whose frames must stay in order."""
-        self._options, self.run_dir, self._names = options, run_dir, names
+        self._options, self.run_dir, self.names = options, run_dir, names
         self._rows: list[tuple[Any, ...]] = []
         self._stems: dict[Path, str] = {}
         self._taken_stems: set[str] = set()
@@ -46,14 +45,8 @@ class DetectionWriter:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish pending outputs, videos and the table.
-
-        Raises:
-            RunError: an output could not be written, unless another error is propagating.
-        """
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Finish pending outputs, videos and the table; RunError if one failed and no other error is propagating."""
         self._image_pool.shutdown()
         self._video_pool.shutdown()
         for video in self._videos.values():
@@ -71,16 +64,13 @@ class DetectionWriter:
         return self._stems[path]
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Add a frame to the table, show it, and schedule its other outputs, as the options ask.
-
-        Raises:
-            RunError: an output of an earlier frame could not be written.
-        """
+        """Add a frame to the table, show it, and schedule its files; RunError if one of an earlier frame failed."""
         self._wait_for_jobs(2 * self._threads)
         if self._options.save_csv:
-            for box, score, class_id in _rows(detections):
+            columns = detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist()
+            for box, score, class_id in zip(*columns, strict=True):
                 corners = [round(v, 1) for v in box]
-                self._rows.append((frame.path.name, self._names[class_id], f"{score:.2f}", class_id, *corners))
+                self._rows.append((frame.path.name, self.names[class_id], f"{score:.2f}", class_id, *corners))
         if self._options.view_img:
             _show(frame.path.name, self._annotated(frame, detections))
         pool = self._video_pool if frame.is_video else self._image_pool
@@ -97,7 +87,7 @@ class DetectionWriter:
         if self._options.save_txt:
             self._write_labels(frame_stem, frame, detections)
         if self._options.save_crop:
-            write_crops(self.run_dir / "crops", frame_stem, frame.image, detections, self._names)
+            write_crops(self.run_dir / "crops", frame_stem, frame.image, detections, self.names)
         if self._options.nosave:
             return
         annotated = self._annotated(frame, detections)
@@ -110,7 +100,7 @@ class DetectionWriter:
     def _annotated(self, frame: Frame, detections: Detections) -> np.ndarray:
         """Return the frame with its boxes drawn."""
         options = self._options
-        labels = box_labels(detections, self._names, hide_labels=options.hide_labels, hide_conf=options.hide_conf)
+        labels = box_labels(detections, self.names, hide_labels=options.hide_labels, hide_conf=options.hide_conf)
         classes = detections.classes.tolist()
         return draw_boxes(frame.image, detections.boxes.numpy(), labels, classes, thickness=options.line_thickness)
 
@@ -119,11 +109,9 @@ class DetectionWriter:
         height, width = frame.image.shape[:2]
         boxes = detections.boxes if self._options.save_format else xyxy_to_cxcywh(detections.boxes)
         normalized = boxes / boxes.new_tensor((width, height, width, height))
-        lines = []
-        for box, (_, score, class_id) in zip(normalized.tolist(), _rows(detections), strict=True):
-            values = [*box, score] if self._options.save_conf else box
-            lines.append(" ".join([str(class_id), *(f"{value:.6g}" for value in values)]) + "\n")
-        atomic_write(self.run_dir / "labels" / f"{stem}.txt", "".join(lines))
+        columns = detections.classes.tolist(), normalized.tolist(), detections.scores.tolist()
+        text = label_rows(*columns, with_confidence=self._options.save_conf)
+        atomic_write(self.run_dir / "labels" / f"{stem}.txt", text)
 
     def _video(self, frame: Frame, stem: str) -> cv2.VideoWriter:
         """Return the writer of an annotated video; a stream that reconnects with another frame size gets a new file."""
@@ -140,28 +128,15 @@ class DetectionWriter:
         return self._videos[key]
 
 
-def _rows(detections: Detections) -> list[tuple[list[float], float, int]]:
-    """Return box, score and class id of each detection."""
-    return list(zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True))
-
-
 def require_display() -> None:
-    """Check for a display: without one, OpenCV's window system would abort the whole program.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Raise a ConfigError without a display, on which OpenCV's window system would abort the whole program."""
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if sys.platform == "linux" and not any(os.environ.get(name) for name in displays):
         raise ConfigError("--view-img", "no window can be opened: there is no display", fix="leave it out")
 
 
 def _show(title: str, image: np.ndarray) -> None:
-    """Show an image in a window.
-
-    Raises:
-        ConfigError: this OpenCV has no GUI support.
-    """
+    """Show an image in a window; ConfigError if this OpenCV has no GUI support."""
     try:
         cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         cv2.waitKey(1)

@@ -31,6 +31,17 @@ def summarize(detections: Detections, names: Sequence[str] | Mapping[int, str]) 
     return ", ".join(f"{count} {names[class_id]}{'s' * (count > 1)}" for class_id, count in counts) or "(no detections)"
 
 
+def label_rows(
+    class_ids: Sequence[int], boxes: Sequence[Sequence[float]], confidences: Sequence[float], *, with_confidence: bool
+) -> str:
+    """Return the text of a label file: class id, four coordinates and, if asked for, the confidence of each box."""
+    lines = []
+    for class_id, box, confidence in zip(class_ids, boxes, confidences, strict=True):
+        values = [*box, confidence] if with_confidence else box
+        lines.append(" ".join([str(class_id), *(f"{value:.6g}" for value in values)]) + "\n")
+    return "".join(lines)
+
+
 def crop_box(image: np.ndarray, box_xyxy: list[float]) -> np.ndarray:
     """Return the part of an (H, W, 3) image that a box in its pixels covers; empty if it covers no pixel."""
     height, width = image.shape[:2]

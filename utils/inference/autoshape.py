@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,12 +15,14 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.errors import ConfigError
+from utils.inference.detector import Detector
 from utils.inference.exported_model import ExportedModel
 from utils.inference.inputs import ImageInput, InputImage, parse_inputs
 from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, open_weights
 from utils.inference.nms import NmsSettings
-from utils.inference.predict import InferenceConfig, predict, predict_batch, preprocess
+from utils.inference.predict import InferenceConfig, Timings, predict, predict_batch, preprocess
 from utils.inference.results import Results
+from utils.inference.tta import TtaModel
 from utils.options.base import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
@@ -79,85 +80,66 @@ class AutoShape(nn.Module):
             DataError: an image cannot be read, or is of an unsupported type.
             ConfigError: a setting is out of range.
         """
-        config = self._config(size, augment)
+        config = self._config(size)
+        detector = TtaModel(self.model) if augment else self.model
         inputs = parse_inputs(ims, allow_urls=self.allow_urls)
-        detections: list[Detections] = []
-        total = np.zeros(len(PHASES))
+        predicted: list[tuple[Detections, Timings]] = []
         shape: tuple[int, ...] = ()
         for start in range(0, len(inputs), BATCH_SIZE):
-            of_chunk, milliseconds, shape = self._predict(inputs[start : start + BATCH_SIZE], config)
-            detections += of_chunk
-            total += milliseconds
-        mean = total / max(len(inputs), 1)
+            of_chunk, shape = self._predict(detector, inputs[start : start + BATCH_SIZE], config)
+            predicted += of_chunk
+        count = max(len(predicted), 1)
         return Results(
             [image.image for image in inputs],
-            detections,
+            [detections for detections, _ in predicted],
             [image.file for image in inputs],
             names=self.names,
-            times=(float(mean[0]), float(mean[1]), float(mean[2])),
+            times=tuple(sum(timings[phase] for _, timings in predicted) / count for phase in PHASES),
             shape=shape,
         )
 
-    def _config(self, size: int | tuple[int, int], augment: bool) -> InferenceConfig:
-        """Return the settings of one call.
-
-        Raises:
-            ConfigError: one is out of range.
-        """
+    def _config(self, size: int | tuple[int, int]) -> InferenceConfig:
+        """Return the settings of one call; ConfigError if one is out of range."""
         check_thresholds(self.conf, self.iou, self.max_det)
         sides = (size, size) if isinstance(size, int) else tuple(size)
         if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIZE for side in sides):
             what = f"must be one or two numbers of pixels up to {MAX_IMAGE_SIZE} (got {size})"
             raise ConfigError("size", what, fix="pass the longer side, or height and width")
-        classes = None if self.classes is None else [self.classes] if isinstance(self.classes, int) else self.classes
-        if isinstance(self.model, ExportedModel):
-            device, dtype = self.model.device, torch.float32
-        else:
-            parameter = next(self.model.parameters())
-            device, dtype = parameter.device, parameter.dtype
+        classes = (self.classes,) if isinstance(self.classes, int) else self.classes
+        exported = isinstance(self.model, ExportedModel)
+        like = torch.empty(0, device=self.model.device) if exported else next(self.model.parameters())
+        nms = NmsSettings(
+            conf_threshold=self.conf,
+            iou_threshold=self.iou,
+            max_detections=self.max_det,
+            classes=None if classes is None else tuple(classes),
+            agnostic=self.agnostic,
+            multi_label=self.multi_label,
+        )
+        size_hw = (self._round(sides[0]), self._round(sides[1]))
         return InferenceConfig(
-            size_hw=(self._round(sides[0]), self._round(sides[1])),
-            stride=self.stride,
-            nms=NmsSettings(
-                conf_threshold=self.conf,
-                iou_threshold=self.iou,
-                max_detections=self.max_det,
-                classes=tuple(classes) if classes is not None else None,
-                agnostic=self.agnostic,
-                multi_label=self.multi_label,
-            ),
-            device=device,
-            dtype=dtype,
-            augment=augment,
-            amp=self.amp,
+            size_hw=size_hw, stride=self.stride, nms=nms, device=like.device, dtype=like.dtype, amp=self.amp
         )
 
     def _round(self, side: int) -> int:
-        """Return a side rounded up to a multiple of the stride."""
         return math.ceil(side / self.stride) * self.stride
 
     def _predict(
-        self, inputs: Sequence[InputImage], config: InferenceConfig
-    ) -> tuple[list[Detections], np.ndarray, tuple[int, ...]]:
-        """Return the detections of each image, the summed milliseconds of each phase, and the shape of an input."""
-        results: dict[int, Detections] = {}
-        total = np.zeros(len(PHASES))
+        self, detector: Detector, inputs: Sequence[InputImage], config: InferenceConfig
+    ) -> tuple[list[tuple[Detections, Timings]], tuple[int, ...]]:
+        """Return detections and timings of each image, and the shape of an input."""
         images = {index: preprocess(one.image, config) for index, one in enumerate(inputs) if one.pixels is None}
-        for index, (detections, timings) in zip(
-            images, predict(self.model, list(images.values()), config), strict=True
-        ):
-            results[index] = detections
-            total += [timings[phase] for phase in PHASES]
+        results = dict(zip(images, predict(detector, list(images.values()), config), strict=True))
         shapes = [image.image.shape[:2] for image in images.values()]
         for index, one in enumerate(inputs):
             if one.pixels is not None:
                 batch = self._pad(one.pixels).to(config.device, config.dtype)[None]
                 height, width = one.image.shape[:2]
                 transform = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
-                (results[index],), timings = predict_batch(self.model, batch, [transform], config)
-                total += [0.0, timings["inference"], timings["nms"]]
-                shapes.append((batch.shape[2], batch.shape[3]))
-        return [results[index] for index in range(len(inputs))], total, (len(inputs), 3, *shapes[-1])
+                (detections,), timings = predict_batch(detector, batch, [transform], config)
+                results[index] = detections, {"pre": 0.0, **timings}
+                shapes.append(batch.shape[2:])
+        return [results[index] for index in range(len(inputs))], (len(inputs), 3, *shapes[-1])
 
     def _pad(self, pixels: Tensor) -> Tensor:
         """Return a (3, H, W) image padded with grey at the right and bottom to multiples of the stride."""
@@ -166,12 +148,7 @@ class AutoShape(nn.Module):
 
 
 def load_detector(
-    weights: str | Path,
-    *,
-    device: str = "",
-    autoshape: bool = True,
-    allow_urls: bool = False,
-    trust: bool = False,
+    weights: str | Path, *, device: str = "", autoshape: bool = True, allow_urls: bool = False, trust: bool = False
 ) -> AutoShape | Model:
     """Load a trained model.
 
@@ -188,9 +165,7 @@ def load_detector(
     """
     selected = select_device(device)
     model, metadata = open_weights(weights, selected, trust=trust)
-    if not autoshape:
-        return to_device(model, selected)
-    return to_device(AutoShape(model, metadata.names, allow_urls=allow_urls), selected)
+    return to_device(AutoShape(model, metadata.names, allow_urls=allow_urls) if autoshape else model, selected)
 
 
 def create_detector(

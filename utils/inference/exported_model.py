@@ -26,6 +26,7 @@ from utils.log import LOGGER
 INPUT, OUTPUT = "images", "output0"
 TORCHSCRIPT_METADATA = "config.txt"  # the extra file in which YOLOv5 stores it too
 OPENVINO_METADATA = "model_info"
+DEFAULT_IMAGE_SIZE = 640
 Run = Callable[[Tensor], Tensor]
 
 
@@ -35,7 +36,7 @@ class ModelMetadata:
 
     names: tuple[str, ...]  # of the classes
     stride: int  # image sides must be multiples of it
-    image_size: int = 640  # default longer side in pixels
+    image_size: int = DEFAULT_IMAGE_SIZE  # default longer side in pixels
     data: str = ""  # data yaml it was trained on
     single_class: bool = False  # trained with all classes as one
     nms: bool = False  # NMS is part of the graph: output rows are x1, y1, x2, y2, score, class
@@ -74,7 +75,7 @@ class ModelMetadata:
         return cls(
             names=tuple(by_id[n] for n in range(len(by_id))),
             stride=stride,
-            image_size=int(size) if size.isdigit() else 640,
+            image_size=int(size) if size.isdigit() else DEFAULT_IMAGE_SIZE,
             data=str(text.get("data", "")),
             single_class=str(text.get("single_cls")) == "True",
             nms=str(text.get("nms")) == "True",
@@ -130,11 +131,7 @@ def _as_predictions(rows: Tensor, classes: int) -> Tensor:
 
 
 def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
-    """Import an optional package that exported files need.
-
-    Raises:
-        ConfigError: it is not installed; `where` is the flag or file that needs it.
-    """
+    """Import an optional package for a flag or file; ConfigError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -13,6 +13,7 @@ from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
 from utils.inference.ensemble import Ensemble
 from utils.inference.exported_model import (
+    DEFAULT_IMAGE_SIZE,
     ExportedModel,
     ModelMetadata,
     is_trusted,
@@ -24,7 +25,6 @@ from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, re
 
 Model = DetectionModel | ExportedModel
 CPU = torch.device("cpu")
-DEFAULT_IMAGE_SIZE = 640
 MAX_IMAGE_SIZE = 8192
 UNSUPPORTED_SUFFIXES = (".engine", ".mlmodel", ".mlpackage", ".tflite", ".pb", ".pdmodel")
 
@@ -38,12 +38,9 @@ def is_exported(weights: Path | str) -> bool:
 def open_weights(
     weights: Path | str, device: torch.device = CPU, *, trust: bool = False
 ) -> tuple[Model, ModelMetadata]:
-    """Open a checkpoint, or an .onnx, .torchscript, OpenVINO folder or .xml.
+    """Open a checkpoint, whose model stays on the CPU, or an .onnx, .torchscript, OpenVINO folder or .xml on a device.
 
-    Args:
-        weights: path.
-        device: where an exported file will run; a checkpoint's model stays on the CPU.
-        trust: run a TorchScript file that was not exported on this machine.
+    With `trust`, run a TorchScript file that was not exported on this machine.
 
     Raises:
         CheckpointError: missing, damaged, or a TorchScript file of unknown origin.

@@ -9,54 +9,45 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from utils import thresholds
 from utils.boxes import cxcywh_to_xyxy
 from utils.compiled import load
 from utils.structures import Detections
-from utils.thresholds import (
-    CONF_THRESHOLD,
-    EVAL_CONF_THRESHOLD,
-    EVAL_IOU_THRESHOLD,
-    EVAL_MAX_DETECTIONS,
-    IOU_THRESHOLD,
-)
 
 Item = TypeVar("Item")
 MAX_CANDIDATES = 30_000
 CLASS_OFFSET = 7680.0  # added to the coordinates of each further class, so that classes do not suppress each other
 FIRST_POOL = 2048
 FIRST_CHUNK = 512
-ROUNDING = 1e-3
-MIN_PRUNED_IOU = 0.05  # below it the search window of `_not_suppressed` would cover the whole image
 
 
 @dataclass(frozen=True, kw_only=True)
 class NmsSettings:
     """Settings of non-maximum suppression; the default thresholds are those of detect.py."""
 
-    conf_threshold: float = CONF_THRESHOLD  # keep predictions with a confidence above it, in [0, 1)
-    iou_threshold: float = IOU_THRESHOLD  # a box is dropped if its IoU with a better box exceeds it, in (0, 1]
-    max_detections: int = EVAL_MAX_DETECTIONS  # per image
+    conf_threshold: float = thresholds.CONF_THRESHOLD  # keep predictions with a confidence above it, in [0, 1)
+    iou_threshold: float = (
+        thresholds.IOU_THRESHOLD
+    )  # a box is dropped if its IoU with a better box exceeds it, in (0, 1]
+    max_detections: int = thresholds.EVAL_MAX_DETECTIONS  # per image
     classes: Sequence[int] | None = None  # keep these class ids only; None keeps all
     agnostic: bool = False  # boxes of different classes suppress each other
     multi_label: bool = False  # a box is a candidate for every class above the threshold, not for its best only
 
 
-EVALUATION_NMS = NmsSettings(conf_threshold=EVAL_CONF_THRESHOLD, iou_threshold=EVAL_IOU_THRESHOLD, multi_label=True)
+EVALUATION_NMS = NmsSettings(
+    conf_threshold=thresholds.EVAL_CONF_THRESHOLD, iou_threshold=thresholds.EVAL_IOU_THRESHOLD, multi_label=True
+)
 
 
 def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Detections]:
-    """Apply NMS to each image. There is no time limit: the result never depends on the machine's speed.
+    """Apply NMS to (B, n, 5 + classes) predictions: cx, cy, w, h in pixels, objectness and class probabilities.
 
-    Args:
-        predictions: (B, n, 5 + classes): cx, cy, w, h in pixels, objectness and class probabilities.
-        settings: thresholds and limits.
-
-    Returns:
-        The detections of each image, best first, boxes as x1, y1, x2, y2 in the predictions' pixels.
+    Returns the detections of each image, best first, boxes as x1, y1, x2, y2 in the same pixels. There is no time
+    limit: the result never depends on the machine's speed.
     """
     cpu = predictions.device.type == "cpu"
     if cpu and predictions.dtype == torch.float32 and predictions.shape[2] > 5 and load("nms"):
@@ -92,13 +83,13 @@ def _in_threads(function: Callable[[Item], Detections], items: Iterable[Item]) -
 
 
 def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, settings: NmsSettings) -> Detections:
-    """Apply NMS to one image.
+    """Apply NMS to one (n, 5 + classes) prediction.
 
     An untrained model yields millions of candidates, but usually only the best few thousand matter: these are tried
     first, and all of them only if fewer than the maximum remain.
 
     Args:
-        prediction: (n, 5 + classes).
+        prediction: of one image.
         best: (n,) best score of each row, -1 if below the confidence threshold.
         best_class: (n,) class of the best score; None makes every class of a row a candidate.
         settings: thresholds and limits.
@@ -141,74 +132,21 @@ def _allowed_classes(settings: NmsSettings, scores: Tensor) -> Tensor | None:
 
 
 def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, iou_threshold: float, limit: int) -> Tensor:
-    """Non-maximum suppression that stops once `limit` boxes are kept; equal to torchvision's, cut at `limit`.
+    """Return the (k,) indices of at most `limit` kept boxes, best first: torchvision's NMS, cut at the limit.
 
     Few boxes of an image are kept, so most pairs never need to be compared: candidates come in growing chunks, each
-    first compared with the boxes kept so far, then the remaining ones with each other.
-
-    Args:
-        boxes_xyxy: (n, 4), best first.
-        scores: (n,), descending.
-        iou_threshold: a box is dropped if its IoU with a better box exceeds it.
-        limit: maximum number of boxes to keep.
-
-    Returns:
-        (k,) int64 indices of the kept boxes, best first.
+    compared with the boxes kept so far and with each other. `scores` (n,) are descending.
     """
     from torchvision.ops import nms  # takes seconds to import, and the compiled kernel does not need it
 
-    device = boxes_xyxy.device
-    corners = np.ascontiguousarray(boxes_xyxy.numpy().T) if device.type == "cpu" else None
-    kept = torch.empty(0, dtype=torch.int64, device=device)
+    kept = torch.empty(0, dtype=torch.int64, device=boxes_xyxy.device)
     start, size = 0, FIRST_CHUNK
     while start < len(boxes_xyxy) and len(kept) < limit:
         stop = min(start + size, len(boxes_xyxy))
-        if corners is not None:
-            remaining = _not_suppressed(corners[:, start:stop], corners[:, kept.numpy()], iou_threshold)
-            fresh = torch.from_numpy(start + remaining)
-            fresh = fresh[nms(boxes_xyxy[fresh], scores[fresh], iou_threshold)]
-            kept = torch.cat((kept, fresh))[:limit]
-        else:  # a GPU compares all pairs at once; boxes that are already kept stay
-            competing = torch.cat((kept, torch.arange(start, stop, device=device)))
-            kept = competing[nms(boxes_xyxy[competing], scores[competing], iou_threshold)][:limit]
+        competing = torch.cat((kept, torch.arange(start, stop, device=kept.device)))  # boxes that are kept stay
+        kept = competing[nms(boxes_xyxy[competing], scores[competing], iou_threshold)][:limit]
         start, size = stop, max(FIRST_CHUNK, stop // 2)
     return kept
-
-
-def _not_suppressed(corners: np.ndarray, kept: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Return which boxes have an IoU of at most the threshold with every kept box, bitwise as in torchvision.
-
-    An IoU above t requires widths within a factor of t, and so left edges closer than (1 - t) / t of a box's width;
-    likewise for top edges and heights. With the kept boxes sorted by their left edge, most pairs are skipped.
-
-    Args:
-        corners: (4, n) float32.
-        kept: (4, k) float32.
-        iou_threshold: in (0, 1].
-
-    Returns:
-        Ascending indices.
-    """
-    factor = np.float32((1 - iou_threshold) / iou_threshold + ROUNDING if iou_threshold > MIN_PRUNED_IOU else np.inf)
-    with np.errstate(invalid="ignore"):  # a box of zero width times an infinite factor
-        reach_x, reach_y = np.nan_to_num((corners[2:] - corners[:2]) * factor, nan=0, posinf=np.inf) + ROUNDING
-    order = kept[0].argsort()
-    lefts = kept[0][order]
-    first = lefts.searchsorted(corners[0] - reach_x)
-    count = lefts.searchsorted(corners[0] + reach_x, side="right") - first
-    box = np.repeat(np.arange(len(count)), count)
-    rival = order[np.arange(len(box)) - np.repeat(count.cumsum() - count - first, count)]
-    near = np.abs(corners[1][box] - kept[1][rival]) <= reach_y[box]
-    box, rival = box[near], rival[near]
-    x1, y1, x2, y2 = corners[:, box]
-    left, top, right, bottom = kept[:, rival]
-    shared = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
-    shared *= np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area (0 / 0) suppress nothing
-        iou = shared / ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - shared)
-    remaining = np.ones(corners.shape[1], bool)
-    remaining[box[iou.astype(np.float64) > iou_threshold]] = False
-    return remaining.nonzero()[0]
 
 
 class _KernelSettings(ctypes.Structure):

@@ -13,7 +13,6 @@ from torch import Tensor
 from utils.datasets.letterbox import letterbox
 from utils.inference.detector import Forward
 from utils.inference.nms import NmsSettings, non_max_suppression
-from utils.inference.tta import predict_tta
 from utils.runtime import scale_pixels
 from utils.structures import Detections, LetterboxTransform
 
@@ -29,7 +28,6 @@ class InferenceConfig:
     nms: NmsSettings
     device: torch.device  # where the model is
     dtype: torch.dtype = torch.float32  # of the model's input
-    augment: bool = False  # test-time augmentation
     amp: bool = False  # mixed precision, ignored on the CPU
 
 
@@ -53,10 +51,9 @@ def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
 def predict(
     forward: Forward, images: Sequence[PreprocessedImage], config: InferenceConfig
 ) -> list[tuple[Detections, Timings]]:
-    """Detect objects with a detector; images of equal shape form a batch.
+    """Return for each image its detections in pixels of the original, which do not depend on the others, and timings.
 
-    Returns:
-        For each image its detections in pixels of the original, which do not depend on the others, and its timings.
+    Images of equal shape form a batch.
     """
     indices_by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
@@ -80,15 +77,11 @@ def predict_batch(
 ) -> tuple[list[Detections], Timings]:
     """Detect objects in a batch (B, 3, H, W) of values in [0, 1] on the device, H and W multiples of the stride.
 
-    Returns:
-        The detections of each image on the CPU, in pixels of the original; mean timings without preprocessing.
+    Returns the detections of each image on the CPU, in pixels of the original; mean timings without preprocessing.
     """
     start = time.perf_counter()
     with torch.autocast(config.device.type, enabled=config.amp and config.device.type != "cpu"):
-        if config.augment:
-            predictions = predict_tta(forward, batch, stride=config.stride)
-        else:
-            predictions = forward(batch)[0]
+        predictions = forward(batch)[0]
     if config.device.type == "cuda":
         torch.cuda.synchronize(config.device)
     nms_start = time.perf_counter()

@@ -50,7 +50,7 @@ class Results:
         files: Sequence[str],
         *,
         names: Mapping[int, str],
-        times: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        times: Sequence[float] = (0.0, 0.0, 0.0),
         shape: tuple[int, ...] = (),
     ) -> None:
         """Compute the four formats; for the parameters see the attributes."""
@@ -58,7 +58,7 @@ class Results:
         self.files = list(files)
         self.names = dict(names)
         self.n = len(self.ims)
-        self.t, self.s = times, shape
+        self.t, self.s = tuple(times), shape
         self._originals, self._detections = tuple(ims), tuple(detections)
         self.pred = [torch.cat((d.boxes, d.scores[:, None], d.classes[:, None].float()), 1) for d in detections]
         sizes = [torch.tensor((im.shape[1], im.shape[0], im.shape[1], im.shape[0])).float() for im in self.ims]
@@ -129,18 +129,9 @@ class Results:
             Image.fromarray(image).show()
 
     def save(self, labels: bool = True, save_dir: str = "runs/detect/exp", exist_ok: bool = False) -> Path:
-        """Write the images with their boxes as JPEG.
+        """Write the images with their boxes, and with `labels` names and confidences, as JPEG; return the folder.
 
-        Args:
-            labels: draw names and confidences.
-            save_dir: a folder; `exp` becomes `exp2` if it exists.
-            exist_ok: write into an existing folder.
-
-        Returns:
-            The folder.
-
-        Raises:
-            DetectorError: it cannot be written.
+        The folder `exp` becomes `exp2` if it exists, unless `exist_ok`. DetectorError if it cannot be written.
         """
         folder = make_run_dir(Path(save_dir).parent, Path(save_dir).name, exist_ok=exist_ok)
         for stem, image in zip(self._stems(), self.render(labels), strict=True):
@@ -152,17 +143,11 @@ class Results:
     ) -> list[dict[str, Any]]:
         """Cut out each box, best first, image by image.
 
-        Args:
-            save: also write them as `save_dir/crops/<class>/<image>.jpg`.
-            save_dir: a folder; `exp` becomes `exp2` if it exists.
-            exist_ok: write into an existing folder.
+        With `save`, also write them as `save_dir/crops/<class>/<image>.jpg`; the folder is chosen as in `save`.
 
         Returns:
             For each box `box` (four tensors x1, y1, x2, y2 in pixels), `conf`, `cls`, `label` (name and confidence) and
             `im`, the (h, w, 3) uint8 RGB crop, empty if the box covers no pixel.
-
-        Raises:
-            DetectorError: it cannot be written.
         """
         crops = []
         folder = make_run_dir(Path(save_dir).parent, Path(save_dir).name, exist_ok=exist_ok) if save else None

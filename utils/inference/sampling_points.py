@@ -45,11 +45,9 @@ class LayerSampling:
         return torch.stack(SamplingGrid(self.points, self.stride).positions(zero), -1)
 
     def outside(self, positions: Tensor, *, margin: float = 0.5) -> Tensor:
-        """Return which positions (..., 2) lie outside the map; NaN does.
+        """Return which positions (..., 2), row and column in pixels of the map, lie outside it; NaN does.
 
-        Args:
-            positions: row and column in pixels of the map.
-            margin: pixels beyond the centers of the border pixels that still count as inside; 0.5 makes whole cells.
+        Up to `margin` pixels beyond the centers of the border pixels count as inside; 0.5 makes whole cells.
         """
         upper = positions.new_tensor(self.size_hw) - 1 + margin
         return ~((positions >= -margin) & (positions <= upper)).all(-1)
@@ -67,10 +65,8 @@ class Location:
     label: str
 
 
-def akconv_layers(network: object) -> dict[str, AKConv]:
+def akconv_layers(network: nn.Module) -> dict[str, AKConv]:
     """Return the AKConv layers of a network by name, in order; none for an exported model."""
-    if not isinstance(network, nn.Module):
-        return {}
     return {name: module for name, module in network.named_modules() if isinstance(module, AKConv)}
 
 
@@ -85,12 +81,9 @@ def record_sampling(layers: Mapping[str, AKConv]) -> Iterator[dict[str, LayerSam
     def make_hook(name: str, layer: AKConv) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             height, width = inputs[0].shape[2:]
+            offset, size_hw = output.detach().float(), (height, width)
             samplings[name] = LayerSampling(
-                name=name,
-                offset=output.detach().float(),
-                points=layer.points,
-                stride=layer.stride,
-                size_hw=(height, width),
+                name=name, offset=offset, points=layer.points, stride=layer.stride, size_hw=size_hw
             )
 
         return hook
@@ -104,8 +97,7 @@ def record_sampling(layers: Mapping[str, AKConv]) -> Iterator[dict[str, LayerSam
 def select_layers(layers: Mapping[str, AKConv], selectors: Sequence[str]) -> list[str]:
     """Return the layers that selectors name: a row's index, a layer's name, or that of a module that contains layers.
 
-    Raises:
-        ConfigError: a selector matches no AKConv layer.
+    A selector that matches no AKConv layer raises a ConfigError.
     """
     selected: dict[str, None] = {}
     for selector in selectors:
@@ -129,15 +121,10 @@ def first_layer_per_level(
 
 
 def map_to_image(positions: np.ndarray, *, cell_hw: tuple[float, float], transform: LetterboxTransform) -> np.ndarray:
-    """Convert positions on a map to pixels of the image.
+    """Convert positions (..., 2), row and column in pixels of the map, to x and y in pixels of the image.
 
-    Args:
-        positions: (..., 2) row and column in pixels of the map, integers being centers.
-        cell_hw: height and width of a pixel of the map in pixels of the network's input.
-        transform: from the image to that input.
-
-    Returns:
-        (..., 2) x and y, (0, 0) being the upper left corner of the image; not clipped.
+    Integers are centers of the map's pixels, each of `cell_hw` pixels of the network's input, but (0, 0) is the corner
+    of the image. The result is not clipped.
     """
     input_xy = (positions[..., ::-1].astype(np.float64) + 0.5) * np.array(cell_hw[::-1])
     return (input_xy - np.array(transform.pad_wh)) / np.array(transform.ratio_wh)

@@ -9,26 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.datasets.letterbox import PAD_VALUE
-from utils.inference.detector import Detector, Forward
+from utils.inference.detector import Detector
 
 TTA_TRANSFORMS = ((1.0, False), (0.83, True), (0.67, False))  # scale, horizontal flip
-
-
-def predict_tta(forward: Forward, images: Tensor, *, stride: int) -> Tensor:
-    """Return a detector's predictions for all transforms of images (B, 3, H, W), in pixels of these images.
-
-    Scaled images are padded with grey to a multiple of the stride, at the right and bottom.
-    """
-    outputs = []
-    for scale, flip in TTA_TRANSFORMS:
-        transformed = images.flip(3) if flip else images
-        predictions = forward(_resize(transformed, scale, stride))[0]
-        center_x, center_y, width, height = (predictions[..., :4] / scale).unbind(-1)
-        if flip:
-            center_x = images.shape[3] - center_x
-        boxes = torch.stack((center_x, center_y, width, height), -1)
-        outputs.append(torch.cat((boxes, predictions[..., 4:]), -1))
-    return torch.cat(outputs, 1)
 
 
 class TtaModel(nn.Module):
@@ -43,11 +26,20 @@ class TtaModel(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map (B, 3, H, W) in [0, 1] to the (B, n, 5 + classes) predictions of all transforms, in pixels."""
-        return predict_tta(self.model, images, stride=self.max_stride), []
+        outputs = []
+        for scale, flip in TTA_TRANSFORMS:
+            transformed = images.flip(3) if flip else images
+            predictions = self.model(_resize(transformed, scale, self.max_stride))[0]
+            center_x, center_y, width, height = (predictions[..., :4] / scale).unbind(-1)
+            if flip:
+                center_x = images.shape[3] - center_x
+            boxes = torch.stack((center_x, center_y, width, height), -1)
+            outputs.append(torch.cat((boxes, predictions[..., 4:]), -1))
+        return torch.cat(outputs, 1), []
 
 
 def _resize(images: Tensor, scale: float, stride: int) -> Tensor:
-    """Return (B, 3, H, W) images scaled by a factor up to 1, padded to a multiple of the stride."""
+    """Return images scaled by a factor up to 1, padded with grey at the right and bottom to the stride."""
     if scale == 1:
         return images
     height, width = (round(side * scale) for side in images.shape[2:])

@@ -9,6 +9,7 @@ from tests.helpers.random_model import random_model
 from utils.inference.detector import prepare
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
+from utils.inference.tta import TtaModel
 
 CPU = torch.device("cpu")
 SHAPES = [(40, 60), (60, 40), (40, 60), (48, 48), (80, 120), (60, 40), (40, 60)]
@@ -45,17 +46,18 @@ def test_images_of_equal_shape_form_batches_and_results_keep_their_order() -> No
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_batch_gives_what_single_images_give(cfg: str, augment: bool) -> None:
     nms = NmsSettings(conf_threshold=0.05, max_detections=20)
-    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=nms, device=CPU, augment=augment)
+    config = InferenceConfig(size_hw=(96, 96), stride=32, nms=nms, device=CPU)
     network = prepare(random_model(cfg, 3), device=CPU)
+    detector = TtaModel(network) if augment else network
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (7, 9, 3), dtype=np.uint8) for _ in SHAPES]
     images = [
         preprocess(cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC), config)
         for one, (height, width) in zip(noise, SHAPES, strict=True)
     ]
-    together = predict(network, images, config)
+    together = predict(detector, images, config)
     for image, (detections, _) in zip(images, together, strict=True):
-        ((alone, _),) = predict(network, [image], config)
+        ((alone, _),) = predict(detector, [image], config)
         assert 0 < len(alone) == len(detections) and alone.classes.tolist() == detections.classes.tolist()
         torch.testing.assert_close(detections.boxes, alone.boxes, rtol=0, atol=0.05)
         torch.testing.assert_close(detections.scores, alone.scores, rtol=0, atol=1e-3)

@@ -3,7 +3,7 @@
 import torch
 
 from utils.inference.detector import prepare
-from utils.inference.tta import TTA_TRANSFORMS, TtaModel, predict_tta
+from utils.inference.tta import TTA_TRANSFORMS, TtaModel
 
 
 class BrightestPixel(torch.nn.Module):
@@ -27,8 +27,8 @@ def test_every_transform_finds_the_same_place_in_pixels_of_the_image() -> None:
     images = torch.zeros(2, 3, 64, 96)
     images[0, :, 40:43, 70:73] = 1
     images[1, :, 10:13, 20:23] = 1
-    predictions = predict_tta(BrightestPixel(), images, stride=32)
-    assert predictions.shape == (2, len(TTA_TRANSFORMS), 6)
+    predictions, raw = TtaModel(BrightestPixel())(images)
+    assert raw == [] and predictions.shape == (2, len(TTA_TRANSFORMS), 6)
     centers = torch.tensor([[71.5, 41.5], [21.5, 11.5]])[:, None]
     assert (predictions[..., :2] - centers).abs().max() < 2.5
     sizes = torch.tensor([[10 / scale, 20 / scale] for scale, _ in TTA_TRANSFORMS])
@@ -38,7 +38,7 @@ def test_every_transform_finds_the_same_place_in_pixels_of_the_image() -> None:
 
 def test_scaled_images_are_padded_to_the_stride() -> None:
     detector = BrightestPixel()
-    predict_tta(detector, torch.zeros(1, 3, 64, 96), stride=32)
+    TtaModel(detector)(torch.zeros(1, 3, 64, 96))
     assert detector.shapes == [(64, 96), (64, 96), (64, 96)]
 
 
@@ -46,5 +46,4 @@ def test_the_wrapped_model_is_a_detector_without_raw_maps() -> None:
     model = TtaModel(BrightestPixel())
     assert (model.num_classes, model.max_stride) == (1, 32)
     images = torch.rand(1, 3, 64, 96)
-    predictions, raw = prepare(model, device=torch.device("cpu"))(images)
-    assert torch.equal(predictions, predict_tta(BrightestPixel(), images, stride=32)) and raw == []
+    assert torch.equal(prepare(model, device=torch.device("cpu"))(images)[0], model(images)[0])
