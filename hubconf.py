@@ -91,13 +91,7 @@ class _Entry:
         return create(self.cfg, weights, channels, classes, autoshape, device)
 
 
-yolov5n = _Entry("yolov5n.yaml")
-yolov5s = _Entry("yolov5s.yaml")
-yolov5m = _Entry("yolov5m.yaml")
-yolov5l = _Entry("yolov5l.yaml")
-yolov5x = _Entry("yolov5x.yaml")
-yolov5n_akconv = _Entry("yolov5n-AKConv.yaml")
-yolov5s_akconv = _Entry("yolov5s-AKConv.yaml")
-yolov5m_akconv = _Entry("yolov5m-AKConv.yaml")
-yolov5l_akconv = _Entry("yolov5l-AKConv.yaml")
-yolov5x_akconv = _Entry("yolov5x-AKConv.yaml")
+yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = (_Entry(f"yolov5{size}.yaml") for size in "nsmlx")
+yolov5n_akconv, yolov5s_akconv, yolov5m_akconv, yolov5l_akconv, yolov5x_akconv = (
+    _Entry(f"yolov5{size}-AKConv.yaml") for size in "nsmlx"
+)

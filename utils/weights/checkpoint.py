@@ -23,7 +23,6 @@ from utils.weights.yolov5_checkpoint import UnsupportedError, from_yolov5, plain
 
 SCHEMA = 1
 MAX_BYTES = 16_000_000_000
-IN_CHANNELS = 3
 USE_OURS = "pass a last.pt or best.pt"
 USE_ANOTHER = "use another checkpoint"
 Checkpoint = dict[str, Any]
@@ -192,7 +191,7 @@ def _unbuildable(error: ConfigError, path: Path | str) -> CheckpointError:
 def _difference(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
     """Return the first mismatch between a config and a state dict, or "". No memory is allocated for the model."""
     with torch.device("meta"):
-        network = parse_model(config, IN_CHANNELS)
+        network = parse_model(config, 3)
     expected = {f"model.{name}": tensor.shape for name, tensor in network.state_dict().items()}
     for name in (*expected, *weights):
         if name not in weights:

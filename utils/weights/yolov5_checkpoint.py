@@ -6,6 +6,7 @@ YOLOv5 saves the model object itself. Its attributes hold the model yaml, the cl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -113,20 +114,11 @@ def _head(model: PickleStub) -> tuple[str, PickleStub]:
     return f"model.{name}", last
 
 
-def _state(module: PickleStub, prefix: str = "") -> dict[str, Tensor]:
-    """Return parameters and buffers by their dotted names. The depth is limited by the restricted unpickler."""
-    state: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        tensors = _by_name(module, kind, Tensor, "weights", prefix)
-        state.update({f"{prefix}{key}": tensor for key, tensor in tensors.items()})
-    eps = _attributes(module).get("eps")
-    if _class_name(module) == "BatchNorm2d" and (type(eps) is not float or eps != NORM_EPS):
-        found = str(eps) if type(eps) is float else type_name(eps)
-        where = printable(prefix[:-1])
-        raise UnsupportedError(f"has a batch norm with eps {found} ({where}), not YOLOv5's {NORM_EPS}")
+def _named_modules(module: PickleStub, prefix: str = "") -> Iterator[tuple[str, PickleStub]]:
+    """Yield a module and all modules in it with their prefixes; the restricted unpickler has limited the depth."""
+    yield prefix, module
     for name, child in _modules(module).items():
-        state.update(_state(child, f"{prefix}{name}."))
-    return state
+        yield from _named_modules(child, f"{prefix}{name}.")
 
 
 def _float_state(model: PickleStub, head_name: str) -> dict[str, Tensor]:
@@ -134,11 +126,17 @@ def _float_state(model: PickleStub, head_name: str) -> dict[str, Tensor]:
     of_head = (f"{head_name}.m.", f"{head_name}.anchors")
     converted: dict[int, Tensor] = {}  # by identity, so that shared tensors stay shared
     state = {}
-    for key, tensor in _state(model).items():
-        if not key.startswith(f"{head_name}.") or key.startswith(of_head):
-            if id(tensor) not in converted:
-                converted[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
-            state[key] = converted[id(tensor)]
+    for prefix, module in _named_modules(model):
+        eps = _attributes(module).get("eps")
+        if _class_name(module) == "BatchNorm2d" and (type(eps) is not float or eps != NORM_EPS):
+            actual, where = eps if type(eps) is float else type_name(eps), printable(prefix[:-1])
+            raise UnsupportedError(f"has a batch norm with eps {actual} ({where}), not YOLOv5's {NORM_EPS}")
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in _by_name(module, kind, Tensor, "weights", prefix).items():
+                key = prefix + name
+                if not key.startswith(f"{head_name}.") or key.startswith(of_head):
+                    as_float = tensor.float() if tensor.is_floating_point() else tensor
+                    state[key] = converted.setdefault(id(tensor), as_float)
     return state
 
 
@@ -190,17 +188,14 @@ def plain_yaml(value: object) -> Any:  # noqa: ANN401
 def _activation(model: PickleStub) -> str | None:
     """Return the activation of the layers, None for the default; in releases of 2020 it is not that of the yaml."""
     activations: set[str] = set()
-    pending = [model]
-    while pending:
-        for name, child in _modules(pending.pop()).items():
-            pending.append(child)
-            kind = _class_name(child)
-            if name != "act" or kind == "Identity":
-                continue
-            if kind not in ACTIVATIONS:
-                raise UnsupportedError(f"uses the unsupported activation {type_name(child)}")
-            argument = _attributes(child).get(ACTIVATIONS[kind])
-            activations.add(f"nn.{kind}({argument if isinstance(argument, float) else ''})")
+    for prefix, module in _named_modules(model):
+        kind = _class_name(module)
+        if not prefix.endswith(".act.") or kind == "Identity":
+            continue
+        if kind not in ACTIVATIONS:
+            raise UnsupportedError(f"uses the unsupported activation {type_name(module)}")
+        argument = _attributes(module).get(ACTIVATIONS[kind])
+        activations.add(f"nn.{kind}({argument if isinstance(argument, float) else ''})")
     if len(activations) > 1:
         what = f"mixes activations ({', '.join(sorted(activations))}), which a model yaml cannot express"
         raise UnsupportedError(what)

@@ -87,13 +87,12 @@ def convert_coco(
 
 
 def _read(data: bytes, name: str, *, polygons: bool) -> _Annotations | None:
-    """Return the content of a JSON file, or None if it has no annotated objects.
-
-    Raises:
-        DataError: it is not JSON, or does not follow COCO's format.
-    """
-    content = _load(data, name)
-    if content is None:
+    """Return the content of a JSON file, or None if it has no annotated objects; DataError if it is damaged."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(name, f"is not JSON ({error})", fix="correct or remove it") from error
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
         return None
     report = ConversionReport()
     try:
@@ -111,11 +110,8 @@ def _read(data: bytes, name: str, *, polygons: bool) -> _Annotations | None:
 def _without_unions(parts: Sequence[_Annotations], report: ConversionReport) -> list[_Annotations]:
     """Skip `trainval` if `train` and `val` exist too: it would add the validation images to the training split."""
     splits = {part.split for part in parts}
-    kept = [
-        part
-        for part in parts
-        if "trainval" not in part.split or not splits >= {part.split.replace("trainval", s) for s in ("train", "val")}
-    ]
+    halves = {split: {split.replace("trainval", half) for half in ("train", "val")} for split in splits}
+    kept = [part for part in parts if "trainval" not in part.split or not halves[part.split] <= splits]
     report["files of train and val together skipped"] += len(parts) - len(kept)
     return kept
 
@@ -130,26 +126,8 @@ def _merged_classes(parts: Sequence[_Annotations], report: ConversionReport) -> 
     return sorted(first_id, key=first_id.__getitem__)
 
 
-def _load(data: bytes, name: str) -> dict[str, Any] | None:
-    """Return the parsed JSON, or None if it has no annotated objects.
-
-    Raises:
-        DataError: it is not JSON.
-    """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(name, f"is not JSON ({error})", fix="correct or remove it") from error
-    keys = {"images", "annotations", "categories"}
-    return content if isinstance(content, dict) and keys <= content.keys() else None
-
-
 def _relative(file_name: str) -> str:
-    """Return an image's name with its folders, without parts that lead out of the target folder.
-
-    Raises:
-        ValueError: nothing is left, or the name is invalid.
-    """
+    """Return an image's name and folders, without parts that lead out of the target; ValueError if it is invalid."""
     relative = "/".join(part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in ("/", ".."))
     if not relative or "\0" in relative:
         raise ValueError(f"{file_name!r} is not a file name")
@@ -164,11 +142,7 @@ def _below_images(name: str) -> str:
 
 
 def _categories(content: dict[str, Any]) -> list[tuple[Any, str]]:
-    """Return the categories' ids and names, in the order of ids.
-
-    Raises:
-        ValueError: two have the same id, or a name cannot be encoded.
-    """
+    """Return ids and names in the order of ids; ValueError for two names of an id, or one that cannot be encoded."""
     name_of: dict[Any, str] = {}
     for category in content["categories"]:
         category_id, name = category["id"], str(category["name"])
@@ -209,9 +183,8 @@ def _polygon(segmentation: Any, size_wh: tuple[float, float]) -> list[float] | N
     """Return normalized x, y, x, y..., or None if the segmentation is run-length encoded, empty or without area."""
     if not isinstance(segmentation, list):
         return None
-    rings = [
-        np.array(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6 and len(part) % 2 == 0
-    ]
+    valid = [part for part in segmentation if len(part) >= 6 and len(part) % 2 == 0]
+    rings = [np.array(part, np.float64).reshape(-1, 2) for part in valid]
     if not rings:
         return None
     polygon = (join_rings(rings) / size_wh).clip(0, 1)

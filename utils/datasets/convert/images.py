@@ -9,15 +9,9 @@ from utils.errors import DataError
 
 
 class ImageFiles:
-    """Image files by the ends of their paths."""
+    """Image files by the ends of their paths; `depth` is the number of parts of the longest name to match."""
 
     def __init__(self, names: Iterable[str], *, depth: int) -> None:
-        """Index the files.
-
-        Args:
-            names: all files, with `/`.
-            depth: number of parts of the longest image name that `match` receives.
-        """
         self._names = frozenset(names)
         self._by_end: dict[str, list[str]] = {}
         for name in sorted(self._names):
@@ -26,7 +20,7 @@ class ImageFiles:
                 self._by_end.setdefault("/".join(parts[-count:]), []).append(name)
 
     def match(self, images: Iterable[str], *, annotations: str, split: str) -> dict[str, str]:
-        """Find the files of images.
+        """Return the files by image name, without images that have no file, or whose file matches another better.
 
         The file whose path has the most trailing parts in common with the image's name is chosen; among several, the
         one at that name relative to the annotations' folder, then one below that folder, then one in the split's.
@@ -35,9 +29,6 @@ class ImageFiles:
             images: their names in the annotations, with or without folders.
             annotations: the file that names the images.
             split: name of its split.
-
-        Returns:
-            The files by image name, without images that have no file, or whose file matches another image better.
 
         Raises:
             DataError: several files match an image equally well, or several images a file.
@@ -60,11 +51,7 @@ class ImageFiles:
         return file_of
 
     def _choose(self, candidates: Sequence[str], image: str, *, annotations: str, split: str) -> str:
-        """Return the file of an image among files of equal names.
-
-        Raises:
-            DataError: it is ambiguous.
-        """
+        """Return the file of an image among files of equal names; DataError if it is ambiguous."""
         here = PurePosixPath(annotations).parent
         if len(candidates) == 1:
             return candidates[0]
