@@ -49,7 +49,7 @@ class _Member:
     size: int
     compressed: int
     is_plain: bool
-    is_folder: bool = False
+    is_folder: bool
 
 
 def open_archive(file: BinaryIO, *, where: str) -> Files:
@@ -141,13 +141,10 @@ def _zip_members(file: BinaryIO) -> Iterator[tuple[_Member, Callable[[], bytes]]
     archive = zipfile.ZipFile(file)
     for info in archive.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)
-        member = _Member(
-            name=info.orig_filename if "\0" in info.orig_filename else info.filename,
-            size=info.file_size,
-            compressed=info.compress_size,
-            is_plain=not info.is_dir() and kind in (0, stat.S_IFREG) and not info.flag_bits & 0x1,
-            is_folder=info.is_dir() and kind in (0, stat.S_IFDIR),
-        )
+        name = info.orig_filename if "\0" in info.orig_filename else info.filename
+        is_plain = not info.is_dir() and kind in (0, stat.S_IFREG) and not info.flag_bits & 0x1
+        is_folder = info.is_dir() and kind in (0, stat.S_IFDIR)
+        member = _Member(name, info.file_size, info.compress_size, is_plain, is_folder)
         yield member, lambda info=info: _complete(archive.read(info), info.file_size)  # type: ignore[misc]
 
 
@@ -159,13 +156,9 @@ def _tar_members(file: BinaryIO, compressed_total: int) -> Iterator[tuple[_Membe
     stream = file if unpack is None else _Limited(unpack(file), limit)
     archive = tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:")
     for info in archive:
-        member = _Member(
-            name=info.name,
-            size=info.size,
-            compressed=compressed_total,  # the members of a tar file are compressed together
-            is_plain=info.isreg() and not info.issparse(),
-            is_folder=info.isdir(),
-        )
+        is_plain = info.isreg() and not info.issparse()
+        # The members of a tar file are compressed together.
+        member = _Member(info.name, info.size, compressed_total, is_plain, info.isdir())
         yield member, lambda info=info: _read_tar_member(archive, info)  # type: ignore[misc]
 
 

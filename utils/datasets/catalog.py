@@ -61,10 +61,6 @@ def _coco(*, polygons: bool) -> tuple[DatasetPart, ...]:
     )
 
 
-def _visdrone(split: str) -> DatasetPart:
-    return DatasetPart((RemoteArchive(f"{_VISDRONE}-{split}.zip", max_bytes=4_000_000_000),), convert=convert_visdrone)
-
-
 _COCO128 = RemoteArchive(f"{_ASSETS}/coco128.zip", max_bytes=20_000_000)
 _VOC = (
     RemoteArchive(f"{_ASSETS}/VOCtrainval_06-Nov-2007.zip", max_bytes=1_000_000_000),
@@ -76,5 +72,8 @@ KNOWN: dict[str, tuple[DatasetPart, ...]] = {
     "coco-polygons": _coco(polygons=True),
     "coco128": (DatasetPart((_COCO128,), convert=without_top_folder),),
     "VOC": (DatasetPart(_VOC, convert=convert_voc),),
-    "VisDrone": tuple(_visdrone(split) for split in ("train", "val", "test-dev")),
+    "VisDrone": tuple(
+        DatasetPart((RemoteArchive(f"{_VISDRONE}-{split}.zip", max_bytes=4_000_000_000),), convert=convert_visdrone)
+        for split in ("train", "val", "test-dev")
+    ),
 }

@@ -44,11 +44,8 @@ def convert_coco(
     class, also across files.
 
     Args:
-        files: the data set as published.
         polygons: write polygons where the annotations have them; the parts of an object are joined into one polygon.
             Objects in run-length encoding are written as boxes.
-        labels_only: yield no images.
-        report: counts what is converted and skipped.
         names: is filled with the class names in order.
 
     Raises:

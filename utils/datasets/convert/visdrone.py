@@ -22,11 +22,6 @@ def convert_visdrone(
     Categories 1 to 10 become classes 0 to 9; other categories are skipped, and rows with score 0, which mark regions
     to ignore.
 
-    Args:
-        files: the data set as published, `VisDrone2019-DET-train/{images,annotations}` and so on.
-        labels_only: yield no images.
-        report: counts what is converted and skipped.
-
     Raises:
         DataError: there are no annotations, or an image or a row cannot be read.
     """

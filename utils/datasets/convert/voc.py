@@ -26,13 +26,7 @@ def convert_voc(
 
     Every folder with `Annotations` is converted, such as `VOC2007`: its lists `ImageSets/Main/{train,val,test}.txt`
     become `images/train2007` and so on, with `labels` next to `images`. Without lists, all images are in
-    `images/train`.
-
-    Args:
-        files: the data set as published.
-        names: class names in order. Objects of other classes are skipped, and those marked difficult.
-        labels_only: yield no images.
-        report: counts what is converted and skipped.
+    `images/train`. Objects of classes that are not in `names` are skipped, and those marked difficult.
 
     Raises:
         DataError: there are no annotations, one cannot be read, or two images of a split have the same name.
