@@ -90,14 +90,11 @@ def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
     for model in models:
         path, hyp = model.kept_yamls(folder)
         config, hyperparameters = model.config.to_dict(), dict(model.hyperparameters)
-        changed: str | Path = ""
-        if path.is_file() and load_model_config(str(path)).to_dict() != config:
-            changed = model.cfg or path
-        elif hyp.is_file() and asdict(load_hyperparameters(str(hyp))) != hyperparameters:
-            changed = model.hyp or hyp
-        if changed:
+        config_changed = path.is_file() and load_model_config(str(path)).to_dict() != config
+        if config_changed or (hyp.is_file() and asdict(load_hyperparameters(str(hyp))) != hyperparameters):
             what = f"has changed since the runs in {folder} were started"
-            raise ConfigError(changed, what, fix="choose another --name")
+            source = (model.cfg or path) if config_changed else (model.hyp or hyp)
+            raise ConfigError(source, what, fix="choose another --name")
         for file, content in ((path, config), (hyp, hyperparameters)):
             if not file.is_file():
                 dump_yaml(file, content)
@@ -146,17 +143,12 @@ def _row(row: Sequence[Any]) -> str:
 
 
 def header(
-    options: CompareOptions,
-    evaluated: DatasetIndex,
-    models: Sequence[TrainedRuns],
-    *,
-    device: torch.device,
-    sizes: Collection[int] = (),
+    options: CompareOptions, val: DatasetIndex, models: Sequence[TrainedRuns], *, device: torch.device, sizes: set[int]
 ) -> str:
-    """Return in a few sentences what was trained and evaluated; `sizes` are those of images if --imgsz sets them."""
+    """Return in a few sentences what was trained and evaluated, and at which sizes of images if --imgsz sets them."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     split = {"val": "validation", "test": "test"}[options.task]
-    sentences = [f"{options.data}: {len(evaluated)} {split} images with {len(evaluated.labels)} objects, on {gpu}."]
+    sentences = [f"{options.data}: {len(val)} {split} images with {len(val.labels)} objects, on {gpu}."]
     if options.cfg:
         sentences.append(
             f"Trained from scratch with the same settings: {options.imgsz} px, {options.epochs} epochs, batch "
@@ -178,7 +170,7 @@ def header(
         same = f" from {sources[finished[0].label]}" if len(set(sources.values())) == 1 else listed
         sentences.append(f"The finished weights were trained{same}.")
     if sizes and finished:
-        listed = " and ".join(map(str, sorted(set(sizes))))
+        listed = " and ".join(map(str, sorted(sizes)))
         sentences.append(f"All models were evaluated at {listed} px, as set by --imgsz.")
     return " ".join(sentences)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,8 +14,8 @@ import torch
 from utils.boxes import cxcywh_to_xyxy
 from utils.comparison.document import Block, Image
 from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
-from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC, ModelScores
-from utils.comparison.trained_runs import TrainedRun, TrainedRuns
+from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
+from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import resize_longest_side
@@ -49,17 +49,11 @@ Boxes = tuple[np.ndarray, list[str], list[int]]
 
 
 def draw_figures(
-    result: ComparisonResult,
-    evaluated: Sequence[Sequence[EvaluatedSet]],
-    *,
-    names: Sequence[str],
-    val: DatasetIndex,
-    folder: Path,
+    result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedSet]], *, folder: Path
 ) -> dict[str, list[Block]]:
     """Draw compare.png, `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
 
-    `evaluated` holds the predictions of the runs of each model, `names` those of the classes. Blocks of the report's
-    sections with images are returned by heading.
+    `evaluated` holds the predictions of the runs of each model. Images are returned by the heading of their section.
     """
     for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{FOLDER}/*.jpg")):
         with contextlib.suppress(OSError):
@@ -73,17 +67,9 @@ def draw_figures(
         if len(shown) < len(p_values):
             figures[EXAMPLES].append(f"Of the {len(shown)} models with the most significant differences.")
         for index in shown:
-            figures[EXAMPLES] += example_images(
-                (result.scores[1 + index], result.scores[0]),
-                (evaluated[1 + index], evaluated[0]),
-                val=val,
-                names=names,
-                folder=folder / "examples",
-            )
+            figures[EXAMPLES] += example_images(result, evaluated, 1 + index, folder=folder / "examples")
     with optional():
-        best = [int(scores.metrics[PRIMARY_METRIC].points.argmax()) for scores in result.scores]
-        best_runs = {model.label: model.runs[index] for model, index in zip(result.models, best, strict=True)}
-        figures[SAMPLING] += sampling_images(best_runs, val=val, names=names, folder=folder / FOLDER)
+        figures[SAMPLING] += sampling_images(result, folder=folder / FOLDER)
     return figures
 
 
@@ -162,18 +148,15 @@ def representative_seed_pair(
 
 
 def example_images(
-    scores: tuple[ModelScores, ModelScores],
-    runs: tuple[Sequence[EvaluatedSet], Sequence[EvaluatedSet]],
-    *,
-    val: DatasetIndex,
-    names: Sequence[str],
-    folder: Path,
+    result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedSet]], model_index: int, *, folder: Path
 ) -> list[Image]:
     """Draw labels and detections of the images on which a model and the baseline differ most.
 
     Of the runs of each, those that represent the mean over all runs best are drawn.
     """
     examples: list[Image] = []
+    val, names = result.val, result.names
+    scores, runs = (result.scores[model_index], result.scores[0]), (evaluated[model_index], evaluated[0])
     seeds = scores[0].seeds, scores[1].seeds
     for image_id, gain in largest_differences(*runs):
         f1 = [float(image_f1(run)[image_id]) for run in runs[0]], [float(image_f1(run)[image_id]) for run in runs[1]]
@@ -228,22 +211,21 @@ def image_for_sampling(val: DatasetIndex) -> int:
     return int(np.argmax(np.where(counts <= MAX_LOCATIONS, counts, -counts)))
 
 
-def sampling_images(
-    runs: Mapping[str, TrainedRun], *, val: DatasetIndex, names: Sequence[str], folder: Path
-) -> list[Image]:
-    """Draw the sampling points of models with AKConv at the labels of an image, and all offsets; `runs` is by label."""
-    image_id = image_for_sampling(val)
-    image = read_image(str(val.paths[image_id]))
-    boxes, texts, _ = _labels(val, image_id, names, image)
+def sampling_images(result: ComparisonResult, *, folder: Path) -> list[Image]:
+    """Draw sampling points of the best run of each model with AKConv at the labels of one image, and all offsets."""
+    image_id = image_for_sampling(result.val)
+    image = read_image(str(result.val.paths[image_id]))
+    boxes, texts, _ = _labels(result.val, image_id, result.names, image)
     locations = box_centers(boxes, texts, (image.shape[0], image.shape[1]))
     images: list[Image] = []
-    for number, (label, run) in enumerate(runs.items(), 1):
-        model, _ = load_model(run.path)
-        layers = akconv_layers(model)
+    for number, (model, scores) in enumerate(zip(result.models, result.scores, strict=True), 1):
+        label, run = model.label, model.runs[int(scores.metrics[PRIMARY_METRIC].points.argmax())]
+        network, _ = load_model(run.path)
+        layers = akconv_layers(network)
         size_hw = (run.image_size, run.image_size)
-        config = InferenceConfig(size_hw=size_hw, stride=model.max_stride, nms=NmsSettings(), device=CPU)
+        config = InferenceConfig(size_hw=size_hw, stride=network.max_stride, nms=NmsSettings(), device=CPU)
         preprocessed = preprocess(image, config)
-        samplings = sample_image(model, layers, preprocessed, config) if layers else {}
+        samplings = sample_image(network, layers, preprocessed, config) if layers else {}
         if not samplings:
             continue
         first_layers = first_layer_per_level(samplings, height=preprocessed.image.shape[0])

@@ -39,10 +39,8 @@ class FailedRun:
 def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
     """Train what is not finished yet, resuming what an earlier call interrupted, and return the runs that failed.
 
-    At most `jobs` processes run in parallel and divide the threads of the processor.
-
-    Raises:
-        RunStopped: on Ctrl-C, SIGTERM or SIGHUP, once every training has saved its state; a second signal kills them.
+    At most `jobs` processes run in parallel and divide the threads of the processor. RunStopped is raised on Ctrl-C,
+    SIGTERM or SIGHUP, once every training has saved its state; a second signal kills them.
     """
     waiting = [run for run in runs if not run.is_finished]
     for run in runs:
@@ -145,13 +143,10 @@ def _environment(jobs: int) -> dict[str, str]:
 
 
 def _terminate(running: Sequence[_Job]) -> bool:
-    """Let trainings that were not asked before save their state and exit; return whether there were any.
-
-    Asking twice would stop the saving.
-    """
+    """Ask trainings to save their state and exit, each only once; return whether any had not been asked before."""
     jobs = [job for job in running if not job.terminated]
     for job in jobs:
-        job.terminated = True
+        job.terminated = True  # asking twice would stop the saving
         job.process.terminate()
     return bool(jobs)
 

@@ -117,10 +117,7 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]
 
 
 def training_commands(models: Sequence[TrainedRuns]) -> list[str]:
-    """Return the commands that trained finished weights, if their options are known, without paths of outputs.
-
-    A comment lists hyperparameters whose values the yaml no longer contains.
-    """
+    """Return the known commands that trained finished weights, with a comment on values that --hyp no longer has."""
     commands = []
     for run in (run for model in models if model.is_finished_weights for run in model.runs if run.args):
         kept = {key: value for key, value in run.args.items() if key not in NON_SEMANTIC_OPTIONS}

@@ -76,13 +76,9 @@ def evaluate_run(
     if cached is not None:
         return cached
     model, _ = load_model(run.path)
+    single = bool(run.args.get("single_cls"))
     loader = evaluation_loader(
-        val,
-        batch_size=batch_size,
-        image_size=image_size,
-        stride=model.max_stride,
-        workers=workers,
-        single_class=bool(run.args.get("single_cls")),
+        val, batch_size=batch_size, image_size=image_size, stride=model.max_stride, workers=workers, single_class=single
     )
     images = evaluate(to_device(model, device), loader, nms=EVALUATION_NMS, device=device).images
     evaluated = EvaluatedSet.concatenate(images)

@@ -64,6 +64,8 @@ class ComparisonResult:
     """The result of a comparison; models are in the order of the command line, the first is the baseline."""
 
     header: str  # the settings in a sentence or two
+    val: DatasetIndex  # the evaluated split
+    names: Sequence[str]  # of the classes, unique
     models: Sequence[TrainedRuns]  # their finished runs
     scores: Sequence[ModelScores]  # their metrics
     pairs: Sequence[ModelComparison]  # every further model against the baseline; empty if the baseline is missing
@@ -81,7 +83,7 @@ class ComparisonResult:
     timing_noise: tuple[float, float] = (0.0, 0.0)
 
 
-def write_results(result: ComparisonResult, options: CompareOptions, *, val: DatasetIndex, folder: Path) -> None:
+def write_results(result: ComparisonResult, options: CompareOptions, *, folder: Path) -> None:
     """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails."""
     scores, pairs = result.scores, result.pairs
     tables = [accuracy_table(scores), *([difference_table(pairs)] if pairs else []), cost_table(scores, result.costs)]
@@ -108,7 +110,7 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, val: Dat
     content = {
         "options": asdict(options),
         "environment": result.environment,
-        "validation": {"split": options.task, "images": len(val), "objects": len(val.labels)},
+        "validation": {"split": options.task, "images": len(result.val), "objects": len(result.val.labels)},
         "resamples": result.resamples,
         "results": rows,
         "comparisons": [_comparison_json(pair) for pair in pairs],

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,11 +101,8 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         _evaluate(comparison, models, size_given="imgsz" in given)
     if failed:
         reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
-        raise RunError(
-            folder,
-            f"{len(failed)} of {len(runs)} runs failed: {reasons}",
-            fix="fix the errors in the logs and rerun; finished runs are skipped",
-        )
+        what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
+        raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
     return folder
 
 
@@ -131,22 +129,16 @@ def _trained_models(
 def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_given: bool) -> None:
     """Evaluate the models, at the size of --imgsz if it was given, compare them, and write the results."""
     options, folder, split, names = comparison.options, comparison.folder, comparison.split, comparison.names
+    device = comparison.device
     sizes = [
         round_image_size(options.imgsz, model.runs[0].max_stride) if size_given else model.runs[0].image_size
         for model in models
     ]
     LOGGER.info(f"\nEvaluating {sum(len(model.runs) for model in models)} checkpoints on {len(split)} images")
+    evaluate_one = partial(evaluate_run, batch_size=2 * options.batch_size, workers=options.workers, device=device)
     evaluated = [
         [
-            evaluate_run(
-                run,
-                split,
-                image_size=size,
-                batch_size=2 * options.batch_size,
-                workers=options.workers,
-                device=comparison.device,
-                cache=folder / "predictions" / f"{model.label}-{index}.npz",
-            )
+            evaluate_one(run, split, image_size=size, cache=folder / "predictions" / f"{model.label}-{index}.npz")
             for index, run in enumerate(model.runs)
         ]
         for model, size in zip(models, sizes, strict=True)
@@ -163,10 +155,12 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     ]
     support = support_by_class(evaluated[0][0], names)
     baseline_exists = models[0].label == comparison.candidates[0].label
-    costs, noise = measure_costs(models, sizes, device=comparison.device)
+    costs, noise = measure_costs(models, sizes, device=device)
     command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
-        header=header(options, split, models, device=comparison.device, sizes=sizes if size_given else ()),
+        header=header(options, split, models, device=device, sizes=set(sizes if size_given else ())),
+        val=split,
+        names=names,
         models=models,
         scores=scores,
         pairs=compare_with_baseline(scores, images=len(split)) if baseline_exists else [],
@@ -184,10 +178,10 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         resamples=RESAMPLES,
         config_diffs={model.label: differing_settings(model, models[0]) for model in models[1:]},
         commands=[command, *(run.command() for run in comparison.runs), *training_commands(models)],
-        environment=describe_environment(comparison.device),
+        environment=describe_environment(device),
     )
-    write_results(result, options, val=split, folder=folder)
-    figures = draw_figures(result, evaluated, names=names, val=split, folder=folder)
+    write_results(result, options, folder=folder)
+    figures = draw_figures(result, evaluated, folder=folder)
     with optional():
         write_reports(result, figures, folder=folder)
 

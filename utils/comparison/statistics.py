@@ -91,8 +91,8 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
     for index, (model, by_key) in enumerate(zip(others, differences, strict=True)):
         labels = {"model": model.label, "baseline": baseline.label}
         decided = {key: of_all[index] for key, of_all in verdicts.items()}
-        of_primary = decided[PRIMARY_METRIC], by_key[PRIMARY_METRIC]
-        text = sentence(*of_primary, **labels, metric=METRIC_TITLES["map50_95"], fixed_weights=fixed_weights)
+        verdict, difference = decided[PRIMARY_METRIC], by_key[PRIMARY_METRIC]
+        text = sentence(verdict, difference, **labels, metric=METRIC_TITLES["map50_95"], fixed_weights=fixed_weights)
         comparisons.append(ModelComparison(**labels, differences=by_key, verdicts=decided, sentence=text))
     return comparisons
 
@@ -121,10 +121,7 @@ def difference_table(pairs: Sequence[ModelComparison]) -> Table:
 def detail_tables(
     models: Sequence[ModelScores], pairs: Sequence[ModelComparison], group: str, support: SupportByName
 ) -> list[Table]:
-    """Return one table per metric of the baseline and of each difference from it.
-
-    It has a row per class or per object size, as `group` is "class" or "size"; `support` is by group and name.
-    """
+    """Return per metric a table of the baseline and each difference; its rows are of a `group`, "class" or "size"."""
     baseline = models[0]
     tables = []
     for metric, title in METRIC_TITLES.items():
@@ -139,10 +136,7 @@ def detail_tables(
 
 
 def seed_table(models: Sequence[ModelScores]) -> Table | None:
-    """Return mAP50-95 of the seeds that at least two models have, with the difference from the first model in brackets.
-
-    None with fewer than two such seeds.
-    """
+    """Return mAP50-95 of each seed that several models have, and the gain over the first; None with fewer than two."""
     by_seed = [dict(zip(m.seeds, m.metrics[PRIMARY_METRIC].points.tolist(), strict=True)) for m in models]
     seeds = [seed for runs in by_seed for seed in runs if seed is not None]
     shared = sorted(seed for seed in set(seeds) if seeds.count(seed) > 1)
@@ -167,7 +161,8 @@ def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]
         for model, cost in zip(models, costs, strict=True)
     ]
     for model, cost in zip(models[1:], costs[1:], strict=True):
-        ratios = (_relative(cost.get(key), costs[0].get(key)) for key in keys)
+        pairs = ((cost.get(key), costs[0].get(key)) for key in keys)
+        ratios = (None if value is None or not baseline else value / baseline - 1 for value, baseline in pairs)
         rows.append([f"{model.label} - {models[0].label}", *(_format(ratio, "{:+.1%}") for ratio in ratios)])
     return Table(header=["Model", *(COST_COLUMNS[key][0] for key in keys)], rows=rows)
 
@@ -187,10 +182,6 @@ def _difference(pair: ModelComparison, key: MetricKey) -> str:
 
 def _format(value: float | None, form: str) -> str:
     return MISSING if value is None else form.format(value)
-
-
-def _relative(value: float | None, baseline: float | None) -> float | None:
-    return None if value is None or not baseline else value / baseline - 1
 
 
 def support_warnings(images: int, names: Sequence[str], support: SupportByName) -> list[str]:

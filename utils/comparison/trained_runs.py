@@ -161,8 +161,9 @@ def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collec
     """Read finished weights; runs that differ only in their seed, whatever their paths, become one model.
 
     `patterns` are as for `checkpoint_files`, `names` those of the data set's classes, `taken` labels of other models.
-    The models are in the order of their first files, each with its runs by seed. A CheckpointError is raised if a file
-    is missing, damaged, or listed twice, a ConfigError if it has another number of classes than the data set.
+    Models are in the order of their first files, each with its runs by seed. Several runs are labelled without the seed
+    in their names, or else as the model yaml. A CheckpointError is raised if a file is missing, damaged, or listed
+    twice, a ConfigError if it has another number of classes than the data set.
     """
     groups: dict[str, list[TrainedRun]] = {}
     paths = checkpoint_files(patterns)
@@ -181,9 +182,11 @@ def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collec
     models: list[TrainedRuns] = []
     for first, *others in groups.values():
         runs = tuple(sorted((first, *others), key=lambda run: -1 if run.seed is None else run.seed))
+        common = {run.name if len(runs) == 1 else SEED_IN_NAME.sub("", run.name) for run in runs}
+        label = common.pop() if len(common) == 1 and "" not in common else Path(runs[0].config.name).stem
         models.append(
             TrainedRuns(
-                label=unique_name(_label(runs), [*taken, *(model.label for model in models)]),
+                label=unique_name(label, [*taken, *(model.label for model in models)]),
                 runs=runs,
                 config=first.config,
                 hyperparameters=first.hyperparameters,
@@ -215,11 +218,3 @@ def checkpoint_files(patterns: Sequence[str]) -> list[Path]:
                 raise CheckpointError(path, f"contains no {BEST}", fix="finish its training, or leave it out")
             files.append(choices[0])
     return files
-
-
-def _label(runs: Sequence[TrainedRun]) -> str:
-    """Return the name of a single run; of several their name without the seed, or else that of the model yaml."""
-    if len(runs) == 1:
-        return runs[0].name
-    common = {SEED_IN_NAME.sub("", run.name) for run in runs}
-    return common.pop() if len(common) == 1 and "" not in common else Path(runs[0].config.name).stem

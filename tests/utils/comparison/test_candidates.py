@@ -119,7 +119,8 @@ def test_hyperparameters_and_training_options_that_differ_are_listed():
 def describe(*models, **options) -> str:
     defaults = {"cfg": ("a.yaml", "b.yaml")} if not models else {"weights": ("a", "b")}
     split = index_of([1], [0], [1])
-    return header(CompareOptions(**defaults | options), split, models, device=torch.device("cpu"))  # type: ignore[arg-type]
+    given = CompareOptions(**defaults | options)  # type: ignore[arg-type]
+    return header(given, split, models, device=torch.device("cpu"), sizes=set())
 
 
 def test_the_header_gives_the_settings_of_trainings_and_of_finished_weights():

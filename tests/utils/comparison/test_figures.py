@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.comparison import trained_model, trained_run
+from tests.helpers.comparison import index_of, trained_model
 from tests.helpers.random_model import random_model
 from tests.helpers.random_runs import COST, random_scores
 from tests.helpers.sampling import NAMES, model_with_offsets
@@ -72,13 +72,10 @@ def examples(
         ModelScores(label=label, fixed_weights=True, metrics={}, seeds=of)
         for label, of in zip(("new", "old"), seeds, strict=True)
     )
-    return example_images(
-        (new, old),
-        (model, [run([0, 1, 2], [0] * 3)]),
-        val=index(folder),
-        names=[name, "b"],
-        folder=folder / "examples",
+    result = ComparisonResult(
+        header="", val=index(folder), names=[name, "b"], models=[], scores=[old, new], pairs=[], costs=[]
     )
+    return example_images(result, [[run([0, 1, 2], [0] * 3)], model], 1, folder=folder / "examples")
 
 
 def test_images_are_ranked_by_the_mean_gain_over_runs():
@@ -144,7 +141,9 @@ def test_a_class_name_that_no_font_can_show_is_replaced_by_its_id(tmp_path, monk
 def result() -> ComparisonResult:
     scores = [random_scores(label, seeds, noise=6) for label, seeds in (("old", [1, 2]), ("new", [3, 4]))]
     models, pairs = [trained_model("old"), trained_model("new")], compare_with_baseline(scores, images=24)
-    return ComparisonResult(header="", models=models, scores=scores, pairs=pairs, costs=[COST] * 2)
+    return ComparisonResult(
+        header="", val=index_of([], [], []), names="ab", models=models, scores=scores, pairs=pairs, costs=[COST] * 2
+    )
 
 
 @pytest.mark.slow
@@ -194,7 +193,7 @@ def test_images_of_an_earlier_report_are_removed_and_other_files_kept(result, tm
         monkeypatch.setattr(figures, name, fail)
     runs = [[run([2, 1, 0], [0] * 3)] * 2] * 2
     models = [trained_model(label, Path("1.pt"), Path("2.pt")) for label in ("old", "new")]
-    drawn = draw_figures(replace(result, models=models), runs, names="ab", val=index(tmp_path), folder=tmp_path)
+    drawn = draw_figures(replace(result, models=models, val=index(tmp_path)), runs, folder=tmp_path)
     assert drawn == {OVERVIEW: [], EXAMPLES: [], SAMPLING: []}
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["0.png", "1.png", "2.png", "notes.txt"]
 
@@ -214,7 +213,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_sampling_points_of_models_with_akconv_are_drawn_at_the_labels_of_one_image(weights, tmp_path):
     val = index(tmp_path, starts=(0, 1, 3, 12))
     assert image_for_sampling(val) == 1, "nine objects are too many"
-    runs = {label: trained_run(path) for label, path in weights.items()}
-    images = sampling_images(runs, val=val, names=NAMES, folder=tmp_path / "sampling")
+    models = [trained_model(label, path) for label, path in weights.items()]
+    scores = [random_scores(label, [1], noise=6) for label in weights]
+    shown = ComparisonResult(header="", val=val, names=NAMES, models=models, scores=scores, pairs=[], costs=[])
+    images = sampling_images(shown, folder=tmp_path / "sampling")
     assert [image.path.name for image in images] == ["ak.jpg", "ak-offsets.jpg"]
     assert all("ak" in image.caption and cv2.imread(str(image.path)).std() > 5 for image in images)

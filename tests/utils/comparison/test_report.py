@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.helpers.comparison import trained_model
-from tests.helpers.random_runs import COST, random_scores
+from tests.helpers.comparison import index_of, trained_model
+from tests.helpers.random_runs import COST, NAMES, random_scores
 from utils.comparison.document import BulletList, CodeBlock, Image, Section, Table
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import Support
@@ -25,7 +25,6 @@ from utils.comparison.report import (
     write_results,
 )
 from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
-from utils.datasets.index import DatasetIndex
 from utils.options import CompareOptions
 
 
@@ -34,6 +33,8 @@ def result():
     scores = [random_scores("plain", [1, 2, 3], noise=6), random_scores("sharp", [4, 5, 6], noise=2)]
     return ComparisonResult(
         header="h",
+        val=index_of(["a.png"] * 24, [0] * 50, [2] * 23 + [4]),
+        names=NAMES,
         models=[trained_model(score.label, is_finished_weights=False) for score in scores],
         scores=scores,
         pairs=compare_with_baseline(scores, images=24),
@@ -106,14 +107,8 @@ def test_configurations_and_weights_are_listed(result):
 
 
 def test_results_are_written_before_any_image_and_hold_all_numbers(result, tmp_path):
-    val = DatasetIndex(
-        paths=np.array(["a.png"] * 24),
-        sizes_hw=np.full((24, 2), 64, np.int32),
-        labels=np.zeros((50, 5), np.float32),
-        starts=np.array([*range(24), 50]),
-    )
     warned = replace(result, warnings=["w"])
-    write_results(warned, CompareOptions(cfg=("a.yaml", "b.yaml")), val=val, folder=tmp_path)
+    write_results(warned, CompareOptions(cfg=("a.yaml", "b.yaml")), folder=tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert [(row["model"], row["seeds"], row["gflops"]) for row in content["results"]] == [
         ("plain", 3, 1.5),
@@ -134,8 +129,7 @@ def test_results_are_written_before_any_image_and_hold_all_numbers(result, tmp_p
 def test_json_has_null_for_what_is_not_finite(result, tmp_path):
     scores = [random_scores("a", [1], noise=9), random_scores("b", [2], noise=1)]
     single = replace(result, scores=scores, pairs=compare_with_baseline(scores, images=24))
-    val = DatasetIndex(paths=np.array([]), sizes_hw=np.zeros((0, 2)), labels=np.zeros((0, 5)), starts=np.array([0]))
-    write_results(single, CompareOptions(cfg=("a.yaml", "b.yaml")), val=val, folder=tmp_path)
+    write_results(single, CompareOptions(cfg=("a.yaml", "b.yaml")), folder=tmp_path)
     text = (tmp_path / "results.json").read_text()
     content = json.loads(text)
     assert "NaN" not in text and content["results"][0]["metrics"][0]["std"] is None

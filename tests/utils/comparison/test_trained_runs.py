@@ -133,7 +133,8 @@ def test_a_run_carries_what_its_checkpoint_and_its_files_contain(folder, tmp_pat
     assert (bare.names, bare.image_size, bare.max_stride) == (NAMES, 96, 32)
     assert (bare.seed, bare.args["epochs"], bare.hyperparameters) == (3, 3, {"lr0": 1.0}), "no offsets, no offset_lr"
     assert (bare.dataset, bare.training_seconds, bare.peak_memory_gb, bare.transferred_fraction) == ("", *[None] * 3)
-    dump_json(tmp_path / "run/env.json", {"dataset": "1234"})
+    dump_json(tmp_path / "run/env.json", {"dataset": "1234", "transferred_fraction": 0.5})
+    assert read_run(path).transferred_fraction == 0.5, "known from the start, also of an interrupted run"
     dump_json(
         tmp_path / "run/summary.json", {"training_seconds": 5, "peak_memory_gb": 1.5, "transferred_fraction": None}
     )
