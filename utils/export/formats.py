@@ -18,15 +18,9 @@ from torch import Tensor, nn
 from models.fuse import fused, widen_offsets
 from models.head import decode
 from models.yolo import DetectionModel
-from utils.export.onnx_nms import with_nms
-from utils.inference.exported_model import (
-    INPUT,
-    OPENVINO_METADATA,
-    OUTPUT,
-    TORCHSCRIPT_METADATA,
-    ModelMetadata,
-    require_package,
-)
+from utils.export.onnx_nms import append_nms
+from utils.inference import exported_model
+from utils.inference.exported_model import INPUT, OUTPUT, ModelMetadata, require_package
 from utils.inference.nms import NmsSettings
 
 TRACED_CELLS = (3, 5)  # height and width of the traced images in cells of the coarsest level
@@ -38,11 +32,9 @@ class ExportWrapper(nn.Module):
     """The traced module: images (B, 3, H, W) float32 in [0, 1] to predictions (B, n, 5 + classes) float32."""
 
     def __init__(self, model: DetectionModel, *, half: bool) -> None:
-        """Copy a model with its batch norms folded.
+        """Copy a float32 model with its batch norms folded.
 
-        Args:
-            model: in float32.
-            half: compute in half precision except for the boxes, whose resolution would be half a pixel at 640.
+        With `half`, compute in half precision except for the boxes, whose resolution would be half a pixel at 640.
         """
         super().__init__()
         self.network = fused(model)
@@ -81,24 +73,18 @@ def to_torchscript(wrapper: ExportWrapper, metadata: ModelMetadata) -> bytes:
     with _silenced(), torch.no_grad():
         traced = cast(torch.jit.ScriptModule, torch.jit.trace(wrapper, wrapper.example(), check_trace=False))
         buffer = io.BytesIO()
-        torch.jit.save(traced, buffer, _extra_files={TORCHSCRIPT_METADATA: json.dumps(metadata.to_text())})
+        torch.jit.save(
+            traced, buffer, _extra_files={exported_model.TORCHSCRIPT_METADATA: json.dumps(metadata.to_text())}
+        )
     return buffer.getvalue()
 
 
 def to_onnx(wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simplify: bool = False) -> bytes:
-    """Return an ONNX file.
+    """Return an ONNX file of a model on the CPU with an opset from 12 to 20, simplified by onnxslim if requested.
 
-    Args:
-        wrapper: on the CPU.
-        metadata: stored in the file.
-        opset: ONNX opset version, 12 to 20.
-        simplify: run onnxslim.
-
-    Raises:
-        ConfigError: onnx or onnxslim is not installed.
+    A missing onnx or onnxslim raises a ConfigError.
     """
     onnx = require_package("onnx", "--include onnx")
-    axes = {INPUT: {0: "batch", 2: "height", 3: "width"}, OUTPUT: {0: "batch", 1: "predictions"}}
     with tempfile.TemporaryDirectory() as folder, _silenced(), torch.no_grad():
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -109,7 +95,7 @@ def to_onnx(wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simp
             opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_axes=axes,
+            dynamic_axes={INPUT: {0: "batch", 2: "height", 3: "width"}, OUTPUT: {0: "batch", 1: "predictions"}},
         )
         model = onnx.load_model(path)
     model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 5 + len(metadata.names)
@@ -122,9 +108,8 @@ def to_onnx(wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simp
 def add_nms(data: bytes, metadata: ModelMetadata, nms: NmsSettings, *, max_per_class: int) -> bytes:
     """Return an ONNX file with NMS in its graph."""
     model = require_package("onnx", "--nms").load_model_from_string(data)
-    return _serialize(
-        with_nms(model, len(metadata.names), nms, max_per_class=max_per_class), replace(metadata, nms=True)
-    )
+    append_nms(model, len(metadata.names), nms, max_per_class=max_per_class)
+    return _serialize(model, replace(metadata, nms=True))
 
 
 def _serialize(model: Any, metadata: ModelMetadata) -> bytes:  # noqa: ANN401
@@ -136,15 +121,11 @@ def _serialize(model: Any, metadata: ModelMetadata) -> bytes:  # noqa: ANN401
 
 
 def to_openvino(wrapper: ExportWrapper, metadata: ModelMetadata) -> dict[str, bytes]:
-    """Return an OpenVINO model as the bytes of its `.xml` and its `.bin` file.
-
-    Raises:
-        ConfigError: openvino or onnx is not installed.
-    """
+    """Return an OpenVINO model as the bytes of its `.xml` and its `.bin`; ConfigError without openvino or onnx."""
     openvino = require_package("openvino", "--include openvino")
     model: Any = openvino.Core().read_model(to_onnx(wrapper, metadata, opset=OPENVINO_OPSET))
     for key, text in metadata.to_text().items():
-        model.set_rt_info(text, [OPENVINO_METADATA, key])
+        model.set_rt_info(text, [exported_model.OPENVINO_METADATA, key])
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
         openvino.serialize(model, xml, weights)

@@ -14,25 +14,15 @@ Node = tuple[str, tuple[list[str], list[str]], dict[str, Any]]  # operator, inpu
 COLUMNS = 6  # x1, y1, x2, y2, score, class
 
 
-def with_nms(model: Any, classes: int, nms: NmsSettings, *, max_per_class: int) -> Any:  # noqa: ANN401
-    """Return an ONNX model that outputs detections.
+def append_nms(model: Any, classes: int, nms: NmsSettings, *, max_per_class: int) -> None:  # noqa: ANN401
+    """Change an `onnx.ModelProto` that outputs (B, n, 5 + classes) predictions into one that outputs detections.
 
-    A box is detected as its best class only, as in detect.py; `nms.classes` and `nms.multi_label` have no effect.
-
-    Args:
-        model: an `onnx.ModelProto` that outputs (B, n, 5 + classes) predictions.
-        classes: number of classes.
-        nms: thresholds and limits.
-        max_per_class: maximum detections per image and class.
-
-    Returns:
-        The model with the output (B, min(max_detections, n), 6): x1, y1, x2, y2 in pixels, score, class; best first,
-        padded with zeros.
+    The new output is (B, min(max_detections, n), 6): x1, y1, x2, y2 in pixels, score, class; best first, padded with
+    zeros. A box is detected as its best class only, as in detect.py, and each class at most `max_per_class` times per
+    image; `nms.classes` and `nms.multi_label` have no effect.
     """
     onnx = require_package("onnx", "--nms")
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    graph = extended.graph
+    graph = model.graph
     for node in graph.node:
         node.output[:] = [PREDICTIONS if name == OUTPUT else name for name in node.output]
         node.input[:] = [PREDICTIONS if name == OUTPUT else name for name in node.input]
@@ -54,7 +44,6 @@ def with_nms(model: Any, classes: int, nms: NmsSettings, *, max_per_class: int) 
     del graph.output[:]
     shape = ["batch", "detections", COLUMNS]
     graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, shape))
-    return extended
 
 
 def _prefixed(name: str) -> str:
@@ -69,10 +58,8 @@ def _nodes(classes: int, *, agnostic: bool) -> list[Node]:
         bounds = [PREDICTIONS, f"nms_{start}", f"nms_{stop}", "nms_2"]
         return "Slice", (bounds, [name]), {}
 
-    if agnostic:
-        class_scores: list[Node] = [
-            ("Transpose", (["best"], ["class_scores"]), {"perm": [0, 2, 1]})  # (B, 1, n)
-        ]
+    if agnostic:  # (B, 1, n)
+        class_scores: list[Node] = [("Transpose", (["best"], ["class_scores"]), {"perm": [0, 2, 1]})]
     else:
         class_scores = [
             ("Transpose", (["best"], ["best_row"]), {"perm": [0, 2, 1]}),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import DetectorError, RunError
-from utils.inference.detector import Forward
 from utils.inference.exported_model import ExportedModel
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.log import LOGGER
@@ -21,7 +21,7 @@ SEED = 0
 Shape = tuple[int, ...]
 
 
-def random_images(shape: Shape, generator: torch.Generator) -> Tensor:
+def _random_images(shape: Shape, generator: torch.Generator) -> Tensor:
     """Return images (B, C, H, W) in [0, 1] with coarse and fine structure."""
     batch, channels, height, width = shape
     coarse = torch.rand(batch, channels, max(height // 16, 1), max(width // 16, 1), generator=generator)
@@ -46,7 +46,6 @@ class Reference:
     """PyTorch's outputs for random images of several shapes, computed once per device for all formats."""
 
     def __init__(self, network: nn.Module, shapes: Sequence[Shape]) -> None:
-        """Take a network on the CPU that maps images to predictions, and shapes (B, 3, H, W)."""
         self.network = network
         self.shapes = tuple(shapes)
         self._outputs: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
@@ -57,7 +56,7 @@ class Reference:
         if device not in self._outputs:
             generator = torch.Generator().manual_seed(SEED)
             network = copy.deepcopy(self.network).to(device)
-            images = [random_images(shape, generator).to(device) for shape in self.shapes]
+            images = [_random_images(shape, generator).to(device) for shape in self.shapes]
             self._outputs[device] = [(batch, network(batch)) for batch in images]
         return self._outputs[device]
 
@@ -73,8 +72,7 @@ def check_parity(
 ) -> None:
     """Compare an export, which runs on `device`, with PyTorch, and log the difference; `name` is that of the format.
 
-    Raises:
-        RunError: the difference exceeds the tolerance, or the export fails.
+    A difference above the tolerance, or a failure of the export, raises a RunError.
     """
     worst = 0.0
     for images, expected in reference.outputs(device):
@@ -89,31 +87,22 @@ def check_parity(
     LOGGER.info(f"{name}: {result}")
 
 
-def _output(name: str, forward: Forward, images: Tensor) -> Tensor:
-    """Return the output of an export.
-
-    Raises:
-        RunError: it fails; each runtime has its own exceptions.
-    """
+def _output(name: str, exported: ExportedModel, images: Tensor) -> Tensor:
+    """Return the output of an export; RunError if it fails, since each runtime has its own exceptions."""
     try:
-        output: Tensor = forward(images)[0]
+        return cast(Tensor, exported(images)[0])
     except DetectorError:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
         what = f"fails on images {tuple(images.shape)}: {reason}; no file is written"
         raise RunError(name, what, fix="choose another format or --opset") from error
-    return output
 
 
 def check_nms(
     without_nms: ExportedModel, with_nms: ExportedModel, nms: NmsSettings, reference: Reference, *, max_per_class: int
 ) -> None:
-    """Compare the NMS in a graph with PyTorch's on the predictions of the same graph without it.
-
-    Raises:
-        RunError: the scores differ.
-    """
+    """Compare the NMS in a graph with PyTorch's on the graph's own predictions; RunError if the scores differ."""
     comparable = max_per_class >= nms.max_detections  # PyTorch's has no limit per class
     boxes = 0
     for images, _ in reference.outputs(torch.device("cpu")):

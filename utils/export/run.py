@@ -6,13 +6,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from models.modules.akconv import AKConv
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
-from utils.export.benchmark import compare_formats
+from utils.export.benchmark import compare_formats, stored_bytes
 from utils.export.formats import ExportWrapper, add_nms, to_onnx, to_openvino, to_torchscript
 from utils.export.parity_check import HALF_TOLERANCE, TOLERANCE, Reference, check_nms, check_parity
 from utils.files import atomic_write, atomic_write_folder
@@ -29,14 +30,9 @@ CHECKED_SHAPES = ((1, 5, 7), (3, 4, 9), (2, 10, 6), (1, 3, 3), (3, 7, 4))
 
 
 def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str, Path]:
-    """Export a checkpoint.
+    """Export a checkpoint and return the file or folder of each format.
 
-    Args:
-        options: of the command.
-        given: names of the options on the command line: without `imgsz`, the checkpoint's image size is the default.
-
-    Returns:
-        Format -> file or folder.
+    Unless `imgsz` is among the `given` names of options, the checkpoint's image size is used.
 
     Raises:
         DetectorError: an input is invalid.
@@ -46,18 +42,14 @@ def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str,
     load_plugins(options.plugins)
     if is_exported(options.weights):
         raise ConfigError("--weights", f"{options.weights} is an exported file", fix="pass the checkpoint, a .pt")
-    model, metadata = open_weights(options.weights)
-    if not isinstance(model, DetectionModel):
-        raise TypeError("open_weights returned an exported model for a checkpoint")
-    sides = options.imgsz if len(options.imgsz) == 2 else options.imgsz * 2
-    if "imgsz" not in given:
-        sides = (metadata.image_size,) * 2
+    model, metadata = cast(tuple[DetectionModel, ModelMetadata], open_weights(options.weights))
+    sides = (options.imgsz * 2)[:2] if "imgsz" in given else (metadata.image_size,) * 2
     metadata = replace(metadata, image_size=max(sides), device=device.type)
-    shapes = _checked_shapes(metadata.stride, (options.batch_size, *sides))
+    stride = metadata.stride
+    requested = (options.batch_size, *(-(-side // stride) for side in sides))
+    shapes = [(b, 3, rows * stride, columns * stride) for b, rows, columns in (*CHECKED_SHAPES, requested)]
     reference = Reference(ExportWrapper(model, half=False).eval(), shapes)
-    written: dict[str, Path] = {}
-    for name in dict.fromkeys(options.include):
-        written[name] = _export(name, model, metadata, options, reference)
+    written = {name: _export(name, model, metadata, options, reference) for name in dict.fromkeys(options.include)}
     if options.benchmark:
         compare_formats(options, written, metadata)
     return written
@@ -102,13 +94,5 @@ def _export(
         parts = to_openvino(wrapper, metadata)
         check(open_openvino(parts[".xml"], parts[".bin"], path=path))
         atomic_write_folder(path, [(f"{stem.name}{suffix}", data) for suffix, data in parts.items()])
-    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    LOGGER.info(f"{name}: {path}, {size / 1e6:.1f} MB")
+    LOGGER.info(f"{name}: {path}, {stored_bytes(path) / 1e6:.1f} MB")
     return path
-
-
-def _checked_shapes(stride: int, requested: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the shapes (B, 3, H, W) to check: five that were never traced, and the requested (B, H, W)."""
-    batch, *sides = requested
-    rounded = [-(-side // stride) * stride for side in sides]
-    return [*((b, 3, rows * stride, columns * stride) for b, rows, columns in CHECKED_SHAPES), (batch, 3, *rounded)]

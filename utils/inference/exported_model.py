@@ -56,11 +56,7 @@ class ModelMetadata:
 
     @classmethod
     def from_text(cls, text: Mapping[str, Any], *, path: Path | str) -> ModelMetadata:
-        """Parse what `to_text`, or YOLOv5, wrote.
-
-        Raises:
-            CheckpointError: class names or stride are missing or invalid.
-        """
+        """Parse what `to_text`, or YOLOv5, wrote; CheckpointError if class names or stride are missing or invalid."""
         try:
             names = text["names"]
             names = ast.literal_eval(names) if isinstance(names, str) else names
@@ -109,8 +105,7 @@ class ExportedModel(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map images (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes); there are no raw maps.
 
-        Raises:
-            CheckpointError: the output has another shape, as that of other detectors.
+        An output of another shape, as that of other detectors, raises a CheckpointError.
         """
         rows = self._run(images.float())
         columns = 6 if self.metadata.nms else 5 + self.num_classes
@@ -168,12 +163,7 @@ def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> 
 
 
 def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
-    """Open an ONNX file in ONNX Runtime.
-
-    Raises:
-        CheckpointError: damaged, or its metadata is missing.
-        ConfigError: ONNX Runtime is not installed.
-    """
+    """Open an ONNX file in ONNX Runtime; CheckpointError if it is damaged or has no metadata."""
     onnxruntime = require_package("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -205,12 +195,7 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
 
 
 def open_openvino(xml: bytes, weights: bytes, *, path: Path | str) -> ExportedModel:
-    """Open an OpenVINO model, in full precision on the CPU.
-
-    Raises:
-        CheckpointError: damaged, or its metadata is missing.
-        ConfigError: OpenVINO is not installed.
-    """
+    """Open an OpenVINO model, in full precision on the CPU; CheckpointError if it is damaged or has no metadata."""
     core = require_package("openvino", path).Core()
     properties = {
         "INFERENCE_PRECISION_HINT": "f32",

@@ -74,11 +74,7 @@ def _parse_input(item: Any, *, name: str, allow_urls: bool) -> InputImage:  # no
 
 
 def _fetch(url: str, *, allowed: bool) -> bytes:
-    """Download a file.
-
-    Raises:
-        DataError: downloads are not allowed, or it fails, or the file is too large.
-    """
+    """Download a file; DataError if downloads are not allowed, it fails, or the file is too large."""
     if not allowed:
         raise DataError(url, "is a web address, which is not fetched by default", fix="save the file or set allow_urls")
     opener = urllib.request.OpenerDirector()  # http and https only: no local files or ftp, even after a redirection
@@ -104,11 +100,7 @@ def _fetch(url: str, *, allowed: bool) -> bytes:
 
 
 def _normalized_pixels(pixels: Tensor) -> Tensor:
-    """Check a (3, H, W) tensor of values in [0, 1]; uint8 is divided by 255.
-
-    Raises:
-        ValueError: wrong shape or values.
-    """
+    """Return a (3, H, W) tensor of values in [0, 1], uint8 divided by 255; ValueError for other shapes or values."""
     if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.numel():
         raise ValueError(f"is not an image: a tensor of shape {tuple(pixels.shape)}")
     if pixels.dtype == torch.uint8:

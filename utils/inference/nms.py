@@ -86,13 +86,8 @@ def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, sett
     """Apply NMS to one (n, 5 + classes) prediction.
 
     An untrained model yields millions of candidates, but usually only the best few thousand matter: these are tried
-    first, and all of them only if fewer than the maximum remain.
-
-    Args:
-        prediction: of one image.
-        best: (n,) best score of each row, -1 if below the confidence threshold.
-        best_class: (n,) class of the best score; None makes every class of a row a candidate.
-        settings: thresholds and limits.
+    first, and all of them only if fewer than the maximum remain. `best` (n,) is the best score of each row, -1 below
+    the confidence threshold, and `best_class` (n,) its class; None makes every class of a row a candidate.
     """
     for pool in (FIRST_POOL, MAX_CANDIDATES):
         floor = best.topk(pool).values[-1] if len(best) > pool else best.new_tensor(-1)
@@ -159,11 +154,7 @@ class _KernelSettings(ctypes.Structure):
 
 
 def _nms_compiled(prediction: Tensor, *, settings: NmsSettings) -> Detections:
-    """Apply NMS to one image, a contiguous (n, 5 + classes) float32 prediction on the CPU, with the compiled kernel.
-
-    Raises:
-        MemoryError: out of memory.
-    """
+    """Apply NMS to one image, a contiguous (n, 5 + classes) float32 prediction on the CPU, with the compiled kernel."""
     rows, columns = prediction.shape
     limit = min(settings.max_detections, MAX_CANDIDATES)
     kernel_settings = _KernelSettings(

@@ -29,7 +29,7 @@ from utils.training.optim import set_rates
 from utils.training.results_csv import progress_line
 from utils.training.schedule import Schedule
 from utils.training.state import TrainState
-from utils.validation.plots import plot_labelled_batch
+from utils.validation.plots import plot_batch
 
 MAX_GRADIENT_NORM = 10.0
 PLOTTED_BATCHES = 3
@@ -98,7 +98,7 @@ class EpochTrainer:
             bar.set_description(self._progress_line(epoch, len(batch.targets), images.shape[-1]))
             if step < PLOTTED_BATCHES and epoch == 0 and not state.options.noplots and context.is_main:
                 with optional():
-                    plot_labelled_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
+                    plot_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
             if context.any(shutdown.signal is not None):
                 raise StopRequested
             requested = time.perf_counter()

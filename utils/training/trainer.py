@@ -126,7 +126,7 @@ class Trainer:
         progress.finish_epoch(row)
         fitness, ap = None, progress.class_ap
         if evaluation is not None:
-            fitness, ap = evaluation.fitness, class_ap(evaluation, self.state.model.num_classes)
+            fitness, ap = evaluation.metrics.fitness, class_ap(evaluation, self.state.model.num_classes)
         fitness, progress.class_ap = self.state.context.broadcast((fitness, ap))
         if fitness is not None and fitness > progress.best_fitness:
             progress.best_fitness, progress.best_epoch = fitness, epoch

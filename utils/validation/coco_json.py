@@ -53,9 +53,9 @@ def image_ids(paths: Sequence[str]) -> list[int] | list[str]:
         return stems
     parts = [Path(path).parts for path in paths]
     depth = 1
-    while len({own[-depth:] for own in parts}) < len(parts):
+    while len({path[-depth:] for path in parts}) < len(parts):
         depth += 1
-    return ["/".join(own[-depth:]) for own in parts]
+    return ["/".join(path[-depth:]) for path in parts]
 
 
 def file_names(paths: Sequence[str]) -> list[str]:
@@ -68,7 +68,6 @@ def file_names(paths: Sequence[str]) -> list[str]:
 
 
 def _xywh(box_xyxy: Sequence[float]) -> list[float]:
-    """Convert a box to COCO's x, y, w, h."""
     x1, y1, x2, y2 = box_xyxy
     return [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
 
@@ -145,11 +144,7 @@ def coco_arrays(
 
 def coco_table(figures: Mapping[str, float], metrics: PrecisionRecall, *, max_detections: int) -> str:
     """Return COCO's twelve metrics as text, beside those that the table has too."""
-    ours = {
-        "AP": ("mAP50-95", metrics.map50_95),
-        "AP50": ("mAP50", metrics.map50),
-        "AP75": ("mAP75", metrics.map75),
-    }
+    ours = {"AP": ("mAP50-95", metrics.map50_95), "AP50": ("mAP50", metrics.map50), "AP75": ("mAP75", metrics.map75)}
     lines = [f"{'COCO':>10}{'IoU':>12}{'area':>9}{'boxes':>7}{'value':>9}    table (up to {max_detections} boxes)"]
     for name, value in figures.items():
         kind, _, detail = name.partition("_")

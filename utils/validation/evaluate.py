@@ -37,11 +37,6 @@ class Evaluation:
     # per image, of each of `PHASES`; without the first batch, which warms up, if there are several
     milliseconds: dict[str, float]
 
-    @property
-    def fitness(self) -> float:
-        """The figure that selects the best epoch."""
-        return self.metrics.fitness
-
 
 def evaluate(
     model: Detector,
@@ -53,16 +48,10 @@ def evaluate(
     half: bool = False,
     on_batch: Callable[[int, Batch, Sequence[Detections]], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a model.
+    """Evaluate a copy of a model, with folded batch norms, on the batches of an evaluation loader.
 
-    Args:
-        model: left unchanged; a copy of it with folded batch norms is evaluated.
-        batches: images with their letterbox transforms, from an evaluation loader.
-        nms: thresholds, usually of confidence 0.001 with several classes per box.
-        device: where to compute.
-        loss: computes named losses of a batch from raw predictions and targets.
-        half: use half precision.
-        on_batch: called with each batch's index, the batch, and its detections in pixels of the network's input.
+    `loss` computes the named losses of a batch from raw predictions and targets. `on_batch` is called with the index of
+    each batch, the batch, and its detections in pixels of the network's input.
     """
     dtype = torch.float16 if half else torch.float32
     network = prepare(model, device=device, dtype=dtype)
@@ -107,19 +96,18 @@ def evaluate(
 
 def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int, verbose: bool) -> str:
     """Return YOLOv5's table: a row for all classes and, with `verbose`, one for each class."""
-    lines = [TABLE_HEADER]
-
-    def row(label: str, instances: int, values: Sequence[float]) -> str:
-        return f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
-
     means = (metrics.mean_precision, metrics.mean_recall, metrics.map50, metrics.map50_95)
-    lines.append(row("all", int(metrics.label_counts.sum()), means))
+    rows: list[tuple[str, int, Sequence[float]]] = [("all", int(metrics.label_counts.sum()), means)]
     if verbose and len(names) > 1:
         for position, class_id in enumerate(metrics.class_ids):
             ap = metrics.ap[position]
             values = (metrics.precision[position], metrics.recall[position], ap[0], ap.mean())
-            lines.append(row(names[int(class_id)], int(metrics.label_counts[position]), values))
-    return "\n".join(lines)
+            rows.append((names[int(class_id)], int(metrics.label_counts[position]), values))
+    lines = [
+        f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
+        for label, instances, values in rows
+    ]
+    return "\n".join([TABLE_HEADER, *lines])
 
 
 def match_image(batch: Batch, position: int, detections: Detections, targets: np.ndarray) -> ImageEvaluation:
@@ -148,7 +136,6 @@ class _Stopwatch:
         self._last = self._now()
 
     def record(self, phase: str) -> None:
-        """Record the time since the previous phase."""
         now = self._now()
         self._seconds[phase] = now - self._last
         self._last = now

@@ -31,36 +31,28 @@ MIN_CROP = 64  # pixels
 MAX_NAME_LENGTH = 18  # letters; two names and a reason are as wide as a tile
 
 
-def plot_labelled_batch(batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = ()) -> None:
-    """Draw the first images of a batch with their labels."""
+def plot_batch(
+    batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = (), detections: Sequence[Detections] = ()
+) -> None:
+    """Draw the first images of a batch with their labels, or with the given detections above `CONF_THRESHOLD`."""
     height, width = batch.images.shape[2:]
     targets = batch.targets.numpy()
     tiles = []
     for position in range(min(len(batch.images), MAX_IMAGES)):
-        rows = targets[targets[:, 0] == position]
-        boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
-        classes = rows[:, 1].astype(int).tolist()
-        tiles.append(_draw(batch, position, boxes, [display_name(names[c], c) for c in classes], classes))
+        if not detections:
+            rows = targets[targets[:, 0] == position]
+            boxes = cxcywh_to_xyxy(rows[:, 2:]) * np.array((width, height, width, height))
+            classes = rows[:, 1].astype(int).tolist()
+            texts = [display_name(names[c], c) for c in classes]
+        else:
+            of_image = detections[position]
+            confident = of_image.scores > CONF_THRESHOLD
+            boxes, scores = of_image.boxes[confident].cpu().numpy(), of_image.scores[confident].tolist()
+            classes = of_image.classes[confident].tolist()
+            texts = [f"{display_name(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
+        image = np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
+        tiles.append(draw_boxes(image, boxes, texts, classes, thickness=THICKNESS))
     write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
-
-
-def plot_detected_batch(
-    batch: Batch, detections: Sequence[Detections], names: Sequence[str], path: Path, captions: Sequence[str] = ()
-) -> None:
-    """Draw the first images of a batch with their detections above `CONF_THRESHOLD`."""
-    tiles = []
-    for position, detected in enumerate(detections[:MAX_IMAGES]):
-        confident = detected.scores > CONF_THRESHOLD
-        classes, scores = detected.classes[confident].tolist(), detected.scores[confident].tolist()
-        labels = [f"{display_name(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
-        tiles.append(_draw(batch, position, detected.boxes[confident].cpu().numpy(), labels, classes))
-    write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
-
-
-def _draw(batch: Batch, position: int, boxes: np.ndarray, labels: Sequence[str], classes: Sequence[int]) -> np.ndarray:
-    """Return one image of a batch as (H, W, 3) uint8 with boxes."""
-    image = np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
-    return draw_boxes(image, boxes, labels, classes, thickness=THICKNESS)
 
 
 def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> None:
@@ -78,16 +70,12 @@ def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> 
     if not len(metrics.class_ids):
         return
     present = [display_name(names[int(class_id)], int(class_id)) for class_id in metrics.class_ids]
-    curves = {
-        "P": ("precision", metrics.precision_curve),
-        "R": ("recall", metrics.recall_curve),
-        "F1": ("F1", metrics.f1_curve),
-    }
-    for name, (label, curve) in curves.items():
+    curves = (("precision", metrics.precision_curve), ("recall", metrics.recall_curve), ("F1", metrics.f1_curve))
+    best = metrics.best_confidence
+    for (label, curve), name in zip(curves, ("P", "R", "F1"), strict=True):
         path = run_dir / f"{name}_curve.png"
-        best = metrics.best_confidence
         plot_confidence_curve(metrics.confidences, curve, present, label=label, best=best, path=path)
-    points = (metrics.recall, metrics.precision, metrics.best_confidence)
+    points = (metrics.recall, metrics.precision, best)
     path = run_dir / "PR_curve.png"
     plot_precision_recall(metrics.precision_by_recall, metrics.ap[:, 0], present, path, best=points)
 

@@ -14,6 +14,7 @@ from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir, unique_name
+from utils.inference.annotations import label_rows
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.detector import Detector
 from utils.inference.ensemble import SingleClassWrapper
@@ -31,17 +32,13 @@ from utils.structures import Batch, Detections
 from utils.thresholds import CONF_THRESHOLD, EVAL_CONF_THRESHOLD, IOU_THRESHOLD
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_table, coco_truth
 from utils.validation.evaluate import Evaluation, evaluate, metrics_table
-from utils.validation.plots import plot_curves, plot_detected_batch, plot_detection_errors, plot_labelled_batch
+from utils.validation.plots import plot_batch, plot_curves, plot_detection_errors
 
 PLOTTED_BATCHES = 3
 
 
 def run_evaluation(options: ValOptions) -> Evaluation:
-    """Evaluate checkpoints with the given options.
-
-    Raises:
-        DetectorError: an input is invalid.
-    """
+    """Evaluate checkpoints with the given options; DetectorError if an input is invalid."""
     device = select_device(options.device)
     load_plugins(options.plugins)
     opened, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
@@ -90,8 +87,9 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     )
     if options.save_txt:
         _write_labels(run_dir / "labels", evaluation.images, index, with_confidence=options.save_conf)
-    if options.save_json or options.coco_eval or Path(config.file).stem == "coco":
-        _report_coco(options, config, evaluation, index=index, names=names, run_dir=run_dir)
+    save_json = options.save_json or Path(config.file).stem == "coco"  # always for COCO itself, as YOLOv5 does
+    if save_json or options.coco_eval:
+        _report_coco(options, evaluation, index=index, names=names, run_dir=run_dir if save_json else None)
     if speed:
         settings = {"device": str(device), "image_size": image_size, "batch_size": options.batch_size}
         dump_json(run_dir / "speed.json", {**settings, "milliseconds_per_image": evaluation.milliseconds})
@@ -114,11 +112,7 @@ def _warn_about_options(options: ValOptions, *, conf_threshold: float, half: boo
 
 
 def _common_names(config: DataConfig, metadata: ModelMetadata, *, single_class: bool) -> tuple[str, ...]:
-    """Return the class names of the model, or one for all classes; warn if the data set has others.
-
-    Raises:
-        ConfigError: data set and model have different numbers of classes.
-    """
+    """Return the model's class names, or one for all; warn if the data set's differ, fail if their number does."""
     names = class_names(config, single_class=single_class)
     if single_class:
         return names if len(names) == 1 else ("object",)
@@ -148,14 +142,14 @@ def evaluate_and_report(
     A plot that cannot be written causes a warning only.
     """
 
-    def plot_batch(batch_index: int, batch: Batch, detections: Sequence[Detections]) -> None:
+    def plot(batch_index: int, batch: Batch, detections: Sequence[Detections]) -> None:
         if run_dir is not None and batch_index < PLOTTED_BATCHES:
             captions = [Path(str(index.paths[i])).name for i in batch.indices]
             with optional():
-                plot_labelled_batch(batch, names, run_dir / f"val_batch{batch_index}_labels.jpg", captions)
-                plot_detected_batch(batch, detections, names, run_dir / f"val_batch{batch_index}_pred.jpg", captions)
+                plot_batch(batch, names, run_dir / f"val_batch{batch_index}_labels.jpg", captions)
+                plot_batch(batch, names, run_dir / f"val_batch{batch_index}_pred.jpg", captions, detections)
 
-    evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=plot_batch)
+    evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=plot)
     LOGGER.info(metrics_table(evaluation.metrics, names, images=len(evaluation.images), verbose=verbose))
     LOGGER.info(speed_line(evaluation.milliseconds))
     if run_dir is not None:
@@ -177,19 +171,13 @@ def speed_line(milliseconds: Mapping[str, float]) -> str:
 
 
 def _report_coco(
-    options: ValOptions,
-    config: DataConfig,
-    evaluation: Evaluation,
-    *,
-    index: DatasetIndex,
-    names: Sequence[str],
-    run_dir: Path,
+    options: ValOptions, evaluation: Evaluation, *, index: DatasetIndex, names: Sequence[str], run_dir: Path | None
 ) -> None:
-    """Print COCO's metrics; write the JSON files with --save-json, and always for COCO itself, as YOLOv5 does."""
+    """Print COCO's metrics, and write the JSON files into `run_dir` if there is one."""
     truth = coco_truth(evaluation.images, index, names)
     predictions = coco_predictions(evaluation.images, index, names)
     figures = coco_figures(*coco_arrays(truth, predictions))
-    if options.save_json or Path(config.file).stem == "coco":
+    if run_dir is not None:
         dump_json(run_dir / f"{Path(options.weights[0]).stem}_predictions.json", predictions)
         dump_json(run_dir / "ground_truth.json", truth)
         dump_json(run_dir / "coco.json", figures)
@@ -209,8 +197,5 @@ def _write_labels(
         taken.add(name)
         height, width = image.original_hw
         normalized = xyxy_to_cxcywh(image.boxes) / np.array((width, height, width, height))
-        lines = []
-        for class_id, box, confidence in zip(image.classes, normalized, image.confidences, strict=True):
-            values = [*box, confidence] if with_confidence else box
-            lines.append(" ".join([str(int(class_id)), *(f"{value:.6g}" for value in values)]) + "\n")
-        atomic_write(folder / f"{name}.txt", "".join(lines))
+        columns = image.classes.tolist(), normalized.tolist(), image.confidences.tolist()
+        atomic_write(folder / f"{name}.txt", label_rows(*columns, with_confidence=with_confidence))
