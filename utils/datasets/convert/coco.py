@@ -43,10 +43,8 @@ def convert_coco(
     in the order of their ids, so that COCO's ids 1 to 90 with gaps become 0 to 79; categories of equal names are one
     class, also across files.
 
-    Args:
-        polygons: write polygons where the annotations have them; the parts of an object are joined into one polygon.
-            Objects in run-length encoding are written as boxes.
-        names: is filled with the class names in order.
+    With `polygons`, polygons are written where the annotations have them, the parts of an object joined into one;
+    objects in run-length encoding are written as boxes. `names` is filled with the class names in order.
 
     Raises:
         DataError: there are no annotations, they cannot be read, or the image that they name is ambiguous.
