@@ -68,9 +68,8 @@ class TensorUnpickler(RestrictedUnpickler):
 
     def __init__(self, stream: BinaryIO, *, budget: int) -> None:
         super().__init__(stream)
-        self.storages: dict[
-            str, Tensor
-        ] = {}  # one-dimensional, by key; together at most `budget` bytes, the file's size
+        # One-dimensional tensors by key; together they have at most `budget` bytes, the size of the file.
+        self.storages: dict[str, Tensor] = {}
         self._storage_ids: set[int] = set()
         self._budget = budget
         self._allocated = self._viewed = 0
@@ -158,10 +157,9 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     members = {member.filename: member for member in listed}
     if len(members) != len(listed) or len(listed) > MAX_MEMBERS:
         raise DamagedError("the zip has duplicate members, or too many")
-    for member in listed:
+    for name, member in members.items():
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            name = printable(member.filename)
-            raise RefusedError(f"the compressed or encrypted member {name}, which torch never writes")
+            raise RefusedError(f"the compressed or encrypted member {printable(name)}, which torch never writes")
         if member.compress_size != member.file_size:
             raise DamagedError("a member has two sizes")
     if sum(member.file_size for member in listed) > size:
