@@ -65,7 +65,10 @@ def initial_points(num_points: int, shape: str | Sequence[Sequence[float]] | Non
 class AKConv(nn.Module):
     """Alterable kernel convolution, batch norm, SiLU: (B, inc, H, W) -> (B, outc, (H - 1) // s + 1, (W - 1) // s + 1).
 
-    `p_conv` predicts the offsets; its weights start at zero, so that training begins with the initial shape.
+        y[b, o, i, j] = act(bn(sum over n, c of W[o, c, n] x[b, c]((i s, j s) + points[n] + p_conv(x)[b, n, i, j])))
+
+    with x read bilinearly. `p_conv` predicts the offsets; its weights start at zero, so that training begins with the
+    initial shape.
     """
 
     def __init__(

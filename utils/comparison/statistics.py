@@ -38,7 +38,7 @@ class ModelScores:
     """All metrics of a model."""
 
     label: str
-    fixed_weights: bool  # the comparison is of these weights, not of how they were trained
+    fixed_weights: bool  # given by --weights; with one run each, the verdict is about these weights only
     metrics: Mapping[MetricKey, Scores]  # values of the runs, and resampled ones
     seeds: tuple[int | None, ...]  # of the runs, None where unknown
 

@@ -83,7 +83,7 @@ def run_detection(options: DetectOptions) -> Path:
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     writer = DetectionWriter(options, run_dir, names)
     # Batches of files run in parallel on the CPU. Streams need low latency, runtimes of exported files have their own
-    # threads, and `--visualize` hooks into the network, which nobody else may use meanwhile.
+    # threads, and `--visualize` hooks into the network, which no other thread may use at the same time.
     several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
     on_cpu = isinstance(network, DetectionModel) and device.type == "cpu"
     workers = torch.get_num_threads() if several and on_cpu else 1

@@ -51,7 +51,7 @@ def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
 def predict(
     forward: Forward, images: Sequence[PreprocessedImage], config: InferenceConfig
 ) -> list[tuple[Detections, Timings]]:
-    """Return for each image its detections in pixels of the original, which do not depend on the others, and timings.
+    """Return each image's detections, in pixels of the original and independent of the other images, and its timings.
 
     Images of equal shape form a batch.
     """

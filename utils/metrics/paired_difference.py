@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.metrics.student_t import t_ppf, t_sf
+from utils.metrics.student_t import two_sided_p_value, two_sided_quantile
 
 CONFIDENCE_LEVEL = 0.95
 
@@ -101,7 +101,7 @@ def paired_difference(
     spread += from_images**2 / max(num_images - 1, 1)
     degrees = total**2 / spread if spread > 0 else math.inf
     error = math.sqrt(total) if math.isfinite(total) else math.nan
-    half_width = t_ppf(CONFIDENCE_LEVEL, degrees) * error if math.isfinite(error) else math.nan
+    half_width = two_sided_quantile(CONFIDENCE_LEVEL, degrees) * error if math.isfinite(error) else math.nan
     p_value = max(_p_value(value, total, degrees), _p_value(value, of_these_runs, max(num_images - 1.0, 1.0)))
     return Difference(
         value=value,
@@ -129,7 +129,7 @@ def _seed_variance_sources(model: Scores, variance_donors: Sequence[Scores]) -> 
 def _p_value(value: float, variance: float, degrees: float) -> float:
     """Return the probability of a value at least as large if the true one is 0; 1 if the variance is unknown."""
     if variance > 0:
-        return t_sf(value / math.sqrt(variance), degrees)
+        return two_sided_p_value(value / math.sqrt(variance), degrees)
     return 0.0 if value and variance == 0 else 1.0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from utils.metrics.paired_difference import Difference
-from utils.metrics.student_t import t_ppf
+from utils.metrics.student_t import two_sided_quantile
 
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 # With few seeds the degrees of freedom are an estimate, and the t-test's error rate exceeds its level by up to 1 %. At
@@ -135,7 +135,7 @@ def _would_be_significant(difference: Difference, extra_seeds: int, *, compariso
         (difference.image_variance + interaction, image_degrees),
     )
     return all(
-        abs(difference.value) >= (t_ppf(confidence, degrees) + POWER_Z) * math.sqrt(variance)
+        abs(difference.value) >= (two_sided_quantile(confidence, degrees) + POWER_Z) * math.sqrt(variance)
         for variance, degrees in tests
     )
 
@@ -144,7 +144,7 @@ def _images_factor(difference: Difference, *, comparisons: int) -> float | None:
     """Return how many times as many images would separate these weights; None if that cannot be estimated."""
     if difference.value == 0 or not difference.standard_error > 0:
         return None
-    quantile = t_ppf(1 - SIGNIFICANCE_LEVEL / comparisons, math.inf) + POWER_Z
+    quantile = two_sided_quantile(1 - SIGNIFICANCE_LEVEL / comparisons, math.inf) + POWER_Z
     factor = (quantile * difference.standard_error / difference.value) ** 2
     return factor if 1 < factor < MAX_IMAGES_FACTOR else None
 

@@ -15,7 +15,7 @@ PRECISION = 1e-11
 _gauss_legendre = lru_cache(maxsize=1)(np.polynomial.legendre.leggauss)  # points in (-1, 1) and weights
 
 
-def t_cdf_two_sided(t: float, degrees: float) -> float:
+def two_sided_cdf(t: float, degrees: float) -> float:
     """Return P(|T| <= t).
 
     With t = sqrt(degrees) tan(angle) the density becomes cos(angle)^(degrees - 1), which is smooth and bounded.
@@ -37,9 +37,9 @@ def _log_scale(degrees: float) -> float:
     return math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(math.pi)
 
 
-def t_sf(t: float, degrees: float) -> float:
+def two_sided_p_value(t: float, degrees: float) -> float:
     """Return the two-sided p-value P(|T| > |t|)."""
-    return max(1.0 - t_cdf_two_sided(abs(t), degrees), 0.0)
+    return max(1.0 - two_sided_cdf(abs(t), degrees), 0.0)
 
 
 def _density(t: float, degrees: float) -> float:
@@ -51,14 +51,14 @@ def _density(t: float, degrees: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def t_ppf(probability: float, degrees: float) -> float:
+def two_sided_quantile(probability: float, degrees: float) -> float:
     """Return the t with P(|T| <= t) = `probability`, in (0, 1).
 
     Newton's method from 0 converges from below, because the distribution function of |T| is concave.
     """
     t = 0.0
     for _ in range(MAX_STEPS):
-        step = (probability - t_cdf_two_sided(t, degrees)) / _density(t, degrees)
+        step = (probability - two_sided_cdf(t, degrees)) / _density(t, degrees)
         t += step
         if step <= PRECISION * (1 + t):
             break

@@ -83,6 +83,7 @@ class EpochTrainer:
                     batch_norm.restore()
                     problem = f"the loss is not finite ({', '.join(f'{n} {v:.4g}' for n, v in reported.items())})"
                 else:
+                    # Losses are means over the images; their sum over the batch makes gradients add up over ranks.
                     state.scaler.scale(values.sum() * count).backward()
                     if context.any(not finite_gradients(model)):
                         self._drop_gradients(step)

@@ -1,4 +1,4 @@
-"""The state of a run: what last.pt holds, how it is written, and how it is restored. No other file decides that."""
+"""The state of a run: what last.pt holds, how it is written, and how it is restored (checked by resume_checks.py)."""
 
 from __future__ import annotations
 

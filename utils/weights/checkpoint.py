@@ -106,7 +106,9 @@ def _verified(content: Checkpoint, path: Path) -> Checkpoint:
     """Return the content of one of our checkpoints without its hash, after verifying it."""
     version = content["schema"] if type(content["schema"]) is int else "?"
     if version != SCHEMA:
-        raise CheckpointError(path, f"has version {version}, not {SCHEMA}", fix="use the program that wrote it")
+        raise CheckpointError(
+            path, f"has checkpoint format {version}; this version reads {SCHEMA}", fix="use the program that wrote it"
+        )
     expected = content.pop("sha256")
     with contextlib.suppress(TypeError):  # it contains stubs
         if content_hash(content) == expected:

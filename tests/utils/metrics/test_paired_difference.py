@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.metrics.paired_difference import Scores, paired_difference
-from utils.metrics.student_t import t_ppf
+from utils.metrics.student_t import two_sided_quantile
 
 
 def scores(points, resampled):
@@ -20,7 +20,7 @@ def test_without_image_variance_it_is_welchs_t_interval():
     degrees = (first + second) ** 2 / (first**2 / 2 + second**2 / 1)
     assert difference.value == pytest.approx(0.115) and difference.degrees_of_freedom == pytest.approx(degrees)
     assert difference.standard_error == pytest.approx(math.sqrt(first + second))
-    half_width = t_ppf(0.95, degrees) * math.sqrt(first + second)
+    half_width = two_sided_quantile(0.95, degrees) * math.sqrt(first + second)
     assert (difference.low, difference.high) == pytest.approx((0.115 - half_width, 0.115 + half_width))
     assert difference.covers_seeds and difference.image_variance == 0 and difference.p_value < 0.05
 

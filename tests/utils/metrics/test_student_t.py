@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from utils.metrics.student_t import t_cdf_two_sided, t_ppf, t_sf
+from utils.metrics.student_t import two_sided_cdf, two_sided_p_value, two_sided_quantile
 
 
 @pytest.mark.parametrize(
@@ -19,22 +19,22 @@ from utils.metrics.student_t import t_cdf_two_sided, t_ppf, t_sf
     ],
 )
 def test_values_equal_those_of_printed_tables(degrees, probability, t):
-    assert t_ppf(probability, degrees) == pytest.approx(t, rel=3e-5)
-    assert t_cdf_two_sided(t, degrees) == pytest.approx(probability, abs=2e-5)
+    assert two_sided_quantile(probability, degrees) == pytest.approx(t, rel=3e-5)
+    assert two_sided_cdf(t, degrees) == pytest.approx(probability, abs=2e-5)
 
 
 def test_one_and_two_degrees_of_freedom_have_closed_forms():
     for t in (0.0, 0.3, 1.0, 7.5, 300.0):
-        assert t_cdf_two_sided(t, 1) == pytest.approx(2 / math.pi * math.atan(t), abs=1e-12)
-        assert t_cdf_two_sided(t, 2) == pytest.approx(t / math.sqrt(2 + t * t), abs=1e-12)
+        assert two_sided_cdf(t, 1) == pytest.approx(2 / math.pi * math.atan(t), abs=1e-12)
+        assert two_sided_cdf(t, 2) == pytest.approx(t / math.sqrt(2 + t * t), abs=1e-12)
 
 
 def test_many_degrees_of_freedom_approach_the_normal_distribution_continuously():
     for t in (0.5, 1.96, 4.0):
-        assert t_cdf_two_sided(t, 999_999) == pytest.approx(math.erf(t / math.sqrt(2)), abs=1e-6)
-    assert t_cdf_two_sided(2, 2.5) == pytest.approx((t_cdf_two_sided(2, 2) + t_cdf_two_sided(2, 3)) / 2, abs=0.01)
+        assert two_sided_cdf(t, 999_999) == pytest.approx(math.erf(t / math.sqrt(2)), abs=1e-6)
+    assert two_sided_cdf(2, 2.5) == pytest.approx((two_sided_cdf(2, 2) + two_sided_cdf(2, 3)) / 2, abs=0.01)
 
 
 def test_the_p_value_is_two_sided():
-    assert t_sf(-2.0, 7) == t_sf(2.0, 7) == pytest.approx(1 - t_cdf_two_sided(2.0, 7))
-    assert t_sf(0, 3) == 1 and 0 <= t_sf(1e6, 5) < 1e-12
+    assert two_sided_p_value(-2.0, 7) == two_sided_p_value(2.0, 7) == pytest.approx(1 - two_sided_cdf(2.0, 7))
+    assert two_sided_p_value(0, 3) == 1 and 0 <= two_sided_p_value(1e6, 5) < 1e-12
