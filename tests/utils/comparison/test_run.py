@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.comparison import trained_model
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
 from utils.comparison.report import ComparisonResult
-from utils.comparison.run import run_comparison
+from utils.comparison.run import _warnings, run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.images import read_image, write_image
 from utils.errors import DataError, RunError
@@ -233,3 +234,16 @@ def test_a_split_without_objects_is_rejected_before_anything_is_written(finished
         comparison(finished_runs, "empty", data="empty/own.yaml", seed="1")
     assert error.value.where == str(finished_runs / "empty/own.yaml")
     assert not (finished_runs / "compare/empty").exists()
+
+
+def test_missing_models_and_unequal_conditions_are_warned_of():
+    models = [trained_model(label) for label in "xyz"]
+    settings = {"candidates": models, "runs": ["a run"]}
+    calm, parallel = (SimpleNamespace(options=SimpleNamespace(jobs=jobs), **settings) for jobs in (1, 2))
+    assert _warnings(calm, models, [96, 96, 96]) == []
+    (jobs,) = _warnings(parallel, models, [96, 96, 96])
+    assert "2 jobs" in jobs and _warnings(SimpleNamespace(**{**vars(parallel), "runs": []}), models, [96]) == []
+    (absent,) = _warnings(calm, models[:2], [96, 96])
+    assert " z;" in absent
+    absent, baseline, sizes = _warnings(calm, models[1:], [96, 64])
+    assert " x;" in absent and " x " in baseline and "sizes" in sizes
