@@ -424,10 +424,10 @@ def models() -> Iterator[Case]:
         for value in (float("inf"), float("nan"), 1e308, 2**1000, "1"):
             yield f"model: {key} {str(value)[:5]}", model(yaml={"backbone": [row], "head": end, key: value}), key
         yield f"model: {key} of tensors", model(yaml={"backbone": [row], "head": end, key: several}), "Tensor"
-    yield "of a version that is a tensor", zipped(pickled({"schema": several, "sha256": ""}), memory), "version"
+    yield "of a version that is a tensor", zipped(pickled({"schema": several, "sha256": ""}), memory), "format ?"
     yield "a state alone", zipped(pickled({"model.0.weight": weight}), memory), "without a description"
     yield "a number", zipped(pickled(7)), "contains int, not a model"
-    yield "of a newer version", zipped(pickled({"schema": 2, "sha256": ""})), "version 2"
+    yield "of a newer version", zipped(pickled({"schema": 2, "sha256": ""})), "format 2"
     yield "of ours, altered", zipped(pickled({"schema": 1, "sha256": "0" * 64, "ema": {}})), DAMAGED
     yield "of ours, with an object", zipped(pickled({"schema": 1, "sha256": "", "ema": make("models.A")})), DAMAGED
 
