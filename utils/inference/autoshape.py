@@ -106,8 +106,11 @@ class AutoShape(nn.Module):
             what = f"must be one or two numbers of pixels up to {MAX_IMAGE_SIZE} (got {size})"
             raise ConfigError("size", what, fix="pass the longer side, or height and width")
         classes = (self.classes,) if isinstance(self.classes, int) else self.classes
-        exported = isinstance(self.model, ExportedModel)
-        like = torch.empty(0, device=self.model.device) if exported else next(self.model.parameters())
+        if isinstance(self.model, ExportedModel):
+            device, dtype = self.model.device, torch.float32
+        else:
+            parameter = next(self.model.parameters())
+            device, dtype = parameter.device, parameter.dtype
         nms = NmsSettings(
             conf_threshold=self.conf,
             iou_threshold=self.iou,
@@ -117,9 +120,7 @@ class AutoShape(nn.Module):
             multi_label=self.multi_label,
         )
         size_hw = (self._round(sides[0]), self._round(sides[1]))
-        return InferenceConfig(
-            size_hw=size_hw, stride=self.stride, nms=nms, device=like.device, dtype=like.dtype, amp=self.amp
-        )
+        return InferenceConfig(size_hw=size_hw, stride=self.stride, nms=nms, device=device, dtype=dtype, amp=self.amp)
 
     def _round(self, side: int) -> int:
         return math.ceil(side / self.stride) * self.stride
