@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,16 +20,9 @@ MAX_SIZE = 1024
 
 
 def largest_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float, below: int = MAX_SIZE + 1) -> int:
-    """Return the largest batch size within a memory budget, by a linear fit to measurements.
+    """Return the largest batch size within a memory budget in bytes, by a linear fit to the bytes used by some sizes.
 
-    Args:
-        sizes: measured batch sizes, at least one.
-        used: memory of each in bytes.
-        budget: memory in bytes.
-        below: smallest batch size known not to fit.
-
-    Returns:
-        From 1 to 1024, and less than `below`; 16 if the memory does not grow with the batch size.
+    It is from 1 to 1024, and less than `below`, which does not fit; 16 if the memory does not grow with the size.
     """
     if len(sizes) < 2:
         return max(sizes)
@@ -60,15 +54,11 @@ def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device
 
 def measured_memory(measure: Callable[[int], float]) -> tuple[list[int], list[float]]:
     """Measure growing batch sizes until one does not fit; return the sizes that do, and their memory in bytes."""
-    sizes: list[int] = []
     used: list[float] = []
-    for size in MEASURED_SIZES:
-        try:
+    with contextlib.suppress(torch.OutOfMemoryError):
+        for size in MEASURED_SIZES:
             used.append(measure(size))
-        except torch.OutOfMemoryError:
-            break
-        sizes.append(size)
-    return sizes, used
+    return [*MEASURED_SIZES[: len(used)]], used
 
 
 def _training_memory(model: DetectionModel, batch: int, image_size: int, device: torch.device, amp: bool) -> float:

@@ -66,11 +66,7 @@ def make_callbacks(run_dir: Path, *, tensorboard: bool) -> list[Callback]:
 
 
 def require_tensorboard() -> None:
-    """Check that TensorBoard is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raise a ConfigError if TensorBoard is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:

@@ -11,31 +11,23 @@ from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-DECAY = 0.9999
+DECAY = 0.9999  # which it approaches, from 0, over about TAU updates
 TAU = 2000
 
 
 class ModelEma(Generic[Module]):
-    """A copy of a model whose floating-point state follows that of the original.
+    """A copy of a model, in evaluation mode, whose floating-point state follows that of the original."""
 
-    Attributes:
-        model: the averaged model, in evaluation mode.
-        updates: number of updates so far.
-    """
-
-    def __init__(self, model: Module, *, decay: float = DECAY, tau: float = TAU, updates: int = 0) -> None:
-        """Copy the model; the decay grows from 0 to `decay` over about `tau` updates."""
+    def __init__(self, model: Module) -> None:
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
-        self.decay = decay
-        self.tau = tau
-        self.updates = updates
+        self.updates = 0  # so far
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's current state."""
         self.updates += 1
-        step = 1 - self.decay * (1 - math.exp(-self.updates / self.tau))
+        step = 1 - DECAY * (1 - math.exp(-self.updates / TAU))
         current = model.state_dict()
         for name, averaged in self.model.state_dict().items():
             if averaged.is_floating_point():

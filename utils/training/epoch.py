@@ -25,9 +25,8 @@ from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.data import TrainingData
 from utils.training.non_finite import BatchNormSnapshot, finite_gradients, report_skipped_batch
-from utils.training.optim import set_rates
+from utils.training.optim import Schedule, set_rates
 from utils.training.results_csv import progress_line
-from utils.training.schedule import Schedule
 from utils.training.state import TrainState
 from utils.validation.plots import plot_batch
 

@@ -7,6 +7,7 @@ index and the table before it alone, so an interrupted evolution resumes where i
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -49,13 +50,9 @@ TABLE, BEST = "evolve.csv", "hyp_evolve.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Hyperparameters and the results of the best epoch; these are NaN if the training failed.
+    """Hyperparameters and the results of the best epoch; these are NaN if the training failed."""
 
-    Attributes:
-        index: from 0, which has the initial hyperparameters.
-    """
-
-    index: int
+    index: int  # from 0, which has the initial hyperparameters
     fitness: float
     map50: float
     map50_95: float
@@ -81,8 +78,7 @@ def next_hyperparameters(initial: Hyperparameters, past: Sequence[Generation], *
 def run_evolution(options: TrainOptions) -> Path:
     """Evolve hyperparameters; `--evolve 300 --epochs 10 --name search --exist-ok` resumes an earlier evolution.
 
-    Returns:
-        Its folder: `evolve.csv`, `hyp_evolve.yaml` (the best hyperparameters), `evolve.png`, and a run per generation.
+    The returned folder holds `evolve.csv`, `hyp_evolve.yaml` (the best), `evolve.png`, and a run for each generation.
 
     Raises:
         DetectorError: the input is invalid. A failed training only makes a bad generation.
@@ -124,23 +120,18 @@ def _train_generation(
     dump_hyperparameters(hyperparameters, hyp)
     started = _has_hyperparameters(run, hyp)
     LOGGER.info(f"\nGeneration {index} of {options.evolve}")
-    map50 = map50_95 = np.nan
+    results = _results(run / SUMMARY) if started else None
     try:
-        finished = _results(run / SUMMARY) if started else None
-        if finished is not None:
+        if results is not None:
             LOGGER.info(f"Already trained: {run}")
-            map50, map50_95 = finished
         else:
             saved = any(path.is_file() for path in (last, *map(last.with_name, BACKUPS)))
             if started and saved and not (run / SUMMARY).is_file():
-                result = run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
+                run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
             else:
-                new = replace(
-                    options, evolve=0, hyp=str(hyp), project=str(folder), name=name, exist_ok=True, noplots=True
-                )
-                result = run_training(new)
-            if result is not None:
-                map50, map50_95 = result.evaluation.metrics.map50, result.evaluation.metrics.map50_95
+                new = {"hyp": str(hyp), "project": str(folder), "name": name, "exist_ok": True, "noplots": True}
+                run_training(replace(options, evolve=0, **new))
+            results = _results(run / SUMMARY)
     except RunStopped as error:
         # Resuming the generation alone, as the training suggests, would not continue the evolution.
         again = "" if options.exist_ok else f" and --name {folder.relative_to(options.project)} --exist-ok"
@@ -148,13 +139,9 @@ def _train_generation(
         raise RunStopped(error.where, what, fix=fix, exit_code=error.exit_code) from error
     except RunError as error:
         LOGGER.warning(f"generation {index} failed: {error}")
-    return Generation(
-        index=index,
-        fitness=fitness(map50, map50_95),
-        map50=map50,
-        map50_95=map50_95,
-        hyperparameters=hyperparameters,
-    )
+    map50, map50_95 = results or (math.nan, math.nan)
+    score = fitness(map50, map50_95)
+    return Generation(index=index, fitness=score, map50=map50, map50_95=map50_95, hyperparameters=hyperparameters)
 
 
 def _has_hyperparameters(run: Path, hyp: Path) -> bool:
@@ -185,11 +172,7 @@ def dump_hyperparameters(hyperparameters: Hyperparameters, path: Path) -> None:
 
 
 def read_table(path: Path) -> list[Generation]:
-    """Return the generations of an earlier evolution; none without a table.
-
-    Raises:
-        ConfigError: the table is damaged.
-    """
+    """Return the generations of an earlier evolution; none without a table. A damaged one is a ConfigError."""
     if not path.is_file():
         return []
     names = {field.name for field in fields(Hyperparameters)}

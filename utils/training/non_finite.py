@@ -20,7 +20,6 @@ class BatchNormSnapshot:
     """A copy of a model's floating-point batch norm statistics, which a forward pass on bad values spoils for good."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Find the statistics; nothing is copied yet."""
         self.live = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self.saved = [torch.empty_like(buffer) for buffer in self.live]
 
@@ -42,11 +41,7 @@ def finite_gradients(model: nn.Module) -> bool:
 
 
 def require_finite_state(model: nn.Module, where: object) -> None:
-    """Check that a model may be saved.
-
-    Raises:
-        RunError: a tensor is not finite; names it.
-    """
+    """Raise a RunError that names a tensor which is not finite, before the model is saved."""
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")

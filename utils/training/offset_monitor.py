@@ -24,22 +24,15 @@ FROZEN_EPOCHS = 10  # warm-up takes the first three, and the averaged weights la
 
 
 class OffsetMonitor:
-    """Measures the offsets of a model during its validations."""
+    """Measures the offsets of a model, in evaluation mode, during its validations; the warnings quote `offset_lr`."""
 
     def __init__(self, model: nn.Module, *, offset_lr: float) -> None:
-        """Take the model, in evaluation mode, and the hyperparameter `offset_lr`, which the warnings quote."""
         self._model, self._offset_lr = model, offset_lr
         self._layers = akconv_layers(model)
         self._measured: dict[str, list[LayerOffsets]] = {}
 
     def record_offsets(self, batch_index: int, num_batches: int, batch: Batch) -> None:
-        """Measure the first image of a validation batch, if it is one of the up to eight that are selected.
-
-        Args:
-            batch_index: index of the batch; 0 begins a new validation.
-            num_batches: number of batches in the validation split, over which the selected ones are spread.
-            batch: at least one image.
-        """
+        """Measure the first image of a batch if it is one of at most eight selected; index 0 begins a validation."""
         if batch_index == 0:
             self._measured = {}
         interval = max(num_batches // MAX_IMAGES, 1)
@@ -72,12 +65,8 @@ class OffsetMonitor:
 
 def offset_means(layers: Sequence[LayerOffsets]) -> tuple[float, float]:
     """Return offset magnitude and out-of-bounds fraction averaged over layers; nan without layers."""
-    if not layers:
-        return math.nan, math.nan
-    return (
-        sum(layer.abs_mean for layer in layers) / len(layers),
-        sum(layer.oob_fraction for layer in layers) / len(layers),
-    )
+    count = len(layers) or math.nan
+    return sum(layer.abs_mean for layer in layers) / count, sum(layer.oob_fraction for layer in layers) / count
 
 
 def offset_warnings(layers: Sequence[LayerOffsets], *, epoch: int, offset_lr: float) -> dict[str, str]:

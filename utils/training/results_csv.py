@@ -39,14 +39,10 @@ def results_row(
     learning_rates: Sequence[float],
     offsets: Sequence[float],
 ) -> Row:
-    """Return an epoch's row; metrics and losses of an epoch without validation are nan.
+    """Return the row of an epoch, from 0; metrics and losses of an epoch without validation are nan.
 
-    Args:
-        epoch: from 0.
-        losses: mean training losses.
-        evaluation: of the validation split.
-        learning_rates: of the first three parameter groups.
-        offsets: values of `OFFSET_COLUMNS`.
+    `losses` are means over the training; `learning_rates` are those of the first three parameter groups, and `offsets`
+    the values of `OFFSET_COLUMNS`.
     """
     metrics: Sequence[float] = [math.nan] * len(METRIC_COLUMNS)
     val_losses: Mapping[str, float] = dict.fromkeys(COMPONENTS, math.nan)

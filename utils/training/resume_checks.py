@@ -31,15 +31,13 @@ MAX_INTEGER = 2**53
 ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"
 # The values of an optimizer's group that come from the checkpoint; all others follow from the run's options.
 STORED_RATES = ("lr", "momentum", "weight_decay", "lr_factor")
-SGD_MOMENTS, ADAM_MOMENTS = ("momentum_buffer",), ("exp_avg", "exp_avg_sq")
 
 
 def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions, Checkpoint, Path]:
     """Return the options of an interrupted run, its checkpoint and its folder.
 
-    Args:
-        options: of the command line, where `resume` names a checkpoint, or is "newest".
-        given: names of the options that were set explicitly; those in `CHANGEABLE` replace the run's own.
+    `options.resume` names a checkpoint, or is "newest"; of the options `given` explicitly, those in `CHANGEABLE`
+    replace the run's own.
 
     Raises:
         CheckpointError: there is no such run, it is finished, or its checkpoint is invalid.
@@ -64,18 +62,13 @@ def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     folder = path.resolve().parent
     if folder.name != "weights":  # the run would be written into an unrelated folder
         raise CheckpointError(path, "lies outside its run's folder", fix=f"put it back as weights/{LAST} of its run")
-    epochs = Progress.from_dict(content["progress"]).epoch
-    if epochs >= resumed.epochs and _summarized_epochs(folder.parent) == epochs:
+    epochs, summary = Progress.from_dict(content["progress"]).epoch, folder.parent / SUMMARY
+    # A run that was stopped in its last evaluation has no summary yet.
+    summarized = load_json(summary) if summary.is_file() else None
+    if epochs >= resumed.epochs and isinstance(summarized, dict) and summarized.get("epochs") == epochs:
         fix = "extend it with --epochs, or start a new run"
         raise CheckpointError(path, f"has finished its {resumed.epochs} epochs", fix=fix)
     return resumed, content, folder.parent
-
-
-def _summarized_epochs(run_dir: Path) -> int:
-    """Return the epochs in a run's summary; 0 without one, as in a run that was stopped in its last evaluation."""
-    path = run_dir / SUMMARY
-    summary = load_json(path) if path.is_file() else {}
-    return summary.get("epochs", 0) if isinstance(summary, dict) else 0
 
 
 def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
@@ -108,14 +101,8 @@ def stored_hyperparameters(content: Checkpoint, path: Path | str) -> Hyperparame
 def validate_checkpoint(content: Checkpoint, state: TrainState, *, batches: int, path: Path | str) -> Checkpoint:
     """Check a checkpoint that `check_run` accepted against the state that is to be restored from it.
 
-    Args:
-        content: the checkpoint.
-        state: the state of a new run with the same options.
-        batches: batches per epoch.
-        path: its file, for messages.
-
-    Returns:
-        The checkpoint as `load_state_dict` takes it: with complete optimizer groups, and a scaler if one is used.
+    `state` is that of a new run with the same options. Returns the checkpoint as `load_state_dict` takes it: with
+    complete optimizer groups, and a scaler if one is used.
 
     Raises:
         CheckpointError: a tensor differs in shape from its parameter, or state is missing.
@@ -170,19 +157,21 @@ class _Checks:
         if not condition:
             raise self.error(what)
 
-    def wrong_type(self, value: object, what: str) -> CheckpointError:
-        problem = f"{what} is missing" if value is None else f"has a {type_name(value)} as {what}"
-        return CheckpointError(self.path, problem, fix=ADVICE)
-
     def typed(self, stored: object, kind: type[Any], what: str) -> dict[str, Any]:
         """Return a mapping whose values have the types of a dataclass's fields; other keys are not checked."""
-        if not isinstance(stored, dict) or not all(type(key) is str for key in stored):
-            raise self.wrong_type(stored, what)
+        stored = self.mapping(stored, what)
         hints = get_type_hints(kind)
         for field in fields(kind):
             if field.name in stored and not matches_type(stored[field.name], hints[field.name]):
                 raise self.error(f"{what}: {field.name} ({type_name(stored[field.name])})")
         return stored
+
+    def mapping(self, stored: object, what: str, kind: type[Any] = object) -> dict[str, Any]:
+        """Return a mapping from names to values of a type."""
+        if isinstance(stored, dict) and all(type(key) is str and isinstance(v, kind) for key, v in stored.items()):
+            return stored
+        problem = f"{what} is missing" if stored is None else f"has a {type_name(stored)} as {what}"
+        raise CheckpointError(self.path, problem, fix=ADVICE)
 
     def options(self, stored: object) -> TrainOptions:
         """Return the run's options, ignoring those of an older or newer version."""
@@ -202,27 +191,21 @@ class _Checks:
         if unknown:
             raise self.error(f"progress: {printable(unknown[0])!r}")
         progress = Progress.from_dict(stored)
-        valid = {
-            "epoch": progress.epoch >= 0,
-            "batch": progress.batch >= 0,
+        smallest = {"batch": 0, "counted": 0, "last_step": -1, "skipped": 0, "best_epoch": -1}
+        valid = {name: getattr(progress, name) >= low for name, low in smallest.items()} | {
             "means": not progress.batch or set(progress.means) == set(COMPONENTS),
-            "counted": progress.counted >= 0,
-            "last_step": progress.last_step >= -1,
-            "skipped": progress.skipped >= 0,
             "best_fitness": math.isfinite(progress.best_fitness),
-            "best_epoch": progress.best_epoch >= -1,
             "seconds": 0 <= progress.seconds <= MAX_INTEGER,
             "class_ap": not image_weights or all(0 <= ap <= 1.001 for ap in progress.class_ap),
-            "rows": progress.epoch == len(progress.rows)
-            and [row.get("epoch") for row in progress.rows] == list(range(progress.epoch)),
+            "rows": [row.get("epoch") for row in progress.rows] == list(range(len(progress.rows))),
         }
+        valid["epoch"] = progress.epoch == len(progress.rows)
         for name, holds in valid.items():
             self.require(holds, f"progress: {name}")
 
     def tensors(self, stored: object, expected: Mapping[str, Tensor], what: str, *, complete: bool = False) -> None:
         """Check that tensors are finite and have the shapes of the model's; with `complete` that none is missing."""
-        if not isinstance(stored, dict) or not all(type(k) is str and isinstance(v, Tensor) for k, v in stored.items()):
-            raise self.wrong_type(stored, what)
+        stored = self.mapping(stored, what, Tensor)
         for name in {**expected, **stored} if complete else stored:
             problem = ""
             if name not in stored:
@@ -243,20 +226,12 @@ class _Checks:
             raise self.error("optimizer")
         completed = [self._optimizer_group(group, new) for group, new in zip(groups, new_groups, strict=True)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        is_adam = "betas" in new_groups[0]
-        moments: tuple[str, ...] = ADAM_MOMENTS if is_adam else SGD_MOMENTS
-        names = {*moments, "step"} if is_adam else {*moments}
+        names = {"exp_avg", "exp_avg_sq", "step"} if "betas" in new_groups[0] else {"momentum_buffer"}
         for index, entry in state.items():
-            what = f"optimizer: state {printable(str(index))}"
             known = type(index) is int and 0 <= index < len(parameters)
-            self.require(known and isinstance(entry, dict) and set(entry) == names, what)
-            for name in moments:
-                unused = entry[name] is None and name == "momentum_buffer"
-                self.require(unused or _is_like(entry[name], parameters[index]), what)
-            if is_adam:
-                step = entry["step"]
-                scalar = isinstance(step, Tensor) and step.ndim == 0 and step.is_floating_point()
-                self.require(_is_finite_positive(float(step)) if scalar else _is_finite_positive(step), what)
+            valid = known and isinstance(entry, dict) and set(entry) == names
+            valid = valid and all(_is_optimizer_value(name, entry[name], parameters[index]) for name in names)
+            self.require(valid, f"optimizer: state {printable(str(index))}")
         return {"state": state, "param_groups": completed}
 
     def _optimizer_group(self, group: object, new: dict[str, Any]) -> dict[str, Any]:
@@ -268,16 +243,14 @@ class _Checks:
         self.require(all(_is_finite_positive(rate) for rate in rates.values()), "optimizer: rates")
         if "betas" in new:
             betas = group.get("betas")
-            if not isinstance(betas, (list, tuple)) or len(betas) != 2:
-                raise self.error("optimizer: betas")
-            self.require(all(_is_finite_positive(beta) and beta < 1 for beta in betas), "optimizer: betas")
+            valid = matches_type(betas, tuple[float, ...]) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+            self.require(valid, "optimizer: betas")
             rates["betas"] = tuple(betas)
         return {**new, **rates}
 
     def scaler(self, stored: object, new: dict[str, Any]) -> dict[str, Any]:
         """Return the state of the loss scaler: the new one's if a run on another device had none."""
-        if not isinstance(stored, dict):
-            raise self.wrong_type(stored, "scaler")
+        stored = self.mapping(stored, "scaler")
         if not new or not stored:
             return new
         for name, value in new.items():
@@ -293,6 +266,14 @@ def _is_like(value: object, expected: Tensor) -> bool:
     if not value.is_floating_point():
         return not expected.is_floating_point()
     return expected.is_floating_point() and bool(value.isfinite().all())
+
+
+def _is_optimizer_value(name: str, value: object, parameter: Tensor) -> bool:
+    """Whether a value can be an optimizer's step count or its moment of a parameter."""
+    if name == "step":
+        scalar = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
+        return _is_finite_positive(float(value) if scalar else value)  # type: ignore[arg-type]
+    return _is_like(value, parameter) or (value is None and name == "momentum_buffer")
 
 
 def _is_finite_positive(value: object) -> bool:

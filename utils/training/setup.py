@@ -22,8 +22,7 @@ from utils.runtime import to_device
 from utils.training.data import TrainingData
 from utils.training.ema import ModelEma
 from utils.training.epoch import EpochTrainer
-from utils.training.optim import build_optimizer, parameter_groups
-from utils.training.schedule import Schedule
+from utils.training.optim import Schedule, build_optimizer, parameter_groups
 from utils.training.state import TrainState
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_network, stored_weights
@@ -112,8 +111,7 @@ def build_model(
 ) -> tuple[DetectionModel, float | None]:
     """Build the network, with the weights of a checkpoint where they match, and freeze layers.
 
-    Returns:
-        The network, and the fraction of its parameters that comes from the checkpoint; None without one.
+    Returns also the fraction of its parameters that comes from the checkpoint; None without one.
 
     Raises:
         CheckpointError: the checkpoint has no weights.

@@ -118,7 +118,7 @@ class TrainState:
         self.model.load_state_dict(content["model"])
         self.ema.model.load_state_dict(content["ema"])
         self.ema.updates = content["updates"]
-        _restore_optimizer(self.optimizer, content["optimizer"], self.model)
+        _restore_optimizer(self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         _restore_gradients(self.model, content["gradients"][self.context.rank])
         self.progress = Progress.from_dict(content["progress"])
@@ -153,35 +153,22 @@ def load_last(path: Path) -> tuple[Checkpoint, Path]:
 
 
 class CheckpointFolder:
-    """Writes the files in a run's `weights` folder.
-
-    Attributes:
-        folder: the folder.
-        last: `last.pt`, from which a run resumes.
-        saved_epochs: completed epochs in `last.pt`; None before it is written or read.
-    """
+    """Writes the files in a run's `weights` folder; `on_save` is called with the path of each."""
 
     def __init__(self, folder: Path, *, on_save: Callable[[Path], None]) -> None:
-        """Prepare to write; `on_save` is called with the path of each file written."""
-        self.folder = folder
-        self.last = folder / LAST
-        self.saved_epochs: int | None = None
-        self._on_save = on_save
+        self.folder, self._on_save = folder, on_save
+        self.last = folder / LAST  # from which a run resumes
+        self.saved_epochs: int | None = None  # completed epochs in `last`; None before it is written or read
 
     def write(self, name: str, content: Checkpoint) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            RunError: it cannot be written; the message says from where the run can be resumed.
-        """
+        """Write a checkpoint; a RunError, if it cannot be written, says from where the run can be resumed."""
         path = self.folder / name
         try:
             save_checkpoint(path, content)
         except RunError as error:
             resume = f", then run python train.py --resume {self.last} ({self.saved_epochs} epochs are saved)"
-            raise RunError(
-                path, error.what, fix=f"free space{resume if self.saved_epochs is not None else ''}"
-            ) from error
+            fix = f"free space{resume if self.saved_epochs is not None else ''}"
+            raise RunError(path, error.what, fix=fix) from error
         self._on_save(path)
 
     def write_last(self, content: Checkpoint, *, epochs: int) -> None:
@@ -214,10 +201,9 @@ def _restore_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> Non
         parameter.grad = _to_memory_format_of(parameter, gradients[name]) if name in gradients else None
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any], model: nn.Module) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
     optimizer.load_state_dict(stored)
-    for parameter in model.parameters():
-        state = optimizer.state.get(parameter, {})
+    for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[key] = _to_memory_format_of(parameter, value)
