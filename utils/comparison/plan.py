@@ -18,8 +18,8 @@ from utils.errors import ConfigError, DetectorError
 from utils.files import dump_json, load_json, make_run_dir
 from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
-from utils.options.base import TrainingOptions
 from utils.options.hyperparameters import load_hyperparameters
+from utils.options.training import TrainingOptions
 from utils.strict_yaml import load_yaml
 from utils.training.state import LAST, SUMMARY
 

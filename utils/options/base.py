@@ -11,7 +11,6 @@ from utils.errors import ConfigError
 
 MAX_SEED = 2**53  # larger integers are not preserved by every file format
 IMAGE_SIZES = (32, 8192)
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
 
 def require(condition: bool, flag: str, rule: str, got: Any) -> None:  # noqa: ANN401
@@ -57,42 +56,3 @@ class DatasetOptions(Options):
     single_cls: bool = option(False, "treat all classes as one")
     strict: bool = option(False, "stop at an invalid image or label instead of skipping it")
     no_label_cache: bool = option(False, "ignore the label cache")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceOptions(PluginOptions):
-    """How val.py and detect.py run a checkpoint or exported file, and where their output goes."""
-
-    device: str = option("", "cpu, mps, or a CUDA device index")
-    augment: bool = option(False, "test-time augmentation: three scales and a flip")
-    half: bool = option(False, "half precision (CUDA only)")
-    save_conf: bool = option(False, "append the confidence to the rows of --save-txt")
-    name: str = option("exp", "folder of this run")
-    exist_ok: bool = option(False, "write into an existing folder")
-    trust_torchscript: bool = option(
-        False, "run a TorchScript file, which is a program, that was not exported here", aliases=("--trust",)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(PluginOptions):
-    """How train.py and compare.py train."""
-
-    data: str = option("shapes.yaml", "data yaml; by default the generated set")
-    epochs: int = option(100, "training epochs", within=(1, math.inf))
-    imgsz: int = option(640, "image size", within=IMAGE_SIZES)
-    device: str = option("", "cpu, mps, or a CUDA device index; default: the first GPU, else the CPU")
-    optimizer: str = option("SGD", "optimizer", choices=OPTIMIZERS)
-    workers: int = option(8, "data loader workers, at most one per CPU core", within=(0, math.inf))
-    cos_lr: bool = option(False, "cosine instead of linear learning-rate schedule")
-    patience: int = option(
-        100, "early stopping: epochs without improvement of the fitness; 0 disables it", within=(0, math.inf)
-    )
-    cache: str = option("", "cache decoded training images: ram, or disk (in the user's cache folder)", bare="ram")
-    noplots: bool = option(False, "write no plots")
-    seed: int = option(0, "seed of all randomness", within=(0, MAX_SEED))
-    no_amp: bool = option(False, "no mixed precision on CUDA")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.cache in ("", "ram", "disk"), "--cache", "ram or disk", self.cache)

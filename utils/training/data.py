@@ -57,32 +57,32 @@ def load_training_data(
     train, val = (build_index(dataset, split, **reading) for split in ("train", "val"))
     if not len(train.labels):
         raise DataError(dataset.file, "no objects in 'train'", fix="add labels to the training images")
-    batch_size, seed, single_class = options.batch_size, options.seed, options.single_cls
+    batch_size, workers, single_class = options.batch_size, options.workers, options.single_cls
     _require_usable_batches(len(train), options, image_size, stride, context)
     sizes = {"image_size": image_size, "stride": stride}
     rectangles = None
     if options.rect:
         rectangles = rectangular_batches(train.sizes_hw, batch_size=batch_size, **sizes, pad=0.0)
-    last_epochs = int(hyperparameters.close_mosaic)
+    close_mosaic = int(hyperparameters.close_mosaic)
     sampler = ShuffledBatches(
         len(train),
         batch_size=batch_size,
         image_size=image_size,
-        seed=seed,
+        seed=options.seed,
         rectangles=rectangles,
         rank=context.rank,
         world_size=context.size,
-        close_mosaic_epoch=options.epochs - last_epochs if hyperparameters.close_mosaic else None,
+        close_mosaic_epoch=options.epochs - close_mosaic if hyperparameters.close_mosaic else None,
     )
+    in_memory = options.cache == "ram"
+    cache_bytes = _cache_bytes(train, image_size, workers, context) if in_memory else DEFAULT_CACHE_BYTES
     samples = DetectionDataset(
         train,
         image_size=image_size,
         augmentation=hyperparameters.augmentation,
-        seed=seed,
+        seed=options.seed,
         single_class=single_class,
-        cache_bytes=_cache_bytes(train, image_size, options.workers, context)
-        if options.cache == "ram"
-        else DEFAULT_CACHE_BYTES,
+        cache_bytes=cache_bytes,
         disk_cache=prepare_disk_cache(train, image_size=image_size) if options.cache == "disk" else None,
     )
     bytes_per_batch = batch_bytes(-(-batch_size // context.size), image_size)
@@ -93,9 +93,9 @@ def load_training_data(
         train=train,
         val=val,
         sampler=sampler,
-        train_loader=BatchLoader(samples, sampler, workers=options.workers, pin=pin, batch_bytes=bytes_per_batch),
+        train_loader=BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch),
         val_loader=evaluation_loader(
-            val, batch_size=2 * batch_size, **sizes, workers=options.workers, single_class=single_class
+            val, batch_size=2 * batch_size, **sizes, workers=workers, single_class=single_class
         ),
     )
 

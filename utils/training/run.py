@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,14 +57,9 @@ class TrainingResult:
 
 
 def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingResult | None:
-    """Train, as one of several processes if torchrun started this one.
+    """Train, as one of several processes if torchrun started this one; only the main one returns the outcome.
 
-    Args:
-        options: options of train.py.
-        given: names of the options that were set explicitly; with --resume the others come from the run.
-
-    Returns:
-        The outcome; None in a process other than the main one.
+    `given` names the options that were set explicitly; with --resume the others come from the run.
 
     Raises:
         DetectorError: the input is invalid (before anything is written), or the run failed.
@@ -82,7 +78,7 @@ def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingRe
     device = select_device(local_device(options.device))
     context = init_distributed(device)
     try:
-        return _run(options, content, run_dir, device=device, context=context)
+        return _run(options, content, run_dir, device, context)
     finally:
         destroy_distributed()
 
@@ -91,7 +87,6 @@ def _run(
     options: TrainOptions,
     content: Checkpoint | None,
     run_dir: Path | None,
-    *,
     device: torch.device,
     context: DistributedContext,
 ) -> TrainingResult | None:
@@ -100,19 +95,16 @@ def _run(
     load_plugins(options.plugins)
     if options.tensorboard:
         require_tensorboard()
-    if content is None:
-        hyperparameters = load_hyperparameters(options.hyp)
-    else:
-        hyperparameters = stored_hyperparameters(content, options.resume)
+    hyperparameters = stored_hyperparameters(content, options.resume) if content else load_hyperparameters(options.hyp)
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, context))
     model, data, transferred = _build_parts(options, hyperparameters, content, context)
     if run_dir is None:
         created = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if context.is_main else None
         run_dir = Path(context.broadcast(str(created)))
-    lock = FolderLock(run_dir) if context.is_main else None
-    try:
+    with contextlib.ExitStack() as stack:
         if context.is_main:
+            stack.callback(FolderLock(run_dir).release)
             remove_leftovers(run_dir)
             atomic_write(run_dir / ".launch", launch_id())
         trainer = build_trainer(
@@ -128,9 +120,6 @@ def _run(
             _resume(trainer, content)
         trainer.train(make_callbacks(run_dir, tensorboard=options.tensorboard) if context.is_main else ())
         return _finish(trainer, cost) if context.is_main else None
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def _measured_batch(
@@ -149,8 +138,7 @@ def _build_parts(
 ) -> tuple[DetectionModel, TrainingData, float | None]:
     """Build the model, then the data, since an invalid model yaml is found sooner than a data set is scanned.
 
-    Returns:
-        Model, data, and the fraction of the model's parameters that --weights supplied.
+    Returns also the fraction of the model's parameters that --weights supplied.
     """
     if content is None:
         config, weights = choose_config(options, hyperparameters)
@@ -162,17 +150,15 @@ def _build_parts(
     context.barrier()
     dataset = open_data(options.data)
     names = class_names(dataset, single_class=options.single_cls)
-    model, transferred = build_model(
-        config, names=names, content=weights, weights=options.weights, freeze=options.freeze
-    )
+    model, transferred = build_model(options, config, num_classes=len(names), content=weights)
     image_size = round_image_size(options.imgsz, model.max_stride)
     data = load_training_data(
         dataset, options, hyperparameters, image_size=image_size, stride=model.max_stride, context=context
     )
     if content is None:
         if not options.noautoanchor:
-            max_ratio = hyperparameters.anchor_t
-            check_anchors(model, data.train, image_size=image_size, max_ratio=max_ratio, seed=options.seed)
+            ratio = hyperparameters.anchor_t
+            check_anchors(model, data.train, image_size=image_size, max_ratio=ratio, seed=options.seed)
     elif content["dataset"] != data.train.fingerprint():
         what = "the training split changed since the run was interrupted"
         raise ConfigError(options.data, what, fix="restore it, or start a new run")
@@ -181,8 +167,7 @@ def _build_parts(
 
 def _resume(trainer: Trainer, content: Checkpoint) -> None:
     """Validate and restore the state of an interrupted run."""
-    state, options = trainer.state, trainer.state.options
-    batches = len(trainer.data.sampler)
+    state, options, batches = trainer.state, trainer.state.options, len(trainer.data.sampler)
     state.load_state_dict(validate_checkpoint(content, state, batches=batches, path=options.resume))
     progress = state.progress
     trainer.checkpoints.saved_epochs = progress.epoch
@@ -233,6 +218,8 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
         with optional():
             plot_results(columns_of(progress.rows), run_dir / "results.png")
     metrics = evaluation.metrics
+    # A resumed run does not read --weights again.
+    environment = load_json(run_dir / ENVIRONMENT) if (run_dir / ENVIRONMENT).is_file() else None
     summary = {
         "config": model.config.name,
         "epochs": progress.epoch,
@@ -247,15 +234,8 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
         "map50_95": metrics.map50_95,
         "training_seconds": progress.seconds,
         "peak_memory_gb": peak_memory,
-        "transferred_fraction": _transferred_fraction(run_dir),
+        "transferred_fraction": environment.get("transferred_fraction") if isinstance(environment, dict) else None,
     }
     dump_json(run_dir / SUMMARY, summary)
     LOGGER.info(f"Results: {run_dir}")
     return TrainingResult(run_dir=run_dir, evaluation=evaluation, summary=summary)
-
-
-def _transferred_fraction(run_dir: Path) -> float | None:
-    """Return the fraction of parameters that --weights supplied when the run started; None if unknown."""
-    path = run_dir / ENVIRONMENT
-    environment = load_json(path) if path.is_file() else None
-    return environment.get("transferred_fraction") if isinstance(environment, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,9 +106,9 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
 
 
 def build_model(
-    config: ModelConfig, *, names: tuple[str, ...], content: Checkpoint | None, weights: str, freeze: Iterable[int]
+    options: TrainOptions, config: ModelConfig, *, num_classes: int, content: Checkpoint | None
 ) -> tuple[DetectionModel, float | None]:
-    """Build the network, with the weights of a checkpoint where they match, and freeze layers.
+    """Build the network, with the weights of --weights, whose content is given, where they match, and freeze layers.
 
     Returns also the fraction of its parameters that comes from the checkpoint; None without one.
 
@@ -117,11 +116,11 @@ def build_model(
         CheckpointError: the checkpoint has no weights.
         ConfigError: a layer to freeze does not exist, or no layer remains to be trained.
     """
-    model = DetectionModel(config, nc=len(names))
+    model = DetectionModel(config, nc=num_classes)
     transferred = None
     if content is not None:
-        transferred = transfer_weights(model, stored_weights(content, weights), source=weights).fraction
-    layers, last = tuple(freeze), len(model.model) - 1
+        transferred = transfer_weights(model, stored_weights(content, options.weights), source=options.weights).fraction
+    layers, last = options.freeze, len(model.model) - 1
     given = " ".join(map(str, layers))
     if min(layers) < 0 or max(layers) > (last if len(layers) > 1 else last + 1):
         fix = f"give the number of first layers, or several indices from 0 to {last}"

@@ -20,13 +20,7 @@ from utils.validation.evaluate import Evaluation, evaluate, metrics_table
 
 
 class Trainer:
-    """One run, whose parts `build_trainer` builds.
-
-    Attributes:
-        state: everything that changes, and that last.pt holds.
-        model: the model that is trained.
-        checkpoints: the run's `weights` folder.
-    """
+    """One run, whose parts `build_trainer` builds; `state` is everything that changes, and that last.pt holds."""
 
     def __init__(self, epoch_trainer: EpochTrainer) -> None:
         self.state, self.data, self.run_dir = epoch_trainer.state, epoch_trainer.data, epoch_trainer.run_dir

@@ -18,6 +18,7 @@ from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.errors import ConfigError
 from utils.log import LOGGER
+from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.training.run import run_training
 from utils.training.setup import build_model, check_anchors, choose_config
@@ -109,7 +110,7 @@ def test_placeholder_anchors_are_squares_that_double_every_second_time_and_stay_
 
 def build(freeze: Iterable[int], config: ModelConfig | None = None) -> DetectionModel:
     config = config or load_model_config("yolov5n.yaml")
-    model, transferred = build_model(config, names=("a", "b"), content=None, weights="", freeze=freeze)
+    model, transferred = build_model(TrainOptions(freeze=tuple(freeze)), config, num_classes=2, content=None)
     assert transferred is None
     return model
 

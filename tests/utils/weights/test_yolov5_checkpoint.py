@@ -230,7 +230,7 @@ def test_an_akconv_model_is_initialized_from_a_yolov5_checkpoint(files: Path, ca
     options = TrainOptions(cfg="yolov5n-akconv.yaml", weights=weights)
     config, content = choose_config(options, load_hyperparameters(options.hyp))
     with caplog.at_level("INFO", logger="akyolo"):
-        model, _ = build_model(config, names=tuple(NAMES), content=content, weights=weights, freeze=(0,))
+        model, _ = build_model(options, config, num_classes=len(NAMES), content=content)
     assert "model.1 (3 " in caplog.text and re.search(r"\bmodel\.24\b", caplog.text)
     kernel = content["ema"]["model.10.conv.weight"]
     assert torch.equal(model.state_dict()["model.10.conv.0.weight"], kernel) and model.num_classes == 6

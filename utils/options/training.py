@@ -1,0 +1,117 @@
+"""Options of train.py and compare.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from utils.cli import option
+from utils.options.base import IMAGE_SIZES, MAX_SEED, DatasetOptions, PluginOptions, require
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(PluginOptions):
+    """How train.py and compare.py train."""
+
+    data: str = option("shapes.yaml", "data yaml; by default the generated set")
+    epochs: int = option(100, "training epochs", within=(1, math.inf))
+    imgsz: int = option(640, "image size", within=IMAGE_SIZES)
+    device: str = option("", "cpu, mps, or a CUDA device index; default: the first GPU, else the CPU")
+    optimizer: str = option("SGD", "optimizer", choices=OPTIMIZERS)
+    workers: int = option(8, "data loader workers, at most one per CPU core", within=(0, math.inf))
+    cos_lr: bool = option(False, "cosine instead of linear learning-rate schedule")
+    patience: int = option(
+        100, "early stopping: epochs without improvement of the fitness; 0 disables it", within=(0, math.inf)
+    )
+    cache: str = option("", "cache decoded training images: ram, or disk (in the user's cache folder)", bare="ram")
+    noplots: bool = option(False, "write no plots")
+    seed: int = option(0, "seed of all randomness", within=(0, MAX_SEED))
+    no_amp: bool = option(False, "no mixed precision on CUDA")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.cache in ("", "ram", "disk"), "--cache", "ram or disk", self.cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions, DatasetOptions):
+    """A training run."""
+
+    IGNORED: ClassVar[dict[str, str]] = {
+        "--local-rank": "torchrun passes it in the environment",
+        "--entity": "Weights & Biases; see --plugins for other loggers",
+        "--upload-dataset": "Weights & Biases",
+        "--bbox-interval": "Weights & Biases",
+        "--artifact-alias": "Weights & Biases",
+        "--bucket": "nothing is uploaded",
+        "--evolve-population": "evolve.csv is the population",
+        "--resume-evolve": "--name with --exist-ok resumes an evolution",
+    }
+    REFUSED: ClassVar[dict[str, str]] = {"--quad": "it changes the scale of the loss"}
+
+    weights: str = option("", "checkpoint to initialize the weights from; default: random weights")
+    cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights")
+    hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
+    batch_size: int = option(16, "images per batch over all processes; -1: as many as fit the GPU")
+    rect: bool = option(False, "rectangular batches of images of similar shape, without mosaic")
+    resume: str = option("", "resume an interrupted run: its last.pt, or the most recent run", bare="newest")
+    nosave: bool = option(False, "save only the final checkpoint")
+    noval: bool = option(False, "validate only after the last epoch")
+    noautoanchor: bool = option(False, "keep the model's anchors whatever the data")
+    image_weights: bool = option(False, "sample images of classes with a low mAP more often")
+    evolve: int = option(0, "evolve hyperparameters for N generations", bare=300, within=(0, math.inf))
+    sync_bn: bool = option(False, "synchronized batch norm over all processes of torchrun")
+    tensorboard: bool = option(False, "also write results for TensorBoard")
+    download: bool = option(False, "download the data set if it is missing")
+    multi_scale: bool = option(False, "random image size for each batch, 0.5 to 1.5 times --imgsz")
+    project: str = option("runs/train", "folder of all runs")
+    name: str = option("exp", "folder of this run")
+    exist_ok: bool = option(False, "write into an existing folder")
+    label_smoothing: float = option(0.0, "label-smoothing epsilon")
+    freeze: tuple[int, ...] = option((0,), "layers to freeze: 10 for the first ten, or a list")
+    save_period: int = option(-1, "also save a checkpoint every N epochs")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.batch_size >= 1 or self.batch_size == -1, "--batch-size", "at least 1, or -1", self.batch_size)
+        require(not (self.image_weights and self.rect), "--image-weights", "without --rect", "both")
+        require(0 <= self.label_smoothing < 1, "--label-smoothing", "in [0, 1)", self.label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(TrainingOptions):
+    """The models to compare, and the settings with which all of them are trained."""
+
+    cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
+    weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
+    sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
+    task: str = option("val", "split to evaluate on; best.pt is selected on val", choices=("val", "test"))
+    hyp: tuple[str, ...] = option(("hyp.scratch-low.yaml",), "hyperparameter yamls, each combined with every --cfg")
+    batch_size: int = option(16, "images per batch", within=(1, math.inf))
+    seeds: tuple[int, ...] = option(
+        (),
+        "several seeds, each for all models; at least three to estimate seed variance",
+        kind=int,
+        within=(0, MAX_SEED),
+    )
+    jobs: int = option(1, "parallel jobs, which divide the threads of the processor", within=(1, math.inf))
+    project: str = option("runs/compare", "folder of all comparisons")
+    name: str = option("exp", "folder of this comparison; finished runs in it are reused")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        patterns = sum(any(character in word for character in "*?[") for word in self.weights)
+        count = len(self.cfg) * len(self.hyp) + len(self.weights) + patterns
+        if self.sweep:
+            require(len(self.cfg) >= 1, "--cfg", "a model yaml to vary with --sweep", "none")
+        else:
+            require(count >= 2, "--cfg", "two or more model yamls or --weights", count)
+        require(len(set(self.seeds)) == len(self.seeds), "--seeds", "unique", self.seeds)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of --seeds, or else the one of --seed."""
+        return self.seeds or (self.seed,)
