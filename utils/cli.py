@@ -76,9 +76,10 @@ def _argument_settings(field: dataclasses.Field[Any]) -> dict[str, Any]:
     text = field.metadata["text"].replace("%", "%%")
     if field.default is False:
         return {"dest": field.name, "action": "store_true", "help": text}
-    many = isinstance(field.default, tuple)
-    shown = " ".join(map(str, field.default)) if many else field.default
-    example = (field.default or ("",))[0] if many else field.default
+    default: Any = field.default
+    many = isinstance(default, tuple)
+    shown = " ".join(map(str, default)) if many else default
+    example = (default or ("",))[0] if many else default
     settings: dict[str, Any] = {
         "dest": field.name,
         "type": field.metadata["kind"] or type(example),

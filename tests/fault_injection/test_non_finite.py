@@ -16,7 +16,7 @@ from utils.errors import ConfigError, RunError
 from utils.losses.detection import DetectionLoss
 from utils.options.hyperparameters import Hyperparameters
 from utils.training import epoch
-from utils.training.non_finite import MAX_SKIPPED
+from utils.training.epoch import MAX_SKIPPED
 from utils.training.run import run_training
 from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation

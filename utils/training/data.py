@@ -24,7 +24,7 @@ from utils.options.hyperparameters import Hyperparameters
 MEMORY_FRACTION = 0.5  # of the available memory, for --cache ram
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TrainingData:
     """Both splits of a run, and their loaders."""
 
@@ -59,8 +59,7 @@ def load_training_data(
         raise DataError(dataset.file, "no objects in 'train'", fix="add labels to the training images")
     batch_size, workers, single_class = options.batch_size, options.workers, options.single_cls
     _require_usable_batches(len(train), options, image_size, stride, context)
-    sizes = {"image_size": image_size, "stride": stride}
-    rectangles = None
+    sizes, rectangles = {"image_size": image_size, "stride": stride}, None
     if options.rect:
         rectangles = rectangular_batches(train.sizes_hw, batch_size=batch_size, **sizes, pad=0.0)
     close_mosaic = int(hyperparameters.close_mosaic)
@@ -85,19 +84,11 @@ def load_training_data(
         cache_bytes=cache_bytes,
         disk_cache=prepare_disk_cache(train, image_size=image_size) if options.cache == "disk" else None,
     )
-    bytes_per_batch = batch_bytes(-(-batch_size // context.size), image_size)
-    pin = torch.cuda.is_available()
-    return TrainingData(
-        names=class_names(dataset, single_class=single_class),
-        **sizes,
-        train=train,
-        val=val,
-        sampler=sampler,
-        train_loader=BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch),
-        val_loader=evaluation_loader(
-            val, batch_size=2 * batch_size, **sizes, workers=workers, single_class=single_class
-        ),
-    )
+    bytes_per_batch, pin = batch_bytes(-(-batch_size // context.size), image_size), torch.cuda.is_available()
+    train_loader = BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch)
+    val_loader = evaluation_loader(val, batch_size=2 * batch_size, **sizes, workers=workers, single_class=single_class)
+    names = class_names(dataset, single_class=single_class)
+    return TrainingData(names, image_size, stride, train, val, sampler, train_loader, val_loader)
 
 
 def _require_usable_batches(
@@ -106,20 +97,17 @@ def _require_usable_batches(
     """Check that each process gets an image of each batch, and that batch norm gets more than one value."""
     batch_size = options.batch_size
     if batch_size % context.size or count < context.size:
-        raise ConfigError(
-            "--batch-size",
-            f"{batch_size} images of {count} are not divisible by the world size {context.size}",
-            fix=f"use a multiple of {context.size}",
-        )
+        what = f"{batch_size} images of {count} are not divisible by the world size {context.size}"
+        raise ConfigError("--batch-size", what, fix=f"use a multiple of {context.size}")
     smallest_batch = min(count, count % batch_size or batch_size) // context.size
     cells = (image_size // 2 if options.multi_scale else image_size) // stride
     if max(cells, 1) == 1 and smallest_batch <= 1:
-        raise ConfigError(
-            f"--imgsz {image_size}",
+        what = (
             f"leaves one cell of one image in the smallest batch ({count} images, batch {batch_size}), and batch norm "
-            "needs two values",
-            fix=f"use --imgsz {2 * stride}, or a --batch-size without a last batch of one image",
+            "needs two values"
         )
+        fix = f"use --imgsz {2 * stride}, or a --batch-size without a last batch of one image"
+        raise ConfigError(f"--imgsz {image_size}", what, fix=fix)
 
 
 def _cache_bytes(index: DatasetIndex, image_size: int, workers: int, context: DistributedContext) -> int:

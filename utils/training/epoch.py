@@ -1,4 +1,7 @@
-"""One epoch of training: forward, loss, backward and optimizer step for each batch."""
+"""One epoch of training: forward, loss, backward and optimizer step for each batch.
+
+A batch with a NaN or infinite loss or gradient leaves no trace in the weights or in a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.datasets.image_weights import sampling_weights
 from utils.errors import RunError
+from utils.files import dump_json
 from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss, LossWeights
 from utils.malloc import out_of_memory
@@ -24,7 +29,6 @@ from utils.runtime import scale_pixels
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.data import TrainingData
-from utils.training.non_finite import BatchNormSnapshot, finite_gradients, report_skipped_batch
 from utils.training.optim import Schedule, set_rates
 from utils.training.results_csv import progress_line
 from utils.training.state import TrainState
@@ -32,9 +36,61 @@ from utils.validation.plots import plot_batch
 
 MAX_GRADIENT_NORM = 10.0
 PLOTTED_BATCHES = 3
+MAX_SKIPPED = 10
+SKIPPED_BATCH = "skipped_batch.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+class BatchNormSnapshot:
+    """A copy of a model's floating-point batch norm statistics, which a forward pass on bad values spoils for good."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.live = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.saved = [torch.empty_like(buffer) for buffer in self.live]
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Copy the current statistics."""
+        torch._foreach_copy_(self.saved, self.live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the saved statistics back, in place."""
+        torch._foreach_copy_(self.live, self.saved)
+
+
+def finite_gradients(model: nn.Module) -> bool:
+    """Whether all gradients accumulated so far are finite."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return not gradients or bool(torch.stack(torch._foreach_norm(gradients, float("inf"))).isfinite().all())
+
+
+def require_finite_state(model: nn.Module, where: object) -> None:
+    """Raise a RunError that names a tensor which is not finite, before the model is saved."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
+
+
+def report_skipped_batch(skipped: dict[str, Any], *, in_a_row: int, folder: Path | None) -> None:
+    """Log a skipped batch, and write it to `skipped_batch.json` in the folder, if there is one.
+
+    It has `epoch`, `batch`, `seed`, `reason`, and in `images` the file names of all processes' parts.
+
+    Raises:
+        RunError: too many batches in a row were skipped.
+    """
+    epoch, reason, names = skipped["epoch"], skipped["reason"], skipped["images"]
+    images = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    LOGGER.warning(f"epoch {epoch}, batch {skipped['batch']} skipped: {reason}; images {images}")
+    if folder is not None:
+        with optional():
+            dump_json(folder / SKIPPED_BATCH, skipped)
+    if in_a_row >= MAX_SKIPPED:
+        what = f"{MAX_SKIPPED} batches in a row failed ({reason}; {images})"
+        raise RunError(f"epoch {epoch}", what, fix="lower lr0 in --hyp, or try --no-amp")
+
+
+@dataclass(frozen=True)
 class EpochTrainer:
     """Trains single epochs."""
 
@@ -150,11 +206,9 @@ class EpochTrainer:
                 raise
             allocated = torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0
             peak = f", peak {allocated:.1f} GB" if allocated else ""
-            raise RunError(
-                f"--batch-size {self.state.options.batch_size}",
-                f"{len(images)} images of {images.shape[-1]} px need more memory than is available{peak}",
-                fix="use a smaller --batch-size or --imgsz",
-            ) from error
+            what = f"{len(images)} images of {images.shape[-1]} px need more memory than is available{peak}"
+            where, fix = f"--batch-size {self.state.options.batch_size}", "use a smaller --batch-size or --imgsz"
+            raise RunError(where, what, fix=fix) from error
 
     def _rescale(self, images: Tensor, step: int) -> Tensor:
         """With --multi-scale, resize a batch to a size drawn from (seed, step), a multiple of the stride."""

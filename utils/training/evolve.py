@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,10 @@ PARENTS = 5
 MUTATION_PROBABILITY = 0.4
 MUTATION_STD = 0.25  # as a fraction of the range
 TABLE, BEST = "evolve.csv", "hyp_evolve.yaml"
+RESULTS = ("fitness", "mAP_0.5", "mAP_0.5:0.95")  # columns of the table
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Generation:
     """Hyperparameters and the results of the best epoch; these are NaN if the training failed."""
 
@@ -129,8 +131,8 @@ def _train_generation(
             if started and saved and not (run / SUMMARY).is_file():
                 run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
             else:
-                new = {"hyp": str(hyp), "project": str(folder), "name": name, "exist_ok": True, "noplots": True}
-                run_training(replace(options, evolve=0, **new))
+                new: dict[str, Any] = {"hyp": str(hyp), "project": str(folder), "name": name, "exist_ok": True}
+                run_training(replace(options, evolve=0, noplots=True, **new))
             results = _results(run / SUMMARY)
     except RunStopped as error:
         # Resuming the generation alone, as the training suggests, would not continue the evolution.
@@ -140,8 +142,7 @@ def _train_generation(
     except RunError as error:
         LOGGER.warning(f"generation {index} failed: {error}")
     map50, map50_95 = results or (math.nan, math.nan)
-    score = fitness(map50, map50_95)
-    return Generation(index=index, fitness=score, map50=map50, map50_95=map50_95, hyperparameters=hyperparameters)
+    return Generation(index, fitness(map50, map50_95), map50, map50_95, hyperparameters)
 
 
 def _has_hyperparameters(run: Path, hyp: Path) -> bool:
@@ -175,31 +176,24 @@ def read_table(path: Path) -> list[Generation]:
     """Return the generations of an earlier evolution; none without a table. A damaged one is a ConfigError."""
     if not path.is_file():
         return []
-    names = {field.name for field in fields(Hyperparameters)}
+    names, past = {field.name for field in fields(Hyperparameters)}, []
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
         if "generation" not in (reader.fieldnames or ()):
             raise KeyError("generation")
-        # Python parses a float exactly, which a resumed evolution needs.
-        return [
-            Generation(
-                index=int(row["generation"]),
-                fitness=float(row["fitness"]),
-                map50=float(row["mAP_0.5"]),
-                map50_95=float(row["mAP_0.5:0.95"]),
-                hyperparameters=check_hyperparameters(
-                    {key: float(value) for key, value in row.items() if key in names}, where=str(path)
-                ),
-            )
-            for row in reader
-        ]
+        for row in reader:  # Python parses a float exactly, which a resumed evolution needs
+            values = {key: float(value) for key, value in row.items() if key in names}
+            score, map50, map50_95 = (float(row[name]) for name in RESULTS)
+            hyperparameters = check_hyperparameters(values, where=str(path))
+            past.append(Generation(int(row["generation"]), score, map50, map50_95, hyperparameters))
+        return past
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise ConfigError(path, f"is not an evolution table ({error})", fix="choose another --name") from error
 
 
 def _write(folder: Path, past: Sequence[Generation]) -> None:
     """Write table, best hyperparameters and plot."""
-    header = ["generation", "fitness", "mAP_0.5", "mAP_0.5:0.95", *asdict(past[0].hyperparameters)]
+    header = ["generation", *RESULTS, *asdict(past[0].hyperparameters)]
     rows = [[g.index, g.fitness, g.map50, g.map50_95, *asdict(g.hyperparameters).values()] for g in past]
     write_csv(folder / TABLE, [header, *rows])
     finite = _finite(past)

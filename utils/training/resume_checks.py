@@ -74,9 +74,7 @@ def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
 def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
     """Check what a run's model and data are built from, and its progress; return the run's options.
 
-    Raises:
-        CheckpointError: something is missing, or of a type or range that a run does not write.
-        ConfigError: an option or hyperparameter is out of range.
+    An option or hyperparameter out of range is a ConfigError, anything that a run does not write a CheckpointError.
     """
     check = _Checks(path)
     options = check.options(content.get("options"))
@@ -88,12 +86,7 @@ def check_run(content: Checkpoint, path: Path | str) -> TrainOptions:
 
 
 def stored_hyperparameters(content: Checkpoint, path: Path | str) -> Hyperparameters:
-    """Return the hyperparameters in a run's checkpoint.
-
-    Raises:
-        CheckpointError: there are none.
-        ConfigError: a value is out of range.
-    """
+    """Return the hyperparameters in a run's checkpoint, checked as in `check_run`."""
     stored = _Checks(path).typed(content.get("hyperparameters"), Hyperparameters, "hyperparameters")
     return check_hyperparameters(stored, where=str(path))
 

@@ -63,28 +63,19 @@ def build_trainer(
     )
     batches, head = len(data.sampler), model.head
     settings = hyp.loss_settings(label_smoothing=options.label_smoothing)
+    loss = DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc)
     weights = hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=data.image_size)
     schedule = Schedule(
         epochs=options.epochs, batches=batches, batch_size=batch_size, cosine=options.cos_lr, hyperparameters=hyp
     )
-    epoch_trainer = EpochTrainer(
-        state=state,
-        data=data,
-        schedule=schedule,
-        loss=DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc),
-        loss_weights=weights,
-        run_dir=run_dir,
-        device=device,
-    )
-    return Trainer(epoch_trainer)
+    return Trainer(EpochTrainer(state, data, schedule, loss, weights, run_dir, device))
 
 
 def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:
     """Return a run's model config, from --cfg or else from --weights, and the content of --weights.
 
     Raises:
-        ConfigError: the yaml does not exist or is invalid, or the anchors to fit are too many or contradict
-            --noautoanchor.
+        ConfigError: the yaml is missing or invalid, or the anchors to fit are too many or contradict --noautoanchor.
         CheckpointError: the weights cannot be read.
     """
     content = load_checkpoint(options.weights) if options.weights else None

@@ -137,11 +137,7 @@ def with_current_fields(stored: Any) -> Any:  # noqa: ANN401 - not checked yet
 
 
 def load_last(path: Path) -> tuple[Checkpoint, Path]:
-    """Read the checkpoint to resume from, or if it is damaged its backup; return also which file was read.
-
-    Raises:
-        CheckpointError: neither can be read.
-    """
+    """Read the checkpoint to resume from, or if it is damaged its backup; return also which file was read."""
     try:
         return load_checkpoint(path), path
     except CheckpointError as error:

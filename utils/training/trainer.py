@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,8 +12,7 @@ from utils.log import LOGGER
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.callbacks import Callback
-from utils.training.epoch import EpochTrainer
-from utils.training.non_finite import require_finite_state
+from utils.training.epoch import EpochTrainer, require_finite_state
 from utils.training.offset_monitor import OffsetMonitor
 from utils.training.results_csv import header_line, results_row, timing_line, write_results
 from utils.training.state import CheckpointFolder
@@ -25,9 +25,8 @@ class Trainer:
     def __init__(self, epoch_trainer: EpochTrainer) -> None:
         self.state, self.data, self.run_dir = epoch_trainer.state, epoch_trainer.data, epoch_trainer.run_dir
         self.model = self.state.model
-        self.checkpoints = CheckpointFolder(
-            self.run_dir / "weights", on_save=lambda path: self._notify("on_model_save", path)
-        )
+        on_save = functools.partial(self._notify, "on_model_save")
+        self.checkpoints = CheckpointFolder(self.run_dir / "weights", on_save=on_save)
         self._epoch_trainer, self.device = epoch_trainer, epoch_trainer.device
         self._offsets = OffsetMonitor(self.state.ema.model, offset_lr=self.state.hyperparameters.offset_lr)
         self._shutdown = GracefulShutdown()
@@ -151,13 +150,9 @@ class Trainer:
             require_finite_state(self.state.model, f"epoch {progress.epoch}")
             self.checkpoints.write_last(content, epochs=progress.epoch)
         self.state.context.barrier()
-        batches = self._epoch_trainer.schedule.batches
-        raise RunStopped(
-            "stopped",
-            f"in epoch {progress.epoch} after {progress.batch} of {batches} batches, and saved",
-            fix=f"resume with: python train.py --resume {self.checkpoints.last}",
-            exit_code=self._shutdown.exit_code or 143,
-        )
+        batches, fix = len(self.data.sampler), f"resume with: python train.py --resume {self.checkpoints.last}"
+        what = f"in epoch {progress.epoch} after {progress.batch} of {batches} batches, and saved"
+        raise RunStopped("stopped", what, fix=fix, exit_code=self._shutdown.exit_code or 143)
 
     def _notify(self, event: str, *values: object) -> None:
         """Call all callbacks of an event."""
