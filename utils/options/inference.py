@@ -6,17 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from utils import thresholds
 from utils.cli import option
 from utils.errors import ConfigError
 from utils.options.base import IMAGE_SIZES, DatasetOptions, PluginOptions, check_thresholds, require
-from utils.thresholds import (
-    CONF_THRESHOLD,
-    EVAL_CONF_THRESHOLD,
-    EVAL_IOU_THRESHOLD,
-    EVAL_MAX_DETECTIONS,
-    IOU_THRESHOLD,
-    MAX_DETECTIONS,
-)
 
 TASKS = ("train", "val", "test", "speed")
 MAX_POSITIONS = 36  # more could not be distinguished in one image
@@ -50,9 +43,9 @@ class ValOptions(InferenceOptions, DatasetOptions):
     data: str = option("", "data yaml; default: the one the checkpoint was trained on")
     batch_size: int = option(32, "images per batch", within=(1, math.inf))
     imgsz: int = option(0, "image size in pixels (longer side); 0: the checkpoint's")
-    conf_thres: float = option(EVAL_CONF_THRESHOLD, "confidence threshold")
-    iou_thres: float = option(EVAL_IOU_THRESHOLD, "NMS IoU threshold")
-    max_det: int = option(EVAL_MAX_DETECTIONS, "maximum detections per image")
+    conf_thres: float = option(thresholds.EVAL_CONF_THRESHOLD, "confidence threshold")
+    iou_thres: float = option(thresholds.EVAL_IOU_THRESHOLD, "NMS IoU threshold")
+    max_det: int = option(thresholds.EVAL_MAX_DETECTIONS, "maximum detections per image")
     task: str = option("val", "split to evaluate: train, val or test; speed: timings at confidence 0.25, IoU 0.45")
     workers: int = option(8, "data loader workers, at most one per CPU core", within=(0, math.inf))
     verbose: bool = option(False, "per-class metrics")
@@ -96,9 +89,9 @@ class DetectOptions(InferenceOptions):
     data: str = option("", "data yaml for class names; default: the checkpoint's names")
     imgsz: tuple[int, ...] = option((640,), "image size: longer side, or height and width", within=IMAGE_SIZES)
     batch_size: int = option(4, "images per batch, if similar in shape", within=(1, math.inf))
-    conf_thres: float = option(CONF_THRESHOLD, "confidence threshold")
-    iou_thres: float = option(IOU_THRESHOLD, "NMS IoU threshold")
-    max_det: int = option(MAX_DETECTIONS, "maximum detections per image")
+    conf_thres: float = option(thresholds.CONF_THRESHOLD, "confidence threshold")
+    iou_thres: float = option(thresholds.IOU_THRESHOLD, "NMS IoU threshold")
+    max_det: int = option(thresholds.MAX_DETECTIONS, "maximum detections per image")
     view_img: bool = option(False, "show results in a window")
     save_txt: bool = option(False, "write labels/<image>.txt")
     save_format: int = option(0, "coordinates of --save-txt: normalized cxcywh (0) or xyxy (1)", within=(0, 1))

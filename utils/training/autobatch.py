@@ -32,11 +32,7 @@ def largest_batch(sizes: Sequence[int], used: Sequence[float], *, budget: float,
 
 
 def choose_batch(model: DetectionModel, *, image_size: int, device: torch.device, amp: bool) -> int:
-    """Return a batch size for a model: measured on CUDA; 16 elsewhere, where memory is not the limit.
-
-    Raises:
-        ConfigError: a single image does not fit.
-    """
+    """Return a batch size for a model: measured on CUDA, a ConfigError if a single image does not fit; 16 elsewhere."""
     if device.type != "cuda":
         LOGGER.warning(f"--batch-size -1 measures GPUs only; using {DEFAULT_SIZE} on {device.type}")
         return DEFAULT_SIZE

@@ -1,14 +1,4 @@
-"""Callbacks: a user's own code that is called at the events of a training run.
-
-In a file named with `--plugins`:
-
-    from utils.training.callbacks import Callback, register_callback
-
-    @register_callback
-    class Printer(Callback):
-        def on_fit_epoch_end(self, trainer, row):
-            print(row["metrics/mAP_0.5"])
-"""
+"""Callbacks: a user's own code in a file of --plugins, called at the events of a training run; see docs/training.md."""
 
 from __future__ import annotations
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-Module = TypeVar("Module", bound=nn.Module)
+from models.yolo import DetectionModel
 
 DECAY = 0.9999  # which it approaches, from 0, over about TAU updates
 TAU = 2000
 
 
-class ModelEma(Generic[Module]):
+class ModelEma:
     """A copy of a model, in evaluation mode, whose floating-point state follows that of the original."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: DetectionModel) -> None:
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
         self.updates = 0  # so far

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,25 +68,6 @@ def require_finite_state(model: nn.Module, where: object) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
-
-
-def report_skipped_batch(skipped: dict[str, Any], *, in_a_row: int, folder: Path | None) -> None:
-    """Log a skipped batch, and write it to `skipped_batch.json` in the folder, if there is one.
-
-    It has `epoch`, `batch`, `seed`, `reason`, and in `images` the file names of all processes' parts.
-
-    Raises:
-        RunError: too many batches in a row were skipped.
-    """
-    epoch, reason, names = skipped["epoch"], skipped["reason"], skipped["images"]
-    images = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    LOGGER.warning(f"epoch {epoch}, batch {skipped['batch']} skipped: {reason}; images {images}")
-    if folder is not None:
-        with optional():
-            dump_json(folder / SKIPPED_BATCH, skipped)
-    if in_a_row >= MAX_SKIPPED:
-        what = f"{MAX_SKIPPED} batches in a row failed ({reason}; {images})"
-        raise RunError(f"epoch {epoch}", what, fix="lower lr0 in --hyp, or try --no-amp")
 
 
 @dataclass(frozen=True)
@@ -187,14 +167,20 @@ class EpochTrainer:
             scaler.update(scaler.get_scale() * scaler.get_backoff_factor())
 
     def _skip(self, batch: Batch, epoch: int, reason: str) -> None:
-        """Count and report a skipped batch; too many in a row raise a RunError."""
-        progress, context = self.state.progress, self.state.context
+        """Count a skipped batch, and report it in the log and `skipped_batch.json`; a RunError if too many in a row."""
+        progress, context, seed = self.state.progress, self.state.context, self.state.options.seed
         progress.skipped += 1
         indices = [int(index) for part in context.gather([*batch.indices]) for index in part]
-        images = [Path(str(self.data.train.paths[index])).name for index in indices]
-        seed = self.state.options.seed
-        skipped = {"epoch": epoch, "batch": progress.batch, "seed": seed, "reason": reason, "images": images}
-        report_skipped_batch(skipped, in_a_row=progress.skipped, folder=self.run_dir if context.is_main else None)
+        names = [Path(str(self.data.train.paths[index])).name for index in indices]
+        images = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        LOGGER.warning(f"epoch {epoch}, batch {progress.batch} skipped: {reason}; images {images}")
+        if context.is_main:
+            skipped = {"epoch": epoch, "batch": progress.batch, "seed": seed, "reason": reason, "images": names}
+            with optional():
+                dump_json(self.run_dir / SKIPPED_BATCH, skipped)
+        if progress.skipped >= MAX_SKIPPED:
+            what = f"{MAX_SKIPPED} batches in a row failed ({reason}; {images})"
+            raise RunError(f"epoch {epoch}", what, fix="lower lr0 in --hyp, or try --no-amp")
 
     @contextlib.contextmanager
     def _naming_memory_errors(self, images: Tensor) -> Iterator[None]:
@@ -237,5 +223,5 @@ class EpochTrainer:
         )
 
     def _progress_line(self, epoch: int, instances: int | None, size: int) -> str:
-        means, epochs = self.state.progress.means, self.schedule.epochs
+        means, epochs = self.state.progress.means, self.state.options.epochs
         return progress_line(epoch, epochs, means, instances=instances, size=size, device=self.device)

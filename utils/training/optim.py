@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 
 OFFSET_CONVOLUTION = "p_conv"
 MIN_WARMUP_STEPS = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Schedule:
     """Learning rate, momentum and accumulation over a run."""
 
-    epochs: int  # number of epochs
+    options: TrainOptions
+    hyperparameters: Hyperparameters
     batches: int  # batches per epoch
-    batch_size: int  # images per batch
-    cosine: bool  # cosine instead of linear decay
-    hyperparameters: Hyperparameters  # rates, momenta, length of the warm-up, and images per optimizer step after it
 
     @property
     def warmup_steps(self) -> int:
@@ -33,8 +32,8 @@ class Schedule:
 
     def epoch_factor(self, epoch: int) -> float:
         """Factor on lr0 in an epoch, from 1 down to lrf."""
-        progress, lrf = epoch / self.epochs, self.hyperparameters.lrf
-        if self.cosine:
+        progress, lrf = epoch / self.options.epochs, self.hyperparameters.lrf
+        if self.options.cos_lr:
             return (1 - math.cos(progress * math.pi)) / 2 * (lrf - 1) + 1
         return (1 - progress) * (1 - lrf) + lrf
 
@@ -49,7 +48,7 @@ class Schedule:
 
     def accumulate(self, step: int) -> int:
         """Batches whose gradients are accumulated for an optimizer step."""
-        return max(round(self._warmup(step, 1.0, self.hyperparameters.nbs / self.batch_size)), 1)
+        return max(round(self._warmup(step, 1.0, self.hyperparameters.nbs / self.options.batch_size)), 1)
 
     def _warmup(self, step: int, start: float, end: float) -> float:
         """Interpolate from start to end during warm-up."""
@@ -61,14 +60,9 @@ class Schedule:
 def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float) -> list[dict[str, Any]]:
     """Return the trainable parameters in groups for an optimizer.
 
-    Args:
-        model: the network; frozen parameters are left out.
-        weight_decay: of weights with more than one dimension; biases and norms do not decay.
-        offset_lr: factor on the learning rate of AKConv's offset convolutions.
-
-    Returns:
-        Biases, weights and norm weights, in the order of the learning rates in `results.csv`, even if empty; then,
-        unless the factor is 1, biases and weights of the offset convolutions, unless empty.
+    Biases, weights and norm weights come first, in the order of the learning rates in `results.csv`, even if empty;
+    then, unless `offset_lr` is 1, biases and weights of AKConv's offset convolutions, unless empty. It is a factor on
+    their learning rate. Only weights with more than one dimension decay, and frozen parameters are left out.
     """
     keys = (("bias", False), ("weight", False), ("norm", False), ("bias", True), ("weight", True))
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {key: [] for key in keys}

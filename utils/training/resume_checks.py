@@ -95,11 +95,7 @@ def validate_checkpoint(content: Checkpoint, state: TrainState, *, batches: int,
     """Check a checkpoint that `check_run` accepted against the state that is to be restored from it.
 
     `state` is that of a new run with the same options. Returns the checkpoint as `load_state_dict` takes it: with
-    complete optimizer groups, and a scaler if one is used.
-
-    Raises:
-        CheckpointError: a tensor differs in shape from its parameter, or state is missing.
-        ConfigError: the run had another number of processes.
+    complete optimizer groups, and a scaler if one is used. Another number of processes is a ConfigError.
     """
     check = _Checks(path)
     weights = state.model.state_dict()

@@ -126,8 +126,7 @@ def _measured_batch(
     options: TrainOptions, hyperparameters: Hyperparameters, device: torch.device, context: DistributedContext
 ) -> int:
     """Return the batch size over all processes for --batch-size -1."""
-    config, _ = choose_config(options, hyperparameters)
-    model = DetectionModel(config)
+    model = DetectionModel(choose_config(options, hyperparameters)[0])
     image_size = round_image_size(options.imgsz, model.max_stride)
     batch_size = choose_batch(model, image_size=image_size, device=device, amp=not options.no_amp)
     return int(context.broadcast(batch_size)) * context.size

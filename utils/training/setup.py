@@ -61,13 +61,11 @@ def build_trainer(
         scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and not options.no_amp),
         context=context,
     )
-    batches, head = len(data.sampler), model.head
+    head = model.head
     settings = hyp.loss_settings(label_smoothing=options.label_smoothing)
     loss = DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc)
     weights = hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=data.image_size)
-    schedule = Schedule(
-        epochs=options.epochs, batches=batches, batch_size=batch_size, cosine=options.cos_lr, hyperparameters=hyp
-    )
+    schedule = Schedule(options, hyp, batches=len(data.sampler))
     return Trainer(EpochTrainer(state, data, schedule, loss, weights, run_dir, device))
 
 

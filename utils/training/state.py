@@ -41,8 +41,7 @@ class Progress:
     best_fitness: float = -1.0  # best fitness so far
     best_epoch: int = -1  # the epoch of the best fitness, from 0; -1 before the first validation
     seconds: float = 0.0  # training and validation time so far
-    # mAP50-95 of each class at the last validation, for --image-weights.
-    class_ap: list[float] = field(default_factory=list)
+    class_ap: list[float] = field(default_factory=list)  # mAP50-95 per class, last validation, for --image-weights
     rows: list[Row] = field(default_factory=list)  # results of all completed epochs
     emitted_warnings: list[str] = field(default_factory=list)  # kinds of offset warnings that were logged
 
@@ -81,7 +80,7 @@ class TrainState:
     image_size: int  # side of the training images in pixels
     dataset: str  # fingerprint of the training split
     model: DetectionModel
-    ema: ModelEma[DetectionModel]
+    ema: ModelEma
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     context: DistributedContext

@@ -47,8 +47,8 @@ class Trainer:
             try:
                 for epoch in range(progress.epoch, options.epochs):
                     if progress.out_of_patience(options.patience):
-                        since = f"no better fitness since epoch {progress.best_epoch}"
-                        LOGGER.info(f"Stopped: {since}, --patience {options.patience}")
+                        best, patience = progress.best_epoch, options.patience
+                        LOGGER.info(f"Stopped: no better fitness since epoch {best}, --patience {patience}")
                         break
                     self._fit_epoch(epoch)
             except StopRequested:
