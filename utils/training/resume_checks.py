@@ -231,7 +231,7 @@ class _Checks:
         rates = {name: group.get(name) for name in STORED_RATES if name in new}
         self.require(all(_is_finite_positive(rate) for rate in rates.values()), "optimizer: rates")
         if "betas" in new:
-            betas = group.get("betas")
+            betas: Any = group.get("betas")
             valid = matches_type(betas, tuple[float, ...]) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
             self.require(valid, "optimizer: betas")
             rates["betas"] = tuple(betas)
