@@ -255,7 +255,7 @@ def test_images_of_a_batch_do_not_affect_each_other():
 
 
 @pytest.mark.parametrize("iou_threshold", [0.01, 0.3, 0.6, 0.99, 1.0])
-def test_pruning_finds_every_pair_at_any_threshold(iou_threshold):
+def test_chunks_give_what_torchvision_gives_at_any_threshold(iou_threshold):
     boxes, scores = dense_candidates(1500, 4)
     boxes = torch.cat((boxes, boxes[:300], boxes[300:600] * 1.001))
     scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
