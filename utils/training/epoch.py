@@ -70,10 +70,28 @@ def require_finite_state(model: nn.Module, where: object) -> None:
             raise RunError(where, f"{name} is no longer finite; nothing was saved", fix="lower lr0 in --hyp")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What the flags say about the loop over epochs and batches; flags travel no further down than `build_trainer`."""
+
+    epochs: int
+    batch_size: int  # over all processes
+    seed: int
+    multi_scale: bool
+    image_weights: bool
+    single_class: bool
+    plots: bool
+    validate_every_epoch: bool
+    save_every_epoch: bool
+    save_period: int  # epochs between further checkpoints; none if not positive
+    patience: int  # epochs without a better fitness; 0 for no limit
+
+
 @dataclass(frozen=True)
 class EpochTrainer:
     """Trains single epochs."""
 
+    config: LoopConfig
     state: TrainState
     data: TrainingData
     schedule: Schedule
@@ -132,7 +150,7 @@ class EpochTrainer:
                     progress.last_step = step
             progress.batch += 1
             bar.set_description(self._progress_line(epoch, len(batch.targets), images.shape[-1]))
-            if step < PLOTTED_BATCHES and epoch == 0 and not state.options.noplots and context.is_main:
+            if step < PLOTTED_BATCHES and epoch == 0 and self.config.plots and context.is_main:
                 with optional():
                     plot_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
             if context.any(shutdown.signal is not None):
@@ -168,7 +186,7 @@ class EpochTrainer:
 
     def _skip(self, batch: Batch, epoch: int, reason: str) -> None:
         """Count a skipped batch, and report it in the log and `skipped_batch.json`; a RunError if too many in a row."""
-        progress, context, seed = self.state.progress, self.state.context, self.state.options.seed
+        progress, context, seed = self.state.progress, self.state.context, self.config.seed
         progress.skipped += 1
         indices = [int(index) for part in context.gather([*batch.indices]) for index in part]
         names = [Path(str(self.data.train.paths[index])).name for index in indices]
@@ -193,15 +211,15 @@ class EpochTrainer:
             allocated = torch.cuda.max_memory_allocated(self.device) / 1e9 if self.device.type == "cuda" else 0.0
             peak = f", peak {allocated:.1f} GB" if allocated else ""
             what = f"{len(images)} images of {images.shape[-1]} px need more memory than is available{peak}"
-            where, fix = f"--batch-size {self.state.options.batch_size}", "use a smaller --batch-size or --imgsz"
+            where, fix = f"--batch-size {self.config.batch_size}", "use a smaller --batch-size or --imgsz"
             raise RunError(where, what, fix=fix) from error
 
     def _rescale(self, images: Tensor, step: int) -> Tensor:
         """With --multi-scale, resize a batch to a size drawn from (seed, step), a multiple of the stride."""
-        options, stride, mean = self.state.options, self.data.stride, self.data.image_size
-        if not options.multi_scale:
+        stride, mean = self.data.stride, self.data.image_size
+        if not self.config.multi_scale:
             return images
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((options.seed, step, 1))))
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.config.seed, step, 1))))
         size = int(rng.integers(round(0.5 * mean), round(1.5 * mean) + stride)) // stride * stride
         scale = max(size, stride) / max(images.shape[2:])
         size_hw = [max(round(side * scale / stride), 1) * stride for side in images.shape[2:]]
@@ -209,8 +227,10 @@ class EpochTrainer:
 
     def _image_weights(self) -> np.ndarray | None:
         """Return the sampling weights of --image-weights."""
-        options, ap = self.state.options, self.state.progress.class_ap
-        return sampling_weights(self.data.train, ap, single_class=options.single_cls) if options.image_weights else None
+        if not self.config.image_weights:
+            return None
+        class_ap = self.state.progress.class_ap
+        return sampling_weights(self.data.train, class_ap, single_class=self.config.single_class)
 
     def _progress_bar(self) -> tqdm[Batch]:
         return tqdm(
@@ -223,5 +243,5 @@ class EpochTrainer:
         )
 
     def _progress_line(self, epoch: int, instances: int | None, size: int) -> str:
-        means, epochs = self.state.progress.means, self.state.options.epochs
+        means, epochs = self.state.progress.means, self.config.epochs
         return progress_line(epoch, epochs, means, instances=instances, size=size, device=self.device)

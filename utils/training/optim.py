@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 
 OFFSET_CONVOLUTION = "p_conv"
 MIN_WARMUP_STEPS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Learning rate, momentum and accumulation over a run."""
 
-    options: TrainOptions
     hyperparameters: Hyperparameters
+    epochs: int
     batches: int  # batches per epoch
+    batch_size: int  # over all processes
+    cosine: bool = False  # cosine decay of the learning rate, instead of linear
 
     @property
     def warmup_steps(self) -> int:
@@ -32,8 +33,8 @@ class Schedule:
 
     def epoch_factor(self, epoch: int) -> float:
         """Factor on lr0 in an epoch, from 1 down to lrf."""
-        progress, lrf = epoch / self.options.epochs, self.hyperparameters.lrf
-        if self.options.cos_lr:
+        progress, lrf = epoch / self.epochs, self.hyperparameters.lrf
+        if self.cosine:
             return (1 - math.cos(progress * math.pi)) / 2 * (lrf - 1) + 1
         return (1 - progress) * (1 - lrf) + lrf
 
@@ -48,7 +49,7 @@ class Schedule:
 
     def accumulate(self, step: int) -> int:
         """Batches whose gradients are accumulated for an optimizer step."""
-        return max(round(self._warmup(step, 1.0, self.hyperparameters.nbs / self.options.batch_size)), 1)
+        return max(round(self._warmup(step, 1.0, self.hyperparameters.nbs / self.batch_size)), 1)
 
     def _warmup(self, step: int, start: float, end: float) -> float:
         """Interpolate from start to end during warm-up."""

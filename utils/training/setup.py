@@ -20,7 +20,7 @@ from utils.options.hyperparameters import Hyperparameters
 from utils.runtime import to_device
 from utils.training.data import TrainingData
 from utils.training.ema import ModelEma
-from utils.training.epoch import EpochTrainer
+from utils.training.epoch import EpochTrainer, LoopConfig
 from utils.training.optim import Schedule, build_optimizer, parameter_groups
 from utils.training.state import TrainState
 from utils.training.trainer import Trainer
@@ -65,8 +65,27 @@ def build_trainer(
     settings = hyp.loss_settings(label_smoothing=options.label_smoothing)
     loss = DetectionLoss(settings, anchors=head.anchors, num_classes=head.nc)
     weights = hyp.loss_weights.scaled(levels=len(head.strides), num_classes=head.nc, image_size=data.image_size)
-    schedule = Schedule(options, hyp, batches=len(data.sampler))
-    return Trainer(EpochTrainer(state, data, schedule, loss, weights, run_dir, device))
+    schedule = Schedule(
+        hyperparameters=hyp,
+        epochs=options.epochs,
+        batches=len(data.sampler),
+        batch_size=batch_size,
+        cosine=options.cos_lr,
+    )
+    config = LoopConfig(
+        epochs=options.epochs,
+        batch_size=batch_size,
+        seed=options.seed,
+        multi_scale=options.multi_scale,
+        image_weights=options.image_weights,
+        single_class=options.single_cls,
+        plots=not options.noplots,
+        validate_every_epoch=not options.noval,
+        save_every_epoch=not options.nosave,
+        save_period=options.save_period,
+        patience=options.patience,
+    )
+    return Trainer(EpochTrainer(config, state, data, schedule, loss, weights, run_dir, device))
 
 
 def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tuple[ModelConfig, Checkpoint | None]:

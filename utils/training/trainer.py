@@ -23,7 +23,8 @@ class Trainer:
     """One run, whose parts `build_trainer` builds; `state` is everything that changes, and that last.pt holds."""
 
     def __init__(self, epoch_trainer: EpochTrainer) -> None:
-        self.state, self.data, self.run_dir = epoch_trainer.state, epoch_trainer.data, epoch_trainer.run_dir
+        self.config, self.state, self.data = epoch_trainer.config, epoch_trainer.state, epoch_trainer.data
+        self.run_dir = epoch_trainer.run_dir
         self.model = self.state.model
         on_save = functools.partial(self._notify, "on_model_save")
         self.checkpoints = CheckpointFolder(self.run_dir / "weights", on_save=on_save)
@@ -39,16 +40,16 @@ class Trainer:
             RunError: too many batches in a row were not finite, or a checkpoint could not be written.
             RunStopped: Ctrl-C or SIGTERM; the run was saved.
         """
-        progress, options = self.state.progress, self.state.options
+        progress, config = self.state.progress, self.config
         self._callbacks = callbacks
         LOGGER.info(header_line())
         self._notify("on_train_start")
         with self._shutdown:
             try:
-                for epoch in range(progress.epoch, options.epochs):
-                    if progress.out_of_patience(options.patience):
-                        best, patience = progress.best_epoch, options.patience
-                        LOGGER.info(f"Stopped: no better fitness since epoch {best}, --patience {patience}")
+                for epoch in range(progress.epoch, config.epochs):
+                    if progress.out_of_patience(config.patience):
+                        best = progress.best_epoch
+                        LOGGER.info(f"Stopped: no better fitness since epoch {best}, --patience {config.patience}")
                         break
                     self._fit_epoch(epoch)
             except StopRequested:
@@ -57,7 +58,7 @@ class Trainer:
 
     def _fit_epoch(self, epoch: int) -> None:
         """Train an epoch or the rest of it, validate, save, and log."""
-        progress, epochs, start = self.state.progress, self.state.options.epochs, time.perf_counter()
+        progress, epochs, start = self.state.progress, self.config.epochs, time.perf_counter()
         data_wait = self._epoch_trainer.train(epoch, self._shutdown)
         training_time = time.perf_counter() - start
         losses = progress.means
@@ -78,7 +79,7 @@ class Trainer:
         """Validate in the main process, if it is due; if that is stopped by a signal, all raise StopRequested."""
         context = self.state.context
         evaluation, stopped = None, False
-        if context.is_main and (is_last or not self.state.options.noval):
+        if context.is_main and (is_last or self.config.validate_every_epoch):
             try:
                 evaluation = self.validate()
             except StopRequested:
@@ -126,7 +127,7 @@ class Trainer:
 
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write results.csv and the checkpoints that are due."""
-        progress, options = self.state.progress, self.state.options
+        progress, config = self.state.progress, self.config
         content = self.state.state_dict()
         if not self.state.context.is_main:
             return
@@ -136,10 +137,10 @@ class Trainer:
         # Until the first validation each epoch counts as the best.
         if progress.best_epoch == (progress.epoch - 1 if evaluation is not None else -1):
             self.checkpoints.write("best.pt", model_only)
-        if options.save_period > 0 and progress.epoch % options.save_period == 0:
+        if config.save_period > 0 and progress.epoch % config.save_period == 0:
             self.checkpoints.write(f"epoch{progress.epoch}.pt", model_only)
-        is_last = progress.epoch == options.epochs or progress.out_of_patience(options.patience)
-        if is_last or not options.nosave:
+        is_last = progress.epoch == config.epochs or progress.out_of_patience(config.patience)
+        if is_last or config.save_every_epoch:
             # Written last, so that a run resumed from it has all other files of its epoch.
             self.checkpoints.write_last(content, epochs=progress.epoch)
 

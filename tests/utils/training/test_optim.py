@@ -8,7 +8,6 @@ from torch import nn
 
 from models.common import Conv
 from models.modules.akconv import AKConv
-from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.training.optim import Schedule, build_optimizer, parameter_groups, set_rates
 
@@ -114,7 +113,7 @@ def test_rates_per_group(model, name, step, bias, weight, momentum):
     hyperparameters = Hyperparameters(
         lr0=0.02, lrf=0.2, warmup_epochs=2, momentum=0.9, warmup_momentum=0.8, warmup_bias_lr=0.1, nbs=64
     )
-    schedule = Schedule(TrainOptions(epochs=4, batch_size=8), hyperparameters, batches=100)
+    schedule = Schedule(hyperparameters=hyperparameters, epochs=4, batches=100, batch_size=8)
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=0.25)
     optimizer = build_optimizer(name, groups, lr=0.5, momentum=0.5)
     set_rates(optimizer, schedule, step)
@@ -128,13 +127,14 @@ def test_rates_per_group(model, name, step, bias, weight, momentum):
 
 # 10 epochs of 50 batches of 16; 3 epochs of warmup are 150 steps; 64 / 16 = 4 batches make an optimizer step.
 LINEAR = Schedule(
-    TrainOptions(epochs=10, batch_size=16),
-    Hyperparameters(
+    hyperparameters=Hyperparameters(
         lr0=0.01, lrf=0.1, warmup_epochs=3.0, momentum=0.9, warmup_momentum=0.8, warmup_bias_lr=0.1, nbs=64
     ),
+    epochs=10,
     batches=50,
+    batch_size=16,
 )
-COSINE = replace(LINEAR, options=replace(LINEAR.options, cos_lr=True))
+COSINE = replace(LINEAR, cosine=True)
 
 
 def with_warmup(epochs):
@@ -211,7 +211,7 @@ def test_accumulation_at_half_is_even():
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, 64), (24, 3), (40, 2), (64, 1), (128, 1), (1000, 1)])
 def test_accumulation_after_warmup(batch_size, batches):
-    schedule = replace(LINEAR, options=replace(LINEAR.options, batch_size=batch_size))
+    schedule = replace(LINEAR, batch_size=batch_size)
     assert schedule.accumulate(0) == 1
     assert schedule.accumulate(150) == batches
 
