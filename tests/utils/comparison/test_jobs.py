@@ -17,6 +17,8 @@ from utils.comparison.plan import PlannedRun, plan_runs
 from utils.errors import RunStopped
 from utils.options import CompareOptions, TrainOptions
 
+pytestmark = pytest.mark.slow
+
 SHORT_TRAINING = """
 import os, pathlib, sys, time
 words = sys.argv[1:]

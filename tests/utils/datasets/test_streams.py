@@ -14,6 +14,8 @@ from utils.datasets.sources import open_source
 from utils.datasets.streams import LiveStreams, ReconnectPolicy, is_stream, stream_name
 from utils.errors import DataError, DetectorError, RunError
 
+pytestmark = pytest.mark.slow
+
 QUICK = ReconnectPolicy(initial_delay=0.01, max_delay=0.05, give_up_after=1.0, io_timeout=2.0)
 
 

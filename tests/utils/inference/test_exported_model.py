@@ -18,6 +18,8 @@ from utils.inference.autoshape import AutoShape, create_detector, load_detector
 from utils.inference.exported_model import ExportedModel, ModelMetadata, open_onnx, require_package
 from utils.options import ExportOptions
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
