@@ -20,7 +20,10 @@ def test_metrics_equal_those_of_the_reference():
         correct = np.concatenate([stored[f"image{i}_correct"] for i in images])
         labels = np.concatenate([stored[f"image{i}_labels"] for i in images])
         result = precision_recall(evaluated_set(correct, detections[:, 4], detections[:, 5], labels[:, 0]))
+        tp = (result.recall * result.label_counts).round()
         ours = {
+            "tp": tp,
+            "fp": (tp / (result.precision + 1e-16) - tp).round(),
             "precision": result.precision,
             "recall": result.recall,
             "f1": result.f1,
