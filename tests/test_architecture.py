@@ -16,7 +16,7 @@ LADDER = (
     ("options",),
     ("weights",),
     ("inference",),
-    ("validation", "detection", "benchmarks"),
+    ("validation", "detection", "benchmarks", "preparation"),
     ("training", "export"),
     ("comparison",),
     ("scripts",),
