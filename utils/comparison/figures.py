@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.comparison.document import Block, Image
 from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
 from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
 from utils.comparison.trained_runs import TrainedRuns
@@ -20,6 +19,7 @@ from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import resize_longest_side
 from utils.detection.sampling_plots import FOLDER, OffsetCollection, plot_layer, sample_image
+from utils.document import Block, Image
 from utils.files import atomic_write
 from utils.inference.nms import NmsSettings
 from utils.inference.offset_statistics import layer_offsets

@@ -8,17 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.document import (
-    Block,
-    BulletList,
-    CodeBlock,
-    Section,
-    Table,
-    first_of,
-    table_to_markdown,
-    to_html,
-    to_markdown,
-)
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import MIN_IMAGES, MIN_OBJECTS, MetricKey, SupportByName
 from utils.comparison.statistics import (
@@ -33,6 +22,17 @@ from utils.comparison.statistics import (
 )
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex
+from utils.document import (
+    Block,
+    BulletList,
+    CodeBlock,
+    Section,
+    Table,
+    first_of,
+    table_to_markdown,
+    to_html,
+    to_markdown,
+)
 from utils.files import atomic_write, dump_json
 from utils.log import LOGGER
 from utils.options import CompareOptions

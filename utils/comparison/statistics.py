@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.comparison.document import Table, first_of
 from utils.comparison.predictions import ALL, MetricKey, SupportByName
+from utils.document import Table, first_of
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import Verdict, decide_all, sentence
 

@@ -12,7 +12,6 @@ from tests.helpers.random_model import random_model
 from tests.helpers.random_runs import COST, random_scores
 from tests.helpers.sampling import NAMES, model_with_offsets
 from utils.comparison import figures
-from utils.comparison.document import Image
 from utils.comparison.figures import (
     draw_figures,
     draw_overview,
@@ -28,6 +27,7 @@ from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResu
 from utils.comparison.statistics import ModelScores, compare_with_baseline
 from utils.datasets.images import write_image
 from utils.datasets.index import DatasetIndex
+from utils.document import Image
 from utils.errors import DataError
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of

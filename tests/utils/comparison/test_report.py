@@ -10,7 +10,6 @@ import pytest
 
 from tests.helpers.comparison import index_of, trained_model
 from tests.helpers.random_runs import COST, NAMES, random_scores
-from utils.comparison.document import BulletList, CodeBlock, Image, Section, Table
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import Support
 from utils.comparison.report import (
@@ -25,6 +24,7 @@ from utils.comparison.report import (
     write_results,
 )
 from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
+from utils.document import BulletList, CodeBlock, Image, Section, Table
 from utils.options import CompareOptions
 
 

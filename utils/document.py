@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-STYLE = Path(__file__).with_name("report.css")
+STYLE = Path(__file__).with_suffix(".css")
 LONG_NAME = 20  # characters
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 # Markdown syntax: code, emphasis, table columns, strikethrough, links, tags and character references.
@@ -47,7 +47,14 @@ class Image:
     caption: str
 
 
-Block = str | BulletList | Table | CodeBlock | Image  # a str is a paragraph
+@dataclass(frozen=True)
+class Gallery:
+    """Images beside each other, as many in a row as the page has room for."""
+
+    images: Sequence[Image]
+
+
+Block = str | BulletList | Table | CodeBlock | Image | Gallery  # a str is a paragraph
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,17 @@ def _block_to_markdown(block: Block, folder: Path) -> str:
             text = escape_markdown(caption)
             alternative = re.sub(r"[][]", r"\\\g<0>", text)
             return f"![{alternative}]({quote(path.relative_to(folder).as_posix())})\n\n{text}"
+        case Gallery(images):
+            return "\n\n".join(_block_to_markdown(image, folder) for image in images)
         case text:
             return escape_markdown(text)
 
 
-def to_html(sections: Sequence[Section], *, title: str) -> str:
-    """Return a page that needs no other file: images are embedded. An OSError is raised if one cannot be read."""
+def to_html(sections: Sequence[Section], *, title: str, extra_style: str = "") -> str:
+    """Return a page that needs no other file: images are embedded. An OSError is raised if one cannot be read.
+
+    `extra_style` is CSS for what this page has beyond others, such as a gallery.
+    """
     parts: list[str] = []
     for section in sections:
         parts.append(f"<h{section.level}>{html.escape(section.heading)}</h{section.level}>")
@@ -118,7 +130,7 @@ def to_html(sections: Sequence[Section], *, title: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}{extra_style}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -140,6 +152,8 @@ def _block_to_html(block: Block) -> str:
             data, text = base64.b64encode(path.read_bytes()).decode("ascii"), html.escape(caption)
             image = f'<img src="data:{MEDIA_TYPES[path.suffix]};base64,{data}" alt="{text}">'
             return f'<figure><div class="scroll">{image}</div><figcaption>{text}</figcaption></figure>'
+        case Gallery(images):
+            return f'<div class="gallery">{"".join(map(_block_to_html, images))}</div>'
         case text:
             return f"<p>{html.escape(text)}</p>"
 

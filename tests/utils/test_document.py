@@ -14,9 +14,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from utils.comparison.document import (
+from utils.datasets.images import write_image
+from utils.document import (
     BulletList,
     CodeBlock,
+    Gallery,
     Image,
     Section,
     Table,
@@ -25,7 +27,6 @@ from utils.comparison.document import (
     to_html,
     to_markdown,
 )
-from utils.datasets.images import write_image
 
 VOID = {"meta", "img", "br"}
 NAMES = ["a | b", "<b>bold</b>", "**a** `b`", "_x_ __init__", "a\\|b", "c\\", "&lt;", "[x](y)", "~~", "<script>"]
@@ -194,3 +195,12 @@ def test_a_browser_shows_the_page_without_scrolling_it_sideways(tmp_path: Path, 
     assert accuracy == classes == (width == 390)
     assert all(natural == 1680 and 700 < drawn <= 1152 for natural, drawn in measured["images"])
     assert measured["smallest"] >= 11
+
+
+def test_a_gallery_holds_its_images_in_order(tmp_path: Path) -> None:
+    images = [Image(write_image(tmp_path / f"{name}.png", np.zeros((4, 6, 3), np.uint8)), name) for name in "ab"]
+    sections = [Section("Examples", [Gallery(images)])]
+    page = Page(to_html(sections, title="t", extra_style=".gallery { color: red }"))
+    assert page.texts("figcaption") == ["a", "b"]
+    assert ".gallery { color: red }" in page.texts("style")[0]
+    assert re.findall(r"!\[\w\]\((\w\.png)\)", to_markdown(sections, tmp_path)) == ["a.png", "b.png"]
