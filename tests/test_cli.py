@@ -20,6 +20,7 @@ from utils.options import (
     CompareOptions,
     DetectOptions,
     ExportOptions,
+    PrepareOptions,
     TrainOptions,
     ValOptions,
 )
@@ -41,12 +42,15 @@ COMPARE_FLAGS = """cfg weights sweep data task hyp epochs batch_size imgsz devic
 cache noplots seed seeds jobs no_amp project name plugins"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
 topk_per_class topk_all iou_thres conf_thres include benchmark repeats project name plugins"""
+PREPARE_FLAGS = """source out format split seed folds sort_names names ignore_class copy in_place_lists polygons check
+weights imgsz device project name"""
 BENCHMARK_FLAGS = "suite device imgsz batch_size layer_batch repeats amp project name"
 
 
 @pytest.mark.parametrize(
     ("options", "names"),
     [
+        (PrepareOptions, PREPARE_FLAGS),
         (TrainOptions, TRAIN_FLAGS),
         (ValOptions, VAL_FLAGS),
         (DetectOptions, DETECT_FLAGS),
@@ -136,7 +140,9 @@ def logger_restored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("logger_restored")
-@pytest.mark.parametrize("script", ["train.py", "val.py", "detect.py", "compare.py", "export.py", "benchmarks.py"])
+@pytest.mark.parametrize(
+    "script", ["prepare.py", "train.py", "val.py", "detect.py", "compare.py", "export.py", "benchmarks.py"]
+)
 def test_every_script_prints_the_version(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

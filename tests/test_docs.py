@@ -15,9 +15,18 @@ from utils.benchmarks.nms import NmsBenchmarkOptions
 from utils.cli import build_parser, parse_options
 from utils.datasets import download
 from utils.datasets.convert.__main__ import build_parser as convert_parser
-from utils.options import BenchmarkOptions, CompareOptions, DetectOptions, ExportOptions, TrainOptions, ValOptions
+from utils.options import (
+    BenchmarkOptions,
+    CompareOptions,
+    DetectOptions,
+    ExportOptions,
+    PrepareOptions,
+    TrainOptions,
+    ValOptions,
+)
 
 OPTIONS: dict[str, type] = {
+    "prepare.py": PrepareOptions,
     "train.py": TrainOptions,
     "val.py": ValOptions,
     "detect.py": DetectOptions,

@@ -101,7 +101,7 @@ def test_listed_commands_are_in_the_documentation_and_every_script_is_run() -> N
     assert set(NOT_RUN) <= known, "remove commands that are not documented any more"
     assert known >= QUICK and not QUICK & set(NOT_RUN)
     quick = [program_of(command) for command in COMMANDS if shlex.join(command) in QUICK]
-    assert set(quick) >= set(SCRIPTS) - {"hubconf.py", "compare.py", "export.py", "benchmarks.py"}
+    assert set(quick) >= set(SCRIPTS) - {"hubconf.py", "prepare.py", "compare.py", "export.py", "benchmarks.py"}
 
 
 @pytest.fixture(scope="module")

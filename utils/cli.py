@@ -31,9 +31,11 @@ def option(
     choices: Sequence[str] | None = None,  # the allowed values
     aliases: Sequence[str] = (),  # former names of the flag, accepted but not listed by `--help`
     within: tuple[float, float] = (-math.inf, math.inf),  # smallest and largest value, for the options class to check
+    positional: bool = False,  # given by its place, without a flag
 ) -> Any:  # noqa: ANN401 - a dataclass field
     """Declare a dataclass field that is also a flag, named `--` and the field's name with dashes."""
     metadata = {"text": text, "kind": kind, "bare": bare, "choices": choices, "aliases": aliases, "within": within}
+    metadata["positional"] = positional
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -65,6 +67,10 @@ def build_parser(options_class: type[Any], *, description: str) -> argparse.Argu
     for field in sorted(fields, key=lambda field: next(i for i, c in enumerate(ancestry) if field.name in vars(c))):
         names = ("--" + field.name.replace("_", "-"), "--" + field.name, *SPELLINGS.get(field.name, ()))
         settings = _argument_settings(field)
+        if field.metadata["positional"]:
+            del settings["dest"]
+            parser.add_argument(field.name, **{**settings, "nargs": "?"})
+            continue
         parser.add_argument(*dict.fromkeys(names), **settings)
         for alias in field.metadata["aliases"]:
             parser.add_argument(alias, **{**settings, "help": argparse.SUPPRESS})

@@ -3,6 +3,15 @@
 from utils.options.benchmark import BenchmarkOptions
 from utils.options.export import ExportOptions
 from utils.options.inference import DetectOptions, ValOptions
+from utils.options.preparation import PrepareOptions
 from utils.options.training import CompareOptions, TrainOptions
 
-__all__ = ["BenchmarkOptions", "CompareOptions", "DetectOptions", "ExportOptions", "TrainOptions", "ValOptions"]
+__all__ = [
+    "BenchmarkOptions",
+    "CompareOptions",
+    "DetectOptions",
+    "ExportOptions",
+    "PrepareOptions",
+    "TrainOptions",
+    "ValOptions",
+]
