@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import errno
 import io
 import itertools
@@ -12,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -113,14 +115,17 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) 
                 path = new / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            if folder.exists():
-                os.replace(folder, old)
-            try:
+            _sync_tree(new)
+            if not folder.exists():
                 os.replace(new, folder)
-            except OSError:
-                if old.exists():
+            elif not _exchange(new, folder):
+                os.replace(folder, old)
+                try:
+                    os.replace(new, folder)
+                except OSError:
                     os.replace(old, folder)
-                raise
+                    raise
+            _sync_folder(folder.parent)
     except OSError as error:
         if folder.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return folder  # another process created it first
@@ -172,6 +177,23 @@ class FolderLock:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flush all files and folders below a folder to disk: all are written before, so one commit holds most of them."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with Path(root, name).open("rb+") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(root))
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, so that both names always exist; False where the system cannot (not Linux)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    at_working_directory, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    names = os.fsencode(first), os.fsencode(second)
+    return rename is not None and rename(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0
 
 
 def _sync_folder(folder: Path) -> None:

@@ -52,17 +52,29 @@ def select_device(name: str) -> torch.device:
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
-    """Seed the generators of initial weights and dropout, and on CUDA request deterministic kernels.
+    """Seed the generators of initial weights, and on CUDA request deterministic kernels.
 
     The data does not depend on these generators: its randomness is a function of (seed, epoch, sample).
     """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # for custom modules that use it
-    torch.manual_seed(seed)
+    _seed_generators(seed)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed the generators that modules such as dropout draw from: what a model draws in a step depends on these three.
+
+    So a resumed run draws what the uninterrupted one would, whatever drew before: data workers, validation, plots.
+    """
+    _seed_generators(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
+
+
+def _seed_generators(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # for custom modules that use it
+    torch.manual_seed(seed)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -12,11 +12,19 @@ from tests.helpers.training_runs import ROOT
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mosaic and mixup; 2 batches per step and 3 per epoch, so that gradients are pending at the end of most epochs."""
+    """Hyperparameters, with `dropout.yaml`, a model that draws random numbers, beside them.
+
+    Mosaic and mixup; 2 batches per step and 3 per epoch, so that gradients are pending at the end of most epochs.
+    """
     text = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text()
     text = re.sub(r"warmup_epochs: \S+", "warmup_epochs: 0", text).replace("mixup: 0.0", "mixup: 0.5")
     path = tmp_path_factory.mktemp("hyp") / "hyp.yaml"
     path.write_text(text + "nbs: 8\n")
+    model = (ROOT / "models/yolov5n-AKConv.yaml").read_text()
+    detect = "  - [[17, 20, 23], 1, Detect"
+    dropout = model.replace(detect, "  - [-1, 1, nn.Dropout2d, [0.5]]\n" + detect.replace("23", "24"))
+    assert dropout != model
+    path.with_name("dropout.yaml").write_text(dropout)
     return path
 
 

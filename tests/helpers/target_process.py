@@ -48,8 +48,20 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def train_arguments(data: Path, recipe: Path, *, epochs: int, workers: int = 0) -> tuple[object, ...]:
+    """Arguments for a model that draws random numbers while it trains, unless a later --cfg replaces it."""
     return (
-        *("--cfg", "yolov5n-akconv.yaml", "--data", data, "--hyp", recipe, "--epochs", epochs, "--imgsz", 64),
+        *(
+            "--cfg",
+            recipe.with_name("dropout.yaml"),
+            "--data",
+            data,
+            "--hyp",
+            recipe,
+            "--epochs",
+            epochs,
+            "--imgsz",
+            64,
+        ),
         *("--batch-size", 4, "--device", "cpu", "--workers", workers, "--noplots"),
     )
 

@@ -24,7 +24,7 @@ from utils.files import dump_json
 from utils.log import LOGGER, optional
 from utils.losses.detection import COMPONENTS, DetectionLoss, LossWeights
 from utils.malloc import out_of_memory
-from utils.runtime import scale_pixels
+from utils.runtime import scale_pixels, seed_step
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.data import TrainingData
@@ -124,6 +124,7 @@ class EpochTrainer:
             set_rates(state.optimizer, schedule, step)
             images = self._rescale(scale_pixels(batch.images, device), step)
             batch_norm.save()
+            seed_step(self.config.seed, step, context.rank)
             problem = ""
             with self._naming_memory_errors(images):
                 with torch.autocast(device.type, enabled=state.scaler.is_enabled()):

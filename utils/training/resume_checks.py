@@ -111,10 +111,6 @@ def validate_checkpoint(content: Checkpoint, state: TrainState, *, batches: int,
     check.require(content["progress"].get("batch", 0) <= batches, "progress: batch")
     check.require(matches_type(content.get("updates"), int) and content["updates"] >= 0, "updates")
     check.require(isinstance(content.get("machine", {}), dict), "machine")
-    try:
-        torch.Generator().set_state(content.get("random"))  # type: ignore[arg-type]
-    except (RuntimeError, TypeError) as error:
-        raise check.error("random") from error
     optimizer = check.optimizer(content["optimizer"], state.optimizer)
     return {**content, "optimizer": optimizer, "scaler": check.scaler(content.get("scaler"), state.scaler.state_dict())}
 

@@ -107,7 +107,6 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "gradients": self.context.gather(_pending_gradients(self.model)),
             "progress": to_builtin(vars(self.progress)),
-            "random": torch.get_rng_state(),
             "dataset": self.dataset,
             "machine": numerics_fingerprint(),
         }
@@ -121,7 +120,6 @@ class TrainState:
         self.scaler.load_state_dict(content["scaler"])
         _restore_gradients(self.model, content["gradients"][self.context.rank])
         self.progress = Progress.from_dict(content["progress"])
-        torch.set_rng_state(content["random"])
         stored = content.get("machine", {})
         changed = [f"{name} {value}" for name, value in numerics_fingerprint().items() if stored.get(name) != value]
         if changed and self.context.is_main:

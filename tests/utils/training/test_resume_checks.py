@@ -209,7 +209,6 @@ WRONG = {
     "gradients": lambda c: c.update(gradients={}),
     "gradient shape": lambda c: c["gradients"][0].update({"model.0.conv.weight": torch.zeros(3)}),
     "gradient name": lambda c: c["gradients"][0].update({"model.9": torch.zeros(3)}),
-    "random": lambda c: c.update(random=torch.zeros(16, dtype=torch.uint8)),
     "updates": lambda c: c.update(updates="7"),
     "scaler": lambda c: c.update(scaler=None),
     "options": lambda c: c.update(options=["--epochs"]),
@@ -224,7 +223,7 @@ WRONG = {
         f"no {key}": lambda c, key=key: c.pop(key)
         for key in (
             *("config", "config_name", "names", "ema", "options", "hyperparameters", "model", "updates", "optimizer"),
-            *("scaler", "gradients", "progress", "random", "dataset"),
+            *("scaler", "gradients", "progress", "dataset"),
         )
     },
 }
