@@ -16,6 +16,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -69,12 +70,20 @@ def _processor() -> str:
 
 def build() -> list[Path]:
     """Compile all kernels, check that they load, and remove those of older sources; ConfigError if this fails."""
-    import torch  # noqa: F401 - the kernels use its OpenMP runtime
-
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         command = "python -m utils.compiled"
         raise ConfigError(command, "no C compiler found (cc)", fix="install gcc, or set CC to a compiler")
+    import torch  # noqa: F401 - the kernels use its OpenMP runtime
+
+    try:
+        return _build_with(compiler)
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise ConfigError(FOLDER, what, fix="make it writable, or go on without: the kernels only save time") from error
+
+
+def _build_with(compiler: str) -> list[Path]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     paths = [library_path(name) for name in KERNELS]
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
@@ -94,12 +103,35 @@ def build() -> list[Path]:
 
 
 def _run(*command: str, where: Path) -> None:
-    # A compiler found by its full path, no shell.
-    result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILER_SECONDS, check=False)  # noqa: S603
-    if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if "error" in line]
-        reason = errors[0] if errors else f"exit code {result.returncode}"
-        raise ConfigError(where, f"{Path(command[0]).name} failed: {reason}", fix="set CC to another compiler")
+    name, fix = Path(command[0]).name, "set CC to another compiler"
+    with tempfile.TemporaryFile() as output:  # not a pipe, which a process that the compiler left behind keeps open
+        try:  # a compiler found by its full path, no shell
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        except OSError as error:
+            raise ConfigError(where, f"{name} cannot be started ({error.strerror or error})", fix=fix) from error
+        try:
+            code = process.wait(COMPILER_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(where, f"{name} does not end within {COMPILER_SECONDS} s", fix=fix) from error
+        finally:
+            if process.poll() is None:
+                _kill(process)
+        if code:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").splitlines()
+            reason = next((line for line in lines if "error" in line), f"exit code {code}")
+            raise ConfigError(where, f"{name} failed: {reason}", fix=fix)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a compiler and the processes that it has started."""
+    if hasattr(os, "killpg"):  # not on Windows
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
 
 @functools.cache

@@ -25,8 +25,8 @@ static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
     /* NaN fails every comparison and becomes `lowest`, so that an index is never out of range. */
     REAL bounded = position > lowest ? position : lowest;
     bounded = bounded < highest ? bounded : highest;
-    ptrdiff_t low = (ptrdiff_t)(bounded + 1) - 1; /* floor, since bounded + 1 >= 0 */
-    if ((REAL)low > bounded) low -= 1;            /* the sum may be rounded up to the next pixel */
+    ptrdiff_t low = (ptrdiff_t)bounded; /* rounded towards zero */
+    if ((REAL)low > bounded) low -= 1;
     const REAL inside = position == bounded;
     Axis axis;
     axis.high_weight = bounded - (REAL)low + 0 * position; /* NaN for a non-finite position */
@@ -40,9 +40,9 @@ static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
         axis.high_weight *= high_exists;
         axis.low_slope *= low_exists;
         axis.high_slope *= high_exists;
-        low = low < 0 ? 0 : low < size ? low : size - 1;
     }
-    axis.low = low;
+    /* Beyond 2^24 pixels `highest` may be rounded up to a pixel outside the map. */
+    axis.low = low < 0 ? 0 : low < size ? low : size - 1;
     axis.high = high < size ? high : size - 1;
     return axis;
 }

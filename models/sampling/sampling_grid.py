@@ -77,11 +77,11 @@ class _Axis(torch.autograd.Function):
         if zeros:
             low_inside, high_inside = (low >= 0) & (low < size), high < size
             low_weight, high_weight = low_weight * low_inside, high_weight * high_inside
-            low = low.clamp_(0, size - 1)
             ctx.save_for_backward(unclamped & low_inside, unclamped & high_inside)
         else:
             ctx.save_for_backward(unclamped, unclamped)
-        high = high.clamp_(max=size - 1)
+        # Beyond 2^24 pixels `highest` may be rounded up to a pixel outside the map.
+        low, high = low.clamp_(0, size - 1), high.clamp_(max=size - 1)
         ctx.mark_non_differentiable(low, high)
         return low, high, low_weight, high_weight
 

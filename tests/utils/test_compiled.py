@@ -1,7 +1,9 @@
 """How kernels are compiled: without a warning, whole or not at all, and never needed."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,52 @@ def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         compiled.build()
     assert caught.value.where.endswith("cpu_kernel_layer.c") and "it is raining" in caught.value.what
     assert list((tmp_path / "compiled").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_compiler_that_hangs_is_ended_with_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(f"#!/bin/sh\nsh -c 'echo $$ > {tmp_path}/inner; exec sleep 60' &\nsleep 60\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(compiled, "FOLDER", tmp_path / "compiled")
+    monkeypatch.setattr(compiled, "COMPILER_SECONDS", 1.0)
+    with pytest.raises(ConfigError):
+        compiled.build()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):  # until it is reaped
+            os.kill(int((tmp_path / "inner").read_text()), 0)
+            time.sleep(0.05)
+    assert list((tmp_path / "compiled").iterdir()) == []
+
+
+def test_a_compiler_that_is_no_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_bytes(b"\x00\x01")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(compiled, "FOLDER", tmp_path / "compiled")
+    with pytest.raises(ConfigError) as caught:
+        compiled.build()
+    assert caught.value.where.endswith("cpu_kernel_layer.c")
+
+
+@pytest.mark.parametrize("blocked", ["folder", "parent"])
+def test_a_folder_that_cannot_be_written_is_named(
+    blocked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the way stands for a read-only folder, which does not hold for root."""
+    folder = tmp_path / "parent" / "compiled"
+    if blocked == "folder":
+        folder.parent.mkdir()
+    (folder if blocked == "folder" else folder.parent).write_text("")
+    monkeypatch.setattr(compiled, "FOLDER", folder)
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: "/bin/true")
+    with pytest.raises(ConfigError) as caught:
+        compiled.build()
+    assert caught.value.where == str(folder)
 
 
 def test_a_damaged_library_is_a_warning_and_others_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,13 @@ from utils.benchmarks.timing import interleave
 from utils.boxes import cxcywh_to_xyxy
 from utils.cli import option, parse_options, run_script
 from utils.errors import RunError
-from utils.inference.nms import CLASS_OFFSET, EVALUATION_NMS, MAX_CANDIDATES, greedy_nms, non_max_suppression
+from utils.inference.nms import EVALUATION_NMS, MAX_CANDIDATES, greedy_nms, non_max_suppression
 from utils.log import LOGGER
 from utils.options.base import Options
 from utils.structures import Detections
 
 DENSE_CASES = ((320, 3), (320, 80), (640, 3), (640, 80))  # image side, classes
+CLASS_OFFSET = 1e6  # pixels between the boxes of two classes, exact enough in double precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +45,20 @@ def dense_candidates(side: int, classes: int, *, seed: int) -> Tensor:
 
 
 def candidates(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes, scores and classes of one image's best candidates, best first, by a plain implementation."""
+    """Return boxes in float64, scores and classes of one image's best candidates, best first, in plain operations."""
     scores = prediction[:, 5:] * prediction[:, 4:5]
     row, classes = (scores > EVALUATION_NMS.conf_threshold).nonzero(as_tuple=True)
     score = scores[row, classes]
     order = score.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
-    return cxcywh_to_xyxy(prediction[row[order], :4]), score[order], classes[order]
+    return cxcywh_to_xyxy(prediction[row[order], :4].double()), score[order], classes[order]
 
 
 def with_torchvision(prediction: Tensor) -> Detections:
     """Suppress the boxes of one image by one torchvision call over class-offset boxes."""
     boxes, score, classes = candidates(prediction)
-    shifted = boxes + (classes * CLASS_OFFSET)[:, None]
-    kept = nms(shifted, score, EVALUATION_NMS.iou_threshold)[: EVALUATION_NMS.max_detections]
-    return Detections(boxes=boxes[kept], scores=score[kept], classes=classes[kept])
+    shifted = boxes + (classes.double() * CLASS_OFFSET)[:, None]
+    kept = nms(shifted, score.double(), EVALUATION_NMS.iou_threshold)[: EVALUATION_NMS.max_detections]
+    return Detections(boxes=boxes[kept].float(), scores=score[kept], classes=classes[kept])
 
 
 def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
@@ -68,11 +69,11 @@ def compare(side: int, classes: int, *, rounds: int, seed: int) -> str:
         if not torch.equal(getattr(detections, name), getattr(expected, name)):
             raise RunError(f"{side} px, {classes} classes", f"{name} differ from torchvision's", fix="report this")
     boxes, score, labels = candidates(prediction[0])
-    shifted = boxes + (labels * CLASS_OFFSET)[:, None]
+    shifted = boxes + (labels.double() * CLASS_OFFSET)[:, None]
     limit = EVALUATION_NMS.max_detections
     actions = (
-        lambda: nms(shifted, score, EVALUATION_NMS.iou_threshold)[:limit],
-        lambda: greedy_nms(shifted, score, iou_threshold=EVALUATION_NMS.iou_threshold, limit=limit),
+        lambda: nms(shifted, score.double(), EVALUATION_NMS.iou_threshold)[:limit],
+        lambda: greedy_nms(boxes, labels, iou_threshold=EVALUATION_NMS.iou_threshold, limit=limit),
         lambda: with_torchvision(prediction[0]),
         lambda: non_max_suppression(prediction, EVALUATION_NMS),
     )

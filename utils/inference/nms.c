@@ -1,6 +1,7 @@
-/* Candidates and non-maximum suppression of one image, bitwise equal to nms.py with torch and torchvision.
+/* Candidates and non-maximum suppression of one image, bitwise equal to nms.py with torch.
  *
- * Sums and products keep torchvision's order; the file is compiled without contracting them to fused operations.
+ * Sums and products keep the order of nms.py; the file is compiled without contracting them to fused operations.
+ * Suppression is in double precision: the IoU of small boxes far from the origin is inexact in single precision.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +11,6 @@
 #define BUCKETS 2048    /* of the radix sort: 11 bits per digit */
 #define FIRST_POOL 2048 /* candidates tried first, which usually suffice */
 #define BLOCK 16        /* kept boxes compared at a time */
-#define CLASS_OFFSET 7680.0f
 
 typedef struct {
     ptrdiff_t rows, classes, limit, candidates;
@@ -25,7 +25,7 @@ typedef struct {
 } Candidate;
 
 typedef struct {
-    float *left, *top, *right, *bottom, *area; /* shifted by class; room for one block more than the limit */
+    double *left, *top, *right, *bottom, *area, *column; /* room for one block more than the limit */
     ptrdiff_t count;
 } Kept;
 
@@ -95,22 +95,24 @@ static void run_nms(const Settings *s, const float *prediction, const Candidate 
     kept->count = 0;
     for (ptrdiff_t i = 0; i < count && kept->count < s->limit; i++) {
         const float *row = prediction + ordered[i].row * (5 + s->classes);
-        const float box[4] = {row[0] - row[2] / 2, row[1] - row[3] / 2, row[0] + row[2] / 2, row[1] + row[3] / 2};
+        const double half_width = (double)row[2] / 2, half_height = (double)row[3] / 2;
+        const double left = row[0] - half_width, top = row[1] - half_height;
+        const double right = row[0] + half_width, bottom = row[1] + half_height;
+        const float box[4] = {(float)left, (float)top, (float)right, (float)bottom};
         if (!is_finite(box[0]) || !is_finite(box[1]) || !is_finite(box[2]) || !is_finite(box[3])) continue;
-        const float shift = s->agnostic ? 0 : (float)ordered[i].column * CLASS_OFFSET;
-        const float left = box[0] + shift, top = box[1] + shift, right = box[2] + shift, bottom = box[3] + shift;
-        const float area = (right - left) * (bottom - top);
+        const double area = (right - left) * (bottom - top), column = s->agnostic ? 0 : ordered[i].column;
         int overlaps = 0;
         for (ptrdiff_t start = 0; start < kept->count && !overlaps; start += BLOCK)
 #pragma omp simd reduction(| : overlaps)
             for (ptrdiff_t k = start; k < start + BLOCK; k++) {
-                const float x1 = kept->left[k] > left ? kept->left[k] : left;
-                const float y1 = kept->top[k] > top ? kept->top[k] : top;
-                const float x2 = kept->right[k] < right ? kept->right[k] : right;
-                const float y2 = kept->bottom[k] < bottom ? kept->bottom[k] : bottom;
-                const float width = x2 - x1 > 0 ? x2 - x1 : 0, height = y2 - y1 > 0 ? y2 - y1 : 0;
-                const float shared = width * height;
-                overlaps |= (double)(shared / (kept->area[k] + area - shared)) > s->iou_threshold; /* not for 0 / 0 */
+                const double x1 = kept->left[k] > left ? kept->left[k] : left;
+                const double y1 = kept->top[k] > top ? kept->top[k] : top;
+                const double x2 = kept->right[k] < right ? kept->right[k] : right;
+                const double y2 = kept->bottom[k] < bottom ? kept->bottom[k] : bottom;
+                const double width = x2 - x1 > 0 ? x2 - x1 : 0, height = y2 - y1 > 0 ? y2 - y1 : 0;
+                const double shared = width * height;
+                /* false for 0 / 0 */
+                overlaps |= (shared / (kept->area[k] + area - shared) > s->iou_threshold) & (kept->column[k] == column);
             }
         if (overlaps) continue;
         const ptrdiff_t k = kept->count++;
@@ -119,6 +121,7 @@ static void run_nms(const Settings *s, const float *prediction, const Candidate 
         kept->right[k] = right;
         kept->bottom[k] = bottom;
         kept->area[k] = area;
+        kept->column[k] = column;
         memcpy(boxes + 4 * k, box, sizeof box);
         scores[k] = score_of(ordered[i].key);
         classes[k] = ordered[i].column;
@@ -145,18 +148,19 @@ ptrdiff_t suppress(const Settings *s, const float *prediction, const unsigned ch
     first = malloc((size_t)(count + 1) * sizeof *first);
     second = malloc((size_t)(count + 1) * sizeof *second);
     /* Zeros after the last kept box have no overlap with anything. */
-    kept.left = calloc((size_t)(5 * (s->limit + BLOCK)), sizeof(float));
+    kept.left = calloc((size_t)(6 * (s->limit + BLOCK)), sizeof(double));
     if (!first || !second || !kept.left) goto end;
     kept.top = kept.left + (s->limit + BLOCK);
     kept.right = kept.top + (s->limit + BLOCK);
     kept.bottom = kept.right + (s->limit + BLOCK);
     kept.area = kept.bottom + (s->limit + BLOCK);
+    kept.column = kept.area + (s->limit + BLOCK);
     const ptrdiff_t pools[2] = {FIRST_POOL, s->candidates};
     for (int t = 0; t < 2; t++) {
         ptrdiff_t selected = select_best(all, count, pools[t], first);
         const Candidate *ordered = radix_sort(first, second, selected);
         if (selected > s->candidates) selected = s->candidates;
-        memset(kept.left, 0, (size_t)(5 * (s->limit + BLOCK)) * sizeof(float));
+        memset(kept.left, 0, (size_t)(6 * (s->limit + BLOCK)) * sizeof(double));
         run_nms(s, prediction, ordered, selected, &kept, boxes, scores, classes);
         if (kept.count == s->limit || selected == count) break;
     }

@@ -19,9 +19,9 @@ from utils.structures import Detections
 
 Item = TypeVar("Item")
 MAX_CANDIDATES = 30_000
-CLASS_OFFSET = 7680.0  # added to the coordinates of each further class, so that classes do not suppress each other
 FIRST_POOL = 2048
-FIRST_CHUNK = 512
+CHUNK = 512  # candidates suppressed at a time
+MAX_PAIRS = 2**20  # of boxes, compared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +98,18 @@ def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, sett
         else:
             row, classes, score = rows, best_class[rows], best[rows]
         order = score.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
-        boxes, classes, score = cxcywh_to_xyxy(prediction[row[order], :4]).float(), classes[order], score[order]
-        finite = boxes.isfinite().all(1)
+        # Double precision, as in nms.c: the IoU of small boxes far from the origin is inexact in single precision.
+        precision = torch.float32 if prediction.device.type == "mps" else torch.float64
+        boxes = cxcywh_to_xyxy(prediction[row[order], :4].to(precision))
+        classes, score = classes[order], score[order]
+        finite = boxes.float().isfinite().all(1)
         if not finite.all():
             boxes, classes, score = boxes[finite], classes[finite], score[finite]
-        shifted = boxes if settings.agnostic else boxes + (classes * CLASS_OFFSET)[:, None]
-        kept = greedy_nms(shifted, score, iou_threshold=settings.iou_threshold, limit=settings.max_detections)
+        groups = torch.zeros_like(classes) if settings.agnostic else classes
+        kept = greedy_nms(boxes, groups, iou_threshold=settings.iou_threshold, limit=settings.max_detections)
         if floor < 0 or len(kept) == settings.max_detections:
             break
-    return Detections(boxes=boxes[kept], scores=score[kept].float(), classes=classes[kept])
+    return Detections(boxes=boxes[kept].float(), scores=score[kept].float(), classes=classes[kept])
 
 
 def _all_classes(rows: Tensor, floor: Tensor, settings: NmsSettings) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,22 +129,37 @@ def _allowed_classes(settings: NmsSettings, scores: Tensor) -> Tensor | None:
     return torch.isin(class_ids, torch.as_tensor(list(settings.classes), device=scores.device))
 
 
-def greedy_nms(boxes_xyxy: Tensor, scores: Tensor, *, iou_threshold: float, limit: int) -> Tensor:
-    """Return the (k,) indices of at most `limit` kept boxes, best first: torchvision's NMS, cut at the limit.
+def greedy_nms(boxes_xyxy: Tensor, groups: Tensor, *, iou_threshold: float, limit: int) -> Tensor:
+    """Return the (k,) indices of at most `limit` kept boxes, best first. `boxes_xyxy` (n, 4) are sorted by score.
 
-    Few boxes of an image are kept, so most pairs never need to be compared: candidates come in growing chunks, each
-    compared with the boxes kept so far and with each other. `scores` (n,) are descending.
+    A box is dropped if its IoU with a better box that is kept and of the same group (n,) exceeds the threshold. Few
+    boxes are kept, so most pairs never need to be compared: candidates come in chunks, each compared with the boxes
+    kept so far and with each other.
     """
-    from torchvision.ops import nms  # takes seconds to import, and the compiled kernel does not need it
-
     kept = torch.empty(0, dtype=torch.int64, device=boxes_xyxy.device)
-    start, size = 0, FIRST_CHUNK
+    start = 0
     while start < len(boxes_xyxy) and len(kept) < limit:
-        stop = min(start + size, len(boxes_xyxy))
-        competing = torch.cat((kept, torch.arange(start, stop, device=kept.device)))  # boxes that are kept stay
-        kept = competing[nms(boxes_xyxy[competing], scores[competing], iou_threshold)][:limit]
-        start, size = stop, max(FIRST_CHUNK, stop // 2)
-    return kept
+        stop = min(start + CHUNK, start + MAX_PAIRS // max(len(kept), 1) + 1, len(boxes_xyxy))
+        chunk = torch.arange(start, stop, device=kept.device)
+        chunk = chunk[~_overlaps(boxes_xyxy, groups, kept, chunk, iou_threshold).any(0)]
+        suppresses = _overlaps(boxes_xyxy, groups, chunk, chunk, iou_threshold).triu(1)
+        stays, before = torch.ones_like(chunk, dtype=torch.bool), None
+        while before is None or not torch.equal(stays, before):  # after n rounds, at least the best n are settled
+            before, stays = stays, ~(suppresses & stays[:, None]).any(0)
+        kept = torch.cat((kept, chunk[stays]))
+        start = stop
+    return kept[:limit]
+
+
+def _overlaps(boxes_xyxy: Tensor, groups: Tensor, first: Tensor, second: Tensor, iou_threshold: float) -> Tensor:
+    """Return the (n, m) mask of the pairs of indices (n,) and (m,) of one group whose IoU exceeds the threshold."""
+    left, top, right, bottom = boxes_xyxy[first, :, None].unbind(1)  # (n, 1) each
+    left_2, top_2, right_2, bottom_2 = boxes_xyxy[second].unbind(1)  # (m,) each
+    width = (torch.minimum(right, right_2) - torch.maximum(left, left_2)).clamp(min=0)
+    height = (torch.minimum(bottom, bottom_2) - torch.maximum(top, top_2)).clamp(min=0)
+    shared = width * height
+    union = (right - left) * (bottom - top) + (right_2 - left_2) * (bottom_2 - top_2) - shared
+    return (shared / union > iou_threshold) & (groups[first, None] == groups[second])  # not for 0 / 0
 
 
 class _KernelSettings(ctypes.Structure):

@@ -49,6 +49,7 @@ def corners(
         low = floor.to(tl.int32)
         high_weight = position - floor
         high = tl.where(low + 1 < size, low + 1, size - 1)
+        low = tl.where(low < size, low, size - 1)  # beyond 2^24 pixels, `size - 1` may be rounded up
         low_weight = 1 - high_weight
     else:
         # Everything further out is zero, and may not fit into int32.

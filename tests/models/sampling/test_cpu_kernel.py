@@ -70,6 +70,25 @@ def test_numbers_that_are_none_stay_in_their_neighbourhood() -> None:
     assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("implementation", ["gather", pytest.param("cpu_kernel", marks=COMPILED)])
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_a_map_too_wide_for_single_precision_is_not_left(implementation: str, padding: str) -> None:
+    width = 2**24 + 4  # its last index, 2**24 + 3, is rounded up to 2**24 + 4
+    memory = torch.zeros(width + 8)
+    memory[width - 1], memory[width:] = 3.0, 7.0  # the last pixel, and what lies beyond the map
+    x = memory[:width].view(1, 1, 1, width).requires_grad_()
+    offset = torch.full((1, 2, 1, 2), 1e9)
+    offset[:, 0] = 0
+    weight, points = torch.ones(1, 1, 1, 1), torch.zeros(1, 2)
+    y = ak_conv2d(
+        x, offset, weight, points=points, stride=width // 2 + 1, padding=padding, implementation=implementation
+    )
+    y.sum().backward()
+    inside = float(padding == "border")
+    assert y.flatten().tolist() == [3 * inside] * 2
+    assert x.grad is not None and x.grad[0, 0, 0, -1] == 2 * inside and x.grad.sum() == 2 * inside
+
+
 @COMPILED
 def test_who_watches_the_offsets_sees_them() -> None:
     layer, x = moving_layer(CASES[0], "border")

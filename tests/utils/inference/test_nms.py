@@ -1,4 +1,4 @@
-"""Non-maximum suppression against torchvision and stored references, by the compiled kernel and without it."""
+"""Non-maximum suppression against float64 oracles and stored references, by the compiled kernel and without it."""
 
 import json
 
@@ -12,7 +12,7 @@ from utils.benchmarks.nms import dense_candidates as dense_logits
 from utils.benchmarks.nms import with_torchvision
 from utils.compiled import load
 from utils.inference import nms
-from utils.inference.nms import EVALUATION_NMS, FIRST_CHUNK, NmsSettings, greedy_nms, non_max_suppression
+from utils.inference.nms import CHUNK, EVALUATION_NMS, NmsSettings, greedy_nms, non_max_suppression
 
 pytestmark = pytest.mark.kernels
 FIELDS = {
@@ -58,7 +58,12 @@ def dense_candidates(count, seed):
     centres = centres + torch.randn(count, 2, generator=draw) * 3
     sizes = 30 + 12 * torch.rand(count, 2, generator=draw)
     scores = torch.rand(count, generator=draw).sort(descending=True)[0]
-    return torch.cat((centres - sizes / 2, centres + sizes / 2), 1), scores
+    return torch.cat((centres - sizes / 2, centres + sizes / 2), 1).double(), scores.double()
+
+
+def kept_of(boxes, iou_threshold, limit, groups=None):
+    groups = torch.zeros(len(boxes), dtype=torch.int64) if groups is None else groups
+    return greedy_nms(boxes, groups, iou_threshold=iou_threshold, limit=limit)
 
 
 def predictions(count, seed, classes=4):
@@ -82,23 +87,23 @@ def test_detections_match_the_reference_in_order(arrays, case):
 def test_dense_boxes_match_torchvision_cut_at_the_limit(seed, limit):
     boxes, scores = dense_candidates(4000, seed)
     for iou_threshold in (0.45, 0.7):
-        kept = greedy_nms(boxes, scores, iou_threshold=iou_threshold, limit=limit)
+        kept = kept_of(boxes, iou_threshold, limit)
         assert torch.equal(kept, torchvision.ops.nms(boxes, scores, iou_threshold)[:limit])
         assert 1 <= len(kept) <= min(limit, 3000)
 
 
-@pytest.mark.parametrize("count", [1, *(edge + step for edge in (FIRST_CHUNK, 3 * FIRST_CHUNK) for step in (-1, 0, 1))])
+@pytest.mark.parametrize("count", [1, *(edge + step for edge in (CHUNK, 3 * CHUNK) for step in (-1, 0, 1))])
 def test_results_do_not_depend_on_chunk_borders(count):
     boxes, scores = dense_candidates(count, 7)
     expected = torchvision.ops.nms(boxes, scores, 0.5)
     for limit in (len(expected) - 1, len(expected), len(expected) + 1):
-        assert torch.equal(greedy_nms(boxes, scores, iou_threshold=0.5, limit=limit), expected[: max(limit, 0)])
+        assert torch.equal(kept_of(boxes, 0.5, limit), expected[: max(limit, 0)])
 
 
 def test_a_box_of_a_later_chunk_is_suppressed_by_one_of_the_first():
-    far = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 20, 10])
+    far = torch.arange(CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 20, 10])
     far[-1] = far[3] + 1
-    kept = greedy_nms(far, torch.linspace(1, 0.1, len(far)), iou_threshold=0.5, limit=10**6)
+    kept = kept_of(far, 0.5, 10**6)
     assert kept.tolist() == list(range(len(far) - 1))
 
 
@@ -136,7 +141,7 @@ def test_no_confident_predictions_give_no_detections():
             results = non_max_suppression(batch, settings)
             assert [len(image) for image in results] == [0, 0]
             assert results[0].boxes.shape == (0, 4) and results[0].classes.dtype == torch.int64
-    assert greedy_nms(torch.zeros(0, 4), torch.zeros(0), iou_threshold=0.5, limit=10).shape == (0,)
+    assert kept_of(torch.zeros(0, 4), 0.5, 10).shape == (0,)
 
 
 def one_image(*rows):
@@ -178,20 +183,17 @@ def test_boxes_that_are_not_finite_are_dropped():
 
 
 def test_an_iou_equal_to_the_threshold_is_kept_in_every_chunk():
-    boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 4, 1])
+    boxes = torch.arange(CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 4, 1])
     boxes[-1] = torch.tensor([1.0, 0, 5, 1])  # IoU 3/5 with the first
     scores = torch.linspace(1, 0.1, len(boxes))
-    assert torch.equal(
-        greedy_nms(boxes, scores, iou_threshold=0.6, limit=10**6), torchvision.ops.nms(boxes, scores, 0.6)
-    )
+    kept = kept_of(boxes.double(), 0.6, 10**6)
+    assert len(kept) == len(boxes) and torch.equal(kept, torchvision.ops.nms(boxes.double(), scores.double(), 0.6))
 
 
 def test_boxes_without_area_suppress_nothing_in_any_chunk():
-    boxes = torch.arange(FIRST_CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 0, 5])
+    boxes = torch.arange(CHUNK + 5)[:, None] * 100.0 + torch.tensor([0.0, 0, 0, 5])
     scores = torch.linspace(1, 0.1, len(boxes))
-    assert torch.equal(
-        greedy_nms(boxes, scores, iou_threshold=0.5, limit=10**6), torchvision.ops.nms(boxes, scores, 0.5)
-    )
+    assert torch.equal(kept_of(boxes, 0.5, 10**6), torchvision.ops.nms(boxes, scores, 0.5))
 
 
 def untrained_predictions(side, classes, seed=0, spread=1.0):
@@ -259,10 +261,72 @@ def test_chunks_give_what_torchvision_gives_at_any_threshold(iou_threshold):
     boxes, scores = dense_candidates(1500, 4)
     boxes = torch.cat((boxes, boxes[:300], boxes[300:600] * 1.001))
     scores = torch.cat((scores, scores[:300] * 0.01, scores[300:600] * 0.005)).sort(descending=True)[0]
-    kept = greedy_nms(boxes, scores, iou_threshold=iou_threshold, limit=10**6)
+    kept = kept_of(boxes, iou_threshold, 10**6)
     assert torch.equal(kept, torchvision.ops.nms(boxes, scores, iou_threshold)) and 1 < len(kept) < len(boxes) + (
         iou_threshold == 1.0
     )
+
+
+def suppressed_per_class(prediction, settings):
+    """NMS in plain Python and float64, one class after the other: rows of x1, y1, x2, y2, score, class, best first."""
+    rows = []
+    best = prediction[:, 5:].amax(1).tolist()
+    for index, label in prediction[:, 5:].nonzero().tolist():
+        cx, cy, w, h, objectness = prediction[index, :5].tolist()
+        probability = prediction[index, 5 + label].item()
+        score = float(np.float32(probability) * np.float32(objectness))
+        if score > settings.conf_threshold and (settings.multi_label or probability == best[index]):
+            rows.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, score, label))
+    rows.sort(key=lambda row: -row[4])
+    kept = {}
+    for row in rows:
+        others = kept.setdefault(0 if settings.agnostic else row[5], [])
+        if all(plain_iou(row, other) <= settings.iou_threshold for other in others):
+            others.append(row)
+    return sorted((row for others in kept.values() for row in others), key=lambda row: -row[4])
+
+
+def plain_iou(a, b):
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def crowd(count, classes, side, seed):
+    """Predictions of small overlapping boxes in a far corner of a large image, of a few of many classes."""
+    draw = torch.Generator().manual_seed(seed)
+    used = torch.tensor([0, classes // 2, classes - 1])
+    rows = torch.zeros(count, 5 + classes)
+    rows[:, :2] = side - 60 * torch.rand(count, 2, generator=draw)
+    rows[:, 2:4] = 6 + 18 * torch.rand(count, 2, generator=draw)
+    rows[:, 4] = 0.3 + 0.7 * torch.rand(count, generator=draw)
+    labels = used[torch.randint(0, 3, (count,), generator=draw)]
+    rows[torch.arange(count), 5 + labels] = 0.95 + 0.05 * torch.rand(count, generator=draw)
+    return rows
+
+
+@pytest.mark.parametrize("options", [{}, {"multi_label": True}, {"agnostic": True}])
+@pytest.mark.parametrize(("classes", "side"), [(1, 320), (80, 640), (3000, 16384), (100_000, 640)])
+def test_any_number_of_classes_and_any_size_give_suppression_per_class_in_double_precision(classes, side, options):
+    settings = NmsSettings(conf_threshold=0.2, **options)
+    for seed in range(2):
+        prediction = crowd(60, classes, side, seed)
+        (detections,) = non_max_suppression(prediction[None], settings)
+        expected = torch.tensor(suppressed_per_class(prediction, settings), dtype=torch.float64)
+        assert 3 < len(expected) < 60 and torch.equal(rows_of(detections).double(), expected.float().double())
+
+
+def test_boxes_of_two_classes_far_apart_both_stay():
+    batch = one_image((7800, 7800, 100, 100, 1, 0.9, 0), (120, 120, 100, 100, 1, 0, 0.8))
+    (detections,) = non_max_suppression(batch, NmsSettings())
+    assert detections.classes.tolist() == [0, 1]
+
+
+def test_many_kept_boxes_are_compared_in_parts(monkeypatch):
+    boxes, _ = dense_candidates(1500, 3)
+    groups = torch.arange(1500) % 7
+    expected = kept_of(boxes, 0.5, 10**6, groups)
+    monkeypatch.setattr(nms, "MAX_PAIRS", 1000)
+    assert torch.equal(kept_of(boxes, 0.5, 10**6, groups), expected) and 300 < len(expected) < 1500
 
 
 def odd_predictions(trial, draw):
