@@ -5,8 +5,15 @@ The function behind `custom` is `utils.inference.autoshape.load_detector`.
 
 from __future__ import annotations
 
+from utils.cli import run_script as _run_script
 from utils.errors import ConfigError as _ConfigError
+from utils.errors import did_you_mean as _did_you_mean
+from utils.files import SAMPLE_IMAGES as _SAMPLE_IMAGES
 from utils.inference import autoshape as _autoshape
+from utils.log import LOGGER as _LOGGER
+from utils.missing_weights import RELEASE as _RELEASE
+from utils.options import HubOptions as _HubOptions
+from utils.options.command_line import read_options as _read_options
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
 _Model = _autoshape.AutoShape | _autoshape.Model
@@ -23,7 +30,7 @@ def custom(
     """Load a trained model.
 
     Args:
-        path: a checkpoint, or its export: an .onnx, .torchscript, OpenVINO folder or .xml.
+        path: a checkpoint, whose `.pt` may be left out, or its export: an .onnx, .torchscript, OpenVINO folder or .xml.
         autoshape: return a detector to call with images; otherwise the bare model.
         _verbose: accepted for compatibility; nothing is printed.
         device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best available.
@@ -48,7 +55,7 @@ def create(
 
     Args:
         cfg: name or path of a model yaml.
-        weights: a checkpoint whose matching weights are loaded; fresh weights by default.
+        weights: a checkpoint whose matching weights are loaded; by default random weights, with a warning.
         channels: input channels; other than 3 only without `autoshape`.
         classes: number of classes; by default the checkpoint's, else the yaml's.
         autoshape: return a detector to call with images; otherwise the bare model.
@@ -57,6 +64,9 @@ def create(
     Raises:
         DetectorError: a file cannot be read or is invalid, or the device is not available.
     """
+    if not weights:
+        source = "pass weights=best.pt, or call custom with its path"
+        _LOGGER.warning(f"{cfg} has random weights: it is untrained and detects nothing of use; {source}")
     return _autoshape.create_detector(
         cfg, weights=weights, classes=classes, channels=channels, device=_name(device), autoshape=autoshape
     )
@@ -72,11 +82,14 @@ class _Entry:
 
     def __init__(self, cfg: str) -> None:
         self.cfg = cfg
-        self.__doc__ = f"Build {cfg} with fresh weights, or with those of `weights` that match; see `create`."
+        self.__doc__ = (
+            f"Build {cfg} with random weights, of which `pretrained=False` does not warn, or with those of `weights` "
+            "that match; see `create`."
+        )
 
     def __call__(
         self,
-        pretrained: bool = False,
+        pretrained: bool | None = None,
         channels: int = 3,
         classes: int | None = None,
         autoshape: bool = True,
@@ -86,12 +99,32 @@ class _Entry:
         weights: str = "",
     ) -> _Model:
         if pretrained and not weights:
-            fix = "pass weights=best.pt, or leave pretrained out for fresh weights"
-            raise _ConfigError("pretrained", "no pretrained weights are shipped or downloaded", fix=fix)
-        return create(self.cfg, weights, channels, classes, autoshape, device)
+            name = self.cfg.replace("-AKConv", "").replace(".yaml", ".pt")
+            fix = f"download {_RELEASE}{name}, and pass weights={name}"
+            raise _ConfigError("pretrained", "no weights are shipped or downloaded", fix=fix)
+        if pretrained is None or weights:
+            return create(self.cfg, weights, channels, classes, autoshape, device)
+        return _autoshape.create_detector(
+            self.cfg, classes=classes, channels=channels, device=_name(device), autoshape=autoshape
+        )
 
 
 yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = (_Entry(f"yolov5{size}.yaml") for size in "nsmlx")
 yolov5n_akconv, yolov5s_akconv, yolov5m_akconv, yolov5l_akconv, yolov5x_akconv = (
     _Entry(f"yolov5{size}-AKConv.yaml") for size in "nsmlx"
 )
+
+
+def _main() -> None:
+    """Build the entry point that `--model` names, and detect objects in the images of data/images."""
+    options, _ = _read_options(_HubOptions, description=__doc__)
+    entries = {name: entry for name, entry in globals().items() if isinstance(entry, _Entry)}
+    if options.model not in entries:
+        fix = _did_you_mean(options.model, entries) or f"choose among {', '.join(entries)}"
+        raise _ConfigError("--model", f"{options.model} does not exist", fix=fix)
+    model = entries[options.model](weights=options.weights, device=options.device)
+    model(sorted(map(str, _SAMPLE_IMAGES.glob("*.jpg")))).print()
+
+
+if __name__ == "__main__":
+    _run_script(_main)

@@ -2,14 +2,15 @@
 
 import sys
 
-from utils.cli import parse_options, run_script
+from utils.cli import run_script
 
 
 def main() -> None:
     """Parse the command line and prepare, or check, the data set."""
     from utils.options import PrepareOptions
+    from utils.options.command_line import read_options
 
-    options, given = parse_options(PrepareOptions, None, description=__doc__)
+    options, given = read_options(PrepareOptions, description=__doc__)
     from utils.preparation.run import run_preparation
 
     sys.exit(run_preparation(options, given))

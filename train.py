@@ -1,13 +1,14 @@
 """Train a detector: `python train.py --cfg yolov5n-AKConv.yaml --data shapes.yaml --epochs 100 --imgsz 320`."""
 
-from utils.cli import parse_options, run_script
+from utils.cli import run_script
 
 
 def main() -> None:
     """Parse the command line and train."""
     from utils.options import TrainOptions
+    from utils.options.command_line import read_options
 
-    options, given = parse_options(TrainOptions, None, description=__doc__)
+    options, given = read_options(TrainOptions, description=__doc__)
     if options.evolve:
         from utils.training.evolve import run_evolution
 

@@ -1,13 +1,14 @@
 """Evaluate a checkpoint: `python val.py --weights runs/train/exp/weights/best.pt --data shapes.yaml`."""
 
-from utils.cli import parse_options, run_script
+from utils.cli import run_script
 
 
 def main() -> None:
     """Parse the command line and validate."""
     from utils.options import ValOptions
+    from utils.options.command_line import read_options
 
-    options, _ = parse_options(ValOptions, None, description=__doc__)
+    options, _ = read_options(ValOptions, description=__doc__)
     from utils.validation.run import run_evaluation
 
     run_evaluation(options)

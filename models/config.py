@@ -109,11 +109,11 @@ class ModelConfig:
         )
 
 
-def load_model_config(name: str) -> ModelConfig:
+def load_model_config(name: str, *, log: bool = True) -> ModelConfig:
     """Read a model yaml by path or by bare name in any letter case.
 
     If only a file of another size exists (for `yolov5s-akconv-neck.yaml`, the n file), that file is used with the
-    multiples of the requested size, which is logged. A file that is missing or invalid is a ConfigError.
+    multiples of the requested size, which is logged if `log`. A file that is missing or invalid is a ConfigError.
     """
     try:
         path = find_file(name, folders=[MODEL_FOLDER], flag="--cfg")
@@ -123,7 +123,8 @@ def load_model_config(name: str) -> ModelConfig:
             raise
         path, size = variant
         depth, width = SIZES[size]
-        LOGGER.info(f"{Path(name).name}: using {path.name} with the multiples of size {size} ({depth}, {width})")
+        if log:
+            LOGGER.info(f"{Path(name).name}: using {path.name} with the multiples of size {size} ({depth}, {width})")
         value = {**load_yaml(path), "depth_multiple": depth, "width_multiple": width}
         return ModelConfig.from_dict(value, name=Path(name).stem + path.suffix)
     return ModelConfig.from_dict(load_yaml(path), name=path.name)

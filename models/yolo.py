@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # `python models/yolo.py --cfg yolov5n.yaml`, as in YOLOv5, is `python -m models`
+    import runpy
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    runpy.run_module("models", run_name="__main__", alter_sys=True)
+
 import copy
 import math
 from collections.abc import Sequence

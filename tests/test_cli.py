@@ -1,6 +1,7 @@
 """Flags and defaults of all scripts; an invalid command gives one line on stderr and exit code 2."""
 
 import dataclasses
+import logging
 import runpy
 import subprocess
 import sys
@@ -124,6 +125,112 @@ def test_all_spellings_of_a_flag_are_equivalent() -> None:
         assert parse_options(TrainOptions, [flag, "4"], description="")[0].batch_size == 4
 
 
+SCRIPT_OPTIONS = [TrainOptions, ValOptions, DetectOptions, CompareOptions, BenchmarkOptions, ExportOptions]
+
+
+def spellings(options: type) -> dict[str, str]:
+    """Every spelling of every flag, with dashes, also of YOLOv5's flags that do nothing here, and what it means."""
+    parser = build_parser(options, description="")
+    known = {flag.replace("_", "-"): a.dest for a in parser._actions for flag in a.option_strings if flag[1] == "-"}
+    return known | {flag: flag for name in ("IGNORED", "REFUSED") for flag in getattr(options, name, {})}
+
+
+def outcome(options: type, words: list[str]) -> object:
+    """What the parser makes of some words: the options, the warnings, or the error."""
+    required = {CompareOptions: ["--weights", "a.pt", "b.pt"], TrainOptions: [], BenchmarkOptions: []}
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    LOGGER.addHandler(handler)
+    try:
+        return parse_options(options, [*required.get(options, ["--weights", "a.pt"]), *words], description=""), records
+    except ConfigError as error:
+        return str(error)
+    except SystemExit as ended:  # --help, --version
+        return ended.code
+    finally:
+        LOGGER.removeHandler(handler)
+
+
+def value_for(options: type, meaning: str) -> list[str]:
+    """A valid value of a flag, if it takes one."""
+    if meaning.startswith("--"):
+        return ["3"]
+    action = next(a for a in build_parser(options, description="")._actions if a.dest == meaning)
+    if action.nargs == 0:
+        return []
+    if action.choices:
+        return [next(iter(action.choices))]
+    return ["1,2"] if meaning == "visualize_at" else ["ram" if meaning == "cache" else "64"]
+
+
+@pytest.mark.parametrize("options", SCRIPT_OPTIONS)
+@pytest.mark.parametrize("separator", ["-", "_"])
+def test_every_unique_prefix_of_every_flag_is_that_flag(
+    options: type, separator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = spellings(options)
+    assert len(known) > 10
+    for flag, meaning in known.items():
+        value = value_for(options, meaning)
+        expected = outcome(options, [flag, *value])
+        for length in range(3, len(flag)):
+            prefix = flag[:length]
+            meant = {known[other] for other in known if other.startswith(prefix)}
+            written = "--" + prefix[2:].replace("-", separator)
+            got = outcome(options, [written, *value])
+            if prefix in known or len(meant) == 1:
+                complete = outcome(options, [prefix, *value]) if prefix in known else expected
+                assert got == complete, (written, flag)
+                if value and len(value[0]) and not meaning.startswith("--") and prefix not in known:
+                    assert outcome(options, [f"{written}={value[0]}"]) == expected, written
+            else:
+                assert isinstance(got, str) and got.startswith(f"{written}: "), (written, got)
+                candidates = {m if m.startswith("--") else "--" + m.replace("_", "-") for m in meant}
+                assert all(candidate in got for candidate in candidates), (written, got)
+
+
+@pytest.mark.parametrize("options", [ValOptions, DetectOptions, ExportOptions])
+def test_the_short_flags_of_yolov5s_commands(options: type) -> None:
+    words = ["--weights", "a.pt", "--conf", "0.25", "--iou=0.65"]
+    parsed, given = parse_options(options, words, description="")
+    assert (parsed.conf_thres, parsed.iou_thres) == (0.25, 0.65) and {"conf_thres", "iou_thres"} <= given
+
+
+@pytest.mark.usefixtures("logger_restored")
+@pytest.mark.parametrize("flag", ["--deb", "--debu", "--debug"])
+def test_a_shortened_debug_shows_the_traceback(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["val.py", flag])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "val.py"), run_name="__main__")
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "surplus"),
+    [
+        (["--epochs", "64", "--img-size", "64", "64"], "--img-size", "64"),
+        (["--img=64", "32"], "--img", "32"),
+        (["--rect", "true"], "--rect", "true"),
+        (["--resume", "a.pt", "b.pt"], "--resume", "b.pt"),
+        (["--ep", "3", "4"], "--epochs", "4"),
+    ],
+)
+def test_surplus_values_name_their_flag(words: list[str], flag: str, surplus: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_options(TrainOptions, words, description="")
+    assert caught.value.where == flag and repr(surplus) in caught.value.what
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--data", "--half", "--test", "--pt-only", "--pt_only", "--hard-fail"])
+def test_yolov5s_flags_of_benchmarks_name_the_command_to_use(flag: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_options(BenchmarkOptions, [flag, "yolov5s.pt", "--img", "640"], description="")
+    assert "--benchmark" in caught.value.fix
+
+
 def test_parsing_returns_which_flags_were_given() -> None:
     options, given = parse_options(TrainOptions, ["--resume", "--epochs", "5"], description="")
     assert (options.resume, options.epochs, given) == ("newest", 5, {"resume", "epochs"})
@@ -155,8 +262,8 @@ def test_every_script_prints_the_version(
 
 def test_an_unknown_flag_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_options(TrainOptions, ["--epoch", "5"], description="")
-    assert "'--epoch'" in caught.value.what and "--epochs" in caught.value.fix
+        parse_options(TrainOptions, ["--epochz", "5"], description="")
+    assert "'--epochz'" in caught.value.what and "--epochs" in caught.value.fix
 
 
 @pytest.mark.parametrize(

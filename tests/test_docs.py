@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser as torchrun_parser
 
+from models.__main__ import SummaryOptions
 from tests.helpers.doc_commands import ALL, PAGES, ROOT, Command, all_commands, all_flags
 from tests.studies.ci_coverage import SimulationOptions
 from utils.benchmarks.nms import NmsBenchmarkOptions
@@ -20,6 +21,7 @@ from utils.options import (
     CompareOptions,
     DetectOptions,
     ExportOptions,
+    HubOptions,
     PrepareOptions,
     TrainOptions,
     ValOptions,
@@ -33,6 +35,8 @@ OPTIONS: dict[str, type] = {
     "compare.py": CompareOptions,
     "export.py": ExportOptions,
     "benchmarks.py": BenchmarkOptions,
+    "hubconf.py": HubOptions,
+    "models": SummaryOptions,
     "utils.benchmarks.nms": NmsBenchmarkOptions,
     "tests.studies.ci_coverage": SimulationOptions,
 }
@@ -99,8 +103,7 @@ def test_the_readme_has_the_commands_of_the_makefile() -> None:
 def test_every_file_that_a_page_names_or_links_exists() -> None:
     for piece in ALL:
         if piece.language == "span" and re.fullmatch(r"(models|utils|tests|data|docs)/[\w./-]+", piece.text):
-            if piece.text != "data/images":
-                assert (ROOT / piece.text).exists(), f"{piece.page} names {piece.text}"
+            assert (ROOT / piece.text).exists(), f"{piece.page} names {piece.text}"
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links {target}"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -74,6 +75,7 @@ SMALL = {
     "train.py": f"--epochs 1 --noplots {CPU}",
     "val.py": CPU,
     "detect.py": "--device cpu --imgsz 64",
+    "hubconf.py": "--device cpu",
     "compare.py": f"--epochs 1 {CPU}",
     "export.py": "--imgsz 64",
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --repeats 1",
@@ -127,7 +129,8 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             project=str(folder / "runs/train"),
         )
     )
-    shutil.copy(folder / "runs/train/exp/weights/best.pt", folder / "best.pt")
+    for name in ("best.pt", "yolov5s.pt"):
+        shutil.copy(folder / "runs/train/exp/weights/best.pt", folder / name)
     images = sorted((data.parent / "shapes/images/val").iterdir())[:3]
     (folder / "images").mkdir()
     for image in images:
@@ -243,6 +246,7 @@ def test_every_block_of_python_is_run_by_a_test() -> None:
     others = [page for page in pages if page[0] != "docs/python.md"]  # test_hub.py runs that page
     assert others == [
         ("README.md", "# my_module.py"),
+        ("docs/from-yolov5.md", "import wandb"),
         ("docs/training.md", "from utils.training.callbacks import Callback, register_callback"),
     ]
     assert "docs/python.md" in (ROOT / "tests/test_hub.py").read_text(encoding="utf-8")
@@ -259,9 +263,27 @@ def test_the_documented_callback_is_called(
     assert capsys.readouterr().out == "0.25\n"
 
 
+def test_the_documented_logger_gets_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    wandb = ModuleType("wandb")
+    for name in ("init", "log", "finish"):
+        setattr(wandb, name, lambda *words, _name=name, **named: calls.append((_name, *words, named)))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("utils.training.callbacks._REGISTERED", {})
+    (tmp_path / "documented_logger.py").write_text(python_block("docs/from-yolov5.md", "import wandb"))
+    load_plugins([str(tmp_path / "documented_logger.py")])
+    (callback,) = make_callbacks(tmp_path, tensorboard=False)
+    run = SimpleNamespace(run_dir=Path("runs/train/exp7"))
+    callback.on_train_start(run)  # type: ignore[arg-type]
+    callback.on_fit_epoch_end(run, {"metrics/mAP_0.5": 0.25})  # type: ignore[arg-type]
+    callback.on_train_end(run)  # type: ignore[arg-type]
+    assert [call[0] for call in calls] == ["init", "log", "finish"]
+    assert calls[0][-1]["name"] == "exp7" and calls[1][1] == {"metrics/mAP_0.5": 0.25}  # type: ignore[index]
+
+
 def test_documented_calls_of_torch_hub_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = [piece for piece in ALL if piece.language == "span" and piece.text.startswith("torch.hub.load(")]
-    assert [piece.page for piece in calls] == ["README.md"]
+    assert {piece.page for piece in calls} == {"README.md", "docs/from-yolov5.md"}
     monkeypatch.chdir(workplace)
     for piece in calls:
         call = ast.parse(piece.text.replace('"."', repr(str(ROOT))), mode="eval").body

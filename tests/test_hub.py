@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from utils.errors import CheckpointError, ConfigError
 from utils.export.formats import ExportWrapper, to_onnx
 from utils.inference.autoshape import AutoShape
 from utils.inference.exported_model import ExportedModel, ModelMetadata
+from utils.log import LOGGER
 from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +48,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub_module_forgotten() -> Iterator[None]:
     yield
     sys.modules.pop("hubconf", None)
+
+
+@pytest.fixture(autouse=True)
+def logger_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOGGER, "propagate", True)
 
 
 def hub(name: str, *words: object, **named: object) -> object:
@@ -88,6 +95,7 @@ def _entry_points() -> list[str]:
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_custom_loads_a_checkpoint(workspace: Path, device: object) -> None:
     model = hub("custom", path=str(workspace / "best.pt"), device=device)
+    assert isinstance(hub("custom", path=str(workspace / "best"), device=device), AutoShape)  # as in YOLOv5
     assert isinstance(model, AutoShape) and model.names == dict(enumerate(NAMES))
     settings = (model.conf, model.iou, model.agnostic, model.multi_label, model.classes, model.max_det, model.amp)
     assert settings == (0.25, 0.45, False, False, None, 1000, False)
@@ -124,6 +132,33 @@ def test_a_named_model_has_fresh_weights_or_those_of_a_checkpoint(workspace: Pat
         assert loaded(torch.zeros(1, 3, 64, 64))[0].shape == (1, 252, 8)
 
 
+@pytest.mark.parametrize(
+    ("entry", "named", "untrained"),
+    [
+        (("yolov5n",), {}, True),
+        (("yolov5n_akconv",), {"autoshape": False}, True),
+        (("create", "yolov5n.yaml"), {}, True),
+        (("yolov5n", False), {}, False),
+        (("yolov5n",), {"pretrained": False}, False),
+        (("yolov5n",), {"weights": "best.pt"}, False),
+        (("yolov5n",), {"weights": "best.pt", "pretrained": True}, False),
+        (("create", "yolov5n.yaml", "best.pt"), {}, False),
+    ],
+)
+def test_a_model_without_weights_is_called_untrained(
+    entry: tuple[object, ...],
+    named: dict[str, object],
+    untrained: bool,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(workspace)
+    with caplog.at_level("WARNING", logger="akyolo"):
+        hub(*entry, device="cpu", **named)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * untrained
+
+
 @pytest.mark.parametrize("size", ["s", "m", "l", "x"])
 def test_larger_models_use_their_yaml(size: str) -> None:
     module = importlib.import_module("hubconf")
@@ -135,10 +170,28 @@ def test_larger_models_use_their_yaml(size: str) -> None:
 def test_invalid_calls_are_rejected(workspace: Path) -> None:
     with pytest.raises(ConfigError) as error:
         hub("yolov5s", pretrained=True)
-    assert error.value.where == "pretrained" and error.value.fix
+    assert error.value.where == "pretrained" and "/v7.0/yolov5s.pt" in error.value.fix
+    with pytest.raises(CheckpointError) as missing:
+        hub("custom", path=str(workspace / "yolov5n"))
+    assert "/v7.0/yolov5n.pt" in missing.value.fix
     with pytest.raises(CheckpointError) as missing:
         hub("custom", path=str(workspace / "none.pt"))
     assert missing.value.where == str(workspace / "none.pt")
     with pytest.raises(ConfigError) as error:
         hub("custom", path=str(workspace / "best.pt"), device="cuda:77")
     assert "cuda:77" in str(error.value)
+
+
+def test_the_script_builds_a_model_and_detects_in_the_sample_images(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hubconf.py", "--model", "yolov5n", "--device", "cpu"])
+    handlers, level = list(LOGGER.handlers), LOGGER.level
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "hubconf.py"), run_name="__main__")
+    finally:
+        LOGGER.handlers[:] = handlers
+        LOGGER.setLevel(level)
+    assert ended.value.code == 0
+    assert "image 2/2: " in capsys.readouterr().out

@@ -19,7 +19,13 @@ from utils.log import LOGGER, enable_console
 from utils.malloc import out_of_memory, tune_malloc
 
 Options = TypeVar("Options")
-SPELLINGS = {"imgsz": ("--img", "--img-size"), "batch_size": ("--batch",)}  # further ones, which YOLOv5 accepts
+SPELLINGS = {  # further ones, which YOLOv5 accepts
+    "imgsz": ("--img", "--img-size"),
+    "batch_size": ("--batch",),
+    "conf_thres": ("--conf",),
+    "iou_thres": ("--iou",),
+}
+DEBUG = {"--debug"[:length] for length in (5, 6, 7)}  # shorter ones could be --device
 
 
 def option(
@@ -105,34 +111,76 @@ def parse_options(
 ) -> tuple[Options, frozenset[str]]:
     """Parse a command line, by default `sys.argv`, into the options and the names of those that were given.
 
-    The fields of `options_class` are declared by `option`.
+    The fields of `options_class` are declared by `option`. A flag may be shortened to a unique prefix.
 
     Raises:
-        ConfigError: an unknown flag (names the closest one), or an invalid value.
+        ConfigError: an unknown flag (names the closest one), an ambiguous one, or an invalid value.
     """
     parser = build_parser(options_class, description=description)
-    values, unknown = parser.parse_known_args(argv)
+    words = _complete_flags(sys.argv[1:] if argv is None else argv, parser, options_class)
+    values, unknown = parser.parse_known_args(words)
     unknown = _drop_ignored(unknown, options_class)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
+        if all(action.option_strings for action in parser._actions):  # otherwise a word may belong to no flag
+            _check_number_of_values(words, parser)
+        flags = [action.option_strings[0] for action in parser._actions if action.option_strings]
         hint = did_you_mean(unknown[0], flags) or f"see `python {parser.prog} --help`"
         raise ConfigError(parser.prog, f"unknown argument {unknown[0]!r}", fix=hint)
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in vars(values).items() if key != "debug"}
     return options_class(**given), frozenset(given)
 
 
+def _complete_flags(words: Sequence[str], parser: argparse.ArgumentParser, options_class: type[Any]) -> list[str]:
+    """Return a command line with each unique prefix of a flag written out; ConfigError if a prefix is ambiguous.
+
+    argparse would call a prefix of two spellings of one flag ambiguous, and does not know the ignored flags of YOLOv5.
+    """
+    actions = parser._actions
+    flags = {spelling: f"--{action.dest}".replace("_", "-") for action in actions for spelling in action.option_strings}
+    flags |= {flag: flag for name in ("IGNORED", "REFUSED") for flag in getattr(options_class, name, {})}
+    completed = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        if dashed.startswith("--") and dashed != "--" and name not in flags:
+            meant = {flag for spelling, flag in flags.items() if spelling.replace("_", "-").startswith(dashed)}
+            meant = {flags[dashed]} if dashed in flags else meant
+            if len(meant) > 1:
+                raise ConfigError(name, f"is ambiguous: {', '.join(sorted(meant))}", fix="write one of them")
+            name = next(iter(meant), name)
+        completed.append(name + equals + value)
+    return completed
+
+
+def _check_number_of_values(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise a ConfigError if a flag that takes at most one value is followed by more of them."""
+    actions = {spelling: action for action in parser._actions for spelling in action.option_strings}
+    flag, count = "", 0
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name in actions:
+            flag, count = name, int(bool(equals))
+            continue
+        action, count = actions.get(flag), count + 1
+        most = 0 if action is not None and action.nargs == 0 else 1
+        if action is not None and action.nargs != "+" and count > most:
+            raise ConfigError(flag, f"takes {('no', 'one')[most]} value (got also {word!r})", fix="remove the others")
+
+
 def _drop_ignored(unknown: Sequence[str], options_class: type[Any]) -> list[str]:
     """Return the unknown arguments without the flags of `options_class.IGNORED`, which one warning lists.
 
-    `IGNORED` and `REFUSED` map flags of YOLOv5, such as `--entity`, to the reason why they are ignored or an error.
+    `IGNORED` maps flags of YOLOv5, such as `--entity`, to the reason why they are ignored; `REFUSED` maps those that
+    are an error to the reason and what to do.
     """
     ignored: Mapping[str, str] = getattr(options_class, "IGNORED", {})
-    refused: Mapping[str, str] = getattr(options_class, "REFUSED", {})
+    refused: Mapping[str, tuple[str, str]] = getattr(options_class, "REFUSED", {})
     rest, named, dropping = [], [], False
     for word in unknown:
         flag = word.split("=")[0].replace("_", "-") if word.startswith("--") else ""
         if flag in refused:
-            raise ConfigError(flag, f"is not supported: {refused[flag]}", fix="leave it out")
+            reason, fix = refused[flag]
+            raise ConfigError(flag, f"is not supported: {reason}", fix=fix)
         if flag in ignored:
             named.append(f"{flag} ({ignored[flag]})")
         dropping = flag in ignored or (dropping and not re.match(r"-(?!\d)", word))
@@ -150,7 +198,7 @@ def run_script(main: Callable[[], object]) -> NoReturn:
     """
     enable_console()
     tune_malloc()
-    debug = "--debug" in sys.argv
+    debug = not DEBUG.isdisjoint(sys.argv)
     try:
         main()
         with contextlib.suppress(BrokenPipeError):

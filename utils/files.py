@@ -22,6 +22,7 @@ from typing import Any
 from utils.errors import ConfigError, DetectorError, RunError, did_you_mean
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_IMAGES = PROJECT_ROOT / "data" / "images"  # to try detect.py on
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 

@@ -11,12 +11,18 @@ from utils.errors import ConfigError
 from utils.log import LOGGER
 
 
+def find_plugin(name: str) -> Path:
+    """Return the path of a file of --plugins; ConfigError if it is missing."""
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise ConfigError("--plugins", f"{name} does not exist", fix="check the path")
+    return path
+
+
 def load_plugins(files: Sequence[str]) -> None:
     """Import, and so execute, each of the user's files once; ConfigError if one is missing or its import fails."""
     for name in files:
-        path = Path(name).resolve()
-        if not path.is_file():
-            raise ConfigError("--plugins", f"{name} does not exist", fix="check the path")
+        path = find_plugin(name)
         module_name = f"plugin_{path.stem}"
         if module_name in sys.modules:
             continue

@@ -19,6 +19,7 @@ from utils.errors import ConfigError
 from utils.files import PROJECT_ROOT
 
 Module = TypeVar("Module", bound=nn.Module)
+CUDA_WHEELS = "https://download.pytorch.org/whl/cu128"
 
 
 def select_device(name: str) -> torch.device:
@@ -31,23 +32,28 @@ def select_device(name: str) -> torch.device:
     if requested in ("", "cuda"):
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
-        if requested == "cuda":
-            raise ConfigError("--device", "no CUDA device is available", fix="use --device cpu")
-        requested = "cpu"
+        requested = requested or "cpu"
     if requested == "cpu":
         return torch.device("cpu")
     if requested == "mps" and torch.backends.mps.is_available():
         return torch.device("mps")
     if requested.isdigit() and int(requested) < torch.cuda.device_count():
         return torch.device("cuda", int(requested))
-    available = ("cpu", *map(str, range(torch.cuda.device_count())))
-    reason = "" if len(available) > 1 else ": torch finds no CUDA devices"
-    fix = f"use one of: {', '.join(available)}"
+    count = torch.cuda.device_count()
     num_devices = len([part for part in requested.split(",") if part.strip()])
-    if num_devices > 1:
-        what = f"{name!r} names {num_devices} devices, but a process uses one{reason}"
+    if count == 0 and torch.version.cuda is None and requested != "mps":
+        what = f"{name!r} is not available: this torch is built without CUDA (torch.version.cuda is None)"
+        fix = f"install torch and torchvision with --index-url {CUDA_WHEELS}, or leave --device out"
+        raise ConfigError("--device", what, fix=fix)
+    reason = "" if count else ": torch finds no CUDA devices"
+    fix = f"use one of: {', '.join(('cpu', *map(str, range(count))))}"
+    if num_devices > 1 and count and "LOCAL_RANK" not in os.environ:
+        what = f"{name!r} names {num_devices} devices, but a process uses one"
         fix += f"; to train on several, start torchrun --nproc-per-node {num_devices} train.py"
         raise ConfigError("--device", what, fix=fix)
+    if num_devices > 1:
+        what = f"{name!r} names {num_devices} GPUs, but torch finds {count}"
+        raise ConfigError("--device", what, fix=f"{fix}, or leave --device out")
     raise ConfigError("--device", f"{name!r} is not available{reason}", fix=fix)
 
 

@@ -21,17 +21,43 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
         (0, "0", "use one of: cpu"),
         (2, "5", "use one of: cpu, 0, 1"),
         (0, "gpu", "use one of: cpu"),
-        (0, "0,1", "use one of: cpu; to train on several, start torchrun --nproc-per-node 2 train.py"),
+        (0, "0,1", "use one of: cpu, or leave --device out"),
         (4, "0, 1,2", "use one of: cpu, 0, 1, 2, 3; to train on several, start torchrun --nproc-per-node 3 train.py"),
     ],
     indirect=["gpus"],
 )
-def test_a_device_that_does_not_exist_is_refused_with_those_that_do(gpus: int, name: str, fix: str) -> None:
+def test_a_device_that_does_not_exist_is_refused_with_those_that_do(
+    gpus: int, name: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(ConfigError) as caught:
         select_device(name)
     assert caught.value.where == "--device" and caught.value.fix == fix
     assert repr(name) in caught.value.what
-    assert (": " in caught.value.what) == (gpus == 0), "the reason"
+    assert ("torch finds" in caught.value.what) == (gpus == 0), "the reason"
+
+
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+@pytest.mark.parametrize("name", ["0", "cuda", "cuda:0", "0,1"])
+def test_a_torch_without_cuda_names_where_to_get_one_that_has_it(
+    gpus: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(ConfigError) as caught:
+        select_device(name)
+    assert "torch.version.cuda" in caught.value.what and "https://download.pytorch.org/whl/" in caught.value.fix
+
+
+@pytest.mark.parametrize(("gpus", "count"), [(0, "0"), (1, "1")], indirect=["gpus"])
+def test_under_torchrun_too_few_gpus_are_counted_and_torchrun_is_not_advised(
+    gpus: int, count: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError) as caught:
+        select_device("0,1")
+    assert "2" in caught.value.what and caught.value.what.endswith(count) and "torchrun" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,12 @@ from utils.datasets.streams import (
     stream_name,
 )
 from utils.errors import DataError
+from utils.files import SAMPLE_IMAGES
 from utils.log import LOGGER
 
 LIST_SUFFIXES = frozenset(("txt", "streams"))
 MAX_LIST_DEPTH = 8
+DEFAULT_SOURCE = "data/images"  # of detect.py
 VIDEO_PAGES = ("youtube.com", "youtu.be")  # web pages; the address of their video changes with every visit
 
 Item = TypeVar("Item")
@@ -176,13 +178,16 @@ def open_source(text: str, *, vid_stride: int = 1, reconnect: ReconnectPolicy | 
 
     Args:
         text: an image, video, folder, glob (`**` includes subfolders), `file://` address, .txt or .streams list of
-            these, webcam index, stream address, or `screen`, optionally with left, top, width and height in pixels.
+            these, webcam index, stream address, or `screen`, optionally with left, top, width and height in pixels;
+            or `data/images`, which is found in any working directory.
         vid_stride: take every n-th frame of a video.
         reconnect: the default policy if None.
 
     Raises:
         DataError: there is no such source.
     """
+    if text == DEFAULT_SOURCE and not os.path.exists(text):  # in another working directory
+        text = str(SAMPLE_IMAGES)
     source = Source(vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy())
     _add(source, text, depth=0)
     if not source.files and not source.streams:

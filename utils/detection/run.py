@@ -25,7 +25,7 @@ from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir, write_skipped
 from utils.inference.annotations import summarize
 from utils.inference.detector import Detector, prepare
-from utils.inference.model_loading import open_weights
+from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
 from utils.inference.tta import TtaModel
@@ -47,7 +47,7 @@ def run_detection(options: DetectOptions) -> Path:
         require_display()
     reconnect = ReconnectPolicy(give_up_after=options.stream_timeout)
     source = open_source(options.source, vid_stride=options.vid_stride, reconnect=reconnect)
-    model, metadata = open_weights(options.weights, device, trust=options.trust_torchscript)
+    model, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
     names = load_data_config(options.data).names if options.data else metadata.names
     if len(names) != model.num_classes:
         what = f"has {len(names)} names, but the model has {model.num_classes} classes"

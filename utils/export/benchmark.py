@@ -25,10 +25,11 @@ from utils.validation.evaluate import evaluate
 BATCH_SIZE = 16
 
 
-def compare_formats(options: ExportOptions, written: Mapping[str, Path], metadata: ModelMetadata) -> None:
-    """Evaluate and time the checkpoint and its exports; log the table, and write formats.md and formats.json.
+def compare_formats(options: ExportOptions, paths: Mapping[str, Path], metadata: ModelMetadata) -> None:
+    """Evaluate and time a checkpoint and its exports; log the table, and write formats.md and formats.json.
 
-    Latency is in milliseconds per image, without preprocessing and NMS outside the graph.
+    `paths` are those of the files by format. Latency is in milliseconds per image, without preprocessing and NMS
+    outside the graph.
 
     Raises:
         ConfigError: the data set is unknown, or has other classes.
@@ -40,7 +41,6 @@ def compare_formats(options: ExportOptions, written: Mapping[str, Path], metadat
         raise ConfigError(config.file, what, fix="pass its --data")
     index = build_index(config, "val")
     size = metadata.image_size
-    paths = {"pytorch": Path(options.weights), **written}
     detectors = [open_weights(path, device)[0] for path in paths.values()]
     image = torch.rand(1, 3, size, size).to(device)
     with torch.inference_mode():

@@ -29,8 +29,8 @@ from utils.runtime import select_device
 CHECKED_SHAPES = ((1, 5, 7), (3, 4, 9), (2, 10, 6), (1, 3, 3), (3, 7, 4))
 
 
-def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str, Path]:
-    """Export a checkpoint and return the file or folder of each format.
+def run_export(options: ExportOptions, given: Collection[str] = ()) -> list[dict[str, Path]]:
+    """Export each checkpoint and return the file or folder of each format for it.
 
     Unless `imgsz` is among the `given` names of options, the checkpoint's image size is used.
 
@@ -38,28 +38,37 @@ def run_export(options: ExportOptions, given: Collection[str] = ()) -> dict[str,
         DetectorError: an input is invalid.
         RunError: an export differs from PyTorch; its file is not written.
     """
-    device = select_device(options.device)
     load_plugins(options.plugins)
-    if is_exported(options.weights):
-        raise ConfigError("--weights", f"{options.weights} is an exported file", fix="pass the checkpoint, a .pt")
-    model, metadata = cast(tuple[DetectionModel, ModelMetadata], open_weights(options.weights))
+    for weights in filter(is_exported, options.weights):
+        raise ConfigError("--weights", f"{weights} is an exported file", fix="pass the checkpoint, a .pt")
+    for name in options.include:
+        if name in options.ELSEWHERE:
+            LOGGER.warning(f"--include {name} is skipped, it is not supported: {options.ELSEWHERE[name]}")
+    return [_export_checkpoint(weights, options, given) for weights in options.weights]
+
+
+def _export_checkpoint(weights: str, options: ExportOptions, given: Collection[str]) -> dict[str, Path]:
+    """Export one checkpoint and return the file or folder of each format."""
+    device = select_device(options.device)
+    model, metadata = cast(tuple[DetectionModel, ModelMetadata], open_weights(weights))
     sides = (options.imgsz * 2)[:2] if "imgsz" in given else (metadata.image_size,) * 2
     metadata = replace(metadata, image_size=max(sides), device=device.type)
     stride = metadata.stride
     requested = (options.batch_size, *(-(-side // stride) for side in sides))
     shapes = [(b, 3, rows * stride, columns * stride) for b, rows, columns in (*CHECKED_SHAPES, requested)]
     reference = Reference(ExportWrapper(model, half=False).eval(), shapes)
-    written = {name: _export(name, model, metadata, options, reference) for name in dict.fromkeys(options.include)}
+    stem = Path(weights).with_suffix("")
+    names = [name for name in dict.fromkeys(options.include) if name in options.FORMATS]
+    written = {name: _export(name, stem, model, metadata, options, reference) for name in names}
     if options.benchmark:
-        compare_formats(options, written, metadata)
+        compare_formats(options, {"pytorch": Path(weights), **written}, metadata)
     return written
 
 
 def _export(
-    name: str, model: DetectionModel, metadata: ModelMetadata, options: ExportOptions, reference: Reference
+    name: str, stem: Path, model: DetectionModel, metadata: ModelMetadata, options: ExportOptions, reference: Reference
 ) -> Path:
-    """Convert to one format, check the result, and write it."""
-    stem = Path(options.weights).with_suffix("")
+    """Convert to one format, check the result, and write it as a file or folder whose name begins with `stem`."""
     device = select_device(options.device) if name == "torchscript" else torch.device("cpu")
     wrapper = ExportWrapper(model, half=options.half).eval().to(device)
     tolerance = HALF_TOLERANCE if options.half else TOLERANCE

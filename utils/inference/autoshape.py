@@ -154,7 +154,8 @@ def load_detector(
     """Load a trained model.
 
     Args:
-        weights: a checkpoint, or its export: an .onnx, .torchscript, OpenVINO folder or .xml.
+        weights: a checkpoint, whose `.pt` may be left out, or its export: an .onnx, .torchscript, OpenVINO folder or
+            .xml.
         device: cpu, mps, or a CUDA device's index; the best available by default.
         autoshape: return an `AutoShape` to call with images; otherwise the bare model, (B, 3, H, W) in [0, 1] to
             predictions.
@@ -165,6 +166,8 @@ def load_detector(
         DetectorError: the weights cannot be read, a required package is missing, or the device is not available.
     """
     selected = select_device(device)
+    if not Path(weights).suffix and not Path(weights).exists():
+        weights = Path(weights).with_suffix(".pt")
     model, metadata = open_weights(weights, selected, trust=trust)
     return to_device(AutoShape(model, metadata.names, allow_urls=allow_urls) if autoshape else model, selected)
 

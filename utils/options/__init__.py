@@ -2,6 +2,7 @@
 
 from utils.options.benchmark import BenchmarkOptions
 from utils.options.export import ExportOptions
+from utils.options.hub import HubOptions
 from utils.options.inference import DetectOptions, ValOptions
 from utils.options.preparation import PrepareOptions
 from utils.options.training import CompareOptions, TrainOptions
@@ -11,6 +12,7 @@ __all__ = [
     "CompareOptions",
     "DetectOptions",
     "ExportOptions",
+    "HubOptions",
     "PrepareOptions",
     "TrainOptions",
     "ValOptions",

@@ -8,9 +8,11 @@ from typing import Any
 
 from utils.cli import option
 from utils.errors import ConfigError
+from utils.files import PROJECT_ROOT
 
 MAX_SEED = 2**53  # larger integers are not preserved by every file format
 IMAGE_SIZES = (32, 8192)
+HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
 
 
 def require(condition: bool, flag: str, rule: str, got: Any) -> None:  # noqa: ANN401
@@ -33,6 +35,9 @@ class Options:
     def __post_init__(self) -> None:
         """Raise a ConfigError that names the flag if a value is invalid, as far as no file is needed to see it."""
         for field in fields(self):
+            if isinstance(field.default, tuple) and isinstance(getattr(self, field.name), str):
+                one = getattr(self, field.name)
+                object.__setattr__(self, field.name, (one,) if one else ())
             low, high = field.metadata["within"]
             value = getattr(self, field.name)
             values = value if isinstance(value, tuple) else (value,)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from utils.cli import option
 from utils.options.base import Options, require
 
+# YOLOv5's benchmarks.py compares the formats of a checkpoint.
+FORMATS = ("benchmarks.py times layers and models", "run export.py --weights best.pt --include onnx --benchmark")
 SUITES = ("all", "models", "layers", "points")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions(Options):
     """What to measure."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, str]]] = dict.fromkeys(
+        ("--weights", "--data", "--half", "--test", "--pt-only", "--hard-fail"), FORMATS
+    )
 
     suite: str = option("all", "what to measure", choices=SUITES, aliases=("--part",))
     device: str = option("", "cpu, mps, or a CUDA device index")

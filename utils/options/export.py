@@ -11,6 +11,11 @@ from utils.errors import ConfigError
 from utils.options.base import IMAGE_SIZES, PluginOptions, check_thresholds, require
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
+TRTEXEC = (
+    "export onnx, then trtexec --onnx=best.onnx --saveEngine=best.engine --minShapes=images:1x3x320x320 "
+    "--optShapes=images:1x3x640x640 --maxShapes=images:8x3x1280x1280"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(PluginOptions):
@@ -25,11 +30,17 @@ class ExportOptions(PluginOptions):
         "--per-tensor": "TensorFlow",
         "--mlmodel": "CoreML",
     }
-    REFUSED: ClassVar[dict[str, str]] = {"--int8": "quantise the ONNX file with onnxruntime.quantization"}
+    REFUSED: ClassVar[dict[str, tuple[str, str]]] = {
+        "--int8": ("files are in full or half precision", "convert the ONNX file with onnxruntime.quantization")
+    }
     FORMATS: ClassVar[tuple[str, ...]] = ("torchscript", "onnx", "openvino")
     ELSEWHERE: ClassVar[dict[str, str]] = {
-        "engine": "export onnx, then trtexec --onnx=best.onnx --saveEngine=best.engine on the GPU",
+        "engine": TRTEXEC,
+        "trt": TRTEXEC,
         "coreml": "export torchscript, then coremltools.convert",
+        "mlmodel": "export torchscript, then coremltools.convert",
+        "ncnn": "export torchscript, then pnnx best.torchscript inputshape=[1,3,640,640]",
+        "rknn": "export onnx with --opset 17, then convert it with rknn-toolkit2 at a fixed size",
         "saved_model": "export onnx, then onnx2tf",
         "pb": "export onnx, then onnx2tf",
         "tflite": "export onnx, then onnx2tf",
@@ -39,7 +50,7 @@ class ExportOptions(PluginOptions):
     }
 
     data: str = option("", "data yaml for --benchmark; default: the one the checkpoint was trained on")
-    weights: str = option("", "checkpoint to export; files are written beside it")
+    weights: tuple[str, ...] = option((), "checkpoint(s) to export one after another; files are written beside them")
     imgsz: tuple[int, ...] = option(
         (640, 640),
         "default height and width for users of the file; default: the checkpoint's. All sizes work",
@@ -66,13 +77,14 @@ class ExportOptions(PluginOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.weights), "--weights", "given", "nothing")
+        require(any(self.weights), "--weights", "given", "nothing")
         require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)
         require(self.opset == 0 or 12 <= self.opset <= 20, "--opset", "from 12 to 20", self.opset)
         for name in self.include:
-            if name in self.ELSEWHERE:
-                raise ConfigError("--include", f"{name} is not supported", fix=self.ELSEWHERE[name])
-            require(name in self.FORMATS, "--include", f"among {', '.join(self.FORMATS)}", name)
+            require(name in (*self.FORMATS, *self.ELSEWHERE), "--include", f"among {', '.join(self.FORMATS)}", name)
+        if not set(self.include) & set(self.FORMATS):
+            name = self.include[0]
+            raise ConfigError("--include", f"{name} is not supported", fix=self.ELSEWHERE[name])
         if self.nms:
             require("onnx" in self.include, "--nms", "with --include onnx", self.include)
             require(self.opset != 12, "--opset", "at least 13 with --nms", self.opset)

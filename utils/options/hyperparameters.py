@@ -8,11 +8,11 @@ from typing import Any
 
 from utils.datasets.transforms import Augmentation
 from utils.errors import ConfigError, did_you_mean
-from utils.files import PROJECT_ROOT, find_file
+from utils.files import find_file
 from utils.losses.detection import LossSettings, LossWeights
+from utils.options.base import HYP_FOLDER
 from utils.strict_yaml import load_yaml
 
-HYP_FOLDER = PROJECT_ROOT / "data" / "hyps"
 OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "close_mosaic", "nbs")
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 

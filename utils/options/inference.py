@@ -34,9 +34,9 @@ class InferenceOptions(PluginOptions):
 class ValOptions(InferenceOptions, DatasetOptions):
     """The checkpoints to evaluate, and how."""
 
-    REFUSED: ClassVar[dict[str, str]] = {
-        "--save-hybrid": "labels among the predictions make mAP meaningless",
-        "--dnn": "exported models run in ONNX Runtime",
+    REFUSED: ClassVar[dict[str, tuple[str, str]]] = {
+        "--save-hybrid": ("labels among the predictions make mAP meaningless", "leave it out"),
+        "--dnn": ("exported models run in ONNX Runtime", "leave it out"),
     }
 
     weights: tuple[str, ...] = option((), "checkpoint(s); several form an ensemble")
@@ -57,7 +57,7 @@ class ValOptions(InferenceOptions, DatasetOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.weights), "--weights", "given", "nothing")
+        require(any(self.weights), "--weights", "given", "nothing")
         if self.task == "study":
             raise ConfigError("--task", "study is not supported", fix="run --task speed once for each --imgsz")
         require(self.task in TASKS, "--task", f"one of {', '.join(TASKS)}", self.task)
@@ -82,9 +82,12 @@ class DetectOptions(InferenceOptions):
     """The images to detect objects in, and what to write."""
 
     IGNORED: ClassVar[dict[str, str]] = {"--dnn": "exported models run in ONNX Runtime"}
-    REFUSED: ClassVar[dict[str, str]] = {"--update": "it rewrites your weights file"}
+    REFUSED: ClassVar[dict[str, tuple[str, str]]] = {
+        "--update": ("it rewrites your weights file", "leave it out"),
+        "--output": ("a run writes into its own folder", "use --project and --name"),
+    }
 
-    weights: str = option("", "checkpoint or exported file")
+    weights: tuple[str, ...] = option((), "checkpoint(s) or exported file(s); several form an ensemble")
     source: str = option("data/images", "image, folder, glob, video, list, webcam index, stream URL, or screen")
     data: str = option("", "data yaml for class names; default: the checkpoint's names")
     imgsz: tuple[int, ...] = option((640,), "image size: longer side, or height and width", within=IMAGE_SIZES)
@@ -118,9 +121,10 @@ class DetectOptions(InferenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.weights), "--weights", "given", "nothing")
+        require(any(self.weights), "--weights", "given", "nothing")
         require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)
         require(0 < self.stream_timeout < 1e9, "--stream-timeout", "above 0", self.stream_timeout)
+        require(not self.draws_sampling or len(self.weights) == 1, "--visualize", "with one model", self.weights)
         count = len(self.visualize_at)
         require(count <= MAX_POSITIONS, "--visualize-at", f"at most {MAX_POSITIONS} positions", count)
         check_thresholds(self.conf_thres, self.iou_thres, self.max_det)

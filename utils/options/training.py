@@ -26,7 +26,12 @@ class TrainingOptions(PluginOptions):
     patience: int = option(
         100, "early stopping: epochs without improvement of the fitness; 0 disables it", within=(0, math.inf)
     )
-    cache: str = option("", "cache decoded training images: ram, or disk (in the user's cache folder)", bare="ram")
+    cache: str = option(
+        "",
+        "cache decoded training images: ram, or disk (in the user's cache folder)",
+        bare="ram",
+        aliases=("--cache-images",),
+    )
     noplots: bool = option(False, "write no plots")
     seed: int = option(0, "seed of all randomness", within=(0, MAX_SEED))
     no_amp: bool = option(False, "no mixed precision on CUDA")
@@ -49,17 +54,23 @@ class TrainOptions(TrainingOptions, DatasetOptions):
         "--bucket": "nothing is uploaded",
         "--evolve-population": "evolve.csv is the population",
         "--resume-evolve": "--name with --exist-ok resumes an evolution",
+        "--linear-lr": "it is the default",
+        "--ndjson-console": "results.csv has the values",
+        "--ndjson-file": "results.csv has the values",
     }
-    REFUSED: ClassVar[dict[str, str]] = {"--quad": "it changes the scale of the loss"}
+    REFUSED: ClassVar[dict[str, tuple[str, str]]] = {
+        "--quad": ("it changes the scale of the loss", "leave it out"),
+        "--adam": ("it is a kind of optimizer", "use --optimizer Adam"),
+    }
 
     weights: str = option("", "checkpoint to initialize the weights from; default: random weights")
-    cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights")
+    cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights, else yolov5n.yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
     batch_size: int = option(16, "images per batch over all processes; -1: as many as fit the GPU")
     rect: bool = option(False, "rectangular batches of images of similar shape, without mosaic")
     resume: str = option("", "resume an interrupted run: its last.pt, or the most recent run", bare="newest")
     nosave: bool = option(False, "save only the final checkpoint")
-    noval: bool = option(False, "validate only after the last epoch")
+    noval: bool = option(False, "validate only after the last epoch", aliases=("--notest",))
     noautoanchor: bool = option(False, "keep the model's anchors whatever the data")
     image_weights: bool = option(False, "sample images of classes with a low mAP more often")
     evolve: int = option(0, "evolve hyperparameters for N generations", bare=300, within=(0, math.inf))

@@ -27,7 +27,7 @@ from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_network, stored_weights
 from utils.weights.transfer import transfer_weights
 
-DEFAULT_MODEL = "yolov5n-AKConv.yaml"
+DEFAULT_MODEL = "yolov5n.yaml"  # the baseline, as a command without --cfg means YOLOv5
 
 
 def build_trainer(
@@ -98,8 +98,11 @@ def choose_config(options: TrainOptions, hyperparameters: Hyperparameters) -> tu
     content = load_checkpoint(options.weights) if options.weights else None
     if options.cfg or content is None:
         config = load_model_config(options.cfg or DEFAULT_MODEL)
+        if not options.cfg:
+            LOGGER.info(f"Model: {DEFAULT_MODEL}, the default; --cfg chooses another, such as yolov5n-AKConv.yaml")
     else:
         config, _ = stored_network(content, options.weights)
+        LOGGER.info(f"Model: {config.name}, as stored in {options.weights}; --cfg chooses another")
     count = round(hyperparameters.anchors)
     if count > MAX_ANCHORS:
         what = f"anchors is {hyperparameters.anchors:g} per level, more than {MAX_ANCHORS}"

@@ -17,6 +17,7 @@ from models.yolo import DetectionModel, parse_model
 from utils import __version__
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
+from utils.missing_weights import unreadable_weights
 from utils.weights.restricted_pickle import DamagedError, RefusedError, printable
 from utils.weights.torch_file import read_torch_file
 from utils.weights.yolov5_checkpoint import UnsupportedError, from_yolov5, plain_yaml
@@ -95,9 +96,7 @@ def read_weights_file(path: Path) -> bytes:
             raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="check the path")
         return path.read_bytes()
     except OSError as error:
-        near = ", ".join(str(p) for p in sorted(path.parent.glob("*.pt"))[:3]) if path.parent.is_dir() else ""
-        fix = f"did you mean {near}?" if near else "check the path"
-        raise CheckpointError(path, f"cannot be read ({error.strerror})", fix=fix) from error
+        raise unreadable_weights(path, error.errno or 0) from error
     except ValueError as error:
         raise CheckpointError(repr(str(path)), f"is not a path ({error})", fix="check the path") from error
 

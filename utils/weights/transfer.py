@@ -62,7 +62,7 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source:
             fit = _fit_layer(layer, name, weights, transferred)
             if fit is not None:
                 used |= {key for key in weights if key.startswith((f"{name}.conv.weight", f"{name}.bn."))}
-                quality = "exact" if fit.explained > 1 - 1e-6 else f"{fit.explained:.0%} of the variance"
+                quality = "exact" if fit.explained > 1 - 1e-6 else f"keeps {fit.explained:.0%} of the output's variance"
                 fitted[name] = f"{name} ({layer.num_param} points, {quality})"
     model.load_state_dict(transferred, strict=False)
     kept = [name for name in state if name not in transferred and not name.endswith(".anchors")]
@@ -71,7 +71,7 @@ def transfer_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source:
     fraction = copied / max(sum(parameter.numel() for parameter in parameters.values()), 1)
     LOGGER.info(f"Transferred {len(transferred)}/{len(state)} items ({fraction:.1%} of the parameters) from {source}")
     if fitted:
-        LOGGER.info(f"Fitted to the convolutions they replace: {', '.join(fitted.values())}")
+        LOGGER.info(f"AKConv layers initialized from the convolutions they replace: {', '.join(fitted.values())}")
     fresh = [name for name in kept if name.rpartition(".p_conv.")[0] not in fitted]
     _log("Not transferred", fresh, {n: "not in the file" if n not in weights else "other shapes" for n in fresh})
     unused = [name for name in weights if name not in used and not name.endswith(".anchors") and name not in state]

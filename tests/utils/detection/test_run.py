@@ -14,6 +14,7 @@ import pytest
 from tests.helpers.mjpeg_server import Camera, cameras
 from tests.helpers.random_model import random_model
 from utils.cli import parse_options
+from utils.datasets.sources import open_source
 from utils.datasets.streams import stream_name
 from utils.detection.run import run_detection
 from utils.errors import ConfigError, RunError
@@ -46,7 +47,8 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def options(weights: Path, source: Path, project: Path, **changes: object) -> DetectOptions:
     settings = {"imgsz": (96,), "conf_thres": 0.05, "max_det": 20, "device": "cpu", "name": "run", "exist_ok": True}
-    return DetectOptions(weights=str(weights), source=str(source), project=str(project), **{**settings, **changes})
+    settings |= {"weights": (str(weights),)}
+    return DetectOptions(source=str(source), project=str(project), **{**settings, **changes})
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -204,3 +206,28 @@ def test_class_ids_and_names_must_be_those_of_the_model(weights: Path, tmp_path:
             run_detection(options(weights, tmp_path / "in", tmp_path, **changes))
         assert error.value.where == where
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_several_weights_form_an_ensemble(weights: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in/a.png", random_image(3, 48, 80))
+    other = random_model("yolov5n.yaml", len(NAMES), objectness=-1)
+    save_checkpoint(tmp_path / "other.pt", {**describe_model(other, NAMES), "ema": weights_of(other)})
+    found = {}
+    for name, paths in (("one", (weights,)), ("twice", (weights, weights)), ("two", (weights, tmp_path / "other.pt"))):
+        settings = {"weights": tuple(map(str, paths)), "save_txt": True, "save_conf": True, "max_det": 100}
+        found[name] = labels(run_detection(options(weights, tmp_path / "in", tmp_path / name, **settings)))["a.txt"]
+    np.testing.assert_allclose(found["twice"], found["one"], atol=1e-5)  # NMS drops the second of each pair
+    assert not np.array_equal(found["two"], found["one"])
+    with pytest.raises(ConfigError) as caught:
+        options(weights, tmp_path, tmp_path, weights=("a.pt", "b.pt"), visualize=True)
+    assert caught.value.where == "--visualize"
+
+
+def test_the_sample_images_are_found_in_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    default, _ = parse_options(DetectOptions, ["--weights", "a.pt"], description="")
+    assert {path.parent for path in open_source(default.source).files} == {ROOT / "data/images"}
+    assert len(open_source(default.source).files) == 2
+    write(Path("data/images/mine.png"), random_image(0, 8, 9))
+    assert open_source(default.source).files == [Path("data/images/mine.png")]

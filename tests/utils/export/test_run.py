@@ -43,7 +43,7 @@ def test_an_export_that_differs_from_pytorch_leaves_no_file(
 def test_openvino_matches_pytorch(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = small_checkpoint(tmp_path / "best.pt", "yolov5n-AKConv.yaml")
-    folder = run_export(ExportOptions(weights=str(path), include=("openvino",)))["openvino"]
+    folder = run_export(ExportOptions(weights=str(path), include=("openvino",)))[0]["openvino"]
     assert sorted(file.name for file in folder.iterdir()) == ["best.bin", "best.xml"]
     (exported, metadata), (checkpoint, checkpoint_metadata) = open_weights(folder), open_weights(path)
     assert metadata == checkpoint_metadata
@@ -75,3 +75,31 @@ def test_formats_of_other_tools_name_the_tool(name: str, tool: str) -> None:
     with pytest.raises(ConfigError) as error:
         ExportOptions(weights="a.pt", include=(name,))
     assert tool in error.value.fix
+
+
+def test_every_format_of_yolov5_and_of_ultralytics_is_known() -> None:
+    known = {*ExportOptions.FORMATS, *ExportOptions.ELSEWHERE}
+    assert known >= set(
+        "torchscript onnx openvino engine coreml saved_model pb tflite edgetpu tfjs paddle ncnn rknn".split()
+    )
+    engine = ExportOptions.ELSEWHERE["engine"]
+    assert all(shapes in engine for shapes in ("--minShapes=", "--optShapes=", "--maxShapes="))
+
+
+def test_formats_of_other_tools_do_not_stop_the_others_and_checkpoints_follow_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = []
+
+    def export(name: str, stem: Path, *_: object) -> Path:
+        exported.append((name, stem.name))
+        return stem
+
+    monkeypatch.setattr(run, "_export", export)
+    paths = [small_checkpoint(tmp_path / name, "yolov5n.yaml") for name in ("a.pt", "b.pt")]
+    options = ExportOptions(weights=tuple(map(str, paths)), include=("engine", "torchscript", "ncnn", "onnx"))
+    with caplog.at_level("WARNING", logger="akyolo"):
+        written = run_export(options)
+    assert exported == [(name, stem) for stem in "ab" for name in ("torchscript", "onnx")]
+    assert [list(formats) for formats in written] == [["torchscript", "onnx"]] * 2
+    assert all(tool in caplog.text for tool in ("trtexec", "pnnx"))

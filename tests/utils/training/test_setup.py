@@ -13,6 +13,7 @@ import torch
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from tests.helpers.data_oracles import write_data_set
+from tests.helpers.small_model import small_checkpoint
 from tests.helpers.training_runs import ROOT, train_options
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
@@ -40,6 +41,21 @@ def recipe_with(tmp_path: Path, anchors: object) -> str:
     path = tmp_path / "hyp.yaml"
     path.write_text(Path("data/hyps/hyp.scratch-low.yaml").read_text() + f"anchors: {anchors}\n")
     return str(path)
+
+
+def test_without_cfg_the_baseline_or_the_model_of_the_weights_is_built_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hyperparameters = load_hyperparameters("hyp.scratch-low.yaml")
+    config, content = choose_config(TrainOptions(), hyperparameters)
+    assert (config.name, content) == ("yolov5n.yaml", None) and "yolov5n.yaml" in caplog.text
+    path = small_checkpoint(tmp_path / "a.pt", "yolov5n-AKConv.yaml")
+    caplog.clear()
+    config, content = choose_config(TrainOptions(weights=str(path)), hyperparameters)
+    assert config.name == "yolov5n-AKConv.yaml" and "yolov5n-AKConv.yaml" in caplog.text and content is not None
+    caplog.clear()
+    choose_config(TrainOptions(cfg="yolov5n.yaml"), hyperparameters)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("anchors", "count"), [(3.6, 4), (3.412, 3), (2.5, 2), (100, 100)])
