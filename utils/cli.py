@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import math
 import os
@@ -15,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils import __version__
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
-from utils.log import LOGGER, enable_console
+from utils.log import LOGGER, enable_console, print_line
 from utils.malloc import out_of_memory, tune_malloc
 
 Options = TypeVar("Options")
@@ -47,6 +46,9 @@ def option(
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser that raises one-line errors; its `prog` is a script, or `python -m` and a module."""
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        print_line(message.rstrip("\n"))  # help and version
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError that names the script, or the module without its package."""
@@ -201,22 +203,17 @@ def run_script(main: Callable[[], object]) -> NoReturn:
     debug = not DEBUG.isdisjoint(sys.argv)
     try:
         main()
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
     except DetectorError as error:
         if debug:
             traceback.print_exc()
-        print(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}", file=sys.stderr)
+        print_line(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}", to_stderr=True)
         sys.exit(error.exit_code)
     except (RuntimeError, MemoryError) as error:
         if debug or not out_of_memory(error):
             raise
-        print("error: out of memory. Fix: use a smaller --batch-size or --imgsz", file=sys.stderr)
+        print_line("error: out of memory. Fix: use a smaller --batch-size or --imgsz", to_stderr=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted (Ctrl-C)", file=sys.stderr)
+        print_line("interrupted (Ctrl-C)", to_stderr=True)
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import csv
 import ctypes
 import errno
+import functools
 import io
 import itertools
 import json
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import ConfigError, DetectorError, RunError, did_you_mean
+from utils.log import LOGGER
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_IMAGES = PROJECT_ROOT / "data" / "images"  # to try detect.py on
@@ -157,16 +160,22 @@ class FolderLock:
     """An exclusive lock on a folder, held until it is released or the process ends."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Acquire the lock; ConfigError if another process holds it."""
+        """Acquire the lock; ConfigError if another process holds it, RunError if the folder cannot be written."""
         try:
             import fcntl
         except ImportError:  # Windows: no lock; starting one run twice is the user's risk
             self._handle = -1
             return
-        self._handle = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._handle = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            what = f"cannot be written ({error.strerror})"
+            raise RunError(folder, what, fix="check permissions, or choose another --project") from error
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return  # a file system without locks
             holder = os.read(self._handle, 100).decode(errors="replace") or "another process"
             self.release()
             raise ConfigError(folder, f"is in use by {holder}", fix="choose --name, or stop that run") from error
@@ -273,9 +282,23 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str) -> Path:
 
 
 def user_cache_dir() -> Path:
-    """Return this program's cache folder: `$XDG_CACHE_HOME/akyolo` or `~/.cache/akyolo`."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(root) if root else Path.home() / ".cache") / "akyolo"
+    """Return this program's cache folder: `$XDG_CACHE_HOME/akyolo` or `~/.cache/akyolo`.
+
+    A user without a home folder, such as one of a container, gets a temporary folder, with a warning.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or ""
+    if not os.path.isabs(root):  # to be ignored, as the XDG specification says
+        root = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(root if os.path.isabs(root) else _temporary_cache(), "akyolo")
+
+
+@functools.cache
+def _temporary_cache() -> str:
+    """Return a folder that is removed at the end: in a lasting one others could mark an exported file as trusted."""
+    folder = tempfile.mkdtemp(prefix="akyolo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    LOGGER.warning("no home folder; caches last for this run only. Set XDG_CACHE_HOME to keep them")
+    return folder
 
 
 def try_write(path: Path | str, content: bytes | str) -> DetectorError | None:

@@ -1,9 +1,11 @@
-"""The program's logger: information on stdout, warnings on stderr."""
+"""The program's logger: information on stdout, warnings on stderr, on any terminal, in any encoding."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -18,17 +20,44 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
-            print(f"{record.levelname.lower()}: {message}", file=sys.stderr, flush=True)
+            print_line(f"{record.levelname.lower()}: {message}", to_stderr=True)
         else:
-            print(message, flush=True)
+            print_line(message)
+
+
+def print_line(text: str, *, to_stderr: bool = False) -> None:
+    """Print a line. A stream that fails, such as a pipe whose reader has gone, is silenced: the run goes on."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not to_stderr:
+            print_line(f"warning: standard output failed ({error.strerror}); continuing without it", to_stderr=True)
 
 
 def enable_console() -> None:
     """Let the logger print. Only scripts call this, so that importing the package stays silent."""
+    _prepare_streams()
     if not any(isinstance(handler, _Console) for handler in LOGGER.handlers):
         LOGGER.addHandler(_Console())
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+
+
+def _prepare_streams() -> None:
+    """Open standard streams that the caller has closed, and let letters that an encoding lacks be escaped."""
+    for handle, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Otherwise the next file opened would get this number, and with it what libraries print.
+            with contextlib.suppress(OSError):
+                null = os.open(os.devnull, os.O_RDWR)
+                if null > handle:
+                    os.close(null)
+            setattr(sys, name, open(os.devnull, "w" if handle else "r", encoding="utf-8"))
+        elif handle and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

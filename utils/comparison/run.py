@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Collection, Sequence
@@ -31,6 +32,7 @@ from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.errors import RunError
+from utils.files import FolderLock
 from utils.inference.class_mapping import distinct_names
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
@@ -63,7 +65,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     `name`, a comparison of other models or with other settings gets a folder of its own.
 
     Raises:
-        DetectorError: the input is wrong (before anything is written).
+        DetectorError: the input is wrong (before anything is written), or another comparison uses the folder.
         RunError: runs failed. The results of the others are written, and finished runs are kept for the next call.
         RunStopped: Ctrl-C or SIGTERM during the trainings, which have saved their state.
     """
@@ -81,28 +83,30 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     require_objects(split, data_file=data.file, split=options.task)
     manifest = Manifest.of(options, to_train, finished)
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
-    runs = plan_runs(options, to_train, folder)
-    require_same_data(runs, data)
-    write_configs(folder, to_train)
-    manifest.write(folder)
-    failed = finish_runs(runs, jobs=options.jobs)
-    models = [*_trained_models(to_train, runs, failed), *finished]
-    if models:
-        comparison = _Comparison(
-            options=options,
-            candidates=candidates,
-            runs=runs,
-            failed=failed,
-            split=split,
-            names=distinct_names(class_names(data, single_class=single_class)),
-            device=device,
-            folder=folder if options.task == "val" else folder / options.task,
-        )
-        _evaluate(comparison, models, size_given="imgsz" in given)
-    if failed:
-        reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
-        what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
-        raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
+    with contextlib.ExitStack() as stack:
+        stack.callback(FolderLock(folder).release)
+        runs = plan_runs(options, to_train, folder)
+        require_same_data(runs, data)
+        write_configs(folder, to_train)
+        manifest.write(folder)
+        failed = finish_runs(runs, jobs=options.jobs)
+        models = [*_trained_models(to_train, runs, failed), *finished]
+        if models:
+            comparison = _Comparison(
+                options=options,
+                candidates=candidates,
+                runs=runs,
+                failed=failed,
+                split=split,
+                names=distinct_names(class_names(data, single_class=single_class)),
+                device=device,
+                folder=folder if options.task == "val" else folder / options.task,
+            )
+            _evaluate(comparison, models, size_given="imgsz" in given)
+        if failed:
+            reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+            what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
+            raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
     return folder
 
 

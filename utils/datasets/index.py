@@ -148,7 +148,7 @@ def write_cache(file: Path, index: DatasetIndex) -> None:
     np.savez_compressed(buffer, **{**vars(index), **texts})
     error = try_write(file, buffer.getvalue())
     if error is not None:
-        LOGGER.warning(f"labels are not cached: {error}")
+        LOGGER.warning(f"labels are not cached: {error.where}: {error.what}; set XDG_CACHE_HOME to a writable folder")
         return
     prefix = file.name.rsplit("-", 1)[0]
     for old in file.parent.glob(f"{prefix}-*.npz"):
