@@ -46,17 +46,16 @@ def enable_console() -> None:
 
 
 def _prepare_streams() -> None:
-    """Open standard streams that the caller has closed, and let letters that an encoding lacks be escaped."""
+    """Open standard streams that the caller has closed, and let characters that an encoding lacks be escaped."""
     for handle, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = getattr(sys, name)
-        if stream is None:
-            # Otherwise the next file opened would get this number, and with it what libraries print.
-            with contextlib.suppress(OSError):
-                null = os.open(os.devnull, os.O_RDWR)
-                if null > handle:
-                    os.close(null)
+        if getattr(sys, name) is None:
+            # Otherwise the next file opened gets this handle, and with it what libraries print.
+            null = os.open(os.devnull, os.O_RDWR)
+            if null > handle:
+                os.close(null)
             setattr(sys, name, open(os.devnull, "w" if handle else "r", encoding="utf-8"))
-        elif handle and isinstance(stream, io.TextIOWrapper):
+        stream = getattr(sys, name)
+        if handle and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

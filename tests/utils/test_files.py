@@ -17,6 +17,8 @@ import pytest
 from utils import files
 from utils.errors import ConfigError, RunError
 from utils.files import (
+    FolderLock,
+    _temporary_cache,
     atomic_write,
     atomic_write_folder,
     dump_json,
@@ -414,6 +416,37 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache_dir() == tmp_path / ".cache" / "akyolo"
     assert not (tmp_path / ".cache").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    assert user_cache_dir() == tmp_path / ".cache" / "akyolo"
+
+
+@pytest.mark.parametrize("home", ["~", ""], ids=["no entry in passwd", "empty"])
+def test_without_a_home_folder_caches_are_temporary(home, monkeypatch, caplog):
+    """As for the user of a container: expanduser finds nothing, and returns the tilde."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: home)
+    _temporary_cache.cache_clear()
+    folder = user_cache_dir()
+    assert try_write(folder / "labels" / "a", "x") is None and user_cache_dir() == folder
+    assert folder.parent.stat().st_mode & 0o077 == 0, "what is marked as trusted there must be the user's own"
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    shutil.rmtree(folder.parent)
+    _temporary_cache.cache_clear()
+
+
+def test_a_folder_that_cannot_be_written_is_not_locked(tmp_path, monkeypatch):
+    """The open fails as on a read-only file system; one without locks is used without."""
+    monkeypatch.setattr("os.open", fail_with(errno.EROFS))
+    with pytest.raises(RunError) as caught:
+        FolderLock(tmp_path)
+    assert caught.value.where == str(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("fcntl.flock", fail_with(errno.ENOLCK))
+    FolderLock(tmp_path).release()
+    monkeypatch.setattr("fcntl.flock", fail_with(errno.EWOULDBLOCK))
+    with pytest.raises(ConfigError):
+        FolderLock(tmp_path)
 
 
 def test_only_what_a_killed_program_left_is_removed(tmp_path):

@@ -15,6 +15,7 @@ from utils.comparison.jobs import FailedRun
 from utils.comparison.plan import MANIFEST, OLD_MANIFEST, Manifest, PlannedRun, choose_folder, plan_runs
 from utils.comparison.run import run_comparison
 from utils.errors import ConfigError, RunError, RunStopped
+from utils.files import FolderLock
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import dump_yaml
@@ -230,3 +231,8 @@ def test_a_stopped_comparison_is_continued_by_the_same_command(data, tmp_path, m
             run_comparison(options, given)
     assert seen == [tmp_path / name for name in ("exp", "exp2", "exp2", "exp")]
     assert all((folder / "configs/yolov5n.yaml").is_file() for folder in seen)
+    lock = FolderLock(tmp_path / "exp")
+    with pytest.raises(ConfigError) as caught:
+        run_comparison(one)
+    lock.release()
+    assert caught.value.where == str(tmp_path / "exp") and len(seen) == 4, "another comparison works there"
