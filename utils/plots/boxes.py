@@ -9,15 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from utils.plots.fonts import load_font, shorten
+from utils.plots.fonts import draw_text, drawable, shorten, text_box
 
 PALETTE = (
     *((217, 70, 60), (37, 99, 168), (58, 138, 77), (201, 122, 18), (126, 87, 194)),
     *((20, 150, 160), (194, 56, 122), (110, 130, 40), (90, 100, 220), (160, 90, 50)),
 )
 CAPTION_FONT_SIZE = 12
-CAPTION_LETTER_WIDTH = 8  # pixels
-MAX_CAPTION_LETTERS = 40
+CAPTION_BASELINE = 15  # pixels below the strip's top
 STRIP_HEIGHT = 22  # pixels
 STRIP_COLOUR = (60, 60, 60)
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
@@ -64,8 +63,8 @@ def _draw_label(
     drawing: ImageDraw.ImageDraw, text: str, box_xyxy: np.ndarray, colour: tuple[int, int, int], font_size: int
 ) -> None:
     """Draw a label inside the image, above the box's top left corner, or below that at the image's top edge."""
-    font = load_font(text, font_size)
-    left, top, right, bottom = drawing.textbbox((0, 0), text, font=font)
+    text = drawable(text)
+    left, top, right, bottom = text_box(text, font_size)
     width, height = right - left + 4, bottom - top + 4
     image_width, image_height = drawing.im.size
     x1, y1 = float(box_xyxy[0]), float(box_xyxy[1])
@@ -73,7 +72,7 @@ def _draw_label(
     y = y1 - height if y1 >= height else min(y1, image_height - height)
     drawing.rectangle((x, y, x + width, y + height), fill=colour)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    drawing.text((x + 2 - left, y + 2 - top), text, font=font, fill=BLACK if luminance > 150 else WHITE)
+    draw_text(drawing, (x + 2 - left, y + 2 - top), text, font_size, BLACK if luminance > 150 else WHITE)
 
 
 def image_grid(
@@ -105,9 +104,16 @@ def image_grid(
         return grid
     pil_image = Image.fromarray(grid)
     drawing = ImageDraw.Draw(pil_image)
-    max_letters = max(min((width - 10) // CAPTION_LETTER_WIDTH, MAX_CAPTION_LETTERS), 4)
     for (top, left), caption in zip(corners, captions, strict=False):
         drawing.rectangle((left, top, left + width, top + strip + height), outline=WHITE)
-        text = shorten(caption, max_letters)
-        drawing.text((left + 5, top + 4), text, font=load_font(text, CAPTION_FONT_SIZE), fill=WHITE)
+        text = _shorten_to(drawable(caption), width - 10)
+        draw_text(drawing, (left + 5, top + CAPTION_BASELINE), text, CAPTION_FONT_SIZE, WHITE)
     return np.asarray(pil_image)
+
+
+def _shorten_to(text: str, width: int) -> str:
+    """Shorten a caption to a width in pixels, but not below four letters."""
+    letters = len(text)
+    while letters > 4 and text_box(shorten(text, letters), CAPTION_FONT_SIZE)[2] > width:
+        letters -= 1
+    return shorten(text, letters)

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from utils.plots.figure import add_grid, add_legend, save_figure, series_colour
-from utils.plots.fonts import display_name, font_families
+from utils.plots.fonts import display_name
 
 ROW_HEIGHT = 0.28
 MAX_NAME_LETTERS = 44
@@ -77,8 +76,7 @@ def plot_comparison(
     for axis, (title, values) in zip(axes, costs.items(), strict=True):
         _draw_cost(axis, values, accuracy, title)
     entries = [(Line2D([], [], color=series_colour(i), linewidth=3), name) for i, name in enumerate(names)]
-    font = FontProperties(family=font_families(names), size=9)
-    add_legend(figure, entries, loc="outside lower center", ncols=min(len(names), 4), prop=font)
+    add_legend(figure, entries, loc="outside lower center", ncols=min(len(names), 4), fontsize=9)
     save_figure(figure, path)
 
 
@@ -113,10 +111,9 @@ def _draw_intervals(axis: Axes, rows: Sequence[Interval], names: Sequence[str], 
     axis.axvline(0, color="#444444", linewidth=1)
     axis.set_xlim(-1.1 * limit, 1.1 * limit)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=MAX_TICKS))
-    families = font_families(names)
-    axis.set_yticks(range(len(rows)), [names[row.model] for row in rows], fontsize=9, fontfamily=families)
+    axis.set_yticks(range(len(rows)), [names[row.model] for row in rows], fontsize=9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_title(f"{title}, difference from {names[0]}, 95 % interval", fontsize=10, fontfamily=families)
+    axis.set_title(f"{title}, difference from {names[0]}, 95 % interval", fontsize=10)
     add_grid(axis)
 
 

@@ -10,11 +10,9 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 
 from utils.plots.boxes import PALETTE, class_colour_hex
 from utils.plots.figure import BLUE, GREY, ORANGE, add_grid, add_legend, save_figure
-from utils.plots.fonts import font_families
 
 RESULT_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
@@ -95,7 +93,7 @@ def plot_confidence_curve(
     axis.axvline(best, color=MEAN_COLOUR, linewidth=1, linestyle="--")
     point = axis.plot([best], [height], "o", color=MEAN_COLOUR)[0]
     entries += [(point, f"{label} {height:.2f} at the\nbest threshold {best:.3f}")]
-    _finish(figure, axis, "confidence", label, entries, font_families(names))
+    _finish(figure, axis, "confidence", label, entries)
     save_figure(figure, path)
 
 
@@ -126,7 +124,7 @@ def plot_precision_recall(
     if best is not None:
         points = axis.plot(best[0], best[1], "o", color=MEAN_COLOUR, markersize=5, clip_on=False)[0]
         entries += [(points, f"each class at the\nbest threshold {best[2]:.3f}")]
-    _finish(figure, axis, "recall", "precision", entries, font_families(names))
+    _finish(figure, axis, "recall", "precision", entries)
     save_figure(figure, path)
 
 
@@ -146,9 +144,7 @@ def _draw_classes(axis: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence
     return entries
 
 
-def _finish(
-    figure: Figure, axis: Axes, x_label: str, y_label: str, entries: list[tuple[Artist, str]], families: list[str]
-) -> None:
+def _finish(figure: Figure, axis: Axes, x_label: str, y_label: str, entries: list[tuple[Artist, str]]) -> None:
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
     add_grid(axis)
-    add_legend(figure, entries, loc="outside right upper", prop=FontProperties(family=families, size=8))
+    add_legend(figure, entries, loc="outside right upper", fontsize=8)

@@ -15,6 +15,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from utils.files import atomic_write
+from utils.plots.fonts import drawable, font_families
 
 BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#3a8a4d", "#8a8f98"
 SERIES_COLOURS = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b03a5b", "#4d7f86", "#a08a2c", GREY)
@@ -31,10 +32,16 @@ def add_grid(axis: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path | str, *, dpi: int = 120) -> Path:
-    """Write a figure atomically in the format of the suffix; dollar signs in names do not start a formula."""
+    """Write a figure atomically in the format of the suffix, each character in a font that has it.
+
+    Dollar signs in names do not start a formula.
+    """
     for text in figure.findobj(Text):
         if isinstance(text, Text):
             text.set_parse_math(False)
+            if not text.get_text().isascii():
+                lines = map(drawable, text.get_text().split("\n"))
+                text.set(text="\n".join(lines), fontfamily=font_families([text.get_text()]))
     buffer = io.BytesIO()
     with mpl.rc_context({"text.parse_math": False}):  # for tick labels, which are created while drawing
         figure.savefig(buffer, format=Path(path).suffix[1:], dpi=dpi)

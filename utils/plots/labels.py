@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from utils.plots.boxes import class_colour_hex
 from utils.plots.figure import BLUE, save_figure
-from utils.plots.fonts import display_names, font_families
+from utils.plots.fonts import display_names
 
 MAX_BOXES = 1000
 MAX_NAMES = 30
@@ -30,10 +30,7 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> N
     if len(names) <= MAX_NAMES:
         shown = display_names(names)
         vertical = len(names) > 8 or sum(map(len, shown)) > MAX_LETTERS
-        families = font_families(shown)
-        classes_axis.set_xticks(
-            range(len(names)), shown, rotation=90 if vertical else 0, fontsize=9, fontfamily=families
-        )
+        classes_axis.set_xticks(range(len(names)), shown, rotation=90 if vertical else 0, fontsize=9)
     boxes_axis.set(title="boxes, centred", xlim=(0, 1), ylim=(1, 0), aspect="equal")
     for class_id, (width, height) in zip(classes[:MAX_BOXES].tolist(), labels[:MAX_BOXES, 3:], strict=True):
         corner, colour = (0.5 - width / 2, 0.5 - height / 2), class_colour_hex(class_id)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.plots.figure import save_figure
-from utils.plots.fonts import display_names, font_families
+from utils.plots.fonts import display_names
 
 MAX_WITH_VALUES = 30  # classes, up to which the value is written into each cell
 MAX_WITH_NAMES = 100
@@ -40,9 +40,9 @@ def _draw(
     figure.colorbar(image, ax=axis, shrink=0.8)
     axis.set(title=title, xlabel="true (background: false positive)", ylabel="predicted (background: false negative)")
     if len(labels) <= MAX_WITH_NAMES:
-        size, families = (8 if len(labels) <= MAX_WITH_VALUES else 5), font_families(labels)
-        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size, fontfamily=families)
-        axis.set_yticks(range(len(labels)), labels, fontsize=size, fontfamily=families)
+        size = 8 if len(labels) <= MAX_WITH_VALUES else 5
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+        axis.set_yticks(range(len(labels)), labels, fontsize=size)
     if len(labels) <= MAX_WITH_VALUES:
         for (row, column), value in np.ndenumerate(matrix):
             if value:

@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from utils.plots.figure import BLUE, ORANGE, save_figure
-from utils.plots.fonts import font_families
 
 HEIGHT = 6.0  # inches, of the image and of the details next to it
 MAX_ASPECT = 2.2  # of the image's panel, width over height
@@ -98,8 +97,7 @@ def plot_sampling(
     panels = np.atleast_1d(details.subplots(rows, columns)).ravel()
     for index, (panel, position) in enumerate(zip(panels, positions, strict=False), 1):
         _draw_detail(panel, image, position, cell_wh=cell_wh, map_xyxy=map_xyxy, radius=radius)
-        text = f"{index}  {position.label}".rstrip()
-        panel.set_title(text, fontsize=9, fontfamily=font_families([text]))
+        panel.set_title(f"{index}  {position.label}".rstrip(), fontsize=9)
     for panel in panels[len(positions) :]:
         panel.set_axis_off()
     scale = f"one pixel of the map (white grid) is {cell_wh[0]:.3g} x {cell_wh[1]:.3g} pixels of the image"
@@ -214,7 +212,7 @@ def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9, frameon=False)
     if note:
-        figure.suptitle(note, fontsize=10, x=0.01, ha="left", fontfamily=font_families([note]))
+        figure.suptitle(note, fontsize=10, x=0.01, ha="left")
     return save_figure(figure, path)
 
 

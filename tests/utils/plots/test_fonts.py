@@ -1,4 +1,4 @@
-"""Names are drawn in a font that has their characters; without one their index is drawn, with one warning."""
+"""Each character is drawn in a font that has it; for a name without one its index is drawn, with one warning."""
 
 import logging
 
@@ -8,6 +8,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 
 from utils.plots import fonts
 from utils.plots.boxes import draw_boxes, image_grid
@@ -21,7 +22,7 @@ CELLS, UNSUPPORTED = "细胞", "\ufdd0\U00012000"  # the first is in the test's 
 
 
 def clear_caches():
-    for function in (fonts._font_files, fonts._family, fonts._load, fonts._face):
+    for function in (fonts._font_files, fonts._family, fonts._load, fonts._face, fonts._add_new_fonts):
         function.cache_clear()
     fonts._warned.clear()
 
@@ -50,6 +51,7 @@ def write_square_font(path, letters):
 @pytest.fixture
 def default_fonts_only(monkeypatch):
     """Only the fonts that matplotlib ships."""
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     shipped = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", shipped)
     clear_caches()
@@ -59,8 +61,8 @@ def default_fonts_only(monkeypatch):
 
 @pytest.fixture
 def with_square_font(default_fonts_only, tmp_path):
-    """The shipped fonts, and one for `CELLS`."""
-    write_square_font(tmp_path / "squares.ttf", CELLS + "0. 9")
+    """The shipped fonts, and one that has `CELLS` but no other letter, no digit and no space."""
+    write_square_font(tmp_path / "squares.ttf", CELLS)
     font_manager.fontManager.addfont(str(tmp_path / "squares.ttf"))
     clear_caches()
 
@@ -78,17 +80,57 @@ def test_without_a_font_indices_and_one_warning(default_fonts_only, caplog):
     assert CELLS in warning.getMessage()
 
 
-def test_an_installed_font_that_has_the_characters_is_used(with_square_font):
-    assert fonts.display_names([CELLS, UNSUPPORTED]) == [CELLS, "1"]
-    assert fonts.font_families([CELLS, "cat"]) == [fonts.DEFAULT_FONT, "Squares"]
-    assert fonts.load_font(CELLS, 12).getname()[0] == "Squares"
-    assert fonts.load_font("cat", 12).getname()[0] == fonts.DEFAULT_FONT
+def test_an_installed_font_is_used_for_the_characters_that_it_has(with_square_font):
+    mixed = f"{CELLS} Zß9"
+    assert fonts.display_names([CELLS, UNSUPPORTED, mixed]) == [CELLS, "1", mixed]
+    assert fonts.font_families(["cat"]) == [fonts.DEFAULT_FONT]
+    assert fonts.font_families([mixed, "cat"]) == [fonts.DEFAULT_FONT, "Squares"]
+    runs = [(part, font.getname()[0]) for _, part, font in fonts._runs(f"a{mixed}", 12)]
+    assert runs == [("a", fonts.DEFAULT_FONT), (CELLS, "Squares"), (" Zß9", fonts.DEFAULT_FONT)]
+    left, top, right, bottom = fonts.text_box(mixed, 20)
+    alone, rest = fonts.text_box(CELLS, 20), fonts.text_box(" Zß9", 20)
+    assert (left, alone[2]) == (0, 40) and right == pytest.approx(40 + rest[2])
+    assert top == min(alone[1], rest[1]) and bottom == max(alone[3], rest[3])
+
+
+def test_boxes_and_captions_mix_fonts(with_square_font):
     canvas = np.zeros((60, 90, 3), np.uint8)
-    drawn = draw_boxes(canvas, np.array([[10.0, 30, 80, 55]]), [CELLS], [0])
-    label = drawn[8:30, 8:45]
-    assert (label > 240).all(-1).mean() > 0.3, "the squares of both letters"
+    drawn = draw_boxes(canvas, np.array([[10.0, 30, 80, 55]]), [f"{CELLS} 1"], [0])
+    white = (drawn[8:30, 10:80] > 240).all(-1).any(0)
+    assert white[2:30].mean() > 0.8, "the squares of both letters"
+    assert 0 < white[34:55].mean() < 0.7, "a digit, and no box in its place"
     grid = image_grid([canvas], [f"{CELLS}9"])
     assert (grid[:20] > 240).all(-1).mean() > 0.05
+    assert (image_grid([canvas], ["9" * 90])[4:20, 86:89] < 240).all(), "a long caption ends within its tile"
+
+
+def test_what_no_font_has_is_never_drawn_as_a_box(default_fonts_only, tmp_path, caplog):
+    assert fonts.drawable(f"a{CELLS}\n b\t\ufe0f\u200d") == "a?? b"
+    assert fonts.drawable("кот") == "кот" and fonts.display_name("❤\ufe0f", 3) == "❤"
+    figure = Figure()
+    title = figure.suptitle(f"x\n{CELLS}")
+    save_figure(figure, tmp_path / "a.png")
+    assert title.get_text() == "x\n??"
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
+
+
+@pytest.mark.parametrize(
+    ("character", "package"), [("细", "fonts-noto-cjk"), ("한", "fonts-noto-cjk"), ("\U00012000", "fonts-noto-core")]
+)
+def test_the_warning_names_a_package(character, package, default_fonts_only, caplog):
+    fonts.display_name(f"a{character}", 0)
+    assert package in caplog.text
+
+
+def test_a_font_installed_after_matplotlib_listed_them_is_found_once(default_fonts_only, tmp_path, monkeypatch):
+    write_square_font(tmp_path / "squares.ttf", CELLS)
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    calls = []
+    files = [str(tmp_path / name) for name in ("broken.ttf", "squares.ttf")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: calls.append(1) or files)
+    assert fonts.display_name("cat", 0) == "cat" and not calls, "a search costs time"
+    assert fonts.display_names([CELLS, UNSUPPORTED, "\U00012001"]) == [CELLS, "1", "2"]
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("letter", ["\u05d0", "\u0628", "\u0915"])
