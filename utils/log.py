@@ -53,7 +53,8 @@ def _prepare_streams() -> None:
             null = os.open(os.devnull, os.O_RDWR)
             if null > handle:
                 os.close(null)
-            setattr(sys, name, open(os.devnull, "w" if handle else "r", encoding="utf-8"))
+            flags, mode = (os.O_WRONLY, "w") if handle else (os.O_RDONLY, "r")
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
         stream = getattr(sys, name)
         if handle and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.target_process import fingerprints
 from tests.helpers.training_runs import stop_in_batch, train_options
 from utils.errors import CheckpointError, ConfigError, RunStopped
-from utils.files import FolderLock
+from utils.locks import FolderLock
 from utils.options import TrainOptions
 from utils.training.run import run_training
 from utils.training.trainer import Trainer

@@ -17,7 +17,6 @@ import pytest
 from utils import files
 from utils.errors import ConfigError, RunError
 from utils.files import (
-    FolderLock,
     _temporary_cache,
     atomic_write,
     atomic_write_folder,
@@ -31,6 +30,7 @@ from utils.files import (
     user_cache_dir,
     write_skipped,
 )
+from utils.locks import FolderLock
 
 
 def fail_with(number):

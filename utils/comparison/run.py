@@ -32,8 +32,8 @@ from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.errors import RunError
-from utils.files import FolderLock
 from utils.inference.class_mapping import distinct_names
+from utils.locks import FolderLock
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
 from utils.options import CompareOptions

@@ -22,8 +22,9 @@ from utils.distributed import (
     run_to_resume,
 )
 from utils.errors import ConfigError
-from utils.files import FolderLock, atomic_write, dump_json, load_json, make_run_dir, remove_leftovers, write_skipped
+from utils.files import atomic_write, dump_json, load_json, make_run_dir, remove_leftovers, write_skipped
 from utils.inference.nms import EVALUATION_NMS
+from utils.locks import FolderLock
 from utils.log import LOGGER, optional
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters, load_hyperparameters

@@ -15,7 +15,7 @@ from utils.comparison.jobs import FailedRun
 from utils.comparison.plan import MANIFEST, OLD_MANIFEST, Manifest, PlannedRun, choose_folder, plan_runs
 from utils.comparison.run import run_comparison
 from utils.errors import ConfigError, RunError, RunStopped
-from utils.files import FolderLock
+from utils.locks import FolderLock
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
 from utils.strict_yaml import dump_yaml
