@@ -6,7 +6,10 @@ Gradients are summed once before each optimizer step, and every mean in the loss
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +25,8 @@ from utils.log import LOGGER
 
 RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
 TIMEOUT = timedelta(hours=3)  # the other processes wait while the main process validates or downloads data
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+POLL_SECONDS = 0.05
+LAUNCH_FILE = ".launch"  # in a run's folder: the launch that wrote it
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class DistributedContext:
 
     rank: int = 0  # rank of this process; 0 is the main one
     size: int = 1  # world size
+    launch: str = ""  # identifies the launch of torchrun, also after it has restarted its processes
 
     @property
     def is_main(self) -> bool:
@@ -87,6 +92,7 @@ def init_distributed(device: torch.device) -> DistributedContext:
         return DistributedContext()
     if not dist.is_available():
         raise ConfigError("torchrun", "this torch has no distributed package", fix="start train.py with python")
+    launch = ""
     if not dist.is_initialized():
         try:
             if device.type == "cuda":
@@ -94,8 +100,12 @@ def init_distributed(device: torch.device) -> DistributedContext:
             # Everything but gradients, such as received signals, is exchanged on the CPU.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-            # torchrun keeps one store over all restarts: without a prefix it gives addresses of dead processes.
-            store = dist.PrefixStore(f"attempt {os.environ.get(RESTARTS, '0')}", store)
+            # torchrun keeps one store over all restarts, with the addresses of dead processes, and its own prefix is a
+            # count of restarts that differs between nodes.
+            while isinstance(store, dist.PrefixStore):
+                store = store.underlying_store
+            launch = store.compare_set("launch", "", secrets.token_hex(8)).decode()
+            store = dist.PrefixStore(_agree_on_start(store, rank, size), store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=RENDEZVOUS_TIMEOUT)
             # Older versions of torch only have the private function.
             set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
@@ -103,10 +113,47 @@ def init_distributed(device: torch.device) -> DistributedContext:
         except (ValueError, RuntimeError) as error:
             what = f"rendezvous failed ({str(error).splitlines()[0]})"
             raise ConfigError("torchrun", what, fix="start with torchrun") from error
-    context = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size())
+    context = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size(), launch=launch)
     if not context.is_main:
         LOGGER.setLevel("ERROR")
     return context
+
+
+def _agree_on_start(store: dist.Store, rank: int, size: int) -> str:
+    """Return a name for this start of the processes, the same in all and different from that of any earlier start.
+
+    Each process writes a new token. The main one publishes a name together with the tokens that it sees; a process
+    confirms a name that comes with its own token, and the name counts once all have confirmed it.
+    """
+    token, tokens, name = secrets.token_hex(8), [""], ""
+    store.set(f"token {rank}", token)
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
+    while time.monotonic() < deadline:
+        if rank == 0:
+            if (current := [_read(store, f"token {other}") for other in range(size)]) != tokens:
+                tokens, name = current, secrets.token_hex(8)
+                store.set("start", json.dumps([name, *tokens]))
+            if all(_read(store, f"confirmed {other}") == name for other in range(1, size)):
+                store.set("agreed", name)
+                return name
+        else:
+            name, *tokens = json.loads(_read(store, "start") or '[""]')
+            if len(tokens) == size and tokens[rank] == token:
+                store.set(f"confirmed {rank}", name)
+                if _read(store, "agreed") == name:
+                    return name
+        time.sleep(POLL_SECONDS)
+    raise RuntimeError(f"not all {size} processes have started")
+
+
+def _read(store: dist.Store, key: str) -> str:
+    """Return a key's value without waiting for it; "" if it is not set."""
+    return store.get(key).decode() if store.check([key]) else ""
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether an error of a collective operation means that another process has ended or cannot be reached."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def destroy_distributed() -> None:
@@ -173,15 +220,7 @@ def sync_batch_norms(model: nn.Module) -> None:
             module.__class__ = SyncedBatchNorm
 
 
-def launch_id() -> str:
-    """Return an identifier of this torchrun launch that survives restarts of its processes; "" without torchrun."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"{run}-{os.getppid()}-{os.environ.get('MASTER_PORT', '')}" if run is not None else ""
-
-
-def run_to_resume(project: str) -> Path | None:
-    """Return the folder of this torchrun launch's run if torchrun has restarted its processes, otherwise None."""
-    if int(os.environ.get(RESTARTS, "0")) == 0:
-        return None
-    files = (path for path in Path(project).rglob(".launch") if path.read_text(encoding="utf-8") == launch_id())
-    return next((path.parent for path in files), None)
+def run_to_resume(project: str, launch: str) -> Path | None:
+    """Return the folder of the run that this torchrun launch has started before; None at its first start."""
+    files = Path(project).rglob(LAUNCH_FILE) if launch else ()
+    return next((path.parent for path in files if path.read_text(encoding="utf-8") == launch), None)

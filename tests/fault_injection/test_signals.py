@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -161,10 +162,38 @@ def test_a_dead_rank_ends_the_run_within_a_minute(data: Path, recipe: Path, tmp_
         time.sleep(0.05)
     ranks = children(process.pid)
     os.kill(max(ranks), signal.SIGKILL)
-    process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode and len(ranks) == 2
+    lines = stderr.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == 1  # of the rank that lived
+    assert not any(line.startswith("[rank") for line in lines)  # no traceback of it
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks) and not orphans(process.pid)
     assert load_checkpoint(last)["progress"]["epoch"] >= 1
+
+
+@pytest.mark.long
+def test_a_rank_killed_on_one_of_two_nodes_is_restarted(data: Path, recipe: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    node = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend")
+    node += ("c10d", "--rdzv-id", "two", "--rdzv-endpoint", endpoint, "--max-restarts", "2")
+    arguments = train_arguments(data, recipe, epochs=8)
+    nodes = [start(tmp_path, *arguments, "--project", tmp_path / "runs/train", prefix=node) for _ in range(2)]
+    last = tmp_path / "runs/train/exp/weights/last.pt"
+    deadline = time.monotonic() + 200
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with_rank_1 = [pid for process in nodes for pid in children(process.pid) if b"\0RANK=1\0" in environment(pid)]
+    os.kill(with_rank_1[0], signal.SIGKILL)
+    for process in nodes:
+        finish(process)
+    assert (last.parent.parent / "summary.json").exists()
+    assert [path.name for path in (tmp_path / "runs/train").iterdir()] == ["exp"]
+
+
+def environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_concurrent_runs_choose_different_folders(tmp_path: Path) -> None:

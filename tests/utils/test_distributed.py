@@ -1,6 +1,8 @@
 """Two processes with a batch in parts: in float64 their gradients and statistics equal those of one process."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch.multiprocessing as mp
 from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.batching import ShuffledBatches
-from utils.distributed import DistributedContext, sync_batch_norms
+from utils.distributed import DistributedContext, _agree_on_start, lost_process, run_to_resume, sync_batch_norms
 from utils.losses.detection import DetectionLoss, LossSettings
 
 pytestmark = pytest.mark.slow
@@ -95,3 +97,42 @@ def test_an_epoch_can_be_resumed_at_a_batch() -> None:
     assert not any(key.allow_mosaic for batch in plan for key in batch)
     plan.set_epoch(4, weights=np.eye(11)[7] + 1e-12)
     assert {key.index for batch in plan for key in batch} == {7}
+
+
+def test_each_start_gets_one_name_in_all_processes_whatever_earlier_starts_left_in_the_store() -> None:
+    store = dist.HashStore()
+    names = []
+    for size in (3, 3, 2, 4, 3):  # the same launch, with nodes that leave and join
+        with ThreadPoolExecutor(size) as pool:
+            found = set(pool.map(lambda rank, size=size: _agree_on_start(store, rank, size), range(size)))
+        assert len(found) == 1
+        names += found
+    assert len(set(names)) == 5
+
+
+def test_a_start_that_lacks_a_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.distributed.RENDEZVOUS_TIMEOUT", timedelta(seconds=0.3))
+    with pytest.raises(RuntimeError):
+        _agree_on_start(dist.HashStore(), 0, 2)
+
+
+def test_the_run_of_a_launch_is_found_by_its_mark(tmp_path: Path) -> None:
+    for name, launch in (("exp", "a1"), ("exp2", "b2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".launch").write_text(launch)
+    assert run_to_resume(str(tmp_path), "b2") == tmp_path / "exp2"
+    assert run_to_resume(str(tmp_path), "c3") is None
+    assert run_to_resume(str(tmp_path), "") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"), True),
+        (dist.DistBackendError("NCCL error: remote process exited"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("gloo"), False),
+    ],
+)
+def test_a_lost_process_is_told_from_other_errors(error: Exception, lost: bool) -> None:
+    assert lost_process(error) is lost

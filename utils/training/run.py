@@ -14,14 +14,15 @@ from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.distributed import (
+    LAUNCH_FILE,
     DistributedContext,
     destroy_distributed,
     init_distributed,
-    launch_id,
     local_device,
+    lost_process,
     run_to_resume,
 )
-from utils.errors import ConfigError
+from utils.errors import ConfigError, RunError
 from utils.files import atomic_write, dump_json, load_json, make_run_dir, remove_leftovers, write_skipped
 from utils.inference.nms import EVALUATION_NMS
 from utils.locks import FolderLock
@@ -68,18 +69,23 @@ def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingRe
     """
     content: Checkpoint | None = None
     run_dir: Path | None = None
-    restarted = run_to_resume(options.project)
-    if restarted is not None:
-        LOGGER.warning(f"restarted by torchrun; resuming {restarted}")
-        run_dir, last = restarted, restarted / "weights" / LAST
-        if last.is_file():
-            options, content, run_dir = find_run(replace(options, resume=str(last)), frozenset())
-    elif options.resume:
+    if options.resume:
         options, content, run_dir = find_run(options, frozenset(given))
     device = select_device(local_device(options.device))
     context = init_distributed(device)
     try:
+        restarted = run_to_resume(options.project, context.launch)
+        if restarted is not None:
+            LOGGER.warning(f"restarted by torchrun; resuming {restarted}")
+            run_dir, last = restarted, restarted / "weights" / LAST
+            if last.is_file():
+                options, content, run_dir = find_run(replace(options, resume=str(last)), frozenset())
         return _run(options, content, run_dir, device, context)
+    except RuntimeError as error:
+        if not lost_process(error):
+            raise
+        fix = "resume with `python train.py --resume`, under torchrun again, unless torchrun restarts the run itself"
+        raise RunError("torchrun", "another process has ended or cannot be reached", fix=fix) from error
     finally:
         destroy_distributed()
 
@@ -107,7 +113,8 @@ def _run(
         if context.is_main:
             stack.callback(FolderLock(run_dir).release)
             remove_leftovers(run_dir)
-            atomic_write(run_dir / ".launch", launch_id())
+            if context.launch:
+                atomic_write(run_dir / LAUNCH_FILE, context.launch)
         trainer = build_trainer(
             options, hyperparameters, model=model, data=data, run_dir=run_dir, device=device, context=context
         )
