@@ -116,7 +116,7 @@ def _warn_about_alpha() -> None:
 
 
 @contextlib.contextmanager
-def _suppress_pillow_warnings() -> Iterator[None]:
+def suppress_pillow_warnings() -> Iterator[None]:
     """Suppress Pillow's warnings about metadata, in one thread at a time."""
     with _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,11 +129,11 @@ def _decode(data: bytes) -> np.ndarray | None:
     OpenCV, which is faster, decodes the usual formats and all deep ones, Pillow those that OpenCV gets wrong: CMYK,
     transparent colours, and 8-bit TIFFs.
     """
-    header = _open_header(data)
+    header = open_header(data)
     if header is None:
         deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
     else:
-        with header, _suppress_pillow_warnings():
+        with header, suppress_pillow_warnings():
             if header.width * header.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             bits = getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
@@ -157,10 +157,10 @@ def pil_to_rgb8(image: Image.Image) -> np.ndarray:
     return to_rgb8(np.asarray(upright.convert("RGBA" if has_alpha else "RGB")))
 
 
-def _open_header(data: bytes) -> Image.Image | None:
+def open_header(data: bytes) -> Image.Image | None:
     """Read an image's header; None if Pillow does not know the format."""
     try:
-        with _suppress_pillow_warnings():
+        with suppress_pillow_warnings():
             return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except (OSError, ValueError, SyntaxError):
         return None

@@ -1,0 +1,180 @@
+"""One pass over the images and label files of a split, in flat arrays: what every check looks at."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.datasets.images import decode_image, open_header, suppress_pillow_warnings
+from utils.datasets.labels import label_path, read_label_content
+from utils.datasets.scan import MIN_IMAGE_SIZE
+from utils.errors import DataError
+from utils.preparation.raw_labels import RawLabels, parse_raw
+from utils.preparation.readings import NAMES, NO_EVIDENCE, Evidence, boxes_of, measure, normalized
+
+THREADS = 4
+MAX_ASPECT = 10.0  # longer side / shorter side of an odd image
+ORIENTATION = 0x0112  # EXIF tag
+# Suffixes that name each format, as Pillow calls it.
+SUFFIXES = {
+    **{"JPEG": ("jpg", "jpeg", "jfif", "mpo"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png",), "BMP": ("bmp",)},
+    **{"DIB": ("bmp",), "WEBP": ("webp",), "TIFF": ("tif", "tiff", "dng"), "GIF": ("gif",), "AVIF": ("avif",)},
+    **{"PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"), "JPEG2000": ("jp2", "j2k", "jpx")},
+}
+MODES = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "RGBA": "with transparency"}
+MODES |= {"P": "with a palette", "PA": "with a palette", "CMYK": "CMYK", "YCCK": "CMYK"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What one image and its label file are."""
+
+    size_hw: tuple[int, int] = (0, 0)  # after EXIF orientation; zeros if the image cannot be decoded
+    remarks: tuple[tuple[str, str], ...] = ()  # kind of finding and words
+    has_label: bool = True  # whether there is a label file
+    labels: RawLabels = field(default_factory=RawLabels)
+    evidence: Evidence = NO_EVIDENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSurvey:
+    """All images of one split, n images with m rows; coordinates are as in the files."""
+
+    name: str
+    paths: Sequence[str]  # n
+    sizes_hw: np.ndarray  # (n, 2) int32, zeros if the image cannot be decoded
+    has_label: np.ndarray  # (n,) bool
+    rows: np.ndarray  # (m, 5) float64, image by image
+    lines: np.ndarray  # (m,) int32, line in the label file
+    starts: np.ndarray  # (n + 1,) int64: image i has rows starts[i] to starts[i + 1]
+    inside: np.ndarray  # (n, readings) float32, see `Evidence`
+    contrast: np.ndarray  # (n, readings) float32
+    remarks: dict[str, list[tuple[int, str]]]  # by kind: index of the image and words
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(n,) number of rows of each image."""
+        return np.diff(self.starts)
+
+    @property
+    def image_of_row(self) -> np.ndarray:
+        """(m,) index of the image of each row."""
+        return np.repeat(np.arange(len(self.paths)), self.counts)
+
+    @property
+    def decoded(self) -> np.ndarray:
+        """(n,) bool, whether the image can be decoded."""
+        return self.sizes_hw[:, 0] > 0
+
+    def rows_of(self, index: int) -> np.ndarray:
+        """Return the (k, 5) rows of one image."""
+        return self.rows[self.starts[index] : self.starts[index + 1]]
+
+    def boxes(self, index: int) -> np.ndarray:
+        """Return (k, 4) normalized corners of one image, not clipped."""
+        height, width = (int(side) for side in self.sizes_hw[index])
+        if not height:
+            return np.zeros((self.counts[index], 4))
+        return boxes_of(normalized(self.rows_of(index), (height, width)), NAMES[0], (height, width))
+
+    def sides_wh(self) -> np.ndarray:
+        """Return (m, 2) width and height of every row in pixels of its image file, of normalized rows."""
+        return self.rows[:, 3:] * self.sizes_hw[self.image_of_row][:, ::-1]
+
+
+def survey_split(name: str, paths: Sequence[str]) -> SplitSurvey:
+    """Decode every image of a split and read its label file; show a progress bar."""
+    rows, lines, counts = [np.zeros((0, 5))], [np.zeros(0, np.int32)], [0]
+    sizes, has_label, inside, contrast = [], [], [], []
+    remarks: dict[str, list[tuple[int, str]]] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        progress = tqdm(pool.map(survey_image, paths), total=len(paths), desc=f"Checking {name}", leave=False)
+        for index, facts in enumerate(progress):
+            sizes.append(facts.size_hw)
+            has_label.append(facts.has_label)
+            rows.append(facts.labels.rows)
+            lines.append(facts.labels.lines)
+            counts.append(len(facts.labels.rows))
+            inside.append(facts.evidence.inside)
+            contrast.append(facts.evidence.contrast)
+            for kind, words in facts.remarks:
+                remarks.setdefault(kind, []).append((index, words))
+    return SplitSurvey(
+        name=name,
+        paths=paths,
+        sizes_hw=np.array(sizes, np.int32).reshape(-1, 2),
+        has_label=np.array(has_label, bool),
+        rows=np.concatenate(rows),
+        lines=np.concatenate(lines),
+        starts=np.cumsum(counts, dtype=np.int64),
+        inside=np.array(inside, np.float32).reshape(-1, len(NAMES)),
+        contrast=np.array(contrast, np.float32).reshape(-1, len(NAMES)),
+        remarks=remarks,
+    )
+
+
+def survey_image(path: str) -> ImageFacts:
+    """Return the facts of one image. No content raises an error; it becomes a remark."""
+    remarks: list[tuple[str, str]] = []
+    image = None
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block forever
+            remarks.append(("image-damaged", "is not a regular file"))
+        else:
+            data = Path(path).read_bytes()
+            image = decode_image(data, name=path)
+            remarks += _oddities(path, data, (image.shape[0], image.shape[1]))
+    except FileNotFoundError:
+        remarks.append(("image-missing", "does not exist"))
+    except OSError as error:
+        remarks.append(("image-damaged", f"cannot be read ({error.strerror})"))
+    except DataError as error:
+        remarks.append(("image-damaged", error.what))
+    content = read_label_content(path)
+    labels = RawLabels()
+    if isinstance(content, DataError):
+        remarks.append(("label-unreadable", f"{label_path(path)} {content.what}"))
+    elif content is not None:
+        labels = parse_raw(content)
+        if labels.problems:
+            remarks.append(("label-unreadable", f"{label_path(path)}: {labels.problems[0]}"))
+    return ImageFacts(
+        size_hw=(0, 0) if image is None else (image.shape[0], image.shape[1]),
+        remarks=tuple(remarks),
+        has_label=content is not None,
+        labels=labels,
+        evidence=NO_EVIDENCE if image is None else measure(image, labels.rows),
+    )
+
+
+def _oddities(path: str, data: bytes, size_hw: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    """Yield kind and words of what is unusual about an image that can be decoded."""
+    height, width = size_hw
+    if min(size_hw) < MIN_IMAGE_SIZE:
+        yield "image-tiny", f"is {width}x{height} pixels"
+    elif max(size_hw) > MAX_ASPECT * min(size_hw):
+        yield "image-extreme-aspect", f"is {width}x{height} pixels, {max(size_hw) / min(size_hw):.0f} : 1"
+    header = open_header(data)
+    if header is None:
+        return
+    with header, suppress_pillow_warnings():
+        orientation = header.getexif().get(ORIENTATION, 1)
+        if orientation in range(2, 9):
+            yield "image-exif-rotated", f"has EXIF orientation {orientation}; read as {width}x{height} pixels"
+        bits = 16 if header.mode[0] in "IF" or (header.format == "PNG" and data[24] == 16) else 8
+        mode = "more than 8 bits" if bits > 8 else MODES.get(header.mode, "")
+        if mode:
+            yield "image-mode", mode
+        if header.format in ("GIF", "WEBP", "PNG", "TIFF") and getattr(header, "n_frames", 1) > 1:
+            yield "image-animated", f"has {header.n_frames} frames; the first is read"  # type: ignore[attr-defined]
+        suffix = Path(path).suffix[1:].lower()
+        expected = SUFFIXES.get(header.format or "", ())
+        if expected and suffix not in expected:
+            yield "image-wrong-suffix", f"is a {header.format} file named .{suffix}"

@@ -1,0 +1,240 @@
+"""Labels that a trained model contradicts with confidence: another class, no box, or a box where it sees nothing.
+
+The model may be wrong, and on images it was trained on it may have learned a wrong label by heart. The lists are places
+to look at first, the surest first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.boxes import pairwise_iou
+from utils.datasets.config import DataConfig
+from utils.datasets.images import read_image
+from utils.datasets.splits import round_image_size
+from utils.errors import ConfigError, DataError
+from utils.inference.class_mapping import class_name_mismatch
+from utils.inference.detector import Detector, prepare
+from utils.inference.model_loading import open_weights
+from utils.inference.nms import NmsSettings
+from utils.inference.predict import InferenceConfig, predict, preprocess
+from utils.log import LOGGER
+from utils.options import PrepareOptions
+from utils.preparation.checks_boxes import class_name
+from utils.preparation.findings import MAX_LISTED, Example, Finding, Mark, Severity
+from utils.preparation.survey import THREADS, SplitSurvey
+from utils.runtime import select_device
+
+CONFIDENT = 0.5  # confidence from which a detection contradicts a label
+MATCHED = 0.5  # IoU from which a detection and a label are one object
+APART = 0.1  # IoU with every label, below which a detection stands for an object without label
+SEEN = 0.05  # confidence from which a detection confirms that something is there
+BATCH = 8  # images decoded and predicted at a time
+PAIR_KEYS = ("labelled", "predicted", "count")
+KINDS: dict[str, tuple[str, Severity, str, str]] = {
+    "class": (
+        "labels-of-another-class",
+        "warning",
+        "Labels whose class the model contradicts",
+        f"A detection of confidence {CONFIDENT} or more overlaps the label with IoU {MATCHED} or more, and has another "
+        "class.",
+    ),
+    "unlabelled": (
+        "objects-unlabelled",
+        "warning",
+        "Objects that seem to have no label",
+        f"A detection of confidence {CONFIDENT} or more overlaps no label.",
+    ),
+    "unconfirmed": (
+        "labels-unconfirmed",
+        "note",
+        "Labels where the model sees nothing",
+        f"No detection overlaps the label, even at confidence {SEEN}: a hard object, or a wrong box.",
+    ),
+}
+MIN_SWAPPED, SWAPPED = 3, 0.5  # objects, and their fraction of a class in a split, that suggest swapped classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """One contradiction between a model and the labels."""
+
+    kind: str  # `class`, `unlabelled` or `unconfirmed`
+    split: int
+    image: int
+    confidence: float  # of the detection; of an unconfirmed label the highest nearby
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 normalized: the label, or the detection without one
+    labelled: int = -1  # class id of the label
+    predicted: int = -1  # class id of the detection
+
+
+def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Detector, InferenceConfig]:
+    """Open the trained model of `--weights`, and return how to run it.
+
+    Raises:
+        CheckpointError: the weights cannot be used.
+        ConfigError: the model has another number of classes than the data set.
+    """
+    device = select_device(options.device)
+    model, metadata = open_weights(options.weights, device)
+    if model.num_classes != config.num_classes:
+        what = f"has {model.num_classes} classes, but {config.file} has {config.num_classes}"
+        raise ConfigError(options.weights, what, fix="pass a model of this data set")
+    difference = class_name_mismatch(config.names, metadata.names)
+    if difference:
+        LOGGER.warning(f"{config.file}: {difference}")
+    size = round_image_size(options.imgsz or metadata.image_size, model.max_stride)
+    nms = NmsSettings(conf_threshold=SEEN)
+    settings = InferenceConfig(size_hw=(size, size), stride=model.max_stride, nms=nms, device=device)
+    return prepare(model, device=device), settings
+
+
+def find_suspects(detector: Detector, splits: Sequence[SplitSurvey], settings: InferenceConfig) -> list[Suspect]:
+    """Return all contradictions of a detector, which runs with `settings`, and the labels of the splits."""
+    suspects: list[Suspect] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for position, split in enumerate(splits):
+            images = np.flatnonzero(split.decoded)
+            progress = tqdm(total=len(images), desc=f"Predicting {split.name}", leave=False)
+            for start in range(0, len(images), BATCH):
+                chunk = images[start : start + BATCH].tolist()
+                pixels = list(pool.map(_read, [split.paths[i] for i in chunk]))
+                usable = [(i, image) for i, image in zip(chunk, pixels, strict=True) if image is not None]
+                inputs = [preprocess(image, settings) for _, image in usable]
+                for (index, image), (found, _) in zip(usable, predict(detector, inputs, settings), strict=True):
+                    height, width = image.shape[:2]
+                    boxes = found.boxes.numpy() / np.array((width, height, width, height))
+                    scores, classes = found.scores.numpy(), found.classes.numpy()
+                    suspects += _compare(position, split, index, boxes, scores, classes)
+                progress.update(len(chunk))
+            progress.close()
+    return suspects
+
+
+def _read(path: str) -> np.ndarray | None:
+    try:
+        return read_image(path)
+    except DataError:  # changed since it was surveyed
+        return None
+
+
+def _compare(
+    position: int, split: SplitSurvey, image: int, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
+) -> Iterator[Suspect]:
+    """Yield the contradictions of one image; detections in normalized corners, by descending confidence."""
+    labels = split.boxes(image).clip(0, 1)
+    label_classes = split.rows_of(image)[:, 0].astype(int)
+    iou = pairwise_iou(labels, boxes) if len(labels) and len(boxes) else np.zeros((len(labels), len(boxes)))
+    agrees = label_classes[:, None] == classes[None]
+    for label in range(len(labels)):
+        near = iou[label] >= MATCHED
+        best = int(np.flatnonzero(near)[0]) if near.any() else -1  # the most confident
+        # A detection of the label's class with a fair confidence settles it, as does a better label for the other one.
+        if best >= 0 and scores[best] >= CONFIDENT and not agrees[label, best]:
+            rival = scores[near & agrees[label]].max(initial=0.0)
+            claimed = ((iou[:, best] >= MATCHED) & agrees[:, best]).any()
+            if rival < scores[best] / 2 and not claimed:
+                yield Suspect(
+                    kind="class",
+                    split=position,
+                    image=image,
+                    confidence=float(scores[best]),
+                    box=_corners(labels[label]),
+                    labelled=int(label_classes[label]),
+                    predicted=int(classes[best]),
+                )
+        elif not (iou[label] >= APART).any():
+            box = _corners(labels[label])
+            labelled = int(label_classes[label])
+            yield Suspect(kind="unconfirmed", split=position, image=image, confidence=0.0, box=box, labelled=labelled)
+    alone = (iou.max(0, initial=0.0) < APART) & (scores >= CONFIDENT)
+    for index in np.flatnonzero(alone):
+        yield Suspect(
+            kind="unlabelled",
+            split=position,
+            image=image,
+            confidence=float(scores[index]),
+            box=_corners(boxes[index]),
+            predicted=int(classes[index]),
+        )
+
+
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def suspect_findings(suspects: Sequence[Suspect], splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[Finding]:
+    """Return the findings, the surest contradictions first."""
+    pairs = Counter((suspect.labelled, suspect.predicted) for suspect in suspects if suspect.kind == "class")
+    counts = [(class_name(a, names), class_name(b, names), count) for (a, b), count in pairs.most_common()]
+    most_often = ", ".join(f"{a} seen as {b} ({count})" for a, b, count in counts[:6])
+    findings = _swapped_classes(pairs, splits, names)
+    for kind, (identifier, severity, title, words) in KINDS.items():
+        found = sorted((s for s in suspects if s.kind == kind), key=lambda suspect: -suspect.confidence)
+        if not found:
+            continue
+        is_class = kind == "class"
+        present = {suspect.split for suspect in found}
+        findings.append(
+            Finding(
+                kind=identifier,
+                severity=severity,
+                title=title,
+                words=f"{words} Most often: {most_often}." if is_class else words,
+                fix="look at the examples and correct what is wrong",
+                count=len(found),
+                splits=tuple(split.name for position, split in enumerate(splits) if position in present),
+                examples=[_example(suspect, splits, names) for suspect in found[:MAX_LISTED]],
+                details={"pairs": [dict(zip(PAIR_KEYS, row, strict=True)) for row in counts]} if is_class else {},
+            )
+        )
+    return findings
+
+
+def _swapped_classes(
+    pairs: Counter[tuple[int, int]], splits: Sequence[SplitSurvey], names: Sequence[str]
+) -> list[Finding]:
+    """Report pairs of classes of which the model sees most objects of each as the other."""
+    total = Counter(int(class_id) for split in splits for class_id in split.rows[:, 0])
+    words = [
+        f"{class_name(one, names)} and {class_name(other, names)}"
+        for one, other in pairs
+        if one < other
+        and all(pairs[pair] >= max(MIN_SWAPPED, SWAPPED * total[pair[0]]) for pair in ((one, other), (other, one)))
+    ]
+    if not words:
+        return []
+    return [
+        Finding(
+            kind="classes-swapped",
+            severity="spoils",
+            title="Classes that seem to be swapped",
+            words=f"{'; '.join(words)}: the model sees most objects of each as the other. Their ids are exchanged "
+            "in these labels, or were in those that the model was trained on.",
+            fix="compare the examples with the order of `names`",
+            count=len(words),
+            examples=[Example(path="", words=pair) for pair in words],
+        )
+    ]
+
+
+def _example(suspect: Suspect, splits: Sequence[SplitSurvey], names: Sequence[str]) -> Example:
+    split = splits[suspect.split]
+    labelled, predicted = (class_name(class_id, names) for class_id in (suspect.labelled, suspect.predicted))
+    if suspect.kind == "class":
+        words = f"labelled {labelled}, seen as {predicted} with {suspect.confidence:.2f}"
+        text, class_id = f"{labelled}? {predicted} {suspect.confidence:.2f}", suspect.labelled
+    elif suspect.kind == "unlabelled":
+        words = f"{predicted} with {suspect.confidence:.2f}, no label"
+        text, class_id = f"{predicted} {suspect.confidence:.2f}", suspect.predicted
+    else:
+        words, text, class_id = f"labelled {labelled}, nothing seen", labelled, suspect.labelled
+    mark = Mark(box=suspect.box, text=text, class_id=class_id)
+    return Example(path=split.paths[suspect.image], words=words, split=split.name, marks=(mark,))
