@@ -109,7 +109,7 @@ ONE_PLACE = {
     "torch.save": {"utils/weights/checkpoint.py"},
     "torch.load": set(),
     "cv2.imdecode": {"utils/datasets/images.py"},
-    "os.replace": {"utils/files.py"},
+    "os.replace": {"utils/files.py", "utils/folders.py"},
     "open": set(),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import csv
-import ctypes
 import errno
 import functools
 import io
@@ -15,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -48,7 +46,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
@@ -104,40 +102,6 @@ def remove_leftovers(folder: Path | str) -> None:
                 path.unlink()
 
 
-def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes]]) -> Path:
-    """Write a folder that appears complete or not at all, replacing an older one; RunError if it cannot be written.
-
-    `files` are relative names (with `/`) and contents, consumed one at a time, so that a generator keeps memory small.
-    """
-    folder = Path(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
-            for name, content in files:
-                path = new / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            _sync_tree(new)
-            if not folder.exists():
-                os.replace(new, folder)
-            elif not _exchange(new, folder):
-                os.replace(folder, old)
-                try:
-                    os.replace(new, folder)
-                except OSError:
-                    os.replace(old, folder)
-                    raise
-            _sync_folder(folder.parent)
-    except OSError as error:
-        if folder.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return folder  # another process created it first
-        reason = error.strerror or str(error)
-        raise RunError(folder, f"cannot be written ({reason})", fix="free space or check permissions") from error
-    return folder
-
-
 def keep_backup(path: Path | str) -> None:
     """Keep a file's current content as `<stem>.bak<suffix>` before it is overwritten; RunError if that fails."""
     path = Path(path)
@@ -156,24 +120,7 @@ def keep_backup(path: Path | str) -> None:
         atomic_write(backup, path.read_bytes())
 
 
-def _sync_tree(folder: Path) -> None:
-    """Flush all files and folders below a folder to disk: all are written before, so one commit holds most of them."""
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            with Path(root, name).open("rb+") as file:
-                os.fsync(file.fileno())
-        _sync_folder(Path(root))
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step, so that both names always exist; False where the system cannot (not Linux)."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    at_working_directory, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
-    names = os.fsencode(first), os.fsencode(second)
-    return rename is not None and rename(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush a rename to disk, where folders can be opened (not on Windows)."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from utils import files
 from utils.errors import ConfigError, RunError
 from utils.files import (
     _temporary_cache,
     atomic_write,
-    atomic_write_folder,
     dump_json,
     find_file,
     free_bytes,
@@ -172,84 +169,6 @@ def test_try_write_returns_the_error_instead_of_raising_it(tmp_path, monkeypatch
     monkeypatch.setattr(os, "replace", fail_with(errno.ENOSPC))
     assert isinstance(try_write(tmp_path / "a", "y"), RunError)
     assert (tmp_path / "a").read_text() == "x"
-
-
-# atomic_write_folder
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_folder_takes_the_place_of_the_older_one_whole(tmp_path):
-    folder = tmp_path / "sets" / "shapes"
-    assert atomic_write_folder(str(folder), [("old.txt", b"1"), ("a/b.txt", b"2")]) == folder
-    assert contents(folder) == {"old.txt": b"1", "a/b.txt": b"2"}
-    atomic_write_folder(folder, iter([("a/b.txt", b"3")]))
-    assert contents(folder.parent) == {"shapes/a/b.txt": b"3"}
-
-
-def test_a_folder_that_breaks_off_midway_leaves_no_trace(tmp_path):
-    folder = tmp_path / "shapes"
-    atomic_write_folder(folder, [("a.txt", b"old")])
-
-    def files():
-        yield "a.txt", b"new"
-        raise OSError(errno.ENOSPC, "full")
-
-    with pytest.raises(RunError) as caught:
-        atomic_write_folder(folder, files())
-    assert caught.value.where == str(folder)
-    assert contents(tmp_path) == {"shapes/a.txt": b"old"}
-    assert os.listdir(tmp_path) == ["shapes"]
-
-
-def test_a_folder_that_cannot_take_its_place_leaves_the_older_one(tmp_path, monkeypatch):
-    folder = tmp_path / "shapes"
-    atomic_write_folder(folder, [("a.txt", b"old")])
-    real = os.replace
-
-    def replace(source, destination):
-        if Path(source).name == "new":
-            raise OSError(errno.EIO, "broken")
-        real(source, destination)
-
-    monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(files, "_exchange", lambda new, old: False)  # a system without an exchange in one step
-    with pytest.raises(RunError) as caught:
-        atomic_write_folder(folder, [("a.txt", b"new")])
-    assert caught.value.where == str(folder)
-    assert contents(tmp_path) == {"shapes/a.txt": b"old"}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs renameat2")
-def test_a_folder_is_exchanged_in_one_step_so_that_its_name_always_exists(tmp_path, monkeypatch):
-    folder = tmp_path / "shapes"
-    atomic_write_folder(folder, [("a.txt", b"old")])
-    monkeypatch.setattr(os, "replace", fail_with(errno.EIO))  # two renames would leave a moment without the name
-    atomic_write_folder(folder, [("b.txt", b"new")])
-    assert contents(tmp_path) == {"shapes/b.txt": b"new"}
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-def test_a_folder_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    events, fsync, replace = [], os.fsync, os.replace
-
-    def record_fsync(handle):
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
-        parts = path.parts
-        events.append("/".join(parts[parts.index("new") :]) if "new" in parts else path.name)
-        fsync(handle)
-
-    def record_replace(source, destination):
-        events.append("rename")
-        replace(source, destination)
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(os, "replace", record_replace)
-    atomic_write_folder(tmp_path / "shapes", [("a.txt", b"1"), ("b/c.txt", b"2")])
-    assert sorted(events[:4]) == ["new", "new/a.txt", "new/b", "new/b/c.txt"]
-    assert events[4:] == ["rename", tmp_path.name]
 
 
 def test_json_keeps_order_and_non_ascii_letters(tmp_path):

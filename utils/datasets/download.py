@@ -27,7 +27,7 @@ from utils.datasets.catalog import DEFAULT_MAX_BYTES, KNOWN, DatasetPart, Remote
 from utils.datasets.config import DataConfig, load_data_config
 from utils.datasets.convert.layout import FileEntry
 from utils.errors import ConfigError, DataError, RunError
-from utils.files import atomic_write_folder
+from utils.folders import atomic_write_folder
 from utils.log import LOGGER
 
 TIMEOUT_SECONDS = 60

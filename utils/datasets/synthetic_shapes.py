@@ -16,7 +16,7 @@ import numpy as np
 from utils.boxes import pairwise_iou
 from utils.datasets.config import SPLITS, DataConfig
 from utils.errors import ConfigError
-from utils.files import atomic_write_folder
+from utils.folders import atomic_write_folder
 from utils.log import LOGGER
 
 VERSION = 2

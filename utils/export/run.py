@@ -16,7 +16,8 @@ from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats, stored_bytes
 from utils.export.formats import ExportWrapper, add_nms, to_onnx, to_openvino, to_torchscript
 from utils.export.parity_check import HALF_TOLERANCE, TOLERANCE, Reference, check_nms, check_parity
-from utils.files import atomic_write, atomic_write_folder
+from utils.files import atomic_write
+from utils.folders import atomic_write_folder
 from utils.inference.exported_model import ModelMetadata, mark_trusted, open_onnx, open_openvino, open_torchscript
 from utils.inference.model_loading import is_exported, open_weights
 from utils.inference.nms import NmsSettings

@@ -18,7 +18,7 @@ from utils.datasets.archives import open_archive
 from utils.datasets.catalog import without_top_folder
 from utils.datasets.convert.layout import files_below
 from utils.errors import DataError
-from utils.files import atomic_write_folder
+from utils.folders import atomic_write_folder
 
 NOISE = np.random.default_rng(0).bytes(40_000)
 FILES = {"set/images/train/中文 1.jpg": NOISE, "set/labels/train/中文 1.txt": GOOD, "set/README.md": b"# read me\n"}

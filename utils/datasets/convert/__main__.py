@@ -14,7 +14,7 @@ from utils.datasets.convert.visdrone import convert_visdrone
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
 from utils.datasets.convert.voc import convert_voc
 from utils.errors import ConfigError, DataError
-from utils.files import atomic_write_folder
+from utils.folders import atomic_write_folder
 from utils.log import LOGGER
 
 

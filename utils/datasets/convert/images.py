@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from utils.errors import DataError
+
+IMAGE_FOLDERS = frozenset(("jpegimages", "images", "image", "imgs", "img"))
+
+
+def common_folders(a: str, b: str) -> int:
+    """Return the number of leading folders that two names have in common."""
+    pairs = zip(a.split("/")[:-1], b.split("/")[:-1], strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+class ImagesByStem:
+    """Image files by name without folders and suffix, ignoring case, for annotations with one file per image."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_stem: dict[str, list[str]] = {}
+        for name in names:
+            self._by_stem.setdefault(PurePosixPath(name).stem.lower(), []).append(name)
+
+    def find(self, annotation: str, file_name: str = "") -> str:
+        """Return the image that an annotation belongs to, or "".
+
+        The image has the annotation's stem, or else that of the file name which it states. Among several, one of
+        that file name is preferred, then the one with the most folders in common with the annotation, then one in a
+        folder such as `images`, then one beside the annotation.
+
+        Raises:
+            DataError: several images match equally well.
+        """
+        stated = PurePosixPath(file_name.replace("\\", "/")).name.lower()
+        stems = (PurePosixPath(annotation).stem.lower(), PurePosixPath(stated).stem)
+        candidates = next(filter(None, map(self._by_stem.get, stems)), [])
+        if len(candidates) < 2:
+            return candidates[0] if candidates else ""
+
+        def quality(name: str) -> tuple[bool, int, bool, bool]:
+            folder = PurePosixPath(name).parent
+            is_stated = PurePosixPath(name).name.lower() == stated
+            in_images = not IMAGE_FOLDERS.isdisjoint(folder.as_posix().lower().split("/"))
+            return is_stated, common_folders(name, annotation), in_images, folder == PurePosixPath(annotation).parent
+
+        best, second = sorted(candidates, key=quality, reverse=True)[:2]
+        if quality(best) == quality(second):
+            raise DataError(annotation, f"matches the images {best!r} and {second!r}", fix="rename one of them")
+        return best
 
 
 class ImageFiles:
@@ -23,7 +68,8 @@ class ImageFiles:
         """Return the files by image name, without images that have no file, or whose file matches another better.
 
         The file whose path has the most trailing parts in common with the image's name is chosen; among several, the
-        one at that name relative to the annotations' folder, then one below that folder, then one in the split's.
+        one at that name relative to the annotations' folder, then the one that has the most folders in common with the
+        annotations, then one in the folder of the split.
 
         Args:
             images: their names in the annotations, with or without folders.
@@ -57,11 +103,9 @@ class ImageFiles:
             return candidates[0]
         if (there := (here / image).as_posix()) in self._names:
             return there
-        for preferred in (
-            [name for name in candidates if PurePosixPath(name).is_relative_to(here)],
-            [name for name in candidates if split in name.split("/")[:-1]],
-        ):
-            candidates = preferred or candidates
+        nearest = max(common_folders(name, annotations) for name in candidates)
+        candidates = [name for name in candidates if common_folders(name, annotations) == nearest]
+        candidates = [name for name in candidates if split in name.split("/")[:-1]] or candidates
         if len(candidates) > 1:
             what = f"{image!r} matches {candidates[0]!r} and {candidates[1]!r}"
             raise DataError(annotations, what, fix="add the folder to `file_name`, or convert fewer folders")

@@ -114,13 +114,10 @@ def test_image_names_cannot_lead_out_of_the_target(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c["annotations"][0].pop("bbox"),
         lambda c: c["annotations"][0].update(category_id=77),
-        lambda c: c["annotations"][0].update(image_id="x"),
         lambda c: c["annotations"][0].update(bbox="abcd"),
         lambda c: c["annotations"][0].update(bbox=[1, 2]),
         lambda c: c["images"][0].pop("file_name"),
-        lambda c: c["images"][0].update(width=0),
         lambda c: c.update(categories=None),
         lambda c: c["categories"].append("cat"),
         lambda c: c.update(annotations=[None]),
@@ -133,6 +130,35 @@ def test_invalid_coco_json_is_named_and_nothing_is_written(coco, tmp_path, chang
     with pytest.raises(DataError, match=r"instances_val2017\.json"):
         run_convert("coco", coco, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_coco_json_lacks_is_taken_from_elsewhere_or_counted(coco, tmp_path):
+    content = coco_json()
+    content["images"][0].pop("width")  # from the image
+    content["images"][1].update(height=0)
+    first, *_, last = content["annotations"]
+    first.pop("bbox")  # from the polygon
+    last.update(bbox=[])
+    content["annotations"].append({**last, "image_id": 99})
+    write(coco / "annotations/instances_val2017.json", content)
+    report = run_convert("coco", coco, tmp_path / "out")
+    rows = rows_in(tmp_path / "out/labels/val2017/a.txt")
+    np.testing.assert_allclose(rows[0], [2, 25 / WIDTH, 40 / HEIGHT, 30 / WIDTH, 40 / HEIGHT], rtol=1e-9)
+    assert len(rows) == report["objects"] == 3
+    assert report["annotations without an image skipped"] == report["annotations without a box skipped"] == 1
+
+
+def test_outlines_of_very_many_parts_are_joined_in_linear_time():
+    rng = np.random.default_rng(0)
+    rings = [rng.uniform(0, 99, (3, 2)) for _ in range(5_000)]
+    joined = join_rings(rings)
+    assert len(joined) == sum(len(ring) + 1 for ring in rings) + len(rings) - 1
+
+    def area(points):
+        x, y = points.T
+        return (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2
+
+    assert area(joined) == pytest.approx(sum(map(area, rings)))
 
 
 @pytest.mark.parametrize(

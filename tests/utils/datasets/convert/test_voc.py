@@ -18,7 +18,7 @@ from tests.helpers.published_labels import (
     write_voc,
 )
 from utils.datasets.config import load_data_config
-from utils.datasets.convert import voc
+from utils.datasets.convert import voc, xml_tree
 from utils.datasets.convert.__main__ import convert
 from utils.datasets.index import build_index
 from utils.errors import DataError
@@ -108,7 +108,7 @@ def test_a_doctype_is_refused_in_every_encoding(tmp_path, monkeypatch, text, enc
     base = write_voc(tmp_path / "in", {"train": {"a": voc_xml(voc_object("dog", (5, 6, 31, 40)))}})
     write(base / "Annotations/a.xml", data)
     seen = []
-    monkeypatch.setattr(voc, "TreeBuilder", watched_builder(seen))
+    monkeypatch.setattr(xml_tree, "TreeBuilder", watched_builder(seen))
     with pytest.raises(DataError) as caught:
         run_convert("voc", tmp_path / "in", tmp_path / "out")
     assert caught.value.where.endswith("Annotations/a.xml")
@@ -139,11 +139,21 @@ def test_annotations_may_have_any_common_encoding(tmp_path, encoding):
 
 
 def test_unknown_encodings_are_named(tmp_path):
-    for encoding in ("nonsense", "utf-7", "gbk"):
+    for encoding in ("nonsense", "utf-7"):
         xml = f'<?xml version="1.0" encoding="{encoding}"?>' + voc_xml()
         write_voc(tmp_path / "in", {"train": {"a": xml}})
         with pytest.raises(DataError, match=r"Annotations/a\.xml"):
             run_convert("voc", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "head", ["", '<?xml version="1.0" encoding="GB2312"?>', '<?xml version="1.0" encoding="utf-8"?>']
+)
+def test_annotations_may_be_gbk_whether_they_say_so_or_not(tmp_path, head):
+    xml = head + voc_xml(voc_object("\u6ce2\u6d6a", (5, 6, 31, 40)))
+    write_voc(tmp_path / "in", {"train": {"a": xml.encode("gbk")}})
+    run_convert("voc", tmp_path / "in", tmp_path / "out", "--names", "\u5706", "\u6ce2\u6d6a")
+    assert [row[0] for row in rows_in(tmp_path / "out/labels/train2007/a.txt")] == [1]
 
 
 def test_stems_of_lists_may_have_spaces_and_flags_are_not_stems(tmp_path):
