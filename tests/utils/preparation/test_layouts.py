@@ -71,6 +71,6 @@ def test_every_layout_is_recognised_and_read_to_the_same_boxes(name, tmp_path):
         NAMES,
         ("圆环", "dog", "red light"),
         ("dog", "圆环", "red light"),
-    ]  # of a file, appearance, LabelImg's file
+    ]  # the last: LabelImg
     assert config.names in orders
     assert sum(len(build_index(config, split, use_cache=False)) for split in ("train", "val")) >= 2
