@@ -56,12 +56,11 @@ def divide(
     """
     existing = ["" if replace_splits else split_in(image.split) for image in images]
     has = set(existing)
-    kept = {"val", "train"} <= has
-    if kept and not folds:
+    if len(has) == 1:  # a name that all have in common says nothing
+        existing = [""] * len(images)
+    elif "val" in has and has & {"train", ""} and not folds:
         splits = [split or "train" for split in existing]
         return Division(splits, words=f"kept as the source has them ({_counted(splits)})")
-    if "val" in has and "train" not in has and not folds:  # such as val2017 alone
-        existing = [split if split == "test" else "" for split in existing]
     free = np.array([index for index, split in enumerate(existing) if split != "test"], np.int64)
     parts = folds or 2
     if len(free) < parts:
@@ -73,7 +72,7 @@ def divide(
         fold_of[free] = assign_folds(counts, group, folds, seed)
         splits = ["test" if split == "test" else "train" for split in existing]
         return Division(splits, [*map(int, fold_of)], f"{folds} folds by class{reasons}")
-    sizes = [*fractions, 0.0][:3] if "test" not in has else [*fractions[:2]]
+    sizes = [*fractions[:2]] if "test" in existing else [*fractions, 0.0][:3]
     assigned = assign_splits(counts, group, sizes, seed)
     splits = [*existing]
     for index, split in zip(free, assigned, strict=True):

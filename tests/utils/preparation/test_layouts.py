@@ -5,19 +5,10 @@ import pytest
 
 from tests.helpers.data_oracles import tree_hash
 from tests.helpers.layouts import LAYOUTS, NAMES, STEMS, TRUTH, image_bytes
-from utils.cli import parse_options
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.labels import label_path
 from utils.datasets.scan import list_images
-from utils.options import PrepareOptions
-from utils.preparation.run import run_preparation
-
-
-def prepare(*argv):
-    """Run prepare.py's function with the arguments of the command line."""
-    options, given = parse_options(PrepareOptions, [str(arg) for arg in argv], description="")
-    assert run_preparation(options, given) == 0
 
 
 def stem_by_content():
@@ -55,7 +46,7 @@ def require_truth(boxes, stems=STEMS):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_is_recognised_and_read_to_the_same_boxes(name, tmp_path):
+def test_every_layout_is_recognised_and_read_to_the_same_boxes(name, tmp_path, prepare):
     splits = LAYOUTS[name](tmp_path / "数据")
     before = tree_hash(tmp_path / "数据")
     prepare(tmp_path / "数据", "--out", tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,8 +13,10 @@ from utils.errors import ConfigError, DataError
 from utils.strict_yaml import load_yaml
 
 # In the order in which they are preferred.
-PATTERNS = ("*.yaml", "*.yml", "classes.txt", "_classes.txt", "*.names", "*darknet.labels", "class*.txt", "names.txt")
-PATTERNS += ("labels.txt", "notes.json", "predefined_classes.txt")
+PATTERNS = (
+    *("*.yaml", "*.yml", "classes.txt", "_classes.txt", "*.names", "*darknet.labels", "class*.txt", "names.txt"),
+    *("labels.txt", "notes.json", "predefined_classes.txt"),
+)
 MAX_CLASS_ID = 99_999
 
 
@@ -61,9 +64,11 @@ def names_in(source: Source, name: str) -> tuple[str, ...]:
 
 
 def data_yaml(source: Source, name: str) -> dict[str, Any]:
-    """Return the content of a yaml, {} if it lies in an archive."""
+    """Return the content of a data yaml, {} if it has no names or lies in an archive."""
     reader = source.files[name]
-    return load_yaml(reader.path) if isinstance(reader, DiskFile) else {}
+    if not isinstance(reader, DiskFile) or not re.search(r"^(names|nc)\s*:", source.text(name), re.M):
+        return {}
+    return load_yaml(reader.path)
 
 
 def yaml_names(content: dict[str, Any], where: str) -> tuple[str, ...]:

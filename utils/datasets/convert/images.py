@@ -35,15 +35,15 @@ class ImagesByStem:
         Raises:
             DataError: several images match equally well.
         """
-        stated = PurePosixPath(file_name.replace("\\", "/")).name.lower()
-        stems = (PurePosixPath(annotation).stem.lower(), PurePosixPath(stated).stem)
+        stated = PurePosixPath(file_name.replace("\\", "/")).name
+        stems = (PurePosixPath(annotation).stem.lower(), PurePosixPath(stated).stem.lower())
         candidates = next(filter(None, map(self._by_stem.get, stems)), [])
         if len(candidates) < 2:
             return candidates[0] if candidates else ""
 
-        def quality(name: str) -> tuple[bool, int, bool, bool]:
-            folder = PurePosixPath(name).parent
-            is_stated = PurePosixPath(name).name.lower() == stated
+        def quality(name: str) -> tuple[int, int, bool, bool]:
+            folder, own = PurePosixPath(name).parent, PurePosixPath(name).name
+            is_stated = (own == stated) + (own.lower() == stated.lower())
             in_images = not IMAGE_FOLDERS.isdisjoint(folder.as_posix().lower().split("/"))
             return is_stated, common_folders(name, annotation), in_images, folder == PurePosixPath(annotation).parent
 

@@ -14,6 +14,7 @@ from utils.datasets.convert.images import ImageFiles
 from utils.datasets.convert.layout import Source, relative_name, split_in, split_of_folders
 from utils.datasets.labels import MAX_LABEL_BYTES
 from utils.errors import DataError
+from utils.log import LOGGER
 
 SPLITS = ("train", "val", "test")
 
@@ -42,10 +43,10 @@ def label_files(source: Source) -> dict[str, str]:
             index for index, folder in enumerate(folders) if folder.lower() in ("images", "image", "imgs", "jpegimages")
         ]
         in_labels = "/".join((*folders[: at[-1]], "labels", *folders[at[-1] + 1 :], path.name)) if at else ""
-        name = lower.get(in_labels.lower()) or lower.get(path.as_posix().lower())
-        if name is None and len(by_stem.get(stem, ())) == 1 and count_of[stem] == 1:
+        name = lower.get(in_labels.lower()) or lower.get(path.as_posix().lower()) or ""
+        if not name and len(by_stem.get(stem, ())) == 1 and count_of[stem] == 1:
             name = by_stem[stem][0]
-        if name is not None:
+        if name:
             found[image] = name
     return found
 
@@ -117,7 +118,10 @@ def _splits(source: Source) -> dict[str, str] | None:
             by_folder.setdefault(parent.as_posix(), []).append(image)
     for split, texts in entries.items():
         for text in texts:
-            for image in _images_of(source, text, by_folder):
+            images = _images_of(source, text, by_folder)
+            if not images:
+                LOGGER.warning(f"no images are found for {split!r} ({text})")
+            for image in images:
                 split_of.setdefault(image, split)
     return split_of or None
 
