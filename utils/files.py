@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import csv
 import errno
@@ -30,8 +31,8 @@ LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
 def atomic_write(path: Path | str, content: bytes | str) -> Path:
     """Write a file so that a crash leaves either the old content or the new, never part of it.
 
-    Text is encoded as UTF-8; missing folders are created. The bytes go to a temporary file in the same folder, are
-    flushed to disk, and are renamed in one step.
+    Text is encoded as UTF-8, except for names of files that are not UTF-8, which keep their bytes; missing folders are
+    created. The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed in one step.
 
     Raises:
         RunError: the folder cannot be written or the disk is full. The old file stays untouched.
@@ -39,7 +40,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     path = Path(path)
     temporary = _temporary_in(path.parent)
     try:
-        data = content.encode("utf-8") if isinstance(content, str) else content
+        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
@@ -131,8 +132,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def dump_json(path: Path | str, value: Any) -> Path:  # noqa: ANN401
-    """Write a value as indented JSON, atomically."""
-    return atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Write a value as indented JSON, atomically; names that are not UTF-8 become escapes."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def load_json(path: Path | str) -> Any:  # noqa: ANN401
@@ -169,6 +171,18 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
     raise ConfigError(base / name, "has too many runs", fix="choose another --name")
 
 
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8 with or without a byte order mark, or UTF-16 with one, as Windows writes it."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def absolute_path(name: str) -> str:
+    """Return the path of an existing file in a form that holds in any working directory; other names unchanged."""
+    path = name if os.path.isfile(name) else os.path.expanduser(name)
+    return os.path.abspath(path) if os.path.isfile(path) else name
+
+
 def find_file(name: str, *, folders: Iterable[Path], flag: str) -> Path:
     """Find a yaml given as a path, or as a bare name in any letter case with or without `.yaml`.
 
@@ -179,7 +193,7 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str) -> Path:
     """
     path = Path(name)
     with contextlib.suppress(OSError, RuntimeError):  # the name is too long, or ~user is unknown
-        path = path.expanduser()
+        path = path if path.is_file() else path.expanduser()
         if path.is_file():
             return path
     target = path.name.lower()
@@ -191,8 +205,12 @@ def find_file(name: str, *, folders: Iterable[Path], flag: str) -> Path:
         match = known.get(candidate)
         if match is not None and (len(path.parts) == 1 or match.parent.name == path.parent.name):
             return match
-    hint = did_you_mean(path.name, [file.name for file in known.values()])
-    raise ConfigError(flag, f"{name} does not exist", fix=hint or "check the path")
+    if name and os.path.lexists(path):
+        kind = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "a link that leads nowhere"
+        raise ConfigError(flag, f"{name} is {kind}", fix="pass a yaml file")
+    siblings = [file.name for file in path.parent.glob("*.y*ml")]
+    hint = did_you_mean(path.name, [*siblings, *(file.name for file in known.values())])
+    raise ConfigError(flag, f"{name or repr(name)} does not exist", fix=hint or "check the path")
 
 
 def user_cache_dir() -> Path:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 
 from utils.errors import ConfigError
-from utils.files import atomic_write
+from utils.files import atomic_write, decode_text
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
@@ -101,7 +101,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds one mapping of plain values.
 
     Raises:
-        ConfigError: missing, larger than 1 MB, not UTF-8, not valid YAML, or not a mapping. Names the line.
+        ConfigError: missing, larger than 1 MB, not UTF-8 or UTF-16, not valid YAML, or not a mapping. Names the line.
     """
     path = Path(path)
     try:
@@ -111,8 +111,10 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})", fix="check the path") from error
     try:
-        value = yaml.load(data.decode("utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, stricter
+        value = yaml.load(decode_text(data), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, stricter
     except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise ConfigError(path, "is not a text file", fix="pass a YAML file") from error
         raise ConfigError(path, f"is not UTF-8 text (byte {error.start})", fix="save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

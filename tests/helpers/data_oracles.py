@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.A
 def reference_labels(data, num_classes):
     """Return the rows, (n, 5) float32, and problems, [(line, column, is_class_range)], of a label file."""
     try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         return np.zeros((0, 5), np.float32), [(1, 0, False)]
     rows, problems, seen = [], [], set()

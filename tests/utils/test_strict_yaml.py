@@ -135,7 +135,8 @@ def test_scalars_are_those_of_yaml_1_2(text, value, tmp_path):
         ("5\n", "", ["int"]),
         ("", "", ["NoneType"]),
         (b"a: \xff\n", "", ["3"]),
-        ("a: 1\n".encode("utf-16"), "", []),
+        ("a: 1\n".encode("utf-16-le"), "", []),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "", []),
         ("a: '" + "x" * 1_000_000 + "'", "", ["1000005"]),
         ("a: !!timestamp x", ":1:4", []),
         ("a: !!bool x", ":1:4", ["'x'", "bool"]),
@@ -167,6 +168,8 @@ def test_many_nodes_side_by_side_are_not_deep(tmp_path):
 
 def test_a_byte_order_mark_is_skipped(tmp_path):
     assert load_text(tmp_path, "\ufeffnc: 3\n") == {"nc": 3}
+    (tmp_path / "a.yaml").write_bytes("names: [猫]\r\n".encode("utf-16"))
+    assert load_yaml(tmp_path / "a.yaml") == {"names": ["猫"]}
 
 
 @pytest.mark.parametrize("place", ["missing.yaml", "."])

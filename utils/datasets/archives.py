@@ -26,6 +26,8 @@ from utils.log import LOGGER
 MAX_MEMBERS = 1_000_000
 MAX_TOTAL_BYTES = 200_000_000_000
 MAX_FILE_BYTES = 2_000_000_000
+MAX_DEPTH = 50  # folders
+MAX_NAME_BYTES = 255  # of a file or folder, on most file systems
 MAX_RATIO = 100
 MAX_RATIO_APPLIES_FROM = 1_000_000  # bytes; short repetitive text may compress better
 DATA_SUFFIXES = IMAGE_SUFFIXES | frozenset("txt csv json xml yaml yml md".split())
@@ -118,6 +120,8 @@ def _checked_name(member: _Member, seen: set[str], where: str) -> str:
         raise _refused(where, f"has a member with an invalid name ({quoted})")
     if path.is_absolute() or ".." in path.parts:
         raise _refused(where, f"has a member outside its folder ({quoted})")
+    if len(path.parts) > MAX_DEPTH or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
+        raise _refused(where, f"has a member too deep in folders, or with too long a name ({quoted})")
     if not (member.is_plain or member.is_folder):
         raise _refused(where, f"has a link, a device or an encrypted file ({quoted})")
     key = path.as_posix()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from utils.datasets.paths import ResolvedPath, is_windows_path, nearest_existing, readings, resolve
 from utils.errors import ConfigError, DataError
 from utils.files import PROJECT_ROOT, find_file
+from utils.log import LOGGER
 from utils.strict_yaml import load_yaml
 
 DATA_FOLDER = PROJECT_ROOT / "data"
@@ -21,14 +24,7 @@ SPLITS = ("train", "val", "test")
 MAX_CLASSES = 100_000
 KNOWN_SETS = ("coco", "coco-polygons", "coco128", "VOC", "VisDrone")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedPath:
-    """Where to find images: an existing file or folder, and optionally a glob below the folder."""
-
-    path: Path
-    pattern: str = ""
+PREPARE = "python prepare.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,53 +51,101 @@ class DataConfig:
         return [self._resolve(entry, split) for entry in entries]
 
     def _resolve(self, entry: str, split: str) -> ResolvedPath:
-        path, pattern = _split_glob(entry)
-        tried = [path] if path.is_absolute() else [root / path for root in self.roots]
-        for candidate in tried:
-            if os.path.exists(candidate):
-                return ResolvedPath(path=candidate, pattern=pattern)
-        attempts = ", ".join(dict.fromkeys(str(path) for path in tried))
+        candidates = [path for root in self.roots for path in self._readings(entry, root)]
+        for candidate in candidates:
+            if found := resolve(candidate):
+                return found
+        missing = list(dict.fromkeys(str(root / entry) for root in self.roots))
         if self.download and not any(map(os.path.exists, self.roots)):
             fix = f"fetch the data set with `python -m utils.datasets.download {self.file}` or train.py's --download"
-            raise DataError(self.file, f"'{split}' path does not exist ({tried[0]})", fix=fix)
-        nearest = _nearest_existing(tried)
+            raise DataError(self.file, f"'{split}' path does not exist ({missing[0]})", fix=fix)
+        nearest = nearest_existing(entry, candidates, [*self.roots, os.path.dirname(self.file)])
         fix = f"did you mean {nearest}?" if nearest else "correct `path` or the split's line"
-        raise DataError(self.file, f"'{split}' path does not exist (tried {attempts})", fix=fix)
+        if is_windows_path(entry):
+            raise DataError(self.file, f"'{split}' is a path of Windows, which does not exist here ({entry})", fix=fix)
+        raise DataError(self.file, f"'{split}' path does not exist (tried {', '.join(missing)})", fix=fix)
+
+    def _readings(self, entry: str, root: Path) -> list[str]:
+        """Return what an entry may mean relative to a root, the first choice first.
+
+        The reading by which most entries of the yaml exist comes before the others: the `../train/images` of one data
+        set is not that of another in the folder above, which has no `../valid/images`.
+        """
+        every = [readings(other, root) for others in self.splits.values() for other in others]
+        number_found = [sum(resolve(forms[kind]) is not None for forms in every) for kind in range(3)]
+        kinds = sorted(range(3), key=lambda kind: -number_found[kind])
+        return [readings(entry, root)[kind] for kind in kinds]
 
 
 def load_data_config(name: str) -> DataConfig:
-    """Read a data yaml by path or by bare name, ignoring case; a ConfigError if a key is wrong or missing."""
-    path = find_file(name, folders=[DATA_FOLDER], flag="--data")
+    """Read a data yaml by path, by the path of its folder, or by bare name, ignoring case.
+
+    Raises:
+        ConfigError: there is no such file, or a key is wrong or missing.
+    """
+    path = _find(name)
     value = load_yaml(path)
-    root = value.get("path")
-    if root is not None and not isinstance(root, str):
-        raise ConfigError(path, f"path must be a folder (got {root!r})", fix="correct `path`")
-    try:
-        root_path = Path(root or "").expanduser()
-    except RuntimeError as error:
-        raise ConfigError(path, f"path {root!r}: unknown user in '~user'", fix="correct `path`") from error
-    bases = dict.fromkeys([path.resolve().parent, path.resolve().parent.parent, Path.cwd()])
     generator = value.get("generator")
     return DataConfig(
         file=path,
         names=_names(value, path),
-        roots=tuple(Path(os.path.normpath(base / root_path)) for base in bases),
+        roots=tuple(dict.fromkeys(_roots(value.get("path"), path))),
         splits={split: _entries(value.get(split), split, path) for split in SPLITS},
         generator=generator if isinstance(generator, dict) else None,
         download=_download(value.get("download"), path),
     )
 
 
+def _find(name: str) -> Path:
+    """Return the data yaml that --data names; one in a folder is data.yaml, or the only yaml."""
+    path = Path(os.path.expanduser(name))
+    if name.lower().endswith((*ARCHIVE_SUFFIXES, ".7z", ".gz", ".rar")) and path.is_file():
+        raise ConfigError("--data", f"{name} is an archive", fix="pass its data yaml, once it is unpacked")
+    try:
+        return find_file(name, folders=[DATA_FOLDER], flag="--data")
+    except ConfigError:
+        if not name or not path.is_dir():
+            raise
+    found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file() and p.name[0] != ".")
+    found = [p for p in found if p.name == "data.yaml"] or found
+    if len(found) != 1:
+        what = f"{name} is a folder with {len(found) or 'no'} data yamls"
+        raise ConfigError("--data", what, fix=f"pass its data yaml, or prepare it with `{PREPARE} {name}`")
+    _log_once(logging.INFO, f"--data: {name} is a folder; using {found[0]}")
+    return found[0]
+
+
+def _roots(root: Any, path: Path) -> Iterator[Path]:  # noqa: ANN401
+    """Yield the folders that `path` of a data yaml may mean, the first choice first.
+
+    They are relative to the yaml's folder, where a link to it lies before where it leads, to the folder above, and to
+    the working directory.
+    """
+    if root is not None and not isinstance(root, str):
+        raise ConfigError(path, f"path must be a folder in quotes (got {root!r})", fix="correct `path`")
+    folders = [Path(os.path.abspath(path)).parent, path.resolve().parent]
+    for base in [*folders, *(folder.parent for folder in folders), Path.cwd()]:
+        literal, portable, _ = readings(root or "", base)
+        yield Path(os.path.normpath(literal if os.path.exists(literal) else portable))
+
+
+@functools.cache
+def _log_once(level: int, message: str) -> None:
+    LOGGER.log(level, message)
+
+
 def _download(value: Any, path: Path) -> str:  # noqa: ANN401
-    """Check `download`: the name of a known data set or an https URL of an archive. Commands are never run."""
+    """Return `download` if it is the name of a known data set or the https URL of an archive, else "" with a warning.
+
+    YOLOv5's data yamls hold scripts there, which are never run.
+    """
     if value is None or value == "":
         return ""
     if isinstance(value, str) and (value in KNOWN_SETS or is_archive_address(value)):
         return value
-    first_line = (str(value).strip().splitlines() or [""])[0]
     sources = f"the https URL of an archive or one of {', '.join(KNOWN_SETS)}"
-    what = f"'download' must be {sources} (got {first_line[:40]!r}); commands are never run"
-    raise ConfigError(path, what, fix="remove `download`, or fetch the data set manually")
+    _log_once(logging.WARNING, f"{path}: `download` is ignored, since it is not {sources}; scripts are never run")
+    return ""
 
 
 def is_archive_address(text: str) -> bool:
@@ -118,22 +162,30 @@ def is_archive_address(text: str) -> bool:
 
 def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Check `names`, a list or a mapping from 0 to n - 1, and that `nc` agrees with it."""
-    names = value.get("names")
-    count = value.get("nc")
+    names, count = value.get("names"), _number(value.get("nc"))
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CLASSES):
         raise ConfigError(path, f"nc must be from 1 to {MAX_CLASSES} (got {count!r})", fix="correct or remove `nc`")
     if names is None and count is not None:
         return tuple(f"class{class_id}" for class_id in range(count))
     if isinstance(names, dict):
+        names = {_number(key): name for key, name in names.items()}
         if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
             raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
         names = [names[class_id] for class_id in range(len(names))]
     if not isinstance(names, list) or not names:
         what = f"names must list the class names (got {str(names)[:40]})"
-        raise ConfigError(path, what, fix="add `names: [cat, dog]`")
+        raise ConfigError(path, what, fix="write `names: [cat, dog]`, with the names themselves")
     if count is not None and count != len(names):
         raise ConfigError(path, f"nc is {count!r}, but names has {len(names)} names", fix="correct or remove `nc`")
+    for class_id, name in enumerate(names):
+        if isinstance(name, (dict, list, type(None))) or not str(name).strip():
+            raise ConfigError(path, f"the name of class {class_id} must be text (got {name!r})", fix="write a name")
     return tuple(str(name) for name in names)
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401
+    """Return the number in a text of a few digits; any other value unchanged."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
 
 
 def _entries(value: Any, split: str, path: Path) -> tuple[str, ...]:  # noqa: ANN401
@@ -142,27 +194,6 @@ def _entries(value: Any, split: str, path: Path) -> tuple[str, ...]:  # noqa: AN
         return ()
     entries = value if isinstance(value, list) else [value]
     if any(not isinstance(entry, str) or not entry for entry in entries):
-        raise ConfigError(path, f"'{split}' must be a path or a list of paths (got {value!r})", fix="correct it")
+        what = f"'{split}' must be a path or a list of paths (got {value!r})"
+        raise ConfigError(path, what, fix="write paths, in quotes if they look like numbers")
     return tuple(entries)
-
-
-def _split_glob(entry: str) -> tuple[Path, str]:
-    """Split a path before its first part that is a glob: `images/*/a.jpg` -> `images`, `*/a.jpg`."""
-    parts = Path(entry).parts
-    first = next((i for i, part in enumerate(parts) if any(character in part for character in "*?[")), len(parts))
-    return Path(*parts[:first]), "/".join(parts[first:])
-
-
-def _nearest_existing(tried: Sequence[Path]) -> str:
-    """Return the existing sibling with the name closest to a path that does not exist, or ""."""
-    for path in tried:
-        parent = path.parent
-        while not os.path.exists(parent) and parent != parent.parent:
-            path, parent = parent, parent.parent
-        if not parent.is_dir():
-            continue
-        siblings = [child.name for child in parent.iterdir() if child.is_dir() or child.suffix == ".txt"]
-        matches = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-        if matches:
-            return str(parent / matches[0])
-    return ""

@@ -46,7 +46,14 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     ) -> Any:  # noqa: ANN401 - as in the base class
         """Refuse other schemes before the base class opens the address."""
         target = headers.get("location") or headers.get("uri") or ""
-        if urlsplit(urljoin(req.full_url, target)).scheme != "https":
+        try:
+            address = urlsplit(urljoin(req.full_url, target))
+            is_address = bool(target and address.hostname) and address.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise DataError(req.full_url, f"redirects to no address ({target[:60]!r})", fix="do not use it")
+        if address.scheme != "https":
             raise DataError(req.full_url, f"redirects away from https (to {target[:60]!r})", fix="do not use it")
         return super().http_error_302(req, fp, code, msg, headers)
 
@@ -105,8 +112,9 @@ def _chunks(archive: RemoteArchive) -> Iterator[bytes]:
                         raise too_large
                     yield chunk
                     bar.update(len(chunk))
-    except (OSError, http.client.HTTPException) as error:
-        what = f"cannot be downloaded ({getattr(error, 'reason', None) or error})"
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that cannot be encoded
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
+        what = f"cannot be downloaded ({reason[:100]})"
         raise RunError(archive.url, what, fix="check the connection and try again") from error
     if length is not None and received != length:
         raise DataError(archive.url, f"is truncated ({received:,} of {length:,} bytes)", fix="try again")
@@ -125,11 +133,12 @@ def fetch(config: DataConfig, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         DataError: the archive is refused, or does not contain the data set.
         RunError: the network or the disk fails.
     """
-    if not config.download:
-        raise ConfigError(config.file, "has no `download`", fix="download the data set yourself and correct `path`")
     if not _missing(config):
         LOGGER.info(f"{config.file}: the data set exists already")
         return
+    if not config.download:
+        what = "'download' is not an archive or data set that can be fetched"
+        raise ConfigError(config.file, what, fix="download the data set yourself and correct `path`")
     folder = config.roots[0]
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         what = f"{folder} exists without {_missing(config)}"

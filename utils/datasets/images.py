@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import os
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,19 +17,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from utils.errors import DataError
 from utils.files import atomic_write
 from utils.log import LOGGER
 
-IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm".split())
+# Those of YOLOv5, and the other names and successors of JPEG.
+IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm jfif jpe jp2 avif".split())
+_WRITTEN_SUFFIXES = frozenset("bmp jpe jpeg jpg png tif tiff webp".split())
 VIDEO_SUFFIXES = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv".split())
 MAX_PIXELS = 178_000_000
+MAX_DECODED_BYTES = 6 * MAX_PIXELS  # 16 bits in three channels; also of the file itself
 _JPEG_START, _JPEG_END, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
-_DEEP_SIGNATURES = (b"II*\0", b"MM\0*", b"PF", b"Pf")  # TIFF and PFM, some of which only OpenCV can read
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+_DEEP_SIGNATURES = (*_TIFF_SIGNATURES, b"PF", b"Pf")  # TIFF and PFM, some of which only OpenCV can read
+# The most bytes that a decoder holds for a sample, where that is more than the sample has.
+_BYTES_PER_SAMPLE = {"JPEG2000": 4, "AVIF": 4, "WEBP": 2}
+_BLOCK_PIXELS = 4_000_000  # converted at a time
 _OPENCV_MODES = frozenset(("1", "L", "P", "RGB"))
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 0x0112
+_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _ORIENTATION = 256, 257, 258, 277, 0x0112
 _WARNING_FILTERS = threading.Lock()  # the filters are global to the process
 
 
@@ -39,8 +50,11 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
 def read_image(path: Path | str) -> np.ndarray:
     """Read an image file as (H, W, 3) uint8 RGB; see `decode_image`. A DataError if it is not a readable file."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(path, "is not a regular file", fix="remove it from the data set")
+        if status.st_size > MAX_DECODED_BYTES:
+            raise DataError(path, f"is too large for an image ({status.st_size:,} bytes)", fix="remove it")
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", fix="check the path") from error
@@ -56,12 +70,15 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
     Raises:
         DataError: the data is truncated, too large, or not an image.
     """
-    if data.startswith(_JPEG_START) and _is_truncated_jpeg(data):
+    if (data.startswith(_JPEG_START) and _is_truncated_jpeg(data)) or (
+        data.startswith(_PNG_START) and _is_truncated_png(data)
+    ):
         raise DataError(name, f"is truncated ({len(data)} bytes, no end marker)", fix="replace the file")
     try:
         image = _decode(data) if data else None
     except Image.DecompressionBombError as error:
-        raise DataError(name, f"has more than {MAX_PIXELS:,} pixels", fix="scale it down") from error
+        what = f"has more than {MAX_PIXELS:,} pixels, or takes more than {MAX_DECODED_BYTES:,} bytes of memory"
+        raise DataError(name, what, fix="scale it down") from error
     except Exception as error:  # decoders raise errors of any class for damaged data
         reason = str(getattr(error, "err", error)).strip() or type(error).__name__
         raise DataError(name, f"cannot be decoded ({reason.splitlines()[0][:60]})", fix="replace the file") from error
@@ -85,29 +102,43 @@ def to_rgb8(image: np.ndarray) -> np.ndarray:
         image = image[..., None]
     if image.ndim != 3 or not 1 <= image.shape[2] <= 4 or not image.size or image.dtype.kind not in "buif":
         raise ValueError(f"is not an image: shape {image.shape} of {image.dtype}")
-    image = _to_8_bits(image)
-    if image.shape[2] in (2, 4):
-        colour, alpha = image[..., :-1], image[..., -1:]
-        if alpha.min() < 255:
-            _warn_about_alpha()
-            image = ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-        else:
-            image = colour
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    height, width, channels = image.shape
+    if image.dtype == np.uint8 and channels == 3:
+        return np.ascontiguousarray(image)
+    white = _white_level(image)
+    result = np.empty((height, width, 3), np.uint8)
+    rows = max(_BLOCK_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        result[top : top + rows] = _to_rgb8_block(image[top : top + rows], white)
+    return result
 
 
-def _to_8_bits(image: np.ndarray) -> np.ndarray:
-    """Return an array of any real type as uint8, by the rule of `to_rgb8`."""
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == bool:
-        return image.astype(np.uint8) * 255
+def _white_level(image: np.ndarray) -> float:
+    """Return the value that becomes 255, by the rule of `to_rgb8`."""
+    if image.dtype in (np.uint8, bool, np.uint16):  # given by the type
+        return math.nan
+    rows = max(_BLOCK_PIXELS // image.shape[1], 1)
+    blocks = (image[top : top + rows] for top in range(0, len(image), rows))
+    maximum = max(float(np.nan_to_num(block.astype(np.float64), nan=0.0, posinf=0.0).max()) for block in blocks)
+    return next((w for w in (1, 255, 65535) if maximum <= w and (w > 1 or image.dtype.kind == "f")), maximum)
+
+
+def _to_rgb8_block(image: np.ndarray, white: float) -> np.ndarray:
+    """Convert rows of an image, (H, W, C) of any real type, to uint8 RGB, (H, W, 3) or (H, W, 1)."""
     if image.dtype == np.uint16:
-        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    maximum = values.max()
-    white = next((w for w in (1, 255, 65535) if maximum <= w and (w > 1 or image.dtype.kind == "f")), maximum)
-    return np.rint(values.clip(0) * (255 / white)).astype(np.uint8)
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    elif image.dtype != np.uint8:
+        values = np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        image = np.rint(values.clip(0) * (255 / white)).astype(np.uint8)
+    if image.shape[2] not in (2, 4):
+        return image
+    colour, alpha = image[..., :-1], image[..., -1:]
+    if alpha.min() == 255:
+        return colour
+    _warn_about_alpha()
+    return ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
 
 
 @functools.cache
@@ -132,12 +163,15 @@ def _decode(data: bytes) -> np.ndarray | None:
     header = open_header(data)
     if header is None:
         deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
+        _check_size(*_raw_size(data))
     else:
         with header, suppress_pillow_warnings():
-            if header.width * header.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            bits = getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-            deep = header.mode[0] in "IF" or max(bits) > 8 or (header.format == "PNG" and data[24] == 16)
+            bits = max(getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))
+            deep = header.mode[0] in "IF" or bits > 8 or (header.format == "PNG" and data[24] == 16)
+            # OpenCV keeps two copies of a PNG of 16 bits.
+            depth = max(bits // 8, 4 if header.mode[0] in "IF" or header.format == "PNG" else 1) if deep else 1
+            depth = max(depth, _BYTES_PER_SAMPLE.get(str(header.format), 1))
+            _check_size(header.width * header.height, len(header.getbands()) * depth)
             if deep:
                 # OpenCV applies the orientation of TIFFs itself.
                 orientation = 1 if header.format == "TIFF" else header.getexif().get(_ORIENTATION, 1)
@@ -145,16 +179,58 @@ def _decode(data: bytes) -> np.ndarray | None:
                 return pil_to_rgb8(header)
     if deep:
         return _decode_deep(data, orientation)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
+    if image is None and header is not None and header.format in ("AVIF", "JPEG2000"):  # OpenCV was built without
+        return pil_to_rgb8(Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS))
+    return image
+
+
+def _check_size(pixels: int, bytes_per_pixel: int) -> None:
+    """Raise a DecompressionBombError if an image would take too much memory."""
+    if pixels > MAX_PIXELS or pixels * bytes_per_pixel > MAX_DECODED_BYTES:
+        raise Image.DecompressionBombError
+
+
+def _raw_size(data: bytes) -> tuple[int, int]:
+    """Return the pixels and the bytes per pixel that an image says of itself whose header Pillow refuses; 0 if unknown.
+
+    OpenCV reads some of these, and believes their headers.
+    """
+    try:
+        if data.startswith(_PNG_START):
+            width, height, depth = struct.unpack(">IIB", data[16:25])
+            return width * height, 4 * (depth // 8 or 1)
+        if data.startswith(_TIFF_SIGNATURES):
+            tags = ImageFileDirectory_v2(data[:8])
+            with io.BytesIO(data) as file:
+                file.seek(tags.next)
+                tags.load(file)
+            bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))
+            return tags[_IMAGE_WIDTH] * tags[_IMAGE_LENGTH], tags.get(_SAMPLES_PER_PIXEL, 1) * (bits + 7) // 8
+        if data.startswith(_DEEP_SIGNATURES):
+            width, height = map(int, data[:100].split()[1:3])
+            return width * height, 12 if data.startswith(b"PF") else 4
+    except (OSError, ValueError, LookupError, TypeError, SyntaxError, struct.error):
+        pass
+    return 0, 0
 
 
 def pil_to_rgb8(image: Image.Image) -> np.ndarray:
     """Return a PIL image as (H, W, 3) uint8 RGB, EXIF orientation applied and alpha composited on black."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode[0] in "IF":  # more than 8 bits
-        return to_rgb8(np.asarray(upright))
-    has_alpha = upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info
-    return to_rgb8(np.asarray(upright.convert("RGBA" if has_alpha else "RGB")))
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # more than 8 bits
+        return to_rgb8(np.asarray(image))
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    mode = "RGBA" if has_alpha else "RGB"
+    rows = max(_BLOCK_PIXELS // max(image.width, 1), 1)
+    if image.height <= rows:
+        return to_rgb8(np.asarray(image.convert(mode)))
+    result = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        block = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result[top : top + rows] = to_rgb8(np.asarray(block.convert(mode)))
+    return result
 
 
 def open_header(data: bytes) -> Image.Image | None:
@@ -171,9 +247,7 @@ def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         return None
-    if image.ndim == 3 and image.shape[2] >= 3:  # OpenCV returns BGR
-        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
-    image = to_rgb8(image)
+    image = to_rgb8(image)[..., ::-1]  # OpenCV returns BGR
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -202,10 +276,21 @@ def _is_truncated_jpeg(data: bytes) -> bool:
     return True
 
 
+def _is_truncated_png(data: bytes) -> bool:
+    """Return whether a PNG has no end, or a chunk that is longer than the file: OpenCV would allocate that."""
+    position = len(_PNG_START)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        position += 12 + length
+        if kind == b"IEND":
+            return False
+    return True
+
+
 def write_image(path: Path | str, image: np.ndarray) -> Path:
     """Write an (H, W, 3) uint8 RGB image atomically, as JPEG if the suffix is unknown; a DataError if that fails."""
     path = Path(path)
-    suffix = path.suffix.lower() if has_suffix(path, IMAGE_SUFFIXES - {"dng", "mpo", "pfm"}) else ".jpg"
+    suffix = path.suffix.lower() if has_suffix(path, _WRITTEN_SUFFIXES) else ".jpg"
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not encoded:
         raise DataError(path, "cannot be encoded", fix="choose .jpg or .png")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.config import DataConfig
-from utils.datasets.labels import LabelContent, label_path, read_label_content
+from utils.datasets.config import PREPARE, DataConfig
+from utils.datasets.labels import LabelContent, label_path, misplaced_labels, read_label_content
 from utils.datasets.polygons import empty_polygons
 from utils.datasets.scan import ScannedImage, list_images, scan_images
 from utils.errors import DataError
@@ -76,7 +76,11 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
     labels = [read_label_content(path) for path in paths]
     if all(label is None for label in labels):
         what = f"no labels found for '{split}' (the first expected file is {label_path(paths[0])})"
-        raise DataError(config.file, what, fix="put labels/ beside images/, one txt for each image")
+        misplaced = misplaced_labels(paths[0])
+        fix = f"rename {misplaced} to labels, beside a folder named images" if misplaced else ""
+        fix = fix or f"put labels/ beside images/, one txt for each image, or prepare the folder with `{PREPARE}`"
+        raise DataError(config.file, what, fix=fix)
+    _warn_about_common_labels(paths, split)
     cache = cache_file(config, split, paths, labels) if use_cache else None
     index = read_cache(cache) if cache else None
     if index is None:
@@ -91,6 +95,15 @@ def build_index(config: DataConfig, split: str, *, use_cache: bool = True, stric
         raise DataError(config.file, f"no usable image in '{split}' ({path}: {reason})", fix="correct the data set")
     _log_summary(index, split)
     return index
+
+
+def _warn_about_common_labels(paths: Sequence[str], split: str) -> None:
+    """Warn about images whose names differ only in the suffix, since they have the same label file."""
+    first: dict[str, str] = {}
+    common = [(path, other) for path in paths if (other := first.setdefault(os.path.splitext(path)[0], path)) != path]
+    if common:
+        path, other = common[0]
+        LOGGER.warning(f"{split}: {len(common)} images have the label file of another: {path} that of {other}")
 
 
 def _concatenate(paths: Sequence[str], scanned: Sequence[ScannedImage]) -> DatasetIndex:

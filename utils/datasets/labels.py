@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -12,6 +13,7 @@ import numpy as np
 
 from utils.datasets.polygons import empty_polygons
 from utils.errors import DataError
+from utils.files import decode_text
 from utils.structures import Polygons
 
 MAX_LABEL_BYTES = 10_000_000
@@ -49,16 +51,26 @@ def label_path(image_path: str) -> str:
     return str(PurePath(*folders, name))
 
 
+def misplaced_labels(image_path: str) -> str:
+    """Return a folder of labels above an image whose name is not exactly `labels`, such as `Labels`, or ""."""
+    for folder in list(Path(image_path).parents)[:4]:
+        with contextlib.suppress(OSError):
+            names = sorted(name for name in os.listdir(folder) if name.lower() in ("labels", "label"))
+            if names and names[0] != "labels":
+                return str(folder / names[0])
+    return ""
+
+
 def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     """Parse the bytes of a label file; return the valid rows and all errors.
 
-    The text is UTF-8, with or without a byte order mark. An empty file is an image without objects.
+    The text is UTF-8, with or without a byte order mark, or UTF-16 with one. An empty file is an image without objects.
     """
     if len(data) > MAX_LABEL_BYTES:
         what = f"is too large for a label file ({len(data)} bytes)"
         return LabelFile(problems=(LabelProblem(line=1, what=what),))
     try:
-        text = data.decode("utf-8-sig")
+        text = decode_text(data)
     except UnicodeDecodeError as error:
         return LabelFile(problems=(LabelProblem(line=1, what=f"is not UTF-8 text (byte {error.start})"),))
     rows: list[list[float]] = []
@@ -105,13 +117,15 @@ def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | 
     """Parse one row, a box or a polygon."""
     count = len(fields)
     if count != 5 and (count < 7 or count % 2 == 0):
-        return LabelProblem(line=line, what=f"has {count} columns; a box has 5, a polygon an odd number from 7")
+        hint = ", separated by spaces, not commas" if "," in fields[0] else ""
+        return LabelProblem(line=line, what=f"has {count} columns; a box has 5, a polygon an odd number from 7{hint}")
     values = []
     for column, text in enumerate(fields, start=1):
         name = COLUMNS[column - 1] if count == 5 else "class" if column == 1 else "xy"[column % 2]
         value = _parse_float(text)
         if value is None or not math.isfinite(value):
-            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]!r} is not a finite number")
+            rule = "a class id (0, 1, 2, ...)" if column == 1 else "a finite number"
+            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]!r} is not {rule}")
         if column == 1:
             if value != int(value) or value < 0:
                 return LabelProblem(line=line, column=1, what=f"class {text[:20]} is not a class id (0, 1, 2, ...)")
@@ -155,8 +169,11 @@ def read_label_content(image_path: str) -> LabelContent:
     """Return the content of an image's label file."""
     path = label_path(image_path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block forever
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
             return DataError(path, "is not a regular file", fix="remove it")
+        if status.st_size > MAX_LABEL_BYTES:
+            return DataError(path, f"is too large for a label file ({status.st_size} bytes)", fix="remove it")
         return Path(path).read_bytes()
     except FileNotFoundError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,13 +12,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.datasets.config import DataConfig, ResolvedPath
+from utils.datasets.config import PREPARE, DataConfig
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
+from utils.datasets.paths import ResolvedPath, find_files, is_hidden_copy, nearest_existing, readings
 from utils.errors import DataError
+from utils.files import decode_text
+from utils.log import LOGGER
 
 SCAN_THREADS = 4
 MIN_IMAGE_SIZE = 10
+MAX_LIST_BYTES = 300_000_000
+# Files that often lie beside images, and that nobody takes for one.
+_COMPANIONS = frozenset("cache csv db html ini json lnk log md names npy npz pdf py tsv txt xml yaml yml zip".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,44 +37,116 @@ class ScannedImage:
     has_label_file: bool = True
 
 
+@dataclass(kw_only=True)
+class _Listing:
+    """What an entry of a split contains."""
+
+    images: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)  # hidden images and folders
+    unread: list[str] = field(default_factory=list)  # files whose suffix is not that of an image that can be read
+
+
 def list_images(config: DataConfig, split: str) -> list[str]:
-    """Return all image files of a split, sorted, without duplicates; a DataError if there are none."""
-    images: set[str] = set()
+    """Return all image files of a split, sorted, without duplicates, and log what is left out.
+
+    A DataError is raised if there are none, or if an entry cannot be read.
+    """
+    found = _Listing()
     resolved = config.locate(split)
     for entry in resolved:
         try:
-            images.update(_list_entry(entry, config))
-        except (OSError, ValueError) as error:  # ValueError: an invalid glob, or a list that is not UTF-8
+            listing = _list_entry(entry, config, split)
+        except (OSError, ValueError) as error:  # ValueError: an invalid glob
             path = entry.path / entry.pattern
             raise DataError(config.file, f"'{split}' cannot be read from {path} ({error})", fix="correct it") from error
+        for name, paths in vars(listing).items():
+            getattr(found, name).extend(paths)
+    images = sorted(set(found.images))
     if not images:
         places = ", ".join(str(entry.path / entry.pattern) for entry in resolved)
-        raise DataError(config.file, f"'{split}' has no images in {places}", fix="check the path and the suffixes")
-    return sorted(images)
+        others = f", only {suffix_counts(found.unread)}" if found.unread else ""
+        fix = "check the path and the suffixes"
+        raise DataError(config.file, f"'{split}' has no images in {places}{others}", fix=fix)
+    if found.unread:
+        LOGGER.warning(f"{split}: left out {suffix_counts(found.unread)}; these suffixes are not read")
+    if found.hidden:
+        LOGGER.info(f"{split}: left out {len(found.hidden)} hidden files or folders; the first: {min(found.hidden)}")
+    if repeated := len(found.images) - len(images):
+        first = min(path for path, count in Counter(found.images).items() if count > 1)
+        LOGGER.warning(f"{split}: {repeated} images are listed more than once, and used once; the first: {first}")
+    return images
 
 
-def _list_entry(entry: ResolvedPath, config: DataConfig) -> list[str]:
-    """Return the images of one entry: a glob, a folder and all below it, a txt list, or one image."""
-    if entry.pattern:
-        return _image_files(entry.path.glob(entry.pattern))
-    if entry.path.is_dir():
-        return _image_files(entry.path.rglob("*"))
+def suffix_counts(paths: Iterable[str]) -> str:
+    """Describe files by their suffixes: `2 .heic files, 1 .gif file`."""
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    kinds = ((f"{suffix} file" if suffix else "file without suffix", n) for suffix, n in counts.most_common())
+    return ", ".join(f"{n} {kind if n == 1 else kind.replace('file', 'files')}" for kind, n in kinds)
+
+
+def _list_entry(entry: ResolvedPath, config: DataConfig, split: str) -> _Listing:
+    """Return the content of one entry: a glob, a folder and all below it, a txt list, or one image."""
+    if entry.pattern or entry.path.is_dir():
+        found = find_files(entry)
+        hidden = [path for path in found.hidden if has_suffix(path, IMAGE_SUFFIXES) or os.path.isdir(path)]
+        listing = _Listing(hidden=hidden)
+        for path in found.files:
+            if has_suffix(path, IMAGE_SUFFIXES):
+                listing.images.append(path)
+            elif not has_suffix(path, _COMPANIONS) and os.path.basename(path) not in ("LICENSE", "README"):
+                listing.unread.append(path)
+        return listing
     if entry.path.suffix.lower() == ".txt":
-        lines = entry.path.read_text(encoding="utf-8-sig").splitlines()
-        return [_resolve(line.strip(), entry.path.parent, config.roots) for line in lines if line.strip()]
-    return _image_files([entry.path])
+        return _read_list(entry.path, config)
+    if not has_suffix(entry.path, IMAGE_SUFFIXES):
+        what = f"'{split}' is neither a folder nor an image nor a .txt list ({entry.path})"
+        raise DataError(config.file, what, fix=f"convert other formats with `{PREPARE}`")
+    return _Listing(images=[str(entry.path)])
 
 
-def _image_files(candidates: Iterable[Path]) -> list[str]:
-    return [str(p) for p in candidates if has_suffix(p, IMAGE_SUFFIXES) and not p.is_dir()]
+def _read_list(file: Path, config: DataConfig) -> _Listing:
+    """Return the images that a txt list names; those that do not exist are included, and skipped by the scan.
+
+    Lines are absolute or relative to the list, the data set's root, or the working directory. Empty lines and comments
+    (`# ...`, unless there is such a file) do not count.
+
+    Raises:
+        DataError: the list is too large, or none of its images exists.
+    """
+    if (size := file.stat().st_size) > MAX_LIST_BYTES:
+        raise DataError(file, f"is too large for a list of images ({size} bytes)", fix="pass the right file")
+    data = file.read_bytes()
+    try:
+        text = decode_text(data)
+    except UnicodeDecodeError:
+        text = os.fsdecode(data)  # the names of files need not be UTF-8
+    folders = list(dict.fromkeys(map(str, (file.parent, *config.roots, Path.cwd()))))
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    listing, missing = _Listing(), []
+    for line in lines:
+        path = _find_listed(line, folders)
+        if is_hidden_copy(path or line):
+            listing.hidden.append(path or line)
+        elif path:
+            listing.images.append(path)
+        elif not line.startswith("#"):
+            missing.append(line)
+    if missing and not listing.images:
+        nearest = nearest_existing(missing[0], [], folders)
+        fix = f"did you mean {nearest}?" if nearest else "write one path per line, relative to the list"
+        raise DataError(file, f"none of the {len(missing)} listed images exists (first: {missing[0]})", fix=fix)
+    listing.images += [os.path.normpath(file.parent / line) for line in missing]
+    return listing
 
 
-def _resolve(line: str, folder: Path, roots: Sequence[Path]) -> str:
-    """Resolve a line of a txt list: absolute, or relative to the list's folder or the data set's root."""
-    for base in (folder, *roots):
-        if (base / line).exists():
-            return os.path.normpath(base / line)
-    return os.path.normpath(folder / line)
+def _find_listed(line: str, folders: Sequence[str]) -> str:
+    """Return the existing path that a line of a list means, or ""."""
+    for folder in folders:
+        for path in dict.fromkeys(readings(line, folder)):
+            if os.path.exists(path):
+                plain = os.path.normpath(path)
+                return plain if os.path.exists(plain) else path  # `..` after a link leads elsewhere
+    return ""
 
 
 def scan_images(

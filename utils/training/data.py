@@ -28,6 +28,7 @@ MEMORY_FRACTION = 0.5  # of the available memory, for --cache ram
 class TrainingData:
     """Both splits of a run, and their loaders."""
 
+    file: Path  # data yaml
     names: tuple[str, ...]
     image_size: int  # side of the square training images in pixels; with --multi-scale their mean side
     stride: int  # largest stride of the model
@@ -88,7 +89,7 @@ def load_training_data(
     train_loader = BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch)
     val_loader = evaluation_loader(val, batch_size=2 * batch_size, **sizes, workers=workers, single_class=single_class)
     names = class_names(dataset, single_class=single_class)
-    return TrainingData(names, image_size, stride, train, val, sampler, train_loader, val_loader)
+    return TrainingData(dataset.file, names, image_size, stride, train, val, sampler, train_loader, val_loader)
 
 
 def _require_usable_batches(

@@ -7,6 +7,7 @@ before anything is built from it, so that a wrong value is a one-line error and 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from utils.weights.checkpoint import Checkpoint, stored_network
 from utils.weights.restricted_pickle import printable, type_name
 
 CHANGEABLE = frozenset(
-    ("resume", "epochs", "device", "workers", "patience", "save_period", "nosave", "noval", "noplots", "cache")
+    "resume epochs device workers patience save_period nosave noval noplots cache data plugins".split()
 )
 MAX_INTEGER = 2**53
 ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"
@@ -57,6 +58,9 @@ def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
         flags = ", ".join("--" + name.replace("_", "-") for name in fixed)
         raise ConfigError("--resume", f"uses the run's own options; {flags} cannot change", fix="leave them out")
     stored = check_run(content, path)
+    if "data" not in given and os.path.isabs(stored.data) and not os.path.exists(stored.data):
+        what = f"was trained on {stored.data}, which does not exist"
+        raise ConfigError(path, what, fix="pass its new path as --data")
     changed = {name: getattr(options, name) for name in given & CHANGEABLE}
     resumed = replace(stored, **{**changed, "resume": str(path)})
     folder = path.resolve().parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
+from utils.datasets.config import DATA_FOLDER
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.distributed import (
     LAUNCH_FILE,
@@ -23,7 +25,15 @@ from utils.distributed import (
     run_to_resume,
 )
 from utils.errors import ConfigError, RunError
-from utils.files import atomic_write, dump_json, load_json, make_run_dir, remove_leftovers, write_skipped
+from utils.files import (
+    absolute_path,
+    atomic_write,
+    dump_json,
+    load_json,
+    make_run_dir,
+    remove_leftovers,
+    write_skipped,
+)
 from utils.inference.nms import EVALUATION_NMS
 from utils.locks import FolderLock
 from utils.log import LOGGER, optional
@@ -106,6 +116,7 @@ def _run(
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, context))
     model, data, transferred = _build_parts(options, hyperparameters, content, context)
+    typed, options = options, _with_absolute_paths(options, data.file)
     if run_dir is None:
         created = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if context.is_main else None
         run_dir = Path(context.broadcast(str(created)))
@@ -119,7 +130,7 @@ def _run(
             options, hyperparameters, model=model, data=data, run_dir=run_dir, device=device, context=context
         )
         if content is None and context.is_main:
-            _describe_run(trainer, transferred)
+            _describe_run(trainer, typed, transferred)
         cost = summarize(trainer.state.ema.model, (data.image_size, data.image_size))
         LOGGER.info(cost.table())
         processes = f"{context.size} processes, " if context.size > 1 else ""
@@ -182,9 +193,17 @@ def _resume(trainer: Trainer, content: Checkpoint) -> None:
     LOGGER.info(f"Resumed after epoch {progress.epoch} of {options.epochs}{within}")
 
 
-def _describe_run(trainer: Trainer, transferred: float | None) -> None:
-    """Write what is needed to understand and repeat a run."""
-    run_dir, data, options = trainer.run_dir, trainer.data, trainer.state.options
+def _with_absolute_paths(options: TrainOptions, data_file: Path) -> TrainOptions:
+    """Return the options as checkpoints hold them, so that a run can be resumed in any working directory."""
+    files = {name: absolute_path(getattr(options, name)) for name in ("weights", "cfg", "hyp")}
+    file = os.path.abspath(data_file)
+    data = options.data if DATA_FOLDER in Path(file).parents else file
+    return replace(options, data=data, plugins=tuple(map(absolute_path, options.plugins)), **files)
+
+
+def _describe_run(trainer: Trainer, options: TrainOptions, transferred: float | None) -> None:
+    """Write what is needed to understand and repeat a run; `options` are as typed."""
+    run_dir, data = trainer.run_dir, trainer.data
     (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
     dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
     dump_yaml(run_dir / "hyp.yaml", asdict(trainer.state.hyperparameters))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from utils.boxes import xyxy_to_cxcywh
-from utils.datasets.config import DataConfig
+from utils.datasets.config import EMBEDDED, DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
@@ -42,7 +42,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     device = select_device(options.device)
     load_plugins(options.plugins)
     opened, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
-    config = open_data(options.data or metadata.data)
+    config = open_data(options.data or _own_data(metadata))
     single_class = options.single_cls or metadata.single_class
     names = _common_names(config, metadata, single_class=single_class)
     speed = options.task == "speed"
@@ -95,6 +95,14 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         dump_json(run_dir / "speed.json", {**settings, "milliseconds_per_image": evaluation.milliseconds})
     LOGGER.info(f"Results: {run_dir}")
     return evaluation
+
+
+def _own_data(metadata: ModelMetadata) -> str:
+    """Return the data yaml that a model was trained on, or the embedded set if it does not say, and log which."""
+    known = "on which the model was trained" if metadata.data else "since the model does not say what it was trained on"
+    data = metadata.data or EMBEDDED
+    LOGGER.info(f"--data is not given: using {data}, {known}")
+    return data
 
 
 def _warn_about_options(options: ValOptions, *, conf_threshold: float, half: bool) -> None:

@@ -21,7 +21,7 @@ from utils.datasets.catalog import KNOWN, DatasetPart, RemoteArchive, without_to
 from utils.datasets.config import KNOWN_SETS, load_data_config
 from utils.datasets.download import fetch, part_entries
 from utils.datasets.index import build_index
-from utils.errors import ConfigError, DataError, RunError
+from utils.errors import ConfigError, DataError, DetectorError, RunError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -132,6 +132,25 @@ def test_of_files_with_equal_names_that_of_the_first_archive_is_used(tmp_path):
     assert entries == {"b/1.txt": b"first", "c.txt": b"2"} and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "target", ["", "https://", "https:///a.zip", "https://[", "https://a]b/", "//\u2100/", "https://a:b/"]
+)
+def test_a_redirect_to_no_address_is_one_line(tmp_path, target):
+    def redirect(handler):
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.end_headers()
+
+    with serving({"/tiny.zip": redirect}) as (address, _), pytest.raises(DetectorError) as caught:
+        fetch(config_of(tmp_path, f"{address}/tiny.zip"))
+    assert caught.value.where == f"{address}/tiny.zip" and "\n" not in str(caught.value)
+
+
+def test_a_host_name_that_cannot_be_encoded_is_one_line(tmp_path):
+    with pytest.raises(RunError):
+        fetch(config_of(tmp_path, f"https://{'a' * 64}.test/tiny.zip"))
+
+
 def test_an_unknown_certificate_is_refused(archive, tmp_path, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     with serving({"/tiny.zip": archive}) as (address, asked):
@@ -171,7 +190,7 @@ def test_an_archive_without_the_splits_is_refused(tmp_path):
 
 
 def test_a_yaml_without_download_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="`download`"):
+    with pytest.raises(ConfigError, match="'download'"):
         fetch(load_data_config(write_yaml(tmp_path, "train: images\nnames: [a]")))
 
 
@@ -237,6 +256,18 @@ def test_no_payload_is_executed_and_the_key_is_named(payload, tmp_path):
         "the key or its line is named"
     )
     assert not mark.exists()
+
+
+def test_a_script_is_ignored_and_said_once_where_the_data_is_there(tmp_path, caplog):
+    script = "from utils.general import download\n  download(['https://localhost/a.zip'], dir='x')"
+    text = f"train: images/train\nval: images/val\nnames: {{0: a, 1: b}}\ndownload: |\n  {script}\n"
+    write_data_set(tmp_path, count=1)
+    path = write_yaml(tmp_path, text)
+    for _ in range(2):
+        config = load_data_config(path)
+        fetch(config)
+        assert config.download == "" and config.locate("train") and config.locate("val")
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
 @pytest.mark.slow

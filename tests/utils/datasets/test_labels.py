@@ -166,7 +166,12 @@ def test_empty_file_is_background(data):
     assert parsed.rows.shape == (0, 5) and not parsed.problems and not parsed.dropped
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_may_begin_with_a_byte_order_mark(encoding):
+    assert rows_of("0 .5 .5 .2 .2\r\n".encode(encoding)).rows.tolist() == rows_of("0 .5 .5 .2 .2").rows.tolist()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
 def test_other_encodings_are_refused(encoding):
     parsed = rows_of("0 .5 .5 .2 .2".encode(encoding))
     assert parsed.problems and not len(parsed.rows)
