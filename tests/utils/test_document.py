@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from utils.datasets.images import write_image
+from utils.datasets.image_writing import write_image
 from utils.document import (
     BulletList,
     CodeBlock,

@@ -1,4 +1,4 @@
-"""The one way to read and write an image, and the suffixes of images and videos."""
+"""The one way to read an image, and the suffixes of images and videos."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from utils.errors import DataError
-from utils.files import atomic_write
+from utils.library_messages import muted
 from utils.log import LOGGER
 
 # Those of YOLOv5, and the other names and successors of JPEG.
 IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm jfif jpe jp2 avif".split())
-_WRITTEN_SUFFIXES = frozenset("bmp jpe jpeg jpg png tif tiff webp".split())
 VIDEO_SUFFIXES = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv".split())
 MAX_PIXELS = 178_000_000
 MAX_DECODED_BYTES = 6 * MAX_PIXELS  # 16 bits in three channels; also of the file itself
@@ -56,8 +55,9 @@ def read_image(path: Path | str) -> np.ndarray:
         if status.st_size > MAX_DECODED_BYTES:
             raise DataError(path, f"is too large for an image ({status.st_size:,} bytes)", fix="remove it")
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", fix="check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(path, f"cannot be read ({reason})", fix="check the path") from error
     return decode_image(data, name=path)
 
 
@@ -75,7 +75,8 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
     ):
         raise DataError(name, f"is truncated ({len(data)} bytes, no end marker)", fix="replace the file")
     try:
-        image = _decode(data) if data else None
+        with muted():
+            image = _decode(data) if data else None
     except Image.DecompressionBombError as error:
         what = f"has more than {MAX_PIXELS:,} pixels, or takes more than {MAX_DECODED_BYTES:,} bytes of memory"
         raise DataError(name, what, fix="scale it down") from error
@@ -285,13 +286,3 @@ def _is_truncated_png(data: bytes) -> bool:
         if kind == b"IEND":
             return False
     return True
-
-
-def write_image(path: Path | str, image: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 RGB image atomically, as JPEG if the suffix is unknown; a DataError if that fails."""
-    path = Path(path)
-    suffix = path.suffix.lower() if has_suffix(path, _WRITTEN_SUFFIXES) else ".jpg"
-    encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not encoded:
-        raise DataError(path, "cannot be encoded", fix="choose .jpg or .png")
-    return atomic_write(path, data.tobytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import queue
 import threading
@@ -14,30 +13,20 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
-from utils.datasets.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, read_image
-from utils.datasets.streams import (
-    DEFAULT_FPS,
-    STREAM_SCHEMES,
-    Frame,
-    LiveStreams,
-    ReconnectPolicy,
-    is_stream,
-    open_capture,
-    stream_name,
-)
+from utils.datasets.images import VIDEO_SUFFIXES, decode_image, has_suffix, read_image
+from utils.datasets.remote import fetch, file_name, public_address
+from utils.datasets.source_resolver import SourceResolver, shown
+from utils.datasets.streams import Frame, LiveStreams, ReconnectPolicy, stream_name
+from utils.datasets.videos import read_video
 from utils.errors import DataError
 from utils.files import SAMPLE_IMAGES
 from utils.log import LOGGER
 
-LIST_SUFFIXES = frozenset(("txt", "streams"))
-MAX_LIST_DEPTH = 8
 DEFAULT_SOURCE = "data/images"  # of detect.py
-VIDEO_PAGES = ("youtube.com", "youtu.be")  # web pages; the address of their video changes with every visit
 
 Item = TypeVar("Item")
 
@@ -46,9 +35,11 @@ Item = TypeVar("Item")
 class Source:
     """All inputs of a run."""
 
-    files: list[Path] = field(default_factory=list)  # images and videos, in order
-    streams: list[str] = field(default_factory=list)  # webcam indices and addresses
-    skipped: list[tuple[Path, str]] = field(default_factory=list)  # unreadable files and reasons, filled while reading
+    files: list[Path | str] = field(default_factory=list)  # images and videos, in order; str: at a web address
+    streams: list[str] = field(default_factory=list)  # webcam indices, stream addresses, `screen`
+    skipped: list[tuple[Path | str, str]] = field(
+        default_factory=list
+    )  # unreadable files and reasons, filled while reading
     vid_stride: int = 1  # take every n-th frame of a video
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
@@ -62,73 +53,52 @@ class Source:
             DataError: there is no such camera or screen.
             RunError: all streams were given up.
         """
-        remote_files = [stream for stream in self.streams if _is_remote_file(stream)]
-        live_streams = [stream for stream in self.streams if stream not in remote_files]
-        prepared = (preprocess(frame) for frame in self._read_files(remote_files))
+        prepared = (preprocess(frame) for frame in self._read_files())
         with contextlib.closing(prefetch(prepared, ahead=size)) as items:
             while batch := list(islice(items, size)):
                 yield batch
-        if live_streams:
-            with LiveStreams(live_streams, vid_stride=self.vid_stride, reconnect=self.reconnect) as live:
+        if self.streams:
+            with LiveStreams(self.streams, vid_stride=self.vid_stride, reconnect=self.reconnect) as live:
                 while frames := live.newest():
                     for start in range(0, len(frames), size):
                         yield [preprocess(frame) for frame in frames[start : start + size]]
 
-    def _read_files(self, addresses: list[str]) -> Iterator[Frame]:
-        """Yield the frames of all files and of remote files at `addresses`; images are decoded in advance."""
+    def _read_files(self) -> Iterator[Frame]:
+        """Yield the frames of all files; images are fetched and decoded in advance."""
         workers = max(min(8, (os.cpu_count() or 1) // 2), 1)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        pending: deque[tuple[Path, Future[np.ndarray] | str]] = deque()
-        names: Iterator[Path | str] = iter([*self.files, *addresses])
+        pending: deque[tuple[int, Path | str, Future[np.ndarray] | None]] = deque()
+        numbered = enumerate(self.files)
         try:
             while True:
-                for name in islice(names, workers + 1 - len(pending)):
-                    if isinstance(name, str):
-                        pending.append((Path(stream_name(name)), name))
-                    elif has_suffix(name, VIDEO_SUFFIXES):
-                        pending.append((name, str(name)))
-                    else:
-                        pending.append((name, pool.submit(read_image, name)))
+                for number, file in islice(numbered, workers + 1 - len(pending)):
+                    is_video = has_suffix(_url_path(file), VIDEO_SUFFIXES)
+                    pending.append((number, file, None if is_video else pool.submit(_read_image, file)))
                 if not pending:
                     return
-                path, content = pending.popleft()
+                number, file, image = pending.popleft()
+                path = file if isinstance(file, Path) else Path(stream_name(file) if image is None else file_name(file))
                 try:
-                    if isinstance(content, str):
-                        yield from self._video(content, path)
+                    if image is None:
+                        video = read_video(file, path, number=number, vid_stride=self.vid_stride, policy=self.reconnect)
+                        yield from video
                     else:
-                        yield Frame(image=content.result(), path=path)
+                        yield Frame(image=image.result(), path=path, number=number)
                 except DataError as error:
                     LOGGER.warning(f"skipped {error}")
-                    self.skipped.append((path, error.what))
+                    self.skipped.append((public_address(file) if isinstance(file, str) else file, error.what))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _video(self, source: str, path: Path) -> Iterator[Frame]:
-        """Yield every `vid_stride`-th frame of a video; DataError if it cannot be opened, or has no frame."""
-        unreadable = DataError(path, "cannot be opened as a video", fix="check the file")
-        try:
-            capture = open_capture(source, self.reconnect) if is_stream(source) else cv2.VideoCapture(source)
-        except (cv2.error, UnicodeError) as error:
-            raise unreadable from error
-        try:
-            if not capture.isOpened():
-                raise unreadable
-            fps = capture.get(cv2.CAP_PROP_FPS)
-            fps = fps if 0 < fps < 1000 else DEFAULT_FPS
-            total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-            index = 0
-            while capture.grab():
-                if index % self.vid_stride == 0:
-                    decoded, image = capture.retrieve()
-                    if not decoded:
-                        break
-                    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                    yield Frame(image=rgb, path=path, index=index, total=total, fps=fps / self.vid_stride)
-                index += 1
-            if index == 0:
-                raise DataError(path, "has no frame that can be decoded", fix="check the file")
-        finally:
-            capture.release()
+
+def _read_image(file: Path | str) -> np.ndarray:
+    """Read the image of a file, or of an address; DataError if that fails."""
+    return read_image(file) if isinstance(file, Path) else decode_image(fetch(file), name=public_address(file))
+
+
+def _url_path(file: Path | str) -> Path | str:
+    """Return the path of an address, or a file as it is."""
+    return file if isinstance(file, Path) else urlsplit(file).path
 
 
 def prefetch(items: Iterator[Item], *, ahead: int) -> Generator[Item]:
@@ -188,73 +158,10 @@ def open_source(text: str, *, vid_stride: int = 1, reconnect: ReconnectPolicy | 
     """
     if text == DEFAULT_SOURCE and not os.path.exists(text):  # in another working directory
         text = str(SAMPLE_IMAGES)
-    source = Source(vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy())
-    _add(source, text, depth=0)
-    if not source.files and not source.streams:
-        raise DataError("--source", f"{text} contains no sources", fix="write one source per line")
-    return source
-
-
-def _add(source: Source, text: str, *, depth: int) -> None:
-    """Add the files or the stream that a text names; DataError if there are none, or lists contain each other."""
-    if is_stream(text):
-        if text.lower().startswith(STREAM_SCHEMES) and (urlsplit(text).hostname or "").endswith(VIDEO_PAGES):
-            raise DataError("--source", f"{text} is a web page", fix="download the video and pass the file")
-        source.streams.append(text)
-        return
-    if text.lower().startswith("file://"):
-        text = unquote(urlsplit(text).path)
-    elif "://" in text:
-        fix = f"use an address that begins with {', '.join(STREAM_SCHEMES)}"
-        raise DataError("--source", f"unsupported source {stream_name(text)}", fix=fix)
-    path = Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves unknown users as they are
-    if has_suffix(path, LIST_SUFFIXES) and path.is_file():
-        if depth == MAX_LIST_DEPTH:
-            raise DataError(path, f"is nested in more than {MAX_LIST_DEPTH} lists", fix="do not list lists")
-        for entry in _entries(path):
-            try:
-                _add(source, entry, depth=depth + 1)
-            except DataError as error:
-                if "://" in entry or not error.where.startswith("--source"):
-                    raise
-                source.files.append(Path(entry))  # to be skipped and counted when it is read
-        return
-    source.files += _files(path, text)
-
-
-def _entries(path: Path) -> Iterator[str]:
-    """Yield the entries of a list, one per line: as written if they exist, else relative to the list's folder."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise DataError(path, "is not UTF-8 text", fix="write one source per line, in UTF-8") from error
-    for entry in filter(None, map(str.strip, lines)):
-        if not entry.startswith("#"):
-            as_written = is_stream(entry) or "://" in entry or os.path.exists(os.path.expanduser(entry))
-            yield entry if as_written else str(path.parent / entry)
-
-
-def _is_remote_file(address: str) -> bool:
-    """Return whether an address is that of an image or video file, which ends, not of a camera."""
-    if not address.lower().startswith(("http://", "https://")):
-        return False
-    return has_suffix(urlsplit(address).path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-
-
-def _files(path: Path, text: str) -> list[Path]:
-    """Return the images and videos of a path or glob, sorted; DataError if there are none."""
-    if path.is_dir():
-        paths = [p for p in sorted(path.iterdir()) if not p.is_dir()]
-    elif path.exists() or path.is_symlink():
-        paths = [path]
-    elif any(wildcard in text for wildcard in "*?["):
-        paths = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not Path(p).is_dir()]
-    else:
-        near = sorted(path.parent.glob(f"{glob.escape(path.name[:3])}*"))[:3] if path.parent.is_dir() else []
-        fix = f"did you mean {', '.join(map(str, near))}?" if near else "pass an image, folder, glob, video or camera"
-        raise DataError("--source", f"{text} does not exist", fix=fix)
-    media = [p for p in paths if has_suffix(p, IMAGE_SUFFIXES | VIDEO_SUFFIXES)]
-    if not media:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError("--source", f"{text} has no image or video", fix=f"pass a file that ends in {suffixes}")
-    return media
+    named = SourceResolver()
+    named.add(text)
+    if not named.files and not named.streams:
+        raise DataError("--source", f"{shown(text)} contains no sources", fix="write one source per line")
+    return Source(
+        files=named.files, streams=named.streams, vid_stride=vid_stride, reconnect=reconnect or ReconnectPolicy()
+    )

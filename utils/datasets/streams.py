@@ -16,6 +16,7 @@ from PIL import ImageGrab
 
 from utils.errors import DataError, RunError
 from utils.files import unique_name
+from utils.library_messages import muted
 from utils.log import LOGGER
 
 DEFAULT_FPS = 30.0
@@ -36,6 +37,7 @@ class Frame:
     index: int | None = None  # index in the video or stream, from 0; None for an image
     total: int = 0  # number of frames of the video; 0 if unknown
     fps: float = DEFAULT_FPS  # frames per second of the video
+    number: int = 0  # position of the file among the sources; a file may occur repeatedly
 
     @property
     def is_video(self) -> bool:
@@ -90,18 +92,22 @@ class ScreenCapture:
 
 def is_stream(text: str) -> bool:
     """Return whether a source is a webcam index, a stream address, or the screen."""
-    return text.isdigit() or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
+    return _is_index(text) or text.lower().startswith(STREAM_SCHEMES) or SCREEN.fullmatch(text.strip()) is not None
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def open_capture(text: str, reconnect: ReconnectPolicy) -> cv2.VideoCapture | ScreenCapture:
-    """Open a camera, an address or the screen; check `isOpened` of the result."""
+    """Open a camera, an address or the screen; check `isOpened` of the result. Call it, and read, within `muted`."""
     screen = SCREEN.fullmatch(text.strip())
     if screen is not None:
         if screen[1] is None:
             return ScreenCapture(None)
         left, top, width, height = map(int, screen.groups())
         return ScreenCapture((left, top, left + width, top + height))
-    if text.isdigit():
+    if _is_index(text):
         return cv2.VideoCapture(int(text))
     os.environ.setdefault(_FFMPEG_VARIABLE, _FFMPEG_OPTIONS)
     timeout = round(reconnect.io_timeout * 1000)
@@ -111,7 +117,7 @@ def open_capture(text: str, reconnect: ReconnectPolicy) -> cv2.VideoCapture | Sc
 
 def stream_name(text: str) -> str:
     """Return a file name for a webcam index or address, without credentials and query."""
-    if text.isdigit():
+    if _is_index(text):
         return f"camera{text}"
     if "://" not in text:
         return re.sub(r"\s+", "_", text.strip())
@@ -137,7 +143,24 @@ class _Reader(threading.Thread):
         self._last_frame_at = time.monotonic()
 
     def run(self) -> None:
-        """Read and reconnect until stopped or given up."""
+        """Read and reconnect until stopped or given up; whatever ends the thread is told to those who wait for it."""
+        try:
+            with muted():
+                self._read_and_reconnect()
+        except Exception as error:  # OpenCV and Pillow raise errors of any class
+            LOGGER.warning(f"{self.name}: cannot be read ({str(error)[:80] or type(error).__name__})")
+        finally:
+            with self.updated:
+                self.ended = True
+                self.updated.notify_all()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a library has not returned for longer than it was allowed to."""
+        limit = self.reconnect.give_up_after + 3 * self.reconnect.io_timeout
+        return time.monotonic() - self._last_frame_at > limit
+
+    def _read_and_reconnect(self) -> None:
         delay = self.reconnect.initial_delay
         while not self.stopped.is_set():
             before = self.frames
@@ -157,9 +180,6 @@ class _Reader(threading.Thread):
             LOGGER.warning(f"{self.name}: no frame for {silent:.1f} s, reconnecting in {wait:.1f} s")
             self.stopped.wait(wait)
             delay = min(2 * delay, self.reconnect.max_delay)
-        with self.updated:
-            self.ended = True
-            self.updated.notify_all()
 
     def _read(self) -> bool:
         """Connect and read until the connection is lost; return whether it could be opened."""
@@ -232,7 +252,7 @@ class LiveStreams:
         """
         with self._updated:
             while not (frames := [reader.newest for reader in self._readers if reader.newest is not None]):
-                if all(reader.ended for reader in self._readers):
+                if all(reader.ended or reader.overdue for reader in self._readers):
                     names = ", ".join(reader.name for reader in self._readers)
                     if any("://" in reader.text or reader.frames for reader in self._readers):
                         what, fix = f"all streams have ended ({names})", "check the cameras and the network"

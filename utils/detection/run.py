@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from utils.datasets.splits import round_image_size
 from utils.datasets.streams import ReconnectPolicy
 from utils.detection.parallel import parallel_map
 from utils.detection.sampling_plots import MAX_IMAGES, SamplingPlots
-from utils.detection.writers import DetectionWriter, require_display
+from utils.detection.writers import DetectionWriter, displayed, require_display
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir, write_skipped
 from utils.inference.annotations import summarize
@@ -58,7 +57,10 @@ def run_detection(options: DetectOptions) -> Path:
     half = options.half and device.type == "cuda"
     if options.half and not half:
         LOGGER.warning("--half requires CUDA; using full precision")
-    height, width = (round_image_size(side, model.max_stride) for side in (options.imgsz * 2)[:2])
+    if not options.imgsz:
+        LOGGER.info(f"Image size: {metadata.image_size} px, as the model was trained; --imgsz changes it")
+    imgsz = options.imgsz or (metadata.image_size,)
+    height, width = (round_image_size(side, model.max_stride) for side in (imgsz * 2)[:2])
     config = InferenceConfig(
         size_hw=(height, width),
         stride=model.max_stride,
@@ -110,7 +112,7 @@ def _detect(
 ) -> None:
     """Process all frames: log a line for each, and the mean timings at the end; RunError if there are none."""
     totals: Counter[str] = Counter()
-    frames = 0
+    frames, limited = 0, False
     progress = _Progress(len(source.files), endless=bool(source.streams))
     batches = source.batches(options.batch_size, lambda frame: (frame, preprocess(frame.image, config)))
     with contextlib.closing(batches), contextlib.closing(progress.bar), sampling, writer:
@@ -124,20 +126,24 @@ def _detect(
                 totals.update(timings)
                 height, width = frame.image.shape[:2]
                 position = progress.step(frame, options.vid_stride)
-                shown = os.fsencode(frame.path).decode("utf-8", "backslashreplace")  # a name may be invalid UTF-8
                 summary = f"{height}x{width} {summarize(detections, writer.names)}, {timings['inference']:.1f} ms"
-                progress.log(f"{position} {shown}: {summary}")
+                progress.log(f"{position} {displayed(frame.path)}: {summary}")
+                if len(detections) == options.max_det and not limited:
+                    limited = True
+                    LOGGER.warning(f"{displayed(frame.path)}: has --max-det {options.max_det} detections (told once)")
                 writer.write(frame, detections)
-                path = writer.run_dir / writer.stem(frame.path)
+                path = writer.run_dir / writer.stem(frame.path, frame.number)
                 sampling.add(frame.image, preprocessed, detections, writer.names, path)
     if not frames:
         path, reason = source.skipped[0]
         raise RunError(path, reason, fix=f"check the source: none of its {len(source.skipped)} files could be read")
-    rate = frames / (time.perf_counter() - start)
-    parallel = f", {workers} batches in parallel" if workers > 1 else ""
+    seconds = time.perf_counter() - start
+    per_image = {phase: totals[phase] / frames for phase in ("pre", "inference", "nms")}
+    parallel = f" ({workers} batches in parallel, one thread each)" if workers > 1 else ""
     LOGGER.info(
-        f"Speed: {totals['pre'] / frames:.1f} ms pre-process, {totals['inference'] / frames:.1f} ms inference, "
-        f"{totals['nms'] / frames:.1f} ms NMS per image{parallel}; {rate:.1f} images per second"
+        f"Speed: {per_image['pre']:.1f} ms pre-process, {per_image['inference']:.1f} ms inference, "
+        f"{per_image['nms']:.1f} ms NMS per image{parallel}, {1000 / max(sum(per_image.values()), 1e-6):.1f} FPS; "
+        f"{frames} images in {seconds:.1f} s with reading, drawing and writing"
     )
 
 
@@ -149,15 +155,15 @@ class _Progress:
         self.bar = tqdm(total=total, unit="image", disable=None, leave=False, dynamic_ncols=True)
         self._files = files
         self._number = 0
-        self._video: Path | None = None
+        self._video: tuple[Path, int] | None = None
 
     def step(self, frame: Frame, stride: int) -> str:
         """Count a frame; return its position, as `image 3/40` or `frame 12/300`.
 
         A video counts as one file until its first frame reveals its length.
         """
-        new_file = not frame.is_video or frame.path != self._video
-        self._video = frame.path if frame.is_video else None
+        new_file = not frame.is_video or (frame.path, frame.number) != self._video
+        self._video = (frame.path, frame.number) if frame.is_video else None
         self._number += new_file
         if new_file and frame.total and self.bar.total is not None:
             self.bar.total += math.ceil(frame.total / stride) - 1

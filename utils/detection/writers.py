@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ import cv2
 import numpy as np
 
 from utils.boxes import xyxy_to_cxcywh
-from utils.datasets.images import write_image
+from utils.datasets.image_writing import write_image
 from utils.datasets.sources import Frame
-from utils.errors import ConfigError, RunError
-from utils.files import atomic_write, unique_name, write_csv
-from utils.inference.annotations import box_labels, label_rows, write_crops
+from utils.errors import ConfigError, DataError
+from utils.files import atomic_write, write_csv
+from utils.inference.annotations import box_labels, crop_names, label_rows, write_crops
+from utils.library_messages import muted
+from utils.log import LOGGER
 from utils.options import DetectOptions
+from utils.output_names import OutputNames
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
 
-CSV_COLUMNS = ("Image Name", "Prediction", "Confidence", "Class", "xmin", "ymin", "xmax", "ymax")
+CSV_COLUMNS = ("Image Name", "Prediction", "Confidence", "Class", "xmin", "ymin", "xmax", "ymax", "Frame", "Path")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # kept; other images are written as .jpg
 
 
@@ -33,9 +37,9 @@ class DetectionWriter:
         """Start the threads: several for images, one for videos, whose frames must stay in order."""
         self._options, self.run_dir, self.names = options, run_dir, names
         self._rows: list[tuple[Any, ...]] = []
-        self._stems: dict[Path, str] = {}
-        self._taken_stems: set[str] = set()
-        self._videos: dict[tuple[Path, tuple[int, ...]], cv2.VideoWriter] = {}
+        self._names = OutputNames()
+        self._stems: dict[tuple[Path, int], str] = {}
+        self._videos: dict[str, dict[tuple[int, int], cv2.VideoWriter | None]] = {}  # by stem and (H, W)
         self._jobs: deque[Future[None]] = deque()
         self._threads = max(min(4, (os.cpu_count() or 1) // 2), 1)
         self._image_pool = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
@@ -49,53 +53,72 @@ class DetectionWriter:
         """Finish pending outputs, videos and the table; RunError if one failed and no other error is propagating."""
         self._image_pool.shutdown()
         self._video_pool.shutdown()
-        for video in self._videos.values():
-            video.release()
+        for videos in self._videos.values():
+            for video in videos.values():
+                if video is not None:
+                    video.release()
         if self._options.save_csv:
             write_csv(self.run_dir / "predictions.csv", [CSV_COLUMNS, *self._rows])
         if error is None:
             self._wait_for_jobs(0)
 
-    def stem(self, path: Path) -> str:
-        """Return the unique name of a source's outputs: equal names from different folders get a number."""
-        if path not in self._stems:
-            self._stems[path] = unique_name(path.stem, self._taken_stems)
-            self._taken_stems.add(self._stems[path])
-        return self._stems[path]
+    def stem(self, path: Path, number: int = 0) -> str:
+        """Return the unique name of the outputs of a source, `number` being its position among the sources.
+
+        Equal names from different folders, and those of a label file of a video's frame, get a number.
+        """
+        key = path, number
+        if key not in self._stems:
+            # OpenCV writes no videos to names that are not UTF-8.
+            self._stems[key] = self._names.claim(displayed(path.stem))
+        return self._stems[key]
 
     def write(self, frame: Frame, detections: Detections) -> None:
         """Add a frame to the table, show it, and schedule its files; RunError if one of an earlier frame failed."""
         self._wait_for_jobs(2 * self._threads)
-        if self._options.save_csv:
+        options = self._options
+        if options.save_csv:
             columns = detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist()
+            index, path = "" if frame.index is None else frame.index, displayed(frame.path)
+            name = f"{self.stem(frame.path, frame.number)}{displayed(frame.path.suffix)}"
             for box, score, class_id in zip(*columns, strict=True):
                 corners = [round(v, 1) for v in box]
-                self._rows.append((frame.path.name, self.names[class_id], f"{score:.2f}", class_id, *corners))
-        if self._options.view_img:
-            _show(frame.path.name, self._annotated(frame, detections))
+                row = name, self.names[class_id], f"{score:.2f}", class_id, *corners, index, path
+                self._rows.append(row)
+        if options.view_img:
+            _show(displayed(frame.path.name), self._annotated(frame, detections))
+        # Names are given here, in order; the threads write in any order.
+        stem = frame_stem = self.stem(frame.path, frame.number)
+        if frame.is_video:
+            frame_stem = f"{stem}_{frame.index}"
+            if options.save_txt:
+                frame_stem = self._names.claim(frame_stem, suffix=".txt")
+        crops = crop_names(self._names, frame_stem, detections, self.names) if options.save_crop else []
         pool = self._video_pool if frame.is_video else self._image_pool
-        self._jobs.append(pool.submit(self._write, frame, detections, self.stem(frame.path)))
+        self._jobs.append(pool.submit(self._write, frame, detections, stem, frame_stem, crops))
 
     def _wait_for_jobs(self, remaining: int) -> None:
         """Wait until at most `remaining` jobs are pending; raise the error of a failed one."""
         while len(self._jobs) > remaining:
             self._jobs.popleft().result()
 
-    def _write(self, frame: Frame, detections: Detections, stem: str) -> None:
-        """Write the files of one frame; runs in a thread."""
-        frame_stem = f"{stem}_{frame.index}" if frame.is_video else stem
-        if self._options.save_txt:
-            self._write_labels(frame_stem, frame, detections)
-        if self._options.save_crop:
-            write_crops(self.run_dir / "crops", frame_stem, frame.image, detections, self.names)
-        if self._options.nosave:
-            return
-        annotated = self._annotated(frame, detections)
-        if frame.is_video:
-            self._video(frame, stem).write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
-        else:
-            suffix = frame.path.suffix if frame.path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-            write_image(self.run_dir / f"{stem}{suffix}", annotated)
+    def _write(self, frame: Frame, detections: Detections, stem: str, frame_stem: str, crops: Sequence[str]) -> None:
+        """Write the files of one frame; runs in a thread. What its format cannot hold is left out with a warning."""
+        try:
+            if self._options.save_txt:
+                self._write_labels(frame_stem, frame, detections)
+            if self._options.save_crop:
+                write_crops(self.run_dir / "crops", crops, frame.image, detections)
+            if self._options.nosave:
+                return
+            annotated = self._annotated(frame, detections)
+            if not frame.is_video:
+                suffix = frame.path.suffix if frame.path.suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+                write_image(self.run_dir / f"{stem}{suffix}", annotated)
+            elif (video := self._video(frame, stem)) is not None:
+                video.write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
+        except DataError as error:
+            LOGGER.warning(f"not written: {error}")
 
     def _annotated(self, frame: Frame, detections: Detections) -> np.ndarray:
         """Return the frame with its boxes drawn."""
@@ -113,19 +136,28 @@ class DetectionWriter:
         text = label_rows(*columns, with_confidence=self._options.save_conf)
         atomic_write(self.run_dir / "labels" / f"{stem}.txt", text)
 
-    def _video(self, frame: Frame, stem: str) -> cv2.VideoWriter:
-        """Return the writer of an annotated video; a stream that reconnects with another frame size gets a new file."""
+    def _video(self, frame: Frame, stem: str) -> cv2.VideoWriter | None:
+        """Return the writer of an annotated video; a stream that reconnects with another frame size gets a new file.
+
+        DataError for the first frame of a video that cannot be encoded; None for the others.
+        """
         height, width = frame.image.shape[:2]
-        key = (frame.path, (height, width))
-        if key not in self._videos:
-            number = sum(path == frame.path for path, _ in self._videos) + 1
-            encodable = stem.encode("utf-8", "replace").decode("utf-8")  # OpenCV accepts no lone surrogates
-            path = self.run_dir / (f"{encodable}.mp4" if number == 1 else f"{encodable}_{number}.mp4")
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (width, height))
+        videos = self._videos.setdefault(stem, {})
+        if (height, width) not in videos:
+            name = stem if not videos else self._names.claim(f"{stem}_{len(videos) + 1}", separator="_")
+            path = self.run_dir / f"{name}.mp4"
+            with muted():
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (width, height))
+            videos[height, width] = writer if writer.isOpened() else None
             if not writer.isOpened():
-                raise RunError(path, "cannot be written as a video", fix="use --nosave, or check the disk")
-            self._videos[key] = writer
-        return self._videos[key]
+                what = f"cannot be written as a video of {width}x{height} pixels"
+                raise DataError(path, what, fix="use --nosave, or check the disk")
+        return videos[height, width]
+
+
+def displayed(text: Path | str) -> str:
+    """Return a file name as UTF-8, with hexadecimal numbers for bytes that are not."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def require_display() -> None:

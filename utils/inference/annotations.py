@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.images import write_image
+from utils.datasets.image_writing import write_image
+from utils.output_names import MAX_NAME_BYTES, OutputNames, cut_name
 from utils.plots.fonts import display_name
 from utils.structures import Detections
 
@@ -26,9 +28,14 @@ def box_labels(
 
 
 def summarize(detections: Detections, names: Sequence[str] | Mapping[int, str]) -> str:
-    """Return the detections per class in one line, as `2 cats, 1 dog`."""
+    """Return the detections per class in one line, as `2 cats, 1 dog`, or `2 猫` where English has no plural."""
     counts = sorted(Counter(detections.classes.tolist()).items())
-    return ", ".join(f"{count} {names[class_id]}{'s' * (count > 1)}" for class_id, count in counts) or "(no detections)"
+    return ", ".join(_count(count, names[class_id]) for class_id, count in counts) or "(no detections)"
+
+
+def _count(count: int, name: str) -> str:
+    plural = "s" if count > 1 and name.isascii() and name[-1:].isalpha() else ""
+    return f"{count} {name}{plural}"
 
 
 def label_rows(
@@ -49,18 +56,24 @@ def crop_box(image: np.ndarray, box_xyxy: list[float]) -> np.ndarray:
     return image[max(y1, 0) : min(max(y2, 0), height), max(x1, 0) : min(max(x2, 0), width)]
 
 
-def write_crops(folder: Path, stem: str, image: np.ndarray, detections: Detections, names: Sequence[str]) -> None:
-    """Write the crop of each box as `folder/<class>/<stem>.jpg`, numbered from the second box on.
+def crop_names(taken: OutputNames, stem: str, detections: Detections, names: Sequence[str]) -> list[str]:
+    """Return a new name `<class>/<stem>` for the crop of each box, with its number from the second box on."""
+    crops = []
+    for index, class_id in enumerate(detections.classes.tolist()):
+        folder = _folder_name(names[class_id], class_id)
+        numbered = stem if index == 0 else f"{stem}_{index + 1}"
+        crops.append(f"{folder}/{taken.claim(numbered, folder=f'crops/{folder}', separator='_')}")
+    return crops
 
-    Boxes that cover no pixel are omitted.
-    """
-    for index, (box, class_id) in enumerate(zip(detections.boxes.tolist(), detections.classes.tolist(), strict=True)):
+
+def write_crops(folder: Path, crop_names: Sequence[str], image: np.ndarray, detections: Detections) -> None:
+    """Write the crop of each box as `folder/<name>.jpg`; boxes that cover no pixel are omitted."""
+    for box, name in zip(detections.boxes.tolist(), crop_names, strict=True):
         crop = crop_box(image, box)
-        suffix = "" if index == 0 else str(index + 1)
         if crop.size:
-            write_image(folder / _folder_name(names[class_id], class_id) / f"{stem}{suffix}.jpg", crop)
+            write_image(folder / f"{name}.jpg", crop)
 
 
 def _folder_name(name: str, class_id: int) -> str:
-    """Return a class name as the name of a folder."""
-    return name.replace("/", "_").replace("\\", "_").replace("\0", "_").strip(". ") or str(class_id)
+    """Return a class name as the name of a folder, without what Windows does not accept."""
+    return cut_name(re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name), MAX_NAME_BYTES).strip(". ") or str(class_id)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class AutoShape(nn.Module):
     iou = IOU_THRESHOLD  # NMS IoU threshold, in (0, 1]
     agnostic = False  # class-agnostic NMS
     multi_label = False  # a box may be detected as every class above `conf` rather than its best class only
-    classes: Sequence[int] | None = None  # keep these class ids only; None keeps all
+    classes: Sequence[int] | int | None = None  # keep these class ids only; None keeps all
     max_det = MAX_DETECTIONS  # maximum detections per image
     amp = False  # mixed precision, ignored on the CPU
 
@@ -65,7 +67,7 @@ class AutoShape(nn.Module):
         self.eval()
 
     def forward(
-        self, ims: ImageInput | Sequence[ImageInput], size: int | tuple[int, int] = 640, augment: bool = False
+        self, ims: ImageInput | Sequence[ImageInput], size: int | Sequence[int] = 640, augment: bool = False
     ) -> Results:
         """Detect objects. The detections of an image do not depend on the other images of the call.
 
@@ -98,28 +100,30 @@ class AutoShape(nn.Module):
             shape=shape,
         )
 
-    def _config(self, size: int | tuple[int, int]) -> InferenceConfig:
+    def _config(self, size: int | Sequence[int]) -> InferenceConfig:
         """Return the settings of one call; ConfigError if one is out of range."""
-        check_thresholds(self.conf, self.iou, self.max_det)
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIZE for side in sides):
+        conf, iou = (_number(value, name) for value, name in ((self.conf, "conf"), (self.iou, "iou")))
+        (max_det,) = _whole_numbers(self.max_det, "max_det")
+        check_thresholds(conf, iou, max_det)
+        sides = _whole_numbers(size, "size")
+        if len(sides) not in (1, 2) or not all(1 <= side <= MAX_IMAGE_SIZE for side in sides):
             what = f"must be one or two numbers of pixels up to {MAX_IMAGE_SIZE} (got {size})"
             raise ConfigError("size", what, fix="pass the longer side, or height and width")
-        classes = (self.classes,) if isinstance(self.classes, int) else self.classes
+        classes = None if self.classes is None else _whole_numbers(self.classes, "classes")
         if isinstance(self.model, ExportedModel):
             device, dtype = self.model.device, torch.float32
         else:
             parameter = next(self.model.parameters())
             device, dtype = parameter.device, parameter.dtype
         nms = NmsSettings(
-            conf_threshold=self.conf,
-            iou_threshold=self.iou,
-            max_detections=self.max_det,
-            classes=None if classes is None else tuple(classes),
+            conf_threshold=conf,
+            iou_threshold=iou,
+            max_detections=max_det,
+            classes=classes,
             agnostic=self.agnostic,
             multi_label=self.multi_label,
         )
-        size_hw = (self._round(sides[0]), self._round(sides[1]))
+        size_hw = (self._round(sides[0]), self._round(sides[-1]))
         return InferenceConfig(size_hw=size_hw, stride=self.stride, nms=nms, device=device, dtype=dtype, amp=self.amp)
 
     def _round(self, side: int) -> int:
@@ -146,6 +150,27 @@ class AutoShape(nn.Module):
         """Return a (3, H, W) image padded with grey at the right and bottom to multiples of the stride."""
         height, width = pixels.shape[1:]
         return F.pad(pixels, (0, self._round(width) - width, 0, self._round(height) - height), value=PAD_VALUE / 255)
+
+
+def _number(value: Any, name: str) -> float:  # noqa: ANN401 - whatever a user sets
+    """Return a real number of any library's type; ConfigError if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(name, f"is not a number (got {str(value)[:60]!r})", fix=f"set {name} to a number") from error
+
+
+def _whole_numbers(value: Any, name: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Return one whole number of any library's type, or a sequence of them, as a tuple; ConfigError for others."""
+    try:
+        array = np.atleast_1d(np.asarray(value))
+        with np.errstate(invalid="ignore"):  # infinity
+            numbers = array.astype(np.int64)
+        if array.ndim == 1 and array.dtype.kind in "iuf" and (numbers == array).all():
+            return tuple(numbers.tolist())
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(name, f"must be whole numbers (got {str(value)[:60]})", fix=f"correct {name}")
 
 
 def load_detector(

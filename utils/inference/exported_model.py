@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.boxes import xyxy_to_cxcywh
-from utils.errors import CheckpointError, ConfigError
+from utils.errors import CheckpointError, ConfigError, DetectorError
 from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
 
@@ -65,14 +66,14 @@ class ModelMetadata:
             stride, size = int(text["stride"]), str(text.get("imgsz", ""))
             if sorted(by_id) != list(range(len(by_id))) or not by_id or not 1 <= stride <= 4096:
                 raise ValueError
-        except (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        except (KeyError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
             raise CheckpointError(
                 path, "has no valid class names and stride in its metadata", fix="export it with export.py or YOLOv5"
             ) from error
         return cls(
             names=tuple(by_id[n] for n in range(len(by_id))),
             stride=stride,
-            image_size=int(size) if size.isdigit() else DEFAULT_IMAGE_SIZE,
+            image_size=int(size) if re.fullmatch("[1-9][0-9]{0,3}", size) else DEFAULT_IMAGE_SIZE,
             data=str(text.get("data", "")),
             single_class=str(text.get("single_cls")) == "True",
             nms=str(text.get("nms")) == "True",
@@ -90,10 +91,17 @@ class ExportedModel(nn.Module):
         device: where it was opened; inputs are best there.
     """
 
-    def __init__(self, run: Run, metadata: ModelMetadata, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        metadata: ModelMetadata,
+        *,
+        path: Path | str = "the exported file",
+        device: torch.device | None = None,
+    ) -> None:
         """Wrap a function from images (B, 3, H, W) float32 to the file's output; the CPU is the default device."""
         super().__init__()
-        self._run = run
+        self._run, self._path = run, path
         self.metadata = metadata
         self.device = device or torch.device("cpu")
         self.num_classes = len(metadata.names)
@@ -106,17 +114,25 @@ class ExportedModel(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map images (B, 3, H, W) in [0, 1] to predictions (B, n, 5 + classes); there are no raw maps.
 
-        An output of another shape, as that of other detectors, raises a CheckpointError.
+        A CheckpointError if the file accepts no images, or its output is not that of this project or YOLOv5.
         """
-        rows = self._run(images.float())
+        fix = "export it with export.py or YOLOv5"
+        try:
+            rows = self._run(images.float())
+        except (DetectorError, torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # each runtime raises its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise CheckpointError(self._path, f"cannot be run: {reason}", fix=fix) from error
+        if not isinstance(rows, Tensor) or not rows.is_floating_point():
+            kind = rows.dtype if isinstance(rows, Tensor) else type(rows).__name__
+            raise CheckpointError(self._path, f"returns {kind}, not floating-point numbers", fix=fix)
         columns = 6 if self.metadata.nms else 5 + self.num_classes
-        if rows.ndim != 3 or rows.shape[2] != columns:
-            shape = "x".join(map(str, rows.shape))
-            raise CheckpointError(
-                "the exported file",
-                f"returns {shape} values, not {columns} per box for {self.num_classes} classes",
-                fix="export it with export.py or YOLOv5",
-            )
+        if rows.ndim != 3 or rows.shape[0] != len(images) or rows.shape[2] != columns:
+            shape, wanted = "x".join(map(str, rows.shape)), f"{len(images)}xNx{columns}"
+            what = f"returns {shape} values, not {wanted} for {len(images)} images and {self.num_classes} classes"
+            raise CheckpointError(self._path, what, fix=fix)
+        rows = rows.float()
         return (_as_predictions(rows, self.num_classes) if self.metadata.nms else rows), []
 
 
@@ -160,7 +176,7 @@ def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> 
         output = module(images)
         return output[0] if isinstance(output, tuple) else output
 
-    return ExportedModel(run, metadata, device=device)
+    return ExportedModel(run, metadata, path=path, device=device)
 
 
 def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
@@ -181,8 +197,13 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(path, f"cannot be opened by ONNX Runtime: {reason}", fix="export it again") from error
     metadata = ModelMetadata.from_text(session.get_modelmeta().custom_metadata_map, path=path)
-    graph_input, output = session.get_inputs()[0], session.get_outputs()[0].name
-    dtype = np.float16 if graph_input.type == "tensor(float16)" else np.float32
+    inputs, types = session.get_inputs(), {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    if len(inputs) != 1 or inputs[0].type not in types or len(inputs[0].shape) != 4 or not session.get_outputs():
+        listed = ", ".join(f"{one.type} {one.shape}"[:60] for one in inputs[:3]) or "nothing"
+        what = f"is not a detector of images: its input is {listed}"
+        raise CheckpointError(path, what, fix="export it with export.py or YOLOv5")
+    graph_input, output = inputs[0], session.get_outputs()[0].name
+    dtype = types[graph_input.type]
 
     def run(images: Tensor) -> Tensor:
         for expected, size in zip(graph_input.shape, images.shape, strict=True):
@@ -190,9 +211,9 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
                 shape = "x".join(str(size) for size in graph_input.shape)
                 raise ConfigError(path, f"accepts images of shape {shape} only", fix="export it with dynamic axes")
         array = np.ascontiguousarray(images.cpu().numpy(), dtype=dtype)
-        return torch.from_numpy(session.run([output], {graph_input.name: array})[0]).float().to(images.device)
+        return torch.from_numpy(session.run([output], {graph_input.name: array})[0]).to(images.device)
 
-    return ExportedModel(run, metadata, device=device)
+    return ExportedModel(run, metadata, path=path, device=device)
 
 
 def open_openvino(xml: bytes, weights: bytes, *, path: Path | str) -> ExportedModel:
@@ -218,7 +239,7 @@ def open_openvino(xml: bytes, weights: bytes, *, path: Path | str) -> ExportedMo
             output = np.array(compiled([np.ascontiguousarray(images.cpu().numpy())])[0])
         return torch.from_numpy(output).to(images.device)
 
-    return ExportedModel(run, ModelMetadata.from_text(text, path=path))
+    return ExportedModel(run, ModelMetadata.from_text(text, path=path), path=path)
 
 
 def _trust_marker(data: bytes) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import urllib.request
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from utils.datasets.images import decode_image, pil_to_rgb8, read_image, to_rgb8
+from utils.datasets.remote import WEB_SCHEMES, fetch, file_name, public_address
 from utils.errors import DataError
-
-MAX_DOWNLOAD_BYTES = 64_000_000
-DOWNLOAD_SECONDS = 15
-URL_SCHEMES = ("http://", "https://")
 
 ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -51,9 +48,8 @@ def _parse_input(item: Any, *, name: str, allow_urls: bool) -> InputImage:  # no
     """Read one input; `name` is used if it has no file name."""
     if isinstance(item, (str, Path)):
         text = str(item)
-        if text.lower().startswith(URL_SCHEMES):
-            file = Path(urllib.request.url2pathname(text.split("?")[0])).name or name
-            return InputImage(image=decode_image(_fetch(text, allowed=allow_urls), name=text), file=file)
+        if text.lower().startswith(WEB_SCHEMES) and not os.path.exists(text):
+            return InputImage(image=_from_web(text, allowed=allow_urls), file=file_name(text) or name)
         return InputImage(image=read_image(item), file=Path(item).name)
     if isinstance(item, Image.Image):
         file = Path(str(getattr(item, "filename", "") or name)).name
@@ -73,30 +69,13 @@ def _parse_input(item: Any, *, name: str, allow_urls: bool) -> InputImage:  # no
     raise DataError(name, f"unsupported type {type(item).__name__}", fix=f"pass {supported}")
 
 
-def _fetch(url: str, *, allowed: bool) -> bytes:
-    """Download a file; DataError if downloads are not allowed, it fails, or the file is too large."""
+def _from_web(url: str, *, allowed: bool) -> np.ndarray:
+    """Read the image at an address; DataError if that is not allowed, or fails."""
+    where = public_address(url)
     if not allowed:
-        raise DataError(url, "is a web address, which is not fetched by default", fix="save the file or set allow_urls")
-    opener = urllib.request.OpenerDirector()  # http and https only: no local files or ftp, even after a redirection
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    try:
-        with opener.open(url, timeout=DOWNLOAD_SECONDS) as response:
-            data: bytes = response.read(MAX_DOWNLOAD_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "reason", error))[:80]
-        raise DataError(url, f"cannot be fetched ({reason})", fix="check the address") from error
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        raise DataError(url, f"is larger than {MAX_DOWNLOAD_BYTES:,} bytes", fix="download it and pass the file")
-    return data
+        what = "is a web address, which is not fetched by default"
+        raise DataError(where, what, fix="save the file or set allow_urls")
+    return decode_image(fetch(url), name=where)
 
 
 def _normalized_pixels(pixels: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from utils.boxes import xyxy_to_cxcywh
-from utils.datasets.images import write_image
-from utils.files import make_run_dir, unique_name
-from utils.inference.annotations import box_labels, crop_box, summarize, write_crops
+from utils.datasets.image_writing import write_image
+from utils.files import make_run_dir
+from utils.inference.annotations import box_labels, crop_box, crop_names, summarize, write_crops
+from utils.output_names import OutputNames
 from utils.plots.boxes import draw_boxes
 from utils.structures import Detections
 
@@ -150,12 +151,13 @@ class Results:
             `im`, the (h, w, 3) uint8 RGB crop, empty if the box covers no pixel.
         """
         crops = []
+        taken = OutputNames()
         folder = make_run_dir(Path(save_dir).parent, Path(save_dir).name, exist_ok=exist_ok) if save else None
         for stem, image, detections, rows in zip(
             self._stems(), self._originals, self._detections, self.pred, strict=True
         ):
             if folder is not None:
-                write_crops(folder / "crops", stem, image, detections, self._names())
+                write_crops(folder / "crops", crop_names(taken, stem, detections, self._names()), image, detections)
             for row, label in zip(rows, box_labels(detections, self._names()), strict=True):
                 crop = crop_box(image, row[:4].tolist())
                 crops.append({"box": list(row[:4]), "conf": row[4], "cls": row[5], "label": label, "im": crop})
@@ -166,10 +168,8 @@ class Results:
 
     def _stems(self) -> list[str]:
         """Return the file names without suffix, made unique."""
-        stems: list[str] = []
-        for file in self.files:
-            stems.append(unique_name(Path(file).stem, stems))
-        return stems
+        taken = OutputNames()
+        return [taken.claim(Path(file).stem) for file in self.files]
 
 
 def _normalize(rows: Tensor, size_whwh: Tensor) -> Tensor:

@@ -90,7 +90,9 @@ class DetectOptions(InferenceOptions):
     weights: tuple[str, ...] = option((), "checkpoint(s) or exported file(s); several form an ensemble")
     source: str = option("data/images", "image, folder, glob, video, list, webcam index, stream URL, or screen")
     data: str = option("", "data yaml for class names; default: the checkpoint's names")
-    imgsz: tuple[int, ...] = option((640,), "image size: longer side, or height and width", within=IMAGE_SIZES)
+    imgsz: tuple[int, ...] = option(
+        (), "image size: longer side, or height and width; default: the checkpoint's", kind=int, within=IMAGE_SIZES
+    )
     batch_size: int = option(4, "images per batch, if similar in shape", within=(1, math.inf))
     conf_thres: float = option(thresholds.CONF_THRESHOLD, "confidence threshold")
     iou_thres: float = option(thresholds.IOU_THRESHOLD, "NMS IoU threshold")
@@ -122,7 +124,7 @@ class DetectOptions(InferenceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(any(self.weights), "--weights", "given", "nothing")
-        require(len(self.imgsz) in (1, 2), "--imgsz", "one or two numbers", self.imgsz)
+        require(len(self.imgsz) <= 2, "--imgsz", "one or two numbers", self.imgsz)
         require(0 < self.stream_timeout < 1e9, "--stream-timeout", "above 0", self.stream_timeout)
         require(not self.draws_sampling or len(self.weights) == 1, "--visualize", "with one model", self.weights)
         count = len(self.visualize_at)

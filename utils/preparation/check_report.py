@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.datasets.config import DataConfig
-from utils.datasets.images import write_image
+from utils.datasets.image_writing import write_image
 from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_markdown, to_html
 from utils.errors import DataError
 from utils.files import atomic_write, dump_json

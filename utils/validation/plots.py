@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.datasets.images import read_image, write_image
+from utils.datasets.image_writing import write_image
+from utils.datasets.images import read_image
 from utils.datasets.letterbox import PAD_VALUE
 from utils.files import atomic_write
 from utils.metrics.detection_errors import BACKGROUND, DetectionError, detection_errors

@@ -13,7 +13,7 @@ from utils.datasets.config import EMBEDDED, DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
-from utils.files import atomic_write, dump_json, make_run_dir, unique_name
+from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.annotations import label_rows
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.detector import Detector
@@ -26,6 +26,7 @@ from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
 from utils.metrics.evaluated_set import ImageEvaluation
 from utils.options import ValOptions
+from utils.output_names import OutputNames
 from utils.plugins import load_plugins
 from utils.runtime import select_device, to_device
 from utils.structures import Batch, Detections
@@ -199,10 +200,9 @@ def _write_labels(
 
     Images with the same name in different folders get numbered names.
     """
-    taken: set[str] = set()
+    taken = OutputNames()
     for image in images:
-        name = unique_name(Path(str(index.paths[image.image_id])).stem, taken)
-        taken.add(name)
+        name = taken.claim(Path(str(index.paths[image.image_id])).stem)
         height, width = image.original_hw
         normalized = xyxy_to_cxcywh(image.boxes) / np.array((width, height, width, height))
         columns = image.classes.tolist(), normalized.tolist(), image.confidences.tolist()

@@ -25,7 +25,7 @@ from utils.comparison.figures import (
 )
 from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
 from utils.comparison.statistics import ModelScores, compare_with_baseline
-from utils.datasets.images import write_image
+from utils.datasets.image_writing import write_image
 from utils.datasets.index import DatasetIndex
 from utils.document import Image
 from utils.errors import DataError

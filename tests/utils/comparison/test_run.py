@@ -17,7 +17,8 @@ from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_mod
 from utils.comparison.report import ComparisonResult
 from utils.comparison.run import _warnings, run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
-from utils.datasets.images import read_image, write_image
+from utils.datasets.image_writing import write_image
+from utils.datasets.images import read_image
 from utils.errors import DataError, RunError
 from utils.files import atomic_write, dump_json
 from utils.options import CompareOptions

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.encoded_images import HEIGHT, WIDTH, encoded, max_difference, smooth_pixels
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image, write_image
+from utils.datasets.image_writing import write_image
+from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.errors import DataError
 
 

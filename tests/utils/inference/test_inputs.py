@@ -127,7 +127,7 @@ def test_a_web_address_is_fetched_only_if_allowed(source: np.ndarray, server: st
         with pytest.raises(DataError) as error:
             parse_inputs(f"{server}/{path}", allow_urls=True)
         assert error.value.where == f"{server}/{path}"
-    monkeypatch.setattr("utils.inference.inputs.MAX_DOWNLOAD_BYTES", 100)
+    monkeypatch.setattr("utils.datasets.remote.MAX_DOWNLOAD_BYTES", 100)
     with pytest.raises(DataError) as error:
         parse_inputs(f"{server}/a.png", allow_urls=True)
     assert "100 bytes" in error.value.what

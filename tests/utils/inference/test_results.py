@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from utils.inference.annotations import summarize
 from utils.inference.results import Results
 from utils.structures import Detections
 
@@ -71,6 +72,11 @@ def test_print_lists_the_detections(results, capsys):
     assert str(results) in repr(results)
 
 
+def test_counts_of_names_without_an_english_plural_stay_as_they_are():
+    assert summarize(detections(*[(0, 0, 9, 9, 0.5, 2)] * 6), NAMES) == "6 猫"
+    assert summarize(detections(*[(0, 0, 9, 9, 0.5, 0)] * 2), NAMES) == "2 cats"
+
+
 def test_tolist_returns_one_result_per_image(results):
     single = results.tolist()
     assert [one.n for one in single] == [1, 1] and [one.files for one in single] == [["a.png"], ["b.jpg"]]
@@ -119,8 +125,18 @@ def test_crops_are_the_pixels_of_the_boxes(results, tmp_path):
         assert (crop["im"] == image[y1:y2, x1:x2]).all() and crop["im"].shape == (y2 - y1, x2 - x1, 3)
         assert [round(float(v)) for v in crop["box"]] == [x1, y1, x2, y2]
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.jpg"))
-    assert files == ["exp/crops/cat/a2.jpg", "exp/crops/dog_wolf/a.jpg", "exp/crops/dog_wolf/a3.jpg"]
+    assert files == ["exp/crops/cat/a_2.jpg", "exp/crops/dog_wolf/a.jpg", "exp/crops/dog_wolf/a_3.jpg"]
     assert math.isclose(float(crops[1]["conf"]), 0.5) and int(crops[1]["cls"]) == 0
+
+
+def test_no_two_files_share_a_name(results, tmp_path):
+    one = results._detections[0]
+    files = ["img1.png", "img12.png", "x/img1.png", "IMG1.jpg", "x" * 251 + ".png", "img1_2.png"]
+    same = Results([results.ims[0]] * len(files), [one] * len(files), files, names={0: "a", 1: "a"})
+    same.save(save_dir=str(tmp_path / "saved"))
+    assert len({path.name.casefold() for path in (tmp_path / "saved").iterdir()}) == len(files)
+    crops = same.crop(save_dir=str(tmp_path / "cropped"))
+    assert len({str(path).casefold() for path in (tmp_path / "cropped").rglob("*.jpg")}) == len(crops) == 3 * len(files)
 
 
 def test_crops_are_not_written_without_save(results, tmp_path, monkeypatch):
