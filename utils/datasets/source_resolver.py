@@ -49,7 +49,9 @@ class SourceResolver:
             self._add_address(text, depth=depth)
         elif is_stream(text):
             if text.isdigit() and int(text[:20]) > MAX_CAMERA:
-                raise DataError("--source", f"{shown(text)} is no camera and no file", fix="pass a camera from 0 on")
+                raise DataError(
+                    "--source", f"{shown(text)} is neither a camera nor a file", fix="pass a camera from 0 on"
+                )
             self.streams.append(text)
         else:
             self.files += _matching_files(text)

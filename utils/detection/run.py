@@ -130,7 +130,8 @@ def _detect(
                 progress.log(f"{position} {displayed(frame.path)}: {summary}")
                 if len(detections) == options.max_det and not limited:
                     limited = True
-                    LOGGER.warning(f"{displayed(frame.path)}: has --max-det {options.max_det} detections (told once)")
+                    limit = f"reached the limit of --max-det {options.max_det} detections (shown once)"
+                    LOGGER.warning(f"{displayed(frame.path)}: {limit}")
                 writer.write(frame, detections)
                 path = writer.run_dir / writer.stem(frame.path, frame.number)
                 sampling.add(frame.image, preprocessed, detections, writer.names, path)

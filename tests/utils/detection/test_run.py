@@ -45,9 +45,9 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOGGER, "disabled", False)
 
 
-def options(weights: Path, source: Path, project: Path, **changes: object) -> DetectOptions:
+def options(checkpoint: Path, source: Path, project: Path, **changes: object) -> DetectOptions:
     settings = {"imgsz": (96,), "conf_thres": 0.05, "max_det": 20, "device": "cpu", "name": "run", "exist_ok": True}
-    settings |= {"weights": (str(weights),)}
+    settings |= {"weights": (str(checkpoint),)}
     return DetectOptions(source=str(source), project=str(project), **{**settings, **changes})
 
 
@@ -87,7 +87,7 @@ def test_a_folder_in_batches_gives_the_same_files_as_one_by_one(weights: Path, t
         table = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
         assert len(table) == sum(map(len, first.values())) and {r["Prediction"] for r in table} <= set(NAMES)
         assert (run / "crops/a_b").is_dir() or "a/b" not in {r["Prediction"] for r in table}
-    order = [row["Image Name"] for row in csv.DictReader((runs[5] / "predictions.csv").read_text().splitlines())]
+    order = [row["Path"] for row in csv.DictReader((runs[5] / "predictions.csv").read_text().splitlines())]
     assert list(dict.fromkeys(order)) == sorted(dict.fromkeys(order))
 
 
