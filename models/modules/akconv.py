@@ -126,6 +126,12 @@ class AKConv(nn.Module):
         )
         return act(norm(y))
 
+    def convolution_flops(self, output: Tensor) -> int:
+        """Return the operations of the offsets and of the column product for one output (B, O, h, w)."""
+        pixels = output.numel() // output.shape[1]
+        offsets = 2 * self.num_param * self.p_conv.weight[0].numel()
+        return 2 * pixels * (offsets + cast(nn.Conv2d, self.conv[0]).weight.numel())
+
     def extra_flops(self, output: Tensor) -> int:
         """Return the operations of the sampling, which are not in a convolution, for one output (B, O, h, w).
 

@@ -7,7 +7,8 @@ from torch import nn
 from models.common import Conv
 from models.config import ModelConfig
 from models.modules.akconv import AKConv
-from models.summary import count_flops, summarize
+from models.modules.c3tr import TransformerBlock
+from models.summary import count_flops, model_flops, model_line, summarize
 from models.yolo import DetectionModel
 
 
@@ -67,6 +68,37 @@ def test_counting_leaves_the_module():
     assert count_flops(model, on_meta(2, 3, 9, 14)) == first
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(layer.training and not layer._forward_hooks for layer in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "args"), [("C3", [32]), ("C3TR", [32]), ("AKConv", [32, 5, 1]), ("C3_AKConv", [32, 3])]
+)
+def test_small_images_give_the_operations_of_a_large_one(layer, args):
+    content = {
+        "nc": 2,
+        "anchors": [[10, 13, 16, 30]],
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [-1, 2, layer, args]],
+        "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
+    }
+    model = DetectionModel(ModelConfig.from_dict(content, name="small.yaml")).eval()
+    for size_hw in ((64, 96), (200, 4)):
+        expected = count_flops(model, on_meta(1, 3, *size_hw))
+        assert model_flops(model, size_hw) == expected
+        assert count_flops(model, torch.zeros(1, 3, *size_hw)) == expected, "with the compiled kernel, if there is one"
+    assert (model_flops(model, (64, 96))[1] > 0) == ("AKConv" in layer)
+
+
+def test_attention_is_counted():
+    # 6 x 5 tokens of 8 channels: two products of tokens x channels x tokens beyond the linear layers.
+    block = TransformerBlock(8, 8, 4, 1)
+    linear = 2 * 30 * 64 * (1 + 3 + 3 + 1 + 2)  # position, q k v, their projections, out, fc1 fc2
+    assert count_flops(block, torch.zeros(1, 8, 6, 5)) == (linear + 2 * 2 * 30 * 30 * 8, 0)
+
+
+@pytest.mark.parametrize(("size", "parameters", "gflops"), [("n", "1,867,405", "4.5"), ("s", "7,225,885", "16.4")])
+def test_the_line_has_the_figures_that_yolov5_publishes(size, parameters, gflops):
+    line = model_line(DetectionModel(f"yolov5{size}.yaml"))
+    assert line == f"yolov5{size}.yaml: 157 layers, {parameters} parameters, {gflops} GFLOPs at 640x640 px"
 
 
 def test_summary_of_a_model():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from models.summary import model_line
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
 from utils.inference.ensemble import Ensemble
@@ -21,6 +22,7 @@ from utils.inference.exported_model import (
     open_openvino,
     open_torchscript,
 )
+from utils.log import LOGGER
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, read_weights_file
 
 Model = DetectionModel | ExportedModel
@@ -60,6 +62,8 @@ def open_ensemble(
 ) -> tuple[Model | Ensemble, ModelMetadata]:
     """Open one or several files; several form an ensemble with the data yaml of the first and the largest image size.
 
+    The size of each checkpoint's model is logged.
+
     Raises:
         CheckpointError: a file cannot be used, or the class names differ; see `open_weights`.
     """
@@ -70,6 +74,9 @@ def open_ensemble(
             what = _name_difference(metadata.names, first.names)
             raise CheckpointError(path, what, fix="combine models of one data set")
     models = [model for model, _ in opened]
+    for network in models:
+        if isinstance(network, DetectionModel):
+            LOGGER.info(model_line(network))
     model = models[0] if len(models) == 1 else Ensemble(models)
     return model, replace(
         first,
