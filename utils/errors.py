@@ -47,6 +47,7 @@ class RunStopped(DetectorError):  # noqa: N818 - not an error
 
     def __init__(self, where: object, what: str, *, fix: str, exit_code: int) -> None:
         super().__init__(where, what, fix=fix)
+        self.args = (f"{where}: {what}. {fix[:1].upper()}{fix[1:]}.",)  # nothing needs to be fixed
         self.exit_code = exit_code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from utils.cli import parse_options
 from utils.datasets.config import load_data_config
 from utils.errors import ConfigError
 from utils.files import find_file
+from utils.log import LOGGER
 from utils.missing_weights import unreadable_weights
 from utils.options.base import HYP_FOLDER
 from utils.options.export import ExportOptions
@@ -25,9 +27,13 @@ Options = TypeVar("Options", bound=object)
 
 
 def read_options(options_class: type[Options], *, description: str | None) -> tuple[Options, frozenset[str]]:
-    """Parse `sys.argv` and check the files that it names; see `parse_options` and `check_files`."""
+    """Parse `sys.argv`, check the files that it names, and log what was given; see `parse_options`, `check_files`."""
     options, given = parse_options(options_class, None, description=description or "")
     check_files(options)
+    if os.environ.get("RANK", "0") == "0":  # at once: the import of torch takes seconds
+        values = {name: getattr(options, name) for name in vars(options) if name in given}
+        listed = [f"{name}={' '.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items()]
+        LOGGER.info(f"{Path(sys.argv[0]).stem}: {', '.join(listed) or 'default options'}")
     return options, given
 
 
