@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +11,8 @@ from utils.comparison.plan import PlannedRun
 from utils.comparison.trained_runs import TrainedRuns, epochs_done, read_facts
 from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.scan import list_images
+from utils.datasets.split_checks import overlapping_images
 from utils.datasets.splits import open_data
 from utils.errors import ConfigError, DataError, DetectorError
 from utils.options import CompareOptions
@@ -133,7 +132,7 @@ def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split
     for name in sorted({model.data for model in models if model.data}):
         try:
             data = open_data(name)
-            shared = overlapping_images(build_index(data, split), evaluated) if data.file not in seen else []
+            shared = _overlap(data, split, evaluated) if data.file not in seen else []
         except DetectorError as error:
             if split == "train":
                 warnings.append(f"Unknown whether evaluation images are training images of {name} ({error.what}).")
@@ -150,20 +149,5 @@ def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split
     return warnings
 
 
-def overlapping_images(split: DatasetIndex, evaluated: DatasetIndex) -> list[str]:
-    """Return the evaluated images whose file is, byte for byte, also among those of another split."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in map(Path, split.paths):
-        if path.is_file():
-            by_size[path.stat().st_size].append(path)
-    digests = functools.cache(lambda size: set(map(_digest, by_size[size])))  # of the sizes that both splits contain
-    shared = []
-    for path in filter(Path.is_file, map(Path, evaluated.paths)):
-        size = path.stat().st_size
-        if size in by_size and _digest(path) in digests(size):
-            shared.append(str(path))
-    return shared
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _overlap(data: DataConfig, split: str, evaluated: DatasetIndex) -> list[str]:
+    return overlapping_images(list_images(data, split), [str(path) for path in evaluated.paths])

@@ -30,6 +30,7 @@ from utils.comparison.statistics import collect_scores, compare_with_baseline, s
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
 from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.split_checks import split_warnings
 from utils.datasets.splits import class_names, open_data, round_image_size
 from utils.errors import RunError
 from utils.inference.class_mapping import distinct_names
@@ -81,6 +82,8 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     single_class = is_single_class(candidates, data.names)
     split = build_index(data, options.task)
     require_objects(split, data_file=data.file, split=options.task)
+    for warning in split_warnings(data, split, options.task):
+        LOGGER.warning(warning)
     manifest = Manifest.of(options, to_train, finished)
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
     with contextlib.ExitStack() as stack:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +15,7 @@ from utils.datasets.config import DataConfig
 from utils.datasets.image_writing import write_image
 from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_markdown, to_html
 from utils.errors import DataError
-from utils.files import atomic_write, dump_json
+from utils.files import atomic_write
 from utils.log import LOGGER
 from utils.metrics.object_size import SIZES, size_bins
 from utils.preparation.checks_classes import class_counts
@@ -45,7 +47,9 @@ def write_check(
     if findings:
         LOGGER.info("\n" + table_to_markdown(_findings_table(findings)) + "\n")
     LOGGER.info(_verdict(findings))
-    dump_json(run_dir / "check.json", _as_json(config, splits, findings, weights))
+    _write(
+        run_dir / "check.json", json.dumps(_as_json(config, splits, findings, weights), indent=1, ensure_ascii=False)
+    )
     sections = [
         Section(f"Check of {config.file.name}", [str(config.file.resolve()), _verdict(findings)], level=1),
         *([Section("Findings", [_findings_table(findings)])] if findings else []),
@@ -57,7 +61,12 @@ def write_check(
         Section("Classes", _classes(config, splits)),
     ]
     page = to_html(sections, title=f"Check of {config.file}", extra_style=STYLE)
-    LOGGER.info(f"Report: {atomic_write(run_dir / 'report.html', page)}")
+    LOGGER.info(f"Report: {_write(run_dir / 'report.html', page)}")
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a text; bytes of file names that are not UTF-8 become question marks."""
+    return atomic_write(path, text.encode("utf-8", "replace"))
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -87,9 +96,10 @@ def _finding_section(number: int, finding: Finding, run_dir: Path) -> Section:
     images: list[Image] = []
     texts: list[str] = []
     for example in finding.examples:
-        caption = f"{Path(example.path).name}: {example.words}" if example.path and not example.other else example.words
-        if example.split and not example.other and example.path:
-            caption = f"{example.split}/{caption}"
+        caption = example.words
+        name = Path(example.path).name
+        if name and not example.other and name not in caption:
+            caption = f"{f'{example.split}/' if example.split else ''}{name}: {caption}"
         if example.path and example.drawn and len(images) < MAX_DRAWN:
             file = run_dir / "examples" / f"{finding.kind}-{'-'.join((*finding.splits, str(len(images) + 1)))}.jpg"
             try:
@@ -199,8 +209,9 @@ def _as_json(
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return the names as keys; a repeated one gets its id."""
-    return [name if name not in names[:i] else f"{name} ({i})" for i, name in enumerate(names)]
+    """Return the names as keys; repeated ones get their id."""
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
 
 
 def _example_json(example: Example) -> dict[str, Any]:

@@ -218,16 +218,13 @@ def _row_finding(
     examples = []
     for (name, image), found in list(worst.items())[:MAX_LISTED]:
         split = by_name[name]
-        boxes, rows = split.boxes(image), split.rows_of(image)
-        marks = [
-            Mark(box=_corners(boxes[row]), text=class_name(int(rows[row, 0]), names), class_id=int(rows[row, 0]))
-            for _, _, row, _, _ in found
-        ]
+        marks = marks_of(split, image, names)
+        marks = tuple(marks[row] for _, _, row, _, _ in found)
         line = split.lines[split.starts[image] + found[0][2]]
         more = f" and {len(found) - 1} more rows" if len(found) > 1 else ""
         drawn = bool(split.decoded[image])
         text = f"line {line}: {found[0][4]}{more}"
-        examples.append(Example(path=split.paths[image], words=text, split=name, marks=tuple(marks), drawn=drawn))
+        examples.append(Example(path=split.paths[image], words=text, split=name, marks=marks, drawn=drawn))
     return Finding(
         kind=kind,
         severity=severity,
@@ -238,6 +235,15 @@ def _row_finding(
         splits=tuple(dict.fromkeys(fault[0] for fault in faults)),
         examples=examples,
         details={"images": len(worst)},
+    )
+
+
+def marks_of(split: SplitSurvey, image: int, names: Sequence[str]) -> tuple[Mark, ...]:
+    """Return a mark for each row of an image."""
+    classes = split.rows_of(image)[:, 0].astype(int).tolist()
+    boxes = split.boxes(image)
+    return tuple(
+        Mark(box=_corners(b), text=class_name(c, names), class_id=c) for b, c in zip(boxes, classes, strict=True)
     )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.datasets.config import DataConfig
-from utils.preparation.checks_boxes import class_name
-from utils.preparation.findings import MAX_LISTED, Example, Finding, Mark, joined
+from utils.preparation.checks_boxes import marks_of
+from utils.preparation.findings import MAX_LISTED, Example, Finding, joined
 from utils.preparation.survey import SplitSurvey
 
 MIN_OBJECTS = 10  # of a class in a split: below, its AP depends on single objects
@@ -83,8 +83,7 @@ def class_counts(splits: Sequence[SplitSurvey], num_classes: int) -> np.ndarray:
 def _row_example(split: SplitSurvey, row: int, names: Sequence[str]) -> Example:
     image = int(np.searchsorted(split.starts, row, "right")) - 1
     class_id = int(split.rows[row, 0])
-    x1, y1, x2, y2 = split.boxes(image)[row - split.starts[image]].tolist()
-    mark = Mark(box=(x1, y1, x2, y2), text=class_name(class_id, names), class_id=class_id)
+    mark = marks_of(split, image, names)[row - split.starts[image]]
     words = f"line {split.lines[row]}: class {class_id}"
     drawn = bool(split.decoded[image])
     return Example(path=split.paths[image], words=words, split=split.name, marks=(mark,), drawn=drawn)

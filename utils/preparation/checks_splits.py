@@ -1,4 +1,4 @@
-"""Checks of images between splits and within them: shared files, identical and near-identical images."""
+"""Checks of images between splits and within them: shared files, identical and near-identical images, sizes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import itertools
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from utils.preparation.findings import MAX_LISTED, Example, Finding
 from utils.preparation.survey import SplitSurvey
+
+SIZE_RATIO = 1.5  # of the median sides of the images of two splits
 
 
 def check_shared_files(splits: Sequence[SplitSurvey]) -> list[Finding]:
@@ -36,3 +40,32 @@ def check_shared_files(splits: Sequence[SplitSurvey]) -> list[Finding]:
                 )
             )
     return findings
+
+
+def check_image_sizes(splits: Sequence[SplitSurvey]) -> list[Finding]:
+    """Report splits whose images or objects are of other sizes than train's."""
+    trained = next((split for split in splits if split.name == "train" and split.decoded.any()), None)
+    if trained is None:
+        return []
+    examples = []
+    for split in splits:
+        if split is trained or not split.decoded.any():
+            continue
+        here, there = (np.median(np.sqrt(s.sizes_hw[s.decoded].prod(1, dtype=float))) for s in (split, trained))
+        if max(here / there, there / here) > SIZE_RATIO:
+            text = f"{split.name}: images of {here:.0f}² pixels, train: {there:.0f}² (medians)"
+            examples.append(Example(path="", words=text, split=split.name))
+    if not examples:
+        return []
+    return [
+        Finding(
+            kind="image-sizes-differ",
+            severity="warning",
+            title="Images of other sizes than in train",
+            words="Scaled to one size, their objects are larger or smaller than those that are learned.",
+            fix="check whether the splits have the same origin",
+            count=len(examples),
+            splits=tuple(example.split for example in examples),
+            examples=examples,
+        )
+    ]

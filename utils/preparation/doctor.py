@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.datasets.config import SPLITS, DataConfig
 from utils.datasets.scan import list_images
 from utils.datasets.splits import open_data
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.files import make_run_dir
 from utils.options import PrepareOptions
 from utils.preparation.check_report import write_check
 from utils.preparation.checks_boxes import check_boxes, check_coordinates, check_repeated
 from utils.preparation.checks_classes import check_classes
 from utils.preparation.checks_files import check_missing_labels, check_remarks, check_stray_files
-from utils.preparation.checks_splits import check_shared_files
+from utils.preparation.checks_splits import check_image_sizes, check_shared_files
 from utils.preparation.findings import Finding, spoils
 from utils.preparation.survey import SplitSurvey, survey_split
 from utils.preparation.suspects import find_suspects, open_detector, suspect_findings
@@ -27,7 +29,7 @@ def run_check(options: PrepareOptions) -> int:
         ConfigError, DataError: the data yaml is invalid, or none of its splits can be read.
         CheckpointError: `--weights` cannot be used.
     """
-    config = open_data(options.source)
+    config = open_data(_data_yaml(options.source))
     paths, findings = list_splits(config)
     opened = open_detector(options, config) if options.weights else None  # before the long scan: it may fail
     splits = [survey_split(name, images) for name, images in paths.items()]
@@ -39,6 +41,17 @@ def run_check(options: PrepareOptions) -> int:
     run_dir = make_run_dir(options.project, options.name)
     write_check(config, splits, findings, run_dir=run_dir, weights=options.weights)
     return int(spoils(findings))
+
+
+def _data_yaml(source: str) -> str:
+    """Return the data yaml that `SOURCE` names; a folder stands for the only yaml in it."""
+    if not os.path.isdir(source):
+        return source
+    yamls = sorted(file for suffix in ("yaml", "yml") for file in Path(source).glob(f"*.{suffix}"))
+    if len(yamls) == 1:
+        return str(yamls[0])
+    what = f"holds {len(yamls)} data yamls, not one"
+    raise ConfigError(source, what, fix="pass the data yaml, or make one by prepare.py without --check")
 
 
 def list_splits(config: DataConfig) -> tuple[dict[str, list[str]], list[Finding]]:
@@ -77,10 +90,11 @@ def find_faults(config: DataConfig, splits: Sequence[SplitSurvey], legible: Sequ
     """Run every check that needs no model; `legible` are the splits with boxes in the right order and unit."""
     return [
         *check_shared_files(splits),
+        *check_image_sizes(splits),
         *check_missing_labels(splits),
         *check_classes(config, splits),
         *check_boxes(legible, config.names),
         *check_repeated(legible, config.names),
-        *check_remarks(splits),
+        *check_remarks(splits, config.names),
         *check_stray_files(config, splits),
     ]

@@ -29,8 +29,17 @@ READINGS: dict[str, Reading] = {
         (a + c / 2) / aspect,
         (b + d / 2) * aspect,
     ),
+    # No order, but a rival: where edges lie inside the boxes, any smaller box has more contrast.
+    "smaller square": lambda a, b, c, d, _: (
+        a - np.minimum(c, d) / 2,
+        b - np.minimum(c, d) / 2,
+        a + np.minimum(c, d) / 2,
+        b + np.minimum(c, d) / 2,
+    ),
 }
 NAMES = tuple(READINGS)
+ORDERS = len(NAMES) - 1  # without the rival, which is the last
+SIDES_EXCHANGED = NAMES.index("cx cy h w")
 # The corner of a box often lies on an edge: its centre, read as a corner, does so too. Only boxes beyond the image
 # are evidence for this reading.
 RANGE_ONLY = frozenset({"x1 y1 w h"})
@@ -39,7 +48,7 @@ WORK_SIZE = 320  # pixels of the longer side in which edges are measured
 TOLERANCE = 0.01  # of the image's side, beyond which a box is not inside
 PIXEL_VALUES = 2.0  # rows with larger values are not normalized
 MIN_IMAGES, MIN_OUTSIDE = 8, 5  # images for evidence by edges, boxes for evidence by range
-MIN_T, MIN_RATIO = 5.0, 1.15  # of the contrast of a reading against that of the right order
+MIN_T, MIN_RATIO = 5.0, 1.08  # of the contrast of a reading against that of the right order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +135,15 @@ def better_reading(inside: np.ndarray, contrast: np.ndarray, boxes: np.ndarray) 
         return None
     fits, strength = inside.mean(0), contrast.mean(0)
     outside = float(((1 - inside[:, 0]) * boxes).sum())
-    complete = [i for i in range(1, len(NAMES)) if fits[i] >= 0.99 and fits[i] - fits[0] >= 0.08]
+    complete = [i for i in range(1, ORDERS) if fits[i] >= 0.99 and fits[i] - fits[0] >= 0.08]
     if complete and outside >= MIN_OUTSIDE:
         best = max(complete, key=lambda i: strength[i])
         if strength[best] > strength[0]:
             words = f"{1 - fits[0]:.0%} of the boxes leave the image, and {1 - fits[best]:.0%} in that order"
             return NAMES[best], words
-    best = int(strength.argmax())
+    best = int(strength[:ORDERS].argmax())
+    if best == SIDES_EXCHANGED and strength[-1] > strength[best]:
+        return None
     if best == 0 or NAMES[best] in RANGE_ONLY or len(inside) < MIN_IMAGES or fits[best] < fits[0] - 0.02:
         return None
     gain = contrast[:, best] - contrast[:, 0]
@@ -146,7 +157,7 @@ def better_reading(inside: np.ndarray, contrast: np.ndarray, boxes: np.ndarray) 
 def most_fitting(inside: np.ndarray, contrast: np.ndarray) -> str:
     """Return the reading under which most boxes are inside, among nearly equal ones that with the most contrast."""
     fits, strength = inside.mean(0), contrast.mean(0)
-    return NAMES[max(range(len(NAMES)), key=lambda i: (round(float(fits[i]) * 20), strength[i]))]
+    return NAMES[max(range(ORDERS), key=lambda i: (round(float(fits[i]) * 20), strength[i]))]
 
 
 def values_as(values: Sequence[float]) -> str:

@@ -140,11 +140,11 @@ def survey_image(path: str) -> ImageFacts:
     content = read_label_content(path)
     labels = RawLabels()
     if isinstance(content, DataError):
-        remarks.append(("label-unreadable", f"{label_path(path)} {content.what}"))
+        remarks.append(("label-unreadable", f"{os.path.basename(label_path(path))} {content.what}"))
     elif content is not None:
         labels = parse_raw(content)
         if labels.problems:
-            remarks.append(("label-unreadable", f"{label_path(path)}: {labels.problems[0]}"))
+            remarks.append(("label-unreadable", f"{os.path.basename(label_path(path))}: {labels.problems[0]}"))
     return ImageFacts(
         size_hw=(0, 0) if image is None else (image.shape[0], image.shape[1]),
         remarks=tuple(remarks),

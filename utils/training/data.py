@@ -14,6 +14,7 @@ from utils.datasets.dataset import DetectionDataset
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.loader import BatchLoader, available_workers
+from utils.datasets.split_checks import split_warnings
 from utils.datasets.splits import DEFAULT_CACHE_BYTES, batch_bytes, class_names, evaluation_loader
 from utils.distributed import DistributedContext
 from utils.errors import ConfigError, DataError
@@ -58,6 +59,8 @@ def load_training_data(
     train, val = (build_index(dataset, split, **reading) for split in ("train", "val"))
     if not len(train.labels):
         raise DataError(dataset.file, "no objects in 'train'", fix="add labels to the training images")
+    for warning in split_warnings(dataset, val, "val"):
+        LOGGER.warning(warning)
     batch_size, workers, single_class = options.batch_size, options.workers, options.single_cls
     _require_usable_batches(len(train), options, image_size, stride, context)
     sizes, rectangles = {"image_size": image_size, "stride": stride}, None

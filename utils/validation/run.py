@@ -11,6 +11,7 @@ import torch
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.config import EMBEDDED, DataConfig
 from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.split_checks import split_warnings
 from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
@@ -59,8 +60,8 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     image_size = round_image_size(options.imgsz or metadata.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
-    if not len(index.labels):
-        LOGGER.warning(f"{config.file}: '{split}' has no objects in its {len(index)} images; all metrics are 0")
+    for warning in split_warnings(config, index, split):
+        LOGGER.warning(warning)
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     loader = evaluation_loader(
         index,

@@ -11,7 +11,6 @@ from tests.helpers.tiny_data import TINY_DATA
 from utils.comparison.candidates import from_configs
 from utils.comparison.checks import (
     is_single_class,
-    overlapping_images,
     provenance_warnings,
     reject_unsupported_options,
     require_objects,
@@ -175,11 +174,3 @@ def test_evaluation_images_by_which_best_pt_was_selected_are_warned_of_on_the_te
     (warning,) = provenance_warnings([model], val, task="test")
     assert warning.startswith(f"{len(val)} of {len(val)} ") and "best.pt" in warning
     assert split_overlaps([model], replace(val, paths=np.array([__file__] * len(val))), "val") == []
-
-
-def test_images_overlap_if_their_files_are_equal_byte_for_byte(tmp_path):
-    for name, content in (("a", b"12"), ("b", b"34"), ("c", b"12"), ("d", b"12345")):
-        (tmp_path / name).write_bytes(content)
-    split = index_of([tmp_path / "a", tmp_path / "missing"], [0], [1, 0])
-    evaluated = index_of([tmp_path / name for name in "bcd"], [], [0, 0, 0])
-    assert overlapping_images(split, evaluated) == [str(tmp_path / "c")]

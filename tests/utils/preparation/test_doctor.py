@@ -1,7 +1,9 @@
 """Each fault planted once is found, counted and located; a clean set has no finding that spoils a result."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,10 @@ def check(data: FaultySet, **options) -> tuple[int, dict[str, dict]]:
 def recompressed(path: Path) -> np.ndarray:
     _, data = cv2.imencode(".jpg", cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 60])
     return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+
+
+def enlarged(path: Path) -> np.ndarray:
+    return cv2.resize(read_image(path), None, fx=1.6, fy=1.6)
 
 
 def copy_image(data: FaultySet, to_split: str) -> None:
@@ -156,6 +162,10 @@ FAULTS: dict[str, tuple[Plant, int, int, str, str]] = {
         lambda d: save(d, pillow(1), "turned.jpg", exif=orientation(6)),
         *(0, 1, "turned.jpg", f"{HEIGHT}x{WIDTH}"),
     ),
+    "image-sizes-differ": (
+        lambda d: [d.write("val", i, enlarged(d.image("val", i)), d.rows("val", i)) for i in range(12)],
+        *(0, 1, "", "val: images of"),
+    ),
     "images-unread": (lambda d: (d.folder / "images/train/a.HEIC").write_bytes(b"x"), 0, 1, "a.HEIC", ""),
     "files-hidden": (lambda d: (d.folder / "images/train/._0.png").write_bytes(b"x"), 0, 1, "._0.png", ""),
 }
@@ -235,6 +245,32 @@ def test_nothing_is_written_into_the_data_set(tmp_path: Path) -> None:
     before = sorted((p, p.stat().st_mtime_ns) for p in data.folder.rglob("*"))
     check(data)
     assert sorted((p, p.stat().st_mtime_ns) for p in data.folder.rglob("*")) == before
+
+
+def test_a_folder_stands_for_its_only_yaml(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path / "set")
+    options = PrepareOptions(source=str(data.folder), check=True, project=str(tmp_path / "check"))
+    assert run_check(options) == 0
+    (data.folder / "other.yml").write_text("names: [a]")
+    with pytest.raises(ConfigError):
+        run_check(options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_file_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path / "set")
+    data.image("train", 1).rename(os.fsdecode(os.fsencode(data.image("train", 1).parent) + b"/\xff.png"))
+    code, found = check(data)
+    assert (code, found.keys()) == (0, {"images-without-labels", "labels-without-image"})
+
+
+def test_a_test_split_may_lack_labels(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path / "set", sizes={"train": 16, "val": 12, "test": 3})
+    data.write_yaml(test="images/test")
+    for index in range(3):
+        data.label("test", index).unlink()
+    code, found = check(data)
+    assert (code, found["split-without-objects"]["severity"]) == (0, "warning")
 
 
 def test_without_any_readable_split_the_error_of_the_first_is_raised(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Images that splits share, splits without objects, and missing label files are warned of before training."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.faulty_data import FaultySet
+from utils.datasets.config import load_data_config
+from utils.datasets.index import build_index
+from utils.datasets.split_checks import HEAD, overlapping_images, split_warnings
+
+
+def warnings_of(data: FaultySet, split: str = "val") -> list[str]:
+    config = load_data_config(str(data.yaml))
+    return split_warnings(config, build_index(config, split, use_cache=False), split)
+
+
+def test_images_overlap_if_their_files_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    head = b"0" * HEAD
+    contents = {"a": b"12", "b": b"34", "c": b"12", "d": b"12345", "e": head + b"x", "f": head + b"y", "g": head + b"x"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    split = [str(tmp_path / name) for name in ("a", "missing", "e")]
+    evaluated = [str(tmp_path / name) for name in "bcdfgm"]
+    assert overlapping_images(split, evaluated) == [str(tmp_path / "c"), str(tmp_path / "g")]
+
+
+def test_a_clean_split_has_no_warnings(tmp_path: Path) -> None:
+    assert warnings_of(FaultySet(tmp_path)) == []
+
+
+def test_images_shared_with_train_are_counted(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path)
+    shutil.copy(data.image("train", 3), data.image("val", "copy"))
+    (warning,) = warnings_of(data)
+    assert "1 of 13" in warning and str(data.image("val", "copy")) in warning
+    assert warnings_of(data, "train") == []
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_missing_labels_and_objects_are_two_warnings(kept: int, tmp_path: Path) -> None:
+    data = FaultySet(tmp_path)
+    for index in range(kept, 12):
+        data.label("val", index).unlink()
+    data.write_rows("val", 0, data.rows("val", 0) if kept else "")
+    warnings = warnings_of(data)
+    assert ["have no label file" in warning for warning in warnings] == ([True] if kept else [False, True])

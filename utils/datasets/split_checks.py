@@ -1,0 +1,79 @@
+"""What would spoil a result and is found without decoding images: shared files, no objects, missing labels.
+
+`prepare.py --check` finds more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.datasets.config import DataConfig
+from utils.datasets.index import DatasetIndex
+from utils.datasets.labels import label_path
+from utils.datasets.scan import list_images
+from utils.errors import DataError
+
+HEAD = 4096  # bytes of files of equal size that are compared first
+MOST = 0.5  # fraction of a split's images whose label file may be missing
+
+
+def split_warnings(config: DataConfig, evaluated: DatasetIndex, split: str) -> list[str]:
+    """Return a line for each thing that would spoil the metrics of a split of a data set."""
+    warnings = []
+    count = len(evaluated)
+    if not len(evaluated.labels):
+        warnings.append(f"{config.file}: '{split}' has no objects in its {count} images; all metrics are 0")
+    missing = sum(not os.path.exists(label_path(str(path))) for path in evaluated.paths)
+    if missing > MOST * count:
+        warnings.append(f"{config.file}: {missing} of {count} images of '{split}' have no label file")
+    shared = [] if split == "train" else _shared_with_train(config, evaluated)
+    if shared:
+        warnings.append(
+            f"{config.file}: {len(shared)} of {count} images of '{split}' are also in 'train' (the first: "
+            f"{shared[0]}), so its metrics are too high; prepare.py lists them with --check"
+        )
+    return warnings
+
+
+def _shared_with_train(config: DataConfig, evaluated: DatasetIndex) -> list[str]:
+    """Return the images that train also has; none if train cannot be listed."""
+    try:
+        trained = list_images(config, "train")
+    except DataError:
+        return []
+    return overlapping_images(trained, [str(path) for path in evaluated.paths])
+
+
+def overlapping_images(paths: Sequence[str], evaluated: Sequence[str]) -> list[str]:
+    """Return the evaluated images whose file is, byte for byte, also among others."""
+    by_head: dict[bytes, list[Path]] = defaultdict(list)
+    sizes = {size for path in evaluated if (size := _size(path)) is not None}
+    for path in paths:
+        if (size := _size(path)) in sizes:
+            by_head[_digest(path, size, head=True)].append(Path(path))
+    shared = []
+    digests: dict[bytes, set[bytes]] = {}  # of the files with each head that both have
+    for path in evaluated:
+        size = _size(path)
+        head = _digest(path, size, head=True) if size is not None else b""
+        if head in by_head:
+            if head not in digests:
+                digests[head] = {_digest(other, size, head=False) for other in by_head[head]}
+            if _digest(path, size, head=False) in digests[head]:
+                shared.append(path)
+    return shared
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a regular file in bytes, else None."""
+    return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+def _digest(path: Path | str, size: int | None, *, head: bool) -> bytes:
+    """Return a hash of a file's size and content, or of its first bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.sha256(f"{size} ".encode() + file.read(HEAD if head else -1)).digest()
