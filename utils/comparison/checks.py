@@ -150,4 +150,4 @@ def split_overlaps(models: Sequence[TrainedRuns], evaluated: DatasetIndex, split
 
 
 def _overlap(data: DataConfig, split: str, evaluated: DatasetIndex) -> list[str]:
-    return overlapping_images(list_images(data, split), [str(path) for path in evaluated.paths])
+    return overlapping_images(list_images(data, split, quiet=True), [str(path) for path in evaluated.paths])

@@ -46,8 +46,8 @@ class _Listing:
     unread: list[str] = field(default_factory=list)  # files whose suffix is not that of an image that can be read
 
 
-def list_images(config: DataConfig, split: str) -> list[str]:
-    """Return all image files of a split, sorted, without duplicates, and log what is left out.
+def list_images(config: DataConfig, split: str, *, quiet: bool = False) -> list[str]:
+    """Return all image files of a split, sorted, without duplicates, and log what is left out unless `quiet`.
 
     A DataError is raised if there are none, or if an entry cannot be read.
     """
@@ -67,6 +67,8 @@ def list_images(config: DataConfig, split: str) -> list[str]:
         others = f", only {suffix_counts(found.unread)}" if found.unread else ""
         fix = "check the path and the suffixes"
         raise DataError(config.file, f"'{split}' has no images in {places}{others}", fix=fix)
+    if quiet:
+        return images
     if found.unread:
         LOGGER.warning(f"{split}: left out {suffix_counts(found.unread)}; these suffixes are not read")
     if found.hidden:

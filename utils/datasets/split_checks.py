@@ -42,7 +42,7 @@ def split_warnings(config: DataConfig, evaluated: DatasetIndex, split: str) -> l
 def _shared_with_train(config: DataConfig, evaluated: DatasetIndex) -> list[str]:
     """Return the images that train also has; none if train cannot be listed."""
     try:
-        trained = list_images(config, "train")
+        trained = list_images(config, "train", quiet=True)
     except DataError:
         return []
     return overlapping_images(trained, [str(path) for path in evaluated.paths])
