@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 from models.registry import register
 
 Activation = bool | nn.Module
+Kernel = int | Sequence[int]  # one side, or height and width
+Size = int | tuple[int, int]
 ELSEWHERE = {
     **dict.fromkeys(("GhostConv", "GhostBottleneck", "C3Ghost"), "models.modules.ghost"),
     **dict.fromkeys(("CrossConv", "C3x"), "models.modules.cross_conv"),
     **dict.fromkeys(("Contract", "Expand"), "models.modules.contract"),
+    **dict.fromkeys(("MixConv2d", "DWConvTranspose2d"), "models.modules.grouped_conv"),
     **dict.fromkeys(("TransformerLayer", "TransformerBlock", "C3TR"), "models.modules.c3tr"),
 }
 
@@ -49,11 +53,21 @@ def make_activation(act: Activation) -> nn.Module:
     return nn.SiLU() if act else nn.Identity()
 
 
-def autopad(kernel: int, padding: int | None = None, dilation: int = 1) -> int:
+def autopad(kernel: Kernel, padding: int | None = None, dilation: int = 1) -> Size:
     """Return `padding`, or by default the padding that keeps the size at stride 1 for an odd kernel, from 1."""
+    if not isinstance(kernel, int):
+        height, width = (dilation * (side - 1) // 2 for side in kernel)
+        return (height, width) if padding is None else padding
     if kernel < 1:
         raise ValueError(f"kernel must be at least 1, got {kernel}")
     return dilation * (kernel - 1) // 2 if padding is None else padding
+
+
+def _kernel_size(kernel: Kernel) -> Size:
+    if isinstance(kernel, int):
+        return kernel
+    height, width = kernel
+    return height, width
 
 
 @register("in_out")
@@ -64,7 +78,7 @@ class Conv(nn.Module):
         self,
         c1: int,
         c2: int,
-        k: int = 1,
+        k: Kernel = 1,
         s: int = 1,
         p: int | None = None,
         g: int = 1,
@@ -72,7 +86,7 @@ class Conv(nn.Module):
         act: Activation = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c1, c2, k, s, autopad(k, p, d), groups=g, dilation=d, bias=False)
+        self.conv = nn.Conv2d(c1, c2, _kernel_size(k), s, autopad(k, p, d), groups=g, dilation=d, bias=False)
         self.bn: nn.Module = batch_norm(c2)
         self.act = make_activation(act)
 
@@ -110,10 +124,21 @@ class Bottleneck(nn.Module):
 
 @register("in_out", repeats=True)
 class BottleneckCSP(nn.Module):
-    """CSP block of n bottlenecks as in YOLOv5's first releases: cv2 and cv3 are plain convolutions."""
+    """CSP block of n bottlenecks as in YOLOv5's first releases: cv2 and cv3 are plain convolutions.
+
+    `csp_act` is the activation after the concatenation, by default `act`: releases up to 6.0 have nn.LeakyReLU(0.1).
+    """
 
     def __init__(
-        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, act: Activation = True
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        act: Activation = True,
+        csp_act: Activation | None = None,
     ) -> None:
         super().__init__()
         hidden = int(c2 * e)
@@ -122,7 +147,7 @@ class BottleneckCSP(nn.Module):
         self.cv3 = nn.Conv2d(hidden, hidden, 1, 1, bias=False)
         self.cv4 = Conv(2 * hidden, c2, 1, 1, act=act)
         self.bn = batch_norm(2 * hidden)
-        self.act = make_activation(act)
+        self.act = make_activation(act if csp_act is None else csp_act)
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0, act=act) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,6 +21,14 @@ MAX_LAYERS = 1000
 MAX_REPEATS = 1000
 MAX_ANCHORS = 100
 KNOWN_KEYS = tuple("nc depth_multiple width_multiple anchors activation channel_multiple backbone head".split())
+ULTRALYTICS = "Ultralytics' model yamls (YOLOv8, YOLO11 and others), which are not supported"
+USE_YOLOV5 = "use a YOLOv5 model yaml, such as yolov5n.yaml; [nc, anchors] are the args of its Detect"
+# Keys that only files of another kind have.
+FOREIGN_KEYS = {
+    **dict.fromkeys(("scales", "end2end", "reg_max", "kpt_shape"), (f"is one of {ULTRALYTICS}", USE_YOLOV5)),
+    **dict.fromkeys(("train", "val", "names"), ("is a data yaml, not a model yaml", "pass it with --data")),
+    **dict.fromkeys(("lr0", "momentum"), ("has hyperparameters, not a model", "pass it with --hyp")),
+}
 Anchors = tuple[tuple[float, ...], ...]
 
 
@@ -80,6 +88,9 @@ class ModelConfig:
             ConfigError: something is invalid; names the file, the row and the field.
         """
         for key in value:
+            if key in FOREIGN_KEYS:
+                what, fix = FOREIGN_KEYS[key]
+                raise ConfigError(name, f"{what} (it has the key {key!r})", fix=fix)
             if key not in KNOWN_KEYS:
                 hint = did_you_mean(str(key), KNOWN_KEYS) or f"use one of {', '.join(KNOWN_KEYS)}"
                 raise ConfigError(name, f"unknown key {key!r}", fix=hint)

@@ -73,7 +73,7 @@ class Detect(nn.Module):
         return raw if self.training else (self.decode(raw), raw)
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Decode the raw maps of all levels to predictions (B, all, K) in pixels, finest level first."""
+        """Decode the raw maps of all levels to predictions (B, all, K) in pixels, level after level."""
         levels = zip(raw, self.anchors, self.strides, strict=True)
         return torch.cat([decode(level, anchors, stride) for level, anchors, stride in levels], 1)
 
@@ -88,15 +88,21 @@ class Detect(nn.Module):
     def set_strides(self, strides: Sequence[int], *, where: str) -> None:
         """Set each level's stride, convert the anchors from pixels to units of it, and initialise the biases.
 
+        Anchors in the opposite order of the strides, such as from large to small in a head from fine to coarse, are
+        turned round.
+
         Raises:
-            ConfigError: strides or anchors do not increase from level to level.
+            ConfigError: the strides neither increase nor decrease from level to level.
         """
+        ascending = sorted(strides)
+        if list(strides) not in (ascending, ascending[::-1]):
+            what = f"the strides {list(strides)} neither increase nor decrease from level to level"
+            raise ConfigError(where, what, fix="reorder the inputs of Detect")
+        area = self.anchors.prod(-1).mean(1)
+        if (area[-1] - area[0]) * (strides[-1] - strides[0]) < 0:
+            self.anchors.copy_(self.anchors.flip(0))
         self.strides = tuple(strides)
         self.anchors /= torch.tensor(strides, dtype=torch.float32, device=self.anchors.device).view(-1, 1, 1)
-        area = (self.anchors.prod(-1).mean(1) * torch.tensor(strides).square()).tolist()
-        if list(strides) != sorted(strides) or area != sorted(area):
-            what = f"strides {list(strides)} and anchors must increase from level to level"
-            raise ConfigError(where, what, fix="reorder them")
         self._init_biases()
 
     def _init_biases(self) -> None:

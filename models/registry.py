@@ -154,12 +154,13 @@ def lookup(name: str, *, where: str) -> ModuleEntry:
     """Return the entry of a module; `nn.X` and `torch.nn.X` are the same, and `where` is the file and row for errors.
 
     Raises:
-        ConfigError: the name is not registered; suggests the closest ones.
+        ConfigError: the name is not registered; names --plugins and the closest names.
     """
     entry = _ENTRIES.get(name.removeprefix("torch."))
     if entry is None:
-        hint = did_you_mean(name, _ENTRIES) or "register it, and pass its file with --plugins"
-        raise ConfigError(f"{where} '{name}'", "unknown module", fix=hint)
+        near = did_you_mean(name, _ENTRIES)
+        fix = "register it in a Python file, and pass the file with --plugins" + (f"; or {near}" if near else "")
+        raise ConfigError(f"{where} '{name}'", "unknown module", fix=fix)
     return entry
 
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # `python models/yolo.py --cfg yolov5n.yaml`, as in 
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,13 +22,21 @@ from torch import Tensor, nn
 
 import models.common
 import models.modules
-from models.config import LayerSpec, ModelConfig, load_model_config, parse_call
+from models.config import ULTRALYTICS, USE_YOLOV5, LayerSpec, ModelConfig, load_model_config, parse_call
 from models.head import Detect
-from models.registry import LayerContext, ModuleEntry, lookup, round_up
+from models.registry import LayerContext, ModuleEntry, lookup, registered_names, round_up
 from utils.errors import ConfigError
 
 Output = list[Tensor] | tuple[Tensor, list[Tensor]]
 DETECT = "Detect"
+OTHER_HEADS = {  # last layers of related model yamls
+    **dict.fromkeys(("Segment", "ISegment"), "a segmentation model"),
+    "Classify": "a classification model",
+    **dict.fromkeys(("Pose", "IKeypoint", "OBB"), "a model of keypoints or rotated boxes"),
+    **dict.fromkeys(("IDetect", "IAuxDetect", "IBin"), "YOLOv7"),
+    **dict.fromkeys(("DDetect", "DualDDetect", "TripleDDetect"), "YOLOv9"),
+    **dict.fromkeys(("v10Detect", "WorldDetect", "RTDETRDecoder"), "an Ultralytics model"),
+}
 MAX_PARAMETERS_PER_LAYER = 2_000_000_000
 
 
@@ -71,8 +80,11 @@ class DetectionModel(nn.Module):
 
     @property
     def max_stride(self) -> int:
-        """Stride of the coarsest level in pixels: image sizes must be multiples of it."""
-        return max(self.head.strides)
+        """Stride of the coarsest map in pixels: image sizes must be multiples of it.
+
+        It exceeds those of the head if the head leaves out the coarsest maps, as in yolov5-p34.
+        """
+        return max(*self.head.strides, self._coarsest)
 
     def forward(self, x: Tensor) -> Output:
         """Return raw maps in training mode, predictions and raw maps in evaluation mode (see `Detect`)."""
@@ -110,10 +122,13 @@ class DetectionModel(nn.Module):
                     what = f"shapes do not match: {str(error).splitlines()[0]}"
                     raise ConfigError(where, what, fix="check from and args") from error
         self.train()
-        cells = [(level.shape[2], level.shape[3]) for level in outputs[len(self.model) - 1]]
+        cells = [(level.shape[2], level.shape[3]) for level in outputs.pop(len(self.model) - 1)]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
             what = f"the head's maps are {cells} cells for {size} px, so the stride is not an integer"
             raise ConfigError(self.config.name, what, fix="check strides and paddings")
+        # A map of one cell may be pooled, as in channel attention, whatever the image's size.
+        heights = [y.shape[2] for y in outputs.values() if isinstance(y, Tensor) and y.dim() == 4 and y.shape[2] > 1]
+        self._coarsest = max((size // height for height in heights if size % height == 0), default=1)
         return [size // height for height, _ in cells]
 
 
@@ -132,24 +147,41 @@ def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
     Raises:
         ConfigError: a module is unknown or its arguments are invalid; names the row.
     """
-    activation = None
-    if config.activation:
-        name, args, kwargs = parse_call(config.activation, where=f"{config.name}: activation")
-        entry = lookup(name, where=f"{config.name}: activation")
-        if entry.factory.__module__ not in (nn.SiLU.__module__, nn.Identity.__module__):
-            raise ConfigError(f"{config.name}: activation", f"{name} is not an activation", fix="write e.g. nn.ReLU()")
-        activation = _construct(entry, args, kwargs, where=f"{config.name}: activation {name}")
+    activation = _activation(config.activation, where=config.name) if config.activation else None
     channels: dict[int, int] = {-1: ch}
     layers = []
     for spec in config.layers:
         is_last = spec.index == len(config.layers) - 1
         if is_last != (spec.module == DETECT):
-            where = f"{config.name}: layer {spec.index} {spec.module}"
-            raise ConfigError(where, "Detect must be the last layer and occur once", fix="end the head with Detect")
+            raise _wrong_head(spec, config)
         build = _build_detect if is_last else _build_layer
         layer, channels[spec.index] = build(spec, config, channels, activation)
         layers.append(layer)
     return nn.Sequential(*layers)
+
+
+def _activation(text: str, *, where: str) -> nn.Module:
+    """Return the activation of a call such as `nn.LeakyReLU(0.1)`; ConfigError for anything else."""
+    where = f"{where}: activation"
+    name, args, kwargs = parse_call(text, where=where)
+    entry = lookup(name, where=where)
+    if entry.factory.__module__ not in (nn.SiLU.__module__, nn.Identity.__module__):
+        raise ConfigError(where, f"{name} is not an activation", fix="write e.g. nn.ReLU()")
+    return _construct(entry, args, kwargs, where=f"{where} {name}")
+
+
+def _wrong_head(spec: LayerSpec, config: ModelConfig) -> ConfigError:
+    """Return the error for a row that is Detect but not the last one, or the other way round."""
+    where = f"{config.name}: layer {spec.index} {spec.module}"
+    fix = "end the head with [[...], 1, Detect, [nc, anchors]]"
+    if spec.module in OTHER_HEADS:
+        return ConfigError(
+            where, f"is the head of {OTHER_HEADS[spec.module]}; only YOLOv5's Detect is supported", fix=fix
+        )
+    if spec.module == DETECT or spec.module.removeprefix("torch.") in registered_names():
+        return ConfigError(where, "Detect must be the last layer and occur once", fix=fix)
+    what = "unknown head; only YOLOv5's Detect is supported"
+    return ConfigError(where, what, fix=f"{fix}, and add other modules with --plugins")
 
 
 def _build_layer(
@@ -163,7 +195,7 @@ def _build_layer(
     constants = {"nc": config.num_classes, "anchors": config.anchors}
     row = LayerContext(
         in_channels=tuple(channels[source] for source in spec.sources),
-        args=tuple(constants.get(a, a) if isinstance(a, str) else a for a in spec.args),
+        args=tuple(_argument(constants.get(a, a) if isinstance(a, str) else a, where=where) for a in spec.args),
         repeats=repeats,
         width=lambda nominal: round_up(nominal * config.width_multiple, config.channel_multiple),
         module=spec.module,
@@ -176,7 +208,7 @@ def _build_layer(
     if entry.takes_repeats:
         args = (*args[:2], repeats, *args[2:])
         repeats = 1
-    kwargs = dict(spec.kwargs)
+    kwargs = {keyword: _argument(value, where=where) for keyword, value in spec.kwargs.items()}
     if activation is not None and "act" not in kwargs and (entry.keywords is None or "act" in entry.keywords):
         kwargs["act"] = activation
     layers = []
@@ -184,6 +216,12 @@ def _build_layer(
         again = (built.out_channels, *args[1:]) if copy_index and args[:1] == row.in_channels else args
         layers.append(_construct(entry, again, kwargs, where=where, copies=repeats))
     return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
+
+
+def _argument(value: Any, *, where: str) -> Any:  # noqa: ANN401
+    """Return an argument of a row, with the activation in place of `nn.ReLU()` and the like."""
+    is_call = isinstance(value, str) and re.fullmatch(r"(torch\.)?nn\.\w+\(.*\)", value)
+    return _activation(value, where=where) if is_call else value
 
 
 def _construct(
@@ -210,6 +248,8 @@ def _build_detect(
 ) -> tuple[nn.Module, int]:
     """Build the head from its row `[nc, anchors]`; anchors may be a count, to be fitted to the data later."""
     where = f"{config.name}: layer {spec.index} Detect"
+    if list(spec.args) == ["nc"]:
+        raise ConfigError(where, f"has no anchors, as in {ULTRALYTICS}", fix=USE_YOLOV5)
     if list(spec.args) not in (["nc", "anchors"], []) or spec.kwargs:
         given = [*spec.args, *([spec.kwargs] if spec.kwargs else [])]
         raise ConfigError(where, f"args must be [nc, anchors] (got {given})", fix="write [nc, anchors]")

@@ -16,8 +16,9 @@ import warnings
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BLOCKS = ("Conv", "C3", "Bottleneck", "BottleneckCSP", "SPPF", "SPP", "Focus", "Concat", "AKConv", "Block")
+BLOCKS = ("Conv", "C3", "Bottleneck", "BottleneckCSP", "SPPF", "SPP", "Focus", "Concat", "AKConv", "LDConv", "Block")
 NETWORKS = ("Model", "DetectionModel", "SegmentationModel", "Detect", "Segment")
 
 
@@ -31,7 +32,19 @@ def fake_modules() -> dict[str, type[nn.Module]]:
         for name in names:
             classes[name] = type(name, (nn.Module,), {"__module__": module_name})
             setattr(module, name, classes[name])
+    for owner, function, wrapper in (("LDConv", set_lr, staticmethod), ("Conv", forward_fuse, lambda f: f)):
+        function.__module__, function.__qualname__ = "models.common", f"{owner}.{function.__name__}"
+        setattr(classes[owner], function.__name__, wrapper(function))
     return classes
+
+
+def set_lr(module, grad_input, grad_output):
+    """Stand for the hook by which the published AKConv slows down its offsets."""
+
+
+def forward_fuse(self, x):
+    """Stand for the method that takes the place of `forward` in a fused convolution."""
+    return self.act(self.conv(x))
 
 
 class Writer:
@@ -63,6 +76,10 @@ class Writer:
         kind = "Block"
         if "bn" in names and "conv" in names:
             kind = "Conv"
+        elif "p_conv" in names:
+            kind = "LDConv"
+        elif "cv4" in names:
+            kind = "BottleneckCSP"
         elif "cv3" in names:
             kind = "C3"
         elif "cv1" in names:
@@ -72,6 +89,19 @@ class Writer:
             setattr(module, name, self.build(f"{prefix}{name}."))
         if kind == "Conv":
             module.act = getattr(nn, self.settings.get("activation", "SiLU"))()
+            if self.settings.get("fused"):
+                module.conv = fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
+                del module.bn
+                module.forward = module.forward_fuse
+        elif kind == "BottleneckCSP":
+            module.act = nn.LeakyReLU(0.1)
+        elif kind == "LDConv":
+            module.conv.append(nn.SiLU())
+            points = module.p_conv.out_channels // 2
+            root = round(points**0.5)
+            rows, columns = torch.arange(points) // root, torch.arange(points) % root
+            module.register_buffer("p_n", torch.cat((rows, columns)).view(1, -1, 1, 1))
+            module.p_conv.register_full_backward_hook(module.set_lr)
         return module
 
     def detect(self, prefix: str, nc: int) -> nn.Module:
@@ -86,6 +116,10 @@ class Writer:
             module.register_buffer("anchor_grid", (anchors * stride).view(module.nl, 1, -1, 1, 1, 2))
         else:
             module.anchor_grid = [torch.empty(0) for _ in range(module.nl)]
+        if settings.get("expanded"):  # after an image
+            stride = torch.tensor(settings["strides"]).view(-1, 1, 1)
+            grids = (anchors * stride).clone().view(module.nl, 1, -1, 1, 1, 2)
+            module.anchor_grid = [grid.expand(1, -1, 20 // 2**i, 30 // 2**i, 2) for i, grid in enumerate(grids)]
         module.m = nn.ModuleList(self.leaf(f"{prefix}m.{level}.") for level in range(module.nl))
         module.inplace, module.stride = True, torch.tensor(settings["strides"], dtype=torch.float32)
         return module
@@ -140,6 +174,10 @@ def write(plain: dict, target: str, settings: dict) -> None:
     }
     if settings.get("in_ema"):
         saved["ema"], saved["model"] = network, writer.network(plain["yaml"]).apply(zeroed)
+    if settings.get("wrapped"):
+        saved["model"], saved["ema"] = nn.DataParallel(network), None
+    if settings.get("ema_with_updates"):
+        saved["model"], saved["ema"] = None, (network, 17)
     content = network if settings.get("bare") else saved
     torch.save(content, target, _use_new_zipfile_serialization=not settings.get("legacy"))
 

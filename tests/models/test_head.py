@@ -104,17 +104,11 @@ def test_biases_start_rare():
         assert conv.bias.requires_grad
 
 
-def test_strides_that_shrink_are_refused():
+def test_strides_in_no_order_are_refused():
+    head = Detect(3, [[8, 9], [10, 13], [30, 20]], (4, 6, 8))
     with pytest.raises(ConfigError) as caught:
-        make_head(strides=(16, 8))
-    assert caught.value.where == "test.yaml" and "[16, 8]" in caught.value.what
-
-
-def test_anchors_that_shrink_are_refused():
-    head = Detect(3, ANCHORS[::-1], (4, 6))
-    with pytest.raises(ConfigError) as caught:
-        head.set_strides((8, 16), where="test.yaml")
-    assert caught.value.where == "test.yaml" and "anchors" in caught.value.what
+        head.set_strides((8, 32, 16), where="test.yaml")
+    assert caught.value.where == "test.yaml" and "[8, 32, 16]" in caught.value.what
 
 
 def test_levels_without_anchors_are_refused():

@@ -129,6 +129,77 @@ def test_large_shipped_configs_build(name):
     assert sum(isinstance(layer, C3_AKConv) for layer in model.model) == 3
 
 
+@pytest.mark.parametrize("sources", [[4, 2], [2, 4]])
+def test_anchors_follow_the_order_of_the_strides(sources):
+    """As in YOLOv5, whose yolov5-panet.yaml of version 3 lists the anchors from large to small."""
+    head = [*TINY["head"][:2], [sources, 1, "Detect", ["nc", "anchors"]]]
+    expected = DetectionModel(tiny(head=head))
+    assert expected.head.strides == ((2, 4) if sources == [4, 2] else (4, 2))
+    by_stride = {s: a * s for s, a in zip(expected.head.strides, expected.head.anchors, strict=True)}
+    for stride, level in ((2, TINY["anchors"][0]), (4, TINY["anchors"][1])):
+        torch.testing.assert_close(by_stride[stride].flatten(), torch.tensor(level, dtype=torch.float32))
+    turned = DetectionModel(tiny(head=head, anchors=TINY["anchors"][::-1]))
+    assert torch.equal(turned.head.anchors, expected.head.anchors)
+    assert torch.equal(DetectionModel(turned.config).head.anchors, expected.head.anchors)
+
+
+def test_a_kernel_may_be_a_pair():
+    """As in yolov3.yaml of the versions 4 to 6: `[512, [1, 1]]`."""
+    pairs, plain = (DetectionModel(tiny_with_row([-1, 1, "Conv", [8, kernel, 1]])).model[1] for kernel in ([3, 3], 3))
+    assert pairs.conv.weight.shape == plain.conv.weight.shape and pairs.conv.padding == (1, 1)
+    flat = DetectionModel(tiny_with_row([-1, 1, "Conv", [8, [1, 5], 1]])).model[1]
+    assert flat.conv.weight.shape == (8, 8, 1, 5) and flat(torch.rand(1, 8, 6, 4)).shape == (1, 8, 6, 4)
+
+
+def test_a_row_may_have_an_activation_of_its_own():
+    model = DetectionModel(tiny_with_row([-1, 1, "Conv", [8, 3, 1, {"act": "nn.LeakyReLU(0.1)"}]]))
+    assert isinstance(model.model[1].act, nn.LeakyReLU) and model.model[1].act.negative_slope == 0.1
+    assert isinstance(model.model[0].act, nn.SiLU)
+    assert isinstance(DetectionModel(model.config.to_dict()).model[1].act, nn.LeakyReLU)
+    csp = DetectionModel(tiny_with_row([-1, 1, "BottleneckCSP", [8, {"csp_act": "nn.LeakyReLU(0.1)"}]])).model[1]
+    assert isinstance(csp.act, nn.LeakyReLU) and isinstance(csp.cv1.act, nn.SiLU)
+    positional = DetectionModel(tiny_with_row([-1, 1, "Conv", [8, 3, 1, None, 1, 1, "nn.ReLU()"]])).model[1]
+    assert isinstance(positional.act, nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("Segment", ["segmentation"]),
+        ("IDetect", ["YOLOv7"]),
+        ("ASFF_Detect", ["unknown", "--plugins"]),
+        ("Conv", ["Detect"]),
+    ],
+)
+def test_another_head_is_named(last, words):
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel(tiny(head=[*TINY["head"][:2], [[4, 2], 1, last, ["nc", "anchors"]]]))
+    assert caught.value.where.endswith(f"layer 5 {last}") and all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("module", ["GSConv", "CoordAtt", "Convv", "C2f"])
+def test_an_unknown_module_names_the_flag_for_ones_own(module):
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel(tiny_with_row([-1, 1, module, [8]]))
+    assert module in caught.value.where and "--plugins" in caught.value.fix
+    assert ("did you mean" in caught.value.fix) or module == "C2f"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"scales": {"n": [0.5, 0.25, 1024]}}, "YOLO11"),
+        ({"head": [*TINY["head"][:2], [[4, 2], 1, "Detect", ["nc"]]]}, "YOLO11"),
+        ({"names": ["a", "b"]}, "--data"),
+        ({"lr0": 0.01}, "--hyp"),
+    ],
+)
+def test_a_yaml_of_another_kind_is_named(change, named):
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel(tiny(**change))
+    assert named in str(caught.value)
+
+
 def test_a_size_without_a_file_builds_with_its_own_width():
     model = DetectionModel("yolov5s-akconv-neck.yaml")
     assert model.model[0].conv.out_channels == 32
@@ -328,8 +399,11 @@ def test_absurdly_large_layers_are_refused_before_they_take_memory(monkeypatch):
         ({"head": [[[1, 2], 1, "Detect", ["nc", [[1, 2]]]]]}, ": layer 3 Detect", "[nc, anchors]"),
         ({"head": [[2, 1, "Detect", ["nc", "anchors"]]]}, ": layer 3 Detect", "2 levels"),
         ({"anchors": [[1, 2]]}, ": layer 5 Detect", "1 levels"),
-        ({"anchors": TINY["anchors"][::-1]}, "", "[2, 4]"),
-        ({"head": [[[2, 0], 1, "Detect", ["nc", "anchors"]]]}, "", "[4, 2]"),
+        (
+            {"anchors": [[1, 2]] * 3, "head": [*TINY["head"][:2], [[4, 2, 0], 1, "Detect", ["nc", "anchors"]]]},
+            "",
+            "[2, 4, 2]",
+        ),
         ({"activation": "nn.LeekyReLU(0.1)"}, ": activation 'nn.LeekyReLU'", ""),
         ({"activation": "nn.LeakyReLU(slope=1)"}, ": activation nn.LeakyReLU", "slope"),
         ({"head": [[[0, 2], 1, "Detect", [7, "anchors"]]]}, ": layer 3 Detect", "7"),

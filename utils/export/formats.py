@@ -55,8 +55,7 @@ class ExportWrapper(nn.Module):
 
     def example(self) -> Tensor:
         """Return images for tracing."""
-        stride = max(self.strides)
-        height, width = (cells * stride for cells in TRACED_CELLS)
+        height, width = (cells * self.network.max_stride for cells in TRACED_CELLS)
         return torch.rand(TRACED_BATCH, self.network.in_channels, height, width, device=self.anchors.device)
 
 

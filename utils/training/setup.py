@@ -157,6 +157,8 @@ def check_anchors(model: DetectionModel, index: DatasetIndex, *, image_size: int
     fitted = fit_anchors(boxes_wh, current, max_ratio=max_ratio, image_size=image_size, seed=seed, force=unset)
     if fitted is None:
         return
+    if model.head.strides[0] > model.head.strides[-1]:  # fitted anchors are sorted by size
+        fitted = fitted[::-1].copy()
     with torch.no_grad():
         model.head.anchors.copy_(torch.from_numpy(fitted) / strides)
     model.config = replace(model.config, anchors=tuple(tuple(float(v) for v in level.reshape(-1)) for level in fitted))

@@ -18,9 +18,10 @@ from utils import __version__
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
 from utils.missing_weights import unreadable_weights
+from utils.weights.pickled_module import UnsupportedError
 from utils.weights.restricted_pickle import DamagedError, RefusedError, printable
 from utils.weights.torch_file import read_torch_file
-from utils.weights.yolov5_checkpoint import UnsupportedError, from_yolov5, plain_yaml
+from utils.weights.yolov5_checkpoint import from_yolov5, plain_yaml
 
 SCHEMA = 1
 MAX_BYTES = 16_000_000_000

@@ -31,6 +31,7 @@ MAX_KEY = 2**60  # larger integers may have equal hashes
 ORDERED_DICT = "collections.OrderedDict"
 DEFAULT_DICT = "collections.defaultdict"
 SET = "builtins.set"
+GETATTR = "builtins.getattr"
 STORAGE_DTYPES = {
     **{"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
     **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
@@ -42,7 +43,7 @@ ALLOWED_NAMES = {
     "argparse": {"Namespace"},
     "collections": {"OrderedDict", "defaultdict"},
     "builtins": {
-        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
+        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object"),
         *("range", "set", "slice", "str", "tuple"),
     },
     "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath"},
@@ -50,7 +51,7 @@ ALLOWED_NAMES = {
     "numpy": {"dtype", "ndarray", "bool_", "float16", "float32", "float64", "int32", "int64"},
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
     "torch": {*STORAGE_DTYPES, *STORAGE_DTYPES.values(), "Size", "device"},
-    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
+    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state"},
 }
 # Names of these modules in other versions of Python and numpy.
 ALIASES = {"__builtin__": "builtins", "pathlib._local": "pathlib", "numpy._core.multiarray": "numpy.core.multiarray"}
@@ -123,11 +124,9 @@ class RestrictedUnpickler(pickle._Unpickler):
         """Return the stub of a class or function; RefusedError if no checkpoint needs it."""
         requested = f"{printable(module)}.{printable(name)}"
         module = ALIASES.get(module, module)
-        root = module.partition(".")[0]
         listed = name in ALLOWED_NAMES.get(module, ())
-        guarded = root in ("torch", "numpy") or root in sys.stdlib_module_names
         well_formed = re.fullmatch(r"[A-Za-z_][\w.]*", module, re.ASCII) and re.fullmatch(r"\w+", name, re.ASCII)
-        if not well_formed or (guarded and not listed and not module.startswith("torch.nn.")):
+        if not well_formed or (_is_guarded(module) and not listed and not f"{module}.".startswith("torch.nn.")):
             raise RefusedError(requested)
         return PickleStubClass(f"{module}.{name}", callable=listed)
 
@@ -144,6 +143,10 @@ class RestrictedUnpickler(pickle._Unpickler):
             return b""
         if path == "_codecs.encode" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
             return args[0].encode("latin-1")  # bytes as older protocols write them
+        if path == GETATTR:
+            if not _is_method(args):
+                raise RefusedError(f"a call of {path}")
+            args = args[1:]  # without the object, which holds its own `forward`
         return PickleStub(path, args)
 
     def load_reduce(self) -> None:  # noqa: D102
@@ -191,6 +194,23 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def _instantiate(self, kind: object, args: object) -> None:  # of INST and OBJ
         raise RefusedError(f"a call of {type_name(kind)}")
+
+
+def _is_method(args: tuple[Any, ...]) -> bool:
+    """Return whether `getattr` would give a method of a pickled object or class: a hook, or `forward_fuse`.
+
+    The result is a stub too, so it cannot be called.
+    """
+    named = len(args) == 2 and isinstance(args[1], str) and re.fullmatch(r"_?[A-Za-z]\w*", args[1], re.ASCII)
+    owner = args[0] if args else None
+    pickled = isinstance(owner, PickleStub) or (isinstance(owner, PickleStubClass) and not _is_guarded(owner.path))
+    return bool(named) and pickled
+
+
+def _is_guarded(module: str) -> bool:
+    """Return whether a module or class belongs to torch, numpy or the standard library."""
+    root = module.partition(".")[0]
+    return root in ("torch", "numpy") or root in sys.stdlib_module_names
 
 
 def _extend(target: object, items: list[Any]) -> None:

@@ -87,7 +87,7 @@ class TensorUnpickler(RestrictedUnpickler):
         """Return a tensor or parameter, or what the base class returns."""
         if path == "torch._utils._rebuild_tensor_v2" and len(args) >= 4:
             return self._view(*args[:4])
-        if path == "torch._utils._rebuild_parameter" and args and isinstance(args[0], Tensor):
+        if path.startswith("torch._utils._rebuild_parameter") and args and isinstance(args[0], Tensor):
             return args[0]
         if path.startswith("torch._utils."):
             raise DamagedError("a tensor is incomplete")
@@ -122,10 +122,14 @@ class TensorUnpickler(RestrictedUnpickler):
         if count == 0 and math.prod(max(length, 1) for length in size) <= MAX_EMPTY_SIZE:
             return torch.empty(size, dtype=storage.dtype)
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if not 0 < count <= len(storage) or last >= len(storage):
+        distinct = math.prod(length for length, step in zip(size, stride, strict=True) if step)  # the rest is expanded
+        limit = MAX_VIEWED_PER_STORED * self._budget
+        if count < 1 or distinct > len(storage) or last >= len(storage):
             raise DamagedError("a tensor reaches beyond its storage")
+        if count > len(storage) and count * storage.itemsize > limit:
+            raise DamagedError("a tensor is expanded to many times the size of the file")
         self._viewed += count * storage.itemsize
-        if self._viewed > MAX_VIEWED_PER_STORED * self._budget:
+        if self._viewed > limit:
             raise RefusedError("tensors that unfold to many times the size of the file")
         return storage.as_strided(size, stride, offset)
 

@@ -6,21 +6,31 @@ YOLOv5 saves the model object itself. Its attributes hold the model yaml, the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections import Counter
+from typing import Any
 
 from torch import Tensor
 
 from models.config import KNOWN_KEYS, ModelConfig
 from utils.errors import ConfigError
+from utils.log import LOGGER
+from utils.weights.pickled_module import (
+    AKCONV,
+    UnsupportedError,
+    attributes,
+    class_name,
+    derived_buffers,
+    float_state,
+    modules,
+    named_modules,
+)
 from utils.weights.restricted_pickle import PickleStub, printable, type_name
 
 HEAD = "Detect"
-NORM_EPS = 1e-3
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 MAX_CLASSES = 100_000
 MAX_LEVELS = 16
 MAX_STRIDE = 4096
-MAX_NAME = 200
 MAX_TEXT = 2000
 # Class names of activations, and the argument of those that have one, as in `activation:` of a model yaml.
 ACTIVATIONS = {
@@ -29,11 +39,6 @@ ACTIVATIONS = {
     "ELU": "alpha",
 }
 DEFAULT_ACTIVATION = "nn.SiLU()"
-T = TypeVar("T")
-
-
-class UnsupportedError(ValueError):
-    """The file is not a YOLOv5 detector that can be converted; the message says why."""
 
 
 def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
@@ -50,11 +55,11 @@ def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
     model = _model(saved)
     head_name, head = _head(model)
     strides = _strides(model, head)
-    state = _float_state(model, head_name)
+    state = float_state(model, head_name)
     anchors, weight = state.get(f"{head_name}.anchors"), state.get(f"{head_name}.m.0.weight")
     if anchors is None or anchors.ndim != 3 or anchors.shape[::2] != (len(strides), 2) or not anchors.numel():
         raise UnsupportedError(f"has no anchors for the {len(strides)} strides of its head, so it is not a YOLOv5")
-    num_classes = _attributes(head).get("nc")
+    num_classes = attributes(head).get("nc")
     if type(num_classes) is not int or not 1 <= num_classes <= MAX_CLASSES:
         raise UnsupportedError("has no valid number of classes")
     if weight is None or weight.ndim != 4 or len(weight) != anchors.shape[1] * (5 + num_classes):
@@ -62,88 +67,69 @@ def from_yolov5(saved: object, *, name: str) -> dict[str, Any]:
     levels = zip(anchors.flatten(1).tolist(), strides, strict=True)
     pixels = [[value * stride for value in level] for level, stride in levels]
     config = _config(model, num_classes=num_classes, anchors=pixels, name=name)
+    _report_ignored(model, name)
     return {
         "config": config.to_dict(),
         "config_name": config.name,
-        "names": _names(_attributes(model).get("names"), num_classes),
+        "names": _names(attributes(model).get("names"), num_classes),
         "strides": strides,
         "ema": state,
     }
 
 
 def _model(saved: object) -> PickleStub:
+    """Return the network of a checkpoint: the averaged one if there is one, without wrappers."""
     if isinstance(saved, dict):
         model = saved.get("model") if saved.get("ema") is None else saved["ema"]
         if isinstance(model, dict) or (saved and all(isinstance(value, Tensor) for value in saved.values())):
             raise UnsupportedError("has weights without a description of their model")
         saved = model
-    if not isinstance(saved, PickleStub) or not isinstance(_attributes(saved).get("_modules"), dict):
+    if isinstance(saved, (list, tuple)) and saved:  # with the number of updates
+        saved = saved[0]
+    if isinstance(saved, PickleStub) and isinstance(attributes(saved).get("ema"), PickleStub):  # of ModelEMA
+        saved = attributes(saved)["ema"]
+    if not isinstance(saved, PickleStub) or not isinstance(attributes(saved).get("_modules"), dict):
         raise UnsupportedError(f"contains {type_name(saved)}, not a model")
+    while inner := _wrapped(saved):
+        saved = inner
     return saved
 
 
-def _attributes(module: PickleStub) -> dict[str, Any]:
-    return module.state if isinstance(module.state, dict) else {}
-
-
-def _by_name(module: PickleStub, attribute: str, kind: type[T], place: str, prefix: str = "") -> dict[str, T]:
-    """Return the children, parameters or buffers of a module, without those that are None."""
-    items = _attributes(module).get(attribute)
-    items = items if isinstance(items, dict) else {}
-    for key, value in items.items():
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME or not isinstance(value, (kind, type(None))):
-            raise UnsupportedError(f"has {type_name(value)} in place of {place} ({printable(prefix + str(key))})")
-    return {key: value for key, value in items.items() if value is not None}
-
-
-def _modules(module: PickleStub) -> dict[str, PickleStub]:
-    return _by_name(module, "_modules", PickleStub, "a layer")
-
-
-def _class_name(module: PickleStub) -> str:
-    return module.kind.rpartition(".")[2]
+def _wrapped(module: PickleStub) -> PickleStub | None:
+    """Return the model in DataParallel, AutoShape or the like, None if the module is no wrapper."""
+    children = modules(module)
+    inner = children.get("module") or children.get("model")
+    return inner if inner is not None and ("module" in children or "model" in modules(inner)) else None
 
 
 def _head(model: PickleStub) -> tuple[str, PickleStub]:
     """Return the last layer and its dotted name."""
-    layers = _modules(model).get("model")
-    name, last = [("", None), *(_modules(layers).items() if layers is not None else ())][-1]
-    if last is None or _class_name(last) != HEAD:
+    layers = modules(model).get("model")
+    name, last = [("", None), *(modules(layers).items() if layers is not None else ())][-1]
+    if last is None or class_name(last) != HEAD:
         end = f" that ends in {type_name(last)}" if last is not None else ""
         raise UnsupportedError(f"contains {type_name(model)}{end}, not a detector that ends in {HEAD}")
     return f"model.{name}", last
 
 
-def _named_modules(module: PickleStub, prefix: str = "") -> Iterator[tuple[str, PickleStub]]:
-    """Yield a module and all modules in it with their prefixes; the restricted unpickler has limited the depth."""
-    yield prefix, module
-    for name, child in _modules(module).items():
-        yield from _named_modules(child, f"{prefix}{name}.")
-
-
-def _float_state(model: PickleStub, head_name: str) -> dict[str, Tensor]:
-    """Return the state dict in float32. Of the head only what ours has: older releases kept the anchors twice."""
-    of_head = (f"{head_name}.m.", f"{head_name}.anchors")
-    converted: dict[int, Tensor] = {}  # by identity, so that shared tensors stay shared
-    state = {}
-    for prefix, module in _named_modules(model):
-        eps = _attributes(module).get("eps")
-        if _class_name(module) == "BatchNorm2d" and (type(eps) is not float or eps != NORM_EPS):
-            actual, where = eps if type(eps) is float else type_name(eps), printable(prefix[:-1])
-            raise UnsupportedError(f"has a batch norm with eps {actual} ({where}), not YOLOv5's {NORM_EPS}")
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in _by_name(module, kind, Tensor, "weights", prefix).items():
-                key = prefix + name
-                if not key.startswith(f"{head_name}.") or key.startswith(of_head):
-                    as_float = tensor.float() if tensor.is_floating_point() else tensor
-                    state[key] = converted.setdefault(id(tensor), as_float)
-    return state
+def _report_ignored(model: PickleStub, name: str) -> None:
+    """Log what does not become a part of our model."""
+    hooked: list[str] = []
+    derived: list[str] = []
+    for prefix, module in named_modules(model):
+        if any(attributes(module).get(kind) for kind in HOOKS):
+            hooked.append(prefix[:-1] or "the model")
+        derived.extend(prefix + buffer for buffer in derived_buffers(module, prefix))
+    for what, places in (("hooks, which are never run", hooked), ("buffers that follow from their layer", derived)):
+        if places:
+            shown = ", ".join(map(printable, places[:3])) + (", ..." if len(places) > 3 else "")
+            LOGGER.info(f"{name}: ignored {len(places)} {what} ({shown})")
 
 
 def _strides(model: PickleStub, head: PickleStub) -> list[int]:
     """Return the stride of each level in pixels."""
     for module in (head, model):
-        stride = _attributes(module).get("stride")
+        stride = attributes(module).get("stride")
         if isinstance(stride, Tensor) and stride.ndim == 1 and 0 < len(stride) <= MAX_LEVELS:
             values = stride.tolist()
             if all(1 <= value <= MAX_STRIDE and value == int(value) for value in values):
@@ -153,17 +139,20 @@ def _strides(model: PickleStub, head: PickleStub) -> list[int]:
 
 def _config(model: PickleStub, *, num_classes: int, anchors: list[list[float]], name: str) -> ModelConfig:
     """Return the model's yaml, validated, with its present classes, anchors and activation."""
-    attributes = _attributes(model)
-    yaml = attributes.get("yaml")
+    held = attributes(model)
+    yaml = held.get("yaml")
     if not isinstance(yaml, dict) or not isinstance(yaml.get("head"), list):
         raise UnsupportedError("has no model yaml")
     value = {key: plain_yaml(yaml[key]) for key in KNOWN_KEYS if key in yaml}
-    value |= {"nc": num_classes, "anchors": anchors, "activation": _activation(model)}
+    activation, keywords = _activations(model)
+    value |= {"nc": num_classes, "anchors": anchors, "activation": activation}
     *rows, last = value["head"] or [None]
     if not isinstance(last, list) or len(last) != 4:
         raise UnsupportedError("has a model yaml without a detection layer")
     value["head"] = [*rows, [*last[:3], ["nc", "anchors"]]]
-    file = attributes.get("yaml_file")
+    for index, values in keywords.items():
+        _add_keywords([*(value.get("backbone") or []), *value["head"]], index, values)
+    file = held.get("yaml_file")
     known = isinstance(file, str) and file.isprintable() and 0 < len(file) <= 100
     try:
         return ModelConfig.from_dict(value, name=str(file) if known else name)
@@ -185,22 +174,56 @@ def plain_yaml(value: object) -> Any:  # noqa: ANN401
     return value
 
 
-def _activation(model: PickleStub) -> str | None:
-    """Return the activation of the layers, None for the default; in releases of 2020 it is not that of the yaml."""
-    activations: set[str] = set()
-    for prefix, module in _named_modules(model):
-        kind = _class_name(module)
-        if not prefix.endswith(".act.") or kind == "Identity":
-            continue
-        if kind not in ACTIVATIONS:
-            raise UnsupportedError(f"uses the unsupported activation {type_name(module)}")
-        argument = _attributes(module).get(ACTIVATIONS[kind])
-        activations.add(f"nn.{kind}({argument if isinstance(argument, float) else ''})")
-    if len(activations) > 1:
-        what = f"mixes activations ({', '.join(sorted(activations))}), which a model yaml cannot express"
-        raise UnsupportedError(what)
-    activation = activations.pop() if activations else DEFAULT_ACTIVATION
-    return None if activation == DEFAULT_ACTIVATION else activation
+def _add_keywords(rows: list[Any], index: int, keywords: dict[str, str]) -> None:
+    """Add keyword arguments to a row of a model yaml, in place; an invalid row is left to the validation."""
+    row = rows[index] if index < len(rows) else None
+    if isinstance(row, list) and len(row) == 4 and isinstance(row[3], list):
+        given = row[3].pop() if row[3] and isinstance(row[3][-1], dict) else {}
+        row[3].append({**given, **keywords})
+
+
+def _activations(model: PickleStub) -> tuple[str | None, dict[int, dict[str, str]]]:
+    """Return the commonest activation, None for the default, and by layer the keywords of rows that have others.
+
+    Releases up to 6.0 mix two: BottleneckCSP has a LeakyReLU of its own around convolutions with Hardswish or SiLU.
+    """
+    found: dict[int, dict[str, set[str]]] = {}
+    commonest: Counter[str] = Counter({DEFAULT_ACTIVATION: 0})
+    for index, layer in enumerate(modules(modules(model)["model"]).values()):
+        by_keyword = found.setdefault(index, {})
+        for prefix, module in named_modules(layer):
+            children = modules(module)
+            if class_name(module) in AKCONV and "conv" in children:
+                act = modules(children["conv"]).get("2")
+            else:
+                act = children.get("act")
+            if act is not None and class_name(act) != "Identity":
+                keyword = "csp_act" if class_name(module) == "BottleneckCSP" else "act"
+                by_keyword.setdefault(keyword, set()).add(_activation(act))
+                commonest[_activation(act)] += keyword == "act"
+                if len(by_keyword[keyword]) > 1:
+                    what = f"mixes activations ({', '.join(sorted(by_keyword[keyword]))}) in layer {index}"
+                    raise UnsupportedError(f"{what} ({printable(prefix)}), which a model yaml cannot express")
+    usual = commonest.most_common(1)[0][0]
+    keywords = {}
+    for index, by_keyword in found.items():
+        acts = {keyword: values.pop() for keyword, values in by_keyword.items()}
+        around = acts.get("act", usual)
+        different = {"act": around} if around != usual else {}
+        if acts.get("csp_act", around) != around:
+            different["csp_act"] = acts["csp_act"]
+        if different:
+            keywords[index] = different
+    return (None if usual == DEFAULT_ACTIVATION else usual), keywords
+
+
+def _activation(module: PickleStub) -> str:
+    """Return an activation as model yamls have it; UnsupportedError if ours have no such."""
+    kind = class_name(module)
+    if kind not in ACTIVATIONS:
+        raise UnsupportedError(f"uses the unsupported activation {type_name(module)}")
+    argument = attributes(module).get(ACTIVATIONS[kind])
+    return f"nn.{kind}({argument if isinstance(argument, float) else ''})"
 
 
 def _names(value: object, num_classes: int) -> list[str]:

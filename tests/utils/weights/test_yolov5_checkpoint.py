@@ -43,12 +43,36 @@ VARIANTS: dict[str, dict[str, object]] = {
     "bare": {"bare": True},
     "leaky": {"activation": "LeakyReLU"},
     "softplus": {"activation": "Softplus"},
-    "other_eps": {"eps": 1e-5},
     "segment": {"network": "SegmentationModel", "head": "Segment"},
     "few_names": {"names": ["a", "b"]},
     "other_strides": {"strides": [8, 16, 64]},
     "autoanchor": {"plain": "autoanchor"},
     "six": {"plain": "six", "names": NAMES},
+    "wrapped": {"wrapped": True},
+    "ema_with_updates": {"ema_with_updates": True},
+    "expanded": {"plain": "csp", "strides": [4, 8], "half": False, "expanded": True},
+    "version_3": {"plain": "csp", "strides": [4, 8], "half": False, "old": True, "activation": "Hardswish"},
+    "version_4": {"plain": "csp", "strides": [4, 8], "half": False},
+    "first_eps": {"plain": "csp", "strides": [4, 8], "half": False, "eps": 1e-4},
+    "fused": {"plain": "csp", "strides": [4, 8], "half": False, "fused": True},
+    "published_akconv": {"plain": "ldconv", "strides": [4, 8], "half": False},
+}
+CSP_YAML = {
+    "nc": 2,
+    "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
+    "backbone": [
+        [-1, 1, "Focus", [16, 3]],
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 2, "BottleneckCSP", [16]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "BottleneckCSP", [32, False]],
+    ],
+    "head": [[[2, 4], 1, "Detect", ["nc", "anchors"]]],
+}
+LDCONV_YAML = {
+    **CSP_YAML,
+    "backbone": [[-1, 1, "Conv", [16, 6, 2, 2]], [-1, 1, "LDConv", [16, 5, 2]], [-1, 1, "LDConv", [32, 7, 2]]],
+    "head": [[[1, 2], 1, "Detect", ["nc", "anchors"]]],
 }
 
 
@@ -59,6 +83,15 @@ def plain_file(path: Path, model: DetectionModel) -> Path:
     }
     torch.save({"state": dict(model.state_dict()), "yaml": yaml}, path)
     return path
+
+
+def small_model(yaml: dict[str, object]) -> DetectionModel:
+    """A model whose batch norms have small variances, so that their epsilon matters."""
+    model = fill_(DetectionModel(yaml)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.mul_(0.01)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +110,8 @@ def files(four: DetectionModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "four": plain_file(folder / "four.plain", four),
         "autoanchor": plain_file(folder / "autoanchor.plain", moved),
         "six": plain_file(folder / "six.plain", fill_(DetectionModel("yolov5n.yaml", nc=6))),
+        "csp": plain_file(folder / "csp.plain", small_model(CSP_YAML)),
+        "ldconv": plain_file(folder / "ldconv.plain", small_model(LDCONV_YAML)),
     }
     jobs = [
         {
@@ -113,7 +148,9 @@ def test_predictions_equal_those_of_yolov5(variant: str, files: Path, reference:
     assert np.abs(scores[0] - scores[1])[kept].max() < (4e-3 if variant == "half" else 1e-3)
 
 
-@pytest.mark.parametrize("variant", ["full", "half", "half_legacy", "old", "in_ema", "bare", "leaky"])
+@pytest.mark.parametrize(
+    "variant", ["full", "half", "half_legacy", "old", "in_ema", "bare", "leaky", "wrapped", "ema_with_updates"]
+)
 def test_every_format_gives_our_model_with_the_same_state(variant: str, files: Path, four: DetectionModel) -> None:
     half = VARIANTS[variant].get("half", True)
     expected = {n: t.half().float() if half and t.is_floating_point() else t for n, t in four.state_dict().items()}
@@ -142,7 +179,6 @@ def test_anchors_are_those_in_use_not_those_of_the_yaml(files: Path, four: Detec
     ("variant", "named"),
     [
         ("softplus", "torch.nn.modules.activation.Softplus"),
-        ("other_eps", "eps 1e-05"),
         ("segment", "models.yolo.Segment"),
         ("few_names", "4 classes"),
         ("other_strides", "[8, 16, 64]"),
@@ -153,6 +189,39 @@ def test_a_model_that_would_predict_differently_is_refused(variant: str, named: 
         load_model(files / f"{variant}.pt")
     assert caught.value.where == str(files / f"{variant}.pt") and named in caught.value.what
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variant", ["expanded", "version_3", "version_4", "first_eps", "fused"])
+def test_older_and_fused_networks_predict_as_written(variant: str, files: Path) -> None:
+    """Releases up to 6.0 have a LeakyReLU in BottleneckCSP, 3.1 Hardswish elsewhere, the first ones another epsilon."""
+    expected = small_model(CSP_YAML)
+    for module in expected.modules():
+        if type(module).__name__ == "Conv" and variant == "version_3":
+            module.act = torch.nn.Hardswish()
+        if type(module).__name__ == "BottleneckCSP":
+            module.act = torch.nn.LeakyReLU(0.1)
+        if isinstance(module, torch.nn.BatchNorm2d) and variant == "first_eps":
+            module.eps = 1e-4
+    model, _ = load_model(files / f"{variant}.pt")
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found, wanted, other = (network(image)[0] for network in (model, expected, small_model(CSP_YAML)))
+    exact = variant in ("expanded", "version_3", "version_4")
+    torch.testing.assert_close(found, wanted, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-4)
+    assert not torch.allclose(wanted, other, rtol=1e-3)
+    assert model.config.activation == ("nn.Hardswish()" if variant == "version_3" else None)
+
+
+def test_hooks_and_derived_buffers_of_the_published_akconv_are_ignored_and_named(
+    files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="akyolo"):
+        model, _ = load_model(files / "published_akconv.pt")
+    lines = [line for line in caplog.messages if "published_akconv.pt" in line]
+    assert len(lines) == 2 and "model.1.p_conv" in lines[0] and "model.1.p_n" in lines[1]
+    expected, image = small_model(LDCONV_YAML), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(model(image)[0], expected(image)[0])
 
 
 def test_reading_a_yolov5_checkpoint_imports_no_module(files: Path) -> None:
