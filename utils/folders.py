@@ -17,6 +17,8 @@ from pathlib import Path
 from utils.errors import RunError
 from utils.files import sync_folder
 
+MANY_FILES = 500
+
 
 @dataclass(frozen=True)
 class FileLink:
@@ -49,14 +51,16 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes | F
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
+            count = 0
             for name, content in files:
+                count += 1
                 path = new / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(content, FileLink):
                     _link(path, content)
                 else:
                     path.write_bytes(content)
-            _sync_tree(new)
+            _sync_tree(new, count)
             if not folder.exists():
                 os.replace(new, folder)
             elif not _exchange(new, folder):
@@ -75,8 +79,13 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes | F
     return folder
 
 
-def _sync_tree(folder: Path) -> None:
-    """Flush all files and folders below a folder to disk: all are written before, so one commit holds most of them."""
+def _sync_tree(folder: Path, count: int) -> None:
+    """Flush the `count` files and all folders below a folder to disk.
+
+    One by one costs milliseconds each, so that many files are flushed with all of their file system where possible.
+    """
+    if count > MANY_FILES and _sync_file_system(folder):
+        return
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
             status = os.lstat(os.path.join(root, name))
@@ -84,6 +93,18 @@ def _sync_tree(folder: Path) -> None:
                 with Path(root, name).open("rb+") as file:
                     os.fsync(file.fileno())
         sync_folder(Path(root))
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Flush the whole file system of a folder; False where the system cannot (not Linux)."""
+    syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if sys.platform == "linux" else None
+    if syncfs is None:
+        return False
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        return int(syncfs(handle)) == 0
+    finally:
+        os.close(handle)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # so that data sets can be read without the seconds that importing torch takes
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

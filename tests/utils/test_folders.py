@@ -116,3 +116,14 @@ def test_a_hard_link_to_another_file_system_is_a_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", fail_with(errno.EXDEV))
     folder = atomic_write_folder(tmp_path / "out", [("a.jpg", FileLink(tmp_path / "a.jpg"))])
     assert contents(folder) == {"a.jpg": b"1"} and not (folder / "a.jpg").samefile(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs syncfs")
+def test_many_files_are_flushed_together(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(folders, "MANY_FILES", 3)
+    monkeypatch.setattr(folders, "_sync_file_system", lambda folder: calls.append(folder.name) or True)
+    atomic_write_folder(tmp_path / "few", [(f"{index}.txt", b"1") for index in range(3)])
+    assert calls == []
+    atomic_write_folder(tmp_path / "many", [(f"{index}.txt", b"1") for index in range(4)])
+    assert calls == ["new"]

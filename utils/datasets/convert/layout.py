@@ -116,7 +116,7 @@ class Source:
         self._progress = progress
         self.images = [name for name in files if has_suffix(name, IMAGE_SUFFIXES)]
         self._json_keys: dict[str, set[str]] = {}
-        self._heads: dict[str, bytes] = {}
+        self._kinds: dict[str, str] = {}  # by name of a file: root of an XML, kind of a txt
         self._by_suffix: dict[str, list[str]] = {}
         for name in files:
             self._by_suffix.setdefault(PurePosixPath(name).suffix[1:].lower(), []).append(name)
@@ -135,14 +135,14 @@ class Source:
 
     def head(self, name: str) -> bytes:
         """Return the first bytes of a file, enough to recognise its format."""
-        if name not in self._heads:
-            self._heads[name] = read_head(self.files, name, HEAD_BYTES)
-        return self._heads[name]
+        return read_head(self.files, name, HEAD_BYTES)
 
     def xml_root(self, name: str) -> str:
         """Return the name of an XML's first element, or ""."""
-        root = re.search(rb"<\s*([A-Za-z_][\w.-]*)", self.head(name).replace(b"\0", b""))
-        return root[1].decode("ascii") if root else ""
+        if name not in self._kinds:
+            root = re.search(rb"<\s*([A-Za-z_][\w.-]*)", self.head(name).replace(b"\0", b""))
+            self._kinds[name] = root[1].decode("ascii") if root else ""
+        return self._kinds[name]
 
     def json_keys(self, name: str) -> set[str]:
         """Return the keys of a JSON mapping that formats differ by, as far as they can be seen without parsing."""
@@ -160,15 +160,20 @@ class Source:
 
         A list in which the first images have no boxes is `keras` if a later line has boxes.
         """
-        head = self.head(name)
-        if len(head) == HEAD_BYTES:
-            head = head.rsplit(maxsplit=1)[0]  # the last word may be cut off
-        lines = [line.strip() for line in head.decode("utf-8-sig", "replace").splitlines() if line.strip()]
-        if not lines:
-            return "empty"
-        if any(map(_KERAS_ROW.match, lines)):
-            return "keras"
-        return next((kind for kind, pattern in _ROWS.items() if pattern.fullmatch(lines[0])), "")
+        if name not in self._kinds:
+            self._kinds[name] = _txt_kind(self.head(name))
+        return self._kinds[name]
+
+
+def _txt_kind(head: bytes) -> str:
+    if len(head) == HEAD_BYTES:
+        head = head.rsplit(maxsplit=1)[0]  # the last word may be cut off
+    lines = [line.strip() for line in head.decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    if not lines:
+        return "empty"
+    if any(map(_KERAS_ROW.match, lines)):
+        return "keras"
+    return next((kind for kind, pattern in _ROWS.items() if pattern.fullmatch(lines[0])), "")
 
 
 def relative_name(file_name: str) -> str:
