@@ -24,6 +24,7 @@ from utils.datasets.convert.layout import (
     split_of_folders,
 )
 from utils.errors import DataError
+from utils.files import decode_text
 
 KEYS = ("images", "annotations", "categories")
 MAX_RING_DISTANCES = 400_000_000  # up to this many, the parts of a polygon are joined by the shortest bridges
@@ -130,7 +131,7 @@ def _read(data: bytes, name: str) -> _Content:
 def read_json(data: bytes, name: str) -> Any:  # noqa: ANN401
     """Return the value of a JSON; DataError if it is damaged or nested too deeply."""
     try:
-        return json.loads(data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
+        return json.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
         raise DataError(name, f"is not JSON ({str(error)[:120]})", fix="correct or remove it") from error
 

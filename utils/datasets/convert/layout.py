@@ -17,7 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
+from utils.datasets.paths import ResolvedPath, find_files
 from utils.errors import DataError
+from utils.files import decode_text
 
 Files = Mapping[str, Callable[[], bytes]]  # functions that read a file, by relative name with `/`, in a fixed order
 T = TypeVar("T")
@@ -69,23 +71,25 @@ class DiskFile:
 
 
 def files_below(folder: Path) -> Files:
-    """Return the files below a folder by name, following links, without hidden files and folders.
+    """Return the regular files below a folder by name, following links, without hidden files and folders.
 
-    A folder that a link leads back to is visited once. DataError if there are no files.
+    The files of a folder that several links lead to are returned once. DataError if there are no files.
     """
+    try:
+        paths = sorted(find_files(ResolvedPath(path=folder)).files)
+    except OSError as error:
+        raise DataError(folder, f"cannot be read ({error.strerror})", fix="check permissions") from error
+    parents: dict[str, bool] = {}  # whether a folder is not one that another path has led to before
+    seen: set[tuple[int, int]] = set()
     files: dict[str, DiskFile] = {}
-    visited: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in names:
-            path = Path(root, name)
-            if not name.startswith(".") and path.is_file():
-                files[path.relative_to(folder).as_posix()] = DiskFile(path)
+    for path in paths:
+        parent = os.path.dirname(path)
+        if parent not in parents:
+            status = os.stat(parent)
+            parents[parent] = (status.st_dev, status.st_ino) not in seen
+            seen.add((status.st_dev, status.st_ino))
+        if parents[parent] and os.path.isfile(path):
+            files[os.path.relpath(path, folder).replace(os.sep, "/")] = DiskFile(Path(path))
     if not files:
         raise DataError(folder, "is not a folder with files", fix="check the path")
     return dict(sorted(files.items()))
@@ -100,10 +104,9 @@ def read_head(files: Files, name: str, size: int) -> bytes:
 def read_text(files: Files, name: str) -> str:
     """Return a text file's content: UTF-8, UTF-16 with a byte order mark, or else GBK; DataError if it is neither."""
     data = files[name]()
-    encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030")
-    for encoding in encodings:
+    for decode in (decode_text, lambda data: data.decode("gb18030")):
         with contextlib.suppress(UnicodeDecodeError):
-            return data.decode(encoding)
+            return decode(data)
     raise DataError(name, "is not UTF-8 text", fix="save it as UTF-8")
 
 

@@ -14,6 +14,7 @@ from utils.datasets.convert.images import ImageFiles
 from utils.datasets.convert.layout import Source, relative_name, split_in, split_of_folders
 from utils.datasets.labels import MAX_LABEL_BYTES
 from utils.errors import DataError
+from utils.files import decode_text
 from utils.log import LOGGER
 
 SPLITS = ("train", "val", "test")
@@ -89,7 +90,11 @@ def _rows(source: Source, name: str, names: tuple[str, ...], found: AnnotatedSet
         raise DataError(name, f"is too large for a label file ({len(data)} bytes)", fix="remove it")
     labels: list[Label] = []
     largest = -1
-    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), start=1):
+    try:
+        text = decode_text(data)
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+    for number, line in enumerate(text.splitlines(), start=1):
         fields = line.split()
         if not fields:
             continue
