@@ -29,6 +29,7 @@ from tests.helpers.doc_commands import (
     python_block,
     python_blocks,
 )
+from tests.helpers.layouts import LAYOUTS
 from utils.export.run import run_export
 from utils.inference.autoshape import AutoShape
 from utils.options import ExportOptions, TrainOptions
@@ -63,6 +64,7 @@ NOT_RUN = {
 QUICK = {
     "python train.py --weights best.pt --data mine.yaml",
     "python train.py --help",
+    "python prepare.py my_images",
     "python val.py --weights best.pt --data shapes.yaml --verbose",
     "python detect.py --weights best.pt --source images/",
     "python -m utils.datasets.convert voc SOURCE TARGET",
@@ -92,6 +94,8 @@ WRITES = {
     "compare.py": "runs/compare/*/report.html",
     "benchmarks.py": "runs/benchmark/exp/*",
     "utils.datasets.convert": "TARGET/data.yaml",
+    "prepare.py": "datasets/my_images/data.yaml",
+    "prepare.py --check": "runs/check/exp/report.html",
     "venv": ".venv/bin/python",
 }
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
@@ -103,7 +107,7 @@ def test_listed_commands_are_in_the_documentation_and_every_script_is_run() -> N
     assert set(NOT_RUN) <= known, "remove commands that are not documented any more"
     assert known >= QUICK and not QUICK & set(NOT_RUN)
     quick = [program_of(command) for command in COMMANDS if shlex.join(command) in QUICK]
-    assert set(quick) >= set(SCRIPTS) - {"hubconf.py", "prepare.py", "compare.py", "export.py", "benchmarks.py"}
+    assert set(quick) >= set(SCRIPTS) - {"hubconf.py", "compare.py", "export.py", "benchmarks.py"}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,8 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(image, folder / "images")
     (folder / "my_module.py").write_text(python_block("README.md", "# my_module.py"))
     write_voc(folder / "SOURCE/VOC2007")
+    (folder / "datasets/my_images").mkdir(parents=True)
+    (folder / "datasets/my_images/data.yaml").write_text(text)
     return folder
 
 
@@ -159,6 +165,12 @@ def write_custom_model(folder: Path) -> None:
     dump_yaml(folder / "mine.yaml", {**config, "width_multiple": 0.125})
 
 
+def write_labelimg(folder: Path) -> None:
+    """Write my_images: a folder of images and XML files, as LabelImg leaves it."""
+    shutil.rmtree(folder / "datasets")
+    LAYOUTS["labelimg_voc_flat"](folder / "my_images")
+
+
 def copy_packages(folder: Path) -> None:
     """Copy the packages, so that compiled files are not written into the repository."""
     if shutil.which(os.environ.get("CC", "cc")) is None:
@@ -169,6 +181,7 @@ def copy_packages(folder: Path) -> None:
 
 PREPARATIONS: dict[str, Callable[[Path], None]] = {
     "python train.py --cfg mine.yaml --plugins my_module.py": write_custom_model,
+    "python prepare.py my_images": write_labelimg,
     "python -m utils.compiled": copy_packages,
 }
 
@@ -216,7 +229,8 @@ def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -
     folder = tmp_path / "workplace"
     shutil.copytree(workplace, folder)
     name = program_of(command)
-    expected = exported_files(command) if name == "export.py" else [WRITES[name]] if name in WRITES else []
+    key = f"{name} --check" if "--check" in command else name
+    expected = exported_files(command) if name == "export.py" else [WRITES[key]] if key in WRITES else []
     export_inputs(command, folder)
     PREPARATIONS.get(shlex.join(command), lambda _: None)(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from utils.datasets.convert.annotated import AnnotatedSet
@@ -18,6 +16,7 @@ from utils.datasets.convert.layout import Source
 from utils.datasets.convert.visdrone import find_visdrone, read_visdrone
 from utils.datasets.convert.voc import find_voc, read_voc
 from utils.datasets.convert.yolo import find_yolo, read_yolo
+from utils.datasets.scan import suffix_counts
 from utils.errors import DataError
 
 
@@ -86,8 +85,4 @@ def _described(evidence: Mapping[str, str]) -> str:
 
 def _others(source: Source) -> str:
     """Return what other files there are, by suffix."""
-    images = set(source.images)
-    counts = Counter(
-        PurePosixPath(name).suffix.lower() or "without suffix" for name in source.files if name not in images
-    )
-    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(4)) or "no other files"
+    return suffix_counts(source.files.keys() - set(source.images)) or "no other files"
