@@ -27,7 +27,7 @@ from utils.inference.detector import Detector, prepare
 from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
-from utils.inference.tta import TtaModel
+from utils.inference.tta import augmented
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.plugins import load_plugins
@@ -89,7 +89,7 @@ def run_detection(options: DetectOptions) -> Path:
     several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
     on_cpu = isinstance(network, DetectionModel) and device.type == "cpu"
     workers = torch.get_num_threads() if several and on_cpu else 1
-    detector = TtaModel(network) if options.augment else network
+    detector = augmented(network) if options.augment else network
     try:
         _detect(detector, config, source, options, writer, sampling, workers)
     finally:

@@ -24,7 +24,7 @@ from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, op
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, Timings, predict, predict_batch, preprocess
 from utils.inference.results import Results
-from utils.inference.tta import TtaModel
+from utils.inference.tta import augmented
 from utils.options.base import check_thresholds
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
@@ -83,7 +83,7 @@ class AutoShape(nn.Module):
             ConfigError: a setting is out of range.
         """
         config = self._config(size)
-        detector = TtaModel(self.model) if augment else self.model
+        detector = augmented(self.model) if augment else self.model
         inputs = parse_inputs(ims, allow_urls=self.allow_urls)
         predicted: list[tuple[Detections, Timings]] = []
         shape: tuple[int, ...] = ()

@@ -22,7 +22,7 @@ from utils.inference.ensemble import SingleClassWrapper
 from utils.inference.exported_model import ModelMetadata
 from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
-from utils.inference.tta import TtaModel
+from utils.inference.tta import augmented
 from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
 from utils.metrics.evaluated_set import ImageEvaluation
@@ -72,10 +72,10 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         single_class=single_class,
     )
     model: Detector = to_device(opened, device)
+    if options.augment:
+        model = augmented(model)
     if single_class and model.num_classes > 1:
         model = SingleClassWrapper(model)
-    if options.augment:
-        model = TtaModel(model)
     evaluation = evaluate_and_report(
         model,
         loader,
