@@ -26,6 +26,7 @@ def custom(
     device: object = None,
     allow_urls: bool = False,
     trust: bool = False,
+    verbose: bool = True,
 ) -> _Model:
     """Load a trained model.
 
@@ -36,6 +37,7 @@ def custom(
         device: "cpu", "mps", "cuda:0", 0, a torch device, or None for the best available.
         allow_urls: download images given by their web address.
         trust: run a TorchScript file, which is a program, even if it was not exported on this machine.
+        verbose: the former name of `_verbose`.
 
     Raises:
         DetectorError: the file cannot be read, a required package is missing, or the device is not available.
@@ -97,6 +99,7 @@ class _Entry:
         device: object = None,
         *,
         weights: str = "",
+        verbose: bool = True,
     ) -> _Model:
         if pretrained and not weights:
             name = self.cfg.replace("-AKConv", "").replace(".yaml", ".pt")

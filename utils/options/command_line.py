@@ -19,6 +19,7 @@ from utils.missing_weights import unreadable_weights
 from utils.options.base import HYP_FOLDER
 from utils.options.export import ExportOptions
 from utils.options.inference import DetectOptions, ValOptions
+from utils.options.preparation import PrepareOptions
 from utils.options.training import CompareOptions, TrainOptions
 from utils.plugins import find_plugin
 from utils.strict_yaml import load_yaml
@@ -68,6 +69,8 @@ def check_files(options: object) -> None:
         if config.generator is None and not getattr(options, "download", False):
             for split in _splits(options):
                 config.locate(split)
+    if isinstance(options, PrepareOptions) and options.check and not os.path.isdir(options.source):
+        load_data_config(options.source)
     if isinstance(options, DetectOptions) and not os.path.exists(os.path.expanduser(options.source)):
         from utils.datasets.sources import open_source
 

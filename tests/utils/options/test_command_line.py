@@ -42,6 +42,8 @@ COMMANDS = [
     (["compare.py", "--cfg", "yolov5n.yaml", "yolov5s.yaml", "--hyp", "none.yaml"], "--hyp"),
     (["benchmarks.py", "--weights", "yolov5s.pt"], "--weights"),
     (["prepare.py", "{}", "--check", "--weights", "{}/none.pt"], "none.pt"),
+    (["prepare.py", "none.yaml", "--check"], "--data"),
+    (["prepare.py", "{}/none"], "none"),
     (["models/__main__.py", "--cfg", "none.yaml"], "--cfg"),
     *(([script, "--help"], None) for script in ("train.py", "val.py", "detect.py", "export.py", "compare.py")),
     (["benchmarks.py", "--help"], None),
