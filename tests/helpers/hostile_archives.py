@@ -96,6 +96,10 @@ HOSTILE = {
     "zip network path": lambda: zipped(("\\\\host\\share\\evil.txt", GOOD)),
     "zip control letters": lambda: zipped(("labels/a\x1b[2Jb.txt", GOOD)),
     "zip null byte": lambda: patched(zipped(("labels/a.txt.py", GOOD)), "", 46 + 12, b"\0"),
+    "zip of 2000 folders": lambda: zipped(("a/" * 2000 + "x.jpg", GOOD), ("b.txt", GOOD)),
+    "tar of 2000 folders": lambda: tarred(("a/" * 2000 + "x.jpg", GOOD), ("b.txt", GOOD)),
+    "zip of a long name": lambda: zipped(("a" * 300 + ".txt", GOOD)),
+    "zip of a long name in another script": lambda: zipped(("\u732b" * 90 + ".txt", GOOD)),
     "zip symbolic link": lambda: zipped((special("labels/a.txt", stat.S_IFLNK), b"/etc/passwd")),
     "zip link to a folder, then through it": lambda: zipped(
         (special("labels", stat.S_IFLNK), b"/tmp"), ("labels/evil.txt", GOOD)

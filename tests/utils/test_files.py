@@ -16,18 +16,22 @@ import pytest
 from utils.errors import ConfigError, RunError
 from utils.files import (
     _temporary_cache,
+    absolute_path,
     atomic_write,
     dump_json,
     find_file,
     free_bytes,
+    load_json,
     make_run_dir,
     remove_leftovers,
     try_write,
     unique_name,
     user_cache_dir,
+    write_csv,
     write_skipped,
 )
 from utils.locks import FolderLock
+from utils.strict_yaml import dump_yaml, load_yaml
 
 
 def fail_with(number):
@@ -397,6 +401,49 @@ def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", unreadable)
     assert free_bytes(tmp_path) == 0
+
+
+def test_names_that_are_not_utf8_are_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"\xe9 \xff.jpg")
+    dump_json(tmp_path / "a.json", {"file": name, "other": "猫"})
+    assert load_json(tmp_path / "a.json") == {"file": name, "other": "猫"}
+    write_csv(tmp_path / "a.csv", [(name, "猫")])
+    assert (tmp_path / "a.csv").read_bytes() == b"\xe9 \xff.jpg," + "猫\n".encode()
+    dump_yaml(tmp_path / "a.yaml", {"project": name})
+    assert load_yaml(tmp_path / "a.yaml") == {"project": name}
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: path.mkdir(), "folder"),
+        (lambda path: path.symlink_to("nowhere"), "link"),
+        (lambda path: path.symlink_to(path.name), "link"),
+        (lambda path: os.mkfifo(path), "regular"),
+    ],
+    ids=["folder", "broken link", "loop", "pipe"],
+)
+def test_what_exists_but_is_no_file_is_named_as_what_it_is(tmp_path, make, kind):
+    make(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError) as caught:
+        find_file(str(tmp_path / "a.yaml"), folders=[], flag="--cfg")
+    assert caught.value.where == "--cfg" and kind in caught.value.what
+
+
+def test_a_path_beside_yamls_is_answered_with_the_nearest_of_them(tmp_path):
+    (tmp_path / "data.yaml").write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        find_file(str(tmp_path / "dat.yaml"), folders=[], flag="--data")
+    assert "data.yaml" in caught.value.fix
+
+
+def test_a_name_with_a_tilde_that_exists_is_no_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/nowhere")
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~/a.yaml").write_text("x")
+    assert find_file("~/a.yaml", folders=[], flag="--cfg") == Path("~/a.yaml")
+    assert absolute_path("~/a.yaml") == str(tmp_path / "~/a.yaml") and absolute_path("yolov5n") == "yolov5n"
 
 
 def test_skipped_files_are_listed_whatever_their_names(tmp_path):

@@ -8,7 +8,6 @@ import io
 import math
 import os
 import stat
-import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from utils.datasets.image_headers import BITS_PER_SAMPLE, PFM_SIGNATURES, TIFF_SIGNATURES, is_truncated, raw_size
 from utils.errors import DataError
 from utils.library_messages import muted
 from utils.log import LOGGER
@@ -28,16 +27,15 @@ IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm jfif jpe 
 VIDEO_SUFFIXES = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv".split())
 MAX_PIXELS = 178_000_000
 MAX_DECODED_BYTES = 6 * MAX_PIXELS  # 16 bits in three channels; also of the file itself
-_JPEG_START, _JPEG_END, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
-_DEEP_SIGNATURES = (*_TIFF_SIGNATURES, b"PF", b"Pf")  # TIFF and PFM, some of which only OpenCV can read
+_DEEP_SIGNATURES = (*TIFF_SIGNATURES, *PFM_SIGNATURES)  # some of which only OpenCV can read
 # The most bytes that a decoder holds for a sample, where that is more than the sample has.
 _BYTES_PER_SAMPLE = {"JPEG2000": 4, "AVIF": 4, "WEBP": 2}
 _BLOCK_PIXELS = 4_000_000  # converted at a time
 _OPENCV_MODES = frozenset(("1", "L", "P", "RGB"))
-_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _ORIENTATION = 256, 257, 258, 277, 0x0112
+_ORIENTATION = 0x0112
+_LARGE_BYTES = 100_000_000
+_LARGE_IMAGES = threading.Lock()
 _WARNING_FILTERS = threading.Lock()  # the filters are global to the process
 
 
@@ -70,9 +68,7 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
     Raises:
         DataError: the data is truncated, too large, or not an image.
     """
-    if (data.startswith(_JPEG_START) and _is_truncated_jpeg(data)) or (
-        data.startswith(_PNG_START) and _is_truncated_png(data)
-    ):
+    if is_truncated(data):
         raise DataError(name, f"is truncated ({len(data)} bytes, no end marker)", fix="replace the file")
     try:
         with muted():
@@ -162,58 +158,45 @@ def _decode(data: bytes) -> np.ndarray | None:
     transparent colours, and 8-bit TIFFs.
     """
     header = open_header(data)
-    if header is None:
-        deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
-        _check_size(*_raw_size(data))
-    else:
-        with header, suppress_pillow_warnings():
-            bits = max(getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))
+    with contextlib.ExitStack() as stack:
+        if header is None:
+            deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
+            size = _checked_size(*raw_size(data))
+        else:
+            stack.enter_context(header)
+            stack.enter_context(suppress_pillow_warnings())
+            bits = max(getattr(header, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
             deep = header.mode[0] in "IF" or bits > 8 or (header.format == "PNG" and data[24] == 16)
             # OpenCV keeps two copies of a PNG of 16 bits.
-            depth = max(bits // 8, 4 if header.mode[0] in "IF" or header.format == "PNG" else 1) if deep else 1
+            depth = max((bits + 7) // 8, 4 if header.mode[0] in "IF" or header.format == "PNG" else 1) if deep else 1
             depth = max(depth, _BYTES_PER_SAMPLE.get(str(header.format), 1))
-            _check_size(header.width * header.height, len(header.getbands()) * depth)
-            if deep:
-                # OpenCV applies the orientation of TIFFs itself.
-                orientation = 1 if header.format == "TIFF" else header.getexif().get(_ORIENTATION, 1)
-            elif header.format == "TIFF" or header.mode not in _OPENCV_MODES or "transparency" in header.info:
-                return pil_to_rgb8(header)
-    if deep:
-        return _decode_deep(data, orientation)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
-    if image is None and header is not None and header.format in ("AVIF", "JPEG2000"):  # OpenCV was built without
-        return pil_to_rgb8(Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS))
-    return image
+            size = _checked_size(header.width * header.height, len(header.getbands()) * depth)
+            # OpenCV applies the orientation of TIFFs itself.
+            orientation = header.getexif().get(_ORIENTATION, 1) if deep and header.format != "TIFF" else 1
+            if not deep and (
+                header.format == "TIFF" or header.mode not in _OPENCV_MODES or "transparency" in header.info
+            ):
+                with _one_at_a_time(size):
+                    return pil_to_rgb8(header)
+    with _one_at_a_time(size):
+        if deep:
+            return _decode_deep(data, orientation)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
+        if image is None and header is not None and header.format in ("AVIF", "JPEG2000"):  # OpenCV was built without
+            return pil_to_rgb8(Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS))
+        return image
 
 
-def _check_size(pixels: int, bytes_per_pixel: int) -> None:
-    """Raise a DecompressionBombError if an image would take too much memory."""
+def _checked_size(pixels: int, bytes_per_pixel: int) -> int:
+    """Return the bytes that an image takes while it is decoded; a DecompressionBombError if they are too many."""
     if pixels > MAX_PIXELS or pixels * bytes_per_pixel > MAX_DECODED_BYTES:
         raise Image.DecompressionBombError
+    return pixels * bytes_per_pixel
 
 
-def _raw_size(data: bytes) -> tuple[int, int]:
-    """Return the pixels and the bytes per pixel that an image says of itself whose header Pillow refuses; 0 if unknown.
-
-    OpenCV reads some of these, and believes their headers.
-    """
-    try:
-        if data.startswith(_PNG_START):
-            width, height, depth = struct.unpack(">IIB", data[16:25])
-            return width * height, 4 * (depth // 8 or 1)
-        if data.startswith(_TIFF_SIGNATURES):
-            tags = ImageFileDirectory_v2(data[:8])
-            with io.BytesIO(data) as file:
-                file.seek(tags.next)
-                tags.load(file)
-            bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))
-            return tags[_IMAGE_WIDTH] * tags[_IMAGE_LENGTH], tags.get(_SAMPLES_PER_PIXEL, 1) * (bits + 7) // 8
-        if data.startswith(_DEEP_SIGNATURES):
-            width, height = map(int, data[:100].split()[1:3])
-            return width * height, 12 if data.startswith(b"PF") else 4
-    except (OSError, ValueError, LookupError, TypeError, SyntaxError, struct.error):
-        pass
-    return 0, 0
+def _one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:
+    """Return a context that threads enter one by one if the image of so many bytes is large."""
+    return _LARGE_IMAGES if size > _LARGE_BYTES else contextlib.nullcontext()
 
 
 def pil_to_rgb8(image: Image.Image) -> np.ndarray:
@@ -256,33 +239,3 @@ def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-def _is_truncated_jpeg(data: bytes) -> bool:
-    """Return whether a JPEG lacks its end marker, since decoders silently fill the missing part with grey.
-
-    Headers are skipped by their lengths, so that the end marker of an embedded thumbnail does not count.
-    """
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == _START_OF_SCAN:
-            return data.find(_JPEG_END, position) < 0
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return True
-
-
-def _is_truncated_png(data: bytes) -> bool:
-    """Return whether a PNG has no end, or a chunk that is longer than the file: OpenCV would allocate that."""
-    position = len(_PNG_START)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
-        position += 12 + length
-        if kind == b"IEND":
-            return False
-    return True

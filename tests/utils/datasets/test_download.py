@@ -418,7 +418,7 @@ def test_the_command_downloads_and_its_errors_are_one_line(archive, tmp_path):
     assert hashlib.sha256(archive).hexdigest() in done.stdout
     wrong = run("coco129.yaml")
     assert wrong.returncode == 2 and "did you mean coco128.yaml" in wrong.stderr and "Traceback" not in wrong.stderr
-    for args in ((), ("coco128.yaml", "VOC.yaml"), ("coco128.yaml", "--force"), ("--deb", "coco128.yaml")):
+    for args in ((), ("coco128.yaml", "VOC.yaml"), ("coco128.yaml", "--force"), ("--dbg", "coco128.yaml")):
         wrong = run(*args)
         assert wrong.returncode == 2 and wrong.stderr.startswith("error: download: ") and wrong.stderr.count("\n") == 1
         assert "Fix: see `python -m utils.datasets.download --help`" in wrong.stderr

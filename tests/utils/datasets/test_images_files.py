@@ -1,13 +1,16 @@
 """Image files: names, truncated and damaged content, suffixes, and writing."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
+from PIL import Image, features
 
 from tests.helpers.encoded_images import HEIGHT, WIDTH, encoded, max_difference, smooth_pixels
 from utils.datasets.image_writing import write_image
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
+from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, pil_to_rgb8, read_image, to_rgb8
 from utils.errors import DataError
 
 
@@ -108,3 +111,88 @@ def test_written_image_reads_back(tmp_path, pixels, suffix):
 def test_suffixes_are_matched_in_any_letter_case():
     assert has_suffix("x/A.JPeG", IMAGE_SUFFIXES) and has_suffix("a.b.png", IMAGE_SUFFIXES)
     assert not has_suffix("a.txt", IMAGE_SUFFIXES) and not has_suffix("png", IMAGE_SUFFIXES)
+
+
+# Memory
+
+
+def png_header(width, height, *, depth=8, colour=2):
+    """A PNG that says of itself to be so large, with a few bytes of pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def tiff_header(width, height, *, samples=3, bits=32):
+    """A TIFF of floating-point pixels that says of itself to be so large, without pixels."""
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 8), (277, 3, 1, samples), (278, 4, 1, height), (279, 4, 1, 8), (339, 3, 1, 3)]
+    content = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + content + bytes(20)
+
+
+HOSTILE = {
+    "16 bits": png_header(13_000, 13_000, depth=16),
+    "pixels": png_header(20_000, 20_000),
+    "RGBA of 16 bits": png_header(12_000, 12_000, depth=16, colour=6),
+    "16 bits, with a wrong checksum": png_header(13_000, 13_000, depth=16)[:29] + bytes(8) + b"IEND....",
+    "float RGB": tiff_header(13_000, 13_000),
+    "PFM": b"PF\n13000 13000\n-1.0\n" + bytes(1000),
+    "length of a chunk": png_header(64, 48)[:33] + b"\xff\x00\x24\x3bIDAT" + bytes(60),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_image_that_would_take_gigabytes_is_refused_before_it_is_decoded(tmp_path, kind, monkeypatch):
+    (tmp_path / "a.png").write_bytes(HOSTILE[kind])
+    decoders = []
+    monkeypatch.setattr("utils.datasets.images.cv2.imdecode", lambda *args: decoders.append(args))
+    monkeypatch.setattr("utils.datasets.images.pil_to_rgb8", decoders.append)
+    with pytest.raises(DataError):
+        read_image(tmp_path / "a.png")
+    assert not decoders
+
+
+def test_a_sparse_file_is_refused_unread(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    os.truncate(tmp_path / "a.jpg", 2**32)
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path / "a.jpg")
+    assert f"{2**32:,}" in caught.value.what
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int32", "bool"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_are_converted_in_blocks_of_rows_to_the_same_pixels(dtype, channels, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = (rng.random((37, 11, channels)) * (1 if dtype == "float32" else 2 if dtype == "bool" else 255)).astype(
+        dtype
+    )
+    image[5:20, :, -1] = image.max()
+    whole = to_rgb8(image)
+    monkeypatch.setattr("utils.datasets.images._BLOCK_PIXELS", 50)
+    assert np.array_equal(to_rgb8(image), whole)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "P"])
+def test_pillow_images_are_converted_in_blocks_of_rows_to_the_same_pixels(pixels, mode, monkeypatch):
+    image = Image.fromarray(pixels).convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(pixels[..., 0]))
+    whole = pil_to_rgb8(image)
+    monkeypatch.setattr("utils.datasets.images._BLOCK_PIXELS", 500)
+    assert np.array_equal(pil_to_rgb8(image), whole)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jfif", "JPEG"), ("JPE", "JPEG"), ("jp2", "JPEG2000"), ("avif", "AVIF")])
+def test_other_names_of_jpeg_and_its_successors_are_read(tmp_path, pixels, suffix, kind):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("needs Pillow with AVIF")
+    file = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(file, kind)
+    assert has_suffix(file, IMAGE_SUFFIXES) and max_difference(read_image(file), pixels) < 60
+    assert write_image(tmp_path / f"b.{suffix}", pixels).exists()
