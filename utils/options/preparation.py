@@ -9,6 +9,7 @@ from utils.cli import option
 from utils.options.base import IMAGE_SIZES, MAX_SEED, Options, require
 
 MAX_FOLDS = 100
+FORMATS = ("yolo", "voc", "coco", "cvat", "labelme", "csv", "keras", "visdrone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class PrepareOptions(Options):
 
     source: str = option("", "folder of images and annotations; with --check a data yaml", positional=True)
     out: str = option("", "folder to create; default: datasets/ and the name of the source")
-    format: str = option("", "format of the annotations, if several fit or none does; default: recognised")
+    format: str = option("", "format of the annotations, if several fit; default: recognised", choices=FORMATS)
     split: tuple[float, ...] = option(
         (8.0, 1.0, 1.0), "fractions of train, val and test, if the source has no splits, or in place of its splits"
     )

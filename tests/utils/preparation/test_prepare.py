@@ -11,9 +11,11 @@ from PIL import Image
 from tests.helpers.layouts import LAYOUTS, NAMES, STEMS, TRUTH, coco_content, image_bytes, put, voc_text, yolo_text
 from tests.helpers.published_labels import voc_object, voc_xml
 from utils.datasets.config import load_data_config
+from utils.datasets.convert import recognise
 from utils.datasets.labels import label_path
 from utils.datasets.scan import list_images
 from utils.errors import ConfigError, DataError, DetectorError, RunError
+from utils.options.preparation import FORMATS
 
 
 def files_below(folder):
@@ -286,6 +288,11 @@ def test_several_formats_are_a_question_with_the_flag_that_answers_it(tmp_path, 
     assert "--format yolo" in error.fix and "--format voc" in error.fix and not (tmp_path / "out").exists()
     prepare(tmp_path / "in", "--out", tmp_path / "out", "--format", "voc")
     assert load_data_config(str(tmp_path / "out/data.yaml")).num_classes == len(NAMES)
+
+
+def test_the_flag_offers_every_format(tmp_path, prepare):
+    assert set(FORMATS) == {*recognise.FORMATS}
+    refused(prepare, ConfigError, tmp_path, "--format", "kitti")
 
 
 @pytest.mark.parametrize(

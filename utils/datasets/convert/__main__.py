@@ -11,7 +11,6 @@ from utils.datasets.convert.coco import convert_coco
 from utils.datasets.convert.layout import ConversionReport, FileEntry, files_below, with_data_yaml
 from utils.datasets.convert.visdrone import NAMES as VISDRONE_NAMES
 from utils.datasets.convert.visdrone import convert_visdrone
-from utils.datasets.convert.voc import NAMES as VOC_NAMES
 from utils.datasets.convert.voc import convert_voc
 from utils.errors import ConfigError, DataError
 from utils.folders import atomic_write_folder
@@ -24,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="format of the source")
     parser.add_argument("source", type=Path, help="folder with images and annotations as published")
     parser.add_argument("target", type=Path, help="folder to create, with images, labels and data.yaml")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)")
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)"
+    )
     parser.add_argument("--polygons", action="store_true", help="coco: write polygons where the annotations have them")
     parser.add_argument("--labels-only", action="store_true", help="write labels, without copying images")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -60,7 +61,7 @@ def _entries(options: argparse.Namespace, report: ConversionReport) -> Iterator[
     common = {"labels_only": options.labels_only, "report": report}
     names: list[str] = []
     if options.kind == "voc":
-        names = list(options.names or VOC_NAMES)
+        names = list(options.names or ())
         entries = convert_voc(files, names=names, **common)
     elif options.kind == "visdrone":
         names = list(VISDRONE_NAMES)

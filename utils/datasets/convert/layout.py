@@ -20,6 +20,7 @@ from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
 from utils.datasets.paths import ResolvedPath, find_files
 from utils.errors import DataError
 from utils.files import decode_text
+from utils.log import LOGGER
 
 Files = Mapping[str, Callable[[], bytes]]  # functions that read a file, by relative name with `/`, in a fixed order
 T = TypeVar("T")
@@ -258,7 +259,10 @@ def with_data_yaml(entries: Iterable[FileEntry], names: Sequence[str]) -> Iterat
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for folder in folders:  # its split is that of the last part of its path that names one
         splits[next(filter(None, map(split_in, reversed(folder.split("/")))), "train")].append(folder)
-    splits["val"] = splits["val"] or splits["test"] or splits["train"]
+    if not splits["val"]:
+        other = "test" if splits["test"] else "train"
+        splits["val"] = splits[other]
+        LOGGER.warning(f"the source has no val split; data.yaml names {other} as val. Use prepare.py to divide it")
     yield "data.yaml", data_yaml_text({split: paths for split, paths in splits.items() if paths}, names)
 
 

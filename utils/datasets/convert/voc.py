@@ -157,7 +157,8 @@ def convert_voc(
 
     Lists such as `ImageSets/Main/train.txt` of a folder `VOC2007` become `images/train2007` and so on, with `labels`
     next to `images`. Without lists, the folders' names decide, or else all images are in `images/train`. Objects of
-    classes that are not in `names` are skipped, and those marked difficult.
+    classes that are not in `names` are skipped, and those marked difficult. An empty list of names is filled: with
+    VOC's 20 if one of them occurs, otherwise with the names in the order of appearance.
 
     Raises:
         DataError: there are no annotations, one cannot be read, or two images of a split have the same name.
@@ -170,6 +171,9 @@ def convert_voc(
     found.report.pop("objects", None)
     report.update(found.report)
     image_of: dict[str, str] = {}
+    if isinstance(names, list) and not names:
+        appearing = dict.fromkeys(label.name for image in found.images for label in image.labels)
+        names[:] = NAMES if not appearing or appearing.keys() & {*NAMES} else appearing
     class_ids = {name: class_id for class_id, name in enumerate(names)}
     for image in found.images:
         if not image.file and not labels_only:

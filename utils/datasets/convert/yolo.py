@@ -133,12 +133,14 @@ def _splits(source: Source) -> dict[str, str] | None:
 
 def _entries_of_yaml(source: Source) -> dict[str, list[str]]:
     """Return the paths of each split in the outermost data yaml."""
-    for name in sorted(source.with_suffix("yaml", "yml"), key=lambda name: (name.count("/"), name)):
-        content = data_yaml(source, name)
-        if "names" in content or "nc" in content:
-            entries = {split: content.get(split) for split in SPLITS}
-            entries["val"] = entries["val"] or content.get("valid")
-            return {split: _texts(value) for split, value in entries.items() if value}
+    names = sorted(source.with_suffix("yaml", "yml"), key=lambda name: (name.count("/"), name))
+    found = {name: content for name in names if (content := data_yaml(source, name))}
+    if len(found) > 1:
+        LOGGER.warning(f"there are {len(found)} data yamls ({', '.join([*found][:3])}); the first is used")
+    for content in found.values():
+        entries = {split: content.get(split) for split in SPLITS}
+        entries["val"] = entries["val"] or content.get("valid")
+        return {split: _texts(value) for split, value in entries.items() if value}
     return {}
 
 

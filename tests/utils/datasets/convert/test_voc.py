@@ -198,3 +198,18 @@ def test_voc_images_of_one_label_file_are_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         convert(["voc", str(tmp_path / "in"), str(tmp_path / "out")])
     assert "one/JPEGImages/a.jpg" in str(caught.value) and "two/JPEGImages/a.png" in str(caught.value)
+
+
+def test_classes_of_another_set_are_those_that_occur(tmp_path):
+    for stem, name in (("a", "\u6ce2\u6d6a"), ("b", "arc")):
+        write(tmp_path / f"in/{stem}.jpg")
+        write(tmp_path / f"in/{stem}.xml", voc_xml(voc_object(name, (5, 6, 31, 40))))
+    report = run_convert("voc", tmp_path / "in", tmp_path / "out")
+    assert load_data_config(str(tmp_path / "out/data.yaml")).names == ("\u6ce2\u6d6a", "arc")
+    assert report["objects"] == 2
+
+
+def test_a_source_without_val_is_warned_of(tmp_path, caplog):
+    write_voc(tmp_path / "in", {"train": {"a": voc_xml(voc_object("dog", (5, 6, 31, 40)))}})
+    run_convert("voc", tmp_path / "in", tmp_path / "out")
+    assert [record.levelname for record in caplog.records if "val" in record.message] == ["WARNING"]
