@@ -8,7 +8,8 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -49,44 +50,64 @@ def read_video(
         with muted():
             fps, total = capture.get(cv2.CAP_PROP_FPS), max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         fps = fps if 0 < fps < 1000 else DEFAULT_FPS
-        index = end = good = failures = 0  # `end`: the index after the last good frame; `failures`: since then
+        index = failures = 0  # frames tried; failures in a row
+        times = array("d")  # of the good frames, in milliseconds
         failing_since = 0.0
         while index < total or failures < MAX_FAILURES_AT_END:
-            grabbed, image = _next_frame(capture, wanted=index % vid_stride == 0)
+            grabbed, image = _next_frame(capture, wanted=index % vid_stride == 0, times=times)
             index += 1
-            if grabbed:
-                good, failures, end = good + 1, 0, index
-                if image is not None:
-                    yield Frame(
-                        image=image, path=path, index=index - 1, total=total, fps=fps / vid_stride, number=number
-                    )
+            if not grabbed:
+                failing_since = failing_since if failures else time.monotonic()
+                failures += 1
+                if failures == MAX_FAILURES or time.monotonic() - failing_since > policy.io_timeout:
+                    break
                 continue
-            failing_since = failing_since if failures else time.monotonic()
-            failures += 1
-            if failures == MAX_FAILURES or time.monotonic() - failing_since > policy.io_timeout:
-                break
-    if not good:
+            if image is not None:
+                yield Frame(image=image, path=path, index=index - 1, total=total, fps=fps / vid_stride, number=number)
+            failures = 0
+    if not times:
         raise DataError(path, "has no frame that can be decoded", fix="check the file")
-    absent = max(total - end, 0)
-    if absent <= 1 + total // 50 and not has_suffix(path, EXACT_COUNT_SUFFIXES):
-        absent = 0
-    if missing := end - good + absent:
-        cut_off = f", {absent} of them at the end" if absent else ""
-        LOGGER.warning(f"{path}: {missing} of {max(total, end)} frames cannot be decoded{cut_off}")
+    missing, at_end = _missing_frames(times, total, fps, exact=has_suffix(path, EXACT_COUNT_SUFFIXES))
+    missing = max(missing, index - failures - len(times))
+    if missing:
+        cut_off = f", {at_end} of them at the end" if at_end else ""
+        LOGGER.warning(f"{path}: {missing} of {len(times) + missing} frames cannot be decoded{cut_off}")
 
 
-def _next_frame(capture: Capture, *, wanted: bool) -> tuple[bool, np.ndarray | None]:
-    """Advance by one frame; return whether it is good, and the (H, W, 3) uint8 RGB image if it is wanted."""
+def _missing_frames(times: Sequence[float], total: int, fps: float, *, exact: bool) -> tuple[int, int]:
+    """Return how many frames a video lacks, and how many of these at its end.
+
+    Args:
+        times: of the good frames, in milliseconds.
+        total: number of frames that the file states, or its length times `fps`.
+        fps: frames per second that the file states, which for some formats is a multiple of the true rate.
+        exact: whether the file states `total`.
+    """
+    step, length = 1000 / fps, 1000 * total / fps
+    if not exact and len(times) > 1:
+        step = float(np.median(np.diff(times))) or step
+        total = min(total, round(length / step))
+    missing = max(total - len(times), 0)
+    if not exact and missing <= 1 + total // 50:
+        return 0, 0
+    return missing, min(max(round((length - times[-1]) / step) - 1, 0), missing)
+
+
+def _next_frame(capture: Capture, *, wanted: bool, times: array[float]) -> tuple[bool, np.ndarray | None]:
+    """Advance by one frame; return whether it is good, and the (H, W, 3) uint8 RGB image if it is wanted.
+
+    The time of a good frame is added to `times`.
+    """
     try:
         with muted():
             if not capture.grab():
                 return False, None
-            if not wanted:
-                return True, None
-            decoded, image = capture.retrieve()
-        if not decoded or image is None or not image.size:
+            milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+            decoded, image = capture.retrieve() if wanted else (True, None)
+        if wanted and (not decoded or image is None or not image.size):
             return False, None
-        return True, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        times.append(milliseconds)
+        return True, cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image is not None else None
     except cv2.error:
         return False, None
 

@@ -136,8 +136,9 @@ def _detect(
                 path = writer.run_dir / writer.stem(frame.path, frame.number)
                 sampling.add(frame.image, preprocessed, detections, writer.names, path)
     if not frames:
-        path, reason = source.skipped[0]
-        raise RunError(path, reason, fix=f"check the source: none of its {len(source.skipped)} files could be read")
+        first, reason = source.skipped[0]
+        others = f": none of its {len(source.skipped)} files could be read" if len(source.skipped) > 1 else ""
+        raise RunError(first, reason, fix=f"check the source{others}")
     seconds = time.perf_counter() - start
     per_image = {phase: totals[phase] / frames for phase in ("pre", "inference", "nms")}
     parallel = f" ({workers} batches in parallel, one thread each)" if workers > 1 else ""

@@ -88,6 +88,41 @@ def test_a_video_cut_off_is_read_up_to_there_with_a_warning(content, tmp_path, c
     assert "4 of 8" in message
 
 
+@pytest.mark.parametrize(("name", "codec"), [("v.mkv", "mp4v"), ("v.ts", "MPG2"), ("v.wmv", "WMV2"), ("v.mpg", "MPG1")])
+def test_formats_without_a_number_of_frames(name, codec, tmp_path, caplog) -> None:
+    fps = 25 if name == "v.mpg" else 7.3  # WMV states twice this rate
+    size, images = (WIDTH, HEIGHT), np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3), np.uint8)
+    writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*codec), fps, size)
+    for image in images:
+        writer.write(cv2.resize(image, size))
+    writer.release()
+    assert len(read(tmp_path / name)) == 40 and not warnings(caplog)
+    if name == "v.mkv":
+        (tmp_path / "cut.mkv").write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
+        count = len(read(tmp_path / "cut.mkv"))
+        assert 5 < count < 35 and f"{40 - count} of 40" in warnings(caplog)[0]
+
+
+def test_the_rotation_of_a_video_is_applied(tmp_path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "v.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (WIDTH, HEIGHT))
+    for _ in range(3):
+        writer.write(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    writer.release()
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    rows = (0, 0x10000, 0, -0x10000, 0, 0, HEIGHT << 16, 0, 0x40000000)
+    data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in rows)
+    (tmp_path / "v.mp4").write_bytes(data)
+    policy = ReconnectPolicy()
+    shapes = {f.image.shape for f in read_video(tmp_path / "v.mp4", Path("v"), number=0, vid_stride=1, policy=policy)}
+    assert shapes == {(WIDTH, HEIGHT, 3)}
+
+
+def test_the_suffix_of_a_video_may_be_that_of_another(content, tmp_path, caplog) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    assert len(read(tmp_path / "v.mp4")) == 8 and not warnings(caplog)
+
+
 def test_files_that_are_no_videos_are_refused(content, tmp_path, capfd) -> None:
     every = content.copy()
     damage(every, *range(8))

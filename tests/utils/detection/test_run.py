@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from utils.cli import parse_options
 from utils.datasets.sources import open_source
 from utils.datasets.streams import stream_name
 from utils.detection.run import run_detection
+from utils.detection.writers import DetectionWriter
 from utils.errors import ConfigError, RunError
 from utils.log import LOGGER
 from utils.options import DetectOptions
@@ -98,6 +100,55 @@ def test_a_bad_file_is_skipped_and_listed(weights: Path, tmp_path: Path, caplog)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "b.png" in warnings[0] and sum("--max-det" in warning for warning in warnings) == 1, "20 are allowed"
     assert "1 of 2" in warnings[-1] and str(tmp_path / "run/skipped.csv") in warnings[-1]
+
+
+def test_libraries_print_nothing_about_damaged_files(weights: Path, tmp_path: Path, capfd) -> None:
+    def damage(path: Path, *, at: float, length: int) -> None:
+        data = bytearray(path.read_bytes())
+        del data[int(len(data) * at) : int(len(data) * at) + length]
+        path.write_bytes(data)
+
+    for suffix in ("jpg", "png", "tiff", "webp", "bmp", "jp2"):
+        write(tmp_path / f"in/{suffix}.{suffix}", random_image(0, 40, 60))
+        damage(tmp_path / f"in/{suffix}.{suffix}", at=0.6, length=20)
+    for name, codec in (("a.avi", "MJPG"), ("b.avi", "XVID"), ("c.mp4", "mp4v")):
+        writer = cv2.VideoWriter(str(tmp_path / "in" / name), cv2.VideoWriter.fourcc(*codec), 10, (64, 48))
+        for number in range(4):
+            writer.write(random_image(number, 48, 64))
+        writer.release()
+        damage(tmp_path / "in" / name, at=0.4, length=300)
+    write(tmp_path / "in/good.png", random_image(1, 40, 60))
+    (tmp_path / "in/no.mp4").write_bytes(b"no video")
+    capfd.readouterr()
+    run_detection(options(weights, tmp_path / "in", tmp_path, nosave=True, imgsz=(64,)))
+    assert capfd.readouterr() == ("", ""), "the program's own messages go to the logger"
+
+
+def test_the_image_size_is_that_of_the_checkpoint_unless_given(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO", logger="akyolo")
+    model = random_model("yolov5n.yaml", len(NAMES))
+    save_checkpoint(tmp_path / "a.pt", {**describe_model(model, NAMES), "ema": weights_of(model), "image_size": 96})
+    write(tmp_path / "in/a.png", random_image(1, 40, 60))
+    found = []
+    for size in ((), (96,), (160,)):
+        caplog.clear()
+        run = run_detection(options(tmp_path / "a.pt", tmp_path / "in", tmp_path / "runs", save_txt=True, imgsz=size))
+        found.append(labels(run)["a.txt"])
+        assert ("96 px" in caplog.text) == (size == ())
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
+def test_frames_per_second_are_those_of_the_three_phases(weights: Path, tmp_path: Path, caplog, monkeypatch) -> None:
+    caplog.set_level("INFO", logger="akyolo")
+    for number in range(3):
+        write(tmp_path / f"in/{number}.png", random_image(number, 40, 60))
+    slow = DetectionWriter.write
+    monkeypatch.setattr(DetectionWriter, "write", lambda *given: (time.sleep(0.3), slow(*given)))
+    run_detection(options(weights, tmp_path / "in", tmp_path, imgsz=(64,)))
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Speed:")]
+    *phases, rate, count, seconds = map(float, re.findall(r"[\d.]+(?= )", line))
+    assert len(phases) == 3 and rate == pytest.approx(1000 / sum(phases), rel=0.2)
+    assert count == 3 and seconds >= 0.9
 
 
 def test_a_run_without_a_readable_file_fails(weights: Path, tmp_path: Path) -> None:

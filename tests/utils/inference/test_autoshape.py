@@ -1,6 +1,7 @@
 """The Python API: the same image in any form gives the same results, alone, in lists, and in eight threads."""
 
 import copy
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -158,6 +159,36 @@ def test_settings_out_of_range_are_rejected(source, name, value, where):
     with pytest.raises(ConfigError) as error:
         detector(source, size=size)
     assert error.value.where == where and str(value) in error.value.what
+
+
+@pytest.mark.parametrize(
+    "size",
+    [np.int64(64), 64.0, (np.int64(64), 64), np.array([64, 64]), [64, 64.0], torch.tensor(64), np.float32(64), "frame"],
+)
+def test_a_size_is_a_whole_number_of_any_library(model, source, size):
+    if isinstance(size, str):
+        size = pytest.importorskip("pandas").Series([64, 64])
+    assert model(source, size=size).s == model(source, size=64).s
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain_value"),
+    [("classes", np.int64(1), [1]), ("classes", np.array([1]), [1]), ("classes", torch.tensor([1]), [1]),
+     ("max_det", np.int64(3), 3), ("max_det", 3.0, 3),
+     ("conf", np.float32(0.25), 0.25), ("iou", torch.tensor(0.5), 0.5)],
+)  # fmt: skip
+def test_settings_are_numbers_of_any_library(model, source, name, value, plain_value):
+    detector, plain = copy.copy(model), copy.copy(model)
+    setattr(detector, name, value)
+    setattr(plain, name, plain_value)
+    assert torch.equal(detector(source, size=96).pred[0], plain(source, size=96).pred[0])
+
+
+@pytest.mark.parametrize("size", ["64", True, None, math.nan, math.inf, 64.5, (64,) * 3, (), -1, 0, 10**30, 9999])
+def test_a_size_that_is_none_is_one_line(model, source, size):
+    with pytest.raises(ConfigError) as error:
+        model(source, size=size)
+    assert error.value.where == "size" and len(str(error.value).splitlines()) == 1
 
 
 def test_web_addresses_are_fetched_only_if_allowed():
