@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +35,8 @@ def read_options(options_class: type[Options], *, description: str | None) -> tu
     if os.environ.get("RANK", "0") == "0":  # at once: the import of torch takes seconds
         values = {name: getattr(options, name) for name in vars(options) if name in given}
         listed = [f"{name}={' '.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items()]
-        LOGGER.info(f"{Path(sys.argv[0]).stem}: {', '.join(listed) or 'default options'}")
+        public = re.sub(r"://\S*@", "://", ", ".join(listed))  # without passwords of streams
+        LOGGER.info(f"{Path(sys.argv[0]).stem}: {public or 'default options'}")
     return options, given
 
 

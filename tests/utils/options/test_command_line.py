@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.training_runs import ROOT
 from utils.errors import CheckpointError, ConfigError, DetectorError
 from utils.options import CompareOptions, DetectOptions, ExportOptions, TrainOptions, ValOptions
-from utils.options.command_line import check_files
+from utils.options.command_line import check_files, read_options
 
 OFFICIAL = [f"yolov5{size}{six}{suffix}" for size in "nsmlx" for six in ("", "6") for suffix in ("", ".pt")]
 
@@ -150,3 +150,12 @@ def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ConfigError) as caught:
         check_files(TrainOptions(tensorboard=True))
     assert caught.value.where == "--tensorboard"
+
+
+def test_the_logged_command_has_no_password(tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / "a.pt").write_bytes(b"")
+    address = "rtsp://me:se@c/ret@host/live"
+    monkeypatch.setattr(sys, "argv", ["detect.py", "--weights", str(tmp_path / "a.pt"), "--source", address])
+    with caplog.at_level("INFO", logger="akyolo"):
+        options, _ = read_options(DetectOptions, description="")
+    assert options.source == address and "rtsp://host/live" in caplog.text and "c/ret" not in caplog.text
