@@ -55,7 +55,7 @@ def assign_splits(class_counts: np.ndarray, groups: np.ndarray, fractions: Seque
 
 def assign_folds(class_counts: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Return the (n,) int64 fold of each image, from 0 to folds - 1, as `assign_splits` does with equal fractions."""
-    return assign_splits(class_counts, groups, np.ones(folds), seed)
+    return assign_splits(class_counts, groups, [1.0] * folds, seed)
 
 
 def class_share_differences(class_counts: np.ndarray, assignment: np.ndarray) -> np.ndarray:
