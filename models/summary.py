@@ -46,11 +46,14 @@ class ModelSummary:
         for row in self.layers:
             sources = str(row.sources[0]) if len(row.sources) == 1 else str(list(row.sources))
             lines.append(f"{row.index:>3}{sources:>14}{row.parameters:>12,}  {row.module:<18}{row.args}")
+        return "\n".join([*lines, self.totals()])
+
+    def totals(self) -> str:
+        """Return the numbers of layers and parameters, and the operations, in one line."""
         height, width = self.size_hw
         sampling = f", {self.sampling_gflops:.2f} of which sampling" if self.sampling_gflops else ""
         cost = f"{self.gflops:.2f} GFLOPs at {width}x{height} px{sampling}"
-        lines.append(f"{len(self.layers)} layers, {self.parameters:,} parameters, {cost}")
-        return "\n".join(lines)
+        return f"{len(self.layers)} layers, {self.parameters:,} parameters, {cost}"
 
 
 def summarize(model: DetectionModel, size_hw: tuple[int, int] = (640, 640)) -> ModelSummary:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from utils.text_table import display_width, left, right
+
 STYLE = Path(__file__).with_suffix(".css")
 LONG_NAME = 20  # characters
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -88,10 +90,10 @@ def escape_markdown(text: str) -> str:
 def table_to_markdown(table: Table) -> str:
     """Return aligned rows, readable in a terminal too; all columns but the first are aligned to the right."""
     rows = [[escape_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        cells = [left(first, widths[0]), *map(right, others, widths[1:])]
         lines.append(f"| {' | '.join(cells)} |")
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
     return "\n".join([lines[0], f"|{rule}|", *lines[1:]])

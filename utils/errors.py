@@ -46,8 +46,9 @@ class RunStopped(DetectorError):  # noqa: N818 - not an error
     """The run was interrupted and has been saved; `exit_code` is the shell's code for the signal received."""
 
     def __init__(self, where: object, what: str, *, fix: str, exit_code: int) -> None:
+        """Compose the line; `fix` says how to resume, and its command can be copied to the end of the line."""
         super().__init__(where, what, fix=fix)
-        self.args = (f"{where}: {what}. {fix[:1].upper()}{fix[1:]}.",)  # nothing needs to be fixed
+        self.args = (f"{self.where}: {what}. {fix[:1].upper()}{fix[1:]}",)  # no stop after a command to be copied
         self.exit_code = exit_code
 
 

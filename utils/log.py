@@ -26,10 +26,15 @@ class _Console(logging.Handler):
 
 
 def print_line(text: str, *, to_stderr: bool = False) -> None:
-    """Print a line. A stream that fails, such as a pipe whose reader has gone, is silenced: the run goes on."""
+    """Print a line, above progress bars.
+
+    A stream that fails, such as a pipe whose reader has gone, is silenced, and the run goes on.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
+    bars = sys.modules.get("tqdm")  # a program that shows none has not imported it
     try:
-        print(text, file=stream, flush=True)
+        with bars.tqdm.external_write_mode(file=stream) if bars else contextlib.nullcontext():
+            print(text, file=stream, flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not to_stderr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def _measure(cases: Sequence[BenchmarkCase], options: BenchmarkOptions, device: 
         for timing, kept in zip(interleave(actions, rounds=options.repeats, device=device), timings, strict=True):
             kept[quantity] = timing
     meta = torch.device("meta")
-    rows = [
+    return [
         BenchmarkResult(
             case=case.name,
             variant=case.variant,
@@ -92,8 +93,6 @@ def _measure(cases: Sequence[BenchmarkCase], options: BenchmarkOptions, device: 
         )
         for case, module, timing_of in zip(cases, modules, timings, strict=True)
     ]
-    LOGGER.info(f"measured: {', '.join(dict.fromkeys(row.case for row in rows))}")
-    return rows
 
 
 def _peak_memory(case: BenchmarkCase, options: BenchmarkOptions) -> float:
@@ -162,11 +161,15 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
         "layers": (f"Layers, batch {options.layer_batch}", layer_cases()),
         "points": (f"One layer by its number of points, batch {options.layer_batch}", point_cases()),
     }
-    results = {
-        title: [row for cases in groups for row in _measure(cases, options, device)]
-        for suite, (title, groups) in suites.items()
-        if options.suite in ("all", suite)
-    }
+    chosen = [part for suite, part in suites.items() if options.suite in ("all", suite)]
+    groups = [(title, cases) for title, of_part in chosen for cases in of_part]
+    results: dict[str, list[BenchmarkResult]] = {title: [] for title, _ in chosen}
+    start = time.perf_counter()
+    for done, (title, cases) in enumerate(groups, 1):
+        results[title] += _measure(cases, options, device)
+        minutes = (time.perf_counter() - start) / done * (len(groups) - done) / 60
+        names = ", ".join(dict.fromkeys(case.name for case in cases))
+        LOGGER.info(f"measured: {names} ({done} of {len(groups)}, about {minutes:.1f} min left)")
     heading = (
         f"# Cost of AKConv\n\n{environment['gpu'] or 'CPU'}, {environment['cpu_count']} cores, "
         f"{environment['torch_threads']} threads, torch {environment['torch']}; medians of {options.repeats} "

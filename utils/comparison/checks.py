@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.comparison.candidates import Candidate, differing_args
 from utils.comparison.plan import PlannedRun
-from utils.comparison.trained_runs import TrainedRuns, epochs_done, read_facts
+from utils.comparison.trained_runs import TrainedRuns, last_epoch, read_facts
 from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.scan import list_images
@@ -81,7 +81,7 @@ def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, 
     """Return warnings about how the models were trained and on what; `task` is the name of the evaluated split."""
     finished = [model for model in models if model.is_finished_weights]
     interrupted = ", ".join(
-        f"{run.folder.name} ({epochs_done(run.folder)} of {run.args.get('epochs', '?')} epochs)"
+        f"{run.folder.name} ({last_epoch(run.folder)[0]} of {run.args.get('epochs', '?')} epochs)"
         for model in finished
         for run in model.runs
         if run.folder is not None and run.interrupted

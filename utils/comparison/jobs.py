@@ -16,15 +16,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.comparison.plan import PlannedRun
-from utils.comparison.trained_runs import epochs_done
+from utils.comparison.trained_runs import last_epoch
 from utils.errors import RunStopped
 from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
 from utils.signals import GracefulShutdown
+from utils.text_table import clip
+from utils.training.results_csv import format_duration, format_seconds
 
 POLL_SECONDS = 0.3
 STOPPED_CODES = (143, -signal.SIGTERM)  # saved within an epoch; terminated before or after the training itself
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+MAX_NAME_COLUMNS = 18  # of a run in its bar, which with all else takes less than 80
+BAR = "{l_bar}{bar:5}| {n_fmt}/{total_fmt}{postfix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
     for run in runs:
         if run not in waiting:
             LOGGER.info(f"{run.folder}: already finished")
+    progress = _Progress(runs)
     failed: list[FailedRun] = []
     running: list[_Job] = []
     unfinished = "saved within their epochs"
@@ -54,7 +59,7 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
             while running or (waiting and stop.signal is None):
                 while waiting and len(running) < jobs and stop.signal is None:
                     slots = set(range(jobs)) - {job.slot for job in running}
-                    running.append(_Job(waiting.pop(0), slot=min(slots), jobs=jobs))
+                    running.append(_Job(waiting.pop(0), progress, slot=min(slots), jobs=jobs))
                 time.sleep(POLL_SECONDS)
                 if stop.signal is not None and _terminate(running):
                     LOGGER.info("Stopping as soon as the trainings have saved their state; a second Ctrl-C kills them")
@@ -74,19 +79,44 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
     return failed
 
 
-class _Job:
-    """The process of a run, and its progress bar."""
+class _Progress:
+    """How far all runs of a comparison are, and how long the rest will take at the speed so far."""
 
-    def __init__(self, run: PlannedRun, *, slot: int, jobs: int) -> None:
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self.runs = runs
+        self._started, self._before = time.perf_counter(), self._epochs_left()
+
+    def position(self, run: PlannedRun) -> str:
+        """Return which of the runs this is, such as `run 2 of 6`."""
+        return f"run {self.runs.index(run) + 1} of {len(self.runs)}"
+
+    def time_left(self) -> str:
+        """Return the time left for all runs; "?" before the first epoch is finished."""
+        left = self._epochs_left()
+        if left == self._before:
+            return "?"
+        return format_duration((time.perf_counter() - self._started) * left / (self._before - left))
+
+    def _epochs_left(self) -> int:
+        unfinished = (run for run in self.runs if not run.is_finished)
+        return sum(max(run.options.epochs - last_epoch(run.folder)[0], 0) for run in unfinished)
+
+
+class _Job:
+    """The process of a run, and its progress: a bar on a terminal, and a line for each epoch elsewhere."""
+
+    def __init__(self, run: PlannedRun, progress: _Progress, *, slot: int, jobs: int) -> None:
         """Start train.py; its console output is appended to the run's log."""
         self.run, self.slot, self.terminated = run, slot, False
+        self._progress, self._epochs = progress, last_epoch(run.folder)[0]
         resume = run.last.is_file()
         command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=resume)]
-        LOGGER.info(f"{run.folder.name}: {'resuming' if resume else 'training'} {run.options.cfg}")
+        action = f"{'resuming' if resume else 'training'} {Path(run.options.cfg).name}"
+        LOGGER.info(f"{progress.position(run)}, {run.folder.name}: {action}; log: {run.log}")
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.perf_counter()
         with run.log.open("ab") as log:
-            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.write(f"$ {shlex.join(command)}\n".encode("utf-8", "backslashreplace"))
             log.flush()
             self.process = subprocess.Popen(  # noqa: S603 - our own script, no shell
                 command,
@@ -96,28 +126,43 @@ class _Job:
                 env=_environment(jobs),
                 start_new_session=True,  # a second signal interrupts saving, so the terminal must not send one too
             )
-        epochs, name = run.options.epochs, run.folder.name
-        # Without a terminal there is no bar.
-        self.bar = tqdm(total=epochs, desc=name, unit="epoch", position=slot, leave=False, disable=None)
+        self.bar = tqdm(
+            desc=f"{progress.position(run)}, {clip(run.folder.name, MAX_NAME_COLUMNS)}",
+            total=run.options.epochs,
+            initial=self._epochs,
+            bar_format=BAR,
+            position=slot,
+            leave=False,
+            disable=None,
+        )
 
     def is_running(self) -> bool:
-        """Update the progress bar; return whether the process still runs."""
-        self.bar.n = epochs_done(self.run.folder)
+        """Show the finished epochs; return whether the process still runs."""
+        epochs, map50_95 = last_epoch(self.run.folder)
+        if epochs != self._epochs:
+            self._epochs, left = epochs, self._progress.time_left()
+            self.bar.set_postfix_str(f"mAP50-95 {map50_95:.3f}, all {left}", refresh=False)
+            if self.bar.disable:
+                epoch = f"epoch {epochs}/{self.run.options.epochs}, mAP50-95 {map50_95:.3f}"
+                position = self._progress.position(self.run)
+                LOGGER.info(f"{position}, {self.run.folder.name}: {epoch}; about {left} left for all runs")
+        self.bar.n = epochs
         self.bar.refresh()
         return self.process.poll() is None
 
     def close(self) -> list[FailedRun]:
         """Log how the run ended; return the failure if it did not finish and was not stopped."""
         self.bar.close()
-        name, seconds = self.run.folder.name, time.perf_counter() - self._started
+        name, seconds = self.run.folder.name, format_seconds(time.perf_counter() - self._started)
+        epochs, map50_95 = last_epoch(self.run.folder)
         if self.process.returncode == 0 and self.run.is_finished:
-            LOGGER.info(f"{name}: finished in {seconds:.0f} s")
+            LOGGER.info(f"{name}: finished in {seconds}, mAP50-95 {map50_95:.3f} in the last epoch")
             return []
         if self.terminated and self.process.returncode in STOPPED_CODES:
-            LOGGER.info(f"{name}: stopped after {epochs_done(self.run.folder)} of {self.run.options.epochs} epochs")
+            LOGGER.info(f"{name}: stopped after {epochs} of {self.run.options.epochs} epochs")
             return []
         reason = last_error(self.run.log)
-        LOGGER.warning(f"{name}: failed after {seconds:.0f} s: {reason} (see {self.run.log})")
+        LOGGER.warning(f"{name}: failed after {seconds}: {reason} (see {self.run.log})")
         return [FailedRun(run=self.run, exit_code=int(self.process.returncode), reason=reason)]
 
 
@@ -132,8 +177,8 @@ def last_error(log: Path) -> str:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    """Return the environment of a job with its part of the threads, unless the user allows fewer."""
-    environment = dict(os.environ)
+    """Return the environment of a job: logs in UTF-8, and its part of the threads, unless the user allows fewer."""
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     if jobs > 1:
         threads = max((os.cpu_count() or 1) // jobs, 1)
         for variable in THREAD_VARIABLES:

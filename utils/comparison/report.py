@@ -53,8 +53,9 @@ SEED_NOTE = (
 )
 COST_NOTE = (
     "GFLOPs include AKConv's sampling. Inference: one image, batch norms fused, without NMS, models timed in "
-    "interleaved rounds. Training time: mean over runs, which other jobs on the machine slow down. Training memory: "
-    "reserved by PyTorch on CUDA, of the whole process elsewhere. Each model is timed as two copies, which differ by "
+    "interleaved rounds. Training time: mean over runs, without a difference, because other jobs slow some of them "
+    "down. Training memory: reserved by PyTorch on CUDA, of the whole process elsewhere. Each model is timed as two "
+    "copies, which differ by "
     "up to {:.1%} in the median and {:.1%} in p95; smaller differences between models are noise."
 )
 

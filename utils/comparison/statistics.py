@@ -31,6 +31,7 @@ COST_COLUMNS = {  # key: title and number format
     "inference_ms_p95": ("p95", "{:.1f}"),
     "inference_memory_gb": ("Inference GB", "{:.2f}"),
 }
+NOT_COMPARABLE = ("training_seconds",)  # of different hours, with other work on the machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +155,14 @@ def seed_table(models: Sequence[ModelScores]) -> Table | None:
 
 
 def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> Table:
-    """Return each model's cost, and its relative difference from the baseline's."""
+    """Return each model's cost, and its relative difference from the baseline's, but for times not taken in turns."""
     keys = [key for key in COST_COLUMNS if any(cost.get(key) is not None for cost in costs)]
     rows = [
         [model.label, *(_format(cost.get(key), COST_COLUMNS[key][1]) for key in keys)]
         for model, cost in zip(models, costs, strict=True)
     ]
     for model, cost in zip(models[1:], costs[1:], strict=True):
-        pairs = ((cost.get(key), costs[0].get(key)) for key in keys)
+        pairs = ((cost.get(key) if key not in NOT_COMPARABLE else None, costs[0].get(key)) for key in keys)
         ratios = (None if value is None or not baseline else value / baseline - 1 for value, baseline in pairs)
         rows.append([f"{model.label} - {models[0].label}", *(_format(ratio, "{:+.1%}") for ratio in ratios)])
     return Table(header=["Model", *(COST_COLUMNS[key][0] for key in keys)], rows=rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,14 @@ def run_folder(checkpoint: Path) -> Path | None:
     return parent.parent if parent.name == "weights" and parent.parent.name else None
 
 
-def epochs_done(folder: Path) -> int:
-    """Return the number of epochs in a run's results.csv."""
+def last_epoch(folder: Path) -> tuple[int, float]:
+    """Return the number of epochs in a run's results.csv, and the mAP50-95 of the last one; nan if unknown."""
     try:
-        return max((folder / "results.csv").read_bytes().count(b"\n") - 1, 0)
-    except OSError:
-        return 0
+        header, *rows = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
+        values = dict(zip(header.split(","), rows[-1].split(","), strict=True))
+        return len(rows), float(values.get("metrics/mAP_0.5:0.95") or "nan")
+    except (OSError, ValueError, IndexError):
+        return 0, math.nan
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _chunks(archive: RemoteArchive) -> Iterator[bytes]:
             if length is not None and length > archive.max_bytes:
                 raise too_large
             LOGGER.info(f"Downloading {archive.url} ({f'{length / 1e6:.1f} MB' if length else 'unknown size'})")
-            with tqdm(total=length, unit="B", unit_scale=True, leave=False) as bar:
+            with tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None) as bar:
                 while chunk := response.read(CHUNK_BYTES):
                     received += len(chunk)
                     if received > archive.max_bytes:

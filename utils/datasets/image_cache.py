@@ -108,7 +108,9 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
         return try_write(folder / names[i].decode(), header + image.tobytes())
 
     with ThreadPoolExecutor(FILL_THREADS) as pool:
-        results = tqdm(pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False)
+        results = tqdm(
+            pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False, disable=None
+        )
         errors = [error for error in results if error is not None]
     if errors:
         LOGGER.warning(f"--cache disk: {len(errors)} images not cached; the first: {errors[0]}")

@@ -157,7 +157,7 @@ def scan_images(
     """Decode every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
         scans = pool.map(functools.partial(_scan_image, config=config), paths, labels)
-        return list(tqdm(scans, total=len(paths), desc=f"Scanning {split}", leave=False))
+        return list(tqdm(scans, total=len(paths), desc=f"Scanning {split}", leave=False, disable=None))
 
 
 def _scan_image(path: str, label: LabelContent, *, config: DataConfig) -> ScannedImage:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -127,7 +126,7 @@ def _detect(
                 height, width = frame.image.shape[:2]
                 position = progress.step(frame, options.vid_stride)
                 summary = f"{height}x{width} {summarize(detections, writer.names)}, {timings['inference']:.1f} ms"
-                progress.log(f"{position} {displayed(frame.path)}: {summary}")
+                LOGGER.info(f"{position} {displayed(frame.path)}: {summary}")
                 if len(detections) == options.max_det and not limited:
                     limited = True
                     limit = f"reached the limit of --max-det {options.max_det} detections (shown once)"
@@ -173,11 +172,3 @@ class _Progress:
         if frame.is_video:
             return f"frame {frame.index}/{frame.total or '?'}"
         return f"image {self._number}/{self._files}"
-
-    def log(self, line: str) -> None:
-        """Log a line above the bar."""
-        if self.bar.disable:
-            LOGGER.info(line)
-            return
-        with tqdm.external_write_mode(file=sys.stdout):
-            LOGGER.info(line)

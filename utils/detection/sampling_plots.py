@@ -156,6 +156,7 @@ class SamplingPlots:
             return
         images = f"{len(self._stems)} image{'s' * (len(self._stems) > 1)}"
         note = f"Offsets of all AKConv layers, {images}"
+        LOGGER.info(f"Drawing offsets of {len(self._offsets.rows)} layers")
         plot_offsets(self._offsets.samples(), self._folder / "offsets.png", note=note)
         limit = "" if self._remaining else " (the maximum)"
         LOGGER.info(f"Sampling points of {images}{limit}: {self._folder}")
@@ -185,7 +186,9 @@ class SamplingPlots:
             locations = self._given_locations(size_hw, path.name)
         else:
             locations = box_centers(detections.boxes.numpy(), box_labels(detections, names), size_hw)
-        for name in self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0]):
+        selected = self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0])
+        LOGGER.info(f"{path.name}: drawing sampling points of {len(selected)} layers")
+        for name in selected:
             if locations and name in samplings:  # a custom module may skip one of its layers
                 plot_layer(samplings[name], image, preprocessed, locations, self._folder / f"{path.name}_{name}.png")
 

@@ -42,6 +42,7 @@ def compare_formats(options: ExportOptions, paths: Mapping[str, Path], metadata:
     index = build_index(config, "val")
     size = metadata.image_size
     detectors = [open_weights(path, device)[0] for path in paths.values()]
+    LOGGER.info(f"Timing {', '.join(paths)} in {options.repeats} rounds, then evaluating each on {len(index)} images")
     image = torch.rand(1, 3, size, size).to(device)
     with torch.inference_mode():
         actions = [partial(prepare(detector, device=device), image) for detector in detectors]

@@ -73,6 +73,7 @@ def _export(
     device = select_device(options.device) if name == "torchscript" else torch.device("cpu")
     wrapper = ExportWrapper(model, half=options.half).eval().to(device)
     tolerance = HALF_TOLERANCE if options.half else TOLERANCE
+    LOGGER.info(f"{name}: converting and checking")
     check = partial(check_parity, name, reference, device=device, tolerance=tolerance, verbose=options.verbose)
     if name == "torchscript":
         path = stem.with_suffix(".torchscript")

@@ -29,7 +29,7 @@ from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.data import TrainingData
 from utils.training.optim import Schedule, set_rates
-from utils.training.results_csv import progress_line
+from utils.training.results_csv import format_duration, progress_line
 from utils.training.state import TrainState
 from utils.validation.plots import plot_batch
 
@@ -37,6 +37,7 @@ MAX_GRADIENT_NORM = 10.0
 PLOTTED_BATCHES = 3
 MAX_SKIPPED = 10
 SKIPPED_BATCH = "skipped_batch.json"
+BAR = "{{l_bar}}{{bar:6}}| {{remaining}}{all}"  # with the losses as description less than 80 columns wide
 
 
 class BatchNormSnapshot:
@@ -117,7 +118,8 @@ class EpochTrainer:
         model.train()
         if not progress.batch:
             progress.means, progress.counted = dict.fromkeys(COMPONENTS, 0.0), 0
-        data_wait, requested = 0.0, time.perf_counter()
+        data_wait, first = 0.0, progress.batch
+        started = requested = time.perf_counter()
         for batch in (bar := self._progress_bar()):
             data_wait += time.perf_counter() - requested
             step = epoch * schedule.batches + progress.batch
@@ -150,14 +152,16 @@ class EpochTrainer:
                     self._optimizer_step()
                     progress.last_step = step
             progress.batch += 1
-            bar.set_description(self._progress_line(epoch, len(batch.targets), images.shape[-1]))
+            bar.set_description(self._progress_line(epoch), refresh=False)
+            done, batches = progress.batch - first, self.config.epochs * schedule.batches
+            remaining = (batches - step - 1) * (time.perf_counter() - started) / done
+            bar.bar_format = BAR.format(all=f", all {format_duration(remaining)}")
             if step < PLOTTED_BATCHES and epoch == 0 and self.config.plots and context.is_main:
                 with optional():
                     plot_batch(batch, self.data.names, self.run_dir / f"train_batch{step}.jpg")
             if context.any(shutdown.signal is not None):
                 raise StopRequested
             requested = time.perf_counter()
-        LOGGER.info(self._progress_line(epoch, None, self.data.image_size))
         return data_wait
 
     def weighted_losses(
@@ -238,11 +242,10 @@ class EpochTrainer:
             self.data.train_loader,
             total=self.schedule.batches,
             initial=self.state.progress.batch,
-            bar_format="{l_bar}{bar:10}{r_bar}",
+            bar_format=BAR.format(all=""),
             leave=False,
-            disable=not self.state.context.is_main,
+            disable=None if self.state.context.is_main else True,
         )
 
-    def _progress_line(self, epoch: int, instances: int | None, size: int) -> str:
-        means, epochs = self.state.progress.means, self.config.epochs
-        return progress_line(epoch, epochs, means, instances=instances, size=size, device=self.device)
+    def _progress_line(self, epoch: int) -> str:
+        return progress_line(epoch, self.config.epochs, self.state.progress.means, device=self.device)

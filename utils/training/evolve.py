@@ -129,10 +129,10 @@ def _train_generation(
         else:
             saved = any(path.is_file() for path in (last, *map(last.with_name, BACKUPS)))
             if started and saved and not (run / SUMMARY).is_file():
-                run_training(replace(options, evolve=0, resume=str(last)), ("resume",))
+                run_training(replace(options, evolve=0, resume=str(last)), ("resume",), layers=not index)
             else:
                 new: dict[str, Any] = {"hyp": str(hyp), "project": str(folder), "name": name, "exist_ok": True}
-                run_training(replace(options, evolve=0, noplots=True, **new))
+                run_training(replace(options, evolve=0, noplots=True, **new), layers=not index)
             results = _results(run / SUMMARY)
     except RunStopped as error:
         # Resuming the generation alone, as the training suggests, would not continue the evolution.

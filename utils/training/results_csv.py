@@ -1,4 +1,4 @@
-"""The results of each epoch: the rows of results.csv, with YOLOv5's column names, and the lines printed for them."""
+"""The results of each epoch: the rows of results.csv, with YOLOv5's column names, and the line printed for each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
     *OFFSET_COLUMNS,
 )
 RENAMED_COLUMNS = {"akconv/mean_offset": "akconv/offset_abs_mean", "akconv/outside": "akconv/oob_fraction"}
-WAITING_IS_HIGH = 0.2  # fraction of the training time
+WIDTHS = (8, 8, 9, 9, 9, 6, 6, 7, 9, 8)  # of the printed line; together less than 80
 Row = dict[str, float]
 
 
@@ -73,27 +73,36 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def header_line() -> str:
-    """Return the header of `progress_line`."""
-    names = ("Epoch", "Memory", *(f"{name}_loss" for name in COMPONENTS), "Instances", "Size")
-    return "\n" + "".join(f"{name:>11}" for name in names)
+    """Return the header of `epoch_line`, less than 80 columns wide."""
+    names = ("Epoch", "Memory", *(f"{name}_loss" for name in COMPONENTS), "P", "R", "mAP50", "mAP50-95", "Left")
+    return "\n" + _aligned(names)
 
 
-def progress_line(
-    epoch: int, epochs: int, means: Mapping[str, float], *, instances: int | None, size: int, device: torch.device
-) -> str:
-    """Return an epoch's line: memory in use, mean losses, instances in the current batch, image size in pixels."""
+def progress_line(epoch: int, epochs: int, means: Mapping[str, float], *, device: torch.device) -> str:
+    """Return the beginning of `epoch_line`, for an epoch that is not finished: memory in use and mean losses."""
     memory = torch.cuda.memory_reserved(device) / 1e9 if device.type == "cuda" else peak_memory_gb(device)
-    cells = [f"{epoch}/{epochs - 1}", "-" if memory is None else f"{memory:.3g}G"]
-    cells += [f"{means[name]:.4g}" for name in COMPONENTS]
-    cells += [str(instances) if instances is not None else "", str(size)]
-    return "".join(f"{cell:>11}" for cell in cells)
+    losses = (f"{means[name]:.4g}" for name in COMPONENTS)
+    return _aligned((f"{epoch}/{epochs - 1}", "-" if memory is None else f"{memory:.3g}G", *losses))
 
 
-def timing_line(*, seconds: float, waiting_fraction: float, remaining: float) -> str:
-    """Return an epoch's duration, the fraction of its training spent waiting for data, and the remaining seconds."""
-    advice = "; more --workers or --cache would help" if waiting_fraction > WAITING_IS_HIGH else ""
-    waiting = f"{waiting_fraction:.0%} of training waiting for data{advice}"
-    return f"{seconds:.1f} s, {waiting}, {format_duration(remaining)} left".rjust(77)
+def epoch_line(row: Row, epochs: int, *, remaining: float, device: torch.device) -> str:
+    """Return a finished epoch's line from its row of results.csv, with the seconds left for all epochs."""
+    losses = {name: row[f"train/{name}_loss"] for name in COMPONENTS}
+    metrics = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in METRIC_COLUMNS)
+    line = progress_line(int(row["epoch"]), epochs, losses, device=device)
+    return line + _aligned((*metrics, format_duration(remaining)), WIDTHS[2 + len(COMPONENTS) :])
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int] = WIDTHS) -> str:
+    """Align cells to the right, each after at least one space, but the first."""
+    return "".join(f" {cell:>{width - 1}}" for cell, width in zip(cells, widths, strict=False))
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a measured time in the unit that suits it: 2.1 s, 12.3 min or 5.21 hours."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3597 else f"{seconds / 3600:.2f} hours"
 
 
 def format_duration(seconds: float) -> str:

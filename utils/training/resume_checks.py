@@ -66,7 +66,11 @@ def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
     folder = path.resolve().parent
     if folder.name != "weights":  # the run would be written into an unrelated folder
         raise CheckpointError(path, "lies outside its run's folder", fix=f"put it back as weights/{LAST} of its run")
-    epochs, summary = Progress.from_dict(content["progress"]).epoch, folder.parent / SUMMARY
+    progress, summary = Progress.from_dict(content["progress"]), folder.parent / SUMMARY
+    epochs, begun = progress.epoch, progress.epoch + bool(progress.batch)
+    if resumed.epochs < begun:
+        what = f"must not be below {begun}, the epochs that the run has begun (got {resumed.epochs})"
+        raise ConfigError("--epochs", what, fix="pass more, or evaluate the run's best.pt with val.py")
     # A run that was stopped in its last evaluation has no summary yet.
     summarized = load_json(summary) if summary.is_file() else None
     if epochs >= resumed.epochs and isinstance(summarized, dict) and summarized.get("epochs") == epochs:

@@ -47,7 +47,7 @@ from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import make_callbacks, require_tensorboard
 from utils.training.data import TrainingData, load_training_data
-from utils.training.results_csv import columns_of
+from utils.training.results_csv import columns_of, format_seconds
 from utils.training.resume_checks import find_run, stored_hyperparameters, validate_checkpoint
 from utils.training.setup import build_model, build_trainer, check_anchors, choose_config
 from utils.training.state import LAST, SUMMARY, to_builtin
@@ -68,10 +68,11 @@ class TrainingResult:
     summary: dict[str, Any]
 
 
-def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingResult | None:
+def run_training(options: TrainOptions, given: Iterable[str] = (), *, layers: bool = True) -> TrainingResult | None:
     """Train, as one of several processes if torchrun started this one; only the main one returns the outcome.
 
-    `given` names the options that were set explicitly; with --resume the others come from the run.
+    `given` names the options that were set explicitly; with --resume the others come from the run. `layers` lets the
+    table of the model's layers be printed.
 
     Raises:
         DetectorError: the input is invalid (before anything is written), or the run failed.
@@ -90,7 +91,7 @@ def run_training(options: TrainOptions, given: Iterable[str] = ()) -> TrainingRe
             run_dir, last = restarted, restarted / "weights" / LAST
             if last.is_file():
                 options, content, run_dir = find_run(replace(options, resume=str(last)), frozenset())
-        return _run(options, content, run_dir, device, context)
+        return _run(options, content, run_dir, device, context, layers=layers)
     except RuntimeError as error:
         if not lost_process(error):
             raise
@@ -106,6 +107,8 @@ def _run(
     run_dir: Path | None,
     device: torch.device,
     context: DistributedContext,
+    *,
+    layers: bool,
 ) -> TrainingResult | None:
     """Build the parts, train, and evaluate the best model."""
     seed_everything(options.seed, device)
@@ -132,9 +135,10 @@ def _run(
         if content is None and context.is_main:
             _describe_run(trainer, typed, transferred)
         cost = summarize(trainer.state.ema.model, (data.image_size, data.image_size))
-        LOGGER.info(cost.table())
-        processes = f"{context.size} processes, " if context.size > 1 else ""
-        LOGGER.info(f"Run folder: {run_dir}\nDevice: {device}, {processes}{data.train_loader.workers} workers each")
+        LOGGER.info(cost.table() if layers else cost.totals())
+        processes = f"{context.size} processes with " if context.size > 1 else ""
+        workers = f"{processes}{data.train_loader.workers} data loader workers{' each' * bool(processes)}"
+        LOGGER.info(f"Run folder: {run_dir}\nDevice: {device}, {workers}")
         if content is not None:
             _resume(trainer, content)
         trainer.train(make_callbacks(run_dir, tensorboard=options.tensorboard) if context.is_main else ())
@@ -228,7 +232,8 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
         LOGGER.warning(f"{best} does not exist; evaluating {LAST}")
         best = trainer.checkpoints.last
     model = to_device(load_model(best)[0], device)
-    LOGGER.info(f"\n{progress.epoch} epochs in {progress.seconds / 3600:.3f} hours; evaluating {best}")
+    epochs = f"{progress.epoch} epoch{'s' * (progress.epoch != 1)}"
+    LOGGER.info(f"\n{epochs} in {format_seconds(progress.seconds)}; evaluating {best}")
     evaluation = evaluate_and_report(
         model,
         data.val_loader,

@@ -14,9 +14,11 @@ from utils.structures import Batch
 from utils.training.callbacks import Callback
 from utils.training.epoch import EpochTrainer, require_finite_state
 from utils.training.offset_monitor import OffsetMonitor
-from utils.training.results_csv import header_line, results_row, timing_line, write_results
+from utils.training.results_csv import epoch_line, header_line, results_row, write_results
 from utils.training.state import CheckpointFolder
-from utils.validation.evaluate import Evaluation, evaluate, metrics_table
+from utils.validation.evaluate import Evaluation, evaluate
+
+WAITING_IS_HIGH = 0.2  # fraction of the training time
 
 
 class Trainer:
@@ -32,6 +34,8 @@ class Trainer:
         self._offsets = OffsetMonitor(self.state.ema.model, offset_lr=self.state.hyperparameters.offset_lr)
         self._shutdown = GracefulShutdown()
         self._callbacks: Sequence[Callback] = ()
+        self._waiting_reported = False
+        self._started = 0.0  # when the time began that progress.seconds lacks
 
     def train(self, callbacks: Sequence[Callback] = ()) -> None:
         """Train to the last epoch, or until the fitness stops improving.
@@ -58,22 +62,26 @@ class Trainer:
 
     def _fit_epoch(self, epoch: int) -> None:
         """Train an epoch or the rest of it, validate, save, and log."""
-        progress, epochs, start = self.state.progress, self.config.epochs, time.perf_counter()
+        progress, epochs = self.state.progress, self.config.epochs
+        self._started = time.perf_counter()
         data_wait = self._epoch_trainer.train(epoch, self._shutdown)
-        training_time = time.perf_counter() - start
+        training_time = time.perf_counter() - self._started
         losses = progress.means
         self._notify("on_train_epoch_end", losses)
         evaluation = self._validate_on_main(is_last=epoch + 1 == epochs)
         self._finish_epoch(epoch, losses, evaluation)
-        progress.seconds += time.perf_counter() - start
+        progress.seconds += time.perf_counter() - self._started
         self._save(evaluation)
         self._notify("on_fit_epoch_end", progress.rows[-1])
-        if evaluation is not None:
-            images = len(evaluation.images)
-            LOGGER.info(metrics_table(evaluation.metrics, self.data.names, images=images, verbose=False))
         remaining = (epochs - progress.epoch) * progress.seconds / progress.epoch
-        waiting = data_wait / max(training_time, 1e-9)
-        LOGGER.info(timing_line(seconds=time.perf_counter() - start, waiting_fraction=waiting, remaining=remaining))
+        LOGGER.info(epoch_line(progress.rows[-1], epochs, remaining=remaining, device=self.device))
+        self._report_waiting(data_wait / max(training_time, 1e-9))
+
+    def _report_waiting(self, fraction: float) -> None:
+        """Log once if much of an epoch's training is spent waiting for data."""
+        if fraction > WAITING_IS_HIGH and not self._waiting_reported:
+            self._waiting_reported = True
+            LOGGER.info(f"{fraction:.0%} of the training waits for data; more --workers or --cache would help")
 
     def _validate_on_main(self, *, is_last: bool) -> Evaluation | None:
         """Validate in the main process, if it is due; if that is stopped by a signal, all raise StopRequested."""
@@ -146,7 +154,9 @@ class Trainer:
 
     def _save_stopped(self) -> None:
         """Save within an epoch, and raise RunStopped, which says how to resume."""
-        progress, content = self.state.progress, self.state.state_dict()
+        progress = self.state.progress
+        progress.seconds += time.perf_counter() - self._started
+        content = self.state.state_dict()
         if self.state.context.is_main:
             require_finite_state(self.state.model, f"epoch {progress.epoch}")
             self.checkpoints.write_last(content, epochs=progress.epoch)

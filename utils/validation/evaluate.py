@@ -20,10 +20,12 @@ from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
 from utils.runtime import scale_pixels
 from utils.structures import Batch, Detections
+from utils.text_table import clip, right
 
 PHASES = ("loading", "pre", "inference", "nms", "matching")
 OTHER = "other"
-TABLE_HEADER = f"{'Class':>22}{'Images':>11}{'Instances':>11}{'P':>11}{'R':>11}{'mAP50':>11}{'mAP50-95':>11}"
+TABLE_WIDTHS = (21, 8, 11, 9, 9, 9, 10)  # together less than 80
+TABLE_COLUMNS = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ def evaluate(
     sums = dict.fromkeys(COMPONENTS, 0.0)
     stopwatch = _Stopwatch(device)
     evaluated: list[ImageEvaluation] = []
-    progress = tqdm(batches, desc=TABLE_HEADER, leave=False, bar_format="{l_bar}{bar:10}{r_bar}")
+    progress = tqdm(batches, desc="Validating", leave=False, disable=None)
     with torch.inference_mode():
         for batch_index, batch in enumerate(progress):
             stopwatch.record("loading")
@@ -103,11 +105,11 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int
             ap = metrics.ap[position]
             values = (metrics.precision[position], metrics.recall[position], ap[0], ap.mean())
             rows.append((names[int(class_id)], int(metrics.label_counts[position]), values))
-    lines = [
-        f"{label[:22]:>22}{images:>11}{instances:>11}" + "".join(f"{value:>11.3g}" for value in values)
-        for label, instances, values in rows
-    ]
-    return "\n".join([TABLE_HEADER, *lines])
+    cells: list[Sequence[str]] = [TABLE_COLUMNS]
+    for label, instances, scores in rows:
+        name = clip(label, TABLE_WIDTHS[0])
+        cells.append((name, str(images), str(instances), *(f"{value:.3g}" for value in scores)))
+    return "\n".join("".join(map(right, row, TABLE_WIDTHS)) for row in cells)
 
 
 def match_image(batch: Batch, position: int, detections: Detections, targets: np.ndarray) -> ImageEvaluation:

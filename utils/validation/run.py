@@ -171,11 +171,11 @@ def evaluate_and_report(
 
 
 def speed_line(milliseconds: Mapping[str, float]) -> str:
-    """Format the milliseconds per image of each phase, and the fraction of NMS and matching."""
+    """Return two lines: milliseconds per image of each phase, and the fraction of NMS and matching."""
     fraction = (milliseconds["nms"] + milliseconds["matching"]) / max(sum(milliseconds.values()), 1e-9)
     return (
         f"Speed: {milliseconds['pre']:.1f} ms pre-process, {milliseconds['inference']:.1f} ms inference, "
-        f"{milliseconds['nms']:.1f} ms NMS, {milliseconds['matching']:.1f} ms matching per image, "
+        f"{milliseconds['nms']:.1f} ms NMS per image,\n       {milliseconds['matching']:.1f} ms matching, "
         f"{milliseconds['loading']:.1f} ms data wait (NMS and matching {fraction:.0%})"
     )
 

@@ -1,6 +1,7 @@
 """Parallel trainings of a comparison, with stand-ins for train.py in real processes."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -29,7 +30,9 @@ if "--resume" in words:
 else:
     folder = pathlib.Path(words[words.index("--project") + 1], words[words.index("--name") + 1])
 (folder / "weights").mkdir(parents=True, exist_ok=True)
-(folder / "results.csv").write_text("epoch\\n0\\n")
+print("猫")  # in UTF-8, whatever the console's encoding is
+(folder / "results.csv").write_text("epoch,metrics/mAP_0.5:0.95\\n0,0.1\\n1,0.25\\n")
+time.sleep(0.1)
 if "akconv-seed1" in folder.name and not pathlib.Path("fixed").exists():
     print("error: epoch 0: the loss is not finite. Fix: lower lr0.", file=sys.stderr)
     sys.exit(1)
@@ -81,12 +84,21 @@ def calls(workplace: Path) -> list[str]:
     return (workplace / "calls.txt").read_text().splitlines()
 
 
-def test_a_failed_run_leaves_the_others_alone_and_finished_runs_are_not_repeated(workplace, candidates):
+def test_a_failed_run_leaves_the_others_alone_and_finished_runs_are_not_repeated(
+    workplace, candidates, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     runs = plan_runs(options(jobs=2), candidates, Path("runs"))
     (failure,) = finish_runs(runs, jobs=2)
     assert failure.run is runs[3] and failure.exit_code == 1
     assert failure.reason == "epoch 0: the loss is not finite. Fix: lower lr0."
     assert [run.is_finished for run in runs] == [True, True, True, False]
+    assert "猫" in runs[0].log.read_text(encoding="utf-8")
+    for number, run in enumerate(runs, 1):
+        started, *epochs = [line for line in caplog.messages if line.startswith(f"run {number} of 4, ")]
+        assert str(run.log) in started and len(epochs) == 1
+        assert all(re.search(r": epoch 2/100, mAP50-95 0\.250; about [\d:]+ left", line) for line in epochs)
     (workplace / "fixed").touch()
     before = len(calls(workplace))
     assert finish_runs(runs, jobs=2) == []

@@ -1,5 +1,6 @@
 """Finished runs of train.py, grouped into models by what they were trained with."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.comparison.candidates import differing_settings
 from utils.comparison.plan import training_commands
-from utils.comparison.trained_runs import checkpoint_files, epochs_done, from_weights, read_run, run_folder
+from utils.comparison.trained_runs import checkpoint_files, from_weights, last_epoch, read_run, run_folder
 from utils.errors import CheckpointError, ConfigError
 from utils.files import dump_json
 from utils.options import CompareOptions
@@ -151,9 +152,11 @@ def test_only_a_checkpoint_in_a_weights_folder_belongs_to_a_run(tmp_path):
 
 
 def test_finished_epochs_are_the_rows_of_results_csv(tmp_path):
-    assert epochs_done(tmp_path) == 0
+    assert last_epoch(tmp_path) == (0, pytest.approx(math.nan, nan_ok=True))
     (tmp_path / "results.csv").write_text("epoch\n0\n1\n")
-    assert epochs_done(tmp_path) == 2
+    assert last_epoch(tmp_path) == (2, pytest.approx(math.nan, nan_ok=True))
+    (tmp_path / "results.csv").write_text("epoch,metrics/mAP_0.5:0.95,x/lr0\n0,0.25,1\n1,0.5,1\n2,0.75,1\n")
+    assert last_epoch(tmp_path) == (3, 0.75)
 
 
 @pytest.mark.slow

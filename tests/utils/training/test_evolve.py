@@ -58,7 +58,7 @@ def test_a_search_resumes_and_writes_table_hyperparameters_and_plot(data: Path, 
 
 
 def test_a_failed_training_makes_a_bad_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RunError("epoch 0", "the loss is not finite")
 
     monkeypatch.setattr(evolve, "run_training", fail)
@@ -124,9 +124,10 @@ def test_finished_generations_that_are_not_in_the_table_are_not_trained_again(
     table = (folder / "evolve.csv").read_text()
     trained, run_training = [], evolve.run_training
 
-    def record(*arguments: object) -> object:
+    def record(*arguments: object, layers: bool) -> object:
         trained.append(arguments[0].name)  # type: ignore[attr-defined]
-        return run_training(*arguments)  # type: ignore[arg-type]
+        assert layers == (arguments[0].name == "generation0")  # type: ignore[attr-defined]
+        return run_training(*arguments, layers=layers)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evolve, "run_training", record)
     (folder / "evolve.csv").unlink()

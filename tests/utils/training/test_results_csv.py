@@ -1,4 +1,4 @@
-"""The rows of results.csv, of this version and the last, and the lines printed for an epoch."""
+"""The rows of results.csv, of this version and the last, and the line printed for each."""
 
 import math
 from pathlib import Path
@@ -12,11 +12,12 @@ from utils.plots.curves import plot_results
 from utils.training.results_csv import (
     COLUMNS,
     columns_of,
+    epoch_line,
     format_duration,
+    format_seconds,
     header_line,
     progress_line,
     results_row,
-    timing_line,
     with_current_names,
     write_results,
 )
@@ -68,13 +69,24 @@ def test_rows_of_both_versions_and_without_offsets_are_written_and_plotted(tmp_p
     assert (tmp_path / "results.png").is_file()
 
 
-def test_printed_lines_align_with_their_header() -> None:
-    names = header_line().split()
-    line = progress_line(4, 30, LOSSES, instances=12, size=640, device=torch.device("cpu"))
+def test_a_printed_line_aligns_with_its_header_and_fits_a_terminal() -> None:
+    device = torch.device("cpu")
+    row = results_row(4, losses=LOSSES, evaluation=EVALUATION, learning_rates=[1, 2, 3], offsets=(0, 0))
+    names, line = header_line().split(), epoch_line(row, 30, remaining=3725, device=device)
     cells = dict(zip(names, line.split(), strict=True))
     assert cells["Epoch"] == "4/29" and cells["box_loss"] == "0.5" and cells["cls_loss"] == "0.125"
-    assert (cells["Instances"], cells["Size"]) == ("12", "640") and cells["Memory"].endswith("G")
-    assert len(line) == len(header_line().strip("\n"))
+    assert (cells["P"], cells["mAP50"], cells["mAP50-95"], cells["Left"]) == ("0.100", "0.300", "0.400", "1:02:05")
+    assert cells["Memory"].endswith("G") and len(line) == len(header_line().strip("\n")) < 80
+    assert line.startswith(progress_line(4, 30, LOSSES, device=device))
+    unvalidated = results_row(4, losses=LOSSES, evaluation=None, learning_rates=[1, 2, 3], offsets=(0, 0))
+    assert epoch_line(unvalidated, 30, remaining=0, device=device).split()[5:] == ["-", "-", "-", "-", "0:00"]
+
+
+def test_wide_values_do_not_touch() -> None:
+    losses = dict.fromkeys(LOSSES, 1.2345e-05)
+    row = results_row(9999, losses=losses, evaluation=EVALUATION, learning_rates=[1, 2, 3], offsets=(0, 0))
+    cells = epoch_line(row, 10000, remaining=400_000, device=torch.device("cpu")).split()
+    assert len(cells) == 10 and cells[0] == "9999/9999" and cells[-1] == "111:06:40"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (600, "10:00"), (3661, "1:01:01")])
@@ -82,7 +94,8 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_much_waiting_for_data_is_reported_with_the_flags_that_help() -> None:
-    busy, waiting = (timing_line(seconds=2.5, waiting_fraction=part, remaining=60) for part in (0.2, 0.21))
-    assert "2.5 s" in busy and "20%" in busy and "1:00" in busy and "--workers" not in busy
-    assert "--workers" in waiting and "--cache" in waiting
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2.14, "2.1 s"), (90, "1.5 min"), (7200, "2.00 hours"), (59.97, "1.0 min"), (0, "0.0 s")]
+)
+def test_run_times(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

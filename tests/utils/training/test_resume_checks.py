@@ -21,7 +21,7 @@ from utils.inference.autoshape import create_detector
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.training.epoch import EpochTrainer
-from utils.training.results_csv import columns_of, timing_line, write_results
+from utils.training.results_csv import columns_of, format_duration, write_results
 from utils.training.resume_checks import matches_type
 from utils.training.run import run_training
 from utils.training.state import Progress
@@ -95,7 +95,7 @@ def one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         progress = self.state.progress
         write_results(progress.rows, tmp_path / "results.csv")
         columns_of(progress.rows)
-        timing_line(seconds=1.0, waiting_fraction=0.1, remaining=progress.seconds)
+        format_duration(progress.seconds)
         progress.out_of_patience(3)
         os.kill(os.getpid(), signal.SIGTERM)
         return progress_line(self, *arguments)
