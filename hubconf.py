@@ -5,15 +5,33 @@ The function behind `custom` is `utils.inference.autoshape.load_detector`.
 
 from __future__ import annotations
 
-from utils.cli import run_script as _run_script
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from utils.cli import run_script
+
+    def _main() -> None:
+        """Build the entry point that `--model` names, and detect objects in the images of data/images."""
+        import importlib
+
+        from utils.errors import ConfigError, did_you_mean
+        from utils.files import SAMPLE_IMAGES
+        from utils.options import HubOptions
+        from utils.options.command_line import read_options
+
+        options, _ = read_options(HubOptions, description=__doc__)
+        module = importlib.import_module("hubconf")
+        entries = [name for name, entry in vars(module).items() if isinstance(entry, module._Entry)]
+        if options.model not in entries:
+            fix = did_you_mean(options.model, entries) or f"choose among {', '.join(entries)}"
+            raise ConfigError("--model", f"{options.model} does not exist", fix=fix)
+        model = getattr(module, options.model)(weights=options.weights, device=options.device)
+        model(sorted(map(str, SAMPLE_IMAGES.glob("*.jpg")))).print()
+
+    run_script(_main)
+
 from utils.errors import ConfigError as _ConfigError
-from utils.errors import did_you_mean as _did_you_mean
-from utils.files import SAMPLE_IMAGES as _SAMPLE_IMAGES
 from utils.inference import autoshape as _autoshape
 from utils.log import LOGGER as _LOGGER
 from utils.missing_weights import RELEASE as _RELEASE
-from utils.options import HubOptions as _HubOptions
-from utils.options.command_line import read_options as _read_options
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
 _Model = _autoshape.AutoShape | _autoshape.Model
@@ -116,18 +134,3 @@ yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = (_Entry(f"yolov5{size}.yaml") for 
 yolov5n_akconv, yolov5s_akconv, yolov5m_akconv, yolov5l_akconv, yolov5x_akconv = (
     _Entry(f"yolov5{size}-AKConv.yaml") for size in "nsmlx"
 )
-
-
-def _main() -> None:
-    """Build the entry point that `--model` names, and detect objects in the images of data/images."""
-    options, _ = _read_options(_HubOptions, description=__doc__)
-    entries = {name: entry for name, entry in globals().items() if isinstance(entry, _Entry)}
-    if options.model not in entries:
-        fix = _did_you_mean(options.model, entries) or f"choose among {', '.join(entries)}"
-        raise _ConfigError("--model", f"{options.model} does not exist", fix=fix)
-    model = entries[options.model](weights=options.weights, device=options.device)
-    model(sorted(map(str, _SAMPLE_IMAGES.glob("*.jpg")))).print()
-
-
-if __name__ == "__main__":
-    _run_script(_main)

@@ -1,7 +1,7 @@
 """Test-time augmentation: predictions at three scales, one of them flipped, go into NMS together.
 
-As in YOLOv5, the largest view lacks the predictions of the coarsest level, which are of large objects, and the smallest view
-those of the finest.
+As in YOLOv5, the largest view lacks the predictions of the coarsest level, which are of large objects, and the smallest
+view those of the finest.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ COMMANDS = [
     (["models/__main__.py", "--cfg", "none.yaml"], "--cfg"),
     *(([script, "--help"], None) for script in ("train.py", "val.py", "detect.py", "export.py", "compare.py")),
     (["benchmarks.py", "--help"], None),
+    (["hubconf.py", "--help"], None),
+    (["hubconf.py", "--weights", "yolov5s.pt"], "yolov5s.pt"),
+    (["models/yolo.py", "--cfg", "none.yaml"], "--cfg"),
     (["prepare.py", "--help"], None),
 ]
 # Runs each command in one process, and reports the exit code, the error, and what heavy packages were imported.
