@@ -23,9 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=("voc", "visdrone", "coco"), help="format of the source")
     parser.add_argument("source", type=Path, help="folder with images and annotations as published")
     parser.add_argument("target", type=Path, help="folder to create, with images, labels and data.yaml")
-    parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)"
-    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="voc: class names in order (default: VOC's 20)")
     parser.add_argument("--polygons", action="store_true", help="coco: write polygons where the annotations have them")
     parser.add_argument("--labels-only", action="store_true", help="write labels, without copying images")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
