@@ -16,7 +16,7 @@ from utils.preparation.check_report import write_check
 from utils.preparation.checks_boxes import check_boxes, check_coordinates, check_repeated
 from utils.preparation.checks_classes import check_classes
 from utils.preparation.checks_files import check_missing_labels, check_remarks, check_stray_files
-from utils.preparation.checks_splits import check_image_sizes, check_shared_files
+from utils.preparation.checks_splits import check_duplicates, check_image_sizes, check_shared_files
 from utils.preparation.findings import Finding, spoils
 from utils.preparation.survey import SplitSurvey, survey_split
 from utils.preparation.suspects import find_suspects, open_detector, suspect_findings
@@ -90,6 +90,7 @@ def find_faults(config: DataConfig, splits: Sequence[SplitSurvey], legible: Sequ
     """Run every check that needs no model; `legible` are the splits with boxes in the right order and unit."""
     return [
         *check_shared_files(splits),
+        *check_duplicates(splits),
         *check_image_sizes(splits),
         *check_missing_labels(splits),
         *check_classes(config, splits),

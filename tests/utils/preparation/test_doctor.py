@@ -79,6 +79,12 @@ def test_a_clean_set_has_no_findings(tmp_path: Path) -> None:
 Plant = Callable[[FaultySet], object]
 # Kind of finding -> how to plant it, exit code, count, what the first example's path and words contain.
 FAULTS: dict[str, tuple[Plant, int, int, str, str]] = {
+    "leak-identical": (lambda d: copy_image(d, "val"), 1, 1, "train/3.png", "val: copy.png"),
+    "leak-near-identical": (
+        lambda d: d.write("val", "jpeg", recompressed(d.image("train", 3)), d.rows("train", 3)),
+        *(1, 1, "train/3.png", "val: jpeg.png"),
+    ),
+    "duplicates-identical": (lambda d: copy_image(d, "train"), 0, 1, "3.png", "copy.png"),
     "splits-equal": (lambda d: d.write_yaml(val="images/train"), 1, 16, "train/0.png", ""),
     "leak-same-file": (lambda d: d.write_yaml(val=["images/val", "images/train/5.png"]), 1, 1, "train/5.png", ""),
     "split-missing": (lambda d: d.write_yaml(val=""), 1, 1, "", ""),
