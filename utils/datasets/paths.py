@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ MAX_FOLDERS = 1_000_000
 # Folders of operating systems and storage devices, besides those whose name begins with a dot.
 _FOREIGN = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 _COPIES = _FOREIGN | {".ipynb_checkpoints", ".thumbnails"}
+# Files that often lie beside images, and that nobody takes for one.
+_COMPANIONS = frozenset("cache csv db html ini json lnk log md names npy npz pdf py tsv txt xml yaml yml zip".split())
 _PARENTS = re.compile(r"^(\.\.?/)*\.\./")
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
@@ -137,6 +140,20 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if pattern[0] == "**":
         return len(pattern) == 1 or any(_matches(parts[start:], pattern[1:]) for start in range(len(parts)))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def unread_files(paths: Iterable[str], suffixes: frozenset[str]) -> list[str]:
+    """Return the files without one of the suffixes, except for those that often lie beside images."""
+    known = suffixes | _COMPANIONS
+    others = [path for path in paths if os.path.splitext(path)[1][1:].lower() not in known]
+    return [path for path in others if os.path.basename(path) not in ("LICENSE", "README")]
+
+
+def suffix_counts(paths: Iterable[str]) -> str:
+    """Describe files by their suffixes: `2 .heic files, 1 .gif file`."""
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    kinds = ((f"{suffix} file" if suffix else "file without suffix", n) for suffix, n in counts.most_common())
+    return ", ".join(f"{n} {kind if n == 1 else kind.replace('file', 'files')}" for kind, n in kinds)
 
 
 def nearest_existing(text: str, tried: Iterable[str], folders: Sequence[Path | str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,15 @@ from tqdm import tqdm
 from utils.datasets.config import PREPARE, DataConfig
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
 from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
-from utils.datasets.paths import ResolvedPath, find_files, is_hidden_copy, nearest_existing, readings
+from utils.datasets.paths import (
+    ResolvedPath,
+    find_files,
+    is_hidden_copy,
+    nearest_existing,
+    readings,
+    suffix_counts,
+    unread_files,
+)
 from utils.errors import DataError
 from utils.files import decode_text
 from utils.log import LOGGER
@@ -23,8 +31,6 @@ from utils.log import LOGGER
 SCAN_THREADS = 4
 MIN_IMAGE_SIZE = 10
 MAX_LIST_BYTES = 300_000_000
-# Files that often lie beside images, and that nobody takes for one.
-_COMPANIONS = frozenset("cache csv db html ini json lnk log md names npy npz pdf py tsv txt xml yaml yml zip".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +85,13 @@ def list_images(config: DataConfig, split: str, *, quiet: bool = False) -> list[
     return images
 
 
-def suffix_counts(paths: Iterable[str]) -> str:
-    """Describe files by their suffixes: `2 .heic files, 1 .gif file`."""
-    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
-    kinds = ((f"{suffix} file" if suffix else "file without suffix", n) for suffix, n in counts.most_common())
-    return ", ".join(f"{n} {kind if n == 1 else kind.replace('file', 'files')}" for kind, n in kinds)
-
-
 def _list_entry(entry: ResolvedPath, config: DataConfig, split: str) -> _Listing:
     """Return the content of one entry: a glob, a folder and all below it, a txt list, or one image."""
     if entry.pattern or entry.path.is_dir():
         found = find_files(entry)
         hidden = [path for path in found.hidden if has_suffix(path, IMAGE_SUFFIXES) or os.path.isdir(path)]
-        listing = _Listing(hidden=hidden)
-        for path in found.files:
-            if has_suffix(path, IMAGE_SUFFIXES):
-                listing.images.append(path)
-            elif not has_suffix(path, _COMPANIONS) and os.path.basename(path) not in ("LICENSE", "README"):
-                listing.unread.append(path)
-        return listing
+        images = [path for path in found.files if has_suffix(path, IMAGE_SUFFIXES)]
+        return _Listing(images=images, hidden=hidden, unread=unread_files(found.files, IMAGE_SUFFIXES))
     if entry.path.suffix.lower() == ".txt":
         return _read_list(entry.path, config)
     if not has_suffix(entry.path, IMAGE_SUFFIXES):

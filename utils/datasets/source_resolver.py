@@ -12,9 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from utils.datasets.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from utils.datasets.paths import is_hidden, suffix_counts, unread_files
 from utils.datasets.remote import WEB_SCHEMES, public_address
 from utils.datasets.streams import STREAM_SCHEMES, is_stream
 from utils.errors import DataError
+from utils.log import LOGGER
 
 LIST_SUFFIXES = frozenset(("txt", "streams"))
 MAX_LIST_DEPTH = 8
@@ -127,10 +129,14 @@ def _entries(path: Path) -> Iterator[str]:
 def _files(path: Path) -> list[Path | str]:
     """Return the images and videos of a path, sorted, without hidden ones; DataError if there are none."""
     try:
-        paths = [p for p in sorted(path.iterdir()) if p.name[0] != "." and not p.is_dir()] if path.is_dir() else [path]
+        if not path.is_dir():
+            return _media([path], str(path))
+        paths = [p for p in sorted(path.iterdir()) if not is_hidden(p.name) and not p.is_dir()]
     except OSError as error:
         what = f"{shown(str(path))} cannot be read ({error.strerror})"
         raise DataError("--source", what, fix="check the permissions") from error
+    if unread := unread_files(map(str, paths), IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+        LOGGER.warning(f"--source: left out {suffix_counts(unread)}; these suffixes are not read")
     return _media(paths, str(path))
 
 

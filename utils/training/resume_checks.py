@@ -50,6 +50,8 @@ def find_run(options: TrainOptions, given: frozenset[str]) -> tuple[TrainOptions
         if not checkpoints:
             raise CheckpointError("--resume", f"no {LAST} below {options.project}", fix="name the file")
         path = checkpoints[-1]
+    elif path.is_dir():
+        path = next((p for p in (path / "weights" / LAST, path / LAST) if p.is_file()), path)
     content, path = load_last(path)
     if "optimizer" not in content:
         raise CheckpointError(path, "holds a model without training state", fix=f"resume {LAST}, not best.pt")

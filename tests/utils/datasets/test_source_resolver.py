@@ -199,3 +199,14 @@ def test_a_thread_of_a_stream_that_dies_ends_the_run(stage: str, monkeypatch, ca
     with pytest.raises((DataError, RunError)) as error:
         list(source.batches(1, lambda frame: frame))
     assert error.value.where == "--source" and "camera7" in caplog.text
+
+
+def test_files_of_a_folder_that_are_not_read_are_counted_by_suffix(tmp_path, caplog):
+    for name in ("a.jfif", "b.HEIC", "c.heic", "d.txt", "e.mp4", "._f.jpg", "g"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "__MACOSX").mkdir()
+    resolver = SourceResolver()
+    resolver.add(str(tmp_path))
+    assert [Path(file).name for file in resolver.files] == ["a.jfif", "e.mp4"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "2 .heic files, 1 file without suffix;" in warning

@@ -53,7 +53,7 @@ def test_a_run_is_resumed_and_evaluated_elsewhere(tmp_path: Path, monkeypatch: p
     assert stored == [str(tmp_path / name) for name in ("set/data.yaml", "tiny.yaml", "elsewhere.py")]
 
     monkeypatch.chdir(tmp_path / "other")
-    assert resume(last, epochs=2) == 2
+    assert resume(last.parent.parent, epochs=2) == 2  # the run's folder
     evaluation = run_evaluation(
         ValOptions(weights=(str(last),), project=str(tmp_path / "val"), workers=0, noplots=True)
     )

@@ -14,13 +14,15 @@ import torch
 
 from tests.helpers.coco_oracle import pycocotools_figures
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_checkpoint, small_model
+from utils.datasets.config import EMBEDDED
 from utils.errors import DataError, RunError
 from utils.inference.ensemble import Ensemble, SingleClassWrapper
+from utils.inference.exported_model import ModelMetadata
 from utils.inference.model_loading import open_ensemble
 from utils.metrics.coco import FIGURES
 from utils.options import ValOptions
 from utils.validation.coco_json import DIFFERENCES
-from utils.validation.run import run_evaluation, speed_line
+from utils.validation.run import _own_data, run_evaluation, speed_line
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -185,6 +187,18 @@ def test_a_high_confidence_threshold_and_flags_without_effect_cause_warnings(dat
     evaluate(data_folder, tmp_path, "a.pt", conf_thres=0.3, save_conf=True)
     threshold, save_conf = warnings(caplog)
     assert "--conf-thres" in threshold and " 0.3 " in threshold and "--save-conf" in save_conf
+
+
+def test_without_data_the_set_of_the_checkpoint_or_else_the_embedded_one_is_used(
+    data_folder, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(data_folder)
+    assert len(evaluate(data_folder, tmp_path, "a.pt", data="", max_det=1).images) == 7
+    assert [
+        m for m in (record.getMessage() for record in caplog.records) if m.startswith("--data ") and "own.yaml" in m
+    ]
+    assert _own_data(ModelMetadata(names=("a",), stride=32)) == EMBEDDED
 
 
 def test_speed_is_measured_at_the_thresholds_of_detection(data_folder, tmp_path, caplog):
