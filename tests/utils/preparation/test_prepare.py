@@ -428,6 +428,7 @@ def test_files_that_are_no_images_are_left_out(tmp_path, prepare):
         ("a.csv", "filename,xmin,ymin,xmax,ymax,class\na.png,1,2\n"),
         ("a.csv", "filename,xmin,ymin,xmax,ymax,class\na\0.png,1,2,3,4,x\n"),
         ("a.csv", "image_id,bbox\na,[1 2 3]\n"),
+        ("a.json", '{"images": [{"id": [], "file_name": "a.png"}], "annotations": [], "categories": []}'),
         ("_annotations.txt", "a.png 1,2,3,4,0\na.png 1,2,3\n"),
         ("_annotations.txt", "a.png 1,2,3,4,0\n../.. 1,2,3,4,0\n"),
         ("a.txt", "99999999 0.5 0.5 0.5 0.5\n"),
@@ -441,6 +442,21 @@ def test_invalid_annotations_are_named_and_nothing_is_written(name, content, tmp
     put(tmp_path / "in" / name, content)
     error = refused(prepare, DataError, tmp_path / "in", "--out", tmp_path / "out")
     assert error.where.split(":")[0].endswith(name) and not (tmp_path / "out").exists()
+
+
+def test_an_infinite_size_is_replaced_by_that_of_the_image(tmp_path, prepare):
+    LAYOUTS["labelimg_voc_flat"](tmp_path / "in")
+    text = (tmp_path / "in/a.xml").read_text().replace("<width>64<", "<width>1e999<")
+    put(tmp_path / "in/a.xml", text)
+    prepare(tmp_path / "in", "--out", tmp_path / "out")
+    cx, _, width, _ = rows_in(next(tmp_path.glob("out/labels/*/a.txt")))[0][1:]
+    assert (cx * 64, width * 64) == pytest.approx((18, 26))
+
+
+def test_ids_without_suffix_must_name_one_image(tmp_path, prepare):
+    LAYOUTS["csv_of_open_images"](tmp_path / "in")
+    put(tmp_path / "in/images/a.png", image_bytes("a"))
+    assert refused(prepare, DataError, tmp_path / "in", "--out", tmp_path / "out").where == "boxes.csv"
 
 
 def test_polygons_are_written_on_request(tmp_path, prepare):

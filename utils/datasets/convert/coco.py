@@ -38,6 +38,7 @@ class _Content:
     file: str  # its name
     split: str  # name of the folders of its images and labels
     images: list[tuple[Any, str, Size | None]]  # ids, names and sizes
+    ids: frozenset[Any]  # of the images
     annotations: dict[Any, list[dict[str, Any]]]  # by image id, without crowds
     name_of: dict[Any, str]  # class names by category id, in the order of ids
     crowds: int  # number of annotations of crowds
@@ -72,9 +73,8 @@ def read_coco(source: Source, *, polygons: bool = False, with_images: bool = Tru
     depth = max((name.count("/") + 1 for content in contents for _, name, _ in content.images), default=1)
     image_files = ImageFiles(source.images if with_images else (), depth=depth)
     for content in contents:
-        ids = {image_id for image_id, _, _ in content.images}
         found.report["annotations without an image skipped"] += sum(
-            len(items) for image_id, items in content.annotations.items() if image_id not in ids
+            len(items) for image_id, items in content.annotations.items() if image_id not in content.ids
         )
         names = (name for _, name, _ in content.images)
         file_of = image_files.match(names, annotations=content.file, split=content.split)
@@ -120,12 +120,15 @@ def _read(data: bytes, name: str) -> _Content:
                 )
             annotations.setdefault(annotation.get("image_id"), []).append(annotation)
         images = [(image["id"], relative_name(image["file_name"]), _size(image)) for image in content["images"]]
+        ids = frozenset(image_id for image_id, _, _ in images)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _invalid(name, error) from error
     path = PurePosixPath(name)
     stem = path.stem.removeprefix("instances_")
     split = stem if split_in(stem) else split_of_folders(name) or stem
-    return _Content(file=name, split=split, images=images, annotations=annotations, name_of=name_of, crowds=crowds)
+    return _Content(
+        file=name, split=split, images=images, ids=ids, annotations=annotations, name_of=name_of, crowds=crowds
+    )
 
 
 def read_json(data: bytes, name: str) -> Any:  # noqa: ANN401

@@ -137,7 +137,12 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
     del polygons
     found = AnnotatedSet(images=[])
     descriptions = _descriptions(source)
-    without_suffix = {str(PurePosixPath(name).with_suffix("")): name for name in source.images}
+    without_suffix: dict[str, str] = {}
+    twins = set()  # images of which another one differs in the suffix only
+    for image in source.images:
+        first = without_suffix.setdefault(PurePosixPath(image).with_suffix("").as_posix(), image)
+        if first != image:
+            twins.add(first)
     for name in find_csv(source):
         table = _table_of(source, name)
         if table is None:
@@ -161,6 +166,8 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
         for image, rows in rows_of.items():
             file = file_of.get(image, "")
             file = without_suffix.get(file, file) if bare else file
+            if bare and file in twins:
+                raise DataError(name, f"{image!r} matches several images, such as {file!r}", fix="rename one of them")
             size_wh = _size(table, rows[0][2]) or (image_size(source.files, file) if file else None)
             entry = AnnotatedImage(file=file, source=name, split=split or split_of_folders(file), size_wh=size_wh)
             if size_wh is None or not file:
@@ -201,6 +208,6 @@ def _descriptions(source: Source) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in source.with_suffix("csv"):
         if "class-descriptions" in PurePosixPath(name).name:
-            rows = csv.reader(io.StringIO(source.text(name)))
-            found |= {row[0]: row[1].strip() for row in rows if len(row) == 2}
+            pairs = (line.partition(",") for line in source.text(name).splitlines())
+            found |= {label.strip(): text.strip().strip('"') for label, _, text in pairs if text}
     return found

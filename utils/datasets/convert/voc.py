@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -69,10 +70,11 @@ def read_voc(source: Source, *, polygons: bool = False, first_pixel: int | None 
         file_name, size_wh, boxes, difficult = content[name]
         file = images.find(name, file_name)
         found.report["difficult objects skipped"] += difficult
-        if min(size_wh) <= 0 and file:
+        is_stated = all(0 < side < math.inf for side in size_wh)
+        if not is_stated and file:
             size_wh = image_size(source.files, file)
         labels: Sequence[Label] = ()
-        if min(size_wh) > 0:
+        if is_stated or file:
             objects = Objects(size_wh, found.report, polygons=False)
             for class_name, corners in boxes:
                 objects.add_box(class_name, [value - first_pixel for value in corners])
