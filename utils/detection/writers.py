@@ -15,6 +15,7 @@ import numpy as np
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.image_writing import write_image
+from utils.datasets.images import VIDEO_SUFFIXES, has_suffix
 from utils.datasets.sources import Frame
 from utils.errors import ConfigError, DataError
 from utils.files import atomic_write, write_csv
@@ -69,8 +70,9 @@ class DetectionWriter:
         """
         key = path, number
         if key not in self._stems:
-            # OpenCV writes no videos to names that are not UTF-8.
-            self._stems[key] = self._names.claim(displayed(path.stem))
+            # OpenCV writes no videos to names that are not UTF-8; those of images stay as they are.
+            is_video = has_suffix(path, VIDEO_SUFFIXES)
+            self._stems[key] = self._names.claim(displayed(path.stem) if is_video else path.stem)
         return self._stems[key]
 
     def write(self, frame: Frame, detections: Detections) -> None:
@@ -80,7 +82,7 @@ class DetectionWriter:
         if options.save_csv:
             columns = detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist()
             index, path = "" if frame.index is None else frame.index, displayed(frame.path)
-            name = f"{self.stem(frame.path, frame.number)}{displayed(frame.path.suffix)}"
+            name = displayed(f"{self.stem(frame.path, frame.number)}{frame.path.suffix}")
             for box, score, class_id in zip(*columns, strict=True):
                 corners = [round(v, 1) for v in box]
                 row = name, self.names[class_id], f"{score:.2f}", class_id, *corners, index, path
