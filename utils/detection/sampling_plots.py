@@ -27,6 +27,7 @@ from utils.inference.sampling_points import (
     select_layers,
 )
 from utils.log import LOGGER
+from utils.output_names import OutputNames
 from utils.plots.sampling import OffsetSamples, plot_offsets, plot_sampling
 from utils.runtime import scale_pixels
 from utils.structures import Detections
@@ -139,6 +140,7 @@ class SamplingPlots:
         self._locations_xy = locations_xy
         self._layers = akconv_layers(network)
         self._stems: set[str] = set()
+        self._names = OutputNames()
         self._offsets = OffsetCollection()
         self._folder: Path | None = None
         if max_images and not self._layers:
@@ -186,11 +188,12 @@ class SamplingPlots:
             locations = self._given_locations(size_hw, path.name)
         else:
             locations = box_centers(detections.boxes.numpy(), box_labels(detections, names), size_hw)
+        stem = self._names.claim(path.name, suffix=f"_{max(samplings, key=len, default='')}.png")
         selected = self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0])
         LOGGER.info(f"{path.name}: drawing sampling points of {len(selected)} layers")
         for name in selected:
             if locations and name in samplings:  # a custom module may skip one of its layers
-                plot_layer(samplings[name], image, preprocessed, locations, self._folder / f"{path.name}_{name}.png")
+                plot_layer(samplings[name], image, preprocessed, locations, self._folder / f"{stem}_{name}.png")
 
     def _given_locations(self, size_hw: tuple[int, int], name: str) -> list[Location]:
         """Return the given locations inside an image of this size; warn about those outside."""
