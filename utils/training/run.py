@@ -199,10 +199,15 @@ def _resume(trainer: Trainer, content: Checkpoint) -> None:
 
 def _with_absolute_paths(options: TrainOptions, data_file: Path) -> TrainOptions:
     """Return the options as checkpoints hold them, so that a run can be resumed in any working directory."""
-    files = {name: absolute_path(getattr(options, name)) for name in ("weights", "cfg", "hyp")}
     file = os.path.abspath(data_file)
-    data = options.data if DATA_FOLDER in Path(file).parents else file
-    return replace(options, data=data, plugins=tuple(map(absolute_path, options.plugins)), **files)
+    return replace(
+        options,
+        data=options.data if DATA_FOLDER in Path(file).parents else file,
+        weights=absolute_path(options.weights),
+        cfg=absolute_path(options.cfg),
+        hyp=absolute_path(options.hyp),
+        plugins=tuple(map(absolute_path, options.plugins)),
+    )
 
 
 def _describe_run(trainer: Trainer, options: TrainOptions, transferred: float | None) -> None:
