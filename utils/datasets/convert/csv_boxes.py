@@ -188,7 +188,7 @@ def _size(table: Table, row: Sequence[str]) -> tuple[float, float] | None:
     if min(table.size) < 0 or not all(_is_number(row[index]) for index in table.size):
         return None
     width, height = (float(row[index]) for index in table.size)
-    return (width, height) if min(width, height) > 1 else None
+    return (width, height) if 1 < min(width, height) and max(width, height) < math.inf else None
 
 
 def _rows(source: Source, name: str, table: Table) -> Iterator[tuple[int, list[str]]]:
