@@ -12,6 +12,7 @@ import numpy as np
 from utils.datasets.convert.annotated import AnnotatedImage
 from utils.datasets.convert.layout import split_in
 from utils.datasets.convert.write import SPLITS
+from utils.datasets.grouping import group_images
 from utils.datasets.split_by_class import assign_folds, assign_splits, class_share_differences
 from utils.errors import DataError
 from utils.log import LOGGER
@@ -94,8 +95,12 @@ def class_counts(images: Sequence[AnnotatedImage], names: Sequence[str]) -> np.n
 
 def _groups(paths: Sequence[str], parts: int) -> tuple[np.ndarray, str]:
     """Return the (n,) groups of images that stay together, and what they are in words."""
-    del parts
-    return np.arange(len(paths)), ""
+    groups = group_images(paths, progress=True)
+    if len(np.unique(groups.group)) < parts:
+        LOGGER.warning("all images look like one group, such as one video: they are divided in their order instead")
+        blocks = min(10 * parts, len(paths))
+        return np.arange(len(paths)) * blocks // len(paths), ""
+    return groups.group, f"; kept together: {groups.words}" if groups.words else ""
 
 
 def _counted(splits: Sequence[str]) -> str:

@@ -173,6 +173,36 @@ def test_folds_leave_the_test_split_alone(tmp_path, prepare):
         assert [os.path.basename(path) for path in list_images(config, "test")] == ["f.jpg"]
 
 
+def noise(seed, size_wh=(96, 64)):
+    """Return a smooth random image."""
+    small = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (6, 9, 3), np.uint8))
+    return small.resize(size_wh, Image.Resampling.BICUBIC)
+
+
+def test_near_duplicates_stay_in_one_split(tmp_path, prepare):
+    for index in range(12):
+        for name, size_wh in ((f"p{index}", (96, 64)), (f"q{index * 31 % 97}x", (144, 96))):
+            buffer = io.BytesIO()
+            noise(index, size_wh).save(buffer, "JPEG", quality=80)
+            put(tmp_path / f"in/images/{name}.jpg", buffer.getvalue())
+            put(tmp_path / f"in/labels/{name}.txt", "0 0.5 0.5 0.25 0.5\n")
+    prepare(tmp_path / "in", "--out", tmp_path / "out", "--split", 1, 1)
+    split_of = {path.stem: path.parent.name for path in tmp_path.glob("out/images/*/*.jpg")}
+    assert len(split_of) == 24 and {*split_of.values()} == {"train", "val"}
+    assert all(split_of[f"p{index}"] == split_of[f"q{index * 31 % 97}x"] for index in range(12))
+
+
+def test_a_folder_that_is_one_group_is_divided_in_its_order(tmp_path, prepare, caplog):
+    buffer = io.BytesIO()
+    noise(0).save(buffer, "PNG")
+    for index in range(6):
+        put(tmp_path / f"in/images/{index}.png", buffer.getvalue())
+        put(tmp_path / f"in/labels/{index}.txt", "0 0.5 0.5 0.25 0.5\n")
+    prepare(tmp_path / "in", "--out", tmp_path / "out", "--split", 2, 1)
+    assert [record.levelname for record in caplog.records if "one group" in record.message] == ["WARNING"]
+    assert len(list(tmp_path.glob("out/images/train/*"))) == 4 and len(list(tmp_path.glob("out/images/val/*"))) == 2
+
+
 # writing
 
 
