@@ -29,7 +29,12 @@ def run_check(options: PrepareOptions) -> int:
         ConfigError, DataError: the data yaml is invalid, or none of its splits can be read.
         CheckpointError: `--weights` cannot be used.
     """
-    config = open_data(_data_yaml(options.source))
+    try:
+        config = open_data(_data_yaml(options.source))
+    except ConfigError as error:
+        if error.where != "--data":
+            raise
+        raise ConfigError("SOURCE", error.what, fix=error.fix) from error  # the flag of other commands
     paths, findings = list_splits(config)
     opened = open_detector(options, config) if options.weights else None  # before the long scan: it may fail
     splits = [survey_split(name, images) for name, images in paths.items()]

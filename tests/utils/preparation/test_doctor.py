@@ -285,6 +285,7 @@ def test_without_any_readable_split_the_error_of_the_first_is_raised(tmp_path: P
     options = PrepareOptions(source=str(yaml), check=True, project=str(tmp_path / "check"))
     with pytest.raises(DataError):
         run_check(options)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as missing:
         run_check(PrepareOptions(source=str(tmp_path / "none.yaml"), check=True))
+    assert missing.value.where == "SOURCE"
     assert not (tmp_path / "check").exists()
