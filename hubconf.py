@@ -131,6 +131,7 @@ class _Entry:
 
 
 yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = (_Entry(f"yolov5{size}.yaml") for size in "nsmlx")
+yolov5n6, yolov5s6, yolov5m6, yolov5l6, yolov5x6 = (_Entry(f"yolov5{size}6.yaml") for size in "nsmlx")
 yolov5n_akconv, yolov5s_akconv, yolov5m_akconv, yolov5l_akconv, yolov5x_akconv = (
     _Entry(f"yolov5{size}-AKConv.yaml") for size in "nsmlx"
 )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from models.build import DETECT
 from models.config import LayerSpec, ModelConfig
 from models.registry import LayerContext, lookup, registered_names
-from models.yolo import DETECT
 from utils.errors import ConfigError, did_you_mean
 
 FLAG = "--sweep"

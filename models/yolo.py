@@ -1,4 +1,4 @@
-"""From a model config to the network."""
+"""The network: `DetectionModel`, built from a model config."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ if __name__ == "__main__":  # `python models/yolo.py --cfg yolov5n.yaml`, as in 
 
 import copy
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +19,16 @@ import torch
 from torch import Tensor, nn
 
 import models.common
-import models.modules
-from models.config import ULTRALYTICS, USE_YOLOV5, LayerSpec, ModelConfig, load_model_config, parse_call
+from models.build import DETECT, count_parameters, parse_model
+from models.config import ModelConfig, load_model_config
 from models.head import Detect
-from models.registry import LayerContext, ModuleEntry, lookup, registered_names, round_up
 from utils.errors import ConfigError
 
 Output = list[Tensor] | tuple[Tensor, list[Tensor]]
-DETECT = "Detect"
-OTHER_HEADS = {  # last layers of related model yamls
-    **dict.fromkeys(("Segment", "ISegment"), "a segmentation model"),
-    "Classify": "a classification model",
-    **dict.fromkeys(("Pose", "IKeypoint", "OBB"), "a model of keypoints or rotated boxes"),
-    **dict.fromkeys(("IDetect", "IAuxDetect", "IBin"), "YOLOv7"),
-    **dict.fromkeys(("DDetect", "DualDDetect", "TripleDDetect"), "YOLOv9"),
-    **dict.fromkeys(("v10Detect", "WorldDetect", "RTDETRDecoder"), "an Ultralytics model"),
-}
-MAX_PARAMETERS_PER_LAYER = 2_000_000_000
+# Bounds several times those of the largest models that ship, so that a few rows do not take gigabytes or minutes.
+MAX_ELEMENTS = 2**24  # of a map at 128 pixels
+MAX_RAW = 2**28  # of the head's maps: 100,000 classes are possible
+MAX_OPERATIONS = 5e10  # parameters times the pixels of the input, at 128 pixels
 
 
 class DetectionModel(nn.Module):
@@ -114,7 +105,17 @@ class DetectionModel(nn.Module):
         device = next(self.parameters()).device
         outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device=device)}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may be random
+            operations = 0
             for spec in self.config.layers:
+                layer = self.model[spec.index]
+                inputs = [outputs[source] for source in spec.sources if isinstance(outputs[source], Tensor)]
+                elements = sum(expected_elements(layer, x) for x in inputs)
+                if spec.module != DETECT:
+                    operations += max((math.prod(x.shape[2:]) for x in inputs), default=0) * count_parameters(layer)
+                if operations > MAX_OPERATIONS or elements > (MAX_RAW if spec.module == DETECT else MAX_ELEMENTS):
+                    what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {size} x {size} px"
+                    where = f"{self.config.name}: layer {spec.index} {spec.module}"
+                    raise ConfigError(where, what, fix="lower channels, sizes and repeats")
                 try:
                     outputs[spec.index] = self._layer_output(spec.index, outputs)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
@@ -132,6 +133,30 @@ class DetectionModel(nn.Module):
         return [size // height for height, _ in cells]
 
 
+def expected_elements(layer: nn.Module, x: Tensor) -> int:
+    """Return about how many numbers the largest map in a layer has for one input (B, C, H, W)."""
+    height, width = map(float, x.shape[2:] if x.dim() == 4 else (1, 1))
+    largest = x.numel()
+    for module in layer.modules():
+        if isinstance(module, nn.Upsample):
+            scale, size = module.scale_factor or 1, module.size or 0
+            height, width = (max(side * _largest(scale), _largest(size)) for side in (height, width))
+        elif isinstance(module, nn.ConvTranspose2d):
+            height, width = height * _largest(module.stride), width * _largest(module.stride)
+        kernel, dilation = getattr(module, "kernel_size", 1), getattr(module, "dilation", 1)
+        beyond = 2 * _largest(getattr(module, "padding", 0)) - _largest(dilation) * (_largest(kernel) - 1)
+        height, width = height + max(beyond, 0), width + max(beyond, 0)
+        channels = [max(p.shape[0], math.prod(p.shape[1:])) for p in module.parameters(recurse=False)]
+        largest = max(largest, int(height * width) * max(channels, default=x.shape[1]))
+    return largest
+
+
+def _largest(value: Any) -> float:  # noqa: ANN401
+    """Return a number, or the largest of a sequence of numbers; 0 for text, such as padding="same"."""
+    numbers = value if isinstance(value, (tuple, list)) else [value]
+    return max((number for number in numbers if isinstance(number, (int, float))), default=0)
+
+
 def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
     """Copy a module to the meta device, where it computes shapes only."""
     memo: dict[int, Any] = {}
@@ -139,137 +164,3 @@ def meta_copy(model: nn.Module) -> Any:  # noqa: ANN401
         empty = tensor.detach().to("meta")
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
     return copy.deepcopy(model, memo)
-
-
-def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
-    """Build the layers of a config for `ch` input channels; the last layer is Detect.
-
-    Raises:
-        ConfigError: a module is unknown or its arguments are invalid; names the row.
-    """
-    activation = _activation(config.activation, where=config.name) if config.activation else None
-    channels: dict[int, int] = {-1: ch}
-    layers = []
-    for spec in config.layers:
-        is_last = spec.index == len(config.layers) - 1
-        if is_last != (spec.module == DETECT):
-            raise _wrong_head(spec, config)
-        build = _build_detect if is_last else _build_layer
-        layer, channels[spec.index] = build(spec, config, channels, activation)
-        layers.append(layer)
-    return nn.Sequential(*layers)
-
-
-def _activation(text: str, *, where: str) -> nn.Module:
-    """Return the activation of a call such as `nn.LeakyReLU(0.1)`; ConfigError for anything else."""
-    where = f"{where}: activation"
-    name, args, kwargs = parse_call(text, where=where)
-    entry = lookup(name, where=where)
-    if entry.factory.__module__ not in (nn.SiLU.__module__, nn.Identity.__module__):
-        raise ConfigError(where, f"{name} is not an activation", fix="write e.g. nn.ReLU()")
-    return _construct(entry, args, kwargs, where=f"{where} {name}")
-
-
-def _wrong_head(spec: LayerSpec, config: ModelConfig) -> ConfigError:
-    """Return the error for a row that is Detect but not the last one, or the other way round."""
-    where = f"{config.name}: layer {spec.index} {spec.module}"
-    fix = "end the head with [[...], 1, Detect, [nc, anchors]]"
-    if spec.module in OTHER_HEADS:
-        return ConfigError(
-            where, f"is the head of {OTHER_HEADS[spec.module]}; only YOLOv5's Detect is supported", fix=fix
-        )
-    if spec.module == DETECT or spec.module.removeprefix("torch.") in registered_names():
-        return ConfigError(where, "Detect must be the last layer and occur once", fix=fix)
-    what = "unknown head; only YOLOv5's Detect is supported"
-    return ConfigError(where, what, fix=f"{fix}, and add other modules with --plugins")
-
-
-def _build_layer(
-    spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None
-) -> tuple[nn.Module, int]:
-    """Build one row; return the layer and its output channels."""
-    where = f"{config.name}: layer {spec.index}"
-    entry = lookup(spec.module, where=where)
-    where = f"{where} {spec.module}"
-    repeats = max(round(spec.number * config.depth_multiple), 1) if spec.number > 1 else 1
-    constants = {"nc": config.num_classes, "anchors": config.anchors}
-    row = LayerContext(
-        in_channels=tuple(channels[source] for source in spec.sources),
-        args=tuple(_argument(constants.get(a, a) if isinstance(a, str) else a, where=where) for a in spec.args),
-        repeats=repeats,
-        width=lambda nominal: round_up(nominal * config.width_multiple, config.channel_multiple),
-        module=spec.module,
-    )
-    try:
-        built = entry.rule(row)
-    except ValueError as error:
-        raise ConfigError(where, str(error), fix="correct the row") from error
-    args = built.args
-    if entry.takes_repeats:
-        args = (*args[:2], repeats, *args[2:])
-        repeats = 1
-    kwargs = {keyword: _argument(value, where=where) for keyword, value in spec.kwargs.items()}
-    if activation is not None and "act" not in kwargs and (entry.keywords is None or "act" in entry.keywords):
-        kwargs["act"] = activation
-    layers = []
-    for copy_index in range(repeats):
-        again = (built.out_channels, *args[1:]) if copy_index and args[:1] == row.in_channels else args
-        layers.append(_construct(entry, again, kwargs, where=where, copies=repeats))
-    return (layers[0] if repeats == 1 else nn.Sequential(*layers)), built.out_channels
-
-
-def _argument(value: Any, *, where: str) -> Any:  # noqa: ANN401
-    """Return an argument of a row, with the activation in place of `nn.ReLU()` and the like."""
-    is_call = isinstance(value, str) and re.fullmatch(r"(torch\.)?nn\.\w+\(.*\)", value)
-    return _activation(value, where=where) if is_call else value
-
-
-def _construct(
-    entry: ModuleEntry, args: Sequence[Any], kwargs: dict[str, Any], *, where: str, copies: int = 1
-) -> nn.Module:
-    """Call a module's constructor, on the meta device first, so that excessive sizes are refused before allocation.
-
-    Raises:
-        ConfigError: the arguments are invalid, or the layer of `copies` modules is too large.
-    """
-    try:
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in entry.factory(*args, **kwargs).parameters())
-        if count * copies > MAX_PARAMETERS_PER_LAYER:
-            raise ValueError(f"would have {count * copies:,} parameters")
-        return entry.factory(*args, **kwargs)
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, OverflowError, AssertionError) as error:
-        reason = str(error).splitlines()[0].replace(".__init__()", "")
-        raise ConfigError(where, f"invalid arguments: {reason}", fix="correct the row's args") from error
-
-
-def _build_detect(
-    spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None
-) -> tuple[nn.Module, int]:
-    """Build the head from its row `[nc, anchors]`; anchors may be a count, to be fitted to the data later."""
-    where = f"{config.name}: layer {spec.index} Detect"
-    if list(spec.args) == ["nc"]:
-        raise ConfigError(where, f"has no anchors, as in {ULTRALYTICS}", fix=USE_YOLOV5)
-    if list(spec.args) not in (["nc", "anchors"], []) or spec.kwargs:
-        given = [*spec.args, *([spec.kwargs] if spec.kwargs else [])]
-        raise ConfigError(where, f"args must be [nc, anchors] (got {given})", fix="write [nc, anchors]")
-    levels = [channels[source] for source in spec.sources]
-    anchors = config.anchors
-    if isinstance(anchors, int):
-        anchors = _placeholder_anchors(anchors, len(levels))
-    try:
-        return Detect(config.num_classes, anchors, levels), 0
-    except ValueError as error:
-        raise ConfigError(where, str(error), fix="give anchors for every level") from error
-
-
-def _placeholder_anchors(count: int, levels: int) -> tuple[tuple[float, ...], ...]:
-    """Return squares from 8 pixels, each twice the area of the previous one, until anchors are fitted to the data.
-
-    More than fifteen are spaced more closely, so that the largest is 1024 pixels.
-    """
-    growth = min(math.sqrt(2), 128 ** (1 / max(count * levels - 1, 1)))
-    sides = [8 * growth**n for n in range(count * levels)]
-    return tuple(
-        tuple(side for side in sides[level * count : (level + 1) * count] for _ in "wh") for level in range(levels)
-    )

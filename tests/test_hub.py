@@ -84,7 +84,7 @@ def test_every_snippet_of_docs_python_runs(workspace: Path) -> None:
 def test_entry_points_have_the_documented_names() -> None:
     names = set(_entry_points())
     sizes = {f"yolov5{size}" for size in "nsmlx"}
-    assert names == {"custom", "create", *sizes, *(f"{name}_akconv" for name in sizes)}
+    assert names == {"custom", "create", *sizes, *(f"{name}6" for name in sizes), *(f"{name}_akconv" for name in sizes)}
 
 
 def _entry_points() -> list[str]:

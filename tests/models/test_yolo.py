@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import yolo
+from models import build
 from models.config import MODEL_FOLDER, ModelConfig, load_model_config
 from models.head import decode
 from models.modules import AKConv, C3_AKConv
@@ -384,11 +384,44 @@ def test_an_unknown_module_in_a_row_is_answered_with_the_closest(name):
 
 
 def test_absurdly_large_layers_are_refused_before_they_take_memory(monkeypatch):
-    monkeypatch.setattr(yolo, "MAX_PARAMETERS_PER_LAYER", 1000)
-    assert sum(p.numel() for p in DetectionModel(tiny_with_row([-1, 1, "Conv", [8, 3]])).model[1].parameters()) < 1000
+    monkeypatch.setattr(build, "MAX_PARAMETERS", 4000)
+    small = {"width_multiple": 0.5, "channel_multiple": 1, "nc": 1}
+    assert (
+        sum(p.numel() for p in DetectionModel({**tiny_with_row([-1, 1, "Conv", [8, 3]]), **small}).parameters()) < 4000
+    )
     with pytest.raises(ConfigError) as caught:
-        DetectionModel(tiny_with_row([-1, 1, "Conv", [64, 3]]))
-    assert caught.value.where == "model: layer 1 Conv" and "4,736" in caught.value.what
+        DetectionModel({**tiny_with_row([-1, 1, "Conv", [256, 3]]), **small})
+    assert caught.value.where == "model: layer 1 Conv" and "4,864" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        ([[-1, 1, "Conv", [100_000, 3]], [-1, 1, "Conv", [8, 1]]], "layer 1 "),
+        ([[-1, 1, "C3", [8]], *[[-1, 1000, "C3", [8]]] * 3], "model"),
+        ([[-1, 1, "nn.Upsample", [None, 8]]] * 2, "layer 2 "),
+        ([[-1, 1, "nn.ZeroPad2d", [700]]], "layer 1 "),
+        ([[-1, 1, "nn.Upsample", [[30_000, 30_000]]]], "layer 1 "),
+        ([[-1, 1, "nn.ConvTranspose2d", [8, 3, 50]]], "layer 1 "),
+        ([[-1, 1, "Conv", [8, 3, 1, 2000]]], "layer 1 "),
+        ([[-1, 1, "Conv", [256, 1]], [-1, 1, "Conv", [256, 31]], [-1, 1, "Conv", [8, 1]]], "layer 2 "),
+    ],
+    ids="one-layer repeats upsampling padding size transposed conv-padding operations".split(),
+)
+def test_a_few_rows_do_not_take_gigabytes_or_minutes(rows, where):
+    value = tiny()
+    value["backbone"][1:1] = rows
+    shift = len(rows)
+    value["head"][1][0], value["head"][2][0] = [-1, shift], [4 + shift, 2 + shift]
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel(value)
+    assert where in caught.value.where, caught.value
+
+
+def test_a_head_of_too_many_channels_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel(tiny(nc=100_000, anchors=80))
+    assert "layer 5 Detect" in caught.value.where
 
 
 @pytest.mark.parametrize(
