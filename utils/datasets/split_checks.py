@@ -11,22 +11,36 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex
 from utils.datasets.labels import label_path
 from utils.datasets.scan import list_images
 from utils.errors import DataError
+from utils.thresholds import EVAL_MAX_DETECTIONS
 
 HEAD = 4096  # bytes of files of equal size that are compared first
 MOST = 0.5  # fraction of a split's images whose label file may be missing
 
 
-def split_warnings(config: DataConfig, evaluated: DatasetIndex, split: str) -> list[str]:
-    """Return a line for each thing that would spoil the metrics of a split of a data set."""
+def split_warnings(
+    config: DataConfig, evaluated: DatasetIndex, split: str, *, max_detections: int = EVAL_MAX_DETECTIONS
+) -> list[str]:
+    """Return a line for each thing that would spoil the metrics of a split of a data set.
+
+    `max_detections` is how many of an image the evaluation keeps.
+    """
     warnings = []
     count = len(evaluated)
     if not len(evaluated.labels):
         warnings.append(f"{config.file}: '{split}' has no objects in its {count} images; all metrics are 0")
+    objects = np.diff(evaluated.starts)
+    if split != "train" and (crowded := int((objects > max_detections).sum())):
+        warnings.append(
+            f"{config.file}: {crowded} images of '{split}' have more than {max_detections} objects (up to "
+            f"{objects.max()}), but only {max_detections} detections of an image are evaluated; val.py has --max-det"
+        )
     missing = sum(not os.path.exists(label_path(str(path))) for path in evaluated.paths)
     if missing > MOST * count:
         warnings.append(f"{config.file}: {missing} of {count} images of '{split}' have no label file")
@@ -49,13 +63,20 @@ def _shared_with_train(config: DataConfig, evaluated: DatasetIndex) -> list[str]
 
 
 def overlapping_images(paths: Sequence[str], evaluated: Sequence[str]) -> list[str]:
-    """Return the evaluated images whose file is, byte for byte, also among others."""
+    """Return the evaluated images whose file is also among others: the same file, or equal byte for byte."""
+    files = set(map(os.path.realpath, paths))
+    copies = _equal_files(paths, [path for path in evaluated if os.path.realpath(path) not in files])
+    return [path for path in evaluated if path in copies or (os.path.realpath(path) in files and os.path.isfile(path))]
+
+
+def _equal_files(paths: Sequence[str], evaluated: Sequence[str]) -> set[str]:
+    """Return the evaluated files that are equal to one of others; only those with equal beginnings are read whole."""
     by_head: dict[bytes, list[Path]] = defaultdict(list)
     sizes = {size for path in evaluated if (size := _size(path)) is not None}
     for path in paths:
         if (size := _size(path)) in sizes:
             by_head[_digest(path, size, head=True)].append(Path(path))
-    shared = []
+    equal = set()
     digests: dict[bytes, set[bytes]] = {}  # of the files with each head that both have
     for path in evaluated:
         size = _size(path)
@@ -64,8 +85,8 @@ def overlapping_images(paths: Sequence[str], evaluated: Sequence[str]) -> list[s
             if head not in digests:
                 digests[head] = {_digest(other, size, head=False) for other in by_head[head]}
             if _digest(path, size, head=False) in digests[head]:
-                shared.append(path)
-    return shared
+                equal.add(path)
+    return equal
 
 
 def _size(path: str) -> int | None:

@@ -59,7 +59,7 @@ def load_training_data(
     train, val = (build_index(dataset, split, **reading) for split in ("train", "val"))
     if not len(train.labels):
         raise DataError(dataset.file, "no objects in 'train'", fix="add labels to the training images")
-    for warning in split_warnings(dataset, val, "val"):
+    for warning in (*split_warnings(dataset, train, "train"), *split_warnings(dataset, val, "val")):
         LOGGER.warning(warning)
     batch_size, workers, single_class = options.batch_size, options.workers, options.single_cls
     _require_usable_batches(len(train), options, image_size, stride, context)

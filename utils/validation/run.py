@@ -60,7 +60,7 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     image_size = round_image_size(options.imgsz or metadata.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
-    for warning in split_warnings(config, index, split):
+    for warning in split_warnings(config, index, split, max_detections=nms.max_detections):
         LOGGER.warning(warning)
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     loader = evaluation_loader(

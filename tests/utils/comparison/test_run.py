@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from tests.helpers.comparison import trained_model
+from tests.helpers.faulty_data import FaultySet
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
+from utils.comparison import run as comparison_run
 from utils.comparison.report import ComparisonResult
 from utils.comparison.run import _warnings, run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
@@ -21,6 +23,7 @@ from utils.datasets.image_writing import write_image
 from utils.datasets.images import read_image
 from utils.errors import DataError, RunError
 from utils.files import atomic_write, dump_json
+from utils.log import LOGGER
 from utils.options import CompareOptions
 from utils.strict_yaml import dump_yaml
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
@@ -235,6 +238,19 @@ def test_a_split_without_objects_is_rejected_before_anything_is_written(finished
         comparison(finished_runs, "empty", data="empty/own.yaml", seed="1")
     assert error.value.where == str(finished_runs / "empty/own.yaml")
     assert not (finished_runs / "compare/empty").exists()
+
+
+def test_what_spoils_the_metrics_is_said_before_the_trainings(tmp_path, monkeypatch, caplog):
+    data = FaultySet(tmp_path)
+    data.write_yaml(val="images/train")
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    monkeypatch.setattr(comparison_run, "finish_runs", None)
+    options = CompareOptions(
+        cfg=("yolov5n.yaml", "yolov5n-AKConv.yaml"), data=str(data.yaml), device="cpu", project=str(tmp_path / "runs")
+    )
+    with pytest.raises(TypeError):
+        run_comparison(options)
+    assert sum("16 of 16" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_missing_models_and_unequal_conditions_are_warned_of():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.faulty_data import FaultySet
+from utils.datasets import split_checks
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.split_checks import HEAD, overlapping_images, split_warnings
@@ -36,6 +37,35 @@ def test_images_shared_with_train_are_counted(tmp_path: Path) -> None:
     (warning,) = warnings_of(data)
     assert "1 of 13" in warning and str(data.image("val", "copy")) in warning
     assert warnings_of(data, "train") == []
+
+
+def test_a_val_that_is_train_reads_no_file_to_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FaultySet(tmp_path)
+    data.yaml.write_text(data.yaml.read_text().replace("images/val", "images/train"))
+    monkeypatch.setattr(split_checks, "_digest", None)
+    (warning,) = warnings_of(data)
+    assert "16 of 16" in warning
+
+
+def test_a_linked_image_is_the_same_image(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path)
+    data.image("val", 0).unlink()
+    data.image("val", 0).symlink_to(data.image("train", 0))
+    (warning,) = warnings_of(data)
+    assert "1 of 12" in warning
+
+
+def test_more_objects_than_are_evaluated_are_one_warning(tmp_path: Path) -> None:
+    """Of 400 objects, 300 detections find three quarters at best."""
+    data = FaultySet(tmp_path)
+    rows = [f"0 {(i % 20 + 0.5) / 20} {(i // 20 + 0.5) / 20} 0.04 0.04" for i in range(400)]
+    data.write_rows("val", 0, "\n".join(rows))
+    (warning,) = warnings_of(data)
+    assert "300" in warning and "400" in warning
+    config = load_data_config(str(data.yaml))
+    index = build_index(config, "val", use_cache=False)
+    assert split_warnings(config, index, "val", max_detections=400) == []
+    assert split_warnings(config, index, "val", max_detections=399) != []
 
 
 @pytest.mark.parametrize("kept", [0, 1])

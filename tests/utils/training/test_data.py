@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.data_oracles import write_data_set
+from tests.helpers.faulty_data import FaultySet
 from tests.helpers.training_runs import train_options
 from utils.datasets.config import load_data_config
 from utils.datasets.dataset import DetectionDataset, SampleKey
@@ -107,3 +108,24 @@ def test_rectangular_training_of_square_images_is_without_mosaic(
     loaded = load(tmp_path / "data.yaml", rect=True)
     monkeypatch.setattr(loaded.train_loader.dataset, "_mosaic", lambda *_: pytest.fail("a mosaic"))
     assert [batch.images.shape for batch in loaded.train_loader] == [(4, 3, 64, 64)]
+
+
+def test_what_spoils_the_metrics_is_said_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = FaultySet(tmp_path)
+    data.write_rows("val", 0, "".join(f"0 0.5 0.5 0.{100 + i} 0.5\n" for i in range(301)))
+    for index in range(10):
+        data.label("train", index).unlink()
+    load(data.yaml, workers=0, batch_size=2)
+    crowded, missing = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "10 of 16" in missing + crowded and "301" in missing + crowded
+    caplog.clear()
+    data.write_yaml(val="images/train")
+    load(data.yaml, workers=0, batch_size=2)
+    assert sum("16 of 16" in r.getMessage() for r in caplog.records if r.levelname == "WARNING") == 1
+
+
+def test_a_val_without_objects_is_said_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = FaultySet(tmp_path)
+    data.rewrite("val", lambda row: [])
+    load(data.yaml, workers=0, batch_size=2)
+    assert [str(data.yaml) in r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [True]
