@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -25,6 +26,13 @@ def tune_malloc() -> bool:
     except AttributeError:  # another C library
         return False
     return all(mallopt(parameter, value) == 1 for parameter, value, variable in SETTINGS if variable not in os.environ)
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, after something of an unusual size, if the C library is glibc."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def out_of_memory(error: BaseException) -> bool:

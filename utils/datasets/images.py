@@ -21,6 +21,7 @@ from utils.datasets.image_headers import BITS_PER_SAMPLE, PFM_SIGNATURES, TIFF_S
 from utils.errors import DataError
 from utils.library_messages import muted
 from utils.log import LOGGER
+from utils.malloc import release_memory
 
 # Those of YOLOv5, and the other names and successors of JPEG.
 IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm jfif jpe jp2 avif".split())
@@ -81,6 +82,8 @@ def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
         raise DataError(name, f"cannot be decoded ({reason.splitlines()[0][:60]})", fix="replace the file") from error
     if image is None:
         raise DataError(name, f"is not an image ({len(data)} bytes)", fix="replace the file")
+    if image.nbytes > _LARGE_BYTES:
+        release_memory()  # of the decoder, which may have taken several times as much
     return image
 
 
