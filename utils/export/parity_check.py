@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.errors import DetectorError, RunError
+from utils.errors import CheckpointError, RunError
 from utils.inference.exported_model import ExportedModel
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.log import LOGGER
@@ -88,14 +88,11 @@ def check_parity(
 
 
 def _output(name: str, exported: ExportedModel, images: Tensor) -> Tensor:
-    """Return the output of an export; RunError if it fails, since each runtime has its own exceptions."""
+    """Return the output of an export; RunError if it fails, or is not that of a detector."""
     try:
         return cast(Tensor, exported(images)[0])
-    except DetectorError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200]
-        what = f"fails on images {tuple(images.shape)}: {reason}; no file is written"
+    except CheckpointError as error:
+        what = f"fails on images {tuple(images.shape)}: {error.what}; no file is written"
         raise RunError(name, what, fix="choose another format or --opset") from error
 
 
