@@ -63,9 +63,9 @@ def drawable(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text with single spaces, without characters that are invisible anyway and have no font."""
-    visible = (c for c in " ".join(text.split()) if not _is_invisible(c) or _family(c) is not None)
-    return "".join(visible)
+    """Return a text with single spaces, without invisible characters but the joiners of scripts that are shaped."""
+    text = " ".join(text.split())
+    return text if any(map(_needs_shaping, text)) else "".join(c for c in text if not _is_invisible(c)).strip()
 
 
 def _is_invisible(character: str) -> bool:

@@ -107,6 +107,7 @@ def test_boxes_and_captions_mix_fonts(with_square_font):
 def test_what_no_font_has_is_never_drawn_as_a_box(default_fonts_only, tmp_path, caplog):
     assert fonts.drawable(f"a{CELLS}\n b\t\ufe0f\u200d") == "a?? b"
     assert fonts.drawable("кот") == "кот" and fonts.display_name("❤\ufe0f", 3) == "❤"
+    assert not any(map(fonts._is_invisible, fonts.drawable("a\u200d\ufeff\x07 b")))
     figure = Figure()
     title = figure.suptitle(f"x\n{CELLS}")
     save_figure(figure, tmp_path / "a.png")
