@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ def class_counts(images: Sequence[AnnotatedImage], names: Sequence[str]) -> np.n
 
 def _groups(paths: Sequence[str], parts: int) -> tuple[np.ndarray, str]:
     """Return the (n,) groups of images that stay together, and what they are in words."""
-    groups = group_images(paths, progress=True)
+    groups = group_images(paths, progress=sys.stderr.isatty())
     if len(np.unique(groups.group)) < parts:
         LOGGER.warning("all images look like one group, such as one video: they are divided in their order instead")
         blocks = min(10 * parts, len(paths))
