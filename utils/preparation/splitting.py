@@ -14,6 +14,7 @@ from utils.datasets.convert.annotated import AnnotatedImage
 from utils.datasets.convert.layout import split_in
 from utils.datasets.convert.write import SPLITS
 from utils.datasets.grouping import group_images
+from utils.datasets.near_duplicates import compute_signatures, find_duplicates
 from utils.datasets.split_by_class import assign_folds, assign_splits, class_share_differences
 from utils.errors import DataError
 from utils.log import LOGGER
@@ -40,9 +41,9 @@ def divide(
 ) -> Division:
     """Return the division of a data set.
 
-    Splits of the source are kept, unless `replace_splits`. Where it has no val, the training images are divided, by
-    class and so that groups of similar images stay together. With `folds`, all images but those of test are divided
-    into folds instead.
+    Splits of the source are kept and checked for near-duplicates between them, unless `replace_splits`. Where it has
+    no val, the training images are divided, by class and so that groups of similar images stay together. With `folds`,
+    all images but those of test are divided into folds instead.
 
     Args:
         images: all images.
@@ -62,6 +63,7 @@ def divide(
         existing = [""] * len(images)
     elif "val" in has and has & {"train", ""} and not folds:
         splits = [split or "train" for split in existing]
+        _check_kept(images, folder, splits, names)
         return Division(splits, words=f"kept as the source has them ({_counted(splits)})")
     free = np.array([index for index, split in enumerate(existing) if split != "test"], np.int64)
     parts = folds or 2
@@ -82,6 +84,24 @@ def divide(
     _warn_of_differences(counts, assigned, names)
     ratio = " ".join(f"{size:g}" for size in sizes)
     return Division(splits, words=f"--split {ratio} by class, seed {seed} ({_counted(splits)}){reasons}")
+
+
+def _check_kept(images: Sequence[AnnotatedImage], folder: Path, splits: Sequence[str], names: Sequence[str]) -> None:
+    """Log how the class distributions of the source's splits differ, and which share images or nearly so."""
+    _warn_of_differences(class_counts(images, names), np.array([SPLITS.index(split) for split in splits]), names)
+    signatures = compute_signatures([str(folder / image.file) for image in images], progress=sys.stderr.isatty())
+    leaks = [
+        (pair.first, pair.second) if splits[pair.second] == "train" else (pair.second, pair.first)
+        for pair in find_duplicates(signatures, progress=sys.stderr.isatty())
+        if splits[pair.first] != splits[pair.second]
+    ]
+    if leaks:
+        count = len({first for first, _ in leaks})
+        first, second = (images[index].file for index in leaks[0])
+        LOGGER.warning(
+            f"{count} images have a copy or near-duplicate in another split, such as {first} and {second}; "
+            "--split 8 1 1 divides anew and keeps them together"
+        )
 
 
 def class_counts(images: Sequence[AnnotatedImage], names: Sequence[str]) -> np.ndarray:

@@ -192,6 +192,20 @@ def test_near_duplicates_stay_in_one_split(tmp_path, prepare):
     assert all(split_of[f"p{index}"] == split_of[f"q{index * 31 % 97}x"] for index in range(12))
 
 
+def test_splits_of_the_source_are_kept_and_near_duplicates_between_them_named(tmp_path, prepare, caplog):
+    for split, seeds in (("train", range(8)), ("val", (8, 9, 3))):
+        for index in seeds:
+            buffer = io.BytesIO()
+            noise(index, (144, 96) if split == "val" else (96, 64)).save(buffer, "JPEG", quality=80)
+            put(tmp_path / f"in/images/{split}/{split}{index}.jpg", buffer.getvalue())
+            put(tmp_path / f"in/labels/{split}/{split}{index}.txt", "0 0.5 0.5 0.25 0.5\n")
+    prepare(tmp_path / "in", "--out", tmp_path / "out")
+    assert sorted(path.stem for path in tmp_path.glob("out/images/val/*.jpg")) == ["val3", "val8", "val9"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and "val3.jpg" in warnings[0] and "train3.jpg" in warnings[0]
+    assert not any(f"val{index}.jpg" in warnings[0] for index in (8, 9))
+
+
 def test_a_folder_that_is_one_group_is_divided_in_its_order(tmp_path, prepare, caplog):
     buffer = io.BytesIO()
     noise(0).save(buffer, "PNG")
