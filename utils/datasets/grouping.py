@@ -48,7 +48,8 @@ class Groups:
         """Return the groups of several images in words, or ""."""
         sizes = np.bincount(self.group)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
-        return f"{(sizes > 1).sum()} groups of {sizes[sizes > 1].sum()} images ({reasons})" if reasons else ""
+        groups, images = (sizes > 1).sum(), sizes[sizes > 1].sum()
+        return f"{groups} group{'s' * (groups > 1)} of {images} images ({reasons})" if reasons else ""
 
 
 def group_images(paths: Sequence[str], *, progress: bool = False) -> Groups:
