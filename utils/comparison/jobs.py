@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -28,7 +29,7 @@ POLL_SECONDS = 0.3
 STOPPED_CODES = (143, -signal.SIGTERM)  # saved within an epoch; terminated before or after the training itself
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 MAX_NAME_COLUMNS = 18  # of a run in its bar, which with all else takes less than 80
-BAR = "{l_bar}{bar:5}| {n_fmt}/{total_fmt}{postfix}"
+BAR = "{desc} |{bar:5}| {n_fmt}/{total_fmt}{postfix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,11 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
     for run in runs:
         if run not in waiting:
             LOGGER.info(f"{run.folder}: already finished")
-    progress = _Progress(runs)
+    progress = _Progress(runs, jobs=jobs)
     failed: list[FailedRun] = []
     running: list[_Job] = []
     unfinished = "saved within their epochs"
-    with GracefulShutdown(hang_up=True) as stop:
+    with GracefulShutdown(hang_up=True) as stop, progress.bar:
         try:
             while running or (waiting and stop.signal is None):
                 while waiting and len(running) < jobs and stop.signal is None:
@@ -80,26 +81,39 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
 
 
 class _Progress:
-    """How far all runs of a comparison are, and how long the rest will take at the speed so far."""
+    """How far all runs of a comparison are, with a bar below those of the running jobs."""
 
-    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+    def __init__(self, runs: Sequence[PlannedRun], *, jobs: int) -> None:
         self.runs = runs
         self._started, self._before = time.perf_counter(), self._epochs_left()
+        self._total = sum(run.options.epochs for run in runs)
+        self.bar = _bar(f"all {len(runs)} runs", total=self._total, initial=self._total - self._before, position=jobs)
 
     def position(self, run: PlannedRun) -> str:
         """Return which of the runs this is, such as `run 2 of 6`."""
         return f"run {self.runs.index(run) + 1} of {len(self.runs)}"
 
-    def time_left(self) -> str:
-        """Return the time left for all runs; "?" before the first epoch is finished."""
+    def update(self) -> str:
+        """Show the finished epochs, and return the time left for all runs."""
         left = self._epochs_left()
-        if left == self._before:
-            return "?"
-        return format_duration((time.perf_counter() - self._started) * left / (self._before - left))
+        time_left = _time_left(self._started, done=self._before - left, left=left)
+        self.bar.n = self._total - left
+        self.bar.set_postfix_str(f"{time_left} left")
+        return time_left
 
     def _epochs_left(self) -> int:
         unfinished = (run for run in self.runs if not run.is_finished)
         return sum(max(run.options.epochs - last_epoch(run.folder)[0], 0) for run in unfinished)
+
+
+def _bar(text: str, *, total: int, initial: int, position: int) -> tqdm[NoReturn]:
+    """Return a bar of epochs in a line of its own; it shows only on a terminal."""
+    return tqdm(desc=text, total=total, initial=initial, position=position, bar_format=BAR, leave=False, disable=None)
+
+
+def _time_left(started: float, *, done: int, left: int) -> str:
+    """Return the time for the epochs that are left, at the speed of those done since then; "?" before the first."""
+    return format_duration((time.perf_counter() - started) * left / done) if done > 0 else "?"
 
 
 class _Job:
@@ -108,7 +122,8 @@ class _Job:
     def __init__(self, run: PlannedRun, progress: _Progress, *, slot: int, jobs: int) -> None:
         """Start train.py; its console output is appended to the run's log."""
         self.run, self.slot, self.terminated = run, slot, False
-        self._progress, self._epochs = progress, last_epoch(run.folder)[0]
+        self._progress, self._before = progress, last_epoch(run.folder)[0]
+        self._epochs = self._before
         resume = run.last.is_file()
         command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=resume)]
         action = f"{'resuming' if resume else 'training'} {Path(run.options.cfg).name}"
@@ -126,26 +141,20 @@ class _Job:
                 env=_environment(jobs),
                 start_new_session=True,  # a second signal interrupts saving, so the terminal must not send one too
             )
-        self.bar = tqdm(
-            desc=f"{progress.position(run)}, {clip(run.folder.name, MAX_NAME_COLUMNS)}",
-            total=run.options.epochs,
-            initial=self._epochs,
-            bar_format=BAR,
-            position=slot,
-            leave=False,
-            disable=None,
-        )
+        text = f"{progress.position(run)}, {clip(run.folder.name, MAX_NAME_COLUMNS)}"
+        self.bar = _bar(text, total=run.options.epochs, initial=self._epochs, position=slot)
 
     def is_running(self) -> bool:
         """Show the finished epochs; return whether the process still runs."""
         epochs, map50_95 = last_epoch(self.run.folder)
         if epochs != self._epochs:
-            self._epochs, left = epochs, self._progress.time_left()
-            self.bar.set_postfix_str(f"mAP50-95 {map50_95:.3f}, all {left}", refresh=False)
-            if self.bar.disable:
-                epoch = f"epoch {epochs}/{self.run.options.epochs}, mAP50-95 {map50_95:.3f}"
+            self._epochs, total, for_all = epochs, self.run.options.epochs, self._progress.update()
+            left = _time_left(self._started, done=epochs - self._before, left=total - epochs)
+            self.bar.set_postfix_str(f"mAP50-95 {map50_95:.3f}, {left} left", refresh=False)
+            if self.bar.disable or not sys.stdout.isatty():
+                epoch = f"epoch {epochs}/{total}, mAP50-95 {map50_95:.3f}"
                 position = self._progress.position(self.run)
-                LOGGER.info(f"{position}, {self.run.folder.name}: {epoch}; about {left} left for all runs")
+                LOGGER.info(f"{position}, {self.run.folder.name}: {epoch}; about {for_all} left for all runs")
         self.bar.n = epochs
         self.bar.refresh()
         return self.process.poll() is None

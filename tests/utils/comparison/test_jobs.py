@@ -1,5 +1,6 @@
 """Parallel trainings of a comparison, with stand-ins for train.py in real processes."""
 
+import io
 import os
 import re
 import signal
@@ -104,6 +105,36 @@ def test_a_failed_run_leaves_the_others_alone_and_finished_runs_are_not_repeated
     assert finish_runs(runs, jobs=2) == []
     (again,) = calls(workplace)[before:]
     assert "--name yolov5n-akconv-seed1" in again
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_for_each_job_and_one_for_all(workplace, candidates, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    (workplace / "fixed").touch()
+    terminal = Terminal()
+    runs = plan_runs(options(jobs=2), candidates, Path("runs"))
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", terminal)
+        patch.setattr("sys.stdout", terminal)
+        assert finish_runs(runs[:3], jobs=2) == []
+    frames = [frame.strip() for frame in re.split(r"[\r\n]|\x1b\[A", terminal.getvalue()) if frame.strip()]
+    assert max(map(len, frames)) < 80
+    order = [frame[4] for frame in frames if frame.startswith("run ")]
+    assert "121" in "".join(order), "both bars move at the same time"
+    for number in "123":
+        assert any(re.fullmatch(rf"run {number} of 3, .* 2/100, mAP50-95 0\.250, [\d:]+ left", f) for f in frames)
+    assert any(re.fullmatch(r"all 3 runs .* \d+/300, [\d:]+ left", frame) for frame in frames)
+    assert not [message for message in caplog.messages if "epoch 2/100" in message]
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", terminal)  # while the output goes to a file
+        finish_runs(runs[3:], jobs=1)
+    assert len([message for message in caplog.messages if "epoch 2/100" in message]) == 1
 
 
 def test_an_interrupted_run_is_resumed(workplace, candidates):
