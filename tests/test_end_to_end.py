@@ -25,8 +25,10 @@ from utils.benchmarks.cases import layer_cases
 from utils.cli import parse_options
 from utils.comparison.run import run_comparison
 from utils.datasets.config import load_data_config
+from utils.datasets.index import build_index
 from utils.datasets.synthetic_shapes import ensure_shapes
 from utils.errors import ConfigError
+from utils.files import load_json
 from utils.options import BenchmarkOptions, CompareOptions, TrainOptions
 from utils.training.results_csv import COLUMNS
 from utils.training.run import run_training
@@ -218,9 +220,13 @@ def test_detect_annotates_a_video_and_filters_classes(trained: Path, data: Path,
     assert frames == 3 and set(rows[:, 0]) <= {1, 4}
 
 
-def test_compare_trains_each_model_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_trains_each_model_once(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = trained / "weights/best.pt"
     words = ("--cfg", "yolov5n.yaml", "yolov5n-akconv.yaml", "--data", data, "--epochs", 1, "--imgsz", 96)
     more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--noplots", "--name", "c")
+    more += ("--pretrained", best, "--fraction", 0.5, "--names", "baseline", "+AKConv")
     script("compare.py", *words, *more, cwd=tmp_path)
     folder = tmp_path / "runs/compare/c"
     checkpoints = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
@@ -228,9 +234,17 @@ def test_compare_trains_each_model_once(data: Path, tmp_path: Path, monkeypatch:
     results = json.loads((folder / "results.json").read_text())["results"]
     assert [r["parameters"] for r in results] == [1_772_035, 1_301_405]
     assert results[1]["sampling_gflops"] > 0
+    assert [r["model"] for r in results] == ["baseline", "+AKConv"]
+    assert [r["training_images"] for r in results] == [[5], [5]] and 0 < results[0]["transferred_fraction"] < 1
+    assert results[1]["transferred_fraction"] == 1
+    drawn = build_index(load_data_config(str(data)), "train").fraction(0.5, seed=0).fingerprint()
+    environments = [load_json(folder / f"{name}-seed0/env.json") for name in ("yolov5n", "yolov5n-akconv")]
+    assert [one["dataset"] for one in environments] == [drawn] * 2
     assert all(r["inference_ms"] > 0 and r["training_memory_gb"] > 0 and r["training_seconds"] > 0 for r in results)
     tables = (folder / "compare.md").read_text()
-    assert all(label in tables for label in ("yolov5n-akconv", "yolov5n"))
+    assert all(
+        label in tables for label in ("| baseline", "| +AKConv", f"from {best} (it provides", " 5 training images")
+    )
     assert cv2.imread(str(folder / "compare.png")).std() > 5
 
     class ReachedEvaluationError(Exception):

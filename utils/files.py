@@ -8,6 +8,7 @@ import contextlib
 import csv
 import errno
 import functools
+import hashlib
 import io
 import itertools
 import json
@@ -175,6 +176,11 @@ def decode_text(data: bytes) -> str:
     """Decode UTF-8 with or without a byte order mark, or UTF-16 with one, as Windows writes it."""
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def file_hash(path: Path | str) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def absolute_path(name: str) -> str:

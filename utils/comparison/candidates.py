@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from models.config import ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.comparison.trained_runs import (
+    NON_SEMANTIC_OPTIONS,
     TrainedRuns,
     comparable_args,
     differing_values,
@@ -25,10 +27,13 @@ from utils.files import unique_name
 from utils.log import LOGGER
 from utils.options import CompareOptions
 from utils.options.hyperparameters import load_hyperparameters
+from utils.options.training import TrainingOptions
 from utils.strict_yaml import dump_yaml
 
 DEFAULT_HYP = "hyp.scratch-low.yaml"
 UNKNOWN = "unknown weights"
+NAMED_OPTIONS = frozenset("data epochs imgsz optimizer seed".split())  # which the header names without their flags
+UNSAFE_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|^[.\s]|[.\s]$')  # on some system, in names of files
 # Options of train.py that the header gives if all finished weights agree in them.
 DESCRIBED_ARGS = {"imgsz": "{} px", "epochs": "{} epochs", "batch_size": "batch {}", "optimizer": "{}"}
 
@@ -83,6 +88,24 @@ def from_configs(
                 ToTrain(label=label, cfg=cfg, config=config, hyp=hyp, hyperparameters=values, has_offsets=has_offsets)
             )
     return models
+
+
+def named_labels(models: Sequence[Candidate], names: Sequence[str]) -> dict[str, str]:
+    """Return the label that the report uses for each label of a model: those of --names, if given.
+
+    Files and folders of runs keep their names, so that --names may change later. A ConfigError is raised if there are
+    more or fewer names than models, or a name occurs twice or cannot be in the name of a file.
+    """
+    labels = [model.label for model in models]
+    if not names:
+        return {label: label for label in labels}
+    if len(names) != len(labels):
+        what = f"has {len(names)} names for {len(labels)} models ({', '.join(labels)})"
+        raise ConfigError("--names", what, fix="give one for each, in this order")
+    for name in names:
+        if UNSAFE_IN_NAMES.search(name) or not name or names.count(name) > 1:
+            raise ConfigError("--names", f"{name!r} is given twice or cannot be in a file name", fix="change it")
+    return dict(zip(labels, names, strict=True))
 
 
 def write_configs(folder: Path, models: Sequence[ToTrain]) -> None:
@@ -150,11 +173,14 @@ def header(
     split = {"val": "validation", "test": "test"}[options.task]
     sentences = [f"{options.data}: {len(val)} {split} images with {len(val.labels)} objects, on {gpu}."]
     if options.cfg:
+        trained = [model for model in models if not model.is_finished_weights]
         sentences.append(
-            f"Trained from scratch with the same settings: {options.imgsz} px, {options.epochs} epochs, batch "
-            f"{options.batch_size}, {options.optimizer}, {', '.join(options.hyp)}, seeds "
+            f"Trained from {_pretrained(options, trained)} with the same settings: {options.imgsz} px, "
+            f"{options.epochs} epochs, batch {options.batch_size}, {options.optimizer}, {', '.join(options.hyp)}, "
+            f"{''.join(f'{flag}, ' for flag in _further_flags(options))}seeds "
             f"{', '.join(map(str, options.all_seeds))}, the same data order and augmentation for all models."
         )
+        sentences += _training_images(options, trained)
     finished = [model for model in models if model.is_finished_weights]
     known = [model.args for model in finished if model.args]
     common = [
@@ -175,10 +201,40 @@ def header(
     return " ".join(sentences)
 
 
+def _pretrained(options: CompareOptions, trained: Sequence[TrainedRuns]) -> str:
+    """Return what the models to train start from, with the fraction of its parameters that each model got."""
+    if not options.pretrained:
+        return "scratch"
+    fractions = {model.label: model.transferred_fraction for model in trained}
+    known = ", ".join(f"{fraction:.1%} of {label}" for label, fraction in fractions.items() if fraction is not None)
+    return f"{options.pretrained}{f' (it provides {known})' if known else ''}"
+
+
+def _further_flags(options: CompareOptions) -> list[str]:
+    """Return the flags of the trainings that differ from the defaults and that the header does not name otherwise."""
+    flags = []
+    for field in fields(TrainingOptions):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in NON_SEMANTIC_OPTIONS | NAMED_OPTIONS:
+            values = () if value is True else value if isinstance(value, tuple) else (value,)
+            flags.append(" ".join(["--" + field.name.replace("_", "-"), *map(str, values)]))
+    return flags
+
+
+def _training_images(options: CompareOptions, trained: Sequence[TrainedRuns]) -> list[str]:
+    """Return a sentence on the images that --fraction left, as far as known."""
+    runs = [run for model in trained for run in model.runs if run.training_images is not None]
+    if options.fraction == 1 or not runs:
+        return []
+    objects = sorted({run.training_objects or 0 for run in runs})
+    span = " to ".join(map(str, dict.fromkeys((objects[0], objects[-1]))))
+    return [f"Each seed draws {runs[0].training_images} training images of its own, with {span} objects."]
+
+
 def _initial_weights(model: TrainedRuns) -> str:
     """Return what finished weights were trained from: a file and the fraction of parameters it provided, or scratch."""
     source = model.args.get("weights")
     if not source:
         return UNKNOWN if source is None else "scratch"
-    fraction = next((run.transferred_fraction for run in model.runs if run.transferred_fraction is not None), None)
+    fraction = model.transferred_fraction
     return str(source) if fraction is None else f"{source} ({fraction:.1%} of the parameters)"

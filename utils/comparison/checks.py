@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from utils.comparison.candidates import Candidate, differing_args
+from utils.comparison.candidates import Candidate, ToTrain, differing_args
 from utils.comparison.plan import PlannedRun
 from utils.comparison.trained_runs import TrainedRuns, last_epoch, read_facts
 from utils.datasets.config import DataConfig
@@ -15,11 +16,20 @@ from utils.datasets.scan import list_images
 from utils.datasets.split_checks import overlapping_images
 from utils.datasets.splits import open_data
 from utils.errors import ConfigError, DataError, DetectorError
-from utils.options import CompareOptions
-from utils.training.run import ENVIRONMENT
+from utils.files import file_hash
+from utils.log import LOGGER
+from utils.options import CompareOptions, TrainOptions
+from utils.training.run import ENVIRONMENT, WEIGHTS_HASH
+from utils.training.setup import build_model
+from utils.weights.checkpoint import load_checkpoint
 
 # Flags of compare.py that only affect training.
-TRAINING_FLAGS = "hyp epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp".split()
+TRAINING_FLAGS = (
+    "hyp pretrained epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp fraction rect multi_scale "
+    "single_cls image_weights label_smoothing freeze".split()
+)
+MIN_TRANSFERRED = 0.01  # fraction of a model's parameters: less come from weights of another architecture
+MAX_TRANSFER_GAP = 0.1  # between the fractions of two models that started from the same weights
 SPLIT_OVERLAPS = {
     "train": ("training", "metrics on them do not measure generalization"),
     "val": ("validation", "results are optimistic: best.pt was selected on this split"),
@@ -40,19 +50,34 @@ def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:
         raise DataError(data_file, what, fix=f"label them, or name another split in the line `{split}`")
 
 
-def is_single_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bool:
-    """Return whether the models treat all classes of a data set as one, as trained with --single-cls.
+def require_trainable(to_train: Sequence[ToTrain], options: CompareOptions, *, num_classes: int) -> None:
+    """Raise the error of --pretrained or --freeze with which the runs of a model would end.
+
+    A ConfigError is raised also if the weights provide next to nothing of a model, so that it would start from scratch.
+    """
+    settings = TrainOptions(weights=options.pretrained, freeze=options.freeze)
+    content = load_checkpoint(options.pretrained) if options.pretrained else None
+    for model in to_train if content is not None or settings.freeze != TrainOptions().freeze else ():
+        LOGGER.info(f"{model.label} starts from:")
+        _, fraction = build_model(settings, model.config, num_classes=num_classes, content=content)
+        if fraction is not None and fraction < MIN_TRANSFERRED:
+            what = f"provides {fraction:.1%} of the parameters of {model.label}"
+            raise ConfigError(options.pretrained, what, fix="pass weights of models of the same size")
+
+
+def is_single_class(candidates: Sequence[Candidate], names: Sequence[str], *, trained: bool = False) -> bool:
+    """Return whether the models treat all classes of a data set as one; `trained`: those to train, by --single-cls.
 
     A ConfigError is raised if only some of them do, so that their metrics cannot be compared.
     """
     if len(names) == 1:
         return False
     labels = {
-        isinstance(candidate, TrainedRuns) and bool(candidate.args.get("single_cls")): candidate.label
+        bool(candidate.args.get("single_cls")) if isinstance(candidate, TrainedRuns) else trained: candidate.label
         for candidate in candidates
     }
     if len(labels) == 2:
-        what = f"{labels[True]} was trained with --single-cls, but {labels[False]} has {len(names)} classes"
+        what = f"{labels[True]} is trained with --single-cls, but {labels[False]} has {len(names)} classes"
         raise ConfigError("--weights", what, fix="compare models with the same classes")
     return True in labels
 
@@ -60,21 +85,37 @@ def is_single_class(candidates: Sequence[Candidate], names: Sequence[str]) -> bo
 def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
     """Raise a ConfigError if the training split has changed since runs were started that are reused or resumed.
 
-    Names, sizes and labels of its images count; pixels that changed in place are not noticed. A damaged env.json of a
-    run is a ConfigError too.
+    Names, sizes and labels of its images count; pixels that changed in place are not noticed. The file of --pretrained
+    must not have changed either. A damaged env.json of a run is a ConfigError too.
     """
-    folders = [run.folder for run in runs if run.is_finished or run.last.is_file()]
-    recorded = {folder: str(read_facts(folder / ENVIRONMENT).get("dataset", "")) for folder in folders}
+    started = {run: read_facts(run.folder / ENVIRONMENT) for run in runs if run.is_finished or run.last.is_file()}
+    recorded = [(run.folder, str(facts.get("dataset", "")), vars(run.options)) for run, facts in started.items()]
     for folder in _changed_since(recorded, data):
         what = f"contains a run on a training split that has changed since ({data.file})"
         raise ConfigError(folder, what, fix="choose another --name, or remove that run")
+    for run, facts in started.items():
+        weights = run.options.weights
+        if weights and facts.get(WEIGHTS_HASH, present := file_hash(weights)) != present:
+            what = f"contains a run from --pretrained weights that have changed since ({weights})"
+            raise ConfigError(run.folder, what, fix="choose another --name, or remove that run")
 
 
-def _changed_since(recorded: Mapping[Path, str], data: DataConfig) -> list[Path]:
-    """Return the runs whose recorded fingerprint, if known, is not that of the training split."""
-    known = {folder: fingerprint for folder, fingerprint in recorded.items() if fingerprint}
-    present = build_index(data, "train").fingerprint() if known else ""  # a scan may take minutes
-    return [folder for folder, fingerprint in known.items() if fingerprint != present]
+def _changed_since(recorded: Iterable[tuple[Path, str, Mapping[str, Any]]], data: DataConfig) -> list[Path]:
+    """Return the folders of runs on another training split, or part of it by --fraction, than the data set has now.
+
+    Runs are given as folder, recorded fingerprint, empty if unknown, and options of train.py.
+    """
+    known = [one for one in recorded if one[1]]
+    split = build_index(data, "train") if known else None  # a scan may take minutes
+    present: dict[tuple[float, int], str] = {}
+    changed = []
+    for folder, fingerprint, args in known:
+        fraction, seed = float(args.get("fraction", 1)), int(args.get("seed", 0))
+        key = (fraction, seed if fraction < 1 else 0)
+        if split is not None and key not in present:
+            present[key] = split.fraction(fraction, seed=seed).fingerprint()
+        changed += [folder] if fingerprint != present[key] else []
+    return changed
 
 
 def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:
@@ -90,6 +131,7 @@ def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, 
     return [
         *([preliminary] if interrupted else []),
         *_differing_training_args(models),
+        *_transfer_warnings(models),
         *(f"{model.label}: {model.class_mismatch}." for model in models if model.class_mismatch),
         *_changed_datasets(finished),
         *split_overlaps(models, evaluated, "train"),
@@ -106,9 +148,20 @@ def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
     differing = []
     for model in known[1:]:
         values = differing_args(model, known[0]).items()
-        texts = [f"{flag} {value} instead of {other}" for flag, (value, other) in values]
+        texts = [f"{flag} {value or 'not given'} instead of {other or 'not given'}" for flag, (value, other) in values]
         differing += [f"{model.label} with {', '.join(texts)}"] if texts else []
     return [f"Training options differ from those of {known[0].label}: {'; '.join(differing)}."] if differing else []
+
+
+def _transfer_warnings(models: Sequence[TrainedRuns]) -> list[str]:
+    """Warn if --pretrained gave some models a better start than others."""
+    trained = [model for model in models if not model.is_finished_weights]
+    fractions = {model.label: model.transferred_fraction for model in trained}
+    known = {label: fraction for label, fraction in fractions.items() if fraction is not None}
+    if not known or max(known.values()) - min(known.values()) <= MAX_TRANSFER_GAP:
+        return []
+    listed = ", ".join(f"{fraction:.0%} of {label}" for label, fraction in known.items())
+    return [f"The pretrained weights provide unequal parts of the parameters, which favours some models: {listed}."]
 
 
 def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
@@ -117,7 +170,8 @@ def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
     for name in sorted({model.data for model in models if model.data}):
         runs = [run for model in models if model.data == name for run in model.runs]
         with contextlib.suppress(DetectorError):  # which `split_overlaps` reports
-            changed += _changed_since({run.folder: run.dataset for run in runs if run.folder}, open_data(name))
+            recorded = [(run.folder, run.dataset, run.args) for run in runs if run.folder]
+            changed += _changed_since(recorded, open_data(name))
     names = ", ".join(folder.name for folder in changed)
     return [f"Trained on a training split that has changed since: {names}."] if names else []
 

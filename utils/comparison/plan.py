@@ -15,7 +15,7 @@ from typing import Any
 from utils.comparison.candidates import ToTrain
 from utils.comparison.trained_runs import BEST, NON_SEMANTIC_OPTIONS, TrainedRuns, differing_values
 from utils.errors import ConfigError, DetectorError
-from utils.files import dump_json, load_json, make_run_dir
+from utils.files import dump_json, file_hash, load_json, make_run_dir
 from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
@@ -26,7 +26,7 @@ from utils.training.state import LAST, SUMMARY
 MANIFEST = "manifest.json"
 OLD_MANIFEST = "comparison.json"
 # Options that name the models and seeds, of which more may be added later, and options without effect on the runs.
-EXTENDABLE_OPTIONS = frozenset("cfg weights sweep hyp seed seeds jobs task".split())
+EXTENDABLE_OPTIONS = frozenset("cfg weights sweep hyp names seed seeds jobs task".split())
 DEFAULTS = TrainOptions()
 
 
@@ -88,7 +88,8 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
     cores = os.cpu_count() or 1
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
     settings: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(TrainingOptions)}
-    settings |= {"batch_size": options.batch_size, "workers": workers, "project": str(folder), "exist_ok": True}
+    settings |= {"batch_size": options.batch_size, "workers": workers, "weights": options.pretrained}
+    settings |= {"project": str(folder), "exist_ok": True}
     runs = []
     for seed in options.all_seeds:
         for candidate in candidates:
@@ -106,9 +107,8 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]
     options, values = run.folder / "opt.yaml", run.folder / "hyp.yaml"
     differing = []
     if options.is_file():
-        differing += [
-            f"--{key.replace('_', '-')}" for key in differing_values(_settings(run.options), load_yaml(options))
-        ]
+        stored = {**_defaults(TrainOptions), **load_yaml(options)}
+        differing += [f"--{key.replace('_', '-')}" for key in differing_values(_settings(run.options), stored)]
     if values.is_file():
         differing += differing_values(hyperparameters, load_yaml(values))
     if differing:
@@ -145,8 +145,11 @@ class Manifest:
     @classmethod
     def of(cls, options: CompareOptions, trained: Sequence[ToTrain], finished: Sequence[TrainedRuns]) -> Manifest:
         """Return the manifest of a comparison of models to train and finished weights."""
+        settings = {key: value for key, value in _settings(options).items() if key not in EXTENDABLE_OPTIONS}
+        if options.pretrained:
+            settings["pretrained"] = file_hash(options.pretrained)
         return cls(
-            settings={key: value for key, value in _settings(options).items() if key not in EXTENDABLE_OPTIONS},
+            settings=settings,
             trained={model.label: _hash(model) for model in trained},
             seeds=options.all_seeds if trained else (),
             weights=tuple(str(run.path.resolve()) for model in finished for run in model.runs),
@@ -159,7 +162,8 @@ class Manifest:
         kinds = {"settings": dict, "trained": dict, "seeds": tuple, "weights": tuple}
         try:
             content = load_json(folder / name)
-            return cls(**{key: kind(content[key]) for key, kind in kinds.items()})
+            manifest = cls(**{key: kind(content[key]) for key, kind in kinds.items()})
+            return replace(manifest, settings={**_defaults(CompareOptions), **manifest.settings})
         except (ConfigError, KeyError, TypeError, ValueError):
             return None
 
@@ -202,6 +206,12 @@ def _settings(options: CompareOptions | TrainOptions) -> dict[str, Any]:
     """Return the options that change what a run learns, as a JSON or yaml file holds them."""
     values = json.loads(json.dumps(asdict(options)))
     return {key: value for key, value in values.items() if key not in NON_SEMANTIC_OPTIONS}
+
+
+def _defaults(options: type[CompareOptions | TrainOptions]) -> dict[str, Any]:
+    """Return the values of all options that are not given, which are those of options that an older version lacked."""
+    values: dict[str, Any] = json.loads(json.dumps({field.name: field.default for field in fields(options)}))
+    return values
 
 
 def _hash(model: ToTrain) -> str:

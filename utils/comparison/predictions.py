@@ -15,7 +15,7 @@ import torch
 from utils.comparison.trained_runs import TrainedRun
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import evaluation_loader
-from utils.files import try_write
+from utils.files import file_hash, try_write
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.metrics.bootstrap import resample_ap
@@ -70,8 +70,7 @@ def evaluate_run(
     The image size, a multiple of the model's stride, is the longer side in pixels. The cache is an npz file, written
     where it is missing or of other weights, labels, images or image size.
     """
-    weights = hashlib.sha256(run.path.read_bytes()).hexdigest()
-    key = f"{CACHE_VERSION} {weights} {val.fingerprint()} {_file_states(val)} {image_size}"
+    key = f"{CACHE_VERSION} {file_hash(run.path)} {val.fingerprint()} {_file_states(val)} {image_size}"
     cached = _read_cache(cache, key)
     if cached is not None:
         return cached

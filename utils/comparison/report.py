@@ -99,6 +99,9 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, folder: 
             "seeds": len(score.seeds),
             "seed_numbers": list(score.seeds),
             "checkpoints": [str(run.path) for run in model.runs],
+            "transferred_fraction": model.transferred_fraction,
+            "training_images": [run.training_images for run in model.runs],
+            "training_objects": [run.training_objects for run in model.runs],
             **cost,
             **{name: float(score.metrics["all", "", name].points.mean()) for name in ("map50", "map50_95")},
             "metrics": [

@@ -5,20 +5,29 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from utils.comparison.candidates import Candidate, ToTrain, differing_settings, from_configs, header, write_configs
+from utils.comparison.candidates import (
+    Candidate,
+    ToTrain,
+    differing_settings,
+    from_configs,
+    header,
+    named_labels,
+    write_configs,
+)
 from utils.comparison.checks import (
     is_single_class,
     provenance_warnings,
     reject_unsupported_options,
     require_objects,
     require_same_data,
+    require_trainable,
 )
 from utils.comparison.cost import measure_costs
 from utils.comparison.figures import draw_figures
@@ -50,7 +59,7 @@ class _Comparison:
     """What is compared, and on what."""
 
     options: CompareOptions
-    candidates: Sequence[Candidate]  # the first is the baseline
+    labels: Mapping[str, str]  # of all models in the report, by label of their files; the first is the baseline
     runs: Sequence[PlannedRun]
     failed: Sequence[FailedRun]
     split: DatasetIndex
@@ -79,8 +88,10 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     data = open_data(options.data)
     finished = from_weights(options.weights, names=data.names, taken=[model.label for model in to_train])
     candidates: list[Candidate] = [*to_train, *finished]
-    single_class = is_single_class(candidates, data.names)
-    split = build_index(data, options.task)
+    labels = named_labels(candidates, options.names)
+    single_class = is_single_class(candidates, data.names, trained=options.single_cls)
+    require_trainable(to_train, options, num_classes=1 if single_class else len(data.names))
+    split = build_index(data, options.task, use_cache=not options.no_label_cache, strict=options.strict)
     require_objects(split, data_file=data.file, split=options.task)
     for warning in split_warnings(data, split, options.task):
         LOGGER.warning(warning)
@@ -97,7 +108,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         if models:
             comparison = _Comparison(
                 options=options,
-                candidates=candidates,
+                labels=labels,
                 runs=runs,
                 failed=failed,
                 split=split,
@@ -150,6 +161,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         ]
         for model, size in zip(models, sizes, strict=True)
     ]
+    models = [replace(model, label=comparison.labels[model.label]) for model in models]
     weights = draw_resamples(len(split), RESAMPLES, seed=RESAMPLING_SEED)  # the same for all models
     scores = [
         collect_scores(
@@ -161,7 +173,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         for model, runs in zip(models, evaluated, strict=True)
     ]
     support = support_by_class(evaluated[0][0], names)
-    baseline_exists = models[0].label == comparison.candidates[0].label
+    baseline_exists = models[0].label == next(iter(comparison.labels.values()))
     costs, noise = measure_costs(models, sizes, device=device)
     command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
@@ -196,7 +208,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
 def _warnings(comparison: _Comparison, models: Sequence[TrainedRuns], sizes: Sequence[int]) -> list[str]:
     """Return warnings about missing models and about conditions that are not the same for all."""
     labels = [model.label for model in models]
-    baseline, *others = (candidate.label for candidate in comparison.candidates)
+    baseline, *others = comparison.labels.values()
     absent = ", ".join(label for label in (baseline, *others) if label not in labels)
     jobs = comparison.options.jobs
     warnings = {

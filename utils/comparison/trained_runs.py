@@ -25,12 +25,14 @@ from utils.weights.checkpoint import load_checkpoint, load_model
 
 # Options of train.py that do not change what a run learns.
 NON_SEMANTIC_OPTIONS = frozenset(
-    "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download "
+    "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download strict "
     "no_label_cache".split()
 )
 # Files whose content is compared instead of their name, and the seed.
 COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
-MEASURED = ("training_seconds", "peak_memory_gb", "transferred_fraction")  # in a run's summary
+# In a run's summary.
+MEASURED = ("training_seconds", "peak_memory_gb", "transferred_fraction")
+COUNTED = ("training_images", "training_objects")
 OFFSET_LR = "offset_lr"
 BEST = Path("weights", "best.pt")
 SEED_IN_NAME = re.compile(r"[-_. ]*seed[-_=]?\d+(?=-last$|$)", re.IGNORECASE)
@@ -55,6 +57,8 @@ class TrainedRun:
     peak_memory_gb: float | None = None  # reserved on CUDA, otherwise of the whole process
     # of the parameters that came from other weights; None also if trained from scratch
     transferred_fraction: float | None = None
+    training_images: int | None = None
+    training_objects: int | None = None  # in these images
 
     @property
     def seed(self) -> int | None:
@@ -87,6 +91,11 @@ class TrainedRuns:
         return self.runs[0].args
 
     @property
+    def transferred_fraction(self) -> float | None:
+        """The fraction of the parameters that came from other weights, of the first run for which it is known."""
+        return next((run.transferred_fraction for run in self.runs if run.transferred_fraction is not None), None)
+
+    @property
     def data(self) -> str:
         """The data yaml of the training; empty if unknown."""
         return str(self.args.get("data", ""))
@@ -102,7 +111,8 @@ def read_run(path: Path) -> TrainedRun:
     for file in (folder / ENVIRONMENT, folder / SUMMARY) if folder is not None else ():
         with contextlib.suppress(ConfigError):
             facts |= read_facts(file)
-    measured = {key: float(facts[key]) for key in MEASURED if isinstance(facts.get(key), (int, float))}
+    measured: dict[str, Any] = {key: float(facts[key]) for key in MEASURED if isinstance(facts.get(key), (int, float))}
+    measured |= {key: facts[key] for key in COUNTED if type(facts.get(key)) is int}
     return TrainedRun(
         path=path,
         config=model.config,

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from utils.datasets.config import PREPARE, DataConfig
 from utils.datasets.labels import LabelContent, label_path, misplaced_labels, read_label_content
 from utils.datasets.polygons import empty_polygons
 from utils.datasets.scan import ScannedImage, list_images, scan_images
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.files import try_write, user_cache_dir
 from utils.log import LOGGER
 from utils.structures import Polygons
 
 CACHE_VERSION = 2
+FRACTION_KEY = 2**32 - 1  # apart from the epochs, with which the seed gives the order of the images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,36 @@ class DatasetIndex:
         starts = self.point_starts[self.starts[index] : self.starts[index + 1] + 1]
         return Polygons(points=self.points[starts[0] : starts[-1]], starts=starts - starts[0])
 
+    def subset(self, image_ids: np.ndarray) -> DatasetIndex:
+        """Return the split with some of its images only, (k,) indices in the order that they get."""
+        rows, starts = _select_ranges(self.starts, image_ids)
+        points, point_starts = _select_ranges(self.point_starts, rows)
+        return replace(
+            self,
+            paths=self.paths[image_ids],
+            sizes_hw=self.sizes_hw[image_ids],
+            labels=self.labels[rows],
+            starts=starts,
+            points=self.points[points],
+            point_starts=point_starts,
+        )
+
+    def fraction(self, fraction: float, *, seed: int) -> DatasetIndex:
+        """Return a fraction of the images, in (0, 1] and rounded to whole images, drawn by a seed.
+
+        The draw depends on nothing but the seed and the number and order of the images. A larger fraction contains the
+        images of a smaller one. A ConfigError is raised if no image or no object is left.
+        """
+        if fraction == 1:
+            return self
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, FRACTION_KEY))))
+        drawn = np.argsort(rng.random(len(self)), kind="stable")[: round(len(self) * fraction)]
+        index = self.subset(np.sort(drawn))
+        if not len(index.labels):
+            what = f"{fraction:g} leaves {len(index)} of {len(self)} images, without objects (seed {seed})"
+            raise ConfigError("--fraction", what, fix="pass a larger one")
+        return index
+
     def fingerprint(self) -> str:
         """Return a hash of file names, sizes, labels and polygons: equal for equal data sets in any folder."""
         digest = hashlib.sha256()
@@ -64,6 +95,13 @@ class DatasetIndex:
         for array in (self.sizes_hw, self.labels, self.starts, *polygons):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _select_ranges(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all positions from starts[i] to starts[i + 1] of the chosen i, and where those of each begin there."""
+    counts = starts[chosen + 1] - starts[chosen]
+    new_starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    return np.arange(new_starts[-1]) + np.repeat(starts[chosen] - new_starts[:-1], counts), new_starts
 
 
 def build_index(config: DataConfig, split: str, *, use_cache: bool = True, strict: bool = False) -> DatasetIndex:

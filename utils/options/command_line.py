@@ -57,7 +57,7 @@ def check_files(options: object) -> None:
                 raise unreadable_weights(Path(options.resume))
             return
     from_scratch = "leave --weights out to train from random weights" if isinstance(options, TrainOptions) else ""
-    for name in _values(options, "weights"):
+    for name in (*_values(options, "weights"), *_values(options, "pretrained")):
         is_pattern = isinstance(options, CompareOptions) and glob.has_magic(name)
         if not is_pattern and not os.path.exists(name):
             raise unreadable_weights(Path(name), alternative=from_scratch)

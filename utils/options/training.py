@@ -13,7 +13,7 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(PluginOptions):
+class TrainingOptions(PluginOptions, DatasetOptions):
     """How train.py and compare.py train."""
 
     data: str = option("shapes.yaml", "data yaml; by default the generated set")
@@ -35,14 +35,23 @@ class TrainingOptions(PluginOptions):
     noplots: bool = option(False, "write no plots")
     seed: int = option(0, "seed of all randomness", within=(0, MAX_SEED))
     no_amp: bool = option(False, "no mixed precision on CUDA")
+    fraction: float = option(1.0, "fraction of the training images to train on, drawn by the seed")
+    rect: bool = option(False, "rectangular batches of images of similar shape, without mosaic")
+    multi_scale: bool = option(False, "random image size for each batch, 0.5 to 1.5 times --imgsz")
+    image_weights: bool = option(False, "sample images of classes with a low mAP more often")
+    label_smoothing: float = option(0.0, "label-smoothing epsilon")
+    freeze: tuple[int, ...] = option((0,), "layers to freeze: 10 for the first ten, or a list")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(0 < self.fraction <= 1, "--fraction", "in (0, 1]", self.fraction)
+        require(not (self.image_weights and self.rect), "--image-weights", "without --rect", "both")
+        require(0 <= self.label_smoothing < 1, "--label-smoothing", "in [0, 1)", self.label_smoothing)
         require(self.cache in ("", "ram", "disk"), "--cache", "ram or disk", self.cache)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainingOptions, DatasetOptions):
+class TrainOptions(TrainingOptions):
     """A training run."""
 
     IGNORED: ClassVar[dict[str, str]] = {
@@ -67,29 +76,22 @@ class TrainOptions(TrainingOptions, DatasetOptions):
     cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights, else yolov5n.yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
     batch_size: int = option(16, "images per batch over all processes; -1: as many as fit the GPU")
-    rect: bool = option(False, "rectangular batches of images of similar shape, without mosaic")
     resume: str = option("", "resume an interrupted run: its last.pt, or the most recent run", bare="newest")
     nosave: bool = option(False, "save only the final checkpoint")
     noval: bool = option(False, "validate only after the last epoch", aliases=("--notest",))
     noautoanchor: bool = option(False, "keep the model's anchors whatever the data")
-    image_weights: bool = option(False, "sample images of classes with a low mAP more often")
     evolve: int = option(0, "evolve hyperparameters for N generations", bare=300, within=(0, math.inf))
     sync_bn: bool = option(False, "synchronized batch norm over all processes of torchrun")
     tensorboard: bool = option(False, "also write results for TensorBoard")
     download: bool = option(False, "download the data set if it is missing")
-    multi_scale: bool = option(False, "random image size for each batch, 0.5 to 1.5 times --imgsz")
     project: str = option("runs/train", "folder of all runs")
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")
-    label_smoothing: float = option(0.0, "label-smoothing epsilon")
-    freeze: tuple[int, ...] = option((0,), "layers to freeze: 10 for the first ten, or a list")
     save_period: int = option(-1, "also save a checkpoint every N epochs")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.batch_size >= 1 or self.batch_size == -1, "--batch-size", "at least 1, or -1", self.batch_size)
-        require(not (self.image_weights and self.rect), "--image-weights", "without --rect", "both")
-        require(0 <= self.label_smoothing < 1, "--label-smoothing", "in [0, 1)", self.label_smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,8 @@ class CompareOptions(TrainingOptions):
 
     cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
     weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
+    names: tuple[str, ...] = option((), "labels of all models in the report, in the order of --cfg, --sweep, --weights")
+    pretrained: str = option("", "checkpoint that the models of --cfg and --sweep start from; default: random weights")
     sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
     task: str = option("val", "split to evaluate on; best.pt is selected on val", choices=("val", "test"))
     hyp: tuple[str, ...] = option(("hyp.scratch-low.yaml",), "hyperparameter yamls, each combined with every --cfg")

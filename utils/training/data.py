@@ -53,12 +53,15 @@ def load_training_data(
 
     Raises:
         DataError: a split is missing or unusable, or the training split has no objects.
-        ConfigError: the batch size suits neither the processes nor batch norm.
+        ConfigError: the batch size suits neither the processes nor batch norm, or --fraction leaves no object.
     """
     reading = {"use_cache": not options.no_label_cache, "strict": options.strict}
     train, val = (build_index(dataset, split, **reading) for split in ("train", "val"))
     if not len(train.labels):
         raise DataError(dataset.file, "no objects in 'train'", fix="add labels to the training images")
+    if options.fraction < 1:
+        count, train = len(train), train.fraction(options.fraction, seed=options.seed)
+        LOGGER.info(f"--fraction: {len(train)} of {count} training images, {len(train.labels)} objects")
     for warning in (*split_warnings(dataset, train, "train"), *split_warnings(dataset, val, "val")):
         LOGGER.warning(warning)
     batch_size, workers, single_class = options.batch_size, options.workers, options.single_cls

@@ -29,6 +29,7 @@ from utils.files import (
     absolute_path,
     atomic_write,
     dump_json,
+    file_hash,
     load_json,
     make_run_dir,
     remove_leftovers,
@@ -57,6 +58,7 @@ from utils.validation.run import evaluate_and_report
 from utils.weights.checkpoint import Checkpoint, load_model, stored_network
 
 ENVIRONMENT = "env.json"
+WEIGHTS_HASH = "weights_sha256"  # in it: of the file of --weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,8 @@ def _describe_run(trainer: Trainer, options: TrainOptions, transferred: float | 
     dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
     dump_yaml(run_dir / "hyp.yaml", asdict(trainer.state.hyperparameters))
     facts = {"seed": options.seed, "dataset": trainer.state.dataset, "transferred_fraction": transferred}
+    if options.weights:
+        facts[WEIGHTS_HASH] = file_hash(trainer.state.options.weights)
     dump_json(run_dir / ENVIRONMENT, describe_environment(trainer.device) | facts)
     write_skipped(run_dir, [*data.train.skipped, *data.val.skipped])
     if not options.noplots:
@@ -264,6 +268,9 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
         "gflops": cost.gflops,
         "sampling_gflops": cost.sampling_gflops,
         "image_size": data.image_size,
+        "fraction": state.options.fraction,
+        "training_images": len(data.train),
+        "training_objects": len(data.train.labels),
         "precision": metrics.mean_precision,
         "recall": metrics.mean_recall,
         "map50": metrics.map50,

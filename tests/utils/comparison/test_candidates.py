@@ -9,7 +9,14 @@ import torch
 
 from models.config import ModelConfig, load_model_config
 from tests.helpers.comparison import index_of, trained_model, trained_run
-from utils.comparison.candidates import differing_rows, differing_settings, from_configs, header, write_configs
+from utils.comparison.candidates import (
+    differing_rows,
+    differing_settings,
+    from_configs,
+    header,
+    named_labels,
+    write_configs,
+)
 from utils.errors import ConfigError
 from utils.options import CompareOptions
 
@@ -117,7 +124,8 @@ def test_hyperparameters_and_training_options_that_differ_are_listed():
 
 
 def describe(*models, **options) -> str:
-    defaults = {"cfg": ("a.yaml", "b.yaml")} if not models else {"weights": ("a", "b")}
+    trained = not all(model.is_finished_weights for model in models) or not models
+    defaults = {"cfg": ("a.yaml", "b.yaml")} if trained else {"weights": ("a", "b")}
     split = index_of([1], [0], [1])
     given = CompareOptions(**defaults | options)  # type: ignore[arg-type]
     return header(given, split, models, device=torch.device("cpu"), sizes=set())
@@ -131,6 +139,31 @@ def test_the_header_gives_the_settings_of_trainings_and_of_finished_weights():
         trained_model("a", args={**same, "optimizer": "SGD"}), trained_model("b", args={**same, "optimizer": "Adam"})
     )
     assert "96 px, 2 epochs, batch 4." in finished and "SGD" not in finished and "Adam" not in finished
+
+
+def test_the_header_gives_pretrained_weights_and_further_settings_of_the_trainings():
+    start = trained_model("a", is_finished_weights=False).runs[0]
+    runs = {"a": (replace(start, transferred_fraction=0.99, training_images=9, training_objects=41),)}
+    runs["b"] = (replace(start, transferred_fraction=0.951, training_images=9, training_objects=47),)
+    models = [replace(trained_model(label, is_finished_weights=False), runs=of) for label, of in runs.items()]
+    plain = describe(*models)
+    assert "from scratch" in plain and "--" not in plain and " 9 " not in plain
+    text = describe(
+        *models, pretrained="w.pt", fraction=0.1, freeze=(0, 2), rect=True, workers=0, device="cpu", strict=True
+    )
+    assert "from w.pt (it provides 99.0% of a, 95.1% of b)" in text and "from scratch" not in text
+    assert "--fraction 0.1, --rect, --freeze 0 2, seeds 0" in text and "workers" not in text and "strict" not in text
+    assert " 9 training images" in text and "41 to 47 objects" in text
+
+
+def test_names_label_the_models_in_order():
+    models = [*from_configs(["yolov5n.yaml"]), trained_model("finished")]
+    assert named_labels(models, ()) == {"yolov5n": "yolov5n", "finished": "finished"}
+    assert named_labels(models, ("baseline", "+AKConv 细胞")) == {"yolov5n": "baseline", "finished": "+AKConv 细胞"}
+    for wrong in (("a",), ("a", "b", "c"), ("a", "a"), ("a", ""), ("a", "w/o b"), ("..", "b"), ("a", "b\n")):
+        with pytest.raises(ConfigError) as error:
+            named_labels(models, wrong)
+        assert error.value.where == "--names"
 
 
 def test_the_header_gives_what_finished_weights_were_trained_from():

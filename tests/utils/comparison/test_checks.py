@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.yolo import DetectionModel
 from tests.helpers.comparison import index_of, trained_model
 from tests.helpers.tiny_data import TINY_DATA
+from tests.helpers.training_runs import SMALL_MODEL
 from utils.comparison.candidates import from_configs
 from utils.comparison.checks import (
     is_single_class,
@@ -15,6 +17,7 @@ from utils.comparison.checks import (
     reject_unsupported_options,
     require_objects,
     require_same_data,
+    require_trainable,
     split_overlaps,
 )
 from utils.comparison.plan import PlannedRun, plan_runs
@@ -23,9 +26,11 @@ from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.datasets.splits import open_data
 from utils.datasets.synthetic_shapes import ensure_shapes
-from utils.errors import ConfigError, DataError
-from utils.files import dump_json
+from utils.errors import CheckpointError, ConfigError, DataError
+from utils.files import dump_json, file_hash
+from utils.log import LOGGER
 from utils.options import CompareOptions
+from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 TWO = ("yolov5n.yaml", "yolov5n-akconv.yaml")
 NAMES = ("cat", "dog")
@@ -64,6 +69,9 @@ def test_a_split_without_objects_is_rejected():
 def test_models_of_one_class_are_not_compared_with_those_of_several():
     several, single = trained_model("several"), trained_model("single", args={"single_cls": True})
     (to_train,) = from_configs(["yolov5n.yaml"])
+    assert is_single_class([single, to_train], NAMES, trained=True)
+    with pytest.raises(ConfigError):
+        is_single_class([several, to_train], NAMES, trained=True)
     assert is_single_class([single], NAMES) and not is_single_class([several, to_train], NAMES)
     assert not is_single_class([single, several], ["cell"]), "a data set of one class is the same for both"
     for other in (several, to_train):
@@ -111,6 +119,68 @@ def test_a_comparison_does_not_resume_runs_on_data_that_has_changed_since(changi
     with pytest.raises(ConfigError) as error:
         run_comparison(options, ("name",))
     assert error.value.where == str(folder)
+
+
+def test_runs_on_another_fraction_or_from_other_weights_are_rejected(changing, tmp_path):
+    config, weights = load_data_config(str(changing)), tmp_path / "w.pt"
+    weights.write_text("first")
+    options = CompareOptions(cfg=TWO, data=str(changing), fraction=0.5, seeds=(0, 1), pretrained=str(weights))
+    runs = plan_runs(options, from_configs(TWO), tmp_path / "c")
+    index = build_index(config, "train")
+    for run in runs:
+        drawn = index.fraction(0.5, seed=run.options.seed).fingerprint()
+        dump_json(run.folder / "env.json", {"dataset": drawn, "weights_sha256": file_hash(weights)})
+        (run.folder / "weights").mkdir()
+        run.last.touch()
+    require_same_data(runs, config)
+    for other in (0.6, 1.0):
+        with pytest.raises(ConfigError):
+            require_same_data([replace(runs[2], options=replace(runs[2].options, fraction=other))], config)
+    weights.write_text("second")
+    with pytest.raises(ConfigError) as error:
+        require_same_data(runs, config)
+    assert error.value.where == str(runs[0].folder) and str(weights) in error.value.what
+    dump_json(runs[0].folder / "env.json", {})  # of a version that wrote no hash
+    require_same_data(runs[:1], config)
+
+
+def test_weights_or_layers_that_do_not_suit_a_model_are_found_before_the_trainings(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    caplog.set_level("INFO", logger=LOGGER.name)
+    yamls = {"plain": SMALL_MODEL, "ours": SMALL_MODEL.replace("Conv, [16", "AKConv, [16")}
+    yamls["wide"] = SMALL_MODEL.replace("[8,", "[32,").replace("[16,", "[64,")
+    for name, text in yamls.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    models = from_configs([str(tmp_path / f"{name}.yaml") for name in yamls])
+    weights = tmp_path / "n.pt"
+    teacher = DetectionModel(models[0].config, nc=2)
+    save_checkpoint(weights, {**describe_model(teacher, NAMES), "ema": weights_of(teacher), "options": {}})
+    pretrained = CompareOptions(cfg=TWO, pretrained=str(weights))
+    require_trainable(models[:2], pretrained, num_classes=2)
+    assert [message for message in caplog.messages if message.startswith(("plain ", "ours "))]
+    assert "(100.0% of the parameters)" in caplog.text and "from the convolutions they replace" in caplog.text
+    with pytest.raises(ConfigError) as error:
+        require_trainable(models, pretrained, num_classes=2)
+    assert error.value.where == str(weights) and "wide" in error.value.what
+    with pytest.raises(ConfigError) as error:
+        require_trainable(models[:1], CompareOptions(cfg=TWO, freeze=(99,)), num_classes=2)
+    assert error.value.where == "--freeze"
+    weights.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        require_trainable(models[:1], pretrained, num_classes=2)
+
+
+def test_an_unequal_start_is_warned_of(changing):
+    def from_fractions(*fractions: float | None) -> list[str]:
+        models = []
+        for label, fraction in zip("abc", fractions, strict=False):
+            model = trained_model(label, args={"data": str(changing)}, is_finished_weights=False)
+            models.append(replace(model, runs=tuple(replace(run, transferred_fraction=fraction) for run in model.runs)))
+        return warnings_of(*models)
+
+    assert from_fractions(None, None) == from_fractions(0.99, 0.95, None) == []
+    (warning,) = from_fractions(0.99, 0.5, None)
+    assert "99% of a" in warning and "50% of b" in warning
 
 
 def warnings_of(*models, task: str = "val") -> list[str]:

@@ -15,6 +15,7 @@ from utils.comparison.jobs import FailedRun
 from utils.comparison.plan import MANIFEST, OLD_MANIFEST, Manifest, PlannedRun, choose_folder, plan_runs
 from utils.comparison.run import run_comparison
 from utils.errors import ConfigError, RunError, RunStopped
+from utils.files import dump_json, load_json
 from utils.locks import FolderLock
 from utils.options import CompareOptions, TrainOptions
 from utils.options.hyperparameters import load_hyperparameters
@@ -55,11 +56,22 @@ def test_parallel_jobs_divide_the_data_workers(two, monkeypatch):
 
 
 def test_train_py_parses_the_arguments_to_the_planned_options(two):
-    planned = options(imgsz=96, optimizer="AdamW", cos_lr=True, device="cpu", plugins=("a.py", "b.py"), workers=0)
+    more = {"freeze": (0, 2), "multi_scale": True, "single_cls": True, "label_smoothing": 0.1, "fraction": 0.25}
+    planned = options(
+        imgsz=96,
+        optimizer="AdamW",
+        cos_lr=True,
+        device="cpu",
+        plugins=("a.py", "b.py"),
+        workers=0,
+        pretrained="w.pt",
+        **more,
+    )
     run = plan_runs(planned, two, Path("runs/c"))[3]
     values = vars(build_parser(TrainOptions, description="").parse_args(run.argv(resume=False)))
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     assert TrainOptions(**values) == run.options
+    assert run.options.weights == "w.pt" and {key: getattr(run.options, key) for key in more} == more
     assert run.options.seed == 1 and run.command().startswith("python train.py --cfg yolov5n-akconv.yaml")
     last = str(run.folder / "weights/last.pt")
     assert run.argv(resume=True) == ["--resume", last, "--workers", "0", "--device", "cpu"]
@@ -78,8 +90,12 @@ def test_a_run_with_other_settings_is_rejected(two, tmp_path):
     dump_yaml(run.folder / "opt.yaml", stored)
     assert "(--epochs)" in rejected()
     del stored["cos_lr"]  # a run of an older version has fewer options
+    del stored["fraction"]
     dump_yaml(run.folder / "opt.yaml", {**stored, "epochs": 100})
     assert plan_runs(options(), two, tmp_path)
+    for changes in ({"fraction": 0.5}, {"pretrained": "w.pt"}):
+        with pytest.raises(ConfigError):
+            plan_runs(options(**changes), two, tmp_path)
     dump_yaml(run.folder / "hyp.yaml", {**two[0].hyperparameters, "lr0": 0.5, "lrf": 0.6})
     assert "(lr0, lrf)" in rejected()
     dump_yaml(run.folder / "hyp.yaml", {"lr0": two[0].hyperparameters["lr0"]})
@@ -155,7 +171,7 @@ def folder_of(
         {"cfg": (*TWO, "yolov5s.yaml")},
         {"seeds": (0, 1)},
         {"weights": ("a.pt",)},
-        {"jobs": 2, "workers": 1, "device": "cpu", "task": "test"},
+        {"jobs": 2, "workers": 1, "device": "cpu", "task": "test", "strict": True, "names": ("a", "b")},
     ],
     ids=str,
 )
@@ -172,6 +188,8 @@ def test_a_repeated_or_extended_comparison_continues_in_its_folder(known, tmp_pa
         {"epochs": 5},
         {"data": "bccd.yaml"},
         {"imgsz": 96},
+        {"fraction": 0.5},
+        {"freeze": (0, 1)},
         {"cfg": (), "weights": ("a.pt", "b.pt")},
     ],
     ids=str,
@@ -192,6 +210,27 @@ def test_other_finished_weights_are_another_comparison(known, tmp_path):
     assert folder_of(known, tmp_path, cfg=(), weights=("a.pt", "b.pt")) == "exp"
     assert folder_of(known, tmp_path, cfg=(), weights=("a.pt", "c.pt")) == "exp2"
     assert folder_of(known, tmp_path, cfg=(), weights=("c.pt", "b.pt", "a.pt")) == "exp"
+
+
+def test_a_folder_from_before_an_option_existed_is_continued_if_the_option_is_not_given(known, tmp_path):
+    assert folder_of(known, tmp_path) == "exp"
+    content = load_json(tmp_path / "exp" / MANIFEST)
+    for name in ("pretrained", "fraction", "freeze", "rect"):
+        del content["settings"][name]
+    dump_json(tmp_path / "exp" / MANIFEST, content)
+    assert folder_of(known, tmp_path, fraction=0.5) == "exp2"
+    assert folder_of(known, tmp_path) == "exp"
+
+
+def test_pretrained_weights_of_the_same_name_and_other_content_are_another_comparison(known, tmp_path):
+    weights = [tmp_path / name for name in ("a.pt", "b.pt")]
+    for file in weights:
+        file.write_text("first")
+    assert folder_of(known, tmp_path, pretrained=str(weights[0])) == "exp"
+    assert folder_of(known, tmp_path) == "exp2"
+    assert folder_of(known, tmp_path, pretrained=str(weights[1])) == "exp"
+    weights[0].write_text("second")
+    assert folder_of(known, tmp_path, pretrained=str(weights[0])) == "exp3"
 
 
 def test_a_yaml_of_the_same_name_and_other_content_is_another_model(known, tmp_path):

@@ -10,7 +10,7 @@ from tests.helpers.data_oracles import tree_hash, write_data_set, write_yaml
 from utils.datasets import scan
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -271,3 +271,43 @@ def test_fingerprint_and_cache_depend_on_polygons_with_the_same_box(root):
         np.testing.assert_allclose(index.rows(0), [[0, 0.3, 0.3, 0.2, 0.2]], atol=1e-6)
         marks.append(index.fingerprint())
     assert len(set(marks)) == 3
+
+
+def test_a_fraction_depends_on_the_seed_and_is_part_of_a_larger_one(tmp_path):
+    write_data_set(tmp_path / "set", count=12)
+    (tmp_path / "set/labels/train/p3.txt").write_text("1 .5 .5 .2 .2\n0 .1 .2 .3 .2 .2 .6\n")
+    index = build(tmp_path / "set")
+    assert index.fraction(1.0, seed=0) is index
+    drawn = {(part, seed): index.fraction(part, seed=seed) for part in (0.25, 0.5, 0.96) for seed in (0, 1)}
+    assert [len(one) for one in drawn.values()] == [3, 3, 6, 6, 12, 12]
+    assert names_of(drawn[0.25, 0]) != names_of(drawn[0.25, 1]) and same(index.fraction(0.5, seed=1), drawn[0.5, 1])
+    assert set(names_of(drawn[0.25, 0])) < set(names_of(drawn[0.5, 0])), "so that learning curves are comparable"
+    assert drawn[0.96, 0].fingerprint() == index.fingerprint(), "the order of the images stays"
+    assert names_of(drawn[0.25, 0]) == ["p0.png", "p4.png", "p9.png"], (
+        "for all time: a resumed run draws the same images"
+    )
+
+
+def test_a_subset_has_the_boxes_and_polygons_of_its_images(root):
+    (root / "labels/train/p0.txt").write_text("1 .5 .5 .2 .2\n0 .1 .2 .3 .2 .2 .6\n")
+    (root / "labels/train/p1.txt").write_text("")
+    (root / "labels/train/p2.txt").write_text("0 .2 .2 .4 .2 .4 .4 .2 .4\n")
+    index = build(root)
+    for order in ([2, 0], [1], [], [1, 2, 0], [2, 2]):
+        part = index.subset(np.array(order, np.int64))
+        assert names_of(part) == [names_of(index)[i] for i in order] and len(part.starts) == len(order) + 1
+        for position, i in enumerate(order):
+            np.testing.assert_array_equal(part.rows(position), index.rows(i))
+            assert part.sizes_hw[position].tolist() == index.sizes_hw[i].tolist()
+            ours, theirs = part.polygons(position), index.polygons(i)
+            assert ours is None or (np.array_equal(ours.points, theirs.points) and (ours.starts == theirs.starts).all())
+            assert (ours is None) == (not len(part.points))
+
+
+@pytest.mark.parametrize(("fraction", "labels"), [(0.1, "0 .5 .5 .2 .2\n"), (0.7, "")])
+def test_a_fraction_without_images_or_objects_is_refused(root, fraction, labels):
+    for path in (root / "labels/train").glob("*.txt"):
+        path.write_text(labels)
+    with pytest.raises(ConfigError) as error:
+        build(root).fraction(fraction, seed=0)
+    assert error.value.where == "--fraction"

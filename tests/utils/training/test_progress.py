@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.training_runs import stop_in_batch, train_options
+from tests.helpers.training_runs import SMALL_MODEL, stop_in_batch, train_options
 from utils.errors import ConfigError, RunStopped
 from utils.log import LOGGER, _Console
 from utils.options import TrainOptions
@@ -25,15 +25,6 @@ from utils.training.run import run_training
 from utils.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
-SMALL_MODEL = """nc: 80
-anchors: [[10, 13, 16, 30], [30, 61, 62, 45]]
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [[1, 2], 1, Detect, [nc, anchors]]
-"""
 
 
 @pytest.fixture
