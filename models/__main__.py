@@ -1,13 +1,16 @@
-"""Print the layers, parameters and operations of a model: `python -m models --cfg yolov5n-AKConv.yaml`."""
+"""Print the layers, parameters and operations of a model, or draw it: `python -m models --cfg yolov5n-AKConv.yaml`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from models.config import load_model_config
+from models.config import ModelConfig, load_model_config
 from utils.cli import option, parse_options, run_script
+from utils.errors import ConfigError
+from utils.files import atomic_write
 from utils.log import LOGGER
 from utils.plugins import load_plugins
 
@@ -28,13 +31,21 @@ class SummaryOptions:
 
     cfg: str = option("yolov5n.yaml", "model yaml, by path or bare name")
     imgsz: int = option(640, "image size for which operations are counted, rounded up to the stride")
+    nc: int = option(80, "number of classes, if not the yaml's")
+    diagram: str = option("", "SVG file for a drawing of the structure, for print")
+    lang: str = option("en", "language of the drawing's labels", choices=("en", "zh"))
     plugins: tuple[str, ...] = option((), "Python files with @register modules")
 
 
 def main() -> None:
     """Parse the command line, build the model, and print its table."""
-    options, _ = parse_options(SummaryOptions, None, description=__doc__ or "")
+    options, given = parse_options(SummaryOptions, None, description=__doc__ or "")
+    path = Path(options.diagram)
+    if options.diagram and path.suffix.lower() != ".svg":
+        raise ConfigError("--diagram", f"only SVG is written (got {path.name!r})", fix="use a name that ends in .svg")
     config = load_model_config(options.cfg)
+    if "nc" in given:
+        config = ModelConfig.from_dict({**config.to_dict(), "nc": options.nc}, name=config.name)
     from models.summary import summarize  # torch comes after what can be checked without
     from models.yolo import DetectionModel
 
@@ -42,6 +53,12 @@ def main() -> None:
     model = DetectionModel(config)
     side = max(math.ceil(options.imgsz / model.max_stride), 1) * model.max_stride
     LOGGER.info(summarize(model, (side, side)).table())
+    if options.diagram:
+        from models.diagram import structure_svg
+
+        svg, points = structure_svg(model, (side, side), lang=options.lang)
+        atomic_write(path, svg)
+        LOGGER.info(f"Diagram: {path}, fits A4 with text of {points:.1f} pt")
 
 
 if __name__ == "__main__":
