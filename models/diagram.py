@@ -18,7 +18,7 @@ from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
 
 MARGIN, LABELS, HEADER = 4.0, 10.0, 46.0  # around everything; for the labels of strides; above the first boxes
-PADDING, STRIPE, LINE = 4.0, 4.0, 7.9  # within a box: at its sides, of AKConv's mark, distance of its lines
+PADDING, STRIPE, LINE = 4.0, 4.0, 8.3  # within a box: at its sides, of AKConv's mark, distance of its lines
 MAX_TEXT = 100.0  # width of a box's text, beyond which it is cut
 TITLE = 10.0  # size of its text
 # Colours of Okabe and Ito and tints of their colours. In black and white a hatched stripe marks AKConv.
@@ -252,7 +252,7 @@ def _draw_box(canvas: Canvas, box: _Box, area: Rectangle) -> None:
         canvas.rectangle(stripe, HATCH, outline=0.6, parent=group)
     left, right = area.x + STRIPE + PADDING, area.x + area.width - PADDING
     for number, texts in enumerate(box.lines):
-        bold, y = number == 0, area.y + 7.4 + LINE * number
+        bold, y = number == 0, area.y + 7.2 + LINE * number
         taken = text_width(texts[1], bold=bold) + 6 if texts[1] else 0
         canvas.text((left, y), clip(texts[0], right - left - taken, bold=bold), bold=bold, parent=group)
         canvas.text((right, y), texts[1], bold=bold, anchor="end", parent=group)

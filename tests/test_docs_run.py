@@ -78,6 +78,7 @@ SMALL = {
     "val.py": CPU,
     "detect.py": "--device cpu --imgsz 64",
     "hubconf.py": "--device cpu",
+    "models": "--imgsz 64",
     "compare.py": f"--epochs 1 {CPU}",
     "export.py": "--imgsz 64",
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --repeats 1",
@@ -96,6 +97,7 @@ WRITES = {
     "utils.datasets.convert": "TARGET/data.yaml",
     "prepare.py": "datasets/my_images/data.yaml",
     "prepare.py --check": "runs/check/exp/report.html",
+    "models --diagram": "yolov5n-AKConv.svg",
     "venv": ".venv/bin/python",
 }
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
@@ -229,7 +231,7 @@ def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -
     folder = tmp_path / "workplace"
     shutil.copytree(workplace, folder)
     name = program_of(command)
-    key = f"{name} --check" if "--check" in command else name
+    key = next((f"{name} {flag}" for flag in ("--check", "--diagram") if flag in command), name)
     expected = exported_files(command) if name == "export.py" else [WRITES[key]] if key in WRITES else []
     export_inputs(command, folder)
     PREPARATIONS.get(shlex.join(command), lambda _: None)(folder)
