@@ -134,8 +134,9 @@ def structure_svg(
         canvas.rectangle(Rectangle(x=notes - 26, y=y + 2, width=STRIPE, height=10), HATCH)
         canvas.text((notes, y + 9.5), words["points"])
     if skip:
-        canvas.arrow([(notes - 26, y + 20), (notes - 6, y + 20)], BLUE)
-        canvas.text((notes, y + 22.5), words["skip"])
+        middle = y + (20 if akconv else 0.5 * BOX_HEIGHT)
+        canvas.arrow([(notes - 26, middle), (notes - 6, middle)], BLUE)
+        canvas.text((notes, middle + 2.5), words["skip"])
     return canvas.to_string(), canvas.scale * TEXT
 
 
