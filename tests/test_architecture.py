@@ -16,7 +16,7 @@ LADDER = (
     ("options",),
     ("weights",),
     ("inference",),
-    ("validation", "detection", "benchmarks", "preparation"),
+    ("validation", "detection", "benchmarks", "preparation", "explain"),
     ("training", "export"),
     ("comparison",),
     ("scripts",),

@@ -26,6 +26,7 @@ from utils.options import (
     TrainOptions,
     ValOptions,
 )
+from utils.options.explain import ExplainOptions
 
 OPTIONS: dict[str, type] = {
     "prepare.py": PrepareOptions,
@@ -38,6 +39,7 @@ OPTIONS: dict[str, type] = {
     "hubconf.py": HubOptions,
     "models": SummaryOptions,
     "utils.benchmarks.nms": NmsBenchmarkOptions,
+    "utils.explain": ExplainOptions,
     "tests.studies.ci_coverage": SimulationOptions,
 }
 

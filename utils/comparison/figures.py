@@ -18,12 +18,13 @@ from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import resize_longest_side
-from utils.detection.sampling_plots import FOLDER, OffsetCollection, plot_layer, sample_image
+from utils.detection.sampling_plots import FOLDER, OffsetCollection
 from utils.document import Block, Image
 from utils.files import atomic_write
 from utils.inference.nms import NmsSettings
 from utils.inference.offset_statistics import layer_offsets
 from utils.inference.predict import InferenceConfig, preprocess
+from utils.inference.sampling_figure import plot_layer, sample_image
 from utils.inference.sampling_points import MAX_LOCATIONS, akconv_layers, box_centers, first_layer_per_level
 from utils.log import LOGGER, optional
 from utils.metrics.evaluated_set import EvaluatedSet

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from models.modules.akconv import AKConv
 from utils.inference.annotations import box_labels
 from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
 from utils.inference.predict import InferenceConfig, PreprocessedImage
+from utils.inference.sampling_figure import plot_layer, sample_image
 from utils.inference.sampling_points import (
     LayerSampling,
     Location,
@@ -21,59 +20,17 @@ from utils.inference.sampling_points import (
     box_centers,
     first_layer_per_level,
     locations_inside,
-    map_to_image,
-    record_sampling,
-    sampled_positions,
     select_layers,
 )
 from utils.log import LOGGER
 from utils.output_names import OutputNames
-from utils.plots.sampling import OffsetSamples, plot_offsets, plot_sampling
-from utils.runtime import scale_pixels
+from utils.plots.sampling import OffsetSamples, plot_offsets
 from utils.structures import Detections
 
 FOLDER = "sampling"
 MAX_IMAGES = 8
 MAX_OFFSETS = 50_000  # of each image, layer and axis in a histogram
 NO_LAYERS = "--visualize: the model has no AKConv layers to inspect; nothing is drawn"
-
-
-@torch.inference_mode()
-def sample_image(
-    network: nn.Module, layers: Mapping[str, AKConv], image: PreprocessedImage, config: InferenceConfig
-) -> dict[str, LayerSampling]:
-    """Run a network on one image and return where its AKConv layers sample."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.image)).permute(2, 0, 1)[None]
-    with record_sampling(layers) as samplings:
-        network(scale_pixels(pixels, config.device, config.dtype))
-    return samplings
-
-
-def plot_layer(
-    layer: LayerSampling, image: np.ndarray, preprocessed: PreprocessedImage, locations: Sequence[Location], path: Path
-) -> Path:
-    """Plot where one layer, in a forward pass on this image alone, samples at locations of the (H, W, 3) original."""
-    input_hw = (preprocessed.image.shape[0], preprocessed.image.shape[1])
-    height, width = layer.size_hw
-    cell_h, cell_w = layer.cell_size(input_hw)
-    transform = preprocessed.transform
-    corners = np.array(((-0.5, -0.5), (height - 0.5, width - 0.5)))
-    (x1, y1), (x2, y2) = map_to_image(corners, cell_hw=(cell_h, cell_w), transform=transform).tolist()
-    ratio_w, ratio_h = transform.ratio_wh
-    offsets = layer_offsets(layer)
-    title = (
-        f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {offsets.abs_mean:.3g} px of the map, {offsets.oob_fraction:.1%} of its points outside "
-        f"({offsets.initial_oob_fraction:.1%} before learning)"
-    )
-    return plot_sampling(
-        image,
-        sampled_positions(layer, locations, input_hw=input_hw, transform=transform),
-        title=title,
-        cell_wh=(cell_w / ratio_w, cell_h / ratio_h),
-        map_xyxy=(x1, y1, x2, y2),
-        path=path,
-    )
 
 
 @dataclass(kw_only=True)

@@ -103,7 +103,7 @@ def test_given_locations_are_plotted_and_those_outside_warned_about(weights, tmp
     write(tmp_path / "in/small.png", 2, 8, 8)
     drawn: dict[str, list[SampledPosition]] = {}
     monkeypatch.setattr(
-        "utils.detection.sampling_plots.plot_sampling",
+        "utils.inference.sampling_figure.plot_sampling",
         lambda image, positions, *, path, **_: drawn.update({path.name: positions}),
     )
     monkeypatch.setattr("utils.detection.sampling_plots.plot_offsets", lambda *_, **__: None)

@@ -1,0 +1,1 @@
+"""Looking inside a trained network: class activation maps, effective receptive fields, feature maps."""

@@ -1,0 +1,102 @@
+"""Class activation maps: where in the image a layer's evidence for a score lies.
+
+Letters: (C, h, w) channels, height and width of a layer's output; A its values, g the gradient of the score S by A.
+
+The score is the logarithm of a confidence or of a sum of confidences. Its gradient is that of the confidence itself up
+to a factor, which no map depends on; and it makes the confidence the Y = exp(S) for which Grad-CAM++ is derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from utils.explain.layers import record_maps
+from utils.explain.target import Target
+
+
+def activation_map(method: str, activations: Tensor, gradients: Tensor, *, epsilon: float = 0.0) -> Tensor:
+    """Return the map (h, w) of a method, negative values set to 0, in double precision and not normalized.
+
+    Args:
+        method: `gradcam`: channels weighted by their mean gradient (Selvaraju et al. 2017, equations 1 and 2);
+            `gradcam++`: weights of equations 10 and 19 of Chattopadhay et al. 2018; `layercam`: each value weighted by
+            its own gradient if that is positive (Jiang et al. 2021, equations 5 and 6); `eigencam`: the projection on
+            the first principal component of the channels (Muhammad and Yeasin 2020), which needs no gradient.
+        activations: A, (C, h, w).
+        gradients: g, (C, h, w).
+        epsilon: added to the denominator of Grad-CAM++. The published formula has none; the package grad-cam adds
+            1e-6, which dominates where gradients are below 1e-3.
+    """
+    values, slopes = activations.double(), gradients.double()
+    if method == "eigencam":
+        combined = principal_component(values)
+    elif method == "layercam":
+        combined = (slopes.clamp(min=0) * values).sum(0)
+    else:
+        weights = slopes.mean((1, 2)) if method == "gradcam" else _plus_plus_weights(values, slopes, epsilon)
+        combined = (weights[:, None, None] * values).sum(0)
+    return combined.clamp(min=0)
+
+
+def _plus_plus_weights(values: Tensor, slopes: Tensor, epsilon: float) -> Tensor:
+    """Return the (C,) weights of Grad-CAM++: sum of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum A), 0 where g = 0."""
+    squares = slopes**2
+    denominator = 2 * squares + values.sum((1, 2), keepdim=True) * squares * slopes + epsilon
+    alpha = torch.where((slopes != 0) & (denominator != 0), squares / denominator, 0.0)
+    return (alpha * slopes.clamp(min=0)).sum((1, 2))
+
+
+def principal_component(values: Tensor) -> Tensor:
+    """Return the projection (h, w) of (C, h, w) values on the first principal component of their channels.
+
+    The sign of a component is arbitrary. It is chosen so that the largest magnitude is positive, as in Seg-Eigen-CAM
+    (Chung and Ying 2025, equation 13): objects cover less of an image than its background.
+    """
+    rows = values.flatten(1).T  # (h w, C)
+    centred = rows - rows.mean(0)
+    projection = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    if projection.min().abs() > projection.max().abs():
+        projection = -projection
+    return projection.reshape(values.shape[1:])
+
+
+def normalize(heat: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Return a map enlarged bilinearly and divided by its maximum; one without positive values remains 0.
+
+    The minimum is not subtracted: 0 means no evidence.
+    """
+    enlarged = interpolate(heat[None, None], size=size_hw, mode="bilinear", align_corners=False)[0, 0]
+    return enlarged / enlarged.max() if enlarged.max() > 0 else enlarged
+
+
+def activation_maps(
+    network: nn.Module, pixels: Tensor, target: Target, *, layers: Sequence[str], methods: Sequence[str]
+) -> dict[tuple[str, str], Tensor | None]:
+    """Return the map (h, w) of each layer and method for one image, on the CPU.
+
+    None means that the layer has no part in the score, as a map of another level than the detection's.
+
+    Args:
+        network: a detector in evaluation mode.
+        pixels: (1, 3, H, W) in [0, 1].
+        target: what to explain.
+        layers: names of modules.
+        methods: see `activation_map`.
+    """
+    with torch.enable_grad(), record_maps(network, layers) as maps:
+        predictions = network(pixels.detach().requires_grad_())[0][0]
+        score = target.log_score(predictions)
+    outputs = [maps[name] for name in layers]
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True)
+    results: dict[tuple[str, str], Tensor | None] = {}
+    for name, output, gradient in zip(layers, outputs, gradients, strict=True):
+        unused = gradient is None or not gradient.any()
+        slopes = torch.zeros_like(output) if gradient is None else gradient
+        for method in methods:
+            none = unused and method != "eigencam"
+            results[name, method] = None if none else activation_map(method, output[0].detach(), slopes[0]).cpu()
+    return results

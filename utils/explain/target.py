@@ -1,0 +1,116 @@
+"""What a class activation map explains: a detection, a class, or all that is detected in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.boxes import cxcywh_to_xyxy, pairwise_iou
+from utils.plots.fonts import display_name
+from utils.thresholds import CONF_THRESHOLD
+
+MIN_SCORE = 1e-30  # below it a logarithm would be taken of 0
+MIN_IOU = 1e-6  # weighs a box apart from the object, so that the most confident one is chosen if all are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The labelled objects of one image."""
+
+    boxes: np.ndarray  # (n, 4) x1, y1, x2, y2 in pixels of the network's input
+    classes: np.ndarray  # (n,) int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Predictions whose summed score is explained: k pairs of a row of the predictions and a class."""
+
+    rows: Tensor  # (k,) int64
+    classes: Tensor  # (k,) int64
+    score: str  # `confidence`, objectness times class probability, or `class`, the class probability alone
+    truth: np.ndarray  # (m, 4) boxes of the labelled objects that are meant, in pixels of the input; m = 0: unlabelled
+
+    def log_score(self, predictions: Tensor) -> Tensor:
+        """Return the logarithm of the summed score, from one image's predictions (n, 5 + classes)."""
+        of_rows = predictions[self.rows]
+        scores = of_rows.gather(1, 5 + self.classes[:, None])[:, 0]
+        if self.score == "confidence":
+            scores = scores * of_rows[:, 4]
+        return scores.clamp(min=MIN_SCORE).sum().log()
+
+    def box(self, predictions: Tensor) -> np.ndarray:
+        """Return x1, y1, x2, y2 of the first prediction."""
+        return cxcywh_to_xyxy(predictions[self.rows[:1], :4])[0].cpu().numpy()
+
+    def describe(self, predictions: Tensor, names: Sequence[str], *, all_classes: bool) -> str:
+        """Return the class and the score in words, with the number of predictions if there are several."""
+        what = "all classes" if all_classes else display_name(names[int(self.classes[0])], int(self.classes[0]))
+        several = f" in {len(self.rows)} predictions" if len(self.rows) > 1 else ""
+        return f"{what} {float(self.log_score(predictions).exp()):.2f}{several}"
+
+
+def choose_target(
+    kind: str,
+    predictions: Tensor,
+    *,
+    objects: Objects | None,
+    class_id: int | None = None,
+    position_xy: tuple[float, float] | None = None,
+    score: str = "confidence",
+) -> Target | None:
+    """Choose the predictions to explain in one image; None if the image has nothing to explain.
+
+    With labels, the object is the largest one (of the class, around the position), whatever the model finds, so that
+    models are compared on the same object. The detection is the prediction with the highest product of confidence in
+    the object's class and IoU. Without labels it is the most confident one. A class and an image are explained by the
+    sum of all predictions above the confidence threshold of detect.py, or the most confident one if there are none.
+
+    Args:
+        kind: `detection`, `class` or `image`.
+        predictions: (n, 5 + classes), boxes cx, cy, w, h in pixels of the input.
+        objects: of the image, None if it has no labels.
+        class_id: only this class; not for `image`.
+        position_xy: only detections and objects around this position, in pixels of the input; not for `image`.
+        score: see `Target`.
+    """
+    confidences = predictions[:, 4:5] * predictions[:, 5:]  # (n, classes)
+    if kind == "image":
+        class_id = position_xy = None
+    truth = np.zeros((0, 4))
+    if objects is not None:
+        wanted = _covers(objects.boxes, position_xy)
+        if class_id is not None:
+            wanted &= objects.classes == class_id
+        if not wanted.any():
+            return None
+        areas = (objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1)
+        largest = int(np.where(wanted, areas, -1).argmax())
+        class_id = None if kind == "image" else int(objects.classes[largest])
+        of_class = objects.classes == class_id
+        truth = objects.boxes[{"image": slice(None), "class": of_class, "detection": [largest]}[kind]]
+    if kind == "detection":
+        boxes = cxcywh_to_xyxy(predictions[:, :4].double()).cpu().numpy()
+        weights = pairwise_iou(boxes, truth)[:, 0] + MIN_IOU if len(truth) else _covers(boxes, position_xy)
+        if not weights.any():
+            return None
+        confidences = confidences * torch.from_numpy(weights[:, None]).to(confidences)
+    if class_id is None:
+        scores, classes = confidences.max(1)
+    else:
+        scores, classes = confidences[:, class_id], torch.full_like(confidences[:, 0], class_id, dtype=torch.int64)
+    rows = scores.argmax()[None]
+    if kind != "detection" and (scores > CONF_THRESHOLD).any():
+        rows = (scores > CONF_THRESHOLD).nonzero()[:, 0]
+    return Target(rows=rows, classes=classes[rows], score=score, truth=truth)
+
+
+def _covers(boxes_xyxy: np.ndarray, position_xy: tuple[float, float] | None) -> np.ndarray:
+    """Return which (n, 4) boxes cover a position; all do if it is None."""
+    if position_xy is None:
+        return np.ones(len(boxes_xyxy), bool)
+    (x1, y1, x2, y2), (x, y) = boxes_xyxy.T, position_xy
+    return np.asarray((x1 <= x) & (x < x2) & (y1 <= y) & (y < y2))
