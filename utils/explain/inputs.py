@@ -18,6 +18,7 @@ from utils.datasets.index import build_index
 from utils.datasets.sources import open_source
 from utils.datasets.splits import open_data, round_image_size
 from utils.errors import CheckpointError, ConfigError, RunError, did_you_mean
+from utils.explain.layers import select_layers
 from utils.explain.target import Objects
 from utils.files import unique_name
 from utils.inference.class_mapping import class_name_mismatch

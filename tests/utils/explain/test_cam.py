@@ -161,6 +161,7 @@ def min_max(heat: Tensor | np.ndarray) -> np.ndarray:
     return (values - values.min()) / max(np.ptp(values), 1e-300)
 
 
+@pytest.mark.slow
 def test_maps_equal_those_of_the_package_grad_cam(network: DetectionModel, pixels: Tensor) -> None:
     pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed; see CONTRIBUTING.md")
     with torch.no_grad():
