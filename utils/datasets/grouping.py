@@ -49,7 +49,7 @@ class Groups:
         sizes = np.bincount(self.group)
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
         groups, images = (sizes > 1).sum(), sizes[sizes > 1].sum()
-        return f"{groups} group{'s' * (groups > 1)} of {images} images ({reasons})" if reasons else ""
+        return f"{groups} group{'s' if groups > 1 else ''} of {images} images ({reasons})" if reasons else ""
 
 
 def group_images(paths: Sequence[str], *, progress: bool = False) -> Groups:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets.grouping import connected, group_images
+from utils.datasets.grouping import Groups, connected, group_images
 from utils.datasets.image_writing import write_image
 
 
@@ -94,3 +94,11 @@ def test_unreadable_images_are_joined_by_name_only(tmp_path: Path):
 def test_no_images():
     groups = group_images([])
     assert len(groups.group) == 0 and groups.words == "" and not groups.reasons
+
+
+@pytest.mark.parametrize(
+    ("group", "words"), [([0, 0, 1], "1 group of 2 images"), ([0, 0, 1, 1, 1], "2 groups of 5 images")]
+)
+def test_groups_in_words(group: list[int], words: str) -> None:
+    assert Groups(group=np.array(group), reasons={"tiles": 2}).words == f"{words} (2 tiles)"
+    assert Groups(group=np.array([0, 1]), reasons={}).words == ""
