@@ -41,6 +41,15 @@ def print_line(text: str, *, to_stderr: bool = False) -> None:
             print_line(f"warning: standard output failed ({error.strerror}); continuing without it", to_stderr=True)
 
 
+def is_printable(text: str) -> bool:
+    """Return whether the encoding of stdout has all characters of a text; GBK has no check mark."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        return True
+    except (LookupError, UnicodeEncodeError):
+        return False
+
+
 def enable_console() -> None:
     """Let the logger print. Only scripts call this, so that importing the package stays silent."""
     _prepare_streams()

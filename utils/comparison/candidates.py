@@ -43,9 +43,9 @@ class ToTrain:
     """A model that the comparison trains."""
 
     label: str  # unique in the comparison
-    cfg: str  # the yaml as the user names it; empty for a variant of --sweep, whose yaml the comparison writes
+    cfg: str  # the yaml as the user names it; empty for a variant, whose yaml the comparison writes
     config: ModelConfig
-    hyp: str  # the hyperparameter yaml as the user names it; empty if --sweep changes one of its values
+    hyp: str  # the hyperparameter yaml as the user names it; empty if a variant has another value
     hyperparameters: Mapping[str, float]
     has_offsets: bool  # whether the network has offset convolutions
 

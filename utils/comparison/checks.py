@@ -25,7 +25,7 @@ from utils.weights.checkpoint import load_checkpoint
 
 # Flags of compare.py that only affect training.
 TRAINING_FLAGS = (
-    "hyp pretrained epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp fraction rect multi_scale "
+    "hyp design pretrained epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp fraction rect multi_scale "
     "single_cls image_weights label_smoothing freeze".split()
 )
 MIN_TRANSFERRED = 0.01  # fraction of a model's parameters: less come from weights of another architecture

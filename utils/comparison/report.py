@@ -8,6 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.comparison.ablation import (
+    ASCII_TICKS,
+    TICKS,
+    AblationEffects,
+    Effect,
+    ablation_sections,
+    ablation_table,
+    effect_table,
+)
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import MIN_IMAGES, MIN_OBJECTS, MetricKey, SupportByName
 from utils.comparison.statistics import (
@@ -34,7 +43,7 @@ from utils.document import (
     to_markdown,
 )
 from utils.files import atomic_write, dump_json
-from utils.log import LOGGER
+from utils.log import LOGGER, is_printable
 from utils.options import CompareOptions
 
 MAX_CONFIG_ROWS = 12
@@ -71,6 +80,7 @@ class ComparisonResult:
     scores: Sequence[ModelScores]  # their metrics
     pairs: Sequence[ModelComparison]  # every further model against the baseline; empty if the baseline is missing
     costs: Sequence[Mapping[str, Any]]  # of each model, by the keys of `COST_COLUMNS`
+    ablation: AblationEffects | None = None  # of --ablation
     warnings: Sequence[str] = ()  # sentences
     failed: Sequence[FailedRun] = ()  # training runs that failed
     # by label of each further model, differences of its configuration from the baseline's
@@ -88,6 +98,10 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, folder: 
     """Log tables and verdicts, write results.json, and compare.md without images, in case drawing them fails."""
     scores, pairs = result.scores, result.pairs
     tables = [accuracy_table(scores), *([difference_table(pairs)] if pairs else []), cost_table(scores, result.costs)]
+    if result.ablation:
+        ticks = TICKS if is_printable("".join(TICKS)) else ASCII_TICKS
+        tables.append(ablation_table(result.ablation.ablation, scores, pairs, result.costs, ticks=ticks))
+        tables += [effect_table(result.ablation.effects)] if result.ablation.effects else []
     LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, tables)) + "\n")
     for warning in result.warnings:
         LOGGER.warning(warning)
@@ -119,6 +133,7 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, folder: 
         "results": rows,
         "comparisons": [_comparison_json(pair) for pair in pairs],
         "correction": "Holm" if len(pairs) > 1 else None,
+        "ablation": _ablation_json(result.ablation) if result.ablation else None,
         "warnings": list(result.warnings),
         "failed": [{"run": f.run.folder.name, "exit_code": f.exit_code, "reason": f.reason} for f in result.failed],
         "commands": list(result.commands),
@@ -128,21 +143,32 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, folder: 
 
 
 def _comparison_json(pair: ModelComparison) -> dict[str, Any]:
-    verdict = pair.verdicts[PRIMARY_METRIC]
+    return {"model": pair.model, "baseline": pair.baseline, "sentence": pair.sentence, **_differences_json(pair)}
+
+
+def _ablation_json(result: AblationEffects) -> dict[str, Any]:
+    on = {label: [name for name in result.ablation.switches if name in on] for label, on in result.ablation.on.items()}
+    effects = [
+        {"switches": effect.switches, "weights": effect.weights, "pairs": effect.pairs, **_differences_json(effect)}
+        for effect in result.effects
+    ]
+    return {"switches": result.ablation.switches, "models": on, "effects": effects}
+
+
+def _differences_json(of: ModelComparison | Effect) -> dict[str, Any]:
+    """Return the verdict on the primary metric, what would make it significant, and all differences."""
+    verdict = of.verdicts[PRIMARY_METRIC]
     differences = [
         _json_row(
             key,
             **{name: getattr(difference, name) for name in DIFFERENCE_FIELDS},
-            p_value_corrected=pair.verdicts[key].p_value if key in pair.verdicts else None,
+            p_value_corrected=of.verdicts[key].p_value if key in of.verdicts else None,
             seed_variance=sum(difference.seed_variances),
         )
-        for key, difference in pair.differences.items()
+        for key, difference in of.differences.items()
     ]
     return {
-        "model": pair.model,
-        "baseline": pair.baseline,
         "verdict": verdict.decision,
-        "sentence": pair.sentence,
         "extra_seeds": verdict.extra_seeds,
         "images_factor": verdict.images_factor,
         "differences": differences,
@@ -183,6 +209,7 @@ def report_sections(result: ComparisonResult, figures: Mapping[str, Sequence[Blo
         Section(OVERVIEW, figures.get(OVERVIEW, ())),
         Section("Accuracy", ["Mean ± standard deviation over seeds.", accuracy_table(scores)]),
         Section("Differences", [interpretation(pairs), difference_table(pairs)] if pairs else []),
+        *(ablation_sections(result.ablation, scores, pairs, result.costs) if result.ablation else ()),
         Section("Per seed", [SEED_NOTE, seeds] if seeds else []),
         *(_detail_section(result, group) for group in DETAIL_SECTIONS),
         Section("Cost", [COST_NOTE.format(*result.timing_noise), cost_table(scores, result.costs)]),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from utils.comparison.ablation import ablation_effects
+from utils.comparison.ablation_design import Ablation, plan_ablation
 from utils.comparison.candidates import (
     Candidate,
     ToTrain,
@@ -66,6 +68,7 @@ class _Comparison:
     names: tuple[str, ...]  # of the classes, unique
     device: torch.device
     folder: Path  # of the results on the split
+    ablation: Ablation | None
 
 
 def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
@@ -85,6 +88,8 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     to_train = from_configs(options.cfg, hyps=options.hyp)
     if options.sweep:
         to_train += sweep_variants(to_train[-1], options.sweep, taken=[model.label for model in to_train])
+    variants, ablation = plan_ablation(options, to_train)
+    to_train += variants
     data = open_data(options.data)
     finished = from_weights(options.weights, names=data.names, taken=[model.label for model in to_train])
     candidates: list[Candidate] = [*to_train, *finished]
@@ -115,6 +120,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
                 names=distinct_names(class_names(data, single_class=single_class)),
                 device=device,
                 folder=folder if options.task == "val" else folder / options.task,
+                ablation=ablation.labelled(labels) if ablation else None,
             )
             _evaluate(comparison, models, size_given="imgsz" in given)
         if failed:
@@ -183,6 +189,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         models=models,
         scores=scores,
         pairs=compare_with_baseline(scores, images=len(split)) if baseline_exists else [],
+        ablation=ablation_effects(comparison.ablation, scores, images=len(split)) if comparison.ablation else None,
         costs=costs,
         timing_noise=noise,
         support=support,

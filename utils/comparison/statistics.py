@@ -101,7 +101,7 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
 def accuracy_table(models: Sequence[ModelScores]) -> Table:
     """Return the mean and standard deviation over seeds of every model."""
     rows = [
-        [model.label, str(len(model.seeds)), *(_mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
+        [model.label, str(len(model.seeds)), *(mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
         for model in models
     ]
     return Table(header=["Model", "Seeds", *METRIC_TITLES.values()], rows=rows)
@@ -112,9 +112,8 @@ def difference_table(pairs: Sequence[ModelComparison]) -> Table:
     rows = []
     for pair in pairs:
         verdict = pair.verdicts[PRIMARY_METRIC]
-        p_value = "< 0.001" if verdict.p_value < 0.001 else f"{verdict.p_value:.3f}"
-        intervals = (_difference(pair, (ALL, "", metric)) for metric in METRIC_TITLES)
-        rows.append([pair.title, *intervals, p_value, verdict.decision])
+        intervals = (interval_text(pair.differences[ALL, "", metric]) for metric in METRIC_TITLES)
+        rows.append([pair.title, *intervals, p_value_text(verdict), verdict.decision])
     p_title = "p (Holm)" if len(pairs) > 1 else "p"
     return Table(header=["Difference", *METRIC_TITLES.values(), p_title, "Verdict on mAP50-95"], rows=rows)
 
@@ -129,7 +128,8 @@ def detail_tables(
         rows = []
         for key in (key for key in baseline.metrics if (key[0], key[2]) == (group, metric)):
             count = str(support.get((group, key[1]), MISSING))
-            rows.append([key[1], count, _mean_and_std(baseline, key), *(_difference(pair, key) for pair in pairs)])
+            intervals = (interval_text(pair.differences[key]) for pair in pairs)
+            rows.append([key[1], count, mean_and_std(baseline, key), *intervals])
         if rows:
             header = [title, "Objects in images", baseline.label, *(pair.title for pair in pairs)]
             tables.append(Table(header=header, rows=rows))
@@ -168,17 +168,23 @@ def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]
     return Table(header=["Model", *(COST_COLUMNS[key][0] for key in keys)], rows=rows)
 
 
-def _mean_and_std(model: ModelScores, key: MetricKey) -> str:
+def mean_and_std(model: ModelScores, key: MetricKey) -> str:
+    """Return a metric's mean, with two runs or more with its standard deviation."""
     scores = model.metrics[key]
     mean = f"{scores.points.mean():.3f}"
     return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
-def _difference(pair: ModelComparison, key: MetricKey) -> str:
-    difference = pair.differences[key]
+def interval_text(difference: Difference) -> str:
+    """Return a difference with its interval, if that is known."""
     if math.isnan(difference.low):
         return f"{difference.value:+.3f}"
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def p_value_text(verdict: Verdict) -> str:
+    """Return a corrected p-value with three decimals."""
+    return "< 0.001" if verdict.p_value < 0.001 else f"{verdict.p_value:.3f}"
 
 
 def _format(value: float | None, form: str) -> str:

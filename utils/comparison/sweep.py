@@ -81,7 +81,7 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
     for values in itertools.product(*(dimension.values for dimension in dimensions)):
         variant, parts = base, [stem]
         for dimension, value in zip(dimensions, values, strict=True):
-            variant = _with_value(variant, dimension.target, value)
+            variant = with_value(variant, dimension.target, value)
             parts.append(f"{dimension.target.keyword}-{_file_name(value)}")
         if variant.content in seen:
             continue
@@ -101,7 +101,8 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
     return _deduplicate(replace(base, label=stem), variants)
 
 
-def _with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # noqa: ANN401
+def with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # noqa: ANN401
+    """Return the model with a keyword or hyperparameter set; a ConfigError is raised if it does not take the value."""
     if target.module != HYP:
         return replace(model, config=target.set_to(model.config, value))
     changed = check_hyperparameters({**model.hyperparameters, target.keyword: value}, where="--sweep")

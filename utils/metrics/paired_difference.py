@@ -1,4 +1,4 @@
-"""The difference of two models, each trained with one or several seeds and evaluated on the same images.
+"""Contrasts of models, such as the difference of two, each trained with one or several seeds, on the same images.
 
 Two sources of variance separate a measured difference from the true one: the choice of validation images and the
 seeds of the trainings. docs/statistics.md derives the interval and measures its coverage.
@@ -38,7 +38,10 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A difference with its 95 % interval from `low` to `high`. Pairs are of the model and of the baseline."""
+    """A weighted sum of models' means, usually model minus baseline, with its 95 % interval from `low` to `high`.
+
+    Tuples hold one value for each model, variances times the square of its weight, which is 1 in a difference.
+    """
 
     value: float  # the model's mean minus the baseline's
     low: float  # nan, as `high` and `standard_error`, if the image variance is unknown, as with one image
@@ -48,12 +51,12 @@ class Difference:
     # probability of a difference at least as large between equal models, under other seeds and images or under other
     # images alone, whichever is greater
     p_value: float
-    seed_variances: tuple[float, float]  # of one run over seeds; nan if no model has two runs
+    seed_variances: tuple[float, ...]  # of one run over seeds; nan if no model has two runs
     image_variance: float  # of the value over images, the part common to all seeds of a model
     # of one run over images, the part that differs between seeds (the interaction); `seed_variances` include it
-    seed_by_image_variances: tuple[float, float]
+    seed_by_image_variances: tuple[float, ...]
     num_images: int
-    num_runs: tuple[int, int]
+    num_runs: tuple[int, ...]
     covers_seeds: bool  # whether the interval includes the seed variance; otherwise it holds for these weights only
 
     @property
@@ -65,33 +68,42 @@ class Difference:
 def paired_difference(
     model: Scores, baseline: Scores, *, num_images: int, variance_donors: Sequence[Scores] = ()
 ) -> Difference:
-    """Return model minus baseline with a 95 % interval over other images and other seeds.
+    """Return model minus baseline, both on the same resamples, as the `contrast` with the weights 1 and -1."""
+    return contrast([model, baseline], [1.0, -1.0], num_images=num_images, variance_donors=variance_donors)
 
-    The variance is s_m^2 / S_m + s_b^2 / S_b + c: the seed variances, measured on these images and so including the
-    seed-by-image interaction, and the variance over resampled images that all seeds of a model have in common. The
-    degrees of freedom of Student's t follow Welch and Satterthwaite. A few seeds may agree by chance, so the p-value is
-    at least the one that the resampled images alone give for these runs.
+
+def contrast(
+    models: Sequence[Scores], weights: Sequence[float], *, num_images: int, variance_donors: Sequence[Scores] = ()
+) -> Difference:
+    """Return the weighted sum of the models' means with a 95 % interval over other images and other seeds.
+
+    The variance is the sum of w^2 s^2 / S over the models, plus c: s^2 are the seed variances, measured on these images
+    and so including the seed-by-image interaction, c the variance of the sum over resampled images that all seeds of a
+    model have in common. The degrees of freedom of Student's t follow Welch and Satterthwaite. A few seeds may agree by
+    chance, so the p-value is at least the one that the resampled images alone give for these runs.
 
     Args:
-        model: its scores.
-        baseline: its scores, on the same resamples.
+        models: their scores, on the same resamples.
+        weights: one for each model, with the sum 0.
         num_images: in the validation set.
         variance_donors: models of the comparison. A model with one run is assigned the mean seed variance of those
             with several; if none has several, the interval covers images only.
     """
-    value = float(model.points.mean() - baseline.points.mean())
-    common, of_these_runs, interactions = _image_variance(model, baseline, num_images=num_images)
-    sources = [_seed_variance_sources(scores, variance_donors) for scores in (model, baseline)]
+    value = float(sum(weight * scores.points.mean() for scores, weight in zip(models, weights, strict=True)))
+    common, of_these_runs, interactions = _image_variance(models, weights, num_images=num_images)
+    sources = [_seed_variance_sources(scores, variance_donors) for scores in models]
     covers_seeds = all(sources)
     seed_variances = [
-        sum(weight * donor.seed_variance for donor, weight in donors) if donors else math.nan for donors in sources
+        weight**2 * sum(part * donor.seed_variance for donor, part in donors) if donors else math.nan
+        for donors, weight in zip(sources, weights, strict=True)
     ]
-    # A donor may serve both models: its terms are one estimate, so they are added before degrees of freedom are taken.
+    # A donor may serve several models: its terms are one estimate, added before degrees of freedom are taken.
     terms: dict[int, tuple[float, float]] = {}
-    for scores, donors in zip((model, baseline), sources, strict=True):
-        for donor, weight in donors:
+    for scores, weight, donors in zip(models, weights, sources, strict=True):
+        for donor, part in donors:
             before = terms.get(id(donor), (0.0, 0.0))[0]
-            terms[id(donor)] = before + weight * donor.seed_variance / scores.num_runs, donor.num_runs - 1.0
+            term = weight**2 * part * donor.seed_variance / scores.num_runs
+            terms[id(donor)] = before + term, donor.num_runs - 1.0
     if num_images < 2 or (value != 0 and of_these_runs == 0 and not covers_seeds):  # no source of variance is known
         common = of_these_runs = math.nan
     from_seeds = sum(term for term, _ in terms.values())
@@ -110,11 +122,11 @@ def paired_difference(
         standard_error=error,
         degrees_of_freedom=degrees,
         p_value=p_value,
-        seed_variances=(seed_variances[0], seed_variances[1]),
+        seed_variances=tuple(seed_variances),
         image_variance=common,
         seed_by_image_variances=interactions,
         num_images=num_images,
-        num_runs=(model.num_runs, baseline.num_runs),
+        num_runs=tuple(scores.num_runs for scores in models),
         covers_seeds=covers_seeds,
     )
 
@@ -133,28 +145,31 @@ def _p_value(value: float, variance: float, degrees: float) -> float:
     return 0.0 if value and variance == 0 else 1.0
 
 
-def _image_variance(model: Scores, baseline: Scores, *, num_images: int) -> tuple[float, float, tuple[float, float]]:
-    """Return the variance of the difference over images.
+def _image_variance(
+    models: Sequence[Scores], weights: Sequence[float], *, num_images: int
+) -> tuple[float, float, tuple[float, ...]]:
+    """Return the variance of a contrast over images.
 
-    The variance of the resampled mean difference includes, for each model, the interaction (V - C) / S: V is the
-    variance of one run, C the covariance of two runs of the model. The seed variance includes it too, so it is
-    subtracted here; counted twice it would make the interval too wide.
+    The variance of the resampled contrast includes, for each model, the interaction w^2 (V - C) / S: V is the variance
+    of one run, C the covariance of two runs of the model. The seed variance includes it too, so it is subtracted here;
+    counted twice it would make the interval too wide.
 
     Returns:
-        The variance without the interactions, at least 0; with them; and V - C of both models, 0 with one run. All nan
-        if fewer than two resamples have the metric.
+        The variance without the interactions, at least 0; with them; and w^2 (V - C) of each model, 0 with one run. All
+        nan if fewer than two resamples have the metric.
     """
-    defined = np.isfinite(model.resampled).all(0) & np.isfinite(baseline.resampled).all(0)
+    defined = np.logical_and.reduce([np.isfinite(scores.resampled).all(0) for scores in models])
     if defined.sum() < 2:
-        return math.nan, math.nan, (math.nan, math.nan)
-    ours, theirs = model.resampled[:, defined], baseline.resampled[:, defined]
+        return math.nan, math.nan, (math.nan,) * len(models)
+    resampled = [scores.resampled[:, defined] for scores in models]
     correction = num_images / max(num_images - 1, 1)  # a bootstrap variance is (n - 1) / n of that of other images
-    variance = correction * float(np.var(ours.mean(0) - theirs.mean(0), ddof=1))
-    first, second = (
-        correction * float(np.var(runs - runs.mean(0), axis=1, ddof=1).sum()) / (len(runs) - 1)
+    values = sum(weight * runs.mean(0) for runs, weight in zip(resampled, weights, strict=True))
+    variance = correction * float(np.var(values, ddof=1))
+    interactions = tuple(
+        weight**2 * correction * float(np.var(runs - runs.mean(0), axis=1, ddof=1).sum()) / (len(runs) - 1)
         if len(runs) > 1
         else 0.0
-        for runs in (ours, theirs)
+        for runs, weight in zip(resampled, weights, strict=True)
     )
-    interaction = first / len(ours) + second / len(theirs)
-    return max(variance - interaction, 0.0), variance, (first, second)
+    interaction = sum(term / len(runs) for term, runs in zip(interactions, resampled, strict=True))
+    return max(variance - interaction, 0.0), variance, interactions

@@ -106,13 +106,12 @@ def _with_images(difference: Difference, factor: float) -> Difference:
         max(variance - interaction * (1 - 1 / factor), 0.0)
         for variance, interaction in zip(difference.seed_variances, difference.seed_by_image_variances, strict=True)
     ]
-    first, second = difference.seed_by_image_variances
     return replace(
         difference,
         num_images=round(difference.num_images * factor),
         image_variance=difference.image_variance / factor,
-        seed_by_image_variances=(first / factor, second / factor),
-        seed_variances=(seed_variances[0], seed_variances[1]),
+        seed_by_image_variances=tuple(variance / factor for variance in difference.seed_by_image_variances),
+        seed_variances=tuple(seed_variances),
     )
 
 

@@ -17,6 +17,7 @@ from utils.errors import ConfigError
 from utils.files import find_file
 from utils.log import LOGGER
 from utils.missing_weights import unreadable_weights
+from utils.options.ablation import parse_switches
 from utils.options.base import HYP_FOLDER
 from utils.options.export import ExportOptions
 from utils.options.inference import DetectOptions, ValOptions
@@ -63,6 +64,10 @@ def check_files(options: object) -> None:
             raise unreadable_weights(Path(name), alternative=from_scratch)
     for name in _values(options, "cfg"):
         load_model_config(name, log=False)
+    if isinstance(options, CompareOptions) and options.cfg:
+        for switch in parse_switches(options.ablation, need_settings=True):
+            for name in switch.yamls:
+                load_model_config(name, log=False)
     for name in _values(options, "hyp"):
         load_yaml(find_file(name, folders=[HYP_FOLDER], flag="--hyp"))
     for name in _values(options, "data"):

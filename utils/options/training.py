@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from utils.cli import option
+from utils.options.ablation import DESIGNS, parse_switches
 from utils.options.base import IMAGE_SIZES, MAX_SEED, DatasetOptions, PluginOptions, require
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
@@ -103,6 +104,16 @@ class CompareOptions(TrainingOptions):
     names: tuple[str, ...] = option((), "labels of all models in the report, in the order of --cfg, --sweep, --weights")
     pretrained: str = option("", "checkpoint that the models of --cfg and --sweep start from; default: random weights")
     sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
+    ablation: tuple[str, ...] = option(
+        (),
+        "switches on the last model, each NAME:SETTING: centred:AKConv.points=centered slow:hyp.offset_lr=0.01 "
+        "neck:yolov5n-AKConv-neck.yaml; with --weights alone, names of switches in names like model+centred+slow",
+    )
+    design: str = option(
+        "factorial",
+        "combinations for --ablation: all; each switch alone, and all together; or one added after the other",
+        choices=DESIGNS,
+    )
     task: str = option("val", "split to evaluate on; best.pt is selected on val", choices=("val", "test"))
     hyp: tuple[str, ...] = option(("hyp.scratch-low.yaml",), "hyperparameter yamls, each combined with every --cfg")
     batch_size: int = option(16, "images per batch", within=(1, math.inf))
@@ -120,8 +131,12 @@ class CompareOptions(TrainingOptions):
         super().__post_init__()
         patterns = sum(any(character in word for character in "*?[") for word in self.weights)
         count = len(self.cfg) * len(self.hyp) + len(self.weights) + patterns
+        parse_switches(self.ablation, need_settings=bool(self.cfg))
+        require(not (self.sweep and self.ablation), "--ablation", "without --sweep", "both")
         if self.sweep:
             require(len(self.cfg) >= 1, "--cfg", "a model yaml to vary with --sweep", "none")
+        elif self.ablation:
+            require(bool(self.cfg) or count >= 2, "--cfg", "a model yaml to vary, or several --weights", "none")
         else:
             require(count >= 2, "--cfg", "two or more model yamls or --weights", count)
         require(len(set(self.seeds)) == len(self.seeds), "--seeds", "unique", self.seeds)
