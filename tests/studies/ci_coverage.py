@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.studies.simulated_detectors import Population, Recipe, add_image_interaction, detect, draw_world
+from tests.studies.simulated_detectors import Population, Recipe, World, add_image_interaction, detect, draw_world
 from utils.cli import option, parse_options, run_script
 from utils.errors import ConfigError
 from utils.log import LOGGER
@@ -102,17 +103,9 @@ def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Pop
     scores: list[list[Scores]] = []
     run_truths = []
     for population, seeds in zip(populations, scenario.seeds, strict=True):
-        recipe = population.recipe
-        seen = add_image_interaction(world, recipe, generator)
-        values, truths = [], []
-        for _ in range(seeds):
-            quality = recipe.quality + recipe.seed_std * float(generator.standard_normal())
-            result = resample_ap(detect(seen, quality, generator), weights)
-            values.append(np.stack((result.mean(0), result.mean())))
-            truths.append(population.of_run(quality))
-        run_truths.append(np.mean(truths, axis=0))
-        runs = np.array(values)  # (seeds, metrics, 1 + resamples)
-        scores.append([Scores(points=runs[:, k, 0], resampled=runs[:, k, 1:]) for k in range(len(METRICS))])
+        model, qualities = simulated_scores(population.recipe, seeds, world, weights, generator)
+        run_truths.append(np.mean([population.of_run(quality) for quality in qualities], axis=0))
+        scores.append(model)
     if scenario.fixed_weights:
         truth = run_truths[0] - run_truths[1]
     else:
@@ -123,6 +116,23 @@ def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Pop
     )
     decisions = [decide_all([one], fixed_weights=scenario.fixed_weights)[0].decision for one in differences]
     return Trial(differences=differences, truths=tuple(map(float, truth)), decisions=tuple(decisions))
+
+
+def simulated_scores(
+    recipe: Recipe, seeds: int, world: World, weights: np.ndarray, generator: np.random.Generator
+) -> tuple[list[Scores], list[float]]:
+    """Return the scores of a recipe's runs for each of `METRICS`, on a world and its resamples, and their qualities.
+
+    The first row of `weights` (1 + r, i) is the images themselves.
+    """
+    seen = add_image_interaction(world, recipe, generator)
+    values, qualities = [], []
+    for _ in range(seeds):
+        qualities.append(recipe.quality + recipe.seed_std * float(generator.standard_normal()))
+        result = resample_ap(detect(seen, qualities[-1], generator), weights)
+        values.append(np.stack((result.mean(0), result.mean())))
+    runs = np.array(values)  # (seeds, metrics, 1 + resamples)
+    return [Scores(points=runs[:, k, 0], resampled=runs[:, k, 1:]) for k in range(len(METRICS))], qualities
 
 
 def simulate(
@@ -162,6 +172,8 @@ def _summarize(trials: Sequence[Trial], k: int) -> Summary:
 class SimulationOptions:
     """Options of the simulation."""
 
+    SCENARIOS: ClassVar[Sequence[Any]] = SCENARIOS  # named objects
+
     trials: int = option(1000, "comparisons per scenario")
     resamples: int = option(200, "bootstrap resamples per comparison")
     trial_offset: int = option(0, "number of the first trial; another one draws other images and seeds")
@@ -174,7 +186,7 @@ class SimulationOptions:
         Raises:
             ConfigError: names the flag.
         """
-        names = [scenario.name for scenario in SCENARIOS]
+        names = [scenario.name for scenario in self.SCENARIOS]
         for name in self.scenarios:
             if name not in names:
                 raise ConfigError("--scenarios", f"unknown scenario {name!r}", fix=f"one of: {'; '.join(names)}")
