@@ -17,7 +17,8 @@ from utils.comparison.trained_runs import has_offset_convolutions
 from utils.errors import ConfigError
 from utils.files import unique_name
 from utils.log import LOGGER
-from utils.options.ablation import Switch
+from utils.options import CompareOptions
+from utils.options.ablation import Switch, parse_switches
 
 MAX_LABEL = 200  # bytes, of which file systems allow 255
 
@@ -27,7 +28,28 @@ class Ablation:
     """The switches of an ablation and the models that they make."""
 
     switches: tuple[str, ...]  # names, in the order of the command line
-    on: Mapping[str, frozenset[str]]  # by label of each model of the design, the switches that are on
+    # by label of each model of the design, the switches that are on; empty before labels of finished models are known
+    on: Mapping[str, frozenset[str]]
+
+    def labelled(self, labels: Mapping[str, str]) -> Ablation:
+        """Return the ablation with the labels of the report, given by label of the files.
+
+        Finished models belong to it whose labels are `model` and `model+switch+switch`. A ConfigError is raised if no
+        model, or variants of several models, have the switches in their labels.
+        """
+        if self.on:
+            return replace(self, on={labels[label]: on for label, on in self.on.items()})
+        names = {Switch(name=name).slug: name for name in self.switches}
+        parts = [(label, *label.split("+")) for label in labels.values()]
+        known = [(label, stem, on) for label, stem, *on in parts if set(on) <= set(names)]
+        stems = sorted({stem for _, stem, on in known if on})
+        if len(stems) != 1:
+            found = (
+                f"the switches are in models of {', '.join(stems)}" if stems else "no model has a switch in its name"
+            )
+            raise ConfigError("--ablation", found, fix="name the models of --weights by --names: model model+switch")
+        on = {label: frozenset(names[slug] for slug in on) for label, stem, on in known if stem == stems[0]}
+        return replace(self, on=on)
 
 
 def combinations(names: Sequence[str], design: str) -> list[tuple[str, ...]]:
@@ -41,6 +63,15 @@ def combinations(names: Sequence[str], design: str) -> list[tuple[str, ...]]:
         case _:
             chosen = [tuple(names[:count]) for count in counts]
     return list(dict.fromkeys(chosen))
+
+
+def plan_ablation(options: CompareOptions, models: Sequence[ToTrain]) -> tuple[list[ToTrain], Ablation | None]:
+    """Return the variants of the last model that --ablation asks for, see `ablation_variants`, and the ablation."""
+    switches = parse_switches(options.ablation, need_settings=bool(models))
+    if switches and models:
+        taken = [model.label for model in models]
+        return ablation_variants(models[-1], switches, design=options.design, taken=taken)
+    return [], Ablation(switches=tuple(switch.name for switch in switches), on={}) if switches else None
 
 
 def ablation_variants(
@@ -88,22 +119,6 @@ def ablation_variants(
             raise ConfigError("--ablation", f"{name} changes nothing in the model", fix="correct its setting")
     LOGGER.info(f"--ablation, {design}: {', '.join(on)}")
     return variants, Ablation(switches=tuple(by_name), on=on)
-
-
-def ablation_by_labels(switches: Sequence[Switch], labels: Sequence[str]) -> Ablation:
-    """Return the ablation of finished models whose labels are `model` and `model+switch+switch`.
-
-    A ConfigError is raised if no model, or variants of several models, have the switches in their labels.
-    """
-    names = {switch.slug: switch.name for switch in switches}
-    parts = [(label, *label.split("+")) for label in labels]
-    known = [(label, stem, on) for label, stem, *on in parts if set(on) <= set(names)]
-    stems = sorted({stem for _, stem, on in known if on})
-    if len(stems) != 1:
-        found = f"the switches are in models of {', '.join(stems)}" if stems else "no model has a switch in its name"
-        raise ConfigError("--ablation", found, fix="name the runs of one model `model+switch+switch-seed0`")
-    on = {label: frozenset(names[slug] for slug in on) for label, stem, on in known if stem == stems[0]}
-    return Ablation(switches=tuple(names.values()), on=on)
 
 
 def _dimensions(switch: Switch, modules: Sequence[str]) -> list[Dimension]:

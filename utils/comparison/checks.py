@@ -25,8 +25,8 @@ from utils.weights.checkpoint import load_checkpoint
 
 # Flags of compare.py that only affect training.
 TRAINING_FLAGS = (
-    "hyp design pretrained epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp fraction rect multi_scale "
-    "single_cls image_weights label_smoothing freeze".split()
+    "hyp design pretrained epochs optimizer cos_lr patience cache noplots seed seeds jobs no_amp fraction rect "
+    "multi_scale single_cls image_weights label_smoothing freeze".split()
 )
 MIN_TRANSFERRED = 0.01  # fraction of a model's parameters: less come from weights of another architecture
 MAX_TRANSFER_GAP = 0.1  # between the fractions of two models that started from the same weights

@@ -11,7 +11,7 @@ from utils.errors import ConfigError
 DESIGNS = ("factorial", "one-at-a-time", "cumulative")
 NAME = re.compile(r"[^\W_][\w .-]{0,29}")  # a part of file names
 SETTING = re.compile(r"(?P<target>[A-Za-z_][\w.]*(?:@\w+=[^.=]+)?\.[A-Za-z_]\w*)=(?P<value>.+)")
-EXAMPLE = "write --ablation centred:AKConv.points=centered slow:hyp.offset_lr=0.01 neck:yolov5n-AKConv-neck.yaml"
+EXAMPLE = "write --ablation zeros:AKConv.padding=zeros slow:hyp.offset_lr=0.01 neck:my-neck.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,17 +101,19 @@ class CompareOptions(TrainingOptions):
 
     cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
     weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
-    names: tuple[str, ...] = option((), "labels of all models in the report, in the order of --cfg, --sweep, --weights")
+    names: tuple[str, ...] = option(
+        (), "labels of all models in the report, in the order of --cfg, their variants, --weights"
+    )
     pretrained: str = option("", "checkpoint that the models of --cfg and --sweep start from; default: random weights")
     sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
     ablation: tuple[str, ...] = option(
         (),
-        "switches on the last model, each NAME:SETTING: centred:AKConv.points=centered slow:hyp.offset_lr=0.01 "
-        "neck:yolov5n-AKConv-neck.yaml; with --weights alone, names of switches in names like model+centred+slow",
+        "combine switches on the last model: zeros:AKConv.padding=zeros slow:hyp.offset_lr=0.01 neck:my-neck.yaml; "
+        "with --weights alone, their names: zeros slow for runs named model+zeros+slow",
     )
     design: str = option(
         "factorial",
-        "combinations for --ablation: all; each switch alone, and all together; or one added after the other",
+        "of --ablation: all combinations; each switch alone and all together; or one added after the other",
         choices=DESIGNS,
     )
     task: str = option("val", "split to evaluate on; best.pt is selected on val", choices=("val", "test"))

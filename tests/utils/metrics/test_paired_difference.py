@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from utils.metrics.paired_difference import Scores, paired_difference
+from utils.metrics.paired_difference import Scores, contrast, paired_difference
 from utils.metrics.student_t import two_sided_quantile
 
 
@@ -113,3 +113,58 @@ def test_seeds_that_agree_by_chance_do_not_lower_the_p_value():
     models = [scores([0.51, 0.51, 0.51], noise[0]), scores([0.5, 0.5, 0.5], noise[1])]
     difference = paired_difference(*models, num_images=100)
     assert difference.p_value > 0.5, "on other images the same runs differ by 0.04"
+
+
+def random_models(seed, *counts):
+    rng = np.random.default_rng(seed)
+    return [scores(rng.normal(0.5, 0.05, n), rng.normal(0.5, 0.03, (n, 60))) for n in counts]
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (3, 1), (1, 1), (2, 5)])
+def test_a_difference_is_the_contrast_of_1_and_minus_1_to_the_bit(counts):
+    models = random_models(1, *counts, 4)
+    for donors in ((), models):
+        first, second = models[:2]
+        difference = paired_difference(first, second, num_images=40, variance_donors=donors)
+        assert repr(contrast([first, second], [1, -1], num_images=40, variance_donors=donors)) == repr(difference)
+        assert repr(contrast([first, second, models[2]], [1, -1, 0], num_images=40)).startswith(
+            f"Difference(value={difference.value!r},"
+        )
+
+
+def test_a_contrast_adds_the_variances_of_its_models_by_their_squared_weights():
+    models, weights = random_models(2, 3, 4, 3, 2), [0.5, -0.25, 0.75, -1.0]
+    result = contrast(models, weights, num_images=100)
+    assert result.value == pytest.approx(sum(w * m.points.mean() for w, m in zip(weights, models, strict=True)))
+    variances = [w**2 * m.seed_variance for w, m in zip(weights, models, strict=True)]
+    assert result.seed_variances == pytest.approx(variances)
+    terms = [v / m.num_runs for v, m in zip(result.seed_variances, models, strict=True)]
+    assert result.standard_error**2 == pytest.approx(sum(terms) + result.image_variance)
+    spread = sum(t**2 / (m.num_runs - 1) for t, m in zip(terms, models, strict=True)) + result.image_variance**2 / 99
+    assert result.degrees_of_freedom == pytest.approx(result.standard_error**4 / spread)
+    doubled = contrast(models, [2 * w for w in weights], num_images=100)
+    assert (doubled.low, doubled.high) == pytest.approx((2 * result.low, 2 * result.high))
+    assert doubled.p_value == pytest.approx(result.p_value)
+
+
+def test_variance_that_all_models_of_a_contrast_share_over_images_cancels():
+    common = np.random.default_rng(0).normal(0, 0.1, 400)
+    models = [scores([mean] * 3, np.tile(common, (3, 1))) for mean in (0.5, 0.4, 0.3)]
+    assert contrast(models, [1.0, -0.5, -0.5], num_images=100).image_variance == pytest.approx(0, abs=1e-30)
+    assert contrast(models, [1.0, 1.0, -1.0], num_images=100).image_variance > 0.001
+
+
+@pytest.mark.slow
+def test_an_interaction_of_four_models_on_normal_data_is_covered():
+    rng = np.random.default_rng(9)
+    trials, covered, spreads = 1500, 0, (0.03, 0.03, 0.03, 0.06)
+    for _ in range(trials):
+        images = rng.normal(0, 0.02, (4, 50))  # by model and image, around a common difficulty
+        drawn = rng.multinomial(50, np.full(50, 1 / 50), 60) / 50
+        models = []
+        for own, spread in zip(images, spreads, strict=True):
+            seeds = rng.normal(0, spread, 3)
+            models.append(scores(seeds + own.mean(), seeds[:, None] + own @ drawn.T))
+        result = contrast(models, [1, -1, -1, 1], num_images=50)
+        covered += result.low <= 0 <= result.high
+    assert covered / trials == pytest.approx(0.95, abs=0.02)
