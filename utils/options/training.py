@@ -101,7 +101,7 @@ class CompareOptions(TrainingOptions):
 
     cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
     weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
-    names: tuple[str, ...] = option((), "labels of all models in the report, in the order of --cfg, variants, --weights")
+    names: tuple[str, ...] = option((), "labels of all models in the report, in the order --cfg, variants, --weights")
     pretrained: str = option("", "checkpoint that the models of --cfg and --sweep start from; default: random weights")
     sweep: tuple[str, ...] = option((), "vary the last model: AKConv.num_param 3 5 9, or hyp.offset_lr 0.1 1.0")
     ablation: tuple[str, ...] = option(
