@@ -105,8 +105,8 @@ def model_flops(model: DetectionModel, size_hw: tuple[int, int]) -> tuple[int, i
         image = torch.zeros(1, model.in_channels, cells * stride, cells * stride).to(parameter)
         counts[cells**2] = count_flops(model, image)
     area = Fraction(size_hw[0] * size_hw[1], stride**2)
-    shares = {a: math.prod((area - b) / (a - b) for b in counts if b != a) for a in counts}  # by Lagrange
-    flops, sampling = (round(sum(shares[a] * counts[a][part] for a in counts)) for part in (0, 1))
+    factors = {a: math.prod((area - b) / (a - b) for b in counts if b != a) for a in counts}  # by Lagrange
+    flops, sampling = (round(sum(factors[a] * counts[a][part] for a in counts)) for part in (0, 1))
     return flops, sampling
 
 

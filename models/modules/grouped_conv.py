@@ -29,12 +29,12 @@ class MixConv2d(nn.Module):
         act: Activation = True,
     ) -> None:
         super().__init__()
-        channels = equal_shares(c2, len(k)) if equal_ch else shares_of_equal_weights(c2, k)
+        channels = equal_channels(c2, len(k)) if equal_ch else channels_of_equal_weights(c2, k)
         if not all(channels):
             raise ValueError(f"{c2} channels are too few for kernels {list(k)}")
         self.m = nn.ModuleList(
-            nn.Conv2d(c1, share, size, s, size // 2, groups=math.gcd(c1, share), bias=False)
-            for share, size in zip(channels, k, strict=True)
+            nn.Conv2d(c1, width, size, s, size // 2, groups=math.gcd(c1, width), bias=False)
+            for width, size in zip(channels, k, strict=True)
         )
         self.bn = batch_norm(c2)
         self.act = make_activation(act)
@@ -44,17 +44,17 @@ class MixConv2d(nn.Module):
         return self.act(self.bn(torch.cat([conv(x) for conv in self.m], 1)))
 
 
-def equal_shares(channels: int, kernels: int) -> list[int]:
+def equal_channels(channels: int, kernels: int) -> list[int]:
     """Share channels among kernels as evenly as YOLOv5 does: channel i belongs to kernel ceil(i n / (c - 1)) - 1."""
     owners = [max(i * kernels - 1, 0) // max(channels - 1, 1) for i in range(channels)]
     return [owners.count(kernel) for kernel in range(kernels)]
 
 
-def shares_of_equal_weights(channels: int, kernels: Sequence[int]) -> list[int]:
+def channels_of_equal_weights(channels: int, kernels: Sequence[int]) -> list[int]:
     """Share channels in proportion to 1 / k^2, rounded; what rounding leaves goes to the first kernel."""
     total = sum(1 / size**2 for size in kernels)
-    shares = [round(channels / size**2 / total) for size in kernels]
-    return [shares[0] + channels - sum(shares), *shares[1:]]
+    widths = [round(channels / size**2 / total) for size in kernels]
+    return [widths[0] + channels - sum(widths), *widths[1:]]
 
 
 @register("in_out")

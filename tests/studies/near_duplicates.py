@@ -1,6 +1,6 @@
 """How many planted near-duplicates are found, and which original images are taken for duplicates of each other.
 
-    python -m tests.studies.near_duplicates FOLDER [--share 0.3] [--sheet pairs.png]
+    python -m tests.studies.near_duplicates FOLDER [--fraction 0.3] [--sheet pairs.png]
 
 For each kind of change a random part of the images below FOLDER gets one changed copy, with random strength, in a
 folder of its own. A copy counts as found if it is paired with its source. False alarms are pairs of originals, and of a
@@ -78,12 +78,12 @@ CHANGES["recompressed"] = lambda image, _: image
 
 
 def plant(
-    paths: list[str], folder: Path, *, share: float, rng: np.random.Generator
+    paths: list[str], folder: Path, *, fraction: float, rng: np.random.Generator
 ) -> dict[str, list[tuple[int, str]]]:
     """Write the changed copies as JPEG of quality 90, recompressed ones 20 to 80; return their sources and paths."""
     planted: dict[str, list[tuple[int, str]]] = {}
     for kind, change in CHANGES.items():
-        chosen = rng.choice(len(paths), max(1, round(share * len(paths))), replace=False)
+        chosen = rng.choice(len(paths), max(1, round(fraction * len(paths))), replace=False)
         for source in sorted(chosen.tolist()):
             quality = int(rng.integers(20, 80)) if kind == "recompressed" else 90
             image = cv2.cvtColor(np.ascontiguousarray(change(read_image(paths[source]), rng)), cv2.COLOR_RGB2BGR)
@@ -123,14 +123,14 @@ def main() -> None:
     """Plant, search, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--share", type=float, default=0.3, help="of the images, for each kind")
+    parser.add_argument("--fraction", type=float, default=0.3, help="of the images, for each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="where to draw the flagged pairs of originals")
     options = parser.parse_args()
     paths = sorted(str(path) for path in options.folder.rglob("*") if has_suffix(path, IMAGE_SUFFIXES))
     originals = len(paths)
     with tempfile.TemporaryDirectory() as folder:
-        planted = plant(paths, Path(folder), share=options.share, rng=np.random.default_rng(options.seed))
+        planted = plant(paths, Path(folder), fraction=options.fraction, rng=np.random.default_rng(options.seed))
         for copies in planted.values():
             paths += [path for _, path in copies]
         pairs = find_duplicates(compute_signatures(paths, progress=True), progress=True)

@@ -86,7 +86,7 @@ def _near_pairs(thumbnails: np.ndarray, *, progress: bool) -> np.ndarray:
     candidates = _candidates(thumbnails)
     with ThreadPoolExecutor(THREADS) as pool:
         compared = pool.map(lambda c: compare(thumbnails[c[0]], thumbnails[c[1]], ALIGNMENTS[c[2]]), candidates)
-        results = list(tqdm(compared, "Comparing alike images", len(candidates), leave=False, disable=not progress))
+        results = list(tqdm(compared, "Comparing similar images", len(candidates), leave=False, disable=not progress))
     difference, gain = np.array(results, np.float64).reshape(-1, 2).T
     ends = np.array([candidate[:2] for candidate in candidates], np.int64).reshape(-1, 2)
     best = np.full(len(thumbnails), np.inf)

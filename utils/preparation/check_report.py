@@ -134,12 +134,14 @@ def _images_table(splits: Sequence[SplitSurvey]) -> Table:
 
 
 def _sizes(splits: Sequence[SplitSurvey]) -> Table:
-    """Return the shares of COCO's sizes in each split."""
+    """Return the fractions of COCO's sizes in each split."""
     rows = []
     for split in splits:
         counts = size_counts(split)
-        shares = counts / max(counts.sum(), 1)
-        rows.append([split.name, *(f"{count:,} ({share:.1%})" for count, share in zip(counts, shares, strict=True))])
+        fractions = counts / max(counts.sum(), 1)
+        rows.append(
+            [split.name, *(f"{count:,} ({fraction:.1%})" for count, fraction in zip(counts, fractions, strict=True))]
+        )
     return Table(header=["Split", *SIZES], rows=rows)
 
 
@@ -150,21 +152,21 @@ def size_counts(split: SplitSurvey) -> np.ndarray:
 
 
 def _classes(config: DataConfig, splits: Sequence[SplitSurvey]) -> list[Block]:
-    """Return objects and shares of each class in each split, those whose shares differ most first."""
+    """Return objects and fractions of each class in each split, those whose fractions differ most first."""
     counts = class_counts(splits, config.num_classes)
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
-    spread = np.ptp(shares, axis=0)
+    fractions = counts / counts.sum(1, keepdims=True).clip(1)
+    spread = np.ptp(fractions, axis=0)
     order = np.argsort(-spread, kind="stable")
     rows = [
         [
             config.names[i],
             str(i),
-            *(f"{n:,} ({share:.1%})" for n, share in zip(counts[:, i], shares[:, i], strict=True)),
+            *(f"{n:,} ({fraction:.1%})" for n, fraction in zip(counts[:, i], fractions[:, i], strict=True)),
             f"{spread[i]:.1%}",
         ]
         for i in order[:MAX_CLASSES]
     ]
-    blocks: list[Block] = ["Objects, and their share of the split; classes whose shares differ most come first."]
+    blocks: list[Block] = ["Objects, and their fraction of the split; classes whose fractions differ most come first."]
     blocks.append(Table(header=["Class", "Id", *(split.name for split in splits), "Largest difference"], rows=rows))
     if len(order) > MAX_CLASSES:
         blocks.append(f"And {len(order) - MAX_CLASSES} more classes; check.json has all.")

@@ -13,11 +13,11 @@ from utils.preparation.findings import MAX_LISTED, Example, Finding, joined
 from utils.preparation.survey import SplitSurvey
 
 MIN_OBJECTS = 10  # of a class in a split: below, its AP depends on single objects
-MIN_DIFFERENCE = 0.15  # of class shares between splits, half the sum of absolute differences
+MIN_DIFFERENCE = 0.15  # of class fractions between splits, half the sum of absolute differences
 
 
 def check_classes(config: DataConfig, splits: Sequence[SplitSurvey]) -> list[Finding]:
-    """Report class ids beyond the names, rare and unused classes, and class shares that differ between splits."""
+    """Report class ids beyond the names, rare and unused classes, and class fractions that differ between splits."""
     findings = []
     count = config.num_classes
     beyond = {split.name: np.flatnonzero(split.rows[:, 0] >= count) for split in splits}
@@ -65,7 +65,7 @@ def check_classes(config: DataConfig, splits: Sequence[SplitSurvey]) -> list[Fin
                 kind="names-repeated",
                 severity="warning",
                 title="Class names that occur twice",
-                words=f"{joined(repeated)}: two ids share the name, in the same or another letter case.",
+                words=f"{joined(repeated)}: two ids have the same name, in the same or another letter case.",
                 fix="merge the classes or rename them",
                 count=len(repeated),
                 examples=[Example(path="", words=name) for name in repeated[:MAX_LISTED]],
@@ -144,7 +144,7 @@ def _rare_classes(config: DataConfig, splits: Sequence[SplitSurvey], objects: np
 
 
 def _shares(config: DataConfig, splits: Sequence[SplitSurvey], objects: np.ndarray) -> list[Finding]:
-    """Report splits whose class shares differ from train's by far more than chance."""
+    """Report splits whose class fractions differ from train's by far more than chance."""
     names = [split.name for split in splits]
     if "train" not in names or not objects[names.index("train")].sum():
         return []
@@ -154,21 +154,21 @@ def _shares(config: DataConfig, splits: Sequence[SplitSurvey], objects: np.ndarr
     for position, split in enumerate(splits):
         if split.name == "train" or not totals[position]:
             continue
-        share = objects[position] / totals[position]
-        distance = float(np.abs(share - train).sum() / 2)
+        fraction = objects[position] / totals[position]
+        distance = float(np.abs(fraction - train).sum() / 2)
         chance = float(np.sqrt(train * (1 - train) / totals[position]).sum() / 2)
         worst[split.name] = distance
         if distance > MIN_DIFFERENCE and distance > 3 * chance:
-            class_id = int(np.abs(share - train).argmax())
-            text = f"{split.name}: {config.names[class_id]} {share[class_id]:.1%}, train {train[class_id]:.1%}"
+            class_id = int(np.abs(fraction - train).argmax())
+            text = f"{split.name}: {config.names[class_id]} {fraction[class_id]:.1%}, train {train[class_id]:.1%}"
             examples.append(Example(path="", words=text, split=split.name))
     if not examples:
         return []
     return [
         Finding(
-            kind="class-shares-differ",
+            kind="class-fractions-differ",
             severity="warning",
-            title="Class shares differ between splits",
+            title="Class fractions differ between splits",
             words=f"By more than {MIN_DIFFERENCE:.0%} of the objects, far more than chance: the metrics are of another "
             "mix than the one learned.",
             fix="split again, stratified by class",

@@ -140,7 +140,7 @@ def _within(
 
 
 def _pair_example(one: str, other: str, split_of: dict[str, tuple[SplitSurvey, int]], identical: bool) -> Example:
-    """Return an example of two images; identical ones whose labels differ are told."""
+    """Return an example of two images; identical ones whose labels differ are named."""
     (split, index), (other_split, other_index) = split_of[one], split_of[other]
     rows, other_rows = split.rows_of(index), other_split.rows_of(other_index)
     same = not identical or (

@@ -15,7 +15,7 @@ from utils.datasets.convert.layout import split_in
 from utils.datasets.convert.write import SPLITS
 from utils.datasets.grouping import group_images
 from utils.datasets.near_duplicates import compute_signatures, find_duplicates
-from utils.datasets.split_by_class import assign_folds, assign_splits, class_share_differences
+from utils.datasets.split_by_class import assign_folds, assign_splits, class_fraction_differences
 from utils.errors import DataError
 from utils.log import LOGGER
 
@@ -87,7 +87,7 @@ def divide(
 
 
 def _check_kept(images: Sequence[AnnotatedImage], folder: Path, splits: Sequence[str], names: Sequence[str]) -> None:
-    """Log how the class distributions of the source's splits differ, and which share images or nearly so."""
+    """Log how the class distributions of the source's splits differ, and images in several of them, or nearly so."""
     _warn_of_differences(class_counts(images, names), np.array([SPLITS.index(split) for split in splits]), names)
     signatures = compute_signatures([str(folder / image.file) for image in images], progress=sys.stderr.isatty())
     leaks = [
@@ -132,7 +132,7 @@ def _counted(splits: Sequence[str]) -> str:
 def _warn_of_differences(counts: np.ndarray, assigned: np.ndarray, names: Sequence[str]) -> None:
     """Log by how much the class distributions of the splits differ."""
     if counts.any():
-        differences = class_share_differences(counts, assigned)
+        differences = class_fraction_differences(counts, assigned)
         worst = int(differences.argmax())
         LOGGER.info(
             f"Class balance: the fraction of a class differs by up to {100 * differences[worst]:.1f} percentage points "

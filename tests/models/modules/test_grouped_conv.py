@@ -5,26 +5,26 @@ import math
 import pytest
 import torch
 
-from models.modules.grouped_conv import DWConvTranspose2d, MixConv2d, equal_shares, shares_of_equal_weights
+from models.modules.grouped_conv import DWConvTranspose2d, MixConv2d, channels_of_equal_weights, equal_channels
 from models.yolo import DetectionModel
 
 
 @pytest.mark.parametrize(("channels", "kernels"), [(16, 2), (33, 2), (64, 3), (7, 3), (40, 4), (1, 1)])
 def test_channels_are_shared_as_the_floor_of_evenly_spaced_numbers(channels: int, kernels: int) -> None:
     spaced = torch.linspace(0, kernels - 1e-6, channels, dtype=torch.float64).floor()
-    assert equal_shares(channels, kernels) == [int((spaced == kernel).sum()) for kernel in range(kernels)]
+    assert equal_channels(channels, kernels) == [int((spaced == kernel).sum()) for kernel in range(kernels)]
 
 
 def test_shares_may_have_equal_weights() -> None:
-    assert shares_of_equal_weights(100, (1, 3)) == [90, 10]
-    assert sum(shares_of_equal_weights(17, (1, 3, 5))) == 17
+    assert channels_of_equal_weights(100, (1, 3)) == [90, 10]
+    assert sum(channels_of_equal_weights(17, (1, 3, 5))) == 17
 
 
 def test_mixed_kernels_give_the_channels_and_the_size() -> None:
     layer = MixConv2d(8, 16, (1, 3, 5), 2).eval()
     assert layer(torch.rand(2, 8, 6, 10)).shape == (2, 16, 3, 5)
-    shares = equal_shares(16, 3)
-    weights = sum(8 // math.gcd(8, share) * share * k * k for share, k in zip(shares, (1, 3, 5), strict=True))
+    widths = equal_channels(16, 3)
+    weights = sum(8 // math.gcd(8, width) * width * k * k for width, k in zip(widths, (1, 3, 5), strict=True))
     assert sum(p.numel() for p in layer.parameters()) == weights + 2 * 16
     with pytest.raises(ValueError, match="too few"):
         MixConv2d(8, 1, (1, 3))

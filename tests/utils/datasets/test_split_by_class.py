@@ -1,11 +1,11 @@
-"""Stratified splits and folds of groups: nothing broken, the wanted sizes, every class everywhere, equal shares."""
+"""Stratified splits and folds of groups: nothing broken, the wanted sizes, every class everywhere, equal fractions."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.datasets.split_by_class import assign_folds, assign_splits, class_share_differences
+from utils.datasets.split_by_class import assign_folds, assign_splits, class_fraction_differences
 
 
 @st.composite
@@ -67,9 +67,9 @@ def test_sizes_are_near_the_fractions_and_shares_are_closer_than_at_random(fract
         chosen = assign_splits(counts, ids, fractions, seed)
         largest = np.bincount(ids).max()
         assert np.abs(np.bincount(chosen, minlength=len(wanted)) - 600 * wanted).max() <= 1.5 * largest
-        ours.append(class_share_differences(counts, chosen).mean())
+        ours.append(class_fraction_differences(counts, chosen).mean())
         of_groups = rng.choice(len(wanted), ids.max() + 1, p=wanted)
-        random.append(class_share_differences(counts, of_groups[ids]).mean())
+        random.append(class_fraction_differences(counts, of_groups[ids]).mean())
     assert np.mean(ours) < np.mean(random) * (0.8 if groups else 0.4)
 
 
@@ -85,8 +85,8 @@ def test_a_class_of_three_images_is_in_all_three_splits():
 def test_crowded_images_do_not_all_go_to_the_largest_split():
     counts = np.ceil(np.random.default_rng(0).lognormal(1, 1.5, (500, 1))).astype(np.int64)
     chosen = assign_splits(counts, np.arange(500), (8, 1, 1), 0)
-    shares = [counts[chosen == split].sum() / counts.sum() for split in range(3)]
-    assert np.allclose(shares, (0.8, 0.1, 0.1), atol=0.01)
+    fractions = [counts[chosen == split].sum() / counts.sum() for split in range(3)]
+    assert np.allclose(fractions, (0.8, 0.1, 0.1), atol=0.01)
     medians = [np.median(counts[chosen == split]) for split in range(3)]
     assert max(medians) - min(medians) <= 1
 
@@ -112,8 +112,8 @@ def test_folds_are_equal_and_have_every_class():
 
 def test_shares_by_hand():
     counts = np.array([[1, 1], [3, 1], [0, 0], [5, 5]])
-    assert np.allclose(class_share_differences(counts, np.array([0, 1, 2, 0])), [0.25, 0.25])
-    assert class_share_differences(np.zeros((2, 3)), np.array([0, 1])).tolist() == [0, 0, 0]
+    assert np.allclose(class_fraction_differences(counts, np.array([0, 1, 2, 0])), [0.25, 0.25])
+    assert class_fraction_differences(np.zeros((2, 3)), np.array([0, 1])).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("fractions", [(), (0, 0), (1, -1), (1, float("nan"))])
