@@ -99,6 +99,23 @@ def table_to_markdown(table: Table) -> str:
     return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
+def split_columns(table: Table, width: int) -> list[Table]:
+    """Return the table as tables, if possible at most `width` characters wide, that all begin with its first column."""
+    columns = zip(table.header, *table.rows, strict=True)
+    widths = [max(display_width(escape_markdown(cell)) for cell in column) + 3 for column in columns]
+    groups, used = [[0]], widths[0] + 1
+    for index in range(1, len(widths)):
+        if used + widths[index] > width and len(groups[-1]) > 1:
+            groups.append([0])
+            used = widths[0] + 1
+        groups[-1].append(index)
+        used += widths[index]
+    return [
+        Table(header=[table.header[i] for i in group], rows=[[row[i] for i in group] for row in table.rows])
+        for group in groups
+    ]
+
+
 def _block_to_markdown(block: Block, folder: Path) -> str:
     match block:
         case BulletList(items):

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
+from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING
+from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.images import read_image

@@ -19,18 +19,22 @@ from utils.files import file_hash, try_write
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER
 from utils.metrics.bootstrap import resample_ap
+from utils.metrics.coco_resampling import resample_coco
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.object_size import SIZES, restrict_to_size, size_bins
+from utils.metrics.object_size import COCO_SCALE, SizeScale, restrict_to_size, size_bins
+from utils.metrics.operating_point import resample_point
 from utils.runtime import to_device
+from utils.validation.coco_json import image_ids
 from utils.validation.evaluate import evaluate
 from utils.weights.checkpoint import load_model
 
-CACHE_VERSION = 3
-# A metric of all classes, of a class or of an object size: ("all", "", "map50"), ("class", "cat", "map50_95"),
-# ("size", "small", "map50_95").
+CACHE_VERSION = 4
+# A metric of all classes, of a class or of an object size, or one of COCO's: ("all", "", "map50"),
+# ("class", "cat", "map50_95"), ("size", "small", "map50_95"), ("coco", "", "AP_small").
 MetricKey = tuple[str, str, str]
-ALL = "all"
-METRIC_THRESHOLDS: Mapping[str, slice | int] = {"map50": 0, "map50_95": slice(None)}
+ALL, COCO = "all", "coco"
+METRIC_THRESHOLDS: Mapping[str, slice | int] = {"map50": 0, "map75": 5, "map50_95": slice(None)}
+POINT_METRICS = ("precision", "recall", "f1")  # at the confidence of the best mean F1, IoU 0.5
 # A class with less support in a size is excluded from the size's mean: an object or two would move it by a third.
 MIN_OBJECTS, MIN_IMAGES = 5, 3
 
@@ -112,14 +116,27 @@ def _read_cache(path: Path, key: str) -> EvaluatedSet | None:
         return None
 
 
+def coco_ranks(val: DatasetIndex) -> np.ndarray:
+    """Return the (images,) rank of each image by its id in COCO files."""
+    ids = image_ids([str(path) for path in val.paths])
+    return np.argsort(np.array(sorted(range(len(ids)), key=lambda image: ids[image]), np.int64))
+
+
 def resampled_metrics(
-    evaluated: EvaluatedSet, weights: np.ndarray, names: Sequence[str]
+    evaluated: EvaluatedSet,
+    weights: np.ndarray,
+    names: Sequence[str],
+    *,
+    image_ranks: np.ndarray | None = None,
+    scale: SizeScale = COCO_SCALE,
 ) -> dict[MetricKey, np.ndarray]:
     """Compute every metric of a run on the set itself and on the resamples that (r, images) weights stand for.
 
     The arrays are (1 + r,), the set itself first; nan where a resample lacks the labels. The metric of a size is the
-    mean over the classes with sufficient support, absent without any. Class names must be unique.
+    mean over the classes with sufficient support, absent without any. Class names must be unique. COCO's metrics rank
+    equal confidences by `image_ranks`, see `coco_ranks`; None is the order of the set.
     """
+    image_ranks = np.arange(evaluated.num_images) if image_ranks is None else image_ranks
     weights = np.concatenate((np.ones((1, evaluated.num_images), weights.dtype), weights))
     metrics: dict[MetricKey, np.ndarray] = {}
     result = resample_ap(evaluated, weights)
@@ -128,36 +145,43 @@ def resampled_metrics(
         if len(result.class_ids) > 1:
             for class_id in result.class_ids.tolist():
                 metrics["class", names[class_id], metric] = result.of_class(class_id, thresholds)
-    for size_bin, size in enumerate(SIZES):
-        class_ids = [i for i, support in support_in_size(evaluated, size_bin).items() if support.sufficient]
+    point = resample_point(evaluated, weights)
+    for metric in POINT_METRICS:
+        metrics[ALL, "", metric] = point.mean(metric)
+        if len(point.class_ids) > 1:
+            by_class = zip(point.class_ids.tolist(), getattr(point, metric).T, strict=True)
+            metrics |= {("class", names[class_id], metric): values for class_id, values in by_class}
+    for size_bin, size in enumerate(scale.names):
+        class_ids = [i for i, support in support_in_size(evaluated, size_bin, scale).items() if support.sufficient]
         if class_ids:
-            restricted, ignored = restrict_to_size(evaluated, size_bin)
+            restricted, ignored = restrict_to_size(evaluated, size_bin, scale)
             result = resample_ap(restricted, weights, ignored=ignored)
             for metric, thresholds in METRIC_THRESHOLDS.items():
                 metrics["size", size, metric] = np.mean([result.of_class(i, thresholds) for i in class_ids], axis=0)
-    return metrics
+    coco = resample_coco(evaluated, weights, image_ranks=image_ranks, scale=scale)
+    return metrics | {(COCO, "", metric): values for metric, values in coco.items()}
 
 
-def support_in_size(evaluated: EvaluatedSet, size_bin: int) -> dict[int, Support]:
-    """Return the support by id of each class that has objects of a size, an index of `SIZES`."""
-    in_size = size_bins(evaluated.label_areas) == size_bin
+def support_in_size(evaluated: EvaluatedSet, size_bin: int, scale: SizeScale = COCO_SCALE) -> dict[int, Support]:
+    """Return the support by id of each class that has objects of a size, an index of the scale's names."""
+    in_size = size_bins(evaluated.label_areas, scale) == size_bin
     class_ids = np.unique(evaluated.label_classes[in_size]).tolist()
     return {i: _support(evaluated, in_size & (evaluated.label_classes == i)) for i in class_ids}
 
 
-def support_by_class(evaluated: EvaluatedSet, names: Sequence[str]) -> SupportByName:
+def support_by_class(evaluated: EvaluatedSet, names: Sequence[str], scale: SizeScale = COCO_SCALE) -> SupportByName:
     """Return the support of ("class", name) and ("size", name), as far as there are objects."""
-    class_ids, sizes = evaluated.label_classes, size_bins(evaluated.label_areas)
+    class_ids, sizes = evaluated.label_classes, size_bins(evaluated.label_areas, scale)
     support = {("class", names[i]): _support(evaluated, class_ids == i) for i in np.unique(class_ids).tolist()}
-    return support | {("size", SIZES[i]): _support(evaluated, sizes == i) for i in np.unique(sizes).tolist()}
+    return support | {("size", scale.names[i]): _support(evaluated, sizes == i) for i in np.unique(sizes).tolist()}
 
 
-def excluded_by_size(evaluated: EvaluatedSet, names: Sequence[str]) -> list[str]:
+def excluded_by_size(evaluated: EvaluatedSet, names: Sequence[str], scale: SizeScale = COCO_SCALE) -> list[str]:
     """Return the classes with objects of a size, but too few to count in its mean, as `dog of small (3 in 2)`."""
     return [
         f"{names[class_id]} of {size} ({support})"
-        for size_bin, size in enumerate(SIZES)
-        for class_id, support in support_in_size(evaluated, size_bin).items()
+        for size_bin, size in enumerate(scale.names)
+        for class_id, support in support_in_size(evaluated, size_bin, scale).items()
         if not support.sufficient
     ]
 

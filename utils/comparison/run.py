@@ -35,8 +35,15 @@ from utils.comparison.cost import measure_costs
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
-from utils.comparison.predictions import evaluate_run, excluded_by_size, resampled_metrics, support_by_class
-from utils.comparison.report import ComparisonResult, write_reports, write_results
+from utils.comparison.predictions import (
+    coco_ranks,
+    evaluate_run,
+    excluded_by_size,
+    resampled_metrics,
+    support_by_class,
+)
+from utils.comparison.report import write_reports, write_results
+from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
@@ -48,6 +55,7 @@ from utils.inference.class_mapping import distinct_names
 from utils.locks import FolderLock
 from utils.log import LOGGER, optional
 from utils.metrics.bootstrap import draw_resamples
+from utils.metrics.object_size import COCO_SCALE, TINY_SCALE
 from utils.options import CompareOptions
 from utils.plugins import load_plugins
 from utils.runtime import describe_environment, select_device
@@ -169,18 +177,19 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     ]
     models = [replace(model, label=comparison.labels[model.label]) for model in models]
     weights = draw_resamples(len(split), RESAMPLES, seed=RESAMPLING_SEED)  # the same for all models
+    scale, ranks = TINY_SCALE if options.tiny else COCO_SCALE, coco_ranks(split)
     scores = [
         collect_scores(
             model.label,
-            [resampled_metrics(run, weights, names) for run in runs],
+            [resampled_metrics(run, weights, names, image_ranks=ranks, scale=scale) for run in runs],
             fixed_weights=model.is_finished_weights,
             seeds=tuple(run.seed for run in model.runs),
         )
         for model, runs in zip(models, evaluated, strict=True)
     ]
-    support = support_by_class(evaluated[0][0], names)
+    support = support_by_class(evaluated[0][0], names, scale)
     baseline_exists = models[0].label == next(iter(comparison.labels.values()))
-    costs, noise = measure_costs(models, sizes, device=device)
+    costs, noise = measure_costs(models, sizes, split.paths.tolist(), device=device)
     command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
         header=header(options, split, models, device=device, sizes=set(sizes if size_given else ())),
@@ -192,8 +201,9 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         ablation=ablation_effects(comparison.ablation, scores, images=len(split)) if comparison.ablation else None,
         costs=costs,
         timing_noise=noise,
+        size_scale=scale,
         support=support,
-        excluded=excluded_by_size(evaluated[0][0], names),
+        excluded=excluded_by_size(evaluated[0][0], names, scale),
         warnings=[
             *support_warnings(len(split), names, support),
             *score_warnings(scores),

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from utils.comparison.predictions import ALL, MetricKey, SupportByName
+from utils.comparison.predictions import ALL, COCO, MetricKey, SupportByName
 from utils.document import Table, first_of
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.significance import Verdict, decide_all, sentence
+from utils.metrics.significance import Verdict, decide_all, sentence, significance_mark
 
-METRIC_TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}
+METRIC_TITLES = {"map50": "mAP50", "map50_95": "mAP50-95"}  # metrics with a verdict
+POINT_TITLES = {"precision": "P", "recall": "R", "f1": "F1"}
+ALL_TITLES = {**POINT_TITLES, "map50": "mAP50", "map75": "mAP75", "map50_95": "mAP50-95"}
 PRIMARY_METRIC: MetricKey = (ALL, "", "map50_95")
 # Below these, intervals are unreliable.
 RELIABLE_SET_IMAGES, RELIABLE_OBJECTS, RELIABLE_IMAGES = 50, 30, 10
 UNTRAINED_MAP50 = 0.02
 MAX_NAMED = 5
 MISSING = "-"
-COST_COLUMNS = {  # key: title and number format
+SIZE_COLUMNS = {  # key: title and number format
     "parameters": ("Parameters", "{:,.0f}"),
     "gflops": ("GFLOPs", "{:.3g}"),
     "sampling_gflops": ("Sampling GFLOPs", "{:.2g}"),
+    "file_mb_fp32": ("File MB, fp32", "{:.2f}"),
+    "file_mb_fp16": ("File MB, fp16", "{:.2f}"),
     "training_seconds": ("Training s", "{:.0f}"),
     "training_memory_gb": ("Training GB", "{:.2f}"),
+}
+SPEED_COLUMNS = {
+    "preprocess_ms": ("Preprocessing ms", "{:.1f}"),
     "inference_ms": ("Inference ms, median", "{:.1f}"),
     "inference_ms_p95": ("p95", "{:.1f}"),
-    "inference_memory_gb": ("Inference GB", "{:.2f}"),
+    "nms_ms": ("NMS ms", "{:.1f}"),
+    "fps_network": ("FPS, network alone", "{:.1f}"),
+    "fps_end_to_end": ("FPS, end to end", "{:.1f}"),
+    "inference_memory_gb": ("Inference GB", "{:.3g}"),
 }
+COST_COLUMNS = SIZE_COLUMNS | SPEED_COLUMNS
 NOT_COMPARABLE = ("training_seconds",)  # of different hours, with other work on the machine
 
 
@@ -53,11 +64,20 @@ class ModelComparison:
     differences: Mapping[MetricKey, Difference]  # model minus baseline, of every metric
     verdicts: Mapping[MetricKey, Verdict]  # on mAP50 and on mAP50-95, the primary metric
     sentence: str  # the verdict on the primary metric
+    marks: Mapping[MetricKey, str] = field(default_factory=dict)  # of significance, by `p_value`
 
     @property
     def title(self) -> str:
         """Name of the difference."""
         return f"{self.model} - {self.baseline}"
+
+    def p_value(self, key: MetricKey) -> float:
+        """Return the p-value of a metric, corrected for several models if the metric has a verdict."""
+        return self.verdicts[key].p_value if key in self.verdicts else self.differences[key].p_value
+
+    def text(self, key: MetricKey) -> str:
+        """Return the difference in a metric with its mark of significance and its interval."""
+        return interval_text(self.differences[key], self.marks.get(key, ""))
 
 
 def collect_scores(
@@ -94,17 +114,35 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
         decided = {key: of_all[index] for key, of_all in verdicts.items()}
         verdict, difference = decided[PRIMARY_METRIC], by_key[PRIMARY_METRIC]
         text = sentence(verdict, difference, **labels, metric=METRIC_TITLES["map50_95"], fixed_weights=fixed_weights)
-        comparisons.append(ModelComparison(**labels, differences=by_key, verdicts=decided, sentence=text))
+        pair = ModelComparison(
+            model=model.label, baseline=baseline.label, differences=by_key, verdicts=decided, sentence=text
+        )
+        marks = {key: significance_mark(by_key[key], pair.p_value(key), fixed_weights=fixed_weights) for key in by_key}
+        comparisons.append(replace(pair, marks=marks))
     return comparisons
 
 
 def accuracy_table(models: Sequence[ModelScores]) -> Table:
     """Return the mean and standard deviation over seeds of every model."""
     rows = [
-        [model.label, str(len(model.seeds)), *(mean_and_std(model, (ALL, "", metric)) for metric in METRIC_TITLES)]
+        [model.label, str(len(model.seeds)), *(mean_and_std(model, (ALL, "", metric)) for metric in ALL_TITLES)]
         for model in models
     ]
-    return Table(header=["Model", "Seeds", *METRIC_TITLES.values()], rows=rows)
+    return Table(header=["Model", "Seeds", *ALL_TITLES.values()], rows=rows)
+
+
+def coco_table(models: Sequence[ModelScores]) -> Table:
+    """Return the mean and standard deviation over seeds of COCO's metrics of every model."""
+    keys = [key for key in models[0].metrics if key[0] == COCO]
+    rows = [[model.label, *(mean_and_std(model, key) for key in keys)] for model in models]
+    return Table(header=["Model", *(key[2].replace("_", " ") for key in keys)], rows=rows)
+
+
+def further_difference_table(pairs: Sequence[ModelComparison], group: str) -> Table:
+    """Return every model's differences in the metrics without a verdict, of all classes or COCO's, with intervals."""
+    keys = [key for key in pairs[0].differences if key[0] == group and key not in pairs[0].verdicts]
+    rows = [[pair.title, *(pair.text(key) for key in keys)] for pair in pairs]
+    return Table(header=["Difference", *(ALL_TITLES.get(key[2], key[2].replace("_", " ")) for key in keys)], rows=rows)
 
 
 def difference_table(pairs: Sequence[ModelComparison]) -> Table:
@@ -112,10 +150,23 @@ def difference_table(pairs: Sequence[ModelComparison]) -> Table:
     rows = []
     for pair in pairs:
         verdict = pair.verdicts[PRIMARY_METRIC]
-        intervals = (interval_text(pair.differences[ALL, "", metric]) for metric in METRIC_TITLES)
+        intervals = (pair.text((ALL, "", metric)) for metric in METRIC_TITLES)
         rows.append([pair.title, *intervals, p_value_text(verdict), verdict.decision])
     p_title = "p (Holm)" if len(pairs) > 1 else "p"
     return Table(header=["Difference", *METRIC_TITLES.values(), p_title, "Verdict on mAP50-95"], rows=rows)
+
+
+def class_tables(models: Sequence[ModelScores]) -> list[Table]:
+    """Return for each model a table of all metrics of each class; none with one class."""
+    class_names = dict.fromkeys(key[1] for key in models[0].metrics if key[0] == "class")
+    return [
+        Table(
+            header=[model.label, *ALL_TITLES.values()],
+            rows=[[name, *(mean_and_std(model, ("class", name, key)) for key in ALL_TITLES)] for name in class_names],
+        )
+        for model in models
+        if class_names
+    ]
 
 
 def detail_tables(
@@ -124,11 +175,11 @@ def detail_tables(
     """Return per metric a table of the baseline and each difference; its rows are of a `group`, "class" or "size"."""
     baseline = models[0]
     tables = []
-    for metric, title in METRIC_TITLES.items():
+    for metric, title in ALL_TITLES.items():
         rows = []
         for key in (key for key in baseline.metrics if (key[0], key[2]) == (group, metric)):
             count = str(support.get((group, key[1]), MISSING))
-            intervals = (interval_text(pair.differences[key]) for pair in pairs)
+            intervals = (pair.text(key) for pair in pairs)
             rows.append([key[1], count, mean_and_std(baseline, key), *intervals])
         if rows:
             header = [title, "Objects in images", baseline.label, *(pair.title for pair in pairs)]
@@ -154,9 +205,15 @@ def seed_table(models: Sequence[ModelScores]) -> Table | None:
     return Table(header=["mAP50-95", *(model.label for model in models)], rows=rows)
 
 
-def cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> Table:
+def cost_tables(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return size and training, and the speed of inference, of each model, as far as known."""
+    tables = [_cost_table(models, costs, columns) for columns in (SIZE_COLUMNS, SPEED_COLUMNS)]
+    return [table for table in tables if len(table.header) > 1]
+
+
+def _cost_table(models: Sequence[ModelScores], costs: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> Table:
     """Return each model's cost, and its relative difference from the baseline's, but for times not taken in turns."""
-    keys = [key for key in COST_COLUMNS if any(cost.get(key) is not None for cost in costs)]
+    keys = [key for key in columns if any(cost.get(key) is not None for cost in costs)]
     rows = [
         [model.label, *(_format(cost.get(key), COST_COLUMNS[key][1]) for key in keys)]
         for model, cost in zip(models, costs, strict=True)
@@ -175,11 +232,10 @@ def mean_and_std(model: ModelScores, key: MetricKey) -> str:
     return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
-def interval_text(difference: Difference) -> str:
-    """Return a difference with its interval, if that is known."""
-    if math.isnan(difference.low):
-        return f"{difference.value:+.3f}"
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+def interval_text(difference: Difference, mark: str = "") -> str:
+    """Return a difference with a mark of significance and its interval, if that is known."""
+    value = f"{difference.value:+.3f}{mark}"
+    return value if math.isnan(difference.low) else f"{value} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def p_value_text(verdict: Verdict) -> str:

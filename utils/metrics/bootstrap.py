@@ -8,6 +8,7 @@ repeating arrays, each image gets an integer weight, and all resamples are compu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -51,7 +52,9 @@ def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
-def resample_ap(evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.ndarray | None = None) -> ResampledAP:
+def resample_ap(
+    evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.ndarray | None = None, coco: bool = False
+) -> ResampledAP:
     """Compute the AP of every class and IoU threshold in every resample, by the 101-point rule of `average_precision`.
 
     Args:
@@ -59,6 +62,7 @@ def resample_ap(evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.nda
         weights: (r, images) integers, how many times each resample contains each image. Ones give the set's own AP.
         ignored: (n, t) bool, detections that count neither as true nor as false positives; a true positive always
             counts. None ignores nothing.
+        coco: sample the precision at 101 recalls as a step function, by COCO's rule, instead of integrating it.
     """
     class_ids = np.unique(evaluated.label_classes.astype(np.int64))
     ap = np.full((len(weights), len(class_ids), evaluated.tp.shape[1]), np.nan)
@@ -66,7 +70,7 @@ def resample_ap(evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.nda
         label_images = evaluated.label_image_ids[evaluated.label_classes == class_id]
         labels = np.bincount(label_images, minlength=evaluated.num_images)
         ranked = _RankedDetections.of_class(evaluated, int(class_id), ignored)
-        ap[:, column] = _class_ap(ranked, weights, weights @ labels)
+        ap[:, column] = _class_ap(ranked, weights, weights @ labels, COCO if coco else TRAPEZOID)
     return ResampledAP(class_ids=class_ids, ap=ap)
 
 
@@ -99,7 +103,7 @@ class _RankedDetections:
         )
 
 
-def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: _Rule) -> np.ndarray:
     """Return (r, t) AP of a class, nan where a resample has none of its (r,) labels; in chunks, to bound memory."""
     ap = np.full((len(weights), ranked.tp.shape[1]), np.nan)
     longest = max(len(ranked.false_images), len(ranked.images), 1)
@@ -107,22 +111,23 @@ def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray
     rows = np.flatnonzero(labels > 0)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
-        ap[chunk] = _chunk_ap(ranked, np.ascontiguousarray(weights[chunk].T), labels[chunk]).T
+        ap[chunk] = _chunk_ap(ranked, np.ascontiguousarray(weights[chunk].T), labels[chunk], rule).T
     return ap
 
 
-def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: _Rule) -> np.ndarray:
     """Return (t, r) AP from (images, r) weights and (r,) label counts above 0; resamples last, for speed.
 
     Only the ranks of true positives matter, since the envelope of the precision is constant between the recalls of two
     of them. A detection of weight w equals w such steps of the same height, that is, one wider step. After the last
-    true positive the curve falls in a straight line from the precision of all detections to 0 at recall 1.
+    true positive the curve falls in a straight line from the precision of all detections to 0 at recall 1, or by
+    COCO's rule at once.
     """
     before, all_false = _false_ranks(ranked, weights)  # (u, r), (r,)
     multiplicity = weights[ranked.images]  # (u, r)
     everything_counts = bool(ranked.counted.all())
-    covered = _covered_recalls(labels)  # (h, r)
-    area_below = _AREA_BELOW[covered].ravel()
+    covered = _covered_recalls(labels, rule)  # (h, r)
+    area_below = rule.area_below[covered].ravel()
     columns = np.arange(len(labels))
     ap = np.zeros((ranked.tp.shape[1], len(labels)))
     rank = before + np.cumsum(multiplicity, axis=0, dtype=np.int32)
@@ -139,7 +144,7 @@ def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray
         steps = np.einsum("kr,kr->r", envelope, area) - np.einsum("kr,kr->r", envelope[1:], area[:-1])
         last = hits[-1] / np.maximum(all_false + (rank[-1] - before[-1]), 1)
         rest = np.maximum(1 - hits[-1] / labels, 1e-300)
-        ap[row] = steps + last / rest * _FALL_ABOVE[covered[hits[-1], columns]]
+        ap[row] = steps + last / rest * rule.fall_above[covered[hits[-1], columns]]
     return ap
 
 
@@ -150,15 +155,35 @@ def _false_ranks(ranked: _RankedDetections, weights: np.ndarray) -> tuple[np.nda
     return falling[ranked.false_before], falling[-1]
 
 
-def _covered_recalls(labels: np.ndarray) -> np.ndarray:
-    """Return (h, r): how many of the 101 recalls lie below the recall of h true positives among (r,) labels."""
+def _covered_recalls(labels: np.ndarray, rule: _Rule) -> np.ndarray:
+    """Return (h, r): how many of the 101 recalls lie below the recall of h true positives among (r,) labels.
+
+    By COCO's rule a recall that is equal counts too.
+    """
     counts, position = np.unique(labels, return_inverse=True)
     recall = np.arange(int(labels.max()) + 1)[:, None] / counts
-    return np.searchsorted(_GRID, recall).astype(np.int8)[:, position]
+    return np.searchsorted(_GRID, recall, side=rule.side).astype(np.int8)[:, position]
 
 
 _GRID = np.linspace(0, 1, RECALL_POINTS)
 _STEPS = np.diff(_GRID)
 _WEIGHTS = (np.concatenate((_STEPS, [0.0])) + np.concatenate(([0.0], _STEPS))) / 2  # of the trapezoid rule
-_AREA_BELOW = np.concatenate(([0.0], np.cumsum(_WEIGHTS)))  # [m]: weight of the first m recalls
-_FALL_ABOVE = np.concatenate((np.cumsum((_WEIGHTS * (1 - _GRID))[::-1])[::-1], [0.0]))  # [m]: of 1 - recall from m on
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """How a precision-recall curve is integrated over the grid of recalls."""
+
+    side: Literal["left", "right"]  # whether a recall of the grid is covered from above it, or from itself on
+    area_below: np.ndarray  # (102,) weight of the first m recalls
+    fall_above: np.ndarray  # (102,) weight of 1 - recall from the m-th recall on
+
+
+TRAPEZOID = _Rule(
+    side="left",
+    area_below=np.concatenate(([0.0], np.cumsum(_WEIGHTS))),
+    fall_above=np.concatenate((np.cumsum((_WEIGHTS * (1 - _GRID))[::-1])[::-1], [0.0])),
+)
+COCO = _Rule(
+    side="right", area_below=np.arange(RECALL_POINTS + 1) / RECALL_POINTS, fall_above=np.zeros(RECALL_POINTS + 1)
+)

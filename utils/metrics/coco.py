@@ -9,7 +9,7 @@ Source: cocodataset.org, "Detection evaluation"; what it leaves open (ties, orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,10 @@ class CocoDetections(CocoBoxes):
 
 
 @dataclass(frozen=True)
-class _ClassMatches:
+class ClassMatches:
     """Detections of one class, image by image: (n,) confidence and rank in the image; (areas, thresholds, n) flags."""
 
+    rows: np.ndarray  # (n,) their positions among all detections
     confidences: np.ndarray
     ranks: np.ndarray
     matched: np.ndarray
@@ -65,7 +66,7 @@ def coco_figures(labels: CocoLabels, detections: CocoDetections) -> dict[str, fl
     precisions: dict[str, list[np.ndarray]] = {area: [] for area in AREA_RANGES}
     recalls: dict[tuple[str, int], list[np.ndarray]] = {}
     for class_id in np.unique(labels.classes):
-        matches = _match_class(labels, detections, int(class_id))
+        matches = match_class(labels, detections, int(class_id), AREA_RANGES)
         in_class = (labels.classes == class_id) & ~labels.crowd
         for area_index, (area, (low, high)) in enumerate(AREA_RANGES.items()):
             positives = int((in_class & (labels.areas >= low) & (labels.areas <= high)).sum())
@@ -85,17 +86,19 @@ def coco_figures(labels: CocoLabels, detections: CocoDetections) -> dict[str, fl
     return {name: float(value.mean()) if value.size else ABSENT for name, value in zip(FIGURES, values, strict=True)}
 
 
-def _match_class(labels: CocoLabels, detections: CocoDetections, class_id: int) -> _ClassMatches:
-    """Match the 100 most confident detections of one class in each image."""
+def match_class(
+    labels: CocoLabels, detections: CocoDetections, class_id: int, ranges: Mapping[str, tuple[float, float]]
+) -> ClassMatches:
+    """Match the 100 most confident detections of one class in each image, for each range of areas."""
     in_class, rows = np.flatnonzero(labels.classes == class_id), np.flatnonzero(detections.classes == class_id)
     rows = rows[np.lexsort((-detections.confidences[rows], detections.image_ids[rows]))]  # stable
     image_ids = detections.image_ids[rows]
     ranks = np.arange(len(rows)) - np.searchsorted(image_ids, image_ids)
     rows, image_ids, ranks = (array[ranks < MAX_DETECTIONS[-1]] for array in (rows, image_ids, ranks))
     area = detections.boxes[rows, 2] * detections.boxes[rows, 3]
-    low, high = np.array(list(AREA_RANGES.values())).T[..., None]
+    low, high = np.array(list(ranges.values())).T[..., None]
     outside = (area < low) | (area > high)  # (areas, n)
-    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS), len(rows))
+    shape = (len(ranges), len(IOU_THRESHOLDS), len(rows))
     matched, ignored = np.zeros(shape, bool), np.broadcast_to(outside[:, None], shape).copy()
     for image_id, positions in _by_image(labels.image_ids[in_class]):
         start, stop = np.searchsorted(image_ids, (image_id, image_id + 1))
@@ -105,7 +108,7 @@ def _match_class(labels: CocoLabels, detections: CocoDetections, class_id: int) 
             ignored_labels = crowd | (labels.areas[own] < low) | (labels.areas[own] > high)
             iou = _iou(detections.boxes[rows[start:stop]], labels.boxes[own], crowd)
             _match_image(iou, ignored_labels, crowd, matched[..., start:stop], ignored[..., start:stop])
-    return _ClassMatches(detections.confidences[rows], ranks, matched, ignored)
+    return ClassMatches(rows, detections.confidences[rows], ranks, matched, ignored)
 
 
 def _by_image(image_ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -151,7 +154,7 @@ def _match_image(
         ignored[area, threshold, detection] = ignored_labels[area, label]
 
 
-def _curves(matches: _ClassMatches, area: int, limit: int, positives: int) -> tuple[np.ndarray, np.ndarray]:
+def _curves(matches: ClassMatches, area: int, limit: int, positives: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (thresholds, 101) precision over recall and the (thresholds,) highest recall."""
     rows = np.flatnonzero(matches.ranks < limit)
     rows = rows[np.argsort(-matches.confidences[rows], kind="stable")]

@@ -50,7 +50,7 @@ class EvaluatedSet:
         claimed_areas: (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap.
         label_image_ids: (m,) int.
         label_classes: (m,) int64.
-        label_areas: (m,).
+        label_boxes: (m, 4).
     """
 
     num_images: int  # images in the set
@@ -62,7 +62,7 @@ class EvaluatedSet:
     claimed_areas: np.ndarray  # (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap
     label_image_ids: np.ndarray  # (m,) int
     label_classes: np.ndarray  # (m,) int64
-    label_areas: np.ndarray  # (m,)
+    label_boxes: np.ndarray  # (m, 4)
 
     @classmethod
     def concatenate(cls, images: Sequence[ImageEvaluation]) -> EvaluatedSet:
@@ -83,13 +83,18 @@ class EvaluatedSet:
             claimed_areas=_concatenate(claimed_areas),
             label_image_ids=np.repeat(ids, [len(image.label_classes) for image in images]),
             label_classes=_concatenate([image.label_classes for image in images]).astype(np.int64),
-            label_areas=_concatenate(label_areas),
+            label_boxes=_concatenate([image.label_boxes for image in images], (0, 4)),
         )
 
     @property
     def areas(self) -> np.ndarray:
         """(n,) of the boxes."""
         return box_areas(self.boxes)
+
+    @property
+    def label_areas(self) -> np.ndarray:
+        """(m,) of the labels' boxes."""
+        return box_areas(self.label_boxes)
 
 
 def box_areas(boxes_xyxy: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 # With few seeds the degrees of freedom are an estimate, and the t-test's error rate exceeds its level by up to 1 %. At
 # a level of 4 % equal models are called better or worse in at most 5 % of comparisons.
 SIGNIFICANCE_LEVEL = 0.04
+MARK_LEVELS = (0.05, 0.01, 0.001)  # of one to three asterisks
 POWER_Z = 0.8416  # normal quantile of 80 % power
 MAX_EXTRA_SEEDS = 100
 MIN_IMAGES = 10  # below, resamples of the images carry too little information for a verdict
@@ -45,6 +46,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def significance_mark(difference: Difference, p_value: float, *, fixed_weights: bool = False) -> str:
+    """Return * for p < 0.05, ** for p < 0.01, *** for p < 0.001, "" else and where no verdict is possible."""
+    if not _decidable(difference, fixed_weights=fixed_weights):
+        return ""
+    return "*" * sum(p_value < level for level in MARK_LEVELS)
+
+
 def decide_all(differences: Sequence[Difference], *, fixed_weights: bool = False) -> list[Verdict]:
     """Decide on all models of a comparison, with Holm's correction.
 
@@ -60,9 +68,14 @@ def decide_all(differences: Sequence[Difference], *, fixed_weights: bool = False
     ]
 
 
+def _decidable(difference: Difference, *, fixed_weights: bool) -> bool:
+    """Whether the seed variance of both models is known, as far as it matters, and there are enough images."""
+    known = (difference.covers_seeds or fixed_weights) and not difference.borrows_seed_variance
+    return known and difference.num_images >= MIN_IMAGES
+
+
 def _decide(difference: Difference, p_value: float, *, comparisons: int, fixed_weights: bool) -> Verdict:
-    decidable = (difference.covers_seeds or fixed_weights) and not difference.borrows_seed_variance
-    if decidable and p_value < SIGNIFICANCE_LEVEL and difference.num_images >= MIN_IMAGES:
+    if _decidable(difference, fixed_weights=fixed_weights) and p_value < SIGNIFICANCE_LEVEL:
         return Verdict(decision=BETTER if difference.value > 0 else WORSE, p_value=p_value)
     inconclusive = Verdict(decision=INCONCLUSIVE, p_value=p_value)
     if difference.borrows_seed_variance:

@@ -124,6 +124,7 @@ class CompareOptions(TrainingOptions):
         within=(0, MAX_SEED),
     )
     jobs: int = option(1, "parallel jobs, which divide the threads of the processor", within=(1, math.inf))
+    tiny: bool = option(False, "also list tiny objects, below 16 x 16 pixels, which then do not count as small")
     project: str = option("runs/compare", "folder of all comparisons")
     name: str = option("exp", "folder of this comparison; finished runs in it are reused")
 

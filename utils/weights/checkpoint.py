@@ -57,14 +57,19 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
 
 
 def save_checkpoint(path: Path | str, content: Checkpoint) -> None:
-    """Write a checkpoint atomically; RunError if that fails.
+    """Write a checkpoint atomically; RunError if that fails."""
+    atomic_write(path, checkpoint_bytes(content))
+
+
+def checkpoint_bytes(content: Checkpoint) -> bytes:
+    """Return a checkpoint as a file.
 
     The key "schema" records the format, "software_version" the version of this program, "sha256" the content hash.
     """
     content = {"schema": SCHEMA, **content, "software_version": __version__}
     buffer = io.BytesIO()
     torch.save({**content, "sha256": content_hash(content)}, buffer)
-    atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

@@ -11,7 +11,6 @@ import pytest
 from tests.helpers.comparison import index_of, trained_model
 from tests.helpers.random_runs import COST, NAMES
 from utils.comparison.ablation import (
-    METRICS,
     Effect,
     ablation_effects,
     ablation_sections,
@@ -20,8 +19,9 @@ from utils.comparison.ablation import (
     effect_weights,
 )
 from utils.comparison.ablation_design import Ablation, combinations
-from utils.comparison.report import ComparisonResult, report_sections, write_results
-from utils.comparison.statistics import PRIMARY_METRIC, ModelScores, compare_with_baseline
+from utils.comparison.report import report_sections, write_results
+from utils.comparison.result import ComparisonResult
+from utils.comparison.statistics import ALL_TITLES, PRIMARY_METRIC, ModelScores, compare_with_baseline
 from utils.document import Table
 from utils.log import LOGGER
 from utils.metrics.paired_difference import Scores
@@ -41,7 +41,8 @@ def scores_of(label: str, value: float, *, seeds: int = 3, spread: float = 0.004
     generator = np.random.default_rng(sum(map(ord, label)))
     points = value + spread * np.linspace(-1, 1, seeds) if seeds > 1 else np.array([value])
     resampled = points[:, None] + 0.002 * generator.standard_normal((seeds, 300))
-    metrics = dict.fromkeys(METRICS, Scores(points=points, resampled=resampled))
+    keys = [("all", "", metric) for metric in ALL_TITLES]
+    metrics = dict.fromkeys(keys, Scores(points=points, resampled=resampled))
     return ModelScores(label=label, fixed_weights=False, metrics=metrics, seeds=tuple(range(seeds)))
 
 

@@ -23,7 +23,8 @@ from utils.comparison.figures import (
     sampling_images,
     training_curves,
 )
-from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING, ComparisonResult
+from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING
+from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import ModelScores, compare_with_baseline
 from utils.datasets.image_writing import write_image
 from utils.datasets.index import DatasetIndex
@@ -50,7 +51,7 @@ def run(true_positives: list[int], false_positives: list[int]) -> EvaluatedSet:
         claimed_areas=np.zeros(len(image_ids)),
         label_image_ids=np.repeat(np.arange(3), 2),
         label_classes=np.zeros(6, np.int64),
-        label_areas=np.zeros(6),
+        label_boxes=np.zeros((6, 4)),
     )
 
 

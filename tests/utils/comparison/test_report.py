@@ -17,14 +17,16 @@ from utils.comparison.report import (
     EXAMPLES,
     OVERVIEW,
     SAMPLING,
-    ComparisonResult,
     interpretation,
     report_sections,
     write_reports,
     write_results,
 )
-from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
+from utils.comparison.result import ComparisonResult
+from utils.comparison.statistics import COST_COLUMNS, PRIMARY_METRIC, compare_with_baseline
 from utils.document import BulletList, CodeBlock, Image, Section, Table
+from utils.log import LOGGER
+from utils.metrics.object_size import COCO_SCALE, TINY_SCALE
 from utils.options import CompareOptions
 
 
@@ -53,8 +55,12 @@ def test_a_report_has_sections_for_what_there_is(result):
     assert (first.level, first.blocks) == (1, ["h"]) and {section.level for section in others} == {2}
     assert found["Verdict"].blocks == [BulletList([result.pairs[0].sentence])]
     assert found["Commands"].blocks == [CodeBlock(["python compare.py"])]
-    assert [type(block) for block in found["Per class"].blocks] == [str, Table, Table]
-    assert [type(found[name].blocks[1]) for name in ("Accuracy", "Differences", "Cost")] == [Table] * 3
+    per_class = found["Per class"].blocks
+    assert [type(block) for block in per_class] == [Table] * 2 + [str] + [Table] * 6
+    assert [table.header[0] for table in per_class[:2]] == ["plain", "sharp"]
+    names = ("Accuracy", "Differences", "Further differences", "COCO metrics", "Cost")
+    assert [type(found[name].blocks[1]) for name in names] == [Table] * 5
+    assert [type(block) for block in found["COCO metrics"].blocks] == [str, Table, str, Table]
     assert not {"Failed runs", "Warnings", "Per seed", "Weights", OVERVIEW, EXAMPLES, SAMPLING} & set(found)
 
 
@@ -80,11 +86,11 @@ def test_notes_have_the_numbers_that_tables_need(result):
     found = sections(replace(result, excluded=["cow of large (1 in 1)"], timing_noise=(0.02, 0.145)))
     note = found["Per object size"].blocks[0]
     assert "cow of large (1 in 1)" in note and "5 objects" in note and "3 images" in note
-    assert "cow of large" not in found["Per class"].blocks[0]
+    assert "cow of large" not in found["Per class"].blocks[2]
     cost = found["Cost"].blocks[0]
     assert cost == COST_NOTE.format(0.02, 0.145) and "2.0%" in cost and "14.5%" in cost
     support = {("class", "dog"): Support(41, 17)}
-    rows = sections(replace(result, support=support))["Per class"].blocks[1].rows
+    rows = sections(replace(result, support=support))["Per class"].blocks[3].rows
     assert [row[1] for row in rows if row[0] == "dog"] == ["41 in 17"]
 
 
@@ -121,9 +127,32 @@ def test_results_are_written_before_any_image_and_hold_all_numbers(result, tmp_p
     assert pair["verdict"] == result.pairs[0].verdicts[PRIMARY_METRIC].decision and content["correction"] is None
     assert primary["low"] < primary["value"] < primary["high"]
     assert primary["p_value_corrected"] >= primary["p_value"] and primary["covers_seeds"]
+    assert primary["significance"] == result.pairs[0].marks[PRIMARY_METRIC]
+    groups = {(row["group"], row["metric"]) for row in pair["differences"]}
+    assert groups >= {("all", "f1"), ("class", "recall"), ("all", "map75"), ("coco", "AP"), ("coco", "AP_medium")}
+    assert set(content["results"][0]) >= {"precision", "recall", "f1", "map50", "map75", "map50_95"}
     metric = content["results"][0]["metrics"][0]
     assert len(metric["runs"]) == 3 and metric["std"] == np.std(metric["runs"], ddof=1)
     assert "![" not in (tmp_path / "compare.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_in_the_terminal_fit_80_columns(result, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    caplog.set_level("INFO")
+    costs = [dict.fromkeys(COST_COLUMNS, 1234567.0)] * 2
+    write_results(replace(result, costs=costs), CompareOptions(cfg=("a.yaml", "b.yaml")), folder=tmp_path)
+    lines = [line for line in caplog.text.splitlines() if line.startswith("|")]
+    assert max(map(len, lines)) <= 80
+    headings = [cell.strip() for line in lines for cell in line.split("|")[1:-1]]
+    assert set(headings) >= {"P", "F1", "mAP75", "AP medium", *(title for title, _ in COST_COLUMNS.values())}
+
+
+def test_the_sizes_of_a_comparison_are_named(result):
+    notes = [
+        sections(replace(result, size_scale=scale))["COCO metrics"].blocks[0] for scale in (COCO_SCALE, TINY_SCALE)
+    ]
+    assert all("medium 32² to 96²" in note and "large from 96²" in note for note in notes)
+    assert "small to 32²" in notes[0] and "tiny to 16²" in notes[1] and "small 16² to 32²" in notes[1]
 
 
 def test_json_has_null_for_what_is_not_finite(result, tmp_path):

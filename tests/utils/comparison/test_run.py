@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.coco_oracle import pycocotools_figures
 from tests.helpers.comparison import trained_model
 from tests.helpers.faulty_data import FaultySet
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
 from utils.comparison import run as comparison_run
-from utils.comparison.report import ComparisonResult
+from utils.comparison.result import ComparisonResult
 from utils.comparison.run import _warnings, run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.image_writing import write_image
@@ -24,8 +25,9 @@ from utils.datasets.images import read_image
 from utils.errors import DataError, RunError
 from utils.files import atomic_write, dump_json
 from utils.log import LOGGER
-from utils.options import CompareOptions
+from utils.options import CompareOptions, ValOptions
 from utils.strict_yaml import dump_yaml
+from utils.validation.run import run_evaluation
 from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
 
 
@@ -93,8 +95,12 @@ def test_finished_runs_are_compared(finished_runs):
     assert (rough["model"], rough["seeds"], rough["seed_numbers"]) == ("rough", 3, [0, 1, 2])
     assert (sharp["model"], sharp["seeds"], sharp["seed_numbers"]) == ("sharp", 2, [1, 2])
     assert (rough["training_seconds"], sharp["training_seconds"]) == (11, 11.5)
-    assert (rough["training_memory_gb"], rough["inference_memory_gb"], rough["image_size"]) == (3, None, 96)
+    assert (rough["training_memory_gb"], rough["image_size"]) == (3, 96)
     assert rough["inference_ms"] > 0 and rough["inference_ms_p95"] >= rough["inference_ms"]
+    weights_gb = rough["parameters"] * 4e-9
+    assert weights_gb < rough["inference_memory_gb"] < weights_gb + 0.05
+    assert weights_gb < 1e-3 * rough["file_mb_fp32"] < weights_gb + 1e-3
+    assert rough["file_mb_fp16"] < rough["file_mb_fp32"] and rough["fps_end_to_end"] < rough["fps_network"]
     map50 = next(d for d in content["comparisons"][0]["differences"] if d["group"] == "all" and "map50" in d.values())
     assert map50["covers_seeds"] and map50["low"] <= map50["value"] <= map50["high"]
     assert any("rough 0, 1, 2; sharp 1, 2" in text for text in content["warnings"])
@@ -106,6 +112,40 @@ def test_finished_runs_are_compared(finished_runs):
     links = links_of(folder)
     assert list(dict.fromkeys(link.split("/")[0] for link in links)) == ["compare.png", "examples", "sampling"]
     assert re.findall(r'base64,(.*?)"', page) == [b64encode((folder / link).read_bytes()).decode() for link in links]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cheap")
+def test_the_metrics_are_those_of_val_and_of_pycocotools_on_its_files(finished_runs):
+    folder = comparison(finished_runs, "oracle", seed="1")
+    row = json.loads((folder / "results.json").read_text())["results"][1]
+    metrics = {(part["group"], part["name"], part["metric"]): part["mean"] for part in row["metrics"]}
+    options = ValOptions(
+        weights=(str(finished_runs / "runs/sharp-seed1/weights/best.pt"),),
+        data=str(finished_runs / "own.yaml"),
+        imgsz=96,
+        batch_size=8,
+        workers=0,
+        device="cpu",
+        save_json=True,
+        noplots=True,
+        project=str(finished_runs / "val"),
+    )
+    validated = run_evaluation(options).metrics
+    assert validated.map50 > 0.3
+    for name, value in (
+        ("precision", validated.mean_precision),
+        ("recall", validated.mean_recall),
+        ("f1", validated.f1.mean()),
+        ("map75", validated.map75),
+    ):
+        assert metrics["all", "", name] == row[name] == pytest.approx(value, abs=1e-12)
+    run = finished_runs / "val/exp"
+    truth = json.loads((run / "ground_truth.json").read_text(encoding="utf-8"))
+    expected = pycocotools_figures(truth, json.loads((run / "best_predictions.json").read_text()))
+    coco = {name: value for (group, _, name), value in metrics.items() if group == "coco"}
+    assert coco == pytest.approx({name: expected[name] for name in coco}, abs=1e-6)
+    assert set(coco) >= {"AP", "AP50", "AP75", "AP_small"}
 
 
 def links_of(folder: Path) -> list[str]:
@@ -148,7 +188,7 @@ def compared(finished_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     monkeypatch.setattr("utils.comparison.run.write_results", stop)
     monkeypatch.setattr(
         "utils.comparison.run.measure_costs",
-        lambda _, sizes, **__: ([{"image_size": size} for size in sizes], (0.0, 0.0)),
+        lambda _, sizes, *__, **___: ([{"image_size": size} for size in sizes], (0.0, 0.0)),
     )
     return compare
 

@@ -9,14 +9,17 @@ import pytest
 from tests.helpers.random_runs import COST, NAMES, random_scores
 from utils.comparison.predictions import Support
 from utils.comparison.statistics import (
+    ALL_TITLES,
     COST_COLUMNS,
-    METRIC_TITLES,
     PRIMARY_METRIC,
     accuracy_table,
+    class_tables,
+    coco_table,
     compare_with_baseline,
-    cost_table,
+    cost_tables,
     detail_tables,
     difference_table,
+    further_difference_table,
     score_warnings,
     seed_table,
     support_warnings,
@@ -118,8 +121,8 @@ def two(models):
     return models[:2]
 
 
-def interval(difference) -> str:
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+def interval(difference, mark="") -> str:
+    return f"{difference.value:+.3f}{mark} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def test_accuracy_is_the_mean_and_standard_deviation_over_seeds(two):
@@ -127,9 +130,25 @@ def test_accuracy_is_the_mean_and_standard_deviation_over_seeds(two):
     table = accuracy_table([*two, single])
     assert [row[:2] for row in table.rows] == [["plain", "3"], ["sharp", "3"], ["single", "1"]]
     points = two[0].metrics[PRIMARY_METRIC].points
-    assert table.rows[0][3] == f"{points.mean():.3f} ± {points.std(ddof=1):.3f}"
-    assert table.rows[2][3] == f"{single.metrics[PRIMARY_METRIC].points[0]:.3f}"
-    assert {len(row) for row in table.rows} == {len(table.header)} == {4}
+    assert table.rows[0][7] == f"{points.mean():.3f} ± {points.std(ddof=1):.3f}"
+    assert table.rows[2][7] == f"{single.metrics[PRIMARY_METRIC].points[0]:.3f}"
+    assert {len(row) for row in table.rows} == {len(table.header)} == {8}
+    f1 = single.metrics["all", "", "f1"].points[0]
+    assert table.header[2:5] == ["P", "R", "F1"] and table.rows[2][4] == f"{f1:.3f}"
+
+
+def test_coco_and_class_tables_have_every_metric(two):
+    table = coco_table(two)
+    assert table.header == ["Model", "AP", "AP50", "AP75", "AP small", "AP medium", "AP large"]
+    points = two[1].metrics["coco", "", "AP_medium"].points
+    assert table.rows[1][0] == "sharp" and table.rows[1][5] == f"{points.mean():.3f} ± {points.std(ddof=1):.3f}"
+    tables = class_tables(two)
+    assert [one.header for one in tables] == [[label, *ALL_TITLES.values()] for label in ("plain", "sharp")]
+    points = two[1].metrics["class", "dog", "recall"].points
+    assert tables[1].rows[1][:1] + tables[1].rows[1][2:3] == [
+        "dog",
+        f"{points.mean():.3f} ± {points.std(ddof=1):.3f}",
+    ]
 
 
 def test_differences_have_their_interval_p_value_and_verdict(two):
@@ -137,9 +156,32 @@ def test_differences_have_their_interval_p_value_and_verdict(two):
     table = difference_table(several)
     for row, pair in zip(table.rows, several, strict=True):
         p_value = pair.verdicts[PRIMARY_METRIC].p_value
-        assert row[0] == f"{pair.model} - plain" and row[2] == interval(pair.differences[PRIMARY_METRIC])
+        mark = pair.marks[PRIMARY_METRIC]
+        assert row[0] == f"{pair.model} - plain" and row[2] == interval(pair.differences[PRIMARY_METRIC], mark)
+        assert len(mark) == sum(p_value < level for level in (0.05, 0.01, 0.001))
         assert row[3:] == ["< 0.001" if p_value < 0.001 else f"{p_value:.3f}", pair.verdicts[PRIMARY_METRIC].decision]
     assert "Holm" in table.header[3] and "Holm" not in difference_table(several[:1]).header[3]
+
+
+def test_metrics_without_a_verdict_have_differences_with_uncorrected_marks(two):
+    several = compare_with_baseline([*two, random_scores("equal", [7, 8, 9], noise=6)], images=24)
+    assert further_difference_table(several, "all").header == ["Difference", "mAP75", "P", "R", "F1"]
+    table = further_difference_table(several, "coco")
+    assert table.header[1:4] == ["AP", "AP50", "AP75"]
+    key = ("coco", "", "AP")
+    difference = several[0].differences[key]
+    assert several[0].p_value(key) == difference.p_value < 0.05
+    assert table.rows[0][:2] == ["sharp - plain", interval(difference, several[0].marks[key])]
+    assert several[0].marks[key].strip("*") == "" != several[0].marks[key]
+
+
+def test_marks_need_a_known_seed_variance_and_ten_images():
+    models = [random_scores("a", [1], noise=9), random_scores("b", [2], noise=1)]
+    (pair,) = compare_with_baseline(models, images=24)
+    assert pair.differences[PRIMARY_METRIC].p_value < 0.001 and set(pair.marks.values()) == {""}
+    fixed = [replace(model, fixed_weights=True) for model in models]
+    assert compare_with_baseline(fixed, images=24)[0].marks[PRIMARY_METRIC] == "***"
+    assert compare_with_baseline(fixed, images=9)[0].marks[PRIMARY_METRIC] == ""
 
 
 def test_a_difference_without_interval_is_a_number(two):
@@ -152,13 +194,15 @@ def test_a_difference_without_interval_is_a_number(two):
 def test_details_are_one_table_per_metric_and_a_row_per_class_or_size(two, group, name):
     pairs = compare_with_baseline(two, images=24)
     tables = detail_tables(two, pairs, group, {(group, name): Support(41, 17)})
-    assert [table.header[0] for table in tables] == list(METRIC_TITLES.values())
-    for table, metric in zip(tables, METRIC_TITLES, strict=True):
+    titles = {key: title for key, title in ALL_TITLES.items() if group == "class" or key.startswith("map")}
+    assert [table.header[0] for table in tables] == list(titles.values())
+    for table, metric in zip(tables, titles, strict=True):
         row = next(row for row in table.rows if row[0] == name)
         points = two[0].metrics[group, name, metric].points
         assert row[1].split(" in ") == ["41", "17"]
         assert row[2] == f"{points.mean():.3f} ± {points.std(ddof=1):.3f}"
-        assert row[3] == interval(pairs[0].differences[group, name, metric])
+        key = (group, name, metric)
+        assert row[3] == interval(pairs[0].differences[key], pairs[0].marks[key])
         assert [other[1] for other in table.rows if other[0] != name] == ["-"] * (len(table.rows) - 1)
     assert detail_tables(two, pairs, "nothing", {}) == []
 
@@ -187,11 +231,13 @@ def test_runs_of_one_seed_are_in_one_row(two):
 
 def test_costs_have_a_column_if_any_model_has_them_and_their_relative_difference(two):
     costs = [COST, {**COST, "gflops": 1.8, "training_seconds": 12.0}]
-    table = cost_table(two, costs)
-    keys = ["parameters", "gflops", "sampling_gflops", "training_seconds", "inference_ms", "inference_ms_p95"]
-    assert list(table.header[1:]) == [COST_COLUMNS[key][0] for key in keys]
-    assert table.rows == [
-        ["plain", "1,000", "1.5", "0", "-", "3.0", "4.0"],
-        ["sharp", "1,000", "1.8", "0", "12", "3.0", "4.0"],
-        ["sharp - plain", "+0.0%", "+20.0%", "-", "-", "+0.0%", "+0.0%"],
+    size, speed = cost_tables(two, costs)
+    keys = ["parameters", "gflops", "sampling_gflops", "training_seconds"]
+    assert list(size.header[1:]) == [COST_COLUMNS[key][0] for key in keys]
+    assert size.rows == [
+        ["plain", "1,000", "1.5", "0", "-"],
+        ["sharp", "1,000", "1.8", "0", "12"],
+        ["sharp - plain", "+0.0%", "+20.0%", "-", "-"],
     ]
+    assert list(speed.header[1:]) == [COST_COLUMNS[key][0] for key in ("inference_ms", "inference_ms_p95")]
+    assert speed.rows[-1] == ["sharp - plain", "+0.0%", "+0.0%"]

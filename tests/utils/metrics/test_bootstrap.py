@@ -47,7 +47,7 @@ def choose(evaluated, detections, labels=slice(None)):
         claimed_areas=evaluated.claimed_areas[detections],
         label_image_ids=evaluated.label_image_ids[labels],
         label_classes=evaluated.label_classes[labels],
-        label_areas=evaluated.label_areas[labels],
+        label_boxes=evaluated.label_boxes[labels],
     )
 
 
