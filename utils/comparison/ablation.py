@@ -151,7 +151,7 @@ def ablation_table(
         difference = differences.get(model.label)
         rows.append([model.label, *marks, *metrics, *amounts, interval_text(difference) if difference else ""])
     amounts = [COST_COLUMNS[key][0] for key in COSTS]
-    return Table(header=["Model", *ablation.switches, *METRICS.values(), *amounts, "Difference"], rows=rows)
+    return Table(header=["Model", *ablation.switches, *METRICS.values(), *amounts, "Difference in mAP50-95"], rows=rows)
 
 
 def effect_table(effects: Sequence[Effect]) -> Table:

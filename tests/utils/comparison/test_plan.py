@@ -146,6 +146,27 @@ def test_a_swept_hyperparameter_reaches_train_py_in_a_yaml_of_its_own(data, tmp_
     assert swept["offset_lr-0.1-padding-zeros"].options.hyp == "hyp.scratch-low.yaml", "as none of its values changes"
 
 
+@pytest.mark.slow
+def test_combinations_of_switches_are_trained_after_the_models_and_may_be_extended(data, tmp_path, monkeypatch):
+    seen: list[PlannedRun] = []
+
+    def fail_all(runs: list[PlannedRun], *, jobs: int) -> list[FailedRun]:
+        seen[:] = runs
+        return [FailedRun(run=run, exit_code=1, reason="not now") for run in runs]
+
+    monkeypatch.setattr("utils.comparison.run.finish_runs", fail_all)
+    switches = ("zeros:AKConv.padding=zeros", "slow down:hyp.offset_lr=0.01")
+    settings = {"cfg": ("yolov5n.yaml", "yolov5n-AKConv.yaml"), "data": str(data), "project": str(tmp_path)}
+    for design, count in (("cumulative", 4), ("factorial", 5)):
+        with pytest.raises(RunError) as error:
+            run_comparison(CompareOptions(**settings, device="cpu", ablation=switches, design=design))
+        assert error.value.where == str(tmp_path / "exp")
+        assert len(seen) == count and [run.model for run in seen[:2]] == ["yolov5n", "yolov5n-AKConv"]
+    one = next(run for run in seen if run.model == "yolov5n-AKConv+zeros+slow-down")
+    assert load_hyperparameters(one.options.hyp).offset_lr == 0.01 and Path(one.options.cfg).stem == one.model
+    assert load_model_config(one.options.cfg).layers[1].kwargs == {"padding": "zeros"}
+
+
 def folder_of(
     known: dict[str, ToTrain],
     project: Path,

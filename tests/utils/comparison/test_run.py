@@ -79,12 +79,13 @@ def comparison(
     task: str = "val",
     seed: str = "*",
     given: frozenset[str] = frozenset(),
+    **more: Any,
 ) -> Path:
     """Compare the runs of all seeds or of one, at 64 pixels if `imgsz` is among the given options."""
     weights = tuple(str(finished_runs / f"runs/{label}-seed{seed}") for label in ("rough", "sharp"))
     settings = {"device": "cpu", "workers": 0, "batch_size": 4, "project": str(finished_runs / "compare"), "imgsz": 64}
     data = str(finished_runs / data)
-    return run_comparison(CompareOptions(weights=weights, data=data, task=task, name=name, **settings), given)
+    return run_comparison(CompareOptions(weights=weights, data=data, task=task, name=name, **settings, **more), given)
 
 
 @pytest.mark.slow
@@ -200,6 +201,15 @@ def test_models_are_evaluated_at_the_size_of_their_training_unless_imgsz_is_give
     for before, after in zip(own.scores, given.scores, strict=True):
         assert before.metrics[PRIMARY_METRIC].points != after.metrics[PRIMARY_METRIC].points, "not those of the cache"
     assert "64 px" in given.header and "64 px" not in own.header
+
+
+@pytest.mark.slow
+def test_finished_runs_are_an_ablation_by_their_names(compared):
+    result = compared("ablation", names=("net", "net+sharp"), ablation=("sharp",))
+    assert result.ablation.ablation.on == {"net": set(), "net+sharp": {"sharp"}}
+    (effect,) = result.ablation.effects
+    assert effect.differences[PRIMARY_METRIC] == result.pairs[0].differences[PRIMARY_METRIC]
+    assert compared("ablation").ablation is None
 
 
 @pytest.mark.slow
