@@ -7,7 +7,7 @@ seeds of the trainings. docs/statistics.md derives the interval and measures its
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,10 @@ class Difference:
     image_variance: float  # of the value over images, the part common to all seeds of a model
     # of one run over images, the part that differs between seeds (the interaction); `seed_variances` include it
     seed_by_image_variances: tuple[float, ...]
+    # of the value over images for these runs: with their interactions, which `image_variance` excludes
+    variance_of_these_runs: float
+    # independent estimates that add up to the squared standard error, each with its degrees of freedom
+    components: tuple[tuple[float, float], ...]
     num_images: int
     num_runs: tuple[int, ...]
     covers_seeds: bool  # whether the interval includes the seed variance; otherwise it holds for these weights only
@@ -106,25 +110,21 @@ def contrast(
             terms[id(donor)] = before + term, donor.num_runs - 1.0
     if num_images < 2 or (value != 0 and of_these_runs == 0 and not covers_seeds):  # no source of variance is known
         common = of_these_runs = math.nan
-    from_seeds = sum(term for term, _ in terms.values())
-    spread = sum(term**2 / degrees for term, degrees in terms.values())  # Welch and Satterthwaite's denominator
-    from_images = common if covers_seeds else of_these_runs
-    total = from_seeds + from_images
-    spread += from_images**2 / max(num_images - 1, 1)
-    degrees = total**2 / spread if spread > 0 else math.inf
-    error = math.sqrt(total) if math.isfinite(total) else math.nan
-    half_width = two_sided_quantile(CONFIDENCE_LEVEL, degrees) * error if math.isfinite(error) else math.nan
-    p_value = max(_p_value(value, total, degrees), _p_value(value, of_these_runs, max(num_images - 1.0, 1.0)))
+    components = (*terms.values(), (common if covers_seeds else of_these_runs, max(num_images - 1.0, 1.0)))
+    total, degrees = add_variances(components)
+    low, high = interval(value, total, degrees)
     return Difference(
         value=value,
-        low=value - half_width,
-        high=value + half_width,
-        standard_error=error,
+        low=low,
+        high=high,
+        standard_error=math.sqrt(total) if math.isfinite(total) else math.nan,
         degrees_of_freedom=degrees,
-        p_value=p_value,
+        p_value=max(p_value(value, total, degrees), p_value(value, of_these_runs, max(num_images - 1.0, 1.0))),
         seed_variances=tuple(seed_variances),
         image_variance=common,
         seed_by_image_variances=interactions,
+        variance_of_these_runs=of_these_runs,
+        components=components,
         num_images=num_images,
         num_runs=tuple(scores.num_runs for scores in models),
         covers_seeds=covers_seeds,
@@ -138,7 +138,26 @@ def _seed_variance_sources(model: Scores, variance_donors: Sequence[Scores]) -> 
     return [(donor, (donor.num_runs - 1) / degrees) for donor in several]
 
 
-def _p_value(value: float, variance: float, degrees: float) -> float:
+def add_variances(components: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Return the sum of independent variance estimates, given with their degrees of freedom, and its own.
+
+    Those are after Welch and Satterthwaite; infinite if all variances are 0 or one is unknown.
+    """
+    known = tuple(components)
+    total = sum(variance for variance, _ in known)
+    spread = sum(variance**2 / degrees for variance, degrees in known)
+    return total, total**2 / spread if spread > 0 else math.inf
+
+
+def interval(value: float, variance: float, degrees: float) -> tuple[float, float]:
+    """Return the ends of the 95 % interval; nan if the variance is unknown."""
+    if not math.isfinite(variance):
+        return math.nan, math.nan
+    half_width = two_sided_quantile(CONFIDENCE_LEVEL, degrees) * math.sqrt(variance)
+    return value - half_width, value + half_width
+
+
+def p_value(value: float, variance: float, degrees: float) -> float:
     """Return the probability of a value at least as large if the true one is 0; 1 if the variance is unknown."""
     if variance > 0:
         return two_sided_p_value(value / math.sqrt(variance), degrees)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from utils.metrics.paired_difference import Difference
+from utils.metrics.paired_difference import Difference, add_variances
 from utils.metrics.student_t import two_sided_quantile
 
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
@@ -139,11 +139,9 @@ def _would_be_significant(difference: Difference, extra_seeds: int, *, compariso
         *((v / count, count - 1.0) for v, count in zip(difference.seed_variances, counts, strict=True)),
         (difference.image_variance, image_degrees),
     ]
-    total = sum(term for term, _ in terms)
-    spread = sum(term**2 / degrees for term, degrees in terms)
     interaction = sum(v / count for v, count in zip(difference.seed_by_image_variances, counts, strict=True))
     tests = (
-        (total, total**2 / spread if spread > 0 else math.inf),
+        add_variances(terms),
         (difference.image_variance + interaction, image_degrees),
     )
     return all(

@@ -1,0 +1,139 @@
+"""The joint difference of several data sets: its parts one by one, and the random-effects line by its definition."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from utils.metrics.joint_difference import decide_jointly, joint_difference, joint_sentence, random_effects
+from utils.metrics.paired_difference import Difference, Scores, paired_difference
+from utils.metrics.significance import BETTER, INCONCLUSIVE, WORSE
+from utils.metrics.student_t import two_sided_quantile
+
+
+def scores(points, resampled):
+    return Scores(points=np.asarray(points, float), resampled=np.asarray(resampled, float))
+
+
+def difference_of(model, baseline, *, images=60, image_std=0.0, seed=0) -> Difference:
+    """Runs with the given values, whose difference varies over images with the given standard deviation."""
+    noise = np.random.default_rng(seed).normal(0, image_std, 2000)
+    resampled = [np.tile(noise * sign, (len(points), 1)) for points, sign in ((model, 0.5), (baseline, -0.5))]
+    return paired_difference(scores(model, resampled[0]), scores(baseline, resampled[1]), num_images=images)
+
+
+ONE = difference_of([0.5, 0.54, 0.52], [0.4, 0.41])
+OTHER = difference_of([0.3, 0.32], [0.31, 0.29, 0.36, 0.3])
+GENERAL = difference_of([0.6, 0.63, 0.61], [0.5, 0.56, 0.54], images=40, image_std=0.02)
+
+
+def test_it_is_the_unweighted_mean_and_its_variances_add_up():
+    joint = joint_difference([ONE, OTHER, GENERAL])
+    assert joint.value == pytest.approx((ONE.value + OTHER.value + GENERAL.value) / 3)
+    squares = [d.standard_error**2 for d in (ONE, OTHER, GENERAL)]
+    assert joint.standard_error == pytest.approx(math.sqrt(sum(squares)) / 3)
+    assert (joint.num_sets, joint.num_images) == (3, 40) and joint.covers_seeds and not joint.borrows_seed_variance
+
+
+def test_degrees_of_freedom_are_welchs_over_the_seeds_of_all_sets():
+    joint = joint_difference([ONE, OTHER])
+    runs = ([0.5, 0.54, 0.52], [0.4, 0.41], [0.3, 0.32], [0.31, 0.29, 0.36, 0.3])
+    terms = [(np.var(r, ddof=1) / len(r), len(r) - 1) for r in runs]
+    degrees = sum(v for v, _ in terms) ** 2 / sum(v**2 / d for v, d in terms)
+    assert joint.degrees_of_freedom == pytest.approx(degrees)
+    half_width = two_sided_quantile(0.95, degrees) * math.sqrt(sum(v for v, _ in terms)) / 2
+    assert (joint.low, joint.high) == pytest.approx((joint.value - half_width, joint.value + half_width))
+
+
+def test_the_images_of_each_set_count_with_their_number():
+    noisy = difference_of([0.5] * 3, [0.4] * 3, images=21, image_std=0.05)
+    calm = difference_of([0.5] * 3, [0.4] * 3, images=500, image_std=0.001)
+    assert joint_difference([noisy, calm]).degrees_of_freedom == pytest.approx(20, rel=0.01)
+    assert joint_difference([noisy, noisy]).degrees_of_freedom == pytest.approx(40)
+
+
+def test_one_difference_twice_halves_its_variance():
+    joint = joint_difference([GENERAL] * 2)
+    assert joint.value == GENERAL.value and joint.standard_error == pytest.approx(GENERAL.standard_error / math.sqrt(2))
+    assert joint.p_value < GENERAL.p_value
+
+
+def test_seeds_that_agree_by_chance_do_not_beat_the_images():
+    lucky = difference_of([0.5, 0.5, 0.5], [0.49, 0.49, 0.49], image_std=0.05)
+    assert joint_difference([replace(lucky, components=((1e-12, 100.0),))] * 2).p_value > 0.5
+
+
+def test_what_a_set_does_not_know_the_joint_interval_does_not_either():
+    single = difference_of([0.5], [0.4], image_std=0.01)
+    joint = joint_difference([single, GENERAL])
+    assert not joint.covers_seeds and math.isfinite(joint.low)
+    tiny = difference_of([0.5, 0.6], [0.4, 0.45], images=1)
+    joint = joint_difference([tiny, GENERAL])
+    assert math.isnan(joint.low) and joint.p_value == 1 and joint.random_effects is None
+
+
+def test_the_variance_between_sets_meets_its_definition():
+    rng = np.random.default_rng(3)
+    values, variances = rng.normal(0, 1, 8), rng.uniform(0.01, 0.3, 8)
+    found = random_effects(values, variances)
+    weights = 1 / (variances + found.between_variance)
+    mean = (weights * values).sum() / weights.sum()
+    assert (weights * (values - mean) ** 2).sum() == pytest.approx(7) and found.value == pytest.approx(mean)
+    half_width = two_sided_quantile(0.95, 7) / math.sqrt(weights.sum())
+    assert (found.low, found.high) == pytest.approx((mean - half_width, mean + half_width))
+    spread = ((values - (values / variances).sum() / (1 / variances).sum()) ** 2 / variances).sum()
+    assert found.i_squared == pytest.approx(1 - 7 / spread)
+
+
+def test_equal_variances_give_the_t_interval_of_the_values():
+    values = np.array([0.1, 0.4, 0.9])
+    found = random_effects(values, np.full(3, 1e-3))
+    assert found.between_variance == pytest.approx(np.var(values, ddof=1) - 1e-3)
+    half_width = two_sided_quantile(0.95, 2) * math.sqrt(np.var(values, ddof=1) / 3)
+    assert (found.low, found.high) == pytest.approx((values.mean() - half_width, values.mean() + half_width))
+
+
+def test_without_heterogeneity_the_interval_is_not_narrower_than_the_variances_allow():
+    found = random_effects(np.full(3, 0.2), np.full(3, 0.03))
+    assert (found.between_variance, found.i_squared) == (0, 0) and found.value == pytest.approx(0.2)
+    assert found.high - 0.2 == pytest.approx(two_sided_quantile(0.95, 2) * 0.1)
+    assert random_effects(np.array([1.0, 2.0]), np.array([0.1, 0.0])) is None
+
+
+def test_verdicts_follow_the_rules_of_one_set():
+    clear = joint_difference([ONE, GENERAL])
+    unclear = joint_difference([OTHER, OTHER])
+    assert [v.decision for v in decide_jointly([clear, unclear])] == [BETTER, INCONCLUSIVE]
+    assert decide_jointly([replace(clear, value=-clear.value)])[0].decision == WORSE
+    assert decide_jointly([clear, unclear])[0].p_value == pytest.approx(2 * clear.p_value), "Holm"
+    for undecided in ({"borrows_seed_variance": True}, {"num_images": 9}, {"covers_seeds": False}):
+        assert decide_jointly([replace(clear, **undecided)])[0].decision == INCONCLUSIVE
+    of_weights = replace(clear, covers_seeds=False)
+    assert decide_jointly([of_weights], fixed_weights=True)[0].decision == BETTER
+
+
+def test_sentences_name_sets_numbers_and_reasons():
+    clear = joint_difference([ONE, GENERAL])
+
+    def text(difference, *, fixed_weights=False):
+        (verdict,) = decide_jointly([difference], fixed_weights=fixed_weights)
+        return joint_sentence(
+            verdict, difference, model="new", baseline="old", metric="mAP", fixed_weights=fixed_weights
+        )
+
+    assert "new is better than old over 2 data sets" in text(clear) and f"{clear.low:+.3f}" in text(clear)
+    assert "these weights" in text(replace(clear, covers_seeds=False), fixed_weights=True)
+    reasons = {
+        text(replace(clear, p_value=0.9, **changes))
+        for changes in (
+            {},
+            {"low": -0.2},
+            {"value": 0.0, "standard_error": 0.0},
+            {"num_images": 4},
+            {"covers_seeds": False},
+            {"borrows_seed_variance": True},
+            {"low": math.nan, "high": math.nan},
+        )
+    }
+    assert len(reasons) == 7 and all("inconclusive" in reason for reason in reasons)
