@@ -86,14 +86,13 @@ class Summary:
     bias: float
 
 
-def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Population], *, resamples: int) -> Trial:
-    """Draw images and seeds, evaluate both models, and compare them as compare.py does.
+def draw_scores(
+    trial: int, scenario: Scenario, populations: tuple[Population, Population], *, resamples: int
+) -> tuple[list[list[Scores]], list[np.ndarray]]:
+    """Draw images and seeds, and evaluate both models; arguments as of `run_trial`.
 
-    Args:
-        trial: seed of the random numbers.
-        scenario: what is compared.
-        populations: of the model and of the baseline.
-        resamples: of the images.
+    Returns:
+        The scores of each model, model first, for each of `METRICS`; and the true means of its runs, (metrics,).
     """
     generator = np.random.default_rng((20_231, trial))
     world = draw_world(scenario.images, generator)
@@ -106,6 +105,19 @@ def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Pop
         model, qualities = simulated_scores(population.recipe, seeds, world, weights, generator)
         run_truths.append(np.mean([population.of_run(quality) for quality in qualities], axis=0))
         scores.append(model)
+    return scores, run_truths
+
+
+def run_trial(trial: int, scenario: Scenario, populations: tuple[Population, Population], *, resamples: int) -> Trial:
+    """Draw images and seeds, evaluate both models, and compare them as compare.py does.
+
+    Args:
+        trial: seed of the random numbers.
+        scenario: what is compared.
+        populations: of the model and of the baseline.
+        resamples: of the images.
+    """
+    scores, run_truths = draw_scores(trial, scenario, populations, resamples=resamples)
     if scenario.fixed_weights:
         truth = run_truths[0] - run_truths[1]
     else:

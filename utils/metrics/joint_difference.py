@@ -1,7 +1,7 @@
 """The mean difference of two models over several data sets, on each of which both were trained and evaluated.
 
 The data sets are fixed: the mean over these sets is estimated, each with the same weight, and the variances of their
-differences add up. What is to be expected on other data sets of this kind is a different question, which `RandomEffects`
+differences add up. What to expect on other data sets of this kind is a different question, which `RandomEffects`
 answers as far as few sets can. docs/statistics.md says why the former decides, and measures the coverage.
 """
 
@@ -130,7 +130,13 @@ def decide_jointly(differences: Sequence[JointDifference], *, fixed_weights: boo
 
 
 def joint_sentence(
-    verdict: Verdict, difference: JointDifference, *, model: str, baseline: str, metric: str, fixed_weights: bool = False
+    verdict: Verdict,
+    difference: JointDifference,
+    *,
+    model: str,
+    baseline: str,
+    metric: str,
+    fixed_weights: bool = False,
 ) -> str:
     """Return the joint verdict as text: names, metric, interval and, if inconclusive, the reason."""
     numbers = f"mean {metric} {difference.value:+.3f}"
