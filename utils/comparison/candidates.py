@@ -171,7 +171,7 @@ def header(
     """Return in a few sentences what was trained and evaluated, and at which sizes of images if --imgsz sets them."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     split = {"val": "validation", "test": "test"}[options.task]
-    sentences = [f"{options.data}: {len(val)} {split} images with {len(val.labels)} objects, on {gpu}."]
+    sentences = [f"{options.data[0]}: {len(val)} {split} images with {len(val.labels)} objects, on {gpu}."]
     if options.cfg:
         trained = [model for model in models if not model.is_finished_weights]
         sentences.append(

@@ -81,7 +81,7 @@ class PlannedRun:
 
 
 def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Path) -> list[PlannedRun]:
-    """Return the runs of all models to train, those of one seed for all models before those of the next seed.
+    """Return the runs of all models to train on one data set, those of one seed before those of the next seed.
 
     A ConfigError is raised if a run's folder contains a run with other settings.
     """
@@ -89,7 +89,7 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
     settings: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(TrainingOptions)}
     settings |= {"batch_size": options.batch_size, "workers": workers, "weights": options.pretrained}
-    settings |= {"project": str(folder), "exist_ok": True}
+    settings |= {"data": options.data[0], "project": str(folder), "exist_ok": True}
     runs = []
     for seed in options.all_seeds:
         for candidate in candidates:
@@ -168,9 +168,16 @@ class Manifest:
             return None
 
     def is_compatible_with(self, other: Manifest) -> bool:
-        """Return whether this is the other comparison, possibly with more models or seeds."""
+        """Return whether this is the other comparison, possibly with more models or seeds, or more than its data sets.
+
+        A single data set has its runs in the folder itself, so it is no part of a comparison of several.
+        """
+        differing = differing_values(self.settings, other.settings)
+        ours, theirs = differing.get("data", ("", ""))
+        if isinstance(ours, list) and isinstance(theirs, list) and set(theirs) <= set(ours):
+            del differing["data"]
         return (
-            not differing_values(self.settings, other.settings)
+            not differing
             and other.trained.items() <= self.trained.items()
             and set(other.seeds) <= set(self.seeds)
             and set(other.weights) <= set(self.weights)
@@ -204,7 +211,7 @@ def choose_folder(project: Path, name: str, manifest: Manifest, *, named: bool) 
 
 def _settings(options: CompareOptions | TrainOptions) -> dict[str, Any]:
     """Return the options that change what a run learns, as a JSON or yaml file holds them."""
-    values = json.loads(json.dumps(asdict(options)))
+    values = json.loads(json.dumps(options.as_json() if isinstance(options, CompareOptions) else asdict(options)))
     return {key: value for key, value in values.items() if key not in NON_SEMANTIC_OPTIONS}
 
 

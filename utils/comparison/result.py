@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from utils.comparison.ablation import AblationEffects, Effect
@@ -66,7 +66,7 @@ def results_content(result: ComparisonResult, options: CompareOptions) -> dict[s
         for score, model, cost in zip(result.scores, result.models, result.costs, strict=True)
     ]
     return {
-        "options": asdict(options),
+        "options": options.as_json(),
         "environment": result.environment,
         "validation": {"split": options.task, "images": len(result.val), "objects": len(result.val.labels)},
         "resamples": result.resamples,

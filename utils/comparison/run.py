@@ -15,7 +15,6 @@ import torch
 from utils.comparison.ablation import ablation_effects
 from utils.comparison.ablation_design import Ablation, plan_ablation
 from utils.comparison.candidates import (
-    Candidate,
     ToTrain,
     differing_settings,
     from_configs,
@@ -32,8 +31,10 @@ from utils.comparison.checks import (
     require_trainable,
 )
 from utils.comparison.cost import measure_costs
+from utils.comparison.data_sets import DataSet, finished_models, open_data_sets, overlap_warnings
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
+from utils.comparison.joint_report import write_joint_results
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
 from utils.comparison.predictions import (
     coco_ranks,
@@ -46,10 +47,10 @@ from utils.comparison.report import write_reports, write_results
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
 from utils.comparison.sweep import sweep_variants
-from utils.comparison.trained_runs import TrainedRuns, from_weights, read_run
+from utils.comparison.trained_runs import TrainedRuns, read_run
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.split_checks import split_warnings
-from utils.datasets.splits import class_names, open_data, round_image_size
+from utils.datasets.splits import class_names, round_image_size
 from utils.errors import RunError
 from utils.inference.class_mapping import distinct_names
 from utils.locks import FolderLock
@@ -65,15 +66,24 @@ RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Comparison:
-    """What is compared, and on what."""
+class _Evaluation:
+    """What is evaluated on one data set."""
 
-    options: CompareOptions
+    options: CompareOptions  # of this data set alone
+    data_set: DataSet
     labels: Mapping[str, str]  # of all models in the report, by label of their files; the first is the baseline
-    runs: Sequence[PlannedRun]
-    failed: Sequence[FailedRun]
+    finished: Sequence[TrainedRuns]  # on this data set, given by --weights
     split: DatasetIndex
     names: tuple[str, ...]  # of the classes, unique
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """What is compared on one data set, and where its runs and results are."""
+
+    evaluation: _Evaluation
+    runs: Sequence[PlannedRun]
+    failed: Sequence[FailedRun]
     device: torch.device
     folder: Path  # of the results on the split
     ablation: Ablation | None
@@ -83,7 +93,8 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     """Train all models that are not trained yet, evaluate all, write tables, JSON, images and reports into a folder.
 
     Among the options that the user gave, `imgsz` lets finished weights be evaluated at that size as well; without
-    `name`, a comparison of other models or with other settings gets a folder of its own.
+    `name`, a comparison of other models or with other settings gets a folder of its own. Each of several data sets has
+    a folder in it, with runs and reports of its own; the joint results are beside these folders.
 
     Raises:
         DetectorError: the input is wrong (before anything is written), or another comparison uses the folder.
@@ -98,44 +109,81 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         to_train += sweep_variants(to_train[-1], options.sweep, taken=[model.label for model in to_train])
     variants, ablation = plan_ablation(options, to_train)
     to_train += variants
-    data = open_data(options.data)
-    finished = from_weights(options.weights, names=data.names, taken=[model.label for model in to_train])
-    candidates: list[Candidate] = [*to_train, *finished]
-    labels = named_labels(candidates, options.names)
-    single_class = is_single_class(candidates, data.names, trained=options.single_cls)
-    require_trainable(to_train, options, num_classes=1 if single_class else len(data.names))
-    split = build_index(data, options.task, use_cache=not options.no_label_cache, strict=options.strict)
-    require_objects(split, data_file=data.file, split=options.task)
-    for warning in split_warnings(data, split, options.task):
-        LOGGER.warning(warning)
-    manifest = Manifest.of(options, to_train, finished)
+    sets = open_data_sets(options.data)
+    finished = finished_models(options.weights, sets, taken=[model.label for model in to_train])
+    labels = named_labels([*to_train, *(next(iter(model.values())) for model in finished)], options.names)
+    evaluations = [_prepare(options, sets, index, to_train, finished, labels) for index in range(len(sets))]
+    all_finished = [model for of_sets in finished for model in of_sets.values()]
+    manifest = Manifest.of(options, to_train, all_finished)
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
     with contextlib.ExitStack() as stack:
         stack.callback(FolderLock(folder).release)
-        runs = plan_runs(options, to_train, folder)
-        require_same_data(runs, data)
-        write_configs(folder, to_train)
+        folders = [folder / data_set.label for data_set in sets] if len(sets) > 1 else [folder]
+        planned = [plan_runs(one.options, to_train, of_set) for one, of_set in zip(evaluations, folders, strict=True)]
+        for data_set, its_runs in zip(sets, planned, strict=True):
+            require_same_data(its_runs, data_set.config)
+        for of_set in folders:
+            write_configs(of_set, to_train)
         manifest.write(folder)
+        runs = [run for its_runs in planned for run in its_runs]
         failed = finish_runs(runs, jobs=options.jobs)
-        models = [*_trained_models(to_train, runs, failed), *finished]
-        if models:
-            comparison = _Comparison(
-                options=options,
-                labels=labels,
-                runs=runs,
+        results: dict[str, ComparisonResult] = {}  # by label of the data set
+        for evaluation, of_set, its_runs in zip(evaluations, folders, planned, strict=True):
+            its_failed = [failure for failure in failed if failure.run in its_runs]
+            models = [*_trained_models(to_train, its_runs, its_failed), *evaluation.finished]
+            if models:
+                comparison = _Comparison(
+                    evaluation=evaluation,
+                    runs=its_runs,
+                    failed=its_failed,
+                    device=device,
+                    folder=of_set if options.task == "val" else of_set / options.task,
+                    ablation=ablation.labelled(labels) if ablation else None,
+                )
+                results[evaluation.data_set.label] = _evaluate(comparison, models, size_given="imgsz" in given)
+        if len(sets) > 1 and results:
+            warnings = overlap_warnings(sets, [evaluation.split.paths.tolist() for evaluation in evaluations])
+            write_joint_results(
+                results,
+                options,
+                labels=list(labels.values()),
+                warnings=warnings,
                 failed=failed,
-                split=split,
-                names=distinct_names(class_names(data, single_class=single_class)),
-                device=device,
                 folder=folder if options.task == "val" else folder / options.task,
-                ablation=ablation.labelled(labels) if ablation else None,
             )
-            _evaluate(comparison, models, size_given="imgsz" in given)
         if failed:
             reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
             what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
             raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
     return folder
+
+
+def _prepare(
+    options: CompareOptions,
+    sets: Sequence[DataSet],
+    index: int,
+    to_train: Sequence[ToTrain],
+    finished: Sequence[Mapping[int, TrainedRuns]],
+    labels: Mapping[str, str],
+) -> _Evaluation:
+    """Check what is to be evaluated on a data set, given by its index, before anything is written."""
+    data_set = sets[index]
+    data, task = data_set.config, options.task
+    of_set = [model[index] for model in finished if index in model]
+    single_class = is_single_class([*to_train, *of_set], data.names, trained=options.single_cls)
+    require_trainable(to_train, options, num_classes=1 if single_class else len(data.names))
+    split = build_index(data, task, use_cache=not options.no_label_cache, strict=options.strict)
+    require_objects(split, data_file=data.file, split=task)
+    for warning in split_warnings(data, split, task):
+        LOGGER.warning(warning)
+    return _Evaluation(
+        options=options.of_data_set(data_set.name),
+        data_set=data_set,
+        labels=labels,
+        finished=of_set,
+        split=split,
+        names=distinct_names(class_names(data, single_class=single_class)),
+    )
 
 
 def _trained_models(
@@ -158,10 +206,10 @@ def _trained_models(
     return models
 
 
-def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_given: bool) -> None:
+def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_given: bool) -> ComparisonResult:
     """Evaluate the models, at the size of --imgsz if it was given, compare them, and write the results."""
-    options, folder, split, names = comparison.options, comparison.folder, comparison.split, comparison.names
-    device = comparison.device
+    evaluation, folder, device = comparison.evaluation, comparison.folder, comparison.device
+    options, split, names = evaluation.options, evaluation.split, evaluation.names
     sizes = [
         round_image_size(options.imgsz, model.runs[0].max_stride) if size_given else model.runs[0].image_size
         for model in models
@@ -175,7 +223,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         ]
         for model, size in zip(models, sizes, strict=True)
     ]
-    models = [replace(model, label=comparison.labels[model.label]) for model in models]
+    models = [replace(model, label=evaluation.labels[model.label]) for model in models]
     weights = draw_resamples(len(split), RESAMPLES, seed=RESAMPLING_SEED)  # the same for all models
     scale, ranks = TINY_SCALE if options.tiny else COCO_SCALE, coco_ranks(split)
     scores = [
@@ -188,7 +236,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         for model, runs in zip(models, evaluated, strict=True)
     ]
     support = support_by_class(evaluated[0][0], names, scale)
-    baseline_exists = models[0].label == next(iter(comparison.labels.values()))
+    baseline_exists = models[0].label == next(iter(evaluation.labels.values()))
     costs, noise = measure_costs(models, sizes, split.paths.tolist(), device=device)
     command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
@@ -220,14 +268,15 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     figures = draw_figures(result, evaluated, folder=folder)
     with optional():
         write_reports(result, figures, folder=folder)
+    return result
 
 
 def _warnings(comparison: _Comparison, models: Sequence[TrainedRuns], sizes: Sequence[int]) -> list[str]:
     """Return warnings about missing models and about conditions that are not the same for all."""
     labels = [model.label for model in models]
-    baseline, *others = comparison.labels.values()
+    baseline, *others = comparison.evaluation.labels.values()
     absent = ", ".join(label for label in (baseline, *others) if label not in labels)
-    jobs = comparison.options.jobs
+    jobs = comparison.evaluation.options.jobs
     warnings = {
         f"Timings of training were measured under parallel load (up to {jobs} jobs).": jobs > 1 and comparison.runs,
         f"No finished run of {absent}; the tables leave it out.": absent,

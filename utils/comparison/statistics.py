@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.comparison.predictions import ALL, COCO, MetricKey, SupportByName
 from utils.document import Table, first_of
+from utils.metrics.joint_difference import JointDifference, RandomEffects
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import Verdict, decide_all, sentence, significance_mark
 
@@ -232,7 +233,7 @@ def mean_and_std(model: ModelScores, key: MetricKey) -> str:
     return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
-def interval_text(difference: Difference, mark: str = "") -> str:
+def interval_text(difference: Difference | JointDifference | RandomEffects, mark: str = "") -> str:
     """Return a difference with a mark of significance and its interval, if that is known."""
     value = f"{difference.value:+.3f}{mark}"
     return value if math.isnan(difference.low) else f"{value} [{difference.low:+.3f}, {difference.high:+.3f}]"

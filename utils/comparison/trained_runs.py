@@ -171,36 +171,46 @@ def effective_hyperparameters(values: Mapping[str, float], *, has_offsets: bool)
 
 
 def from_weights(patterns: Sequence[str], *, names: Sequence[str], taken: Collection[str] = ()) -> list[TrainedRuns]:
-    """Read finished weights; runs that differ only in their seed, whatever their paths, become one model.
+    """Read finished weights by `read_runs`, and group them into models by `group_runs`."""
+    return group_runs(read_runs(patterns), names=names, taken=taken)
 
-    `patterns` are as for `checkpoint_files`, `names` those of the data set's classes, `taken` labels of other models.
-    Models are in the order of their first files, each with its runs by seed. Several runs are labelled without the seed
-    in their names, or else as the model yaml. A CheckpointError is raised if a file is missing, damaged, or listed
-    twice, a ConfigError if it has another number of classes than the data set.
-    """
-    groups: dict[str, list[TrainedRun]] = {}
+
+def read_runs(patterns: Sequence[str]) -> list[TrainedRun]:
+    """Read the runs of `checkpoint_files`; a CheckpointError is raised if one is missing, damaged, or listed twice."""
     paths = checkpoint_files(patterns)
     for index, path in enumerate(paths):
-        run = read_run(path)
         if path.resolve() in map(Path.resolve, paths[:index]):
             raise CheckpointError(path, "is listed twice in --weights", fix="remove one")
+    return [read_run(path) for path in paths]
+
+
+def group_runs(runs: Sequence[TrainedRun], *, names: Sequence[str], taken: Collection[str] = ()) -> list[TrainedRuns]:
+    """Return the models of finished runs; runs that differ only in their seed, whatever their paths, become one model.
+
+    `names` are those of the data set's classes, `taken` labels of other models. Models are in the order of their first
+    files, each with its runs by seed. Several runs are labelled without the seed in their names, or else as the model
+    yaml. A ConfigError is raised if a run has another number of classes than the data set.
+    """
+    groups: dict[str, list[TrainedRun]] = {}
+    for run in runs:
         if len(run.names) != (1 if run.args.get("single_cls") else len(names)):
-            raise ConfigError(path, f"has {len(run.names)} classes, but --data has {len(names)}", fix="pass its --data")
+            what = f"has {len(run.names)} classes, but --data has {len(names)}"
+            raise ConfigError(run.path, what, fix="pass its --data")
         config = run.config.to_dict() | {"anchors": None}  # fitted anchors may differ
         settings = [config, run.names, comparable_args(run.args), run.hyperparameters]
         key = json.dumps(settings, sort_keys=True, default=str)  # equal for runs that differ only in their seed
         if run.seed is None or run.seed in [other.seed for other in groups.get(key, [])]:
-            key = str(path)
+            key = str(run.path)
         groups.setdefault(key, []).append(run)
     models: list[TrainedRuns] = []
     for first, *others in groups.values():
-        runs = tuple(sorted((first, *others), key=lambda run: -1 if run.seed is None else run.seed))
-        common = {run.name if len(runs) == 1 else SEED_IN_NAME.sub("", run.name) for run in runs}
-        label = common.pop() if len(common) == 1 and "" not in common else Path(runs[0].config.name).stem
+        of_model = tuple(sorted((first, *others), key=lambda run: -1 if run.seed is None else run.seed))
+        common = {run.name if len(of_model) == 1 else SEED_IN_NAME.sub("", run.name) for run in of_model}
+        label = common.pop() if len(common) == 1 and "" not in common else Path(of_model[0].config.name).stem
         models.append(
             TrainedRuns(
                 label=unique_name(label, [*taken, *(model.label for model in models)]),
-                runs=runs,
+                runs=of_model,
                 config=first.config,
                 hyperparameters=first.hyperparameters,
                 is_finished_weights=True,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 from utils.cli import option
 from utils.options.ablation import DESIGNS, parse_switches
@@ -17,7 +17,6 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW")
 class TrainingOptions(PluginOptions, DatasetOptions):
     """How train.py and compare.py train."""
 
-    data: str = option("shapes.yaml", "data yaml; by default the generated set")
     epochs: int = option(100, "training epochs", within=(1, math.inf))
     imgsz: int = option(640, "image size", within=IMAGE_SIZES)
     device: str = option("", "cpu, mps, or a CUDA device index; default: the first GPU, else the CPU")
@@ -73,6 +72,7 @@ class TrainOptions(TrainingOptions):
         "--adam": ("it is a kind of optimizer", "use --optimizer Adam"),
     }
 
+    data: str = option("shapes.yaml", "data yaml; by default the generated set")
     weights: str = option("", "checkpoint to initialize the weights from; default: random weights")
     cfg: str = option("", "model yaml, by path or bare name; default: the one in --weights, else yolov5n.yaml")
     hyp: str = option("hyp.scratch-low.yaml", "hyperparameter yaml")
@@ -100,6 +100,9 @@ class CompareOptions(TrainingOptions):
     """The models to compare, and the settings with which all of them are trained."""
 
     cfg: tuple[str, ...] = option((), "model yamls to train; the first is the baseline")
+    data: tuple[str, ...] = option(
+        ("shapes.yaml",), "data yaml, by default the generated set; of several, each is trained and evaluated by itself"
+    )
     weights: tuple[str, ...] = option((), "finished checkpoints or folders of runs, in addition to or instead of --cfg")
     names: tuple[str, ...] = option((), "labels of all models in the report, in the order --cfg, variants, --weights")
     pretrained: str = option("", "checkpoint that the models of --cfg and --sweep start from; default: random weights")
@@ -141,8 +144,17 @@ class CompareOptions(TrainingOptions):
         else:
             require(count >= 2, "--cfg", "two or more model yamls or --weights", count)
         require(len(set(self.seeds)) == len(self.seeds), "--seeds", "unique", self.seeds)
+        require(len(self.data) >= 1, "--data", "a data yaml", "none")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds of --seeds, or else the one of --seed."""
         return self.seeds or (self.seed,)
+
+    def of_data_set(self, name: str) -> CompareOptions:
+        """Return the options of the comparison on one of the data sets."""
+        return replace(self, data=(name,))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the options as files hold them, a single data set as text."""
+        return {**asdict(self), "data": self.data[0] if len(self.data) == 1 else self.data}

@@ -305,8 +305,11 @@ def test_what_spoils_the_metrics_is_said_before_the_trainings(tmp_path, monkeypa
 
 def test_missing_models_and_unequal_conditions_are_warned_of():
     models = [trained_model(label) for label in "xyz"]
-    settings = {"labels": dict(zip("xyz", "xyz", strict=True)), "runs": ["a run"]}
-    calm, parallel = (SimpleNamespace(options=SimpleNamespace(jobs=jobs), **settings) for jobs in (1, 2))
+    labels = dict(zip("xyz", "xyz", strict=True))
+    calm, parallel = (
+        SimpleNamespace(evaluation=SimpleNamespace(labels=labels, options=SimpleNamespace(jobs=jobs)), runs=["a run"])
+        for jobs in (1, 2)
+    )
     assert _warnings(calm, models, [96, 96, 96]) == []
     (jobs,) = _warnings(parallel, models, [96, 96, 96])
     assert "2 jobs" in jobs and _warnings(SimpleNamespace(**{**vars(parallel), "runs": []}), models, [96]) == []
