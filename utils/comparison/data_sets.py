@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.comparison.trained_runs import (
+    SEED_IN_NAME,
     TrainedRun,
     TrainedRuns,
     comparable_args,
@@ -144,8 +145,9 @@ def _training(model: TrainedRuns) -> str:
 
 
 def _without(data_set: str, label: str) -> str:
-    """Return the label of a model without that of a data set; unchanged if nothing would be left."""
-    rest = re.sub(rf"(^|[-_. ]+){re.escape(data_set)}(?=[-_. ]|$)", "", label, count=1, flags=re.IGNORECASE)
+    """Return the label of a model without its seed and the name of a data set; unchanged if nothing would be left."""
+    rest = SEED_IN_NAME.sub("", label)
+    rest = re.sub(rf"(^|[-_. ]+){re.escape(data_set)}(?=[-_. ]|$)", "", rest, count=1, flags=re.IGNORECASE)
     return rest.strip("-_. ") or label
 
 

@@ -28,7 +28,7 @@ from utils.log import LOGGER
 from utils.options import CompareOptions, ValOptions
 from utils.strict_yaml import dump_yaml
 from utils.validation.run import run_evaluation
-from utils.weights.checkpoint import describe_model, save_checkpoint, weights_of
+from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,31 @@ def test_a_full_disk_while_drawing_loses_the_images_but_not_the_results(finished
     assert not (folder / "compare.png").exists() and not (folder / "report.html").exists()
     assert links_of(folder) == []
     assert sum("No space left on device" in record.getMessage() for record in caplog.records) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cheap")
+def test_each_of_several_data_sets_has_a_report_beside_the_joint_one(finished_runs, monkeypatch):
+    monkeypatch.setattr("utils.comparison.run.draw_figures", lambda *_, **__: {})
+    own, other = finished_runs / "own.yaml", copied(finished_runs, "second", "") / "own.yaml"
+    for path in (finished_runs / "labels/val").iterdir():
+        atomic_write(other.parent / "labels/val" / path.name, path.read_bytes())
+    runs = [finished_runs / f"runs/{label}-seed1" for label in ("sharp", "rough")]
+    for run in runs:
+        content = load_checkpoint(run / "weights/best.pt")
+        content["options"] = {**content["options"], "data": str(other)}
+        save_checkpoint(finished_runs / "second" / run.name / "weights/best.pt", content)
+    weights = [str(finished_runs / "second" / run.name) for run in runs] + [str(run) for run in reversed(runs)]
+    settings = {"device": "cpu", "workers": 0, "batch_size": 4, "project": str(finished_runs / "compare")}
+    options = CompareOptions(weights=tuple(weights), data=(str(own), str(other)), name="sets", **settings)
+    folder = run_comparison(options)
+    joint, *parts = (json.loads((folder / place / "results.json").read_text()) for place in ("", "finished0", "second"))
+    assert joint["options"]["data"] == [str(own), str(other)] and parts[1]["options"]["data"] == str(other)
+    assert [[one["model"] for one in part["results"]] for part in parts] == [["sharp", "rough"]] * 2
+    values = [part["comparisons"][0]["differences"][0]["value"] for part in parts]
+    assert joint["comparisons"][0]["differences"][0]["value"] == pytest.approx(sum(values) / 2)
+    assert any("8 evaluation images" in warning for warning in joint["warnings"])
+    assert all((folder / place / "report.html").is_file() for place in ("", "finished0", "second"))
 
 
 @pytest.fixture
