@@ -90,7 +90,7 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
     """
     started = {run: read_facts(run.folder / ENVIRONMENT) for run in runs if run.is_finished or run.last.is_file()}
     recorded = [(run.folder, str(facts.get("dataset", "")), vars(run.options)) for run, facts in started.items()]
-    for folder in _changed_since(recorded, data):
+    for folder in changed_since(recorded, data):
         what = f"contains a run on a training split that has changed since ({data.file})"
         raise ConfigError(folder, what, fix="choose another --name, or remove that run")
     for run, facts in started.items():
@@ -100,7 +100,7 @@ def require_same_data(runs: Sequence[PlannedRun], data: DataConfig) -> None:
             raise ConfigError(run.folder, what, fix="choose another --name, or remove that run")
 
 
-def _changed_since(recorded: Iterable[tuple[Path, str, Mapping[str, Any]]], data: DataConfig) -> list[Path]:
+def changed_since(recorded: Iterable[tuple[Path, str, Mapping[str, Any]]], data: DataConfig) -> list[Path]:
     """Return the folders of runs on another training split, or part of it by --fraction, than the data set has now.
 
     Runs are given as folder, recorded fingerprint, empty if unknown, and options of train.py.
@@ -171,7 +171,7 @@ def _changed_datasets(models: Sequence[TrainedRuns]) -> list[str]:
         runs = [run for model in models if model.data == name for run in model.runs]
         with contextlib.suppress(DetectorError):  # which `split_overlaps` reports
             recorded = [(run.folder, run.dataset, run.args) for run in runs if run.folder]
-            changed += _changed_since(recorded, open_data(name))
+            changed += changed_since(recorded, open_data(name))
     names = ", ".join(folder.name for folder in changed)
     return [f"Trained on a training split that has changed since: {names}."] if names else []
 

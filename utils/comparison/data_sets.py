@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from utils.comparison.checks import changed_since
 from utils.comparison.trained_runs import (
     SEED_IN_NAME,
     TrainedRun,
@@ -19,7 +20,6 @@ from utils.comparison.trained_runs import (
     read_runs,
 )
 from utils.datasets.config import DataConfig, load_data_config
-from utils.datasets.index import build_index
 from utils.datasets.split_checks import overlapping_images
 from utils.datasets.splits import open_data
 from utils.errors import ConfigError, DetectorError
@@ -71,10 +71,9 @@ def finished_models(
     if len(sets) == 1:
         return [{0: model} for model in from_weights(patterns, names=sets[0].config.names, taken=taken)]
     runs = read_runs(patterns)
-    fingerprints = _training_fingerprints(sets) if any(run.dataset for run in runs) else []
     by_set: list[list[TrainedRun]] = [[] for _ in sets]
     for run in runs:
-        by_set[_trained_on(run, sets, fingerprints)].append(run)
+        by_set[_trained_on(run, sets)].append(run)
     models: list[dict[int, TrainedRuns]] = []
     for index, (data_set, of_set) in enumerate(zip(sets, by_set, strict=True)):
         found = group_runs(of_set, names=data_set.config.names)
@@ -91,17 +90,7 @@ def finished_models(
     return models
 
 
-def _training_fingerprints(sets: Sequence[DataSet]) -> list[str]:
-    """Return the fingerprint of each training split, empty if there is none."""
-    fingerprints = []
-    for data_set in sets:
-        fingerprints.append("")
-        with contextlib.suppress(DetectorError):
-            fingerprints[-1] = build_index(data_set.config, "train").fingerprint()
-    return fingerprints
-
-
-def _trained_on(run: TrainedRun, sets: Sequence[DataSet], fingerprints: Sequence[str]) -> int:
+def _trained_on(run: TrainedRun, sets: Sequence[DataSet]) -> int:
     """Return the index of the data set that a run was trained on; a ConfigError if it is none of them."""
     name = str(run.args.get("data", ""))
     with contextlib.suppress(DetectorError):
@@ -109,9 +98,11 @@ def _trained_on(run: TrainedRun, sets: Sequence[DataSet], fingerprints: Sequence
         for index, data_set in enumerate(sets):
             if data_set.config.file.resolve() == file:
                 return index
-    if run.dataset and run.dataset in fingerprints:
-        return fingerprints.index(run.dataset)
-    what = f"was trained on {name or 'unknown data'}, which is none of the data sets of --data"
+    for index, data_set in enumerate(sets) if run.dataset else ():
+        with contextlib.suppress(DetectorError):  # without a training split
+            if not changed_since([(run.path, run.dataset, run.args)], data_set.config):
+                return index
+    what = f"was trained on {name or 'unknown data'}, not on a data set of --data"
     raise ConfigError(run.path, what, fix="add its data yaml to --data, or leave it out")
 
 

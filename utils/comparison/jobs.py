@@ -127,7 +127,7 @@ class _Job:
         resume = run.last.is_file()
         command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=resume)]
         action = f"{'resuming' if resume else 'training'} {Path(run.options.cfg).name}"
-        LOGGER.info(f"{progress.position(run)}, {run.folder.name}: {action}; log: {run.log}")
+        LOGGER.info(f"{progress.position(run)}, {run.title}: {action}; log: {run.log}")
         run.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.perf_counter()
         with run.log.open("ab") as log:
@@ -141,7 +141,7 @@ class _Job:
                 env=_environment(jobs),
                 start_new_session=True,  # a second signal interrupts saving, so the terminal must not send one too
             )
-        text = f"{progress.position(run)}, {clip(run.folder.name, MAX_NAME_COLUMNS)}"
+        text = f"{progress.position(run)}, {clip(run.title, MAX_NAME_COLUMNS)}"
         self.bar = _bar(text, total=run.options.epochs, initial=self._epochs, position=slot)
 
     def is_running(self) -> bool:
@@ -154,7 +154,7 @@ class _Job:
             if self.bar.disable or not sys.stdout.isatty():
                 epoch = f"epoch {epochs}/{total}, mAP50-95 {map50_95:.3f}"
                 position = self._progress.position(self.run)
-                LOGGER.info(f"{position}, {self.run.folder.name}: {epoch}; about {for_all} left for all runs")
+                LOGGER.info(f"{position}, {self.run.title}: {epoch}; about {for_all} left for all runs")
         self.bar.n = epochs
         self.bar.refresh()
         return self.process.poll() is None
@@ -162,7 +162,7 @@ class _Job:
     def close(self) -> list[FailedRun]:
         """Log how the run ended; return the failure if it did not finish and was not stopped."""
         self.bar.close()
-        name, seconds = self.run.folder.name, format_seconds(time.perf_counter() - self._started)
+        name, seconds = self.run.title, format_seconds(time.perf_counter() - self._started)
         epochs, map50_95 = last_epoch(self.run.folder)
         if self.process.returncode == 0 and self.run.is_finished:
             LOGGER.info(f"{name}: finished in {seconds}, mAP50-95 {map50_95:.3f} in the last epoch")

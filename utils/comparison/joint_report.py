@@ -129,7 +129,7 @@ def write_joint_results(
         "comparisons": [_joint_json(one) for one in joint],
         "correction": "Holm" if len(joint) > 1 else None,
         "warnings": warnings,
-        "failed": [{"run": str(f.run.folder), "exit_code": f.exit_code, "reason": f.reason} for f in failed],
+        "failed": [{"run": f.run.title, "exit_code": f.exit_code, "reason": f.reason} for f in failed],
     }
     dump_json(folder / "results.json", content)
     with optional():
@@ -205,7 +205,7 @@ def joint_sections(
     failed: Sequence[FailedRun],
 ) -> list[Section]:
     """Return the joint report; the arguments are as of `write_joint_results`."""
-    failures = [f"{f.run.folder}: exit code {f.exit_code}, {f.reason}" for f in failed]
+    failures = [f"{f.run.title}: exit code {f.exit_code}, {f.reason}" for f in failed]
     verdicts = [one.sentence for one in joint] or ["No joint verdict."]
     others = joint_tables(results, joint)
     of_sets = [f"{label}: {warning}" for label, result in results.items() for warning in result.warnings]

@@ -36,6 +36,12 @@ class PlannedRun:
 
     model: str
     options: TrainOptions
+    data_set: str = ""  # its label, if the comparison has several
+
+    @property
+    def title(self) -> str:
+        """Name of the run, with that of the data set if there are several."""
+        return f"{self.data_set}/{self.folder.name}" if self.data_set else self.folder.name
 
     @property
     def folder(self) -> Path:
@@ -80,10 +86,13 @@ class PlannedRun:
         return f"python train.py {shlex.join(self.argv(resume=False))}"
 
 
-def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Path) -> list[PlannedRun]:
+def plan_runs(
+    options: CompareOptions, candidates: Sequence[ToTrain], folder: Path, *, data_set: str = ""
+) -> list[PlannedRun]:
     """Return the runs of all models to train on one data set, those of one seed before those of the next seed.
 
-    A ConfigError is raised if a run's folder contains a run with other settings.
+    `data_set` is its label, if the comparison has several. A ConfigError is raised if a run's folder contains a run with
+    other settings.
     """
     cores = os.cpu_count() or 1
     workers = min(options.workers, max(cores // options.jobs, 1)) if options.jobs > 1 else options.workers
@@ -96,7 +105,7 @@ def plan_runs(options: CompareOptions, candidates: Sequence[ToTrain], folder: Pa
             cfg, hyp = candidate.kept_yamls(folder)
             settings |= {"cfg": candidate.cfg or str(cfg), "hyp": candidate.hyp or str(hyp)}
             settings |= {"seed": seed, "name": f"{candidate.label}-seed{seed}"}
-            run = PlannedRun(model=candidate.label, options=TrainOptions(**settings))
+            run = PlannedRun(model=candidate.label, options=TrainOptions(**settings), data_set=data_set)
             _require_same_settings(run, candidate.hyperparameters)
             runs.append(run)
     return runs

@@ -118,8 +118,12 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
     with contextlib.ExitStack() as stack:
         stack.callback(FolderLock(folder).release)
-        folders = [folder / data_set.label for data_set in sets] if len(sets) > 1 else [folder]
-        planned = [plan_runs(one.options, to_train, of_set) for one, of_set in zip(evaluations, folders, strict=True)]
+        titles = [data_set.label for data_set in sets] if len(sets) > 1 else [""]
+        folders = [folder / title for title in titles]
+        planned = [
+            plan_runs(evaluation.options, to_train, folder / title, data_set=title)
+            for evaluation, title in zip(evaluations, titles, strict=True)
+        ]
         for data_set, its_runs in zip(sets, planned, strict=True):
             require_same_data(its_runs, data_set.config)
         for of_set in folders:
@@ -152,7 +156,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
                 folder=folder if options.task == "val" else folder / options.task,
             )
         if failed:
-            reasons = ", ".join(f"{f.run.folder.name} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+            reasons = ", ".join(f"{f.run.title} ({f.reason.split('. Fix: ')[0]})" for f in failed)
             what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
             raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
     return folder

@@ -101,9 +101,16 @@ def test_the_fingerprint_tells_the_set_where_the_yaml_is_gone(grouped, monkeypat
     def index_of(config, split):
         if config.file.parent.name == "cells":
             raise DataError(config.file, "has no 'train' split", fix="add it")
-        return SimpleNamespace(fingerprint=lambda: "f" if split == "train" else "")
+        parts = {1.0: "f", 0.5: "half"}
+        return SimpleNamespace(
+            fraction=lambda fraction, **_: SimpleNamespace(
+                fingerprint=lambda: parts[fraction] if split == "train" else ""
+            )
+        )
 
-    monkeypatch.setattr(data_sets, "build_index", index_of)
+    monkeypatch.setattr("utils.comparison.checks.build_index", index_of)
+    half = run_of("b", "/elsewhere/gone.yaml", dataset="half", fraction=0.5)
+    assert grouped(half) == {"b": {1: ["b"]}}
     assert grouped(run_of("a", "/elsewhere/gone.yaml", dataset="f")) == {"a": {1: ["a"]}}
     for unknown in (run_of("a", "/elsewhere/gone.yaml", dataset="g"), run_of("a", "figures.yaml"), run_of("a", "")):
         with pytest.raises(ConfigError) as error:

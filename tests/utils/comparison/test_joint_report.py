@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -65,8 +64,7 @@ def test_without_a_baseline_on_two_sets_there_is_no_joint_verdict(results):
 
 
 def test_everything_is_written_and_numbers_are_those_of_the_sets(results, tmp_path, caplog):
-    run = SimpleNamespace(folder=Path("compare/b/a-seed1"), log=Path("compare/b/a-seed1.log"))
-    failed = [FailedRun(run=run, exit_code=3, reason="out of memory")]
+    failed = [FailedRun(run=SimpleNamespace(title="b/a-seed1"), exit_code=3, reason="out of memory")]
     options = CompareOptions(cfg=("a", "b"), data=("a.yaml", "b.yaml", "c.yaml"))
     write_joint_results(results, options, labels=LABELS, warnings=["shared"], failed=failed, folder=tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
@@ -76,7 +74,7 @@ def test_everything_is_written_and_numbers_are_those_of_the_sets(results, tmp_pa
     assert [one["value"] for one in row["data_sets"]] == values and row["value"] == pytest.approx(sum(values) / 3)
     assert row["low"] < row["value"] < row["high"] and row["random_effects"]["low"] < row["random_effects"]["high"]
     assert content["warnings"][0] == "shared" and any(" c" in text and "equal" in text for text in content["warnings"])
-    assert content["failed"] == [{"run": "compare/b/a-seed1", "exit_code": 3, "reason": "out of memory"}]
+    assert content["failed"] == [{"run": "b/a-seed1", "exit_code": 3, "reason": "out of memory"}]
     text, page = (tmp_path / "compare.md").read_text(), (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(f"{row['value']:+.3f}" in one and "Data set c" in one for one in (text, page)) and "a: w" in text
     assert (tmp_path / "figures/data_sets.csv").read_text().count("\n") == 1 + 2 * (4 + 3)

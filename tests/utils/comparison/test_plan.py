@@ -167,6 +167,36 @@ def test_combinations_of_switches_are_trained_after_the_models_and_may_be_extend
     assert load_model_config(one.options.cfg).layers[1].kwargs == {"padding": "zeros"}
 
 
+def test_each_data_set_has_its_runs_in_a_folder_of_its_own(data, tmp_path, monkeypatch):
+    seen: list[PlannedRun] = []
+
+    def fail_all(runs: list[PlannedRun], *, jobs: int) -> list[FailedRun]:
+        seen.extend(runs)
+        return [FailedRun(run=run, exit_code=1, reason="not now") for run in runs]
+
+    monkeypatch.setattr("utils.comparison.run.finish_runs", fail_all)
+    other = data.with_name("other.yaml")
+    other.write_bytes(data.read_bytes())
+    settings = {"cfg": ("yolov5n.yaml", "yolov5s.yaml"), "device": "cpu", "project": str(tmp_path)}
+    with pytest.raises(RunError) as error:
+        run_comparison(CompareOptions(**settings, data=(str(data), str(other))))
+    assert [run.title for run in seen] == [
+        f"{stem}/{model}-seed0" for stem in (data.stem, "other") for model in ("yolov5n", "yolov5s")
+    ]
+    assert all(run.folder == tmp_path / "exp" / run.title for run in seen)
+    assert [run.options.data for run in seen] == [str(data)] * 2 + [str(other)] * 2
+    assert "4 of 4" in error.value.what and (tmp_path / "exp/other/configs/yolov5s.yaml").is_file()
+
+
+def test_a_comparison_is_continued_on_more_data_sets_but_not_from_one(known, tmp_path):
+    assert folder_of(known, tmp_path, data=("a.yaml", "b.yaml")) == "exp"
+    assert folder_of(known, tmp_path, data=("c.yaml", "b.yaml", "a.yaml")) == "exp"
+    assert folder_of(known, tmp_path, data=("c.yaml", "d.yaml")) == "exp2"
+    assert folder_of(known, tmp_path, data="a.yaml") == "exp3"
+    assert folder_of(known, tmp_path, data=("a.yaml", "x.yaml")) == "exp4", "the runs of one set are in the folder"
+    assert json.loads((tmp_path / "exp3" / MANIFEST).read_text())["settings"]["data"] == "a.yaml"
+
+
 def folder_of(
     known: dict[str, ToTrain],
     project: Path,
