@@ -85,6 +85,7 @@ SMALL = {
     "utils.benchmarks.nms": "--repeats 1",
     "utils.explain": "--device cpu --imgsz 64 --images 1",
     "tests.studies.ci_coverage": "--trials 1 --resamples 4 --scenarios equal",
+    "tests.studies.joint_coverage": "--trials 1 --resamples 4 --scenarios equal",
     "pytest": "-n 0 -p no:cacheprovider --collect-only tests/test_presets.py",
     "venv": "--without-pip",
 }

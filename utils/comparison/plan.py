@@ -91,7 +91,7 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """Return the runs of all models to train on one data set, those of one seed before those of the next seed.
 
-    `data_set` is its label, if the comparison has several. A ConfigError is raised if a run's folder contains a run with
+    `data_set` is its label, if the comparison has several. A ConfigError is raised if a run's folder contains one with
     other settings.
     """
     cores = os.cpu_count() or 1

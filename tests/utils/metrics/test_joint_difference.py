@@ -137,3 +137,24 @@ def test_sentences_name_sets_numbers_and_reasons():
         )
     }
     assert len(reasons) == 7 and all("inconclusive" in reason for reason in reasons)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sets", "seeds"), [(2, 2), (3, 3), (5, 3)])
+def test_interval_coverage_and_error_rate_on_normal_data(sets, seeds):
+    """True differences vary between sets by far more than their intervals, with mean 0; so do the variances."""
+    rng = np.random.default_rng(11)
+    trials, covered, decided = 600, 0, 0
+    truths = 5.0 * (np.arange(sets) - (sets - 1) / 2)
+    for _ in range(trials):
+        differences = []
+        for k, truth in enumerate(truths):
+            models = []
+            for shift, seed_std in ((truth, 1.0), (0.0, 0.5 + k % 2)):
+                own, noise = rng.normal(0, 0.7), np.tile(rng.normal(0, 0.7, 60), (seeds, 1))
+                models.append(scores(shift + own + rng.normal(0, seed_std, seeds), noise))
+            differences.append(paired_difference(*models, num_images=200))
+        joint = joint_difference(differences)
+        covered += joint.low <= 0 <= joint.high
+        decided += decide_jointly([joint])[0].decision != INCONCLUSIVE
+    assert 0.93 - 0.025 < covered / trials < 0.97 + 0.02 and decided / trials < 0.05 + 0.025  # three standard errors
