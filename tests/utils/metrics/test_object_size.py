@@ -31,6 +31,7 @@ def test_each_size_counts_its_own_objects_and_false_positives_only():
         assert restricted.tp.shape == ignored.shape == (4, len(IOU_THRESHOLDS))
         assert restricted.tp[:, 0].tolist() == tp and (~ignored[:, 0]).tolist() == counted
         assert restricted.label_areas.tolist() == {0: [600.0], 1: [], 2: [12000.0]}[size_bin]
+        assert restricted.label_boxes.tolist() == {0: [[0, 50, 20, 80]], 1: [], 2: [[200, 50, 300, 170]]}[size_bin]
         assert len(restricted.label_classes) == len(restricted.label_image_ids) == len(restricted.label_areas)
 
 
