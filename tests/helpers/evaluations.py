@@ -53,7 +53,6 @@ def evaluated_set(
         tp=tp,
         claimed_areas=np.zeros(count),
         label_image_ids=np.zeros(label_count, np.int64) if label_image_ids is None else label_image_ids,
-        label_boxes=np.zeros((label_count, 4)),
         label_classes=np.asarray(label_classes, np.int64),
         label_boxes=np.zeros((label_count, 4)),
     )

@@ -48,8 +48,7 @@ class EvaluatedSet:
         classes: (n,) int64.
         tp: (n, t) bool, whether each detection is a true positive at each IoU threshold.
         claimed_areas: (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap.
-        label_image_ids: (m,) int, ascending.
-        label_boxes: (m, 4).
+        label_image_ids: (m,) int.
         label_classes: (m,) int64.
         label_boxes: (m, 4).
     """
@@ -61,8 +60,7 @@ class EvaluatedSet:
     classes: np.ndarray  # (n,) int64
     tp: np.ndarray  # (n, t) bool, whether each detection is a true positive at each IoU threshold
     claimed_areas: np.ndarray  # (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap
-    label_image_ids: np.ndarray  # (m,) int, ascending
-    label_boxes: np.ndarray  # (m, 4)
+    label_image_ids: np.ndarray  # (m,) int
     label_classes: np.ndarray  # (m,) int64
     label_boxes: np.ndarray  # (m, 4)
 
@@ -84,7 +82,6 @@ class EvaluatedSet:
             tp=_concatenate([image.tp for image in images], (0, len(IOU_THRESHOLDS))).astype(bool),
             claimed_areas=_concatenate(claimed_areas),
             label_image_ids=np.repeat(ids, [len(image.label_classes) for image in images]),
-            label_boxes=_concatenate([image.label_boxes for image in images], (0, 4)),
             label_classes=_concatenate([image.label_classes for image in images]).astype(np.int64),
             label_boxes=_concatenate([image.label_boxes for image in images], (0, 4)),
         )

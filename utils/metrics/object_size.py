@@ -52,7 +52,6 @@ def restrict_to_size(
         evaluated,
         tp=tp,
         label_image_ids=evaluated.label_image_ids[labels],
-        label_boxes=evaluated.label_boxes[labels],
         label_classes=evaluated.label_classes[labels],
         label_boxes=evaluated.label_boxes[labels],
     )

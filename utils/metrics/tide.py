@@ -39,7 +39,10 @@ class AssignedErrors:
 
 
 def assign_errors(evaluated: EvaluatedSet, *, max_detections: int = MAX_DETECTIONS) -> AssignedErrors:
-    """Assign a kind to each detection: by confidence, each takes the free label of its class with the largest IoU."""
+    """Assign a kind to each detection: by confidence, each takes the free label of its class with the largest IoU.
+
+    The labels must be image by image, as the detections.
+    """
     count, label_count = len(evaluated.image_ids), len(evaluated.label_image_ids)
     images = np.arange(evaluated.num_images + 1)
     starts = np.searchsorted(evaluated.image_ids, images)

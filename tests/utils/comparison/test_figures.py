@@ -50,7 +50,6 @@ def run(true_positives: list[int], false_positives: list[int]) -> EvaluatedSet:
         tp=np.repeat(np.concatenate(tp).astype(bool)[:, None], 10, 1),
         claimed_areas=np.zeros(len(image_ids)),
         label_image_ids=np.repeat(np.arange(3), 2),
-        label_boxes=np.zeros((6, 4)),
         label_classes=np.zeros(6, np.int64),
         label_boxes=np.zeros((6, 4)),
     )

@@ -46,7 +46,6 @@ def choose(evaluated, detections, labels=slice(None)):
         tp=evaluated.tp[detections],
         claimed_areas=evaluated.claimed_areas[detections],
         label_image_ids=evaluated.label_image_ids[labels],
-        label_boxes=evaluated.label_boxes[labels],
         label_classes=evaluated.label_classes[labels],
         label_boxes=evaluated.label_boxes[labels],
     )
