@@ -13,6 +13,7 @@ from utils.comparison.ablation import (
     ablation_table,
     effect_table,
 )
+from utils.comparison.error_analysis import error_sections
 from utils.comparison.predictions import ALL, COCO, MIN_IMAGES, MIN_OBJECTS
 from utils.comparison.result import ComparisonResult, results_content
 from utils.comparison.statistics import (
@@ -47,6 +48,7 @@ from utils.options import CompareOptions
 
 MAX_CONFIG_ROWS = 12
 OVERVIEW, EXAMPLES, SAMPLING = "Overview", "Largest differences", "AKConv sampling points"  # sections with images
+SHEETS = "Contact sheets"  # likewise
 TERMINAL_COLUMNS = 80
 ACCURACY_NOTE = (
     "Mean ± standard deviation over seeds, by the rules of val.py; P, R and F1 are means over classes at IoU 0.5, at "
@@ -136,10 +138,12 @@ def report_sections(result: ComparisonResult, figures: Mapping[str, Sequence[Blo
         _coco_section(result),
         Section("Per seed", [SEED_NOTE, seeds] if seeds else []),
         *(_detail_section(result, group) for group in DETAIL_SECTIONS),
+        *error_sections(scores, pairs),
         Section("Cost", [COST_NOTE.format(*result.timing_noise), *cost_tables(scores, result.costs)]),
         Section("Configuration differences", _config_diffs(result)),
         Section("Weights", [weights] if weights.rows else []),
         Section(EXAMPLES, figures.get(EXAMPLES, ())),
+        Section(SHEETS, figures.get(SHEETS, ())),
         Section(SAMPLING, figures.get(SAMPLING, ())),
         Section("Commands", [CodeBlock(result.commands)]),
         Section("Environment", [environment]),

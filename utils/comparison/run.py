@@ -30,8 +30,10 @@ from utils.comparison.checks import (
     require_same_data,
     require_trainable,
 )
+from utils.comparison.contact_sheets import draw_detections
 from utils.comparison.cost import measure_costs
 from utils.comparison.data_sets import DataSet, finished_models, open_data_sets, overlap_warnings
+from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.joint_report import write_joint_results
@@ -43,7 +45,7 @@ from utils.comparison.predictions import (
     resampled_metrics,
     support_by_class,
 )
-from utils.comparison.report import write_reports, write_results
+from utils.comparison.report import SHEETS, write_reports, write_results
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
 from utils.comparison.sweep import sweep_variants
@@ -233,7 +235,10 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     scores = [
         collect_scores(
             model.label,
-            [resampled_metrics(run, weights, names, image_ranks=ranks, scale=scale) for run in runs],
+            [
+                resampled_metrics(run, weights, names, image_ranks=ranks, scale=scale) | error_metrics(run, weights)
+                for run in runs
+            ],
             fixed_weights=model.is_finished_weights,
             seeds=tuple(run.seed for run in model.runs),
         )
@@ -270,6 +275,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     )
     write_results(result, options, folder=folder)
     figures = draw_figures(result, evaluated, folder=folder)
+    figures[SHEETS] = draw_detections(result, evaluated, folder=folder, browse=options.browse)
     with optional():
         write_reports(result, figures, folder=folder)
     return result

@@ -126,6 +126,7 @@ class CompareOptions(TrainingOptions):
         kind=int,
         within=(0, MAX_SEED),
     )
+    browse: bool = option(False, "write pages of all images with each model's detections and errors")
     jobs: int = option(1, "parallel jobs, which divide the threads of the processor", within=(1, math.inf))
     tiny: bool = option(False, "also list tiny objects, below 16 x 16 pixels, which then do not count as small")
     project: str = option("runs/compare", "folder of all comparisons")

@@ -106,14 +106,14 @@ def image_grid(
     drawing = ImageDraw.Draw(pil_image)
     for (top, left), caption in zip(corners, captions, strict=False):
         drawing.rectangle((left, top, left + width, top + strip + height), outline=WHITE)
-        text = _shorten_to(drawable(caption), width - 10)
+        text = fit_width(drawable(caption), width - 10)
         draw_text(drawing, (left + 5, top + CAPTION_BASELINE), text, CAPTION_FONT_SIZE, WHITE)
     return np.asarray(pil_image)
 
 
-def _shorten_to(text: str, width: int) -> str:
-    """Shorten a caption to a width in pixels, but not below four letters."""
+def fit_width(text: str, width: int, font_size: int = CAPTION_FONT_SIZE) -> str:
+    """Shorten a `drawable` text to a width in pixels, but not below four letters."""
     letters = len(text)
-    while letters > 4 and text_box(shorten(text, letters), CAPTION_FONT_SIZE)[2] > width:
+    while letters > 4 and text_box(shorten(text, letters), font_size)[2] > width:
         letters -= 1
     return shorten(text, letters)

@@ -1,0 +1,51 @@
+"""compare.py's error analysis: what each kind of error costs each model, and the differences with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.comparison.predictions import MetricKey
+from utils.comparison.statistics import ModelComparison, ModelScores, mean_and_std
+from utils.document import Block, Section, Table
+from utils.metrics.evaluated_set import EvaluatedSet
+from utils.metrics.tide import AP, ERRORS, FALSE_NEGATIVES, FALSE_POSITIVES, error_scores
+
+HEADING = "Errors"
+ERROR = "error"  # group of the metrics
+KEYS: dict[MetricKey, str] = {  # with the titles of the rows
+    (ERROR, AP, "ap50"): "AP at IoU 0.5",
+    **{(ERROR, name, "dap50"): name.capitalize() for name in ERRORS},
+    **{(ERROR, name, "dap50"): f"all {name}" for name in (FALSE_POSITIVES, FALSE_NEGATIVES)},
+}
+NOTE = (
+    "What AP at IoU 0.5 would gain if all errors of one kind were corrected (TIDE, Bolya et al. 2020): classification: "
+    "right place, wrong class; localization: right class, IoU of 0.1 to 0.5; both: wrong class and such an IoU; "
+    "duplicate: a further detection of a detected object; background: no object there; missed: no detection there, not "
+    "even a wrong one. The gains do not add up to 1. AP counts 100 detections per image, and so may differ from mAP50."
+)
+DIFFERENCE_NOTE = (
+    "A negative difference: these errors cost the model less. Neither intervals nor asterisks are corrected."
+)
+
+
+def error_metrics(evaluated: EvaluatedSet, weights: np.ndarray) -> dict[MetricKey, np.ndarray]:
+    """Compute AP and the gain by each kind of error as `resampled_metrics` does: (1 + r,), the set itself first.
+
+    `weights` are (r, images) integers, how many times each resample contains each image.
+    """
+    weights = np.concatenate((np.ones((1, evaluated.num_images), weights.dtype), weights))
+    return dict(zip(KEYS, error_scores(evaluated, weights).values(), strict=True))
+
+
+def error_sections(models: Sequence[ModelScores], pairs: Sequence[ModelComparison]) -> list[Section]:
+    """Return the table of all models' errors, and that of the differences from the baseline."""
+    if any(key not in model.metrics for model in models for key in KEYS):
+        return []
+    rows = [[title, *(mean_and_std(model, key) for model in models)] for key, title in KEYS.items()]
+    blocks: list[Block] = [NOTE, Table(header=["Gain of AP", *(model.label for model in models)], rows=rows)]
+    if pairs:
+        rows = [[title, *(pair.text(key) for pair in pairs)] for key, title in KEYS.items()]
+        blocks += [DIFFERENCE_NOTE, Table(header=["Difference", *(pair.title for pair in pairs)], rows=rows)]
+    return [Section(HEADING, blocks)]
