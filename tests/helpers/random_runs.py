@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tests.helpers.evaluations import image_evaluation
+from utils.comparison.error_analysis import error_metrics
 from utils.comparison.predictions import resampled_metrics
 from utils.comparison.statistics import ModelScores, collect_scores
 from utils.metrics.bootstrap import draw_resamples
@@ -44,5 +45,6 @@ def random_run(seed: int, *, noise: float = 6.0, count: int = COUNT) -> Evaluate
 def random_scores(label: str, seeds: Sequence[int], *, noise: float) -> ModelScores:
     """Return the scores of a model with one run for each seed, which the scores do not record."""
     weights = draw_resamples(COUNT, 200, seed=0)
-    runs = [resampled_metrics(random_run(seed, noise=noise), weights, NAMES) for seed in seeds]
+    sets = [random_run(seed, noise=noise) for seed in seeds]
+    runs = [resampled_metrics(one, weights, NAMES) | error_metrics(one, weights) for one in sets]
     return collect_scores(label, runs, seeds=[None] * len(runs), fixed_weights=False)

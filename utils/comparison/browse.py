@@ -38,15 +38,14 @@ def write_browse(result: ComparisonResult, runs: Sequence[ShownRun], *, folder: 
     """Write pages of 60 images in place of earlier ones, those first on which models differ; return the first page."""
     shutil.rmtree(folder, ignore_errors=True)
     order, _ = by_difference(runs)
-    names = result.names if len(result.names) > 1 else result.names * (1 + max(r.evaluated.classes.max() for r in runs))
     pages = [order[start : start + IMAGES_PER_PAGE].tolist() for start in range(0, len(order), IMAGES_PER_PAGE)]
-    panels = [[_panels(runs, image_id, names) for image_id in page] for page in pages]
+    panels = [[_panels(runs, image_id, result.names) for image_id in page] for page in pages]
     # By page, which kinds of boxes there are, so that a filter can tell which pages have any.
     contents = [
         sorted({(panel, c, k) for image in page for panel, boxes in image for c, k, _, _ in boxes}) for page in panels
     ]
     options = {
-        "classes": _options(dict(enumerate(names))),
+        "classes": _options(dict(enumerate(result.names))),
         "models": _options({index: run.model for index, run in enumerate(runs)}),
         "kinds": _options(KINDS),
     }
@@ -112,7 +111,7 @@ def _item(path: Path, image_id: int, runs: Sequence[ShownRun], panels: Sequence[
     file = atomic_write(folder / "images" / f"{image_id:06d}.jpg", encoded.tobytes())
     parts = []
     for panel, boxes in panels:
-        title = "labels" if panel == LABELS else f"{runs[panel].title}, F1 {runs[panel].f1[image_id]:.2f}"
+        title = "labels" if panel == LABELS else runs[panel].caption(image_id)
         parts.append(
             f'<figure class="m{panel}"><div><img loading="lazy" src="images/{file.name}" width="{small.shape[1]}" '
             f'height="{small.shape[0]}" alt=""><svg viewBox="0 0 {size_hw[1]} {size_hw[0]}">'
@@ -123,12 +122,14 @@ def _item(path: Path, image_id: int, runs: Sequence[ShownRun], panels: Sequence[
 
 def _svg(boxes: Sequence[Box], size_hw: tuple[int, int]) -> Iterator[str]:
     """Yield each box with its text, in pixels of the image."""
-    font = max(size_hw) / 30
+    font = max(size_hw) / 32
     for class_id, kind, box, text in boxes:
         x1, y1, x2, y2 = (round(float(v), 1) for v in box)
         title = html.escape(f"{text}, {KINDS[kind]}" if kind in KINDS else text)
+        x, side = (x1, "start") if x1 < 0.8 * size_hw[1] else (x2, "end")
         y = y1 - font / 4 if y1 > font else y1 + font
         yield (
             f'<g class="c{class_id} k{kind}"><title>{title}</title><rect x="{x1}" y="{y1}" width="{x2 - x1:.1f}" '
-            f'height="{y2 - y1:.1f}"/><text x="{x1}" y="{y:.1f}" font-size="{font:.0f}">{html.escape(text)}</text></g>'
+            f'height="{y2 - y1:.1f}"/><text x="{x}" y="{y:.1f}" font-size="{font:.0f}" '
+            f'text-anchor="{side}">{html.escape(text)}</text></g>'
         )

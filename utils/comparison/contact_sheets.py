@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.boxes import pairwise_iou
 from utils.comparison.browse import write_browse
 from utils.comparison.figures import CONFIDENCE, JPEG_QUALITY
 from utils.comparison.result import ComparisonResult
@@ -20,7 +21,7 @@ from utils.document import Block, Image
 from utils.files import atomic_write
 from utils.log import optional
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.tide import ERRORS, TRUE_POSITIVE
+from utils.metrics.tide import BACKGROUND_IOU, ERRORS, TRUE_POSITIVE
 from utils.plots.boxes import WHITE, class_colour
 from utils.plots.contact_sheet import Crop, Outline, contact_sheet
 from utils.plots.fonts import display_name
@@ -77,8 +78,8 @@ def draw_contact_sheets(result: ComparisonResult, runs: Sequence[ShownRun], *, f
                 continue
             legend = (
                 f"{display_name(run.title, number, max_letters=60)}: {kind}, {len(chosen)} of {len(rows)}. "
-                "White: labels. Coloured by class: detections of this model with a confidence of at least "
-                f"{CONFIDENCE}. Thick: the box of the caption. Images on which the models differ most come first."
+                "Thick: the box of the caption. Only boxes that overlap it are drawn: labels in white, detections "
+                f"with a confidence of at least {CONFIDENCE} in colour. Images on which models differ most come first."
             )
             sheet = contact_sheet(_crops(result, run, chosen, kind), legend)
             _, encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -106,18 +107,26 @@ def _crops(result: ComparisonResult, run: ShownRun, rows: np.ndarray, kind: str)
     for row in rows.tolist():
         image_id = int((of.label_image_ids if of_labels else of.image_ids)[row])
         class_id = int((of.label_classes if of_labels else of.classes)[row])
+        box = of.label_boxes[row] if of_labels else of.boxes[row]
         labels = np.flatnonzero(of.label_image_ids == image_id)
+        labels = labels[_overlap(of.label_boxes[labels], box)]
         detections = run.detections[of.image_ids[run.detections] == image_id]
-        outlines = [Outline(of.label_boxes[label], WHITE, 3 if of_labels and label == row else 1) for label in labels]
+        detections = detections[_overlap(of.boxes[detections], box)]
+        outlines = [Outline(of.label_boxes[label], WHITE, of_labels and label == row) for label in labels]
         for detection in detections:
             colour = class_colour(int(of.classes[detection]))
-            outlines.append(Outline(of.boxes[detection], colour, 1 if of_labels or detection != row else 3))
-        caption = display_name(names[class_id if len(names) > 1 else 0], class_id)
+            outlines.append(Outline(of.boxes[detection], colour, not of_labels and detection == row))
+        outlines.sort(key=lambda outline: outline.thick)  # on top
+        caption = display_name(names[class_id], class_id)
         if not of_labels:
             caption += f" {of.confidences[row]:.2f}"
         if kind == KINDS[1]:
             caption += f" {ERRORS[run.errors.kinds[row]]}"
         path = Path(str(result.val.paths[image_id]))
-        box = of.label_boxes[row] if of_labels else of.boxes[row]
         crops.append(Crop(image=read(str(path)), box=box, outlines=outlines, caption=caption, name=path.name))
     return crops
+
+
+def _overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return (n,) bool, whether each of (n, 4) boxes has more than a background's IoU with a box."""
+    return pairwise_iou(boxes, box[None])[:, 0] > BACKGROUND_IOU

@@ -17,13 +17,13 @@ ERROR = "error"  # group of the metrics
 KEYS: dict[MetricKey, str] = {  # with the titles of the rows
     (ERROR, AP, "ap50"): "AP at IoU 0.5",
     **{(ERROR, name, "dap50"): name.capitalize() for name in ERRORS},
-    **{(ERROR, name, "dap50"): f"all {name}" for name in (FALSE_POSITIVES, FALSE_NEGATIVES)},
+    **{(ERROR, name, "dap50"): f"All {name}" for name in (FALSE_POSITIVES, FALSE_NEGATIVES)},
 }
 NOTE = (
     "What AP at IoU 0.5 would gain if all errors of one kind were corrected (TIDE, Bolya et al. 2020): classification: "
     "right place, wrong class; localization: right class, IoU of 0.1 to 0.5; both: wrong class and such an IoU; "
     "duplicate: a further detection of a detected object; background: no object there; missed: no detection there, not "
-    "even a wrong one. The gains do not add up to 1. AP counts 100 detections per image, and so may differ from mAP50."
+    "even a wrong one. The gains overlap and need not add up. AP counts 100 detections per image, unlike mAP50."
 )
 DIFFERENCE_NOTE = (
     "A negative difference: these errors cost the model less. Neither intervals nor asterisks are corrected."

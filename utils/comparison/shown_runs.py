@@ -24,7 +24,12 @@ class ShownRun:
     errors: AssignedErrors
     detections: np.ndarray  # indices of those with at least `CONFIDENCE`, image by image
     found: np.ndarray  # (m,) bool, labels with a true positive among these
-    f1: np.ndarray  # (images,) at IoU 0.5, the mean over all runs of the model
+    f1: np.ndarray  # (runs, images) of all runs of the model, at IoU 0.5
+
+    def caption(self, image_id: int) -> str:
+        """Return the title and the F1 on an image."""
+        mean = self.f1[:, image_id].mean()
+        return f"{self.title}, F1 {mean:.2f}" + (f", mean of {len(self.f1)} runs" if len(self.f1) > 1 else "")
 
 
 def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedSet]]) -> list[ShownRun]:
@@ -46,7 +51,7 @@ def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedS
                 errors=errors,
                 detections=detections,
                 found=found,
-                f1=np.mean([image_f1(one) for one in runs], 0),
+                f1=np.stack([image_f1(one) for one in runs]),
             )
         )
     return shown
@@ -54,6 +59,6 @@ def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedS
 
 def by_difference(runs: Sequence[ShownRun]) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of all images, those first on which the models' F1 differ most, and (images,) that difference."""
-    f1 = np.array([run.f1 for run in runs])
+    f1 = np.array([run.f1.mean(0) for run in runs])
     spread = (f1.max(0) - f1.min(0)).round(6)  # equal ones keep the order of the files
     return np.argsort(-spread, kind="stable"), spread

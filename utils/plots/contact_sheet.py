@@ -26,7 +26,7 @@ class Outline:
 
     box: np.ndarray
     colour: Colour
-    thickness: int = 1
+    thick: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,9 @@ def draw_crop(crop: Crop) -> np.ndarray:
     canvas = cv2.resize(square, (CELL, CELL), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     for outline in crop.outlines:
         corners = ((outline.box - (left, top, left, top)) * scale).round().astype(int).tolist()
-        for colour, thickness in ((BLACK, outline.thickness + 2), (outline.colour, outline.thickness)):
-            cv2.rectangle(canvas, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
+        thickness = 4 if outline.thick else 2
+        cv2.rectangle(canvas, corners[:2], corners[2:], BLACK, thickness + 1, cv2.LINE_AA)
+        cv2.rectangle(canvas, corners[:2], corners[2:], outline.colour, thickness, cv2.LINE_AA)
     pil_image = Image.fromarray(canvas)
     drawing = ImageDraw.Draw(pil_image)
     name = fit_width(drawable(crop.name), CELL - 6, NAME_FONT)
