@@ -1,6 +1,6 @@
 """compare.py --browse: all images with labels and each model's detections, in pages that a browser opens as files.
 
-An image is stored once and shown in several panels; boxes are SVG above it, so a thousand images take some 60 MB.
+An image is stored once and shown in several panels; boxes are SVG above it, so a thousand images take 30 to 100 MB.
 """
 
 from __future__ import annotations

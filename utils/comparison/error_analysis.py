@@ -25,7 +25,7 @@ NOTE = (
     "duplicate: a further detection of a detected object; background: no object there; missed: no detection there, not "
     "even a wrong one. The gains overlap and need not add up. AP counts 100 detections per image, unlike mAP50."
 )
-DIFFERENCE_NOTE = (
+DIFFERENCE_NOTE = "A negative difference: these errors cost less. Neither intervals nor asterisks are corrected."
     "A negative difference: these errors cost the model less. Neither intervals nor asterisks are corrected."
 )
 
