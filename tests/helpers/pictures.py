@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.helpers.comparison import trained_model
-from utils.comparison.report import ComparisonResult
+from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import PRIMARY_METRIC, ModelScores
 from utils.datasets.image_writing import write_image
 from utils.datasets.index import DatasetIndex

@@ -26,8 +26,6 @@ NOTE = (
     "even a wrong one. The gains overlap and need not add up. AP counts 100 detections per image, unlike mAP50."
 )
 DIFFERENCE_NOTE = "A negative difference: these errors cost less. Neither intervals nor asterisks are corrected."
-    "A negative difference: these errors cost the model less. Neither intervals nor asterisks are corrected."
-)
 
 
 def error_metrics(evaluated: EvaluatedSet, weights: np.ndarray) -> dict[MetricKey, np.ndarray]:

@@ -90,7 +90,8 @@ def comparison(
 
 @pytest.mark.slow
 def test_finished_runs_are_compared(finished_runs):
-    folder = comparison(finished_runs, "whole")
+    folder = comparison(finished_runs, "whole", browse=True)
+    assert (folder / "browse" / "index.html").is_file() and len(list(folder.glob("browse/images/*.jpg"))) == 8
     content = json.loads((folder / "results.json").read_text())
     rough, sharp = content["results"]
     assert (rough["model"], rough["seeds"], rough["seed_numbers"]) == ("rough", 3, [0, 1, 2])
@@ -104,6 +105,8 @@ def test_finished_runs_are_compared(finished_runs):
     assert rough["file_mb_fp16"] < rough["file_mb_fp32"] and rough["fps_end_to_end"] < rough["fps_network"]
     map50 = next(d for d in content["comparisons"][0]["differences"] if d["group"] == "all" and "map50" in d.values())
     assert map50["covers_seeds"] and map50["low"] <= map50["value"] <= map50["high"]
+    errors = [d for d in content["comparisons"][0]["differences"] if d["group"] == "error"]
+    assert len(errors) == 9 and all(d["low"] <= d["value"] <= d["high"] for d in errors)
     assert any("rough 0, 1, 2; sharp 1, 2" in text for text in content["warnings"])
     text = (folder / "compare.md").read_text()
     seeds = text.split("## Per seed")[1].split("\n## ")[0]
@@ -111,7 +114,12 @@ def test_finished_runs_are_compared(finished_runs):
     assert "96 px, 2 epochs" in text and (folder / "compare.png").is_file()
     page = (folder / "report.html").read_text(encoding="utf-8")
     links = links_of(folder)
-    assert list(dict.fromkeys(link.split("/")[0] for link in links)) == ["compare.png", "examples", "sampling"]
+    assert list(dict.fromkeys(link.split("/")[0] for link in links)) == [
+        "compare.png",
+        "examples",
+        "sheets",
+        "sampling",
+    ]
     assert re.findall(r'base64,(.*?)"', page) == [b64encode((folder / link).read_bytes()).decode() for link in links]
 
 
@@ -162,9 +170,9 @@ def test_a_full_disk_while_drawing_loses_the_images_but_not_the_results(finished
             raise RunError(path, "cannot be written (No space left on device)", fix="free space")
         return atomic_write(path, content)
 
-    for user in ("utils.plots.figure", "utils.comparison.report", "utils.comparison.figures"):
-        monkeypatch.setattr(f"{user}.atomic_write", full)
-    folder = comparison(finished_runs, "full")
+    for user in ("plots.figure", *(f"comparison.{name}" for name in ("report", "figures", "contact_sheets", "browse"))):
+        monkeypatch.setattr(f"utils.{user}.atomic_write", full)
+    folder = comparison(finished_runs, "full", browse=True)
     assert json.loads((folder / "results.json").read_text())["comparisons"] and (folder / "compare.md").is_file()
     assert not (folder / "compare.png").exists() and not (folder / "report.html").exists()
     assert links_of(folder) == []
