@@ -27,15 +27,12 @@ TICKS, ASCII_TICKS = ("✓", "\N{EN DASH}"), ("x", "-")
 METRICS: dict[MetricKey, str] = {(ALL, "", metric): METRIC_TITLES[metric] for metric in ("map50", "map50_95")}
 COSTS = ("parameters", "gflops")
 VERDICTS = {BETTER: "more together", WORSE: "less together"}  # of interactions
-NOTE = (
-    "{}: the switch is on; {}: off. Mean ± standard deviation over seeds; in brackets the 95 % interval of the "
-    "difference from {}, over other images and other seeds."
-)
+NOTE = "{}: the switch is on; {}: off. Mean ± standard deviation over seeds."
+DIFFERENCE_NOTE = " In brackets the 95 % interval of the difference from {}."
 EFFECTS_NOTE = (
     "The effect of a switch is the mean difference between models that differ in it alone; Pairs is their number. "
-    "The interaction A x B is how much larger the effect of A is with B than without. The combination of all switches "
-    "is compared with the sum of their effects. p-values and verdicts are Holm-corrected for {} effects, the intervals "
-    "are not (docs/statistics.md)."
+    "The interaction A x B is how much larger the effect of A is with B than without. p-values and verdicts are "
+    "Holm-corrected for {} effects, the intervals are not (docs/statistics.md)."
 )
 
 
@@ -178,8 +175,8 @@ def ablation_sections(
     costs: Sequence[Mapping[str, Any]],
 ) -> list[Section]:
     """Return the section of an ablation in the report."""
-    blocks: list[Block] = [NOTE.format(*TICKS, scores[0].label)]
-    blocks.append(ablation_table(result.ablation, scores, pairs, costs))
+    note = NOTE.format(*TICKS) + (DIFFERENCE_NOTE.format(scores[0].label) if pairs else "")
+    blocks: list[Block] = [note, ablation_table(result.ablation, scores, pairs, costs)]
     if result.effects:
         blocks += [EFFECTS_NOTE.format(len(result.effects)), effect_table(result.effects)]
     return [Section("Ablation", blocks)]
