@@ -1,4 +1,4 @@
-"""The images of a report: overview, the validation images on which models differ most, AKConv's sampling points."""
+"""The images of a report that show pictures: those on which models differ most, and AKConv's sampling points."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING
+from utils.comparison.report import EXAMPLES, SAMPLING
 from utils.comparison.result import ComparisonResult
-from utils.comparison.statistics import ALL, METRIC_TITLES, PRIMARY_METRIC
-from utils.comparison.trained_runs import TrainedRuns
+from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.images import read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import resize_longest_side
@@ -27,22 +25,14 @@ from utils.inference.offset_statistics import layer_offsets
 from utils.inference.predict import InferenceConfig, preprocess
 from utils.inference.sampling_figure import plot_layer, sample_image
 from utils.inference.sampling_points import MAX_LOCATIONS, akconv_layers, box_centers, first_layer_per_level
-from utils.log import LOGGER, optional
+from utils.log import optional
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.plots.boxes import draw_boxes, image_grid
-from utils.plots.comparison import Curve, Interval, plot_comparison
 from utils.plots.fonts import display_name
 from utils.plots.sampling import plot_offsets
 from utils.weights.checkpoint import load_model
 
 CPU = torch.device("cpu")
-OVERVIEW_FILE = "compare.png"
-CURVES = {"mAP50": "metrics/mAP_0.5", "mAP50-95": "metrics/mAP_0.5:0.95", "training box loss": "train/box_loss"}
-COSTS = {  # key -> title and unit
-    "gflops": ("GFLOPs", 1.0),
-    "inference_ms": ("inference, ms per image", 1.0),
-    "parameters": ("parameters, millions", 1e6),
-}
 MAX_EXAMPLE_MODELS = 4
 EXAMPLES_EACH_WAY = 2
 CONFIDENCE = 0.25  # of the detections in examples
@@ -53,16 +43,14 @@ Boxes = tuple[np.ndarray, list[str], list[int]]
 def draw_figures(
     result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedSet]], *, folder: Path
 ) -> dict[str, list[Block]]:
-    """Draw compare.png, `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
+    """Draw `examples/` and `sampling/` in place of earlier ones; what cannot be drawn is a warning.
 
     `evaluated` holds the predictions of the runs of each model. Images are returned by the heading of their section.
     """
-    for path in (folder / OVERVIEW_FILE, *folder.glob("examples/*.jpg"), *folder.glob(f"{FOLDER}/*.jpg")):
+    for path in (*folder.glob("examples/*.jpg"), *folder.glob(f"{FOLDER}/*.jpg")):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    figures: dict[str, list[Block]] = {OVERVIEW: [], EXAMPLES: [], SAMPLING: []}
-    with optional():
-        figures[OVERVIEW].append(draw_overview(result, folder / OVERVIEW_FILE))
+    figures: dict[str, list[Block]] = {EXAMPLES: [], SAMPLING: []}
     with optional():
         p_values = [pair.differences[PRIMARY_METRIC].p_value for pair in result.pairs]
         shown = sorted(np.argsort(p_values, kind="stable")[:MAX_EXAMPLE_MODELS].tolist())
@@ -73,50 +61,6 @@ def draw_figures(
     with optional():
         figures[SAMPLING] += sampling_images(result, folder=folder / FOLDER)
     return figures
-
-
-def draw_overview(result: ComparisonResult, path: Path) -> Image:
-    """Draw training curves, differences with intervals, and accuracy over cost."""
-    intervals = {
-        title: [
-            Interval(model=model, value=difference.value, low=difference.low, high=difference.high)
-            for model, difference in enumerate((pair.differences[ALL, "", metric] for pair in result.pairs), 1)
-        ]
-        for metric, title in METRIC_TITLES.items()
-    }
-    plot_comparison(
-        [model.label for model in result.models],
-        curves=training_curves(result.models),
-        intervals=intervals,
-        accuracy=[float(scores.metrics[PRIMARY_METRIC].points.mean()) for scores in result.scores],
-        costs={title: [float(cost[key]) / unit for cost in result.costs] for key, (title, unit) in COSTS.items()},
-        path=path,
-    )
-    return Image(path, "Accuracy and loss over epochs, differences with 95 % intervals, and accuracy over cost")
-
-
-def training_curves(models: Sequence[TrainedRuns]) -> dict[str, list[Curve]]:
-    """Return per title the curves of all runs that have a results.csv, which may be YOLOv5's."""
-    curves: dict[str, list[Curve]] = {title: [] for title in CURVES}
-    for index, model in enumerate(models):
-        for folder in (run.folder for run in model.runs if run.folder is not None):
-            for title, values in _read_curves(folder / "results.csv").items():
-                curves[title].append(Curve(model=index, values=values))
-    return {title: runs for title, runs in curves.items() if runs}
-
-
-def _read_curves(path: Path) -> dict[str, np.ndarray]:
-    """Return per title (epochs,) values, nan where there is none; empty if the file cannot be read."""
-    if not path.is_file():
-        return {}
-    try:
-        columns = {str(name).strip(): values for name, values in pd.read_csv(path).items()}  # YOLOv5 pads its names
-        read = {title: np.asarray(columns[name], float) for title, name in CURVES.items() if name in columns}
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        LOGGER.warning(f"{path} cannot be read ({reason[0]}); its curves are skipped")
-        return {}
-    return {title: np.where(np.isfinite(values), values, np.nan) for title, values in read.items()}
 
 
 def image_f1(evaluated: EvaluatedSet, *, confidence: float = CONFIDENCE) -> np.ndarray:

@@ -47,7 +47,8 @@ from utils.metrics.significance import SIGNIFICANCE_LEVEL
 from utils.options import CompareOptions
 
 MAX_CONFIG_ROWS = 12
-OVERVIEW, EXAMPLES, SAMPLING = "Overview", "Largest differences", "AKConv sampling points"  # sections with images
+# Sections with images.
+OVERVIEW, FIGURES, EXAMPLES, SAMPLING = "Overview", "Figures", "Largest differences", "AKConv sampling points"
 SHEETS = "Contact sheets"  # likewise
 TERMINAL_COLUMNS = 80
 ACCURACY_NOTE = (
@@ -140,6 +141,7 @@ def report_sections(result: ComparisonResult, figures: Mapping[str, Sequence[Blo
         *(_detail_section(result, group) for group in DETAIL_SECTIONS),
         *error_sections(scores, pairs),
         Section("Cost", [COST_NOTE.format(*result.timing_noise), *cost_tables(scores, result.costs)]),
+        Section(FIGURES, figures.get(FIGURES, ())),
         Section("Configuration differences", _config_diffs(result)),
         Section("Weights", [weights] if weights.rows else []),
         Section(EXAMPLES, figures.get(EXAMPLES, ())),

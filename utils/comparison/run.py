@@ -37,6 +37,7 @@ from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, finish_runs
 from utils.comparison.joint_report import write_joint_results
+from utils.comparison.paper_figures import draw_paper_figures
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
 from utils.comparison.predictions import (
     coco_ranks,
@@ -274,7 +275,10 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         environment=describe_environment(device),
     )
     write_results(result, options, folder=folder)
-    figures = draw_figures(result, evaluated, folder=folder)
+    figures = {
+        **draw_paper_figures(result, evaluated, folder=folder, formats=options.figures, lang=options.lang),
+        **draw_figures(result, evaluated, folder=folder),
+    }
     figures[SHEETS] = draw_detections(result, evaluated, folder=folder, browse=options.browse)
     with optional():
         write_reports(result, figures, folder=folder)

@@ -30,6 +30,12 @@ class PrecisionRecall:
     f1_curve: np.ndarray
     precision_by_recall: np.ndarray  # (c, 1000) over recall from 0 to 1, at IoU 0.5
     best_confidence: float  # where precision, recall and F1 are read
+    max_confidences: np.ndarray  # (c,) of a detection of each class, 1 without any
+
+    @property
+    def defined_precision(self) -> np.ndarray:
+        """The `precision_curve`, but nan above the last detection of a class, where the curve is 1 by convention."""
+        return np.where(self.confidences > self.max_confidences[:, None], np.nan, self.precision_curve)
 
     @property
     def map50(self) -> float:
@@ -104,7 +110,7 @@ def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
     confidences = np.linspace(0, 1, CURVE_POINTS)
     shape = (len(class_ids), CURVE_POINTS)
     p_curve, r_curve, pr_curve = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    ap = np.zeros((len(class_ids), tp.shape[1]))
+    ap, max_confidences = np.zeros((len(class_ids), tp.shape[1])), np.ones(len(class_ids))
     for row, (class_id, count) in enumerate(zip(class_ids, label_counts, strict=True)):
         in_class = classes == class_id
         if not in_class.any():
@@ -113,6 +119,7 @@ def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
         fp_count = (~tp[in_class]).cumsum(0)
         recall = tp_count / (count + EPS)
         precision = tp_count / (tp_count + fp_count)
+        max_confidences[row] = scores[in_class][0]
         ascending = -scores[in_class]  # np.interp wants rising abscissas
         r_curve[row] = np.interp(-confidences, ascending, recall[:, 0], left=0)
         p_curve[row] = np.interp(-confidences, ascending, precision[:, 0], left=1)
@@ -135,4 +142,5 @@ def precision_recall(evaluated: EvaluatedSet) -> PrecisionRecall:
         f1_curve=f1_curve,
         precision_by_recall=pr_curve,
         best_confidence=float(confidences[best]),
+        max_confidences=max_confidences,
     )

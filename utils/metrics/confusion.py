@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from utils.boxes import pairwise_iou
-from utils.metrics.evaluated_set import ImageEvaluation
+from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD
 
 
@@ -51,10 +51,30 @@ class ConfusionMatrix:
 
     def add(self, image: ImageEvaluation) -> None:
         """Count the pairs of one image, then the labels and detections without a partner."""
+        self._count(image.boxes, image.confidences, image.classes, image.label_boxes, image.label_classes)
+
+    def add_set(self, evaluated: EvaluatedSet) -> None:
+        """Count every image of a set."""
+        ids = np.arange(evaluated.num_images + 1)
+        starts = np.searchsorted(evaluated.image_ids, ids)
+        label_starts = np.searchsorted(evaluated.label_image_ids, ids)
+        for image in range(evaluated.num_images):
+            of, labels = slice(*starts[image : image + 2]), slice(*label_starts[image : image + 2])
+            detections = evaluated.boxes[of], evaluated.confidences[of], evaluated.classes[of]
+            self._count(*detections, evaluated.label_boxes[labels], evaluated.label_classes[labels])
+
+    def _count(
+        self,
+        boxes: np.ndarray,
+        confidences: np.ndarray,
+        classes: np.ndarray,
+        label_boxes: np.ndarray,
+        label_classes: np.ndarray,
+    ) -> None:
         background = len(self.counts) - 1
-        confident = image.confidences > self.conf_threshold
-        predicted, labels = image.classes[confident].astype(np.int64), image.label_classes.astype(np.int64)
-        partner = pair_boxes(image.boxes[confident], image.label_boxes, iou_threshold=self.iou_threshold)
+        confident = confidences > self.conf_threshold
+        predicted, labels = classes[confident].astype(np.int64), label_classes.astype(np.int64)
+        partner = pair_boxes(boxes[confident], label_boxes, iou_threshold=self.iou_threshold)
         paired = partner >= 0
         np.add.at(self.counts, (predicted[paired], labels[partner[paired]]), 1)
         missed = np.ones(len(labels), bool)

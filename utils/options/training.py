@@ -129,6 +129,10 @@ class CompareOptions(TrainingOptions):
     browse: bool = option(False, "write pages of all images with each model's detections and errors")
     jobs: int = option(1, "parallel jobs, which divide the threads of the processor", within=(1, math.inf))
     tiny: bool = option(False, "also list tiny objects, below 16 x 16 pixels, which then do not count as small")
+    figures: tuple[str, ...] = option(
+        ("svg",), "formats of figures in `figures/`, besides PNG with 300 dpi", choices=("svg", "pdf")
+    )
+    lang: str = option("en", "language of the words in figures", choices=("en", "zh"))
     project: str = option("runs/compare", "folder of all comparisons")
     name: str = option("exp", "folder of this comparison; finished runs in it are reused")
 

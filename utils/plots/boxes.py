@@ -11,10 +11,8 @@ from PIL import Image, ImageDraw
 
 from utils.plots.fonts import draw_text, drawable, shorten, text_box
 
-PALETTE = (
-    *((217, 70, 60), (37, 99, 168), (58, 138, 77), (201, 122, 18), (126, 87, 194)),
-    *((20, 150, 160), (194, 56, 122), (110, 130, 40), (90, 100, 220), (160, 90, 50)),
-)
+# The colours of `style`, which any colour vision can tell apart, with a dark brown for black, which images hide.
+PALETTE = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 42, 42))
 CAPTION_FONT_SIZE = 12
 CAPTION_BASELINE = 15  # pixels below the strip's top
 STRIP_HEIGHT = 22  # pixels

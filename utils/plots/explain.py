@@ -19,7 +19,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
-from utils.plots.figure import add_grid, save_figure, series_colour
+from utils.plots.figure import save_figure
+from utils.plots.style import new_figure, series_colour, styled
 
 COLOURS = mpl.colormaps["inferno"]
 OPACITY = 0.85  # of a map over the greyscale image, from `OPAQUE_FROM` of its maximum; below it fades
@@ -176,6 +177,7 @@ def _save_both(figure: Figure, stem: Path) -> Path:
     return save_figure(figure, stem.with_name(f"{stem.name}.png"), dpi=150)
 
 
+@styled
 def plot_field_energy(levels: Sequence[np.ndarray], names: Sequence[tuple[str, str]], stem: Path) -> Path:
     """Draw the energy held by the strongest pixels over their area, as `<stem>.png` and `<stem>.svg`; return the png.
 
@@ -184,7 +186,7 @@ def plot_field_energy(levels: Sequence[np.ndarray], names: Sequence[tuple[str, s
         names: of the model, which chooses the colour, and of the layer, which chooses the line style.
         stem: path without a suffix.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure(2, 110)
     axis = figure.subplots()
     models, layers = (list(dict.fromkeys(column)) for column in zip(*names, strict=True))
     for level, (model, layer) in zip(levels, names, strict=True):
@@ -194,6 +196,5 @@ def plot_field_energy(levels: Sequence[np.ndarray], names: Sequence[tuple[str, s
         axis.plot(np.arange(1, held.size + 1) / held.size, held, style, color=colour, label=f"{model}  {layer}")
     axis.set(xlabel="area, fraction of the input", ylabel="energy held", xscale="log", ylim=(0, 1.02))
     axis.xaxis.set_major_formatter("{x:g}")
-    add_grid(axis)
     axis.legend(fontsize=TITLE_SIZE)
     return _save_both(figure, stem)

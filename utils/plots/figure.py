@@ -1,38 +1,25 @@
-"""What all matplotlib plots share: saving without matplotlib's global state, colours, grids, legends."""
+"""Saving figures: without matplotlib's global state, each character in a font that has it, the same bytes each time."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from utils.files import atomic_write
 from utils.plots.fonts import drawable, font_families
+from utils.plots.style import SETTINGS
 
-BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#3a8a4d", "#8a8f98"
-SERIES_COLOURS = (BLUE, ORANGE, GREEN, "#8a4fb0", "#b03a5b", "#4d7f86", "#a08a2c", GREY)
-
-
-def series_colour(index: int) -> str:
-    """Return the colour of a series, such as a model; it repeats after eight."""
-    return SERIES_COLOURS[index % len(SERIES_COLOURS)]
+UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
-def add_grid(axis: Axes) -> None:
-    """Draw thin grid lines."""
-    axis.grid(color="#e4e6ea", linewidth=0.6)
-
-
-def save_figure(figure: Figure, path: Path | str, *, dpi: int = 120) -> Path:
-    """Write a figure atomically in the format of the suffix, each character in a font that has it.
+def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None) -> Path:
+    """Write a figure atomically in the format of the suffix, by default with the figure's own pixels per inch.
 
     Dollar signs in names do not start a formula.
     """
@@ -42,19 +29,16 @@ def save_figure(figure: Figure, path: Path | str, *, dpi: int = 120) -> Path:
             if not text.get_text().isascii():
                 lines = map(drawable, text.get_text().split("\n"))
                 text.set(text="\n".join(lines), fontfamily=font_families([text.get_text()]))
-    buffer = io.BytesIO()
-    with mpl.rc_context({"text.parse_math": False}):  # for tick labels, which are created while drawing
-        figure.savefig(buffer, format=Path(path).suffix[1:], dpi=dpi)
+    buffer, suffix = io.BytesIO(), Path(path).suffix
+    with mpl.rc_context({**SETTINGS, "text.parse_math": False}):  # for tick labels, which are created while drawing
+        figure.savefig(buffer, format=suffix[1:], dpi=dpi or "figure", metadata=UNDATED.get(suffix))
     return atomic_write(path, buffer.getvalue())
 
 
-def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]], **options: Any) -> Legend:  # noqa: ANN401
-    """Add a legend of (artist, name) pairs; `options` are those of matplotlib's `Figure.legend`.
-
-    matplotlib hides entries whose name begins with an underscore, so the names are set afterwards.
-    """
-    placeholders = [str(index) for index in range(len(entries))]
-    legend = figure.legend([artist for artist, _ in entries], placeholders, **options)
-    for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
-        text.set_text(name)
-    return legend
+def save_formats(figure: Figure, path: Path, formats: Iterable[str]) -> Path:
+    """Write a figure as PNG, whose path is given and returned, and in further formats beside it, laid out alike."""
+    save_figure(figure, path)
+    figure.set_layout_engine("none")  # keeps the places of all axes
+    for suffix in formats:
+        save_figure(figure, path.with_suffix(f".{suffix}"))
+    return path

@@ -6,39 +6,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from utils.plots.boxes import class_colour_hex
-from utils.plots.figure import BLUE, save_figure
+from utils.plots.figure import save_figure
 from utils.plots.fonts import display_names
+from utils.plots.style import WIDTH_MM, new_figure, styled, ticks
 
 MAX_BOXES = 1000
 MAX_NAMES = 30
-MAX_LETTERS = 50  # of all names together, for horizontal tick labels
+MAX_LETTERS = 30  # of all names together, for horizontal tick labels
 
 
+@styled
 def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> None:
     """Draw the statistics of (n, 5) labels class, cx, cy, w, h, normalized by the image's size."""
-    figure = Figure(figsize=(11, 10), layout="constrained")
-    (classes_axis, boxes_axis), (centres_axis, sizes_axis) = figure.subplots(2, 2)
+    figure = new_figure(2, WIDTH_MM[2])
+    figure.set_layout_engine("compressed")
+    (classes_axis, boxes_axis), (centres_axis, sizes_axis) = figure.subplots(2, 2, subplot_kw={"box_aspect": 1})
     classes = labels[:, 0].astype(int)
     counts = np.bincount(classes, minlength=len(names))
     classes_axis.bar(range(len(names)), counts, color=[class_colour_hex(i) for i in range(len(names))])
-    classes_axis.set_ylabel("instances")
-    classes_axis.set_title(f"{len(labels)} instances", color=BLUE)
+    classes_axis.set(ylabel="instances", title=f"{len(labels)} instances")
+    classes_axis.grid(visible=False, axis="x")
     if len(names) <= MAX_NAMES:
         shown = display_names(names)
         vertical = len(names) > 8 or sum(map(len, shown)) > MAX_LETTERS
-        classes_axis.set_xticks(range(len(names)), shown, rotation=90 if vertical else 0, fontsize=9)
-    boxes_axis.set(title="boxes, centred", xlim=(0, 1), ylim=(1, 0), aspect="equal")
+        classes_axis.set_xticks(range(len(names)), shown, rotation=90 if vertical else 0)
+    boxes_axis.set(title="boxes, centred", xlim=(0, 1), ylim=(1, 0), xlabel="x (normalized)", ylabel="y (normalized)")
     for class_id, (width, height) in zip(classes[:MAX_BOXES].tolist(), labels[:MAX_BOXES, 3:], strict=True):
         corner, colour = (0.5 - width / 2, 0.5 - height / 2), class_colour_hex(class_id)
-        boxes_axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.6, alpha=0.6))
+        boxes_axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.4, alpha=0.6))
     for axis, x, y in ((centres_axis, "centre x", "centre y"), (sizes_axis, "width", "height")):
         first = 1 if axis is centres_axis else 3
         histogram = axis.hist2d(*labels[:, first : first + 2].T, bins=50, range=((0, 1), (0, 1)), cmap="Blues")
-        figure.colorbar(histogram[3], ax=axis, label="instances")
-        axis.set(xlabel=f"{x} (normalized)", ylabel=f"{y} (normalized)", aspect="equal")
+        figure.colorbar(
+            histogram[3], cax=axis.inset_axes((1.03, 0, 0.04, 1)), label="instances", ticks=ticks(5, integer=True)
+        )
+        axis.set(xlabel=f"{x} (normalized)", ylabel=f"{y} (normalized)")
     centres_axis.invert_yaxis()
     save_figure(figure, path)

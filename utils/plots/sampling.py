@@ -15,13 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from utils.plots.figure import BLUE, ORANGE, save_figure
+from utils.plots.figure import save_figure
+from utils.plots.style import BLUE, ORANGE
 
 HEIGHT = 6.0  # inches, of the image and of the details next to it
 MAX_ASPECT = 2.2  # of the image's panel, width over height
 MIN_RADIUS = 2.5  # pixels of the map that details show around a position
 MAX_GRID_RADIUS = 20  # in larger details the grid would hide the image
 BINS = 61
+DPI = 120
 OUTSIDE_COLOUR = "#e9ebef"
 
 
@@ -85,7 +87,7 @@ def plot_sampling(
     rows = math.ceil(len(positions) / columns)
     left = HEIGHT * min(max(width / height, 0.5), MAX_ASPECT)
     right = HEIGHT * columns / rows
-    figure = Figure(figsize=(left + right, HEIGHT + 1.1), layout="constrained")
+    figure = Figure(figsize=(left + right, HEIGHT + 1.1), dpi=DPI, layout="constrained")
     overview, details = np.asarray(figure.subfigures(1, 2, width_ratios=(left, right)))
     axis = overview.subplots()
     axis.imshow(image, extent=(0, width, height, 0))
@@ -186,7 +188,7 @@ def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str
     """Draw a histogram of row and of column offsets per layer; the outermost bars include all larger offsets."""
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
-    figure = Figure(figsize=(3.7 * max(columns, 2), 2.85 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(3.7 * max(columns, 2), 2.85 * rows + 0.9), dpi=DPI, layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, layer in zip(axes, layers, strict=False):
         limit = _histogram_limit(layer)

@@ -71,14 +71,12 @@ def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> 
     if not len(metrics.class_ids):
         return
     present = [display_name(names[int(class_id)], int(class_id)) for class_id in metrics.class_ids]
-    curves = (("precision", metrics.precision_curve), ("recall", metrics.recall_curve), ("F1", metrics.f1_curve))
+    curves = (("precision", metrics.defined_precision), ("recall", metrics.recall_curve), ("F1", metrics.f1_curve))
     best = metrics.best_confidence
     for (label, curve), name in zip(curves, ("P", "R", "F1"), strict=True):
         path = run_dir / f"{name}_curve.png"
         plot_confidence_curve(metrics.confidences, curve, present, label=label, best=best, path=path)
-    points = (metrics.recall, metrics.precision, best)
-    path = run_dir / "PR_curve.png"
-    plot_precision_recall(metrics.precision_by_recall, metrics.ap[:, 0], present, path, best=points)
+    plot_precision_recall(metrics.precision_by_recall, metrics.ap[:, 0], present, run_dir / "PR_curve.png")
 
 
 def plot_detection_errors(

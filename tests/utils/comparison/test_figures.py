@@ -1,4 +1,4 @@
-"""The images of a report: which validation images and runs are shown, curves from files, and sampling points."""
+"""The pictures in a report: which validation images and runs are shown, and sampling points."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +14,14 @@ from tests.helpers.sampling import NAMES, model_with_offsets
 from utils.comparison import figures
 from utils.comparison.figures import (
     draw_figures,
-    draw_overview,
     example_images,
     image_f1,
     image_for_sampling,
     largest_differences,
     representative_seed_pair,
     sampling_images,
-    training_curves,
 )
-from utils.comparison.report import EXAMPLES, OVERVIEW, SAMPLING
+from utils.comparison.report import EXAMPLES, SAMPLING
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import ModelScores, compare_with_baseline
 from utils.datasets.image_writing import write_image
@@ -147,55 +145,20 @@ def result() -> ComparisonResult:
     )
 
 
-@pytest.mark.slow
-def test_the_overview_has_a_row_of_plots_for_curves_and_intervals_that_there_are(result, tmp_path):
-    weights = tmp_path / "run/weights/best.pt"
-    weights.parent.mkdir(parents=True)
-    (tmp_path / "run/results.csv").write_text("metrics/mAP_0.5,train/box_loss\n0.1,0.2\n,0.1\n0.3,0.05\n")
-    trained = replace(result, models=[trained_model("old", weights, weights), trained_model("new")])
-    whole, without = (
-        cv2.imread(str(draw_overview(shown, tmp_path / f"{len(shown.pairs)}.png").path))
-        for shown in (trained, replace(result, pairs=[]))
-    )
-    assert whole.shape[0] > 1.5 * without.shape[0] and whole.std() > 5 and without.std() > 5
-
-
-@pytest.mark.parametrize(
-    ("content", "readable"),
-    [
-        (b"  epoch,   metrics/mAP_0.5,  train/box_loss\n  0, 0.1, inf\n", True),
-        (b"", False),
-        (b"metrics/mAP_0.5,train/box_loss\n0.1,broken\n", False),
-        (b"\xff\xfe\x00metrics", False),
-        (b'metrics/mAP_0.5\n0.1\n0.2,0.3,0.4\n"', False),
-    ],
-)
-def test_curves_of_another_program_are_read_or_skipped(content, readable, tmp_path, caplog):
-    (tmp_path / "results.csv").write_bytes(content)
-    curves = training_curves([trained_model("a", tmp_path / "weights/best.pt")])
-    messages = [record.getMessage() for record in caplog.records]
-    if readable:
-        assert curves["mAP50"][0].values.tolist() == [0.1] and messages == []
-        assert np.isnan(curves["training box loss"][0].values).all()
-    else:
-        assert curves == {} and len(messages) == 1
-        assert str(tmp_path / "results.csv") in messages[0] and "\n" not in messages[0]
-
-
 def test_images_of_an_earlier_report_are_removed_and_other_files_kept(result, tmp_path, monkeypatch):
-    for name in ("compare.png", "examples/old-1.jpg", "sampling/old.jpg", "examples/notes.txt"):
+    for name in ("examples/old-1.jpg", "sampling/old.jpg", "examples/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"old")
 
     def fail(*_: object, **__: object) -> None:
         raise DataError("0.png", "cannot be read", fix="restore it")
 
-    for name in ("draw_overview", "example_images", "sampling_images"):
+    for name in ("example_images", "sampling_images"):
         monkeypatch.setattr(figures, name, fail)
     runs = [[run([2, 1, 0], [0] * 3)] * 2] * 2
     models = [trained_model(label, Path("1.pt"), Path("2.pt")) for label in ("old", "new")]
     drawn = draw_figures(replace(result, models=models, val=index(tmp_path)), runs, folder=tmp_path)
-    assert drawn == {OVERVIEW: [], EXAMPLES: [], SAMPLING: []}
+    assert drawn == {EXAMPLES: [], SAMPLING: []}
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["0.png", "1.png", "2.png", "notes.txt"]
 
 

@@ -65,10 +65,12 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations are not counted, and sampling points are not drawn; the first test covers both."""
+    """Operations are not counted, and of the figures few are drawn; the first test covers both."""
     summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
     monkeypatch.setattr("utils.comparison.cost.summarize", lambda *_: summary)
     monkeypatch.setattr("utils.comparison.figures.sampling_images", lambda *_, **__: [])
+    monkeypatch.setattr("utils.comparison.paper_figures.CAPTIONS", {})
+    monkeypatch.setattr("utils.comparison.paper_figures.PaperFigures.panels", {})
 
 
 def comparison(
@@ -116,6 +118,7 @@ def test_finished_runs_are_compared(finished_runs):
     links = links_of(folder)
     assert list(dict.fromkeys(link.split("/")[0] for link in links)) == [
         "compare.png",
+        "figures",
         "examples",
         "sheets",
         "sampling",

@@ -126,6 +126,16 @@ def test_curves_have_a_thousand_points_and_stay_in_range():
     assert (np.diff(result.recall_curve) <= 0).all() and (np.diff(result.precision_by_recall) <= 1e-12).all()
 
 
+def test_precision_is_undefined_above_the_last_detection_of_a_class_that_has_any():
+    tp = np.ones((3, 10), bool)
+    metrics = precision_recall(evaluated_set(tp, [0.8, 0.6, 0.3], [0, 0, 1], [0, 0, 1, 2]))
+    assert metrics.max_confidences.tolist() == [0.8, 0.3, 1.0]
+    defined = np.isfinite(metrics.defined_precision)
+    for row, last in zip(defined, (0.8, 0.3, 1.0), strict=True):
+        np.testing.assert_array_equal(row, metrics.confidences <= last)
+    np.testing.assert_array_equal(metrics.defined_precision[defined], metrics.precision_curve[defined])
+
+
 def test_smoothing_is_a_running_mean_with_repeated_end_values():
     values = np.array([0.0, 0, 0, 0, 10, 0, 0, 0, 0, 5])
     assert smooth(values, 0.2) == pytest.approx([0, 0, 0, 10 / 3, 10 / 3, 10 / 3, 0, 0, 5 / 3, 10 / 3])

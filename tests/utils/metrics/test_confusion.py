@@ -1,7 +1,9 @@
 import numpy as np
 
 from tests.helpers.evaluations import image_evaluation
+from tests.helpers.random_runs import random_images
 from utils.metrics.confusion import ConfusionMatrix
+from utils.metrics.evaluated_set import EvaluatedSet
 
 
 def boxes(*rows):
@@ -82,3 +84,14 @@ def test_every_label_and_every_confident_detection_is_counted():
         confident, labels = confident + (confidences > 0.25).sum(), labels + 5
     assert matrix.counts[:3].sum() == confident and matrix.counts[:, :3].sum() == labels
     assert np.trace(matrix.counts[:3, :3]) > 0 and matrix.counts[3, 3] == 0
+
+
+def test_a_set_has_the_counts_of_its_images():
+    images = random_images(3, noise=25)
+    images.insert(2, image_evaluation(image_id=2))  # without labels and detections
+    one_by_one, at_once = ConfusionMatrix(3), ConfusionMatrix(3)
+    for image in images:
+        one_by_one.add(image)
+    at_once.add_set(EvaluatedSet.concatenate(images))
+    np.testing.assert_array_equal(at_once.counts, one_by_one.counts)
+    assert (at_once.counts[:3, :3] > 0).sum() >= 3 and at_once.counts[3].any() and at_once.counts[:, 3].any()

@@ -8,7 +8,9 @@ from utils.plots.boxes import PALETTE, STRIP_HEIGHT, class_colour, draw_boxes, i
 
 def test_boxes_are_drawn_at_their_corners_in_the_class_colour_on_a_copy():
     image = np.full((60, 80, 3), 128, np.uint8)
-    drawn = draw_boxes(image, np.array([[10.0, 20, 50, 40], [55, 5, 70, 55]]), ["", ""], [1, 11], thickness=3)
+    drawn = draw_boxes(
+        image, np.array([[10.0, 20, 50, 40], [55, 5, 70, 55]]), ["", ""], [1, 1 + len(PALETTE)], thickness=3
+    )
     assert (image == 128).all()
     for x, y in ((10, 30), (50, 30), (30, 20), (30, 40), (55, 30), (70, 30)):
         assert tuple(drawn[y, x]) == class_colour(1) == PALETTE[1]

@@ -1,61 +1,26 @@
-"""The comparison's figure: runs and their means, intervals around zero, accuracy over cost."""
-
-import math
+"""The page that compares models: rows of panels for curves, differences and cost, as far as there are any."""
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from utils.plots import comparison
-from utils.plots.comparison import Curve, Interval
-from utils.plots.figure import series_colour
+from utils.plots.comparison import overview
+from utils.plots.curve_comparison import Curve
+from utils.plots.forest import ForestRow
 
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect figures in place of saving them."""
-    collected: list[Figure] = []
-    monkeypatch.setattr(comparison, "save_figure", lambda figure, path: collected.append(figure))
-    return collected
+CURVES = {"mAP50": [Curve(model=0, values=np.array([0.1, 0.3])), Curve(model=1, values=np.array([0.2, 0.4]))]}
+DIFFERENCES = {"mAP50": [ForestRow(label="b", value=0.1, low=0.0, high=0.2, series=1)], "empty": []}
 
 
-def test_runs_are_drawn_with_the_mean_over_their_common_epochs(figures: list[Figure]):
-    runs = [
-        Curve(model=0, values=np.array([0.1, 0.3, 0.5])),
-        Curve(model=0, values=np.array([0.3, 0.5])),
-        Curve(model=1, values=np.array([0.2, 0.4, 0.6, 0.8])),
-    ]
-    comparison.plot_comparison(
-        ["a", "b"], curves={"mAP": runs}, intervals={}, accuracy=[0.5, 0.6], costs={"GFLOPs": [4.0, 5.0]}, path="c.png"
+@pytest.mark.parametrize(("curves", "differences", "panels"), [(CURVES, DIFFERENCES, 4), ({}, {"mAP50": []}, 2)])
+def test_rows_of_panels_without_content_are_left_out(curves, differences, panels):
+    accuracy, costs = (
+        [np.array([0.5, 0.6]), np.array([0.7])],
+        {"GFLOPs": [4.0, 5.0], "parameters, millions": [1.0, 2.0]},
     )
-    curves, cost = figures[0].axes
-    expected = [[0.1, 0.3, 0.5], [0.3, 0.5], [0.2, 0.4], [0.2, 0.4, 0.6, 0.8]]
-    for line, values in zip(curves.lines, expected, strict=True):
-        np.testing.assert_allclose(line.get_ydata(), values)
-    assert [line.get_color() for line in curves.lines] == [series_colour(i) for i in (0, 0, 0, 1)]
-    np.testing.assert_array_equal([line.get_xydata()[0] for line in cost.lines], [[4.0, 0.5], [5.0, 0.6]])
-    assert (cost.get_xlabel(), cost.get_ylabel()) == ("GFLOPs", "mAP50-95")
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["a", "b"]
-
-
-def test_intervals_are_centred_on_zero_and_omitted_if_unknown(figures: list[Figure]):
-    rows = [
-        Interval(model=1, value=0.1, low=0.05, high=0.2),
-        Interval(model=2, value=-0.3, low=math.nan, high=math.nan),
-    ]
-    comparison.plot_comparison(
-        ["a", "b", "c"],
-        curves={},
-        intervals={"mAP50": rows, "empty": []},
-        accuracy=[0.5, 0.6, 0.2],
-        costs={"GFLOPs": [4.0, 5.0, 6.0]},
-        path="c.png",
-    )
-    intervals, _ = figures[0].axes
-    first, dot, second_dot, zero = intervals.lines
-    np.testing.assert_array_equal(first.get_xydata(), [[0.05, 0], [0.2, 0]])
-    np.testing.assert_array_equal(dot.get_xydata(), [[0.1, 0]])
-    np.testing.assert_array_equal(second_dot.get_xydata(), [[-0.3, 1]])
-    assert list(zero.get_xdata()) == [0, 0] and intervals.get_xlim() == pytest.approx((-0.33, 0.33))
-    assert [tick.get_text() for tick in intervals.get_yticklabels()] == ["b", "c"]
-    assert intervals.get_title().startswith("mAP50, ") and " a" in intervals.get_title()
+    figure = overview(["a", "b"], curves=curves, differences=differences, accuracy=accuracy, costs=costs, note="blood")
+    axes = figure.axes
+    assert len(axes) == panels and figure.get_suptitle() == "blood"
+    assert [axis.get_xlabel() for axis in axes[-2:]] == list(costs) and axes[-2].get_ylabel() == "mAP50-95"
+    low, high = axes[-1].get_ylim()
+    assert 0.3 < low < 0.5 and 0.7 < high < 0.9, "not from 0, where small differences would vanish"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from utils.plots import comparison, curves, figure, labels, matrices, sampling
+from utils.plots.forest import ForestRow
 
 # None of them is a formula or hidden, as matplotlib would have it.
 NAMES = ["$\\foo$", "cost $5 and $6", "_background_cell", "\\alpha_{1", "plain"]
@@ -21,7 +22,7 @@ def draw_curve(path: Path) -> None:
 
 
 def draw_precision(path: Path) -> None:
-    curves.plot_precision_recall(CURVE, CURVE[:, 0], NAMES, path, best=(CURVE[:, 3], CURVE[:, 5], 0.4))
+    curves.plot_precision_recall(CURVE, CURVE[:, 0], NAMES, path)
 
 
 def draw_matrix(path: Path) -> None:
@@ -35,11 +36,13 @@ def draw_labels(path: Path) -> None:
 
 
 def draw_comparison(path: Path) -> None:
-    rows = [comparison.Interval(model=n, value=0.1, low=0.0, high=0.2) for n in range(1, len(NAMES))]
+    rows = [ForestRow(label=name, value=0.1, low=0.0, high=0.2) for name in NAMES[1:]]
     values = [0.1] * len(NAMES)
-    comparison.plot_comparison(
-        NAMES, curves={}, intervals={"mAP50": rows}, accuracy=values, costs={"GFLOPs": values}, path=path
+    accuracy = [np.array([0.1])] * len(NAMES)
+    drawn = comparison.overview(
+        NAMES, curves={}, differences={"mAP50": rows}, accuracy=accuracy, costs={"GFLOPs": values}
     )
+    figure.save_figure(drawn, path)
 
 
 def draw_sampling(path: Path) -> None:

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from utils.plots import fonts
 from utils.plots.boxes import draw_boxes, image_grid
-from utils.plots.comparison import Interval, plot_comparison
+from utils.plots.comparison import overview
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.figure import save_figure
+from utils.plots.forest import ForestRow
 from utils.plots.matrices import plot_confusion
 from utils.plots.sampling import OffsetSamples, plot_offsets
 
@@ -154,15 +155,13 @@ def test_long_names_keep_both_ends():
 
 
 @pytest.mark.usefixtures("with_square_font", "no_missing_glyphs")
-def test_a_comparison_shows_positions_for_unsupported_names(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        "utils.plots.comparison.save_figure", lambda figure, path: figures.append(figure) or save_figure(figure, path)
-    )
-    interval = {"mAP50": [Interval(model=1, value=0.1, low=0.0, high=0.2)]}
+def test_a_comparison_shows_positions_for_unsupported_names(tmp_path):
+    rows = {"mAP50": [ForestRow(label=f"{CELLS}0.9", value=0.1, low=0.0, high=0.2, series=1)]}
     cost, names = {"GFLOPs": [1.0, 2.0, 3.0]}, [CELLS, f"{CELLS}0.9", UNSUPPORTED]
-    plot_comparison(names, curves={}, intervals=interval, accuracy=[0.1, 0.2, 0.3], costs=cost, path=tmp_path / "a.png")
-    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    accuracy = [np.array([value]) for value in (0.1, 0.2, 0.3)]
+    figure = overview(names, curves={}, differences=rows, accuracy=accuracy, costs=cost)
+    save_figure(figure, tmp_path / "a.png")
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == [CELLS, f"{CELLS}0.9", "3"]
     zeros = np.zeros(3)
     layer = OffsetSamples(
@@ -177,8 +176,7 @@ def test_curves_and_the_confusion_matrix_show_names_in_that_font(tmp_path):
     names = [CELLS, "cat"]
     curves, confidences = np.linspace(1, 0, 100)[None].repeat(2, 0), np.linspace(0, 1, 100)
     plot_confidence_curve(confidences, curves, names, label="F1", best=0.3, path=tmp_path / "a.png")
-    best = (np.array([0.5, 0.6]), np.array([0.7, 0.8]), 0.3)
-    plot_precision_recall(curves, np.array([0.5, 0.6]), names, tmp_path / "b.png", best=best)
+    plot_precision_recall(curves, np.array([0.5, 0.6]), names, tmp_path / "b.png")
     counts = np.array([[3, 0, 1], [1, 2, 0], [0, 1, 0]])
     plot_confusion(counts, counts / counts.sum(0), names, tmp_path / "c.png", note="note")
     for name in "abc":

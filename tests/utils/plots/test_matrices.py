@@ -31,6 +31,28 @@ def test_both_panels_hold_the_matrix_and_its_values(figures: list[Figure]):
     assert figures[0].get_suptitle() == "a note"
 
 
+def test_background_does_not_make_the_other_cells_pale(figures: list[Figure]):
+    counts = np.array([[30, 2, 400], [1, 20, 900], [3, 4, 0]])
+    matrices.plot_confusion(counts, counts / counts.sum(0), ["cat", "dog"], "m.png")
+    assert figures[0].axes[0].images[0].get_clim() == (0, 30)
+
+
+def test_matrices_of_models_share_a_scale_and_the_names_of_rows():
+    shares = np.array([[0.8, 0.0, 0.4], [0.1, 0.9, 0.6], [0.1, 0.1, 0.0]])
+    figure = matrices.confusions(["a", "b", "c", "d"], [shares, shares / 2, shares, shares], ["cat", "dog"], lang="zh")
+    axes = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d"]
+    assert {axis.images[0].get_clim() for axis in axes} == {(0, 1)}
+    assert [[tick.get_text() for tick in axis.get_yticklabels()] for axis in axes[:2]] == [
+        ["cat", "dog", "背景"],
+        [""] * 3,
+    ]
+    assert {text.get_text() for text in axes[1].texts} == {"0.40", "0.20", "0.05", "0.45", "0.30"}
+    assert sum(not axis.axison for axis in figure.axes) == 2, "places without a model"
+    many = matrices.confusions(["a", "b"], [np.eye(81)] * 2, [str(i) for i in range(80)])
+    assert not many.axes[0].texts and len(many.axes[0].get_xticks()) == 0
+
+
 @pytest.mark.parametrize(("classes", "values", "names"), [(30, False, True), (100, False, False)])
 def test_values_and_then_names_are_omitted_for_many_classes(
     classes: int, values: bool, names: bool, figures: list[Figure]

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import utils.plots.sampling as plots
-from utils.plots.figure import BLUE, ORANGE
 from utils.plots.sampling import OffsetSamples, SampledPosition, plot_offsets, plot_sampling
+from utils.plots.style import BLUE, ORANGE
 
 GREY = np.full((60, 100, 3), 128, np.uint8)
 SHAPE = np.array(((40.0, 20.0), (50.0, 20.0), (40.0, 30.0)))
