@@ -58,8 +58,9 @@ def test_a_stream_that_fails_does_not_end_the_run(redirection: str, tmp_path: Pa
     code, output, end = run(tmp_path, redirection)
     assert (code, end) == (0, "done"), output
     assert "Traceback" not in output
-    lost = redirection in ("| head -2", "> /dev/full")
-    assert output.count("warning: standard output") == lost
+    lost = output.count("warning: standard output")
+    # All lines fit into a pipe: a program that ends before its reader does has lost none.
+    assert lost <= 1 if redirection == "| head -2" else lost == (redirection == "> /dev/full")
     assert ("warning: 狗" in output) == ("2>" not in redirection)
 
 

@@ -53,7 +53,7 @@ def test_models_are_compared_over_the_sets_that_they_have(results):
     assert sharp.differences[PRIMARY_METRIC] == expected
     assert sharp.verdicts[PRIMARY_METRIC].decision == BETTER and "3 data sets" in sharp.sentence
     assert sharp.verdicts[PRIMARY_METRIC].p_value == pytest.approx(2 * expected.p_value), "Holm over two models"
-    assert {key[0] for key in sharp.differences} == {"all", "size"}
+    assert {key[0] for key in sharp.differences} == {"all", "size", "coco", "error"}
 
 
 def test_without_a_baseline_on_two_sets_there_is_no_joint_verdict(results):
