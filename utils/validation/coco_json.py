@@ -72,8 +72,17 @@ def _xywh(box_xyxy: Sequence[float]) -> list[float]:
     return [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
 
 
+def _rectangle(box_xyxy: Sequence[float]) -> list[list[float]]:
+    """Return the box as a polygon."""
+    x1, y1, x2, y2 = (round(v, 3) for v in box_xyxy)
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+
 def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, names: Sequence[str]) -> dict[str, Any]:
-    """Return the labels as a COCO instances file, so that other programs can evaluate the same predictions."""
+    """Return the labels as a COCO instances file, so that other programs can evaluate the same predictions.
+
+    Some of these programs, such as tidecv, require a `segmentation`; it is the box.
+    """
     paths = [str(path) for path in index.paths]
     ids, categories, files = image_ids(paths), category_ids(names), file_names(paths)
     labels = [
@@ -87,6 +96,7 @@ def coco_truth(evaluations: Sequence[ImageEvaluation], index: DatasetIndex, name
             "image_id": ids[image_id],
             "category_id": categories[class_id],
             "bbox": _xywh(box),
+            "segmentation": _rectangle(box),
             "area": round((box[2] - box[0]) * (box[3] - box[1]), 3),
             "iscrowd": 0,
         }

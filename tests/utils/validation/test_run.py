@@ -91,7 +91,7 @@ def test_all_outputs_are_written_and_coco_metrics_equal_pycocotools(data_folder,
     truth = json.loads((run / "ground_truth.json").read_text(encoding="utf-8"))
     predictions = json.loads((run / "a_predictions.json").read_text())
     figures = json.loads((run / "coco.json").read_text())
-    expected = pycocotools_figures(truth, predictions)
+    expected = pycocotools_figures(run / "ground_truth.json", run / "a_predictions.json")
     assert list(figures) == list(FIGURES) and figures == pytest.approx(expected, abs=1e-6) and figures["AP50"] > 0.3
     assert len({image["id"] for image in truth["images"]}) == 7 and len(predictions) > 50
     assert all((data_folder / "images/val" / image["file_name"]).is_file() for image in truth["images"])
