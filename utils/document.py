@@ -88,8 +88,17 @@ def escape_markdown(text: str) -> str:
 
 
 def table_to_markdown(table: Table) -> str:
-    """Return aligned rows, readable in a terminal too; all columns but the first are aligned to the right."""
-    rows = [[escape_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
+    """Return aligned rows of Markdown."""
+    return _aligned([[escape_markdown(cell) for cell in row] for row in (table.header, *table.rows)])
+
+
+def table_to_text(table: Table) -> str:
+    """Return the table for a terminal, as in Markdown but without escapes."""
+    return _aligned([[" ".join(cell.splitlines()) for cell in row] for row in (table.header, *table.rows)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Align all columns but the first to the right; the first row is the header."""
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -100,9 +109,9 @@ def table_to_markdown(table: Table) -> str:
 
 
 def split_columns(table: Table, width: int) -> list[Table]:
-    """Return the table as tables, if possible at most `width` characters wide, that all begin with its first column."""
+    """Return the table as tables with the same first column that fit a terminal of `width` columns if possible."""
     columns = zip(table.header, *table.rows, strict=True)
-    widths = [max(display_width(escape_markdown(cell)) for cell in column) + 3 for column in columns]
+    widths = [max(map(display_width, column)) + 3 for column in columns]
     groups, used = [[0]], widths[0] + 1
     for index in range(1, len(widths)):
         if used + widths[index] > width and len(groups[-1]) > 1:

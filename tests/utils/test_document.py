@@ -23,7 +23,9 @@ from utils.document import (
     Section,
     Table,
     escape_markdown,
+    split_columns,
     table_to_markdown,
+    table_to_text,
     to_html,
     to_markdown,
 )
@@ -96,6 +98,13 @@ def test_ordinary_names_and_numbers_are_written_without_escapes():
 def test_columns_of_a_table_are_aligned():
     lines = table_to_markdown(Table(header=["Model", "mAP50"], rows=[["a", "0.5"], ["longer", "0.25"]])).splitlines()
     assert lines == ["| Model  | mAP50 |", "|--------|------:|", "| a      |   0.5 |", "| longer |  0.25 |"]
+
+
+def test_a_terminal_shows_cells_as_they_are():
+    table = Table(header=["Model", "mAP50"], rows=[["a_b |", "+0.1***"], ["longer", "+0.25"]])
+    lines = ["| Model  |   mAP50 |", "|--------|--------:|", "| a_b |  | +0.1*** |", "| longer |   +0.25 |"]
+    assert table_to_text(table).splitlines() == lines
+    assert split_columns(table, 22) == [table], "as wide as it is without escapes"
 
 
 def test_code_with_empty_lines_and_fences_is_one_block(tmp_path):

@@ -20,7 +20,7 @@ from utils.comparison.statistics import (
     interval_text,
     p_value_text,
 )
-from utils.document import Block, BulletList, CodeBlock, Section, Table, table_to_markdown, to_html, to_markdown
+from utils.document import Block, BulletList, CodeBlock, Section, Table, table_to_text, to_html, to_markdown
 from utils.files import atomic_write, dump_json, write_csv
 from utils.log import LOGGER, optional
 from utils.metrics.joint_difference import JointDifference, decide_jointly, joint_difference, joint_sentence
@@ -113,9 +113,7 @@ def write_joint_results(
     """
     joint = compare_jointly(results)
     warnings = [*warnings, *_absent_models(results, labels, joint)]
-    LOGGER.info(
-        "\n" + "\n\n".join(map(table_to_markdown, [mean_table(results, labels), *joint_tables(results, joint)]))
-    )
+    LOGGER.info("\n" + "\n\n".join(map(table_to_text, [mean_table(results, labels), *joint_tables(results, joint)])))
     for warning in warnings:
         LOGGER.warning(warning)
     for one in joint:

@@ -36,7 +36,7 @@ from utils.document import (
     Table,
     first_of,
     split_columns,
-    table_to_markdown,
+    table_to_text,
     to_html,
     to_markdown,
 )
@@ -97,7 +97,7 @@ def write_results(result: ComparisonResult, options: CompareOptions, *, folder: 
         tables.append(ablation_table(result.ablation.ablation, scores, pairs, result.costs, ticks=ticks))
         tables += [effect_table(result.ablation.effects)] if result.ablation.effects else []
     narrow = [part for table in tables if len(table.header) > 1 for part in split_columns(table, TERMINAL_COLUMNS)]
-    LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, narrow)) + "\n")
+    LOGGER.info("\n" + "\n\n".join(map(table_to_text, narrow)) + "\n")
     for warning in result.warnings:
         LOGGER.warning(warning)
     for sentence in _verdicts(result):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_markdown, to_html
+from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_text, to_html
 from utils.explain.receptive_field import FieldShape
 from utils.explain.sanity import CHANGED, STAGES, Similarity, changed
 from utils.explain.scores import difference_over_images
@@ -102,7 +102,7 @@ def write_report(result: Explanation, options: ExplainOptions, *, folder: Path) 
         ("Sanity check", f"{verdict} {SANITY_NOTE}", _sanity_table(result)),
     ):
         if table.rows:
-            LOGGER.info(f"\n{heading}\n\n{table_to_markdown(table)}")
+            LOGGER.info(f"\n{heading}\n\n{table_to_text(table)}")
             sections.append(Section(heading, [note, table]))
     if verdict:
         LOGGER.info(f"\n{verdict}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.datasets.config import DataConfig
 from utils.datasets.image_writing import write_image
-from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_markdown, to_html
+from utils.document import Block, BulletList, Gallery, Image, Section, Table, first_of, table_to_text, to_html
 from utils.errors import DataError
 from utils.files import atomic_write
 from utils.log import LOGGER
@@ -45,7 +45,7 @@ def write_check(
     """Log the findings, and write check.json and report.html into the run's folder."""
     findings = by_severity(findings)
     if findings:
-        LOGGER.info("\n" + table_to_markdown(_findings_table(findings)) + "\n")
+        LOGGER.info("\n" + table_to_text(_findings_table(findings)) + "\n")
     LOGGER.info(_verdict(findings))
     _write(
         run_dir / "check.json", json.dumps(_as_json(config, splits, findings, weights), indent=1, ensure_ascii=False)
