@@ -41,7 +41,7 @@ def _first_problem(fields, num_classes):
     if not (len(fields) == 5 or (len(fields) >= 7 and len(fields) % 2 == 1)):
         return 0, False
     for column, field in enumerate(fields, 1):
-        if not _DECIMAL.fullmatch(field) or math.isinf(float(field)):
+        if not _DECIMAL.fullmatch(field) or abs(float(field)) >= 1e9:
             return column, False
         value = float(field)
         if column == 1:

@@ -6,8 +6,10 @@ import contextlib
 import math
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from utils.files import decode_text
 from utils.structures import Polygons
 
 MAX_LABEL_BYTES = 10_000_000
+MAX_VALUE = 1e9  # far beyond any class id or pixel: such a number is an error of its own, and sums of it overflow
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
 LabelContent = bytes | DataError | None  # of a label file; the error if it cannot be read; None if there is no file
 
@@ -61,39 +64,62 @@ def misplaced_labels(image_path: str) -> str:
     return ""
 
 
+class LabelRow(NamedTuple):
+    """One line of a label file, as training and `prepare.py --check` read it before they ask what range it is in."""
+
+    line: int  # from 1
+    fields: list[str]  # as written
+    values: list[float]  # class id, then a box's four numbers or a polygon's x, y, x, y, ...; up to the problem
+    problem: LabelProblem | None = None  # why it is not a row
+
+    @property
+    def box(self) -> list[float]:
+        """Class, cx, cy, w, h; of a polygon those of its bounding box."""
+        if len(self.values) == len(COLUMNS):
+            return self.values
+        x, y = self.values[1::2], self.values[2::2]
+        width, height = max(x) - min(x), max(y) - min(y)
+        return [self.values[0], min(x) + width / 2, min(y) + height / 2, width, height]
+
+
+def label_rows(text: str) -> Iterator[LabelRow]:
+    """Yield the lines of a label file that are not empty."""
+    for line, content in enumerate(text.splitlines(), start=1):
+        if fields := content.split():
+            yield _parse_row(fields, line)
+
+
+def read_rows(data: bytes) -> list[LabelRow]:
+    """Return the lines of a label file: UTF-8, with or without a byte order mark, or UTF-16 with one."""
+    try:
+        return list(label_rows(decode_text(data)))
+    except UnicodeDecodeError as error:
+        problem = LabelProblem(line=1, what=f"is not UTF-8 text (byte {error.start})")
+        return [LabelRow(1, [], [], problem)]
+
+
 def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     """Parse the bytes of a label file; return the valid rows and all errors.
 
-    The text is UTF-8, with or without a byte order mark, or UTF-16 with one. An empty file is an image without objects.
+    An empty file is an image without objects.
     """
-    if len(data) > MAX_LABEL_BYTES:
-        what = f"is too large for a label file ({len(data)} bytes)"
-        return LabelFile(problems=(LabelProblem(line=1, what=what),))
-    try:
-        text = decode_text(data)
-    except UnicodeDecodeError as error:
-        return LabelFile(problems=(LabelProblem(line=1, what=f"is not UTF-8 text (byte {error.start})"),))
     rows: list[list[float]] = []
     rings: list[list[float]] = []
     problems: list[LabelProblem] = []
     num_polygons = clipped = dropped = 0
-    for line, content in enumerate(text.splitlines(), start=1):
-        fields = content.split()
-        if not fields:
+    for read in read_rows(data):
+        if problem := _range_problem(read, num_classes) or read.problem:
+            problems.append(problem)
             continue
-        values = _parse_row(fields, line, num_classes)
-        if isinstance(values, LabelProblem):
-            problems.append(values)
-            continue
-        is_polygon = len(values) > len(COLUMNS)
+        is_polygon = len(read.values) > len(COLUMNS)
         num_polygons += is_polygon
-        row, was_clipped = _clip_box(_bounding_box(values) if is_polygon else values)
+        row, was_clipped = _clip_box(read.box)
         clipped += was_clipped
         if np.float32(row[3]) <= 0 or np.float32(row[4]) <= 0:
             dropped += 1
         else:
             rows.append(row)
-            rings.append(values[1:] if is_polygon else [])
+            rings.append(read.values[1:] if is_polygon else [])
     array = np.array(rows, dtype=np.float32).reshape(-1, 5)
     if len(array) > 1:
         unique = np.sort(np.unique(array, axis=0, return_index=True)[1])
@@ -113,45 +139,52 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
     )
 
 
-def _parse_row(fields: list[str], line: int, num_classes: int) -> list[float] | LabelProblem:
-    """Parse one row, a box or a polygon."""
+def _parse_row(fields: list[str], line: int) -> LabelRow:
+    """Parse one row, a box or a polygon: the number of columns, numbers, and a class id."""
     count = len(fields)
+    values: list[float] = []
+
+    def refused(what: str, column: int = 0) -> LabelRow:
+        return LabelRow(line, fields, values, LabelProblem(line=line, column=column, what=what))
+
     if count != 5 and (count < 7 or count % 2 == 0):
-        hint = ", separated by spaces, not commas" if "," in fields[0] else ""
-        return LabelProblem(line=line, what=f"has {count} columns; a box has 5, a polygon an odd number from 7{hint}")
-    values = []
+        hint = ", separated by spaces, not commas" if "," in fields[0] else ", without a confidence" * (count == 6)
+        return refused(f"has {count} columns; a box has 5, a polygon an odd number from 7{hint}")
     for column, text in enumerate(fields, start=1):
-        name = COLUMNS[column - 1] if count == 5 else "class" if column == 1 else "xy"[column % 2]
         value = _parse_float(text)
-        if value is None or not math.isfinite(value):
+        if value is None:
             rule = "a class id (0, 1, 2, ...)" if column == 1 else "a finite number"
-            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]!r} is not {rule}")
-        if column == 1:
-            if value != int(value) or value < 0:
-                return LabelProblem(line=line, column=1, what=f"class {text[:20]} is not a class id (0, 1, 2, ...)")
-            if value >= num_classes:
-                what = f"class {value:.15g} is not in the range 0-{num_classes - 1}"
-                return LabelProblem(line=line, column=1, what=what, is_class_range=True)
-        elif not 0 <= value <= 1:
-            sign = "< 0" if value < 0 else "> 1"
-            return LabelProblem(line=line, column=column, what=f"{name} {text[:20]} {sign}")
+            return refused(f"{_column_name(column, count)} {text[:20]!r} is not {rule}", column)
+        if column == 1 and (value != int(value) or value < 0):
+            return refused(f"class {text[:20]} is not a class id (0, 1, 2, ...)", column)
         values.append(value)
-    return values
+    return LabelRow(line, fields, values)
 
 
-def _bounding_box(values: list[float]) -> list[float]:
-    """Return the box row of a polygon row."""
-    x, y = values[1::2], values[2::2]
-    width, height = max(x) - min(x), max(y) - min(y)
-    return [values[0], min(x) + width / 2, min(y) + height / 2, width, height]
+def _range_problem(row: LabelRow, num_classes: int) -> LabelProblem | None:
+    """Return the first value that is out of range; None if there is none."""
+    for column, value in enumerate(row.values, start=1):
+        if column == 1 and value >= num_classes:
+            what = f"class {value:.15g} is not in the range 0-{num_classes - 1}"
+            return LabelProblem(line=row.line, column=1, what=what, is_class_range=True)
+        if column > 1 and not 0 <= value <= 1:
+            text = f"{_column_name(column, len(row.fields))} {row.fields[column - 1][:20]}"
+            return LabelProblem(line=row.line, column=column, what=f"{text} {'< 0' if value < 0 else '> 1'}")
+    return None
+
+
+def _column_name(column: int, count: int) -> str:
+    """Return the name of a column, from 1, of a row of so many columns."""
+    return COLUMNS[column - 1] if count == len(COLUMNS) else "class" if column == 1 else "xy"[column % 2]
 
 
 def _parse_float(text: str) -> float | None:
-    """Return the value of a plain decimal number; None for anything else, such as `1_0`."""
+    """Return the value of a plain decimal number that is not too large; None for anything else, such as `1_0`."""
     try:
-        return float(text) if text.isascii() and "_" not in text else None
+        value = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         return None
+    return value if abs(value) < MAX_VALUE else None
 
 
 def _clip_box(row: list[float]) -> tuple[list[float], bool]:

@@ -166,7 +166,6 @@ def _row_faults(split: SplitSurvey) -> Iterable[tuple[str, int, float, str]]:
     image = split.image_of_row
     values = split.rows[:, 1:]
     cx, cy, w, h = values.T
-    beyond_range = np.maximum(-values, values - 1).max(1)
     reach = np.stack([w / 2 - cx, h / 2 - cy, cx + w / 2 - 1, cy + h / 2 - 1], 1)  # beyond each side, normalized
     height, width = split.sizes_hw[image].T
     reach_pixels = (reach * np.stack([width, height, width, height], 1)).max(1)
@@ -175,13 +174,13 @@ def _row_faults(split: SplitSurvey) -> Iterable[tuple[str, int, float, str]]:
         np.minimum(cy + h / 2, 1) - np.maximum(cy - h / 2, 0)
     )
     decoded = split.decoded[image]
-    outside = beyond_range > 0
+    outside = split.beyond_range > 0
     flat = ~outside & ((w <= 0) | (h <= 0))
     beyond = ~outside & ~flat & (reach.max(1) > 1e-3) & (reach_pixels > 1) & decoded
     tiny = ~outside & ~flat & ~beyond & (sides < MIN_SIDE) & decoded
     whole = ~outside & ~flat & (area > WHOLE_IMAGE) & ~beyond
     for kind, found, badness, describe in (
-        ("values-out-of-range", outside, beyond_range, lambda row: values_as(values[row].tolist())),
+        ("values-out-of-range", outside, split.beyond_range, lambda row: _out_of_range(values[row])),
         ("boxes-without-area", flat, -sides, lambda row: values_as(values[row].tolist())),
         ("boxes-beyond-image", beyond, reach.max(1), lambda row: f"{reach_pixels[row]:.0f} pixels beyond the image"),
         ("boxes-tiny", tiny, -sides, lambda row: f"shorter side {sides[row]:.2g} pixels"),
@@ -189,6 +188,12 @@ def _row_faults(split: SplitSurvey) -> Iterable[tuple[str, int, float, str]]:
     ):
         for row in np.flatnonzero(found):
             yield kind, int(row), float(badness[row]), describe(row)
+
+
+def _out_of_range(values: np.ndarray) -> str:
+    """Return the four numbers of a row, which are in range if they are those around a polygon that is not."""
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    return f"box {values_as(values.tolist())} of a polygon beyond the image" if inside else values_as(values.tolist())
 
 
 def _loses_too_many(faults: Sequence[RowFault], splits: Sequence[SplitSurvey]) -> bool:

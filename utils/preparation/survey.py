@@ -6,17 +6,16 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.datasets.images import decode_image, open_header, suppress_pillow_warnings
-from utils.datasets.labels import label_path, read_label_content
+from utils.datasets.labels import LabelRow, label_path, read_label_content, read_rows
 from utils.datasets.scan import MIN_IMAGE_SIZE
 from utils.errors import DataError
-from utils.preparation.raw_labels import RawLabels, parse_raw
 from utils.preparation.readings import NAMES, NO_EVIDENCE, Evidence, boxes_of, measure, normalized
 
 THREADS = 4
@@ -36,11 +35,11 @@ MODES |= {"P": "with a palette", "PA": "with a palette", "CMYK": "CMYK", "YCCK":
 class ImageFacts:
     """What one image and its label file are."""
 
-    size_hw: tuple[int, int] = (0, 0)  # after EXIF orientation; zeros if the image cannot be decoded
-    remarks: tuple[tuple[str, str], ...] = ()  # kind of finding and words
-    has_label: bool = True  # whether there is a label file
-    labels: RawLabels = field(default_factory=RawLabels)
-    evidence: Evidence = NO_EVIDENCE
+    size_hw: tuple[int, int]  # after EXIF orientation; zeros if the image cannot be decoded
+    remarks: tuple[tuple[str, str], ...]  # kind of finding and words
+    has_label: bool  # whether there is a label file
+    table: np.ndarray  # (k, 7) float64, of the label rows: see `_table`
+    evidence: Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,8 @@ class SplitSurvey:
     paths: Sequence[str]  # n
     sizes_hw: np.ndarray  # (n, 2) int32, zeros if the image cannot be decoded
     has_label: np.ndarray  # (n,) bool
-    rows: np.ndarray  # (m, 5) float64, image by image
+    rows: np.ndarray  # (m, 5) float64, image by image: class, then four numbers; polygons are their bounding boxes
+    beyond_range: np.ndarray  # (m,) float64, by how much a value, of a polygon too, is below 0 or above 1; else <= 0
     lines: np.ndarray  # (m,) int32, line in the label file
     starts: np.ndarray  # (n + 1,) int64: image i has rows starts[i] to starts[i + 1]
     inside: np.ndarray  # (n, readings) float32, see `Evidence`
@@ -91,7 +91,7 @@ class SplitSurvey:
 
 def survey_split(name: str, paths: Sequence[str]) -> SplitSurvey:
     """Decode every image of a split and read its label file; show a progress bar."""
-    rows, lines, counts = [np.zeros((0, 5))], [np.zeros(0, np.int32)], [0]
+    tables, starts = [_table([])], [0]
     sizes, has_label, inside, contrast = [], [], [], []
     remarks: dict[str, list[tuple[int, str]]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -99,21 +99,22 @@ def survey_split(name: str, paths: Sequence[str]) -> SplitSurvey:
         for index, facts in enumerate(progress):
             sizes.append(facts.size_hw)
             has_label.append(facts.has_label)
-            rows.append(facts.labels.rows)
-            lines.append(facts.labels.lines)
-            counts.append(len(facts.labels.rows))
+            tables.append(facts.table)
+            starts.append(starts[-1] + len(facts.table))
             inside.append(facts.evidence.inside)
             contrast.append(facts.evidence.contrast)
             for kind, words in facts.remarks:
                 remarks.setdefault(kind, []).append((index, words))
+    table = np.concatenate(tables)
     return SplitSurvey(
         name=name,
         paths=paths,
         sizes_hw=np.array(sizes, np.int32).reshape(-1, 2),
         has_label=np.array(has_label, bool),
-        rows=np.concatenate(rows),
-        lines=np.concatenate(lines),
-        starts=np.cumsum(counts, dtype=np.int64),
+        rows=table[:, :5],
+        beyond_range=table[:, 5],
+        lines=table[:, 6].astype(np.int32),
+        starts=np.array(starts, np.int64),
         inside=np.array(inside, np.float32).reshape(-1, len(NAMES)),
         contrast=np.array(contrast, np.float32).reshape(-1, len(NAMES)),
         remarks=remarks,
@@ -138,20 +139,29 @@ def survey_image(path: str) -> ImageFacts:
     except DataError as error:
         remarks.append(("image-damaged", error.what))
     content = read_label_content(path)
-    labels = RawLabels()
+    label = os.path.basename(label_path(path))
+    rows: list[LabelRow] = []
     if isinstance(content, DataError):
-        remarks.append(("label-unreadable", f"{os.path.basename(label_path(path))} {content.what}"))
+        remarks.append(("label-unreadable", f"{label} {content.what}"))
     elif content is not None:
-        labels = parse_raw(content)
-        if labels.problems:
-            remarks.append(("label-unreadable", f"{os.path.basename(label_path(path))}: {labels.problems[0]}"))
+        lines = read_rows(content)
+        rows = [row for row in lines if row.problem is None]
+        if problems := [row.problem for row in lines if row.problem]:
+            remarks.append(("label-unreadable", f"{label}: line {problems[0].line} {problems[0].what}"))
+    table = _table(rows)
     return ImageFacts(
         size_hw=(0, 0) if image is None else (image.shape[0], image.shape[1]),
         remarks=tuple(remarks),
         has_label=content is not None,
-        labels=labels,
-        evidence=NO_EVIDENCE if image is None else measure(image, labels.rows),
+        table=table,
+        evidence=NO_EVIDENCE if image is None else measure(image, table[:, :5]),
     )
+
+
+def _table(rows: Sequence[LabelRow]) -> np.ndarray:
+    """Return (k, 7) float64: class and four numbers of each row, by how much it is out of range, and its line."""
+    columns = [(*row.box, max(-min(row.values[1:]), max(row.values[1:]) - 1), row.line) for row in rows]
+    return np.array(columns, np.float64).reshape(-1, 7)
 
 
 def _oddities(path: str, data: bytes, size_hw: tuple[int, int]) -> Iterator[tuple[str, str]]:

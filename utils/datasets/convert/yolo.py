@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -12,7 +11,7 @@ from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Label
 from utils.datasets.convert.class_names import class_name, data_yaml, find_class_names
 from utils.datasets.convert.images import ImageFiles
 from utils.datasets.convert.layout import Source, relative_name, split_in, split_of_folders
-from utils.datasets.labels import MAX_LABEL_BYTES
+from utils.datasets.labels import MAX_LABEL_BYTES, label_rows
 from utils.errors import DataError
 from utils.files import decode_text
 from utils.log import LOGGER
@@ -94,21 +93,13 @@ def _rows(source: Source, name: str, names: tuple[str, ...], found: AnnotatedSet
         text = decode_text(data)
     except UnicodeDecodeError:
         text = data.decode("utf-8", "replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            class_id, values = float(fields[0]), [float(field) for field in fields[1:]]
-            valid = class_id >= 0 and class_id == int(class_id) and all(map(math.isfinite, values))
-            valid = valid and (len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0))
-        except (ValueError, OverflowError):
-            valid = False
-        if not valid:
+    for row in label_rows(text):
+        if row.problem:
             found.report["rows that are broken (`--check` lists them)"] += 1
             continue
-        labels.append(Label(class_name(names, int(class_id), f"{name}:{number}"), values))
-        largest = max(largest, int(class_id))
+        class_id = int(row.values[0])
+        labels.append(Label(class_name(names, class_id, f"{name}:{row.line}"), row.values[1:]))
+        largest = max(largest, class_id)
     found.report["objects"] += len(labels)
     return labels, data, largest
 
