@@ -13,6 +13,7 @@ from urllib.parse import quote
 from utils.text_table import display_width, left, right
 
 STYLE = Path(__file__).with_suffix(".css")
+MIN_CONTENTS = 5  # sections of a page with a table of contents
 LONG_NAME = 20  # characters
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 # Markdown syntax: code, emphasis, table columns, strikethrough, links, tags and character references.
@@ -148,12 +149,14 @@ def _block_to_markdown(block: Block, folder: Path) -> str:
 def to_html(sections: Sequence[Section], *, title: str, extra_style: str = "") -> str:
     """Return a page that needs no other file: images are embedded. An OSError is raised if one cannot be read.
 
+    A page of several sections begins, after its first one, with a table of contents.
     `extra_style` is CSS for what this page has beyond others, such as a gallery.
     """
     parts: list[str] = []
-    for section in sections:
-        parts.append(f"<h{section.level}>{html.escape(section.heading)}</h{section.level}>")
+    for number, section in enumerate(sections):
+        parts.append(f'<h{section.level} id="s{number}">{html.escape(section.heading)}</h{section.level}>')
         parts += map(_block_to_html, section.blocks)
+        parts += _contents(sections) if number == 0 else []
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -161,6 +164,14 @@ def to_html(sections: Sequence[Section], *, title: str, extra_style: str = "") -
         f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}{extra_style}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _contents(sections: Sequence[Section]) -> list[str]:
+    """Return the list of links to all sections but the first, if there are enough to look for one."""
+    if len(sections) < MIN_CONTENTS:
+        return []
+    links = (f'<li><a href="#s{i}">{html.escape(s.heading)}</a></li>' for i, s in enumerate(sections) if i)
+    return [f"<nav><ol>{''.join(links)}</ol></nav>"]
 
 
 def _block_to_html(block: Block) -> str:

@@ -213,3 +213,13 @@ def test_a_gallery_holds_its_images_in_order(tmp_path: Path) -> None:
     assert page.texts("figcaption") == ["a", "b"]
     assert ".gallery { color: red }" in page.texts("style")[0]
     assert re.findall(r"!\[\w\]\((\w\.png)\)", to_markdown(sections, tmp_path)) == ["a.png", "b.png"]
+
+
+def test_table_of_contents_links_each_section_of_a_long_page():
+    names = ["Comparison", "a < b", "Cost", "Cost", "x"]  # two may have the same heading
+    page = Page(to_html([Section(name, ["text"], level=1 + bool(i)) for i, name in enumerate(names)], title="t"))
+    links = [(attributes["href"], text) for tag, attributes, text in page.elements if tag == "a"]
+    headings = {f"#{attributes['id']}": text for tag, attributes, text in page.elements if tag in ("h1", "h2")}
+    assert [text for _, text in links] == names[1:] and len(headings) == len(names)
+    assert all(headings[target] == text for target, text in links)
+    assert "nav" not in Page(to_html([Section(name, ["text"]) for name in names[:2]], title="t")).tags()
