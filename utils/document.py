@@ -16,8 +16,8 @@ STYLE = Path(__file__).with_suffix(".css")
 MIN_CONTENTS = 5  # sections of a page with a table of contents
 LONG_NAME = 20  # characters
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
-# Markdown syntax: code, emphasis, table columns, strikethrough, links, tags and character references.
-MARKDOWN_SYNTAX = re.compile(r"[\\`*|]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=])\(|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+# Markdown syntax: code, emphasis, formulas, table columns, strikethrough, links, tags and character references.
+MARKDOWN_SYNTAX = re.compile(r"[\\`*|$]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=])\(|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from utils.document import (
 )
 
 VOID = {"meta", "img", "br"}
-NAMES = ["a | b", "<b>bold</b>", "**a** `b`", "_x_ __init__", "a\\|b", "c\\", "&lt;", "[x](y)", "~~", "<script>"]
+NAMES = ["a | b", "<b>bold</b>", "**a** `b`", "_x_ __init__", "a\\|b", "c\\", "&lt;", "[x](y)", "~~", "<script>", "$x$"]
 
 
 class Page(HTMLParser):
