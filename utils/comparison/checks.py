@@ -139,6 +139,25 @@ def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, 
     ]
 
 
+def condition_warnings(
+    models: Sequence[TrainedRuns], labels: Sequence[str], sizes: Sequence[int], *, jobs: int
+) -> list[str]:
+    """Return warnings about missing models, and about conditions of training and evaluation.
+
+    `labels` are those of all models, the baseline first, `sizes` those at which the models are evaluated, and `jobs`
+    the number of trainings that ran in parallel.
+    """
+    present = [model.label for model in models]
+    absent = ", ".join(label for label in labels if label not in present)
+    warnings = {
+        f"Timings of training were measured under parallel load (up to {jobs} jobs).": jobs > 1,
+        f"No finished run of {absent}; the tables leave it out.": absent,
+        f"The baseline {labels[0]} is missing, so there are no differences.": labels[0] not in present,
+        "The models are evaluated at different image sizes, which also affects cost and accuracy.": len(set(sizes)) > 1,
+    }
+    return [warning for warning, applies in warnings.items() if applies]
+
+
 def _differing_training_args(models: Sequence[TrainedRuns]) -> list[str]:
     """Warn about models trained with other options of train.py than the first model whose options are known.
 

@@ -35,6 +35,7 @@ class DataSet:
     label: str  # unique in the comparison
     name: str  # as the user names it
     config: DataConfig
+    folder: str  # name of its folder in that of the comparison; empty if there is no other data set
 
 
 def open_data_sets(names: Sequence[str]) -> list[DataSet]:
@@ -52,8 +53,10 @@ def open_data_sets(names: Sequence[str]) -> list[DataSet]:
             raise ConfigError("--data", f"lists {names[index]} twice", fix="remove one")
         label = file.stem if stems.count(file.stem) == 1 else file.parent.name or file.stem
         labels.append(unique_name(label, [*OTHER_FOLDERS, *labels]))
-    sets = zip(labels, names, configs, strict=True)
-    return [DataSet(label=label, name=name, config=config) for label, name, config in sets]
+    return [
+        DataSet(label=label, name=name, config=config, folder=label if len(names) > 1 else "")
+        for label, name, config in zip(labels, names, configs, strict=True)
+    ]
 
 
 def finished_models(

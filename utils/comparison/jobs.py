@@ -16,9 +16,10 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from utils.comparison.candidates import ToTrain
 from utils.comparison.plan import PlannedRun
-from utils.comparison.trained_runs import last_epoch
-from utils.errors import RunStopped
+from utils.comparison.trained_runs import TrainedRuns, last_epoch, read_run
+from utils.errors import RunError, RunStopped
 from utils.files import PROJECT_ROOT
 from utils.log import LOGGER
 from utils.signals import GracefulShutdown
@@ -78,6 +79,33 @@ def finish_runs(runs: Sequence[PlannedRun], *, jobs: int) -> list[FailedRun]:
         what = f"{sum(run.is_finished for run in runs)} of {len(runs)} runs finished, the others {unfinished}"
         raise RunStopped("interrupted", what, fix="continue with the same command", exit_code=stop.exit_code)
     return failed
+
+
+def failure_of_all(failed: Sequence[FailedRun], folder: Path, *, count: int) -> RunError:
+    """Return the error with which a comparison in a folder ends if some of its runs failed; `count` is that of all."""
+    reasons = ", ".join(f"{f.run.title} ({f.reason.split('. Fix: ')[0]})" for f in failed)
+    what = f"{len(failed)} of {count} runs failed: {reasons}"
+    return RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
+
+
+def trained_models(
+    to_train: Sequence[ToTrain], runs: Sequence[PlannedRun], failed: Sequence[FailedRun]
+) -> list[TrainedRuns]:
+    """Read the runs that have finished, and return the models that have any."""
+    lost = [failure.run for failure in failed]
+    models = []
+    for model in to_train:
+        finished = tuple(read_run(run.best) for run in runs if run.model == model.label and run not in lost)
+        if finished:
+            trained = TrainedRuns(
+                label=model.label,
+                runs=finished,
+                config=model.config,
+                hyperparameters=model.hyperparameters,
+                is_finished_weights=False,
+            )
+            models.append(trained)
+    return models
 
 
 class _Progress:

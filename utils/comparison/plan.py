@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -125,6 +126,12 @@ def _require_same_settings(run: PlannedRun, hyperparameters: Mapping[str, float]
     if differing:
         what = f"contains a run with other settings ({', '.join(differing)})"
         raise ConfigError(run.folder, what, fix="choose another --name")
+
+
+def commands_of(runs: Sequence[PlannedRun], models: Sequence[TrainedRuns]) -> list[str]:
+    """Return the command lines that make a comparison: its own, those of its runs, and those of finished weights."""
+    own = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
+    return [own, *(run.command() for run in runs), *training_commands(models)]
 
 
 def training_commands(models: Sequence[TrainedRuns]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.comparison.trained_runs import TrainedRun
+from utils.comparison.trained_runs import TrainedRun, TrainedRuns
 from utils.datasets.index import DatasetIndex
 from utils.datasets.splits import evaluation_loader
 from utils.files import file_hash, try_write
@@ -59,7 +59,36 @@ class Support:
 SupportByName = dict[tuple[str, str], Support]  # ("class", "cat"), ("size", "small")
 
 
-def evaluate_run(
+def evaluate_models(
+    models: Sequence[TrainedRuns],
+    sizes: Sequence[int],
+    val: DatasetIndex,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    cache: Path,
+) -> list[list[EvaluatedSet]]:
+    """Evaluate the runs of each model at the size of its images; `cache` is the folder of the predictions."""
+    LOGGER.info(f"\nEvaluating {sum(len(model.runs) for model in models)} checkpoints on {len(val)} images")
+    return [
+        [
+            _evaluate_run(
+                run,
+                val,
+                image_size=size,
+                batch_size=batch_size,
+                workers=workers,
+                device=device,
+                cache=cache / f"{model.label}-{index}.npz",
+            )
+            for index, run in enumerate(model.runs)
+        ]
+        for model, size in zip(models, sizes, strict=True)
+    ]
+
+
+def _evaluate_run(
     run: TrainedRun,
     val: DatasetIndex,
     *,

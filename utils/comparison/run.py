@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +20,7 @@ from utils.comparison.candidates import (
     write_configs,
 )
 from utils.comparison.checks import (
+    condition_warnings,
     is_single_class,
     provenance_warnings,
     reject_unsupported_options,
@@ -35,13 +33,13 @@ from utils.comparison.cost import measure_costs
 from utils.comparison.data_sets import DataSet, finished_models, open_data_sets, overlap_warnings
 from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
-from utils.comparison.jobs import FailedRun, finish_runs
+from utils.comparison.jobs import FailedRun, failure_of_all, finish_runs, trained_models
 from utils.comparison.joint_report import write_joint_results
 from utils.comparison.paper_figures import draw_paper_figures
-from utils.comparison.plan import Manifest, PlannedRun, choose_folder, plan_runs, training_commands
+from utils.comparison.plan import Manifest, PlannedRun, choose_folder, commands_of, plan_runs
 from utils.comparison.predictions import (
     coco_ranks,
-    evaluate_run,
+    evaluate_models,
     excluded_by_size,
     resampled_metrics,
     support_by_class,
@@ -50,11 +48,10 @@ from utils.comparison.report import SHEETS, write_reports, write_results
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
 from utils.comparison.sweep import sweep_variants
-from utils.comparison.trained_runs import TrainedRuns, read_run
+from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.split_checks import split_warnings
 from utils.datasets.splits import class_names, round_image_size
-from utils.errors import RunError
 from utils.inference.class_mapping import distinct_names
 from utils.locks import FolderLock
 from utils.log import LOGGER, optional
@@ -69,27 +66,14 @@ RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluation:
-    """What is evaluated on one data set."""
+class _SetToCompare:
+    """A data set of the comparison, and what is evaluated on it."""
 
     options: CompareOptions  # of this data set alone
     data_set: DataSet
-    labels: Mapping[str, str]  # of all models in the report, by label of their files; the first is the baseline
-    finished: Sequence[TrainedRuns]  # on this data set, given by --weights
+    finished: Sequence[TrainedRuns]  # given by --weights
     split: DatasetIndex
     names: tuple[str, ...]  # of the classes, unique
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Comparison:
-    """What is compared on one data set, and where its runs and results are."""
-
-    evaluation: _Evaluation
-    runs: Sequence[PlannedRun]
-    failed: Sequence[FailedRun]
-    device: torch.device
-    folder: Path  # of the results on the split
-    ablation: Ablation | None
 
 
 def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path:
@@ -115,122 +99,104 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
     sets = open_data_sets(options.data)
     finished = finished_models(options.weights, sets, taken=[model.label for model in to_train])
     labels = named_labels([*to_train, *(next(iter(model.values())) for model in finished)], options.names)
-    evaluations = [_prepare(options, sets, index, to_train, finished, labels) for index in range(len(sets))]
-    all_finished = [model for of_sets in finished for model in of_sets.values()]
-    manifest = Manifest.of(options, to_train, all_finished)
+    ablation = ablation.labelled(labels) if ablation else None
+    compared = [
+        _prepare(options, data_set, to_train, [model[index] for model in finished if index in model])
+        for index, data_set in enumerate(sets)
+    ]
+    manifest = Manifest.of(options, to_train, [model for of_sets in finished for model in of_sets.values()])
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
-    with contextlib.ExitStack() as stack:
-        stack.callback(FolderLock(folder).release)
-        titles = [data_set.label for data_set in sets] if len(sets) > 1 else [""]
-        folders = [folder / title for title in titles]
-        planned = [
-            plan_runs(evaluation.options, to_train, folder / title, data_set=title)
-            for evaluation, title in zip(evaluations, titles, strict=True)
-        ]
-        for data_set, its_runs in zip(sets, planned, strict=True):
-            require_same_data(its_runs, data_set.config)
-        for of_set in folders:
-            write_configs(of_set, to_train)
+    lock = FolderLock(folder)
+    try:
+        runs = []
+        for one in compared:
+            planned = plan_runs(one.options, to_train, folder / one.data_set.folder, data_set=one.data_set.folder)
+            require_same_data(planned, one.data_set.config)
+            runs += planned
+        for data_set in sets:
+            write_configs(folder / data_set.folder, to_train)
         manifest.write(folder)
-        runs = [run for its_runs in planned for run in its_runs]
         failed = finish_runs(runs, jobs=options.jobs)
         results: dict[str, ComparisonResult] = {}  # by label of the data set
-        for evaluation, of_set, its_runs in zip(evaluations, folders, planned, strict=True):
-            its_failed = [failure for failure in failed if failure.run in its_runs]
-            models = [*_trained_models(to_train, its_runs, its_failed), *evaluation.finished]
+        of_task = "" if options.task == "val" else options.task
+        for one in compared:
+            planned = [run for run in runs if run.data_set == one.data_set.folder]
+            its_failed = [failure for failure in failed if failure.run in planned]
+            models = [*trained_models(to_train, planned, its_failed), *one.finished]
             if models:
-                comparison = _Comparison(
-                    evaluation=evaluation,
-                    runs=its_runs,
+                results[one.data_set.label] = _evaluate(
+                    one,
+                    models,
+                    runs=planned,
                     failed=its_failed,
+                    labels=labels,
+                    ablation=ablation,
                     device=device,
-                    folder=of_set if options.task == "val" else of_set / options.task,
-                    ablation=ablation.labelled(labels) if ablation else None,
+                    size_given="imgsz" in given,
+                    folder=folder / one.data_set.folder / of_task,
                 )
-                results[evaluation.data_set.label] = _evaluate(comparison, models, size_given="imgsz" in given)
         if len(sets) > 1 and results:
-            warnings = overlap_warnings(sets, [evaluation.split.paths.tolist() for evaluation in evaluations])
+            warnings = overlap_warnings(sets, [one.split.paths.tolist() for one in compared])
             write_joint_results(
                 results,
                 options,
                 labels=list(labels.values()),
                 warnings=warnings,
                 failed=failed,
-                folder=folder if options.task == "val" else folder / options.task,
+                folder=folder / of_task,
             )
         if failed:
-            reasons = ", ".join(f"{f.run.title} ({f.reason.split('. Fix: ')[0]})" for f in failed)
-            what = f"{len(failed)} of {len(runs)} runs failed: {reasons}"
-            raise RunError(folder, what, fix="fix the errors in the logs and rerun; finished runs are skipped")
+            raise failure_of_all(failed, folder, count=len(runs))
+    finally:
+        lock.release()
     return folder
 
 
 def _prepare(
-    options: CompareOptions,
-    sets: Sequence[DataSet],
-    index: int,
-    to_train: Sequence[ToTrain],
-    finished: Sequence[Mapping[int, TrainedRuns]],
-    labels: Mapping[str, str],
-) -> _Evaluation:
-    """Check what is to be evaluated on a data set, given by its index, before anything is written."""
-    data_set = sets[index]
+    options: CompareOptions, data_set: DataSet, to_train: Sequence[ToTrain], finished: Sequence[TrainedRuns]
+) -> _SetToCompare:
+    """Check what is to be evaluated on a data set, before anything is written."""
     data, task = data_set.config, options.task
-    of_set = [model[index] for model in finished if index in model]
-    single_class = is_single_class([*to_train, *of_set], data.names, trained=options.single_cls)
+    single_class = is_single_class([*to_train, *finished], data.names, trained=options.single_cls)
     require_trainable(to_train, options, num_classes=1 if single_class else len(data.names))
     split = build_index(data, task, use_cache=not options.no_label_cache, strict=options.strict)
     require_objects(split, data_file=data.file, split=task)
     for warning in split_warnings(data, split, task):
         LOGGER.warning(warning)
-    return _Evaluation(
+    return _SetToCompare(
         options=options.of_data_set(data_set.name),
         data_set=data_set,
-        labels=labels,
-        finished=of_set,
+        finished=finished,
         split=split,
         names=distinct_names(class_names(data, single_class=single_class)),
     )
 
 
-def _trained_models(
-    to_train: Sequence[ToTrain], runs: Sequence[PlannedRun], failed: Sequence[FailedRun]
-) -> list[TrainedRuns]:
-    """Read the runs that the comparison has trained; models without a finished run are left out."""
-    lost = {failure.run.folder for failure in failed}
-    models = []
-    for model in to_train:
-        finished = [read_run(run.best) for run in runs if run.model == model.label and run.folder not in lost]
-        if finished:
-            trained = TrainedRuns(
-                label=model.label,
-                runs=tuple(finished),
-                config=model.config,
-                hyperparameters=model.hyperparameters,
-                is_finished_weights=False,
-            )
-            models.append(trained)
-    return models
+def _evaluate(
+    compared: _SetToCompare,
+    models: Sequence[TrainedRuns],
+    *,
+    runs: Sequence[PlannedRun],
+    failed: Sequence[FailedRun],
+    labels: Mapping[str, str],
+    ablation: Ablation | None,
+    device: torch.device,
+    size_given: bool,
+    folder: Path,
+) -> ComparisonResult:
+    """Evaluate the models of one data set, compare them, and write the results into a folder.
 
-
-def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_given: bool) -> ComparisonResult:
-    """Evaluate the models, at the size of --imgsz if it was given, compare them, and write the results."""
-    evaluation, folder, device = comparison.evaluation, comparison.folder, comparison.device
-    options, split, names = evaluation.options, evaluation.split, evaluation.names
+    `labels` are those of all models in the report, the baseline first, by label of their files. The size is that of
+    --imgsz if it was given, or else that of each training.
+    """
+    options, split, names = compared.options, compared.split, compared.names
     sizes = [
         round_image_size(options.imgsz, model.runs[0].max_stride) if size_given else model.runs[0].image_size
         for model in models
     ]
-    LOGGER.info(f"\nEvaluating {sum(len(model.runs) for model in models)} checkpoints on {len(split)} images")
-    evaluate_one = partial(evaluate_run, batch_size=2 * options.batch_size, workers=options.workers, device=device)
-    evaluated = [
-        [
-            evaluate_one(run, split, image_size=size, cache=folder / "predictions" / f"{model.label}-{index}.npz")
-            for index, run in enumerate(model.runs)
-        ]
-        for model, size in zip(models, sizes, strict=True)
-    ]
-    models = [replace(model, label=evaluation.labels[model.label]) for model in models]
+    settings: dict[str, Any] = {"batch_size": 2 * options.batch_size, "workers": options.workers, "device": device}
+    evaluated = evaluate_models(models, sizes, split, cache=folder / "predictions", **settings)
+    models = [replace(model, label=labels[model.label]) for model in models]
     weights = draw_resamples(len(split), RESAMPLES, seed=RESAMPLING_SEED)  # the same for all models
     scale, ranks = TINY_SCALE if options.tiny else COCO_SCALE, coco_ranks(split)
     scores = [
@@ -238,17 +204,16 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
             model.label,
             [
                 resampled_metrics(run, weights, names, image_ranks=ranks, scale=scale) | error_metrics(run, weights)
-                for run in runs
+                for run in of_model
             ],
             fixed_weights=model.is_finished_weights,
             seeds=tuple(run.seed for run in model.runs),
         )
-        for model, runs in zip(models, evaluated, strict=True)
+        for model, of_model in zip(models, evaluated, strict=True)
     ]
     support = support_by_class(evaluated[0][0], names, scale)
-    baseline_exists = models[0].label == next(iter(evaluation.labels.values()))
+    baseline_exists = models[0].label == next(iter(labels.values()))
     costs, noise = measure_costs(models, sizes, split.paths.tolist(), device=device)
-    command = f"python {Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}"
     result = ComparisonResult(
         header=header(options, split, models, device=device, sizes=set(sizes if size_given else ())),
         val=split,
@@ -256,7 +221,7 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
         models=models,
         scores=scores,
         pairs=compare_with_baseline(scores, images=len(split)) if baseline_exists else [],
-        ablation=ablation_effects(comparison.ablation, scores, images=len(split)) if comparison.ablation else None,
+        ablation=ablation_effects(ablation, scores, images=len(split)) if ablation else None,
         costs=costs,
         timing_noise=noise,
         size_scale=scale,
@@ -266,12 +231,12 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
             *support_warnings(len(split), names, support),
             *score_warnings(scores),
             *provenance_warnings(models, split, task=options.task),
-            *_warnings(comparison, models, sizes),
+            *condition_warnings(models, list(labels.values()), sizes, jobs=options.jobs if runs else 1),
         ],
-        failed=comparison.failed,
+        failed=failed,
         resamples=RESAMPLES,
         config_diffs={model.label: differing_settings(model, models[0]) for model in models[1:]},
-        commands=[command, *(run.command() for run in comparison.runs), *training_commands(models)],
+        commands=commands_of(runs, models),
         environment=describe_environment(device),
     )
     write_results(result, options, folder=folder)
@@ -283,18 +248,3 @@ def _evaluate(comparison: _Comparison, models: Sequence[TrainedRuns], *, size_gi
     with optional():
         write_reports(result, figures, folder=folder)
     return result
-
-
-def _warnings(comparison: _Comparison, models: Sequence[TrainedRuns], sizes: Sequence[int]) -> list[str]:
-    """Return warnings about missing models and about conditions that are not the same for all."""
-    labels = [model.label for model in models]
-    baseline, *others = comparison.evaluation.labels.values()
-    absent = ", ".join(label for label in (baseline, *others) if label not in labels)
-    jobs = comparison.evaluation.options.jobs
-    warnings = {
-        f"Timings of training were measured under parallel load (up to {jobs} jobs).": jobs > 1 and comparison.runs,
-        f"No finished run of {absent}; the tables leave it out.": absent,
-        f"The baseline {baseline} is missing, so there are no differences.": baseline not in labels,
-        "The models are evaluated at different image sizes, which also affects cost and accuracy.": len(set(sizes)) > 1,
-    }
-    return [warning for warning, applies in warnings.items() if applies]

@@ -12,6 +12,7 @@ from tests.helpers.tiny_data import TINY_DATA
 from tests.helpers.training_runs import SMALL_MODEL
 from utils.comparison.candidates import from_configs
 from utils.comparison.checks import (
+    condition_warnings,
     is_single_class,
     provenance_warnings,
     reject_unsupported_options,
@@ -244,3 +245,14 @@ def test_evaluation_images_by_which_best_pt_was_selected_are_warned_of_on_the_te
     (warning,) = provenance_warnings([model], val, task="test")
     assert warning.startswith(f"{len(val)} of {len(val)} ") and "best.pt" in warning
     assert split_overlaps([model], replace(val, paths=np.array([__file__] * len(val))), "val") == []
+
+
+def test_missing_models_and_unequal_conditions_are_warned_of():
+    models = [trained_model(label) for label in "xyz"]
+    assert condition_warnings(models, ["x", "y", "z"], [96, 96, 96], jobs=1) == []
+    (jobs,) = condition_warnings(models, ["x", "y", "z"], [96, 96, 96], jobs=2)
+    assert "2 jobs" in jobs
+    (absent,) = condition_warnings(models[:2], ["x", "y", "z"], [96, 96], jobs=1)
+    assert " z;" in absent
+    absent, baseline, sizes = condition_warnings(models[1:], ["x", "y", "z"], [96, 64], jobs=1)
+    assert " x;" in absent and " x " in baseline and "sizes" in sizes

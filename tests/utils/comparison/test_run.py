@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from tests.helpers.coco_oracle import pycocotools_figures
-from tests.helpers.comparison import trained_model
 from tests.helpers.faulty_data import FaultySet
 from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_model
 from utils.comparison import run as comparison_run
 from utils.comparison.result import ComparisonResult
-from utils.comparison.run import _warnings, run_comparison
+from utils.comparison.run import run_comparison
 from utils.comparison.statistics import PRIMARY_METRIC
 from utils.datasets.image_writing import write_image
 from utils.datasets.images import read_image
@@ -337,19 +336,3 @@ def test_what_spoils_the_metrics_is_said_before_the_trainings(tmp_path, monkeypa
     with pytest.raises(TypeError):
         run_comparison(options)
     assert sum("16 of 16" in record.getMessage() for record in caplog.records) == 1
-
-
-def test_missing_models_and_unequal_conditions_are_warned_of():
-    models = [trained_model(label) for label in "xyz"]
-    labels = dict(zip("xyz", "xyz", strict=True))
-    calm, parallel = (
-        SimpleNamespace(evaluation=SimpleNamespace(labels=labels, options=SimpleNamespace(jobs=jobs)), runs=["a run"])
-        for jobs in (1, 2)
-    )
-    assert _warnings(calm, models, [96, 96, 96]) == []
-    (jobs,) = _warnings(parallel, models, [96, 96, 96])
-    assert "2 jobs" in jobs and _warnings(SimpleNamespace(**{**vars(parallel), "runs": []}), models, [96]) == []
-    (absent,) = _warnings(calm, models[:2], [96, 96])
-    assert " z;" in absent
-    absent, baseline, sizes = _warnings(calm, models[1:], [96, 64])
-    assert " x;" in absent and " x " in baseline and "sizes" in sizes
