@@ -20,7 +20,8 @@ from utils.log import LOGGER
 from utils.metrics.object_size import SIZES, size_bins
 from utils.preparation.checks_classes import class_counts
 from utils.preparation.example_images import draw_example
-from utils.preparation.findings import SEVERITIES, Example, Finding, by_severity, spoils
+from utils.preparation.findings import Example, Finding, by_severity, spoils
+from utils.preparation.kinds import SEVERITIES
 from utils.preparation.survey import SplitSurvey
 
 FORMAT_VERSION = 1

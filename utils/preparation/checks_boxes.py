@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.boxes import pairwise_iou
-from utils.preparation.findings import MAX_LISTED, Example, Finding, Mark, Severity
+from utils.preparation.findings import MAX_LISTED, Example, Finding, Mark, found
+from utils.preparation.kinds import ROWS
 from utils.preparation.readings import NAMES, better_reading, boxes_of, in_pixels, most_fitting, normalized, values_as
 from utils.preparation.survey import SplitSurvey
 
@@ -32,8 +35,7 @@ def check_coordinates(splits: Sequence[SplitSurvey]) -> tuple[list[Finding], set
                 f"{len(pixels)} of {len(chosen)} labelled images have values beyond 2, up to {largest:.6g}: pixels "
                 f"instead of fractions of the image's size, most likely as {reading}."
             )
-            fix = f"divide x by the image's width and y by its height, and write cx cy w h (now {reading})"
-            findings.append(_order_finding("coordinates-in-pixels", [split], {split.name: pixels}, reading, words, fix))
+            findings += _order_finding("coordinates-in-pixels", [split], {split.name: pixels}, reading, words)
             explained.add(split.name)
     rest = [split for split in splits if split.name not in explained and usable[split.name].any()]
     for group in [rest, *([split] for split in rest if len(rest) > 1)]:
@@ -52,8 +54,7 @@ def check_coordinates(splits: Sequence[SplitSurvey]) -> tuple[list[Finding], set
         reading, evidence = better
         words = f"The rows fit the images better as {reading} than as cx cy w h: {evidence}."
         images = {split.name: np.flatnonzero(where[split.name]).tolist() for split in group}
-        fix = f"write the rows as cx cy w h (now {reading})"
-        findings.append(_order_finding("coordinates-in-other-order", group, images, reading, words, fix))
+        findings += _order_finding("coordinates-in-other-order", group, images, reading, words)
         explained |= set(where)
     return findings, explained
 
@@ -65,8 +66,8 @@ def _agrees(split: SplitSurvey, chosen: np.ndarray, reading: str) -> bool:
 
 
 def _order_finding(
-    kind: str, group: Sequence[SplitSurvey], images: dict[str, list[int]], reading: str, words: str, fix: str
-) -> Finding:
+    kind: str, group: Sequence[SplitSurvey], images: dict[str, list[int]], reading: str, words: str
+) -> list[Finding]:
     """Return the finding of rows in another order, with examples drawn as they are and as they fit."""
     ranked: list[tuple[int, Example]] = []
     for split in group:
@@ -78,88 +79,42 @@ def _order_finding(
             rows = split.rows_of(image)
             values = normalized(rows, (height, width))
             marks = [
-                Mark(box=_corners(box), text=text if first == 0 else "", class_id=colour)
-                for reading_, text, colour in ((NAMES[0], NAMES[0], 0), (reading, reading, SUGGESTED))
-                for first, box in enumerate(boxes_of(values[:12], reading_, (height, width)))
+                Mark(box=box, text=order if number == 0 else "", class_id=colour)
+                for order, colour in ((NAMES[0], 0), (reading, SUGGESTED))
+                for number, box in enumerate(boxes_of(values[:12], order, (height, width)).tolist())
             ]
             text = f"first row: {values_as(rows[0, 1:].tolist())}"
             example = Example(path=split.paths[image], words=text, split=split.name, marks=tuple(marks))
             ranked.append((rank, example))
     ranked.sort(key=lambda item: item[0])
-    return Finding(
-        kind=kind,
-        severity="spoils",
-        title="Coordinates in pixels" if kind.endswith("pixels") else "Coordinates in another order",
-        words=words,
-        fix=fix,
-        count=sum(len(found) for found in images.values()),
-        splits=tuple(split.name for split in group),
-        examples=[example for _, example in ranked[:MAX_LISTED]],
-        details={"reading": reading},
-    )
+    count = sum(map(len, images.values()))
+    return found(kind, [example for _, example in ranked], words=words, count=count, details={"reading": reading})
 
 
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return x1, y1, x2, y2
+class RowFault(NamedTuple):
+    """What is wrong with one label row."""
 
-
-RowFault = tuple[str, int, int, float, str]  # split, image, row of the image, badness, words
+    split: SplitSurvey
+    image: int
+    row: int  # of the image
+    badness: float
+    words: str
 
 
 def check_boxes(splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[Finding]:
-    """Report rows with values or boxes out of range, without area, tiny, or as large as the image."""
-    by_kind: dict[str, list[RowFault]] = {}
+    """Report rows with values or boxes out of range, without area, tiny, as large as the image, or repeated."""
+    faults: dict[str, list[RowFault]] = {kind: [] for kind in ROWS}
     for split in splits:
+        image_of_row = split.image_of_row.tolist()
         for kind, row, badness, words in _row_faults(split):
-            image = int(np.searchsorted(split.starts, row, "right")) - 1
-            fault = (split.name, image, row - int(split.starts[image]), badness, words)
-            by_kind.setdefault(kind, []).append(fault)
-    findings = []
-    for kind, (title, severity, words, fix) in ROW_KINDS.items():
-        faults = by_kind.get(kind, [])
-        if faults:
-            if kind == "values-out-of-range" and _loses_too_many(faults, splits):
-                severity = "spoils"
-            findings.append(_row_finding(kind, title, severity, words, fix, faults, splits, names))
-    return findings
+            image = image_of_row[row]
+            faults[kind].append(RowFault(split, image, row - int(split.starts[image]), badness, words))
+        for kind, fault in _repeated_rows(split, names):
+            faults[kind].append(fault)
+    return [finding for kind in ROWS for finding in _row_finding(kind, faults[kind], splits, names)]
 
 
-ROW_KINDS: dict[str, tuple[str, Severity, str, str]] = {
-    "values-out-of-range": (
-        "Values out of range",
-        "warning",
-        "A value of the row is below 0 or above 1. Training leaves out the whole image.",
-        "correct the rows",
-    ),
-    "boxes-beyond-image": (
-        "Boxes beyond the image",
-        "warning",
-        "Centre and size are in range, but the box leaves the image; training clips it.",
-        "clip the boxes, or check whether they belong to another image",
-    ),
-    "boxes-without-area": (
-        "Boxes without area",
-        "warning",
-        "Width or height is 0; training leaves the row out.",
-        "remove or redraw them",
-    ),
-    "boxes-tiny": (
-        "Absurdly small boxes",
-        "warning",
-        "A side is below 2 pixels of the image file: mostly a click by mistake.",
-        "remove or redraw them",
-    ),
-    "boxes-whole-image": (
-        "Boxes as large as the image",
-        "note",
-        "The box covers more than 95 % of the image.",
-        "check whether the object really fills the image",
-    ),
-}
-
-
-def _row_faults(split: SplitSurvey) -> Iterable[tuple[str, int, float, str]]:
+def _row_faults(split: SplitSurvey) -> Iterator[tuple[str, int, float, str]]:
     """Yield kind, row, badness and words of every row of a split that has a fault; at most one fault a row."""
     if not len(split.rows):
         return
@@ -179,15 +134,15 @@ def _row_faults(split: SplitSurvey) -> Iterable[tuple[str, int, float, str]]:
     beyond = ~outside & ~flat & (reach.max(1) > 1e-3) & (reach_pixels > 1) & decoded
     tiny = ~outside & ~flat & ~beyond & (sides < MIN_SIDE) & decoded
     whole = ~outside & ~flat & (area > WHOLE_IMAGE) & ~beyond
-    for kind, found, badness, describe in (
+    for kind, faulty, badness, describe in (
         ("values-out-of-range", outside, split.beyond_range, lambda row: _out_of_range(values[row])),
         ("boxes-without-area", flat, -sides, lambda row: values_as(values[row].tolist())),
         ("boxes-beyond-image", beyond, reach.max(1), lambda row: f"{reach_pixels[row]:.0f} pixels beyond the image"),
         ("boxes-tiny", tiny, -sides, lambda row: f"shorter side {sides[row]:.2g} pixels"),
         ("boxes-whole-image", whole, area, lambda row: f"{area[row]:.1%} of the image"),
     ):
-        for row in np.flatnonzero(found):
-            yield kind, int(row), float(badness[row]), describe(row)
+        for row in np.flatnonzero(faulty).tolist():
+            yield kind, row, float(badness[row]), describe(row)
 
 
 def _out_of_range(values: np.ndarray) -> str:
@@ -196,100 +151,68 @@ def _out_of_range(values: np.ndarray) -> str:
     return f"box {values_as(values.tolist())} of a polygon beyond the image" if inside else values_as(values.tolist())
 
 
-def _loses_too_many(faults: Sequence[RowFault], splits: Sequence[SplitSurvey]) -> bool:
-    """Return whether the images with faults are a large part of any split's labelled images."""
-    for split in splits:
-        lost = len({image for name, image, *_ in faults if name == split.name})
-        if lost > MOST_REFUSED * max(int((split.counts > 0).sum()), 1):
-            return True
-    return False
+def _repeated_rows(split: SplitSurvey, names: Sequence[str]) -> Iterator[tuple[str, RowFault]]:
+    """Yield each row that occurs before it in the file, or whose box is nearly equal to one before it."""
+    for image in np.flatnonzero(split.counts > 1).tolist():
+        rows = split.rows_of(image)
+        boxes = boxes_of(rows[:, 1:], NAMES[0], (1, 1))
+        iou = np.triu(pairwise_iou(boxes, boxes), 1)
+        faults: dict[tuple[str, int], RowFault] = {}  # a row that equals several others is one fault
+        for first, second in np.argwhere(iou > SAME_BOX_IOU).tolist():
+            if (rows[first].astype(np.float32) == rows[second].astype(np.float32)).all():
+                kind, words = "rows-repeated", f"as line {split.lines[split.starts[image] + first]}"
+            else:
+                one, other = (class_name(int(rows[row, 0]), names) for row in (first, second))
+                what = f"both {one}" if one == other else f"{one} and {other}"
+                kind, words = "boxes-nearly-equal", f"IoU {iou[first, second]:.2f} with another row, {what}"
+            faults[kind, second] = RowFault(split, image, second, float(iou[first, second]), words)
+        yield from ((kind, fault) for (kind, _), fault in faults.items())
 
 
 def _row_finding(
-    kind: str,
-    title: str,
-    severity: Severity,
-    words: str,
-    fix: str,
-    faults: Sequence[RowFault],
-    splits: Sequence[SplitSurvey],
-    names: Sequence[str],
-) -> Finding:
+    kind: str, faults: Sequence[RowFault], splits: Sequence[SplitSurvey], names: Sequence[str]
+) -> list[Finding]:
     """Return the finding of rows with a fault, the worst first, one example for each image."""
-    by_name = {split.name: split for split in splits}
     worst: dict[tuple[str, int], list[RowFault]] = {}
-    for fault in sorted(faults, key=lambda fault: -fault[3]):
-        worst.setdefault(fault[:2], []).append(fault)
+    for fault in sorted(faults, key=lambda fault: -fault.badness):
+        worst.setdefault((fault.split.name, fault.image), []).append(fault)
     examples = []
-    for (name, image), found in list(worst.items())[:MAX_LISTED]:
-        split = by_name[name]
-        marks = marks_of(split, image, names)
-        marks = tuple(marks[row] for _, _, row, _, _ in found)
-        line = split.lines[split.starts[image] + found[0][2]]
-        more = f" and {len(found) - 1} more rows" if len(found) > 1 else ""
-        drawn = bool(split.decoded[image])
-        text = f"line {line}: {found[0][4]}{more}"
-        examples.append(Example(path=split.paths[image], words=text, split=name, marks=marks, drawn=drawn))
-    return Finding(
-        kind=kind,
-        severity=severity,
-        title=title,
-        words=words,
-        fix=fix,
+    for first, *others in list(worst.values())[:MAX_LISTED]:
+        marks = marks_of(first.split, first.image, names)
+        line = first.split.lines[first.split.starts[first.image] + first.row]
+        more = f" and {len(others)} more rows" if others else ""
+        examples.append(
+            Example(
+                path=first.split.paths[first.image],
+                words=f"line {line}: {first.words}{more}",
+                split=first.split.name,
+                marks=tuple(marks[fault.row] for fault in (first, *others)),
+                drawn=bool(first.split.decoded[first.image]),
+            )
+        )
+    return found(
+        kind,
+        examples,
+        severity="spoils" if kind == "values-out-of-range" and _loses_too_many(worst, splits) else None,
         count=len(faults),
-        splits=tuple(dict.fromkeys(fault[0] for fault in faults)),
-        examples=examples,
+        splits=list(dict.fromkeys(fault.split.name for fault in faults)),
         details={"images": len(worst)},
     )
+
+
+def _loses_too_many(images: Collection[tuple[str, int]], splits: Sequence[SplitSurvey]) -> bool:
+    """Return whether images with faults, by split and index, are a large part of any split's labelled images."""
+    lost = Counter(name for name, _ in images)
+    return any(lost[split.name] > MOST_REFUSED * max(int((split.counts > 0).sum()), 1) for split in splits)
 
 
 def marks_of(split: SplitSurvey, image: int, names: Sequence[str]) -> tuple[Mark, ...]:
     """Return a mark for each row of an image."""
     classes = split.rows_of(image)[:, 0].astype(int).tolist()
-    boxes = split.boxes(image)
-    return tuple(
-        Mark(box=_corners(b), text=class_name(c, names), class_id=c) for b, c in zip(boxes, classes, strict=True)
-    )
+    boxes = split.boxes(image).tolist()
+    return tuple(Mark(box=b, text=class_name(c, names), class_id=c) for b, c in zip(boxes, classes, strict=True))
 
 
 def class_name(class_id: int, names: Sequence[str]) -> str:
     """Return the name of a class, or its id if the data yaml has none."""
     return names[class_id] if 0 <= class_id < len(names) else str(class_id)
-
-
-def check_repeated(splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[Finding]:
-    """Report rows that occur twice in a file, and boxes of one image that are nearly equal."""
-    equal: list[RowFault] = []
-    near: list[RowFault] = []
-    for split in splits:
-        for image in np.flatnonzero(split.counts > 1).tolist():
-            rows = split.rows_of(image)
-            boxes = boxes_of(rows[:, 1:], NAMES[0], (1, 1))
-            iou = np.triu(pairwise_iou(boxes, boxes), 1)
-            for first, second in zip(*np.nonzero(iou > SAME_BOX_IOU), strict=True):
-                fault = (split.name, image, int(second), float(iou[first, second]))
-                if (rows[first].astype(np.float32) == rows[second].astype(np.float32)).all():
-                    equal.append((*fault, f"as line {split.lines[split.starts[image] + first]}"))
-                else:
-                    one, other = (class_name(int(rows[row, 0]), names) for row in (first, second))
-                    what = f"both {one}" if one == other else f"{one} and {other}"
-                    near.append((*fault, f"IoU {iou[first, second]:.2f} with another row, {what}"))
-    kinds: tuple[tuple[str, str, Severity, str, str, list[RowFault], Callable[[RowFault], int]], ...] = (
-        (
-            *("rows-repeated", "Rows that occur twice", "note"),
-            *("Training drops the second.", "remove the second row"),
-            *(equal, lambda fault: fault[2]),
-        ),
-        (
-            *("boxes-nearly-equal", "Two boxes on one object", "warning"),
-            *("Two rows of one image have an IoU above 0.9: one object labelled twice, or with two classes.",),
-            *("keep one of them", near, lambda fault: fault[2]),
-        ),
-    )
-    findings = []
-    for kind, title, severity, words, fix, faults, row_of in kinds:
-        # A row that equals several others is one fault.
-        unique = list({(fault[0], fault[1], row_of(fault)): fault for fault in faults}.values())
-        if unique:
-            findings.append(_row_finding(kind, title, severity, words, fix, unique, splits, names))
-    return findings

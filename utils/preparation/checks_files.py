@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,77 +12,21 @@ from utils.datasets.config import DataConfig
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
 from utils.datasets.labels import label_path
 from utils.preparation.checks_boxes import marks_of
-from utils.preparation.findings import MAX_LISTED, Example, Finding, Severity, joined
+from utils.preparation.findings import MAX_LISTED, Example, Finding, found, joined
+from utils.preparation.kinds import REMARKS
 from utils.preparation.survey import SplitSurvey
 
 MOST = 0.5  # fraction of a split that is too much to lose
+LOST = ("image-missing", "image-damaged", "image-tiny", "label-unreadable")  # remarks by which images are left out
 UNREAD_SUFFIXES = frozenset("heic heif jfif jp2 j2k jpx avif gif ppm pgm pbm jxl tga svg ico psd cr2 nef arw".split())
 NOT_LABELS = frozenset("classes.txt obj.names train.txt val.txt valid.txt test.txt readme.txt license.txt".split())
-
-
-@dataclass(frozen=True)
-class RemarkKind:
-    """How remarks of one kind are reported."""
-
-    title: str
-    severity: Severity
-    words: str
-    fix: str
-
-
-REMARKS = {
-    "image-missing": RemarkKind(
-        "Listed images that do not exist", "warning", "Training leaves them out.", "correct the list"
-    ),
-    "image-damaged": RemarkKind(
-        "Damaged images", "warning", "They cannot be decoded; training leaves them out.", "replace them"
-    ),
-    "image-tiny": RemarkKind(
-        "Images of a few pixels", "warning", "Training leaves out images below 10 pixels.", "remove them"
-    ),
-    "image-extreme-aspect": RemarkKind(
-        "Images of extreme aspect ratio",
-        "warning",
-        "Scaled to the network's square input, their shorter side keeps few pixels.",
-        "cut them into tiles",
-    ),
-    "image-exif-rotated": RemarkKind(
-        "Images rotated by EXIF",
-        "note",
-        "They are read upright. Boxes that were drawn in a program that ignores EXIF lie elsewhere: see the examples.",
-        "compare the drawn boxes with the objects",
-    ),
-    "image-mode": RemarkKind(
-        "Images that are not 8-bit RGB",
-        "note",
-        "Grey and palette images become RGB, deeper ones lose bits, transparency is put on black.",
-        "convert them if that loses what matters",
-    ),
-    "image-animated": RemarkKind(
-        "Images of several frames", "warning", "Only the first frame is read.", "save the frames as images"
-    ),
-    "image-wrong-suffix": RemarkKind(
-        "Images whose suffix is not that of their format",
-        "note",
-        "They are read by content here; other programs may refuse them.",
-        "rename them",
-    ),
-    "label-unreadable": RemarkKind(
-        "Label files with lines that are no rows",
-        "warning",
-        "Training leaves out the whole image.",
-        "write class cx cy w h in each line",
-    ),
-}
 
 
 def check_remarks(splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[Finding]:
     """Report what the survey remarked about images and label files, by kind."""
     findings = []
     for kind, about in REMARKS.items():
-        concerned = [split for split in splits if split.remarks.get(kind)]
-        if not concerned:
-            continue
+        remarked = {split.name: split.remarks.get(kind, []) for split in splits}
         examples = [
             Example(
                 path=split.paths[index],
@@ -92,70 +35,48 @@ def check_remarks(splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[F
                 marks=marks_of(split, index, names),
                 drawn=bool(split.decoded[index]),
             )
-            for split in concerned
-            for index, words in split.remarks[kind][:MAX_LISTED]
+            for split in splits
+            for index, words in remarked[split.name][:MAX_LISTED]
         ]
-        count = sum(len(split.remarks[kind]) for split in concerned)
-        most = [s.name for s in concerned if len(s.remarks[kind]) > MOST * len(s.paths)]
-        loses = about.severity == "warning" and kind.endswith(("missing", "damaged", "tiny", "unreadable"))
-        modes = Counter(words for split in concerned for _, words in split.remarks[kind])
-        details = dict(modes) if kind == "image-mode" else {}
-        kinds = "; ".join(f"{count} {words}" for words, count in details.items())
-        findings.append(
-            Finding(
-                kind=kind,
-                severity="spoils" if most and loses else about.severity,
-                title=about.title,
-                words=f"{kinds}. {about.words}" if kinds else about.words,
-                fix=about.fix,
-                count=count,
-                splits=tuple(split.name for split in concerned),
-                examples=examples[:MAX_LISTED],
-                details=details,
-            )
+        loses = kind in LOST and any(len(remarked[split.name]) > MOST * len(split.paths) for split in splits)
+        modes = Counter(words for remarks in remarked.values() for _, words in remarks) if kind == "image-mode" else {}
+        counts = "; ".join(f"{count} {words}" for words, count in modes.items())
+        findings += found(
+            kind,
+            examples,
+            words=f"{counts}. {about.words}" if counts else "",
+            severity="spoils" if loses else None,
+            count=sum(map(len, remarked.values())),
+            details=dict(modes),
         )
     return findings
 
 
 def check_missing_labels(splits: Sequence[SplitSurvey]) -> list[Finding]:
     """Report images without a label file, and splits without any object."""
-    findings = []
-    without = {split.name: np.flatnonzero(~split.has_label & split.decoded) for split in splits}
-    concerned = [split for split in splits if len(without[split.name])]
-    if concerned:
-        most = [s.name for s in concerned if len(without[s.name]) > MOST * len(s.paths) and s.name != "test"]
-        parts = [f"{split.name}: {len(without[split.name])} of {len(split.paths)}" for split in concerned]
-        findings.append(
-            Finding(
-                kind="images-without-labels",
-                severity="spoils" if most else "note",
-                title="Images without a label file",
-                words=f"{'; '.join(parts)}. They count as images without objects, and are learned as background.",
-                fix="put their txt files where the first one is expected, or leave empty files to confirm",
-                count=sum(map(len, without.values())),
-                splits=tuple(split.name for split in concerned),
-                examples=[
-                    Example(path=split.paths[i], words=f"{label_path(split.paths[i])} does not exist", split=split.name)
-                    for split in concerned
-                    for i in without[split.name][:MAX_LISTED]
-                ],
-            )
-        )
-    empty = [split for split in splits if not len(split.rows)]
-    if empty:
-        names = tuple(split.name for split in empty)
-        findings.append(
-            Finding(
-                kind="split-without-objects",
-                severity="spoils" if names != ("test",) else "warning",  # the labels of a test split may be secret
-                title="Splits without objects",
-                words=f"{joined(names)}: no label row in any file; every metric there is 0.",
-                fix="check where the label files are",
-                count=len(empty),
-                splits=names,
-            )
-        )
-    return findings
+    without = {split.name: np.flatnonzero(~split.has_label & split.decoded).tolist() for split in splits}
+    most = any(len(without[split.name]) > MOST * len(split.paths) for split in splits if split.name != "test")
+    parts = [f"{s.name}: {len(without[s.name])} of {len(s.paths)}" for s in splits if without[s.name]]
+    empty = [split.name for split in splits if not len(split.rows)]
+    return [
+        *found(
+            "images-without-labels",
+            [
+                Example(path=split.paths[i], words=f"{label_path(split.paths[i])} does not exist", split=split.name)
+                for split in splits
+                for i in without[split.name][:MAX_LISTED]
+            ],
+            words=f"{'; '.join(parts)}. They count as images without objects, and are learned as background.",
+            severity="spoils" if most else None,
+            count=sum(map(len, without.values())),
+        ),
+        *found(
+            "split-without-objects",
+            [Example(words=name, split=name) for name in empty],
+            words=f"{joined(empty)}: no label row in any file; every metric there is 0.",
+            severity="warning" if empty == ["test"] else None,  # the labels of a test split may be secret
+        ),
+    ]
 
 
 def check_stray_files(config: DataConfig, splits: Sequence[SplitSurvey]) -> list[Finding]:
@@ -181,41 +102,15 @@ def check_stray_files(config: DataConfig, splits: Sequence[SplitSurvey]) -> list
         elif has_suffix(path, UNREAD_SUFFIXES - IMAGE_SUFFIXES) and path not in images:
             unread.append(path)
     hidden += [f for folder in image_folders for f in _hidden_folders(folder)]
-    lists = (
-        (
-            *("labels-without-image", "Label files without an image", beside, "warning"),
-            *(
-                "Their objects are not in the set.",
-                "add the images or remove the files; letter case counts",
-            ),
-        ),
-        (
-            *("images-unread", "Images of suffixes that are not read", unread, "warning"),
-            *("They are not in the set.", "save them as .jpg or .png"),
-        ),
-        (
-            *("files-hidden", "Hidden files and folders beside the images", hidden, "note"),
-            *("Copies that macOS and Jupyter leave; some programs read them as images.", "remove them"),
-        ),
-    )
+    folder = config.file.resolve().parent
+    lists = {"labels-without-image": beside, "images-unread": unread, "files-hidden": hidden}
     return [
-        Finding(
-            kind=kind,
-            severity=severity,  # type: ignore[arg-type]
-            title=title,
-            words=words,
-            fix=fix,
-            count=len(found),
-            examples=[Example(path=p, words=_place(p, config), drawn=False) for p in sorted(found)[:MAX_LISTED]],
+        finding
+        for kind, paths in lists.items()
+        for finding in found(
+            kind, [Example(path=p, words=os.path.relpath(p, folder), drawn=False) for p in sorted(paths)]
         )
-        for kind, title, found, severity, words, fix in lists
-        if found
     ]
-
-
-def _place(path: str, config: DataConfig) -> str:
-    """Return the path from the data yaml's folder."""
-    return os.path.relpath(path, config.file.resolve().parent)
 
 
 def _files_in(folders: Iterable[str]) -> list[str]:

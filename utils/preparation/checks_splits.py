@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.datasets.near_duplicates import DuplicatePair, compute_signatures, find_duplicates
-from utils.preparation.findings import MAX_LISTED, Example, Finding, Severity
+from utils.datasets.near_duplicates import compute_signatures, find_duplicates
+from utils.preparation.findings import Example, Finding, found
+from utils.preparation.kinds import Severity
 from utils.preparation.survey import SplitSurvey
 
 NEAR_LEAK = 0.01  # fraction of a split: near duplicates of more of its images spoil the result
 SIZE_RATIO = 1.5  # of the median sides of the images of two splits
+ImageOfSplit = tuple[SplitSurvey, int]  # with the index of the image
 
 
 def check_shared_files(splits: Sequence[SplitSurvey]) -> list[Finding]:
@@ -22,126 +24,64 @@ def check_shared_files(splits: Sequence[SplitSurvey]) -> list[Finding]:
     findings = []
     files = {split.name: {os.path.realpath(path) for path in split.paths} for split in splits}
     for first, second in itertools.combinations(files, 2):
-        shared = files[first] & files[second]
-        if shared:
-            equal = files[first] == files[second]
-            trained = first == "train"
-            findings.append(
-                Finding(
-                    kind="splits-equal" if equal else "leak-same-file",
-                    severity="spoils" if trained else "warning",
-                    title=f"{second} is {first}" if equal else f"{first} and {second} name the same files",
-                    words=f"{len(shared)} of the {len(files[second])} images of {second} are also in {first}."
-                    + (" The metrics are measured on images the model was trained on." if trained else ""),
-                    fix=f"give {second} images of its own",
-                    count=len(shared),
-                    splits=(first, second),
-                    examples=[
-                        Example(path=path, words=f"in {first} and {second}", split=second)
-                        for path in sorted(shared)[: 6 if equal else MAX_LISTED]
-                    ],
-                )
-            )
+        shared, equal = sorted(files[first] & files[second]), files[first] == files[second]
+        words = f"{len(shared)} of the {len(files[second])} images of {second} are also in {first}."
+        findings += found(
+            "splits-equal" if equal else "leak-same-file",
+            [Example(path=path, words=f"in {first} and {second}", split=second) for path in shared],
+            words=words + " The metrics are measured on images the model was trained on." * (first == "train"),
+            severity="spoils" if first == "train" else None,
+            splits=(first, second),
+        )
     return findings
 
 
 def check_duplicates(splits: Sequence[SplitSurvey]) -> list[Finding]:
     """Report identical and near-identical images between splits and within each."""
-    split_of: dict[str, tuple[SplitSurvey, int]] = {}  # by real path; an image of two splits is reported elsewhere
-    paths = []
+    images: dict[str, ImageOfSplit] = {}  # by real path; an image of two splits is reported elsewhere
     for split in splits:
         for index in np.flatnonzero(split.decoded).tolist():
-            real = os.path.realpath(split.paths[index])
-            if real not in split_of:
-                split_of[real] = split, index
-                paths.append(real)
-    pairs = find_duplicates(compute_signatures(paths, progress=True), progress=True)
-    by_splits: dict[tuple[str, str, bool], list[DuplicatePair]] = {}
-    order = [split.name for split in splits]
+            images.setdefault(os.path.realpath(split.paths[index]), (split, index))
+    places = list(images.values())
+    pairs = find_duplicates(compute_signatures(list(images), progress=True), progress=True)
+    by_splits: dict[tuple[str, str, bool], list[tuple[ImageOfSplit, ImageOfSplit]]] = {}
     for pair in pairs:
-        first, second = sorted((split_of[paths[i]][0].name for i in (pair.first, pair.second)), key=order.index)
-        by_splits.setdefault((first, second, pair.identical), []).append(pair)
-    findings = []
-    for (first, second, identical), found in sorted(by_splits.items()):
-        if first != second:
-            findings.append(_leak(first, second, identical, found, paths, split_of))
-        else:
-            findings.append(_within(first, identical, found, paths, split_of))
-    return findings
+        first, second = places[pair.first], places[pair.second]  # in the order of the splits
+        by_splits.setdefault((first[0].name, second[0].name, pair.identical), []).append((first, second))
+    return [finding for key, found_pairs in sorted(by_splits.items()) for finding in _pairs_finding(key, found_pairs)]
 
 
-def _leak(
-    first: str,
-    second: str,
-    identical: bool,
-    pairs: Sequence[DuplicatePair],
-    paths: Sequence[str],
-    split_of: dict[str, tuple[SplitSurvey, int]],
-) -> Finding:
-    """Return the finding of images that two splits share."""
-    size = next(len(s.paths) for s, _ in split_of.values() if s.name == second)
-    ordered = [
-        (pair.first, pair.second) if split_of[paths[pair.first]][0].name == first else (pair.second, pair.first)
-        for pair in pairs
-    ]
-    by_second: dict[int, int] = {}  # one example for each image of the second split
-    for one, other in ordered:
-        by_second.setdefault(other, one)
-    times: Counter[int] = Counter()  # examples of an image come after those of others
-    rank = {}
-    for other, one in by_second.items():
-        rank[other] = times[one]
-        times[one] += 1
-    shown = sorted(by_second, key=lambda other: rank[other])[:MAX_LISTED]
-    how = "identical" if identical else "near-identical"
-    spoils = first == "train" and (identical or len(by_second) > NEAR_LEAK * size)
-    severity: Severity = "spoils" if spoils else "warning"
-    return Finding(
-        kind=f"leak-{how}",
-        severity=severity,
-        title=f"{how.capitalize()} images in {first} and {second}",
-        words=f"{len(by_second)} of the {size} images of {second} have {'an' if identical else 'a'} {how} image in "
-        f"{first}." + (" The metrics there are too high." if first == "train" else ""),
-        fix=f"keep such images in one split: remove them from {second}, or split again",
-        count=len(by_second),
-        splits=(first, second),
-        examples=[_pair_example(paths[by_second[other]], paths[other], split_of, identical) for other in shown],
-    )
-
-
-def _within(
-    name: str,
-    identical: bool,
-    pairs: Sequence[DuplicatePair],
-    paths: Sequence[str],
-    split_of: dict[str, tuple[SplitSurvey, int]],
-) -> Finding:
-    """Return the finding of duplicates within a split."""
-    how = "identical" if identical else "near-identical"
-    copies: dict[int, int] = {}
-    for pair in pairs:
-        copies.setdefault(max(pair.first, pair.second), min(pair.first, pair.second))
-    examples = [_pair_example(paths[one], paths[other], split_of, identical) for other, one in copies.items()]
+def _pairs_finding(key: tuple[str, str, bool], pairs: Sequence[tuple[ImageOfSplit, ImageOfSplit]]) -> list[Finding]:
+    """Return the finding of images of the second split that the first has too, or of copies within one split."""
+    first, second, identical = key
+    size = len(pairs[0][1][0].paths)
+    copies: dict[int, ImageOfSplit] = {}  # one example for each image of the second split
+    for one, (_, index) in pairs:
+        copies.setdefault(index, one)
+    times: Counter[tuple[str, int]] = Counter()
+    ranked = []  # labels that differ first; examples of an image come after those of others
+    for index, (split, original) in copies.items():
+        example = _pair_example((split, original), (pairs[0][1][0], index), identical)
+        ranked.append(("labels differ" not in example.words, times[split.name, original], example))
+        times[split.name, original] += 1
+    examples = [example for *_, example in sorted(ranked, key=lambda item: item[:2])]
+    kind = "identical" if identical else "near-identical"
+    how = f"{'an' if identical else 'a'} {kind}"
+    if first != second:
+        spoils = first == "train" and (identical or len(copies) > NEAR_LEAK * size)
+        words = f"{len(copies)} of the {size} images of {second} have {how} image in {first}."
+        words += " The metrics there are too high." * (first == "train")
+        severity: Severity | None = "spoils" if spoils else None
+        return found(f"leak-{kind}", examples, words=words, severity=severity, splits=(first, second))
     differ = sum("labels differ" in example.words for example in examples)
-    conflict = f" The labels of {differ} pairs differ." if differ else ""
-    examples.sort(key=lambda example: "labels differ" not in example.words)
-    return Finding(
-        kind=f"duplicates-{how}",
-        severity="warning" if identical else "note",
-        title=f"{how.capitalize()} images within {name}",
-        words=f"{len(copies)} images of {name} have {'an' if identical else 'a'} {how} one before them; "
-        f"they count more than others.{conflict}",
-        fix="remove the copies" if identical else "",
-        count=len(copies),
-        splits=(name,),
-        examples=examples[:MAX_LISTED],
-        details={"labels_differ": differ},
-    )
+    words = f"{len(copies)} images of {first} have {how} one before them; they count more than others."
+    words += f" The labels of {differ} pairs differ." if differ else ""
+    return found(f"duplicates-{kind}", examples, words=words, details={"labels_differ": differ})
 
 
-def _pair_example(one: str, other: str, split_of: dict[str, tuple[SplitSurvey, int]], identical: bool) -> Example:
+def _pair_example(one: ImageOfSplit, other: ImageOfSplit, identical: bool) -> Example:
     """Return an example of two images; identical ones whose labels differ are named."""
-    (split, index), (other_split, other_index) = split_of[one], split_of[other]
+    (split, index), (other_split, other_index) = one, other
     rows, other_rows = split.rows_of(index), other_split.rows_of(other_index)
     same = not identical or (
         rows.shape == other_rows.shape
@@ -164,18 +104,5 @@ def check_image_sizes(splits: Sequence[SplitSurvey]) -> list[Finding]:
         here, there = (np.median(np.sqrt(s.sizes_hw[s.decoded].prod(1, dtype=float))) for s in (split, trained))
         if max(here / there, there / here) > SIZE_RATIO:
             text = f"{split.name}: images of {here:.0f}² pixels, train: {there:.0f}² (medians)"
-            examples.append(Example(path="", words=text, split=split.name))
-    if not examples:
-        return []
-    return [
-        Finding(
-            kind="image-sizes-differ",
-            severity="warning",
-            title="Images of other sizes than in train",
-            words="Scaled to one size, their objects are larger or smaller than those that are learned.",
-            fix="check whether the splits have the same origin",
-            count=len(examples),
-            splits=tuple(example.split for example in examples),
-            examples=examples,
-        )
-    ]
+            examples.append(Example(words=text, split=split.name))
+    return found("image-sizes-differ", examples)

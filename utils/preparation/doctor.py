@@ -13,11 +13,11 @@ from utils.errors import ConfigError, DataError
 from utils.files import make_run_dir
 from utils.options import PrepareOptions
 from utils.preparation.check_report import write_check
-from utils.preparation.checks_boxes import check_boxes, check_coordinates, check_repeated
+from utils.preparation.checks_boxes import check_boxes, check_coordinates
 from utils.preparation.checks_classes import check_classes
 from utils.preparation.checks_files import check_missing_labels, check_remarks, check_stray_files
 from utils.preparation.checks_splits import check_duplicates, check_image_sizes, check_shared_files
-from utils.preparation.findings import Finding, spoils
+from utils.preparation.findings import Example, Finding, found, spoils
 from utils.preparation.survey import SplitSurvey, survey_split
 from utils.preparation.suspects import find_suspects, open_detector, suspect_findings
 
@@ -66,7 +66,7 @@ def list_splits(config: DataConfig) -> tuple[dict[str, list[str]], list[Finding]
         DataError: no split can be listed.
     """
     paths: dict[str, list[str]] = {}
-    findings = []
+    findings: list[Finding] = []
     errors = []
     for split in SPLITS:
         if not config.splits.get(split) and split == "test":  # optional
@@ -75,17 +75,8 @@ def list_splits(config: DataConfig) -> tuple[dict[str, list[str]], list[Finding]
             paths[split] = list_images(config, split)
         except DataError as error:
             errors.append(error)
-            findings.append(
-                Finding(
-                    kind="split-missing",
-                    severity="spoils",
-                    title=f"No images for {split}",
-                    words=f"The data yaml {error.what}.",
-                    fix=error.fix.rstrip("?"),
-                    count=1,
-                    splits=(split,),
-                )
-            )
+            example = Example(words=f"{split}: {error.fix}", split=split)
+            findings += found("split-missing", [example], words=f"The data yaml {error.what}.")
     if not paths:
         raise errors[0]
     return paths, findings
@@ -100,7 +91,6 @@ def find_faults(config: DataConfig, splits: Sequence[SplitSurvey], legible: Sequ
         *check_missing_labels(splits),
         *check_classes(config, splits),
         *check_boxes(legible, config.names),
-        *check_repeated(legible, config.names),
         *check_remarks(splits, config.names),
         *check_stray_files(config, splits),
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Severity = Literal["spoils", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("spoils", "warning", "note")  # the worst first
+from utils.datasets.config import SPLITS
+from utils.preparation.kinds import KINDS, SEVERITIES, Severity
+
 MAX_LISTED = 200  # examples of one finding in the JSON file
 
 
@@ -15,7 +16,7 @@ MAX_LISTED = 200  # examples of one finding in the JSON file
 class Mark:
     """A box to draw on an image."""
 
-    box: tuple[float, float, float, float]  # x1, y1, x2, y2 normalized by the image's size; may lie beyond the image
+    box: Sequence[float]  # x1, y1, x2, y2 normalized by the image's size; may lie beyond the image
     text: str = ""  # label beside the box
     class_id: int = 0  # chooses the colour
 
@@ -24,8 +25,8 @@ class Mark:
 class Example:
     """One place where a finding shows."""
 
-    path: str  # the image, label file or folder; "" if the finding is about the whole set
     words: str  # what is found there, with its value
+    path: str = ""  # the image, label file or folder; "" if the finding is about the whole set
     split: str = ""
     marks: tuple[Mark, ...] = ()  # drawn on the image
     other: str = ""  # the second image of a pair
@@ -36,15 +37,58 @@ class Example:
 class Finding:
     """One kind of fault with all places where it shows."""
 
-    kind: str  # stable identifier, such as `leak-identical`
+    kind: str  # one of `KINDS`, such as `leak-identical`
     severity: Severity
-    title: str  # a few words
     words: str  # sentences: what is wrong, with its figures, and what it does to a result
-    fix: str = ""  # what to do, in the imperative
+    fix: str  # what to do, in the imperative
     count: int  # how many images, rows, files or classes
-    splits: tuple[str, ...] = ()  # the splits concerned
-    examples: Sequence[Example] = ()  # the worst first, at most `MAX_LISTED`
+    splits: tuple[str, ...]  # the splits concerned
+    examples: Sequence[Example]  # the worst first, at most `MAX_LISTED`
     details: dict[str, Any] = field(default_factory=dict)  # further figures, for the JSON file
+
+    @property
+    def title(self) -> str:
+        """A few words."""
+        return KINDS[self.kind].title
+
+
+def found(
+    kind: str,
+    examples: Sequence[Example],
+    *,
+    words: str = "",
+    severity: Severity | None = None,
+    count: int | None = None,
+    splits: Sequence[str] | None = None,
+    details: dict[str, Any] | None = None,
+) -> list[Finding]:
+    """Return the finding of a kind; none without examples.
+
+    Args:
+        kind: one of `KINDS`, which has the title and what to do.
+        examples: the worst first; those beyond `MAX_LISTED` are left out.
+        words: sentences, if not those of the kind.
+        severity: if not that of the kind.
+        count: how many there are; by default one for each example.
+        splits: the splits concerned; by default those of the examples.
+        details: further figures.
+    """
+    if not examples:
+        return []
+    if splits is None:
+        splits = [split for split in SPLITS if any(example.split == split for example in examples)]
+    return [
+        Finding(
+            kind=kind,
+            severity=severity or KINDS[kind].severity,
+            words=words or KINDS[kind].words,
+            fix=KINDS[kind].fix,
+            count=len(examples) if count is None else count,
+            splits=tuple(splits),
+            examples=examples[:MAX_LISTED],
+            details=details or {},
+        )
+    ]
 
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:

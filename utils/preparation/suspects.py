@@ -1,7 +1,7 @@
 """Labels that a trained model contradicts with confidence: another class, no box, or a box where it sees nothing.
 
 The model may be wrong, and on images it was trained on it may have learned a wrong label by heart. The lists are places
-to look at first, the surest first.
+to look at first, the most confident first.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +28,7 @@ from utils.inference.predict import InferenceConfig, predict, preprocess
 from utils.log import LOGGER
 from utils.options import PrepareOptions
 from utils.preparation.checks_boxes import class_name
-from utils.preparation.findings import MAX_LISTED, Example, Finding, Mark, Severity
+from utils.preparation.findings import Example, Finding, Mark, found
 from utils.preparation.survey import THREADS, SplitSurvey
 from utils.runtime import select_device
 
@@ -36,28 +37,8 @@ MATCHED = 0.5  # IoU from which a detection and a label are one object
 APART = 0.1  # IoU with every label, below which a detection stands for an object without label
 SEEN = 0.05  # confidence from which a detection confirms that something is there
 BATCH = 8  # images decoded and predicted at a time
+OTHER_CLASS, UNLABELLED, UNCONFIRMED = "labels-of-another-class", "objects-unlabelled", "labels-unconfirmed"
 PAIR_KEYS = ("labelled", "predicted", "count")
-KINDS: dict[str, tuple[str, Severity, str, str]] = {
-    "class": (
-        "labels-of-another-class",
-        "warning",
-        "Labels whose class the model contradicts",
-        f"A detection of confidence {CONFIDENT} or more overlaps the label with IoU {MATCHED} or more, and has another "
-        "class.",
-    ),
-    "unlabelled": (
-        "objects-unlabelled",
-        "warning",
-        "Objects that seem to have no label",
-        f"A detection of confidence {CONFIDENT} or more overlaps no label.",
-    ),
-    "unconfirmed": (
-        "labels-unconfirmed",
-        "note",
-        "Labels where the model sees nothing",
-        f"No detection overlaps the label, even at confidence {SEEN}: a hard object, or a wrong box.",
-    ),
-}
 MIN_SWAPPED, SWAPPED = 3, 0.5  # objects, and their fraction of a class in a split, that suggest swapped classes
 
 
@@ -65,11 +46,11 @@ MIN_SWAPPED, SWAPPED = 3, 0.5  # objects, and their fraction of a class in a spl
 class Suspect:
     """One contradiction between a model and the labels."""
 
-    kind: str  # `class`, `unlabelled` or `unconfirmed`
+    kind: str  # one of `KINDS`
     split: int
     image: int
-    confidence: float  # of the detection; of an unconfirmed label the highest nearby
-    box: tuple[float, float, float, float]  # x1, y1, x2, y2 normalized: the label, or the detection without one
+    confidence: float  # of the detection; 0 without one
+    box: np.ndarray  # x1, y1, x2, y2 normalized: the label, or the detection without one
     labelled: int = -1  # class id of the label
     predicted: int = -1  # class id of the detection
 
@@ -107,10 +88,10 @@ def find_suspects(detector: Detector, splits: Sequence[SplitSurvey], settings: I
                 pixels = list(pool.map(_read, [split.paths[i] for i in chunk]))
                 usable = [(i, image) for i, image in zip(chunk, pixels, strict=True) if image is not None]
                 inputs = [preprocess(image, settings) for _, image in usable]
-                for (index, image), (found, _) in zip(usable, predict(detector, inputs, settings), strict=True):
+                for (index, image), (detected, _) in zip(usable, predict(detector, inputs, settings), strict=True):
                     height, width = image.shape[:2]
-                    boxes = found.boxes.numpy() / np.array((width, height, width, height))
-                    scores, classes = found.scores.numpy(), found.classes.numpy()
+                    boxes = detected.boxes.numpy() / np.array((width, height, width, height))
+                    scores, classes = detected.scores.numpy(), detected.classes.numpy()
                     suspects += _compare(position, split, index, boxes, scores, classes)
                 progress.update(len(chunk))
             progress.close()
@@ -132,7 +113,8 @@ def _compare(
     label_classes = split.rows_of(image)[:, 0].astype(int)
     iou = pairwise_iou(labels, boxes) if len(labels) and len(boxes) else np.zeros((len(labels), len(boxes)))
     agrees = label_classes[:, None] == classes[None]
-    for label in range(len(labels)):
+    suspect = partial(Suspect, split=position, image=image)
+    for label, labelled in enumerate(label_classes.tolist()):
         near = iou[label] >= MATCHED
         best = int(np.flatnonzero(near)[0]) if near.any() else -1  # the most confident
         # A detection of the label's class with a fair confidence settles it, as does a better label for the other one.
@@ -140,61 +122,37 @@ def _compare(
             rival = scores[near & agrees[label]].max(initial=0.0)
             claimed = ((iou[:, best] >= MATCHED) & agrees[:, best]).any()
             if rival < scores[best] / 2 and not claimed:
-                yield Suspect(
-                    kind="class",
-                    split=position,
-                    image=image,
-                    confidence=float(scores[best]),
-                    box=_corners(labels[label]),
-                    labelled=int(label_classes[label]),
-                    predicted=int(classes[best]),
+                score, predicted = float(scores[best]), int(classes[best])
+                yield suspect(
+                    kind=OTHER_CLASS, confidence=score, box=labels[label], labelled=labelled, predicted=predicted
                 )
         elif not (iou[label] >= APART).any():
-            box = _corners(labels[label])
-            labelled = int(label_classes[label])
-            yield Suspect(kind="unconfirmed", split=position, image=image, confidence=0.0, box=box, labelled=labelled)
+            yield suspect(kind=UNCONFIRMED, confidence=0.0, box=labels[label], labelled=labelled)
     alone = (iou.max(0, initial=0.0) < APART) & (scores >= CONFIDENT)
-    for index in np.flatnonzero(alone):
-        yield Suspect(
-            kind="unlabelled",
-            split=position,
-            image=image,
-            confidence=float(scores[index]),
-            box=_corners(boxes[index]),
-            predicted=int(classes[index]),
-        )
-
-
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return x1, y1, x2, y2
+    for index in np.flatnonzero(alone).tolist():
+        score, predicted = float(scores[index]), int(classes[index])
+        yield suspect(kind=UNLABELLED, confidence=score, box=boxes[index], predicted=predicted)
 
 
 def suspect_findings(suspects: Sequence[Suspect], splits: Sequence[SplitSurvey], names: Sequence[str]) -> list[Finding]:
-    """Return the findings, the surest contradictions first."""
-    pairs = Counter((suspect.labelled, suspect.predicted) for suspect in suspects if suspect.kind == "class")
+    """Return the findings, the most confident contradictions first."""
+    pairs = Counter((suspect.labelled, suspect.predicted) for suspect in suspects if suspect.kind == OTHER_CLASS)
     counts = [(class_name(a, names), class_name(b, names), count) for (a, b), count in pairs.most_common()]
     most_often = ", ".join(f"{a} seen as {b} ({count})" for a, b, count in counts[:6])
+    words = {
+        OTHER_CLASS: f"A detection of confidence {CONFIDENT} or more overlaps the label with IoU {MATCHED} or more, "
+        f"and has another class. Most often: {most_often}.",
+        UNLABELLED: f"A detection of confidence {CONFIDENT} or more overlaps no label.",
+        UNCONFIRMED: f"No detection overlaps the label, even at confidence {SEEN}: a hard object, or a wrong box.",
+    }
+    details = {OTHER_CLASS: {"pairs": [dict(zip(PAIR_KEYS, row, strict=True)) for row in counts]}}
     findings = _swapped_classes(pairs, splits, names)
-    for kind, (identifier, severity, title, words) in KINDS.items():
-        found = sorted((s for s in suspects if s.kind == kind), key=lambda suspect: -suspect.confidence)
-        if not found:
-            continue
-        is_class = kind == "class"
-        present = {suspect.split for suspect in found}
-        findings.append(
-            Finding(
-                kind=identifier,
-                severity=severity,
-                title=title,
-                words=f"{words} Most often: {most_often}." if is_class else words,
-                fix="look at the examples and correct what is wrong",
-                count=len(found),
-                splits=tuple(split.name for position, split in enumerate(splits) if position in present),
-                examples=[_example(suspect, splits, names) for suspect in found[:MAX_LISTED]],
-                details={"pairs": [dict(zip(PAIR_KEYS, row, strict=True)) for row in counts]} if is_class else {},
-            )
+    for kind, sentences in words.items():
+        of_kind = sorted(
+            (s for s in suspects if s.kind == kind), key=lambda suspect: (-suspect.confidence, suspect.split)
         )
+        examples = [_example(suspect, splits, names) for suspect in of_kind]
+        findings += found(kind, examples, words=sentences, details=details.get(kind))
     return findings
 
 
@@ -209,32 +167,24 @@ def _swapped_classes(
         if one < other
         and all(pairs[pair] >= max(MIN_SWAPPED, SWAPPED * total[pair[0]]) for pair in ((one, other), (other, one)))
     ]
-    if not words:
-        return []
-    return [
-        Finding(
-            kind="classes-swapped",
-            severity="spoils",
-            title="Classes that seem to be swapped",
-            words=f"{'; '.join(words)}: the model sees most objects of each as the other. Their ids are exchanged "
-            "in these labels, or were in those that the model was trained on.",
-            fix="compare the examples with the order of `names`",
-            count=len(words),
-            examples=[Example(path="", words=pair) for pair in words],
-        )
-    ]
+    return found(
+        "classes-swapped",
+        [Example(words=pair) for pair in words],
+        words=f"{'; '.join(words)}: the model sees most objects of each as the other. Their ids are exchanged in these "
+        "labels, or were in those that the model was trained on.",
+    )
 
 
 def _example(suspect: Suspect, splits: Sequence[SplitSurvey], names: Sequence[str]) -> Example:
     split = splits[suspect.split]
     labelled, predicted = (class_name(class_id, names) for class_id in (suspect.labelled, suspect.predicted))
-    if suspect.kind == "class":
+    if suspect.kind == OTHER_CLASS:
         words = f"labelled {labelled}, seen as {predicted} with {suspect.confidence:.2f}"
         text, class_id = f"{labelled}? {predicted} {suspect.confidence:.2f}", suspect.labelled
-    elif suspect.kind == "unlabelled":
+    elif suspect.kind == UNLABELLED:
         words = f"{predicted} with {suspect.confidence:.2f}, no label"
         text, class_id = f"{predicted} {suspect.confidence:.2f}", suspect.predicted
     else:
         words, text, class_id = f"labelled {labelled}, nothing seen", labelled, suspect.labelled
-    mark = Mark(box=suspect.box, text=text, class_id=class_id)
+    mark = Mark(box=suspect.box.tolist(), text=text, class_id=class_id)
     return Example(path=split.paths[suspect.image], words=words, split=split.name, marks=(mark,))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from PIL import Image
 from tests.helpers.faulty_data import HEIGHT, WIDTH, FaultySet, drawn_image
 from utils.datasets.images import read_image
 from utils.errors import ConfigError, DataError
+from utils.files import PROJECT_ROOT
 from utils.options import PrepareOptions
 from utils.preparation.doctor import run_check
+from utils.preparation.kinds import KINDS, SUSPECTS
 
 
 def check(data: FaultySet, **options) -> tuple[int, dict[str, dict]]:
@@ -42,6 +45,12 @@ def enlarged(path: Path) -> np.ndarray:
 def copy_image(data: FaultySet, to_split: str) -> None:
     for source, target in ((data.image, data.image), (data.label, data.label)):
         shutil.copy(source("train", 3), target(to_split, "copy"))
+
+
+def list_with_one_missing(data: FaultySet) -> None:
+    names = [*(f"images/train/{index}.png" for index in range(16)), "images/train/gone.png"]
+    (data.folder / "train.txt").write_text("\n".join(names))
+    data.write_yaml(train="train.txt")
 
 
 def pixel_values(row: list[float]) -> list[float]:
@@ -85,6 +94,15 @@ FAULTS: dict[str, tuple[Plant, int, int, str, str]] = {
         *(1, 1, "train/3.png", "val: jpeg.png"),
     ),
     "duplicates-identical": (lambda d: copy_image(d, "train"), 0, 1, "3.png", "copy.png"),
+    "duplicates-near-identical": (
+        lambda d: d.write("train", "jpeg", recompressed(d.image("train", 3)), d.rows("train", 3)),
+        *(0, 1, "3.png", "jpeg.png"),
+    ),
+    "image-missing": (lambda d: list_with_one_missing(d), 0, 1, "images/train/gone.png", "not exist"),
+    "class-fractions-differ": (
+        lambda d: [d.write_rows("val", i, d.rows("val", i)[:1] * 5 + d.rows("val", i)) for i in range(12)],
+        *(0, 1, "", "val: car"),
+    ),
     "splits-equal": (lambda d: d.write_yaml(val="images/train"), 1, 16, "train/0.png", ""),
     "leak-same-file": (lambda d: d.write_yaml(val=["images/val", "images/train/5.png"]), 1, 1, "train/5.png", ""),
     "split-missing": (lambda d: d.write_yaml(val=""), 1, 1, "", ""),
@@ -175,6 +193,13 @@ FAULTS: dict[str, tuple[Plant, int, int, str, str]] = {
     "images-unread": (lambda d: (d.folder / "images/train/a.HEIC").write_bytes(b"x"), 0, 1, "a.HEIC", ""),
     "files-hidden": (lambda d: (d.folder / "images/train/._0.png").write_bytes(b"x"), 0, 1, "._0.png", ""),
 }
+
+
+def test_every_kind_is_documented_and_planted() -> None:
+    rows = re.findall(r"^\| (`[^|]+`) \|", (PROJECT_ROOT / "docs/data.md").read_text(encoding="utf-8"), re.M)
+    documented = {kind for row in rows for kind in re.findall("`([^`]+)`", row)}
+    assert KINDS.keys() <= documented
+    assert KINDS.keys() == SUSPECTS.keys() | FAULTS.keys()
 
 
 @pytest.mark.parametrize("kind", FAULTS)
