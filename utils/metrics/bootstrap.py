@@ -7,7 +7,7 @@ repeating arrays, each image gets an integer weight, and all resamples are compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,7 +53,7 @@ def draw_resamples(images: int, resamples: int, *, seed: int) -> np.ndarray:
 
 
 def resample_ap(
-    evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.ndarray | None = None, coco: bool = False
+    evaluated: EvaluatedSet, weights: np.ndarray, *, ignored: np.ndarray | None = None, rule: Rule | None = None
 ) -> ResampledAP:
     """Compute the AP of every class and IoU threshold in every resample, by the 101-point rule of `average_precision`.
 
@@ -62,7 +62,7 @@ def resample_ap(
         weights: (r, images) integers, how many times each resample contains each image. Ones give the set's own AP.
         ignored: (n, t) bool, detections that count neither as true nor as false positives; a true positive always
             counts. None ignores nothing.
-        coco: sample the precision at 101 recalls as a step function, by COCO's rule, instead of integrating it.
+        rule: `COCO` and `TIDE` sample the precision at 101 recalls as a step function; None is `TRAPEZOID`.
     """
     class_ids = np.unique(evaluated.label_classes.astype(np.int64))
     ap = np.full((len(weights), len(class_ids), evaluated.tp.shape[1]), np.nan)
@@ -70,7 +70,7 @@ def resample_ap(
         label_images = evaluated.label_image_ids[evaluated.label_classes == class_id]
         labels = np.bincount(label_images, minlength=evaluated.num_images)
         ranked = _RankedDetections.of_class(evaluated, int(class_id), ignored)
-        ap[:, column] = _class_ap(ranked, weights, weights @ labels, COCO if coco else TRAPEZOID)
+        ap[:, column] = _class_ap(ranked, weights, weights @ labels, rule or TRAPEZOID)
     return ResampledAP(class_ids=class_ids, ap=ap)
 
 
@@ -103,7 +103,7 @@ class _RankedDetections:
         )
 
 
-def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: _Rule) -> np.ndarray:
+def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: Rule) -> np.ndarray:
     """Return (r, t) AP of a class, nan where a resample has none of its (r,) labels; in chunks, to bound memory."""
     ap = np.full((len(weights), ranked.tp.shape[1]), np.nan)
     longest = max(len(ranked.false_images), len(ranked.images), 1)
@@ -115,7 +115,7 @@ def _class_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray
     return ap
 
 
-def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: _Rule) -> np.ndarray:
+def _chunk_ap(ranked: _RankedDetections, weights: np.ndarray, labels: np.ndarray, rule: Rule) -> np.ndarray:
     """Return (t, r) AP from (images, r) weights and (r,) label counts above 0; resamples last, for speed.
 
     Only the ranks of true positives matter, since the envelope of the precision is constant between the recalls of two
@@ -155,14 +155,14 @@ def _false_ranks(ranked: _RankedDetections, weights: np.ndarray) -> tuple[np.nda
     return falling[ranked.false_before], falling[-1]
 
 
-def _covered_recalls(labels: np.ndarray, rule: _Rule) -> np.ndarray:
+def _covered_recalls(labels: np.ndarray, rule: Rule) -> np.ndarray:
     """Return (h, r): how many of the 101 recalls lie below the recall of h true positives among (r,) labels.
 
-    By COCO's rule a recall that is equal counts too.
+    By the other rules than `TRAPEZOID` a recall that is equal counts too.
     """
     counts, position = np.unique(labels, return_inverse=True)
     recall = np.arange(int(labels.max()) + 1)[:, None] / counts
-    return np.searchsorted(_GRID, recall, side=rule.side).astype(np.int8)[:, position]
+    return np.searchsorted(rule.grid, recall, side=rule.side).astype(np.int8)[:, position]
 
 
 _GRID = np.linspace(0, 1, RECALL_POINTS)
@@ -171,19 +171,22 @@ _WEIGHTS = (np.concatenate((_STEPS, [0.0])) + np.concatenate(([0.0], _STEPS))) /
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rule:
+class Rule:
     """How a precision-recall curve is integrated over the grid of recalls."""
 
+    grid: np.ndarray  # (101,) recalls
     side: Literal["left", "right"]  # whether a recall of the grid is covered from above it, or from itself on
     area_below: np.ndarray  # (102,) weight of the first m recalls
     fall_above: np.ndarray  # (102,) weight of 1 - recall from the m-th recall on
 
 
-TRAPEZOID = _Rule(
+TRAPEZOID = Rule(
+    grid=_GRID,
     side="left",
     area_below=np.concatenate(([0.0], np.cumsum(_WEIGHTS))),
     fall_above=np.concatenate((np.cumsum((_WEIGHTS * (1 - _GRID))[::-1])[::-1], [0.0])),
 )
-COCO = _Rule(
-    side="right", area_below=np.arange(RECALL_POINTS + 1) / RECALL_POINTS, fall_above=np.zeros(RECALL_POINTS + 1)
-)
+_POINTS_BELOW = np.arange(RECALL_POINTS + 1) / RECALL_POINTS
+COCO = Rule(grid=_GRID, side="right", area_below=_POINTS_BELOW, fall_above=np.zeros(RECALL_POINTS + 1))
+# tidecv divides by 100, which gives 0.35 where the grid has 0.35000000000000003
+TIDE = replace(COCO, grid=np.arange(RECALL_POINTS) / (RECALL_POINTS - 1))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from utils.metrics.bootstrap import ResampledAP, resample_ap
+from utils.metrics.bootstrap import COCO, ResampledAP, resample_ap
 from utils.metrics.coco import CocoDetections, CocoLabels, match_class
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.object_size import COCO_SCALE, SizeScale
@@ -44,19 +44,8 @@ def resample_coco(
             np.concatenate([flags[index].T for flags in of_all])  # (n, t)
             for of_all in ([one.ignored for one in matches], [one.matched for one in matches])
         )
-        counted = replace(
-            evaluated,
-            image_ids=evaluated.image_ids[rows],
-            boxes=evaluated.boxes[rows],
-            confidences=detections.confidences[rows],
-            classes=evaluated.classes[rows],
-            tp=matched & ~ignored,
-            claimed_areas=evaluated.claimed_areas[rows],
-            label_image_ids=evaluated.label_image_ids[own],
-            label_classes=evaluated.label_classes[own],
-            label_boxes=evaluated.label_boxes[own],
-        )
-        results[area] = resample_ap(counted, weights, ignored=ignored, coco=True)
+        counted = replace(evaluated.select(rows, own), confidences=detections.confidences[rows], tp=matched & ~ignored)
+        results[area] = resample_ap(counted, weights, ignored=ignored, rule=COCO)
     if "all" not in results:
         return {}
     every = results.pop("all")

@@ -6,7 +6,7 @@ Boxes are x1, y1, x2, y2 in pixels of the image file, areas in square pixels of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,20 +38,7 @@ class ImageEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSet:
-    """Detections and labels of a set of images in flat arrays, image by image, each image's by descending confidence.
-
-    Attributes:
-        num_images: images in the set.
-        image_ids: (n,) int, the image of each detection, from 0 to num_images - 1, ascending.
-        boxes: (n, 4).
-        confidences: (n,).
-        classes: (n,) int64.
-        tp: (n, t) bool, whether each detection is a true positive at each IoU threshold.
-        claimed_areas: (n,) of the label of its class with the largest IoU, `NO_LABEL_AREA` without overlap.
-        label_image_ids: (m,) int.
-        label_classes: (m,) int64.
-        label_boxes: (m, 4).
-    """
+    """Detections and labels of a set in flat arrays, image by image, each image's by descending confidence."""
 
     num_images: int  # images in the set
     image_ids: np.ndarray  # (n,) int, the image of each detection, from 0 to num_images - 1, ascending
@@ -85,6 +72,13 @@ class EvaluatedSet:
             label_classes=_concatenate([image.label_classes for image in images]).astype(np.int64),
             label_boxes=_concatenate([image.label_boxes for image in images], (0, 4)),
         )
+
+    def select(self, detections: np.ndarray, labels: np.ndarray) -> EvaluatedSet:
+        """Return the set with some of its detections, in their order, and some of its labels, by index or bool."""
+        of_detections = ("image_ids", "boxes", "confidences", "classes", "tp", "claimed_areas")
+        of_labels = ("label_image_ids", "label_classes", "label_boxes")
+        changes = {name: getattr(self, name)[detections] for name in of_detections}
+        return replace(self, **changes, **{name: getattr(self, name)[labels] for name in of_labels})
 
     @property
     def areas(self) -> np.ndarray:

@@ -48,11 +48,5 @@ def restrict_to_size(
     claims = (size_bins(evaluated.claimed_areas, scale) == size_bin) & (evaluated.claimed_areas >= 0)
     tp = evaluated.tp & claims[:, None]
     counted = np.where(evaluated.tp, tp, (size_bins(evaluated.areas, scale) == size_bin)[:, None])
-    restricted = replace(
-        evaluated,
-        tp=tp,
-        label_image_ids=evaluated.label_image_ids[labels],
-        label_classes=evaluated.label_classes[labels],
-        label_boxes=evaluated.label_boxes[labels],
-    )
+    restricted = replace(evaluated.select(np.arange(len(tp)), labels), tp=tp)
     return restricted, ~counted

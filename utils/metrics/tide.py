@@ -8,11 +8,12 @@ localization error on one label), the choice is the one that gives the numbers o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from utils.boxes import pairwise_iou
+from utils.metrics.bootstrap import TIDE, resample_ap
 from utils.metrics.evaluated_set import EvaluatedSet
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
@@ -23,7 +24,6 @@ MISSED = 5  # a kind of error of labels
 ERRORS = ("classification", "localization", "both", "duplicate", "background", "missed")  # by the numbers above
 FALSE_POSITIVES, FALSE_NEGATIVES = "false positives", "false negatives"
 AP = "AP"
-CHUNK_ELEMENTS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,98 +100,49 @@ def error_scores(
         gain by each of `ERRORS`, 0 if there is a loss; and by removing all false positives or all false negatives.
     """
     errors = assign_errors(evaluated, max_detections=max_detections)
-    by_image = np.ones((evaluated.num_images, 1), np.int32) if weights is None else np.ascontiguousarray(weights.T)
-    is_tp = errors.kinds == TRUE_POSITIVE
-    by_confidence = np.argsort(-evaluated.confidences, kind="stable")
-    pessimistic = np.lexsort((is_tp, -evaluated.confidences))  # false positives rank first among equal confidences
-    actual = _Ranking(evaluated, errors.kinds != NOT_COUNTED, is_tp, evaluated.classes, by_confidence)
-    ap = actual.mean_ap(by_image)
-    scores = {AP: ap}
-    for name, corrected in _corrections(evaluated, errors, pessimistic):
-        gain = corrected.mean_ap(by_image) - ap
+    weights = np.ones((1, evaluated.num_images), np.int32) if weights is None else weights
+    every_label = np.ones(len(evaluated.label_classes), bool)
+    tp = (errors.kinds == TRUE_POSITIVE)[:, None]
+    actual = replace(evaluated, tp=tp).select(errors.kinds != NOT_COUNTED, every_label)
+    scores = {AP: _mean_ap(actual, weights)}
+    for name, corrected in _corrected_sets(replace(evaluated, tp=tp), errors, every_label):
+        gain = _mean_ap(corrected, weights) - scores[AP]
         scores[name] = np.maximum(gain, 0.0) if name in ERRORS else gain
     return scores
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """What AP is computed from: detections, actual or corrected, and the labels that count."""
-
-    evaluated: EvaluatedSet
-    kept: np.ndarray  # (n,) bool, not suppressed
-    tp: np.ndarray  # (n,) bool
-    classes: np.ndarray  # (n,)
-    order: np.ndarray  # (n,) of the detections
-    uncounted: np.ndarray | None = None  # (m,) bool, labels that do not count
-    witnesses: np.ndarray | None = None  # (n,) bool, detections whose classes count in the mean; None is `kept`
-
-    def mean_ap(self, weights: np.ndarray) -> np.ndarray:
-        """Return (r,) AP from (images, r) weights, averaged over classes."""
-        of, resamples = self.evaluated, weights.shape[1]
-        counted = np.ones(len(of.label_classes), bool) if self.uncounted is None else ~self.uncounted
-        witnesses = self.kept if self.witnesses is None else self.witnesses
-        order = self.order[self.kept[self.order]]
-        classes = self.classes[order]
-        total, present = np.zeros(resamples), np.zeros(resamples, np.int64)
-        for class_id in np.union1d(of.classes, of.label_classes):
-            rows = order[classes == class_id]
-            of_class = counted & (of.label_classes == class_id)
-            labels = np.bincount(of.label_image_ids[of_class], minlength=of.num_images) @ weights
-            seen = of.image_ids[witnesses & (self.classes == class_id)]
-            detections = np.bincount(seen, minlength=of.num_images) @ weights
-            present += (labels > 0) | (detections > 0)
-            total += _average_precision(of.image_ids[rows], self.tp[rows], weights, labels)
-        return total / np.maximum(present, 1)
+def _mean_ap(evaluated: EvaluatedSet, weights: np.ndarray) -> np.ndarray:
+    """Return (r,) AP, the mean over the classes with labels or detections; without labels it is 0."""
+    ap = resample_ap(evaluated, weights, rule=TIDE).ap[:, :, 0]
+    images = np.concatenate((evaluated.label_image_ids, evaluated.image_ids))
+    class_ids, columns = np.unique(np.concatenate((evaluated.label_classes, evaluated.classes)), return_inverse=True)
+    present = np.zeros((evaluated.num_images, len(class_ids)), np.float32)  # a type that multiplies fast
+    present[images, columns] = 1
+    count = (weights.astype(np.float32) @ present > 0).sum(1)
+    return np.nansum(ap, axis=1) / np.maximum(count, 1)
 
 
-def _corrections(evaluated: EvaluatedSet, errors: AssignedErrors, order: np.ndarray) -> Iterator[tuple[str, _Ranking]]:
+def _corrected_sets(
+    evaluated: EvaluatedSet, errors: AssignedErrors, every_label: np.ndarray
+) -> Iterator[tuple[str, EvaluatedSet]]:
     """Yield what remains after one kind of error is corrected, kind by kind."""
-    kinds, classes = errors.kinds, evaluated.classes
-    kept, is_tp = kinds != NOT_COUNTED, kinds == TRUE_POSITIVE
+    kinds, is_tp = errors.kinds, evaluated.tp[:, 0]
+    order = np.lexsort((is_tp, -evaluated.confidences))  # false positives rank first among equal confidences
+    order = order[kinds[order] != NOT_COUNTED]
     # Of the errors on one label the most confident becomes its true positive, unless the label has one already.
     fixable = order[np.isin(kinds[order], (CLASSIFICATION, LOCALIZATION))]
-    first = np.unique(errors.targets[fixable], return_index=True)[1]
+    first = fixable[np.unique(errors.targets[fixable], return_index=True)[1]]
     becomes_tp = np.zeros(len(kinds), bool)
-    becomes_tp[fixable[first]] = ~errors.matched[errors.targets[fixable[first]]]
+    becomes_tp[first] = ~errors.matched[errors.targets[first]]
     for kind in (CLASSIFICATION, LOCALIZATION):
-        corrected = becomes_tp & (kinds == kind)
-        new_classes = classes.copy()
-        new_classes[corrected] = evaluated.label_classes[errors.targets[corrected]]
-        yield (
-            ERRORS[kind],
-            _Ranking(evaluated, kept & (corrected | (kinds != kind)), is_tp | corrected, new_classes, order),
-        )
+        fixed = becomes_tp & (kinds == kind)
+        classes = np.where(fixed, np.append(evaluated.label_classes, -1)[errors.targets], evaluated.classes)
+        corrected = replace(evaluated, tp=evaluated.tp | fixed[:, None], classes=classes)
+        yield ERRORS[kind], corrected.select(order[(fixed | (kinds != kind))[order]], every_label)
     for kind in (BOTH, DUPLICATE, BACKGROUND):
-        yield ERRORS[kind], _Ranking(evaluated, kept & (kinds != kind), is_tp, classes, order)
-    yield ERRORS[MISSED], _Ranking(evaluated, kept, is_tp, classes, order, uncounted=errors.missed)
-    yield FALSE_POSITIVES, _Ranking(evaluated, is_tp, is_tp, classes, order, witnesses=kept)
-    yield FALSE_NEGATIVES, _Ranking(evaluated, kept, is_tp, classes, order, uncounted=~errors.matched)
-
-
-def _average_precision(image_ids: np.ndarray, tp: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return (r,) AP of the ranked detections of a class: mean precision at the recalls 0, 0.01 ... 1.
-
-    A detection of weight w equals w of them in a row; false positives after the last true positive do not matter.
-
-    Args:
-        image_ids: (n,) of the detections by rank.
-        tp: (n,) bool.
-        weights: (images, r).
-        labels: (r,) counts; without any, AP is 0.
-    """
-    positive = np.flatnonzero(tp)
-    ap = np.zeros(len(labels))
-    if not len(positive):
-        return ap
-    counted = image_ids[: positive[-1] + 1]
-    step = max(CHUNK_ELEMENTS // len(counted), 1)
-    for start in range(0, len(labels), step):
-        chunk = slice(start, start + step)
-        multiplicity = weights[:, chunk][counted]  # (n', r')
-        rank = np.cumsum(multiplicity, axis=0, dtype=np.int32)[positive]
-        hits = np.cumsum(multiplicity[positive], axis=0, dtype=np.int64)
-        envelope = hits / np.maximum(rank, 1)
-        np.maximum.accumulate(envelope[::-1], axis=0, out=envelope[::-1])
-        reached = 100 * hits // np.maximum(labels[chunk], 1) + 1  # recalls up to that of each true positive, exactly
-        ap[chunk] = np.einsum("kr,kr->r", envelope, np.diff(reached, axis=0, prepend=0)) / 101
-    return np.where(labels > 0, ap, 0.0)
+        yield ERRORS[kind], evaluated.select(order[kinds[order] != kind], every_label)
+    yield ERRORS[MISSED], evaluated.select(order, ~errors.missed)
+    # False positives after the last true positive do not matter; there they still show that their class is present.
+    last = replace(evaluated, confidences=np.where(is_tp, evaluated.confidences, -1.0))
+    yield FALSE_POSITIVES, last.select(order, every_label)
+    yield FALSE_NEGATIVES, evaluated.select(order, errors.matched)

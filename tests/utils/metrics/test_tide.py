@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.evaluations import image_evaluation
 from utils.metrics.bootstrap import draw_resamples
-from utils.metrics.evaluated_set import EvaluatedSet
+from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
 from utils.metrics.tide import AP, ERRORS, FALSE_NEGATIVES, FALSE_POSITIVES, assign_errors, error_scores
 
 REFERENCE = json.loads((Path(__file__).parents[2] / "reference" / "tide.json").read_text())
@@ -18,7 +18,12 @@ WIDTH, HEIGHT = 200, 60
 KINDS = ("distinct", "equal confidences", "equal IoUs", "equal confidences and IoUs")
 
 
-def scene(seed: int, kind: str = "distinct", *, images: int = 3, detections: int = 15) -> EvaluatedSet:
+def scene(seed: int, kind: str = "distinct", *, images: int = 3) -> EvaluatedSet:
+    """The set of `scene_images`."""
+    return EvaluatedSet.concatenate(scene_images(seed, kind, images=images))
+
+
+def scene_images(seed: int, kind: str = "distinct", *, images: int) -> list[ImageEvaluation]:
     """Random labels, and detections near and far from them, some of another class.
 
     Coordinates are whole numbers, so that no rounding decides whether an IoU reaches a threshold.
@@ -29,7 +34,7 @@ def scene(seed: int, kind: str = "distinct", *, images: int = 3, detections: int
     for _ in range(images):
         corner = rng.integers(0, (WIDTH, HEIGHT), (rng.integers(0, 6), 2))
         labels = np.concatenate((corner, corner + rng.integers((20, 8), (90, 40), corner.shape)), 1)
-        count = int(rng.integers(0, detections + 1))
+        count = int(rng.integers(0, 16))
         corner = rng.integers(0, (WIDTH, HEIGHT), (count, 2))
         boxes = np.concatenate((corner, corner + rng.integers((20, 8), (90, 40), corner.shape)), 1)
         label_classes, classes = rng.integers(0, 3, len(labels)), rng.integers(0, 3, count)
@@ -44,7 +49,7 @@ def scene(seed: int, kind: str = "distinct", *, images: int = 3, detections: int
         steps = 5 if "confidences" in kind else 100_000
         confidences = np.sort(rng.integers(1, steps + 1, count) / steps)[::-1]
         parts.append(image_evaluation(boxes.astype(float), confidences, classes, labels.astype(float), label_classes))
-    return EvaluatedSet.concatenate(parts)
+    return parts
 
 
 def tidecv_scores(evaluated: EvaluatedSet, *, max_detections: int = 100) -> dict[str, float] | None:
@@ -150,7 +155,7 @@ def test_resampled_scores_equal_those_of_repeated_images(seed):
 def test_chunks_of_resamples_do_not_change_the_scores(monkeypatch):
     evaluated, weights = scene(3), draw_resamples(3, 50, seed=1)
     whole = error_scores(evaluated, weights)
-    monkeypatch.setattr("utils.metrics.tide.CHUNK_ELEMENTS", 64)
+    monkeypatch.setattr("utils.metrics.bootstrap.CHUNK_ELEMENTS", 64)
     parts = error_scores(evaluated, weights)
     assert all((whole[name] == parts[name]).all() for name in NAMES)
 
@@ -170,18 +175,13 @@ def test_scores_do_not_depend_on_units_axes_or_class_ids(seed):
 
 
 def test_perfect_detections_have_no_errors_and_no_detections_only_missed_labels():
-    evaluated = scene(11, images=5)
-    of_labels = (evaluated.label_image_ids, evaluated.label_boxes, evaluated.label_classes)
-    perfect = replace(
-        evaluated,
-        **dict(zip(("image_ids", "boxes", "classes"), of_labels, strict=True)),
-        confidences=np.ones(len(of_labels[0])),
-    )
-    scores = error_scores(perfect)
+    images = [i for i in scene_images(11, images=5) if len(i.label_classes)]
+    labels = [(image.label_boxes, image.label_classes) for image in images]
+    perfect = [image_evaluation(boxes, np.ones(len(boxes)), classes, boxes, classes) for boxes, classes in labels]
+    scores = error_scores(EvaluatedSet.concatenate(perfect))
     assert scores[AP] == pytest.approx([1]) and all(scores[name] == 0 for name in NAMES[1:])
-    silent = replace(
-        evaluated, image_ids=np.zeros(0, int), boxes=np.zeros((0, 4)), classes=np.zeros(0, int), confidences=np.zeros(0)
-    )
+    silent = [image_evaluation(label_boxes=boxes, label_classes=classes) for boxes, classes in labels]
+    silent = EvaluatedSet.concatenate(silent)
     assert assign_errors(silent).missed.all() and error_scores(silent)[AP] == [0]
 
 
