@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.common import Conv
 from models.modules.akconv import AKConv
+from models.sampling.offset_convolution import last_convolution
 
 Module = TypeVar("Module", bound=nn.Module)
 VECTOR = 8  # channels
@@ -42,10 +43,9 @@ def widen_offsets(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, AKConv):
-            conv = module.p_conv
+            conv = last_convolution(module.p_conv)
             extra = -conv.out_channels % VECTOR
-            wide = nn.Conv2d(conv.in_channels, conv.out_channels + extra, 3, conv.stride[0], 1)
-            wide.weight = nn.Parameter(F.pad(conv.weight.detach(), (0, 0, 0, 0, 0, 0, 0, extra)), requires_grad=False)
+            conv.out_channels += extra
+            conv.weight = nn.Parameter(F.pad(conv.weight.detach(), (0, 0, 0, 0, 0, 0, 0, extra)), requires_grad=False)
             if conv.bias is not None:
-                wide.bias = nn.Parameter(F.pad(conv.bias.detach(), (0, extra)), requires_grad=False)
-            module.p_conv = wide
+                conv.bias = nn.Parameter(F.pad(conv.bias.detach(), (0, extra)), requires_grad=False)

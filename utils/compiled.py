@@ -91,7 +91,7 @@ def _build_with(compiler: str) -> list[Path]:
             source, objects, finished = PROJECT_ROOT / kernel.sources[0], Path(scratch) / "o", Path(scratch) / path.name
             # Linked without -fopenmp: the OpenMP runtime is the one that torch has loaded.
             _run(compiler, *FLAGS, *kernel.flags, *EXTRA_FLAGS, "-c", str(source), "-o", str(objects), where=source)
-            _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-o", str(finished), where=source)
+            _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-lm", "-o", str(finished), where=source)
             try:
                 ctypes.CDLL(str(finished))
             except OSError as error:

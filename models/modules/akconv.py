@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
+from models.sampling.offset_convolution import Offsets, offset_convolution
 from models.sampling.operator import ak_layer2d
-from models.sampling.sampling_grid import Padding
+from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 
 Point = tuple[float, float]
 MAX_POINTS = 1024
@@ -68,7 +69,7 @@ class AKConv(nn.Module):
         y[b, o, i, j] = act(bn(sum over n, c of W[o, c, n] x[b, c]((i s, j s) + points[n] + p_conv(x)[b, n, i, j])))
 
     with x read bilinearly. `p_conv` predicts the offsets; its weights start at zero, so that training begins with the
-    initial shape.
+    initial shape. If modulated, it also predicts a factor for each sample, which starts at 1.
     """
 
     def __init__(
@@ -81,6 +82,9 @@ class AKConv(nn.Module):
         *,
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
+        offsets: Offsets = "conv",
+        modulated: bool = False,
+        gradient: Gradient = "one_sided",
         act: Activation = True,
     ) -> None:
         """Build the layer.
@@ -93,6 +97,10 @@ class AKConv(nn.Module):
             bias: whether the column convolution has a bias; by default not, since batch norm follows.
             points: initial shape: "top_left" (default), "centered", or N pairs (row, column) in pixels.
             padding: what is read outside the map: "border" (clamped) or "zeros".
+            offsets: what predicts the offsets: a 3x3 convolution ("conv"), or a depthwise 3x3 and a 1x1 convolution
+                ("depthwise").
+            modulated: whether each sample is multiplied by a predicted factor from 0 to 2.
+            gradient: of a position that is an integer: "one_sided", towards the next pixel, or "symmetric".
             act: True for SiLU, False for none, or a module to copy.
 
         Raises:
@@ -101,45 +109,43 @@ class AKConv(nn.Module):
         super().__init__()
         if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
             raise ValueError(f"stride must be a positive integer, got {stride!r}")
-        if padding not in get_args(Padding):
-            raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
-        shape = initial_points(num_param, points)
+        if not isinstance(modulated, bool):
+            raise ValueError(f"modulated must be true or false, got {modulated!r}")
+        grid = SamplingGrid(torch.tensor(initial_points(num_param, points)), stride, padding, modulated, gradient)
         self.num_param = num_param
         self.stride = stride
         self.padding: Padding = padding
+        self.modulated = modulated
+        self.gradient: Gradient = gradient
         self.conv = nn.Sequential(
             nn.Conv2d(inc, outc, (num_param, 1), (num_param, 1), bias=bool(bias)),
             batch_norm(outc),
             make_activation(act),
         )
-        self.p_conv = nn.Conv2d(inc, 2 * num_param, 3, stride, 1)
-        for parameter in self.p_conv.parameters():
-            nn.init.zeros_(parameter)
+        self.p_conv = offset_convolution(inc, grid.offset_channels, stride, offsets)
         self.points: Tensor
-        self.register_buffer("points", torch.tensor(shape), persistent=False)
+        self.register_buffer("points", grid.points, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inc, H, W) to (B, outc, h, w)."""
         columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
-        y = ak_layer2d(
-            x, self.p_conv, columns.weight, columns.bias, points=self.points, stride=self.stride, padding=self.padding
-        )
-        return act(norm(y))
+        grid = SamplingGrid(self.points, self.stride, self.padding, self.modulated, self.gradient)
+        return act(norm(ak_layer2d(x, self.p_conv, columns.weight, columns.bias, grid)))
 
     def convolution_flops(self, output: Tensor) -> int:
         """Return the operations of the offsets and of the column product for one output (B, O, h, w)."""
         pixels = output.numel() // output.shape[1]
-        offsets = 2 * self.num_param * self.p_conv.weight[0].numel()
-        return 2 * pixels * (offsets + cast(nn.Conv2d, self.conv[0]).weight.numel())
+        convolutions = [cast(nn.Conv2d, self.conv[0]), *(m for m in self.p_conv.modules() if isinstance(m, nn.Conv2d))]
+        return 2 * pixels * sum(convolution.weight.numel() for convolution in convolutions)
 
     def extra_flops(self, output: Tensor) -> int:
         """Return the operations of the sampling, which are not in a convolution, for one output (B, O, h, w).
 
         Per sample: 4 products and 3 sums per channel; 4 sums for the position, 4 comparisons to clamp it, 2 floors,
-        4 differences and 4 products for the weights.
+        4 differences and 4 products for the weights. With factors, 5 products, a sum, a division and an exponential.
         """
         samples = output.numel() // output.shape[1] * self.num_param
-        return samples * (7 * self.p_conv.in_channels + 18)
+        return samples * (7 * cast(nn.Conv2d, self.conv[0]).in_channels + (26 if self.modulated else 18))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AKConv:
         """Move or cast the module, but keep the initial points in full precision, which `half()` would round."""

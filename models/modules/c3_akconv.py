@@ -9,10 +9,11 @@ from torch import nn
 from models.common import C3, Activation, Bottleneck
 from models.modules.akconv import AKConv
 from models.registry import register
-from models.sampling.sampling_grid import Padding
+from models.sampling.offset_convolution import Offsets
+from models.sampling.sampling_grid import Gradient, Padding
 
 NUM_POINTS = 3
-FORWARDS = {"AKConv": ("num_param", "points", "padding")}
+FORWARDS = {"AKConv": ("num_param", "points", "padding", "offsets", "modulated", "gradient")}
 
 
 @register("in_out", aliases=("Bottleneck_LDConv",), forwards=FORWARDS)
@@ -31,12 +32,25 @@ class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the published name
         num_param: int = NUM_POINTS,
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
+        offsets: Offsets = "conv",
+        modulated: bool = False,
+        gradient: Gradient = "one_sided",
     ) -> None:
-        """Build the block; `g` must be 1 (ValueError), and the last three arguments are those of AKConv."""
+        """Build the block; `g` must be 1 (ValueError), and keywords are those of AKConv."""
         if g != 1:
             raise ValueError(f"AKConv does not support groups, got g={g}")
         super().__init__(c1, c2, shortcut, e=e, act=act)
-        self.cv2 = AKConv(int(c2 * e), c2, num_param, 1, points=points, padding=padding, act=act)
+        self.cv2 = AKConv(
+            int(c2 * e),
+            c2,
+            num_param,
+            points=points,
+            padding=padding,
+            offsets=offsets,
+            modulated=modulated,
+            gradient=gradient,
+            act=act,
+        )
 
 
 @register("in_out", repeats=True, aliases=("C3_LDConv",), forwards=FORWARDS)
@@ -56,13 +70,27 @@ class C3_AKConv(C3):  # noqa: N801 - the published name
         num_param: int = NUM_POINTS,
         points: str | Sequence[Sequence[float]] | None = None,
         padding: Padding = "border",
+        offsets: Offsets = "conv",
+        modulated: bool = False,
+        gradient: Gradient = "one_sided",
     ) -> None:
-        """Build the block of n bottlenecks; `g` and the last three arguments are as in Bottleneck_AKConv."""
+        """Build the block of n bottlenecks; `g` and keywords are as in Bottleneck_AKConv."""
         super().__init__(c1, c2, 0, shortcut, g, e, act)
         hidden = int(c2 * e)
         blocks = (
             Bottleneck_AKConv(
-                hidden, hidden, shortcut, g, 1.0, act, num_param=num_param, points=points, padding=padding
+                hidden,
+                hidden,
+                shortcut,
+                g,
+                1.0,
+                act,
+                num_param=num_param,
+                points=points,
+                padding=padding,
+                offsets=offsets,
+                modulated=modulated,
+                gradient=gradient,
             )
             for _ in range(n)
         )

@@ -10,7 +10,9 @@ typedef struct {
     ptrdiff_t batch, height, width, out_h, out_w, points, channels, stride;
     ptrdiff_t offset_image, offset_channel, offset_row, offset_column; /* strides in elements */
     ptrdiff_t zeros;                                                   /* padding: 0 is border, 1 is zeros */
-    ptrdiff_t threads;                                                 /* number of threads */
+    ptrdiff_t modulated; /* whether a factor for each point follows the offsets, which have 2N or 3N channels */
+    ptrdiff_t symmetric; /* gradient at an integer position: 0 is towards the next pixel, 1 the mean of both sides */
+    ptrdiff_t threads;   /* number of threads */
     ptrdiff_t chunks; /* channel chunks of the backward pass; each writes its own partial offset gradients */
 } Shape;
 
@@ -18,9 +20,11 @@ typedef struct {
     ptrdiff_t low, high;          /* neighbouring pixels, always inside the map */
     REAL low_weight, high_weight; /* NaN for a non-finite position */
     REAL low_slope, high_slope;   /* derivatives of the weights with respect to the position */
+    ptrdiff_t previous;           /* the pixel before `low`, which counts for a symmetric gradient only */
+    REAL previous_slope;
 } Axis;
 
-static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
+static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros, ptrdiff_t symmetric) {
     const REAL lowest = zeros ? -1 : 0, highest = zeros ? size : size - 1;
     /* NaN fails every comparison and becomes `lowest`, so that an index is never out of range. */
     REAL bounded = position > lowest ? position : lowest;
@@ -31,44 +35,56 @@ static inline Axis locate(REAL position, ptrdiff_t size, ptrdiff_t zeros) {
     Axis axis;
     axis.high_weight = bounded - (REAL)low + 0 * position; /* NaN for a non-finite position */
     axis.low_weight = 1 - axis.high_weight;
-    axis.low_slope = -inside;
-    axis.high_slope = inside;
-    ptrdiff_t high = low + 1;
+    const int both_sides = symmetric && (REAL)low == bounded;
+    axis.low_slope = both_sides ? 0 : -inside;
+    axis.high_slope = both_sides ? inside / 2 : inside;
+    axis.previous_slope = both_sides ? -inside / 2 : 0;
+    ptrdiff_t high = low + 1, previous = low - 1;
     if (zeros) {
         const REAL low_exists = low >= 0 && low < size, high_exists = high < size;
         axis.low_weight *= low_exists;
         axis.high_weight *= high_exists;
         axis.low_slope *= low_exists;
         axis.high_slope *= high_exists;
+        axis.previous_slope *= previous >= 0 && previous < size;
     }
     /* Beyond 2^24 pixels `highest` may be rounded up to a pixel outside the map. */
     axis.low = low < 0 ? 0 : low < size ? low : size - 1;
     axis.high = high < size ? high : size - 1;
+    axis.previous = previous < 0 ? 0 : previous < size ? previous : size - 1;
     return axis;
 }
 
 typedef struct {
     ptrdiff_t place[4]; /* offsets of the four rows in the map: top left, top right, bottom left, bottom right */
-    REAL weight[4];
+    REAL weight[4];     /* times the factor */
+    REAL factor;
     Axis row, column;
 } Sample;
+
+static inline ptrdiff_t place(const Shape *s, ptrdiff_t b, ptrdiff_t row, ptrdiff_t column) {
+    return ((b * s->height + row) * s->width + column) * s->channels;
+}
 
 static inline Sample find(const Shape *s, const REAL *offset, const REAL *points, ptrdiff_t b, ptrdiff_t i, ptrdiff_t j,
                           ptrdiff_t n) {
     const REAL *moved = offset + b * s->offset_image + i * s->offset_row + j * s->offset_column + n * s->offset_channel;
     Sample a;
-    a.row = locate(moved[0] + ((REAL)(i * s->stride) + points[2 * n]), s->height, s->zeros);
-    a.column =
-        locate(moved[s->points * s->offset_channel] + ((REAL)(j * s->stride) + points[2 * n + 1]), s->width, s->zeros);
-    const ptrdiff_t top = (b * s->height + a.row.low) * s->width, bottom = (b * s->height + a.row.high) * s->width;
-    a.place[0] = (top + a.column.low) * s->channels;
-    a.place[1] = (top + a.column.high) * s->channels;
-    a.place[2] = (bottom + a.column.low) * s->channels;
-    a.place[3] = (bottom + a.column.high) * s->channels;
+    const ptrdiff_t all = s->points * s->offset_channel;
+    const REAL row = moved[0] + ((REAL)(i * s->stride) + points[2 * n]);
+    const REAL column = moved[all] + ((REAL)(j * s->stride) + points[2 * n + 1]);
+    a.row = locate(row, s->height, s->zeros, s->symmetric);
+    a.column = locate(column, s->width, s->zeros, s->symmetric);
+    a.factor = s->modulated ? moved[2 * all] : 1;
+    a.place[0] = place(s, b, a.row.low, a.column.low);
+    a.place[1] = place(s, b, a.row.low, a.column.high);
+    a.place[2] = place(s, b, a.row.high, a.column.low);
+    a.place[3] = place(s, b, a.row.high, a.column.high);
     a.weight[0] = a.row.low_weight * a.column.low_weight;
     a.weight[1] = a.row.low_weight * a.column.high_weight;
     a.weight[2] = a.row.high_weight * a.column.low_weight;
     a.weight[3] = a.row.high_weight * a.column.high_weight;
+    for (int k = 0; k < 4; k++) a.weight[k] *= a.factor;
     return a;
 }
 
@@ -92,11 +108,20 @@ void forward(const Shape *s, const REAL *map, const REAL *offset, const REAL *po
             }
 }
 
-/* Add the gradient of the map to `grad_map` (zeros at the start) and write that of the offsets, (chunks, B, h, w, 2N),
- * from `grad`, (B, h, w, N, C). Threads never write to the same element: they differ in image or channel chunk. */
+/* Return the product of a gradient with the weighted sum of two pixels, over the channels from `first` to `end`. */
+static REAL pair_product(const REAL *pixel, const REAL *other, REAL weight, REAL other_weight, const REAL *from,
+                         ptrdiff_t first, ptrdiff_t end) {
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (ptrdiff_t c = first; c < end; c++) sum += from[c] * (weight * pixel[c] + other_weight * other[c]);
+    return sum;
+}
+
+/* Add the gradient of the map to `grad_map` (zeros at the start) and write that of the offsets and factors,
+ * (chunks, B, h, w, 2N or 3N), from `grad`, (B, h, w, N, C). Threads never write to the same element: they differ in image or channel chunk. */
 void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *points, const REAL *grad, REAL *grad_map,
               REAL *grad_offset) {
-    const ptrdiff_t pixels = s->out_h * s->out_w;
+    const ptrdiff_t pixels = s->out_h * s->out_w, moves = (2 + s->modulated) * s->points;
 #pragma omp parallel for collapse(2) schedule(static) num_threads((int)s->threads)
     for (ptrdiff_t chunk = 0; chunk < s->chunks; chunk++)
         for (ptrdiff_t b = 0; b < s->batch; b++) {
@@ -104,7 +129,7 @@ void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *p
             for (ptrdiff_t i = 0; i < s->out_h; i++)
                 for (ptrdiff_t j = 0; j < s->out_w; j++) {
                     const ptrdiff_t pixel = b * pixels + i * s->out_w + j;
-                    REAL *slope = grad_offset + (chunk * s->batch * pixels + pixel) * 2 * s->points;
+                    REAL *slope = grad_offset + (chunk * s->batch * pixels + pixel) * moves;
                     for (ptrdiff_t n = 0; n < s->points; n++) {
                         const Sample a = find(s, offset, points, b, i, j, n);
                         const REAL *from = grad + (pixel * s->points + n) * s->channels;
@@ -122,11 +147,24 @@ void backward(const Shape *s, const REAL *map, const REAL *offset, const REAL *p
                             }
                             dot[k] = sum;
                         }
-                        slope[n] = a.row.low_slope * (a.column.low_weight * dot[0] + a.column.high_weight * dot[1]) +
-                                   a.row.high_slope * (a.column.low_weight * dot[2] + a.column.high_weight * dot[3]);
-                        slope[s->points + n] =
-                            a.column.low_slope * (a.row.low_weight * dot[0] + a.row.high_weight * dot[2]) +
-                            a.column.high_slope * (a.row.low_weight * dot[1] + a.row.high_weight * dot[3]);
+                        const REAL top = a.column.low_weight * dot[0] + a.column.high_weight * dot[1];
+                        const REAL bottom = a.column.low_weight * dot[2] + a.column.high_weight * dot[3];
+                        REAL by_row = a.row.low_slope * top + a.row.high_slope * bottom;
+                        REAL by_column = a.column.low_slope * (a.row.low_weight * dot[0] + a.row.high_weight * dot[2]) +
+                                         a.column.high_slope * (a.row.low_weight * dot[1] + a.row.high_weight * dot[3]);
+                        if (s->symmetric && a.row.previous_slope != 0)
+                            by_row += a.row.previous_slope *
+                                      pair_product(map + place(s, b, a.row.previous, a.column.low),
+                                                   map + place(s, b, a.row.previous, a.column.high),
+                                                   a.column.low_weight, a.column.high_weight, from, first, end);
+                        if (s->symmetric && a.column.previous_slope != 0)
+                            by_column += a.column.previous_slope *
+                                         pair_product(map + place(s, b, a.row.low, a.column.previous),
+                                                      map + place(s, b, a.row.high, a.column.previous),
+                                                      a.row.low_weight, a.row.high_weight, from, first, end);
+                        slope[n] = a.factor * by_row;
+                        slope[s->points + n] = a.factor * by_column;
+                        if (s->modulated) slope[2 * s->points + n] = a.row.low_weight * top + a.row.high_weight * bottom;
                     }
                 }
         }

@@ -33,25 +33,29 @@ class _Shape(ctypes.Structure):
         for name in (
             *("batch", "height", "width", "out_h", "out_w", "points", "channels", "stride"),
             *("offset_image", "offset_channel", "offset_row", "offset_column"),
-            *("zeros", "threads", "chunks"),
+            *("zeros", "modulated", "symmetric", "threads", "chunks"),
         )
     ]
 
 
 def _shape(rows: Tensor, offset: Tensor, size_hw: tuple[int, int], grid: SamplingGrid, *, chunks: int = 1) -> _Shape:
-    """Return the kernel's struct for rows (B H W, C) and offsets (B, 2N, h, w) of any memory layout."""
+    """Return the kernel's struct for rows (B H W, C) and offsets (B, 2N or 3N, h, w) of any memory layout."""
     batch, _, out_h, out_w = offset.shape
     samples = batch * out_h * out_w * grid.num_points * rows.shape[1]
     threads = torch.get_num_threads() if samples > SMALL else 1
     return _Shape(
         *(batch, *size_hw, out_h, out_w, grid.num_points, rows.shape[1], grid.stride),
         *offset.stride(),
-        *(grid.padding == "zeros", threads, chunks),
+        *(*_flags(grid), threads, chunks),
     )
 
 
+def _flags(grid: SamplingGrid) -> tuple[bool, bool, bool]:
+    return grid.padding == "zeros", grid.modulated, grid.gradient == "symmetric"
+
+
 class _SampleRows(torch.autograd.Function):
-    """Sampling: rows (B H W, C) of a map of `size_hw` and offsets (B, 2N, h, w) to samples (B, h, w, N C)."""
+    """Sampling: rows (B H W, C) of a map of `size_hw` and offsets (B, 2N or 3N, h, w) to samples (B, h, w, N C)."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -75,7 +79,7 @@ class _SampleRows(torch.autograd.Function):
         shape = _shape(rows, offset, *ctx.constants, chunks=chunks)
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(rows)
-        partial = rows.new_empty(chunks, shape.batch, shape.out_h, shape.out_w, 2 * shape.points)
+        partial = rows.new_empty(chunks, shape.batch, shape.out_h, shape.out_w, offset.shape[1])
         library = load(rows.dtype)
         library.backward(  # type: ignore[union-attr]  # loaded by forward
             ctypes.byref(shape), *map(_address, (rows, offset, points, grad, grad_rows, partial))
@@ -103,47 +107,51 @@ def ak_conv2d_cpu_kernel(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor
     return F.conv2d(columns, matrix, bias)
 
 
-def is_supported(x: Tensor, p_conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> bool:
+def is_supported(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> bool:
     """Return whether `ak_layer_cpu_kernel` can replace `p_conv` and `ak_conv2d`: no gradients, no hooks, valid shapes.
 
     The kernel reads memory by these shapes; torch reports the error if they do not match.
     """
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or x.dtype not in REALS or x.dim() != 4:
         return False
-    channels, points = x.shape[1], grid.points
-    tensors = [t for t in (p_conv.weight, p_conv.bias, weight, bias) if t is not None]
+    channels, points, moves = x.shape[1], grid.points, grid.offset_channels
+    tensors = [t for t in (*p_conv.parameters(), weight, bias) if t is not None]
+    convolutions = [module for module in p_conv.modules() if isinstance(module, nn.Conv2d)]
+    first, shapes = convolutions[0], [tuple(convolution.weight.shape) for convolution in convolutions]
     return (
-        tuple(p_conv.weight.shape) == (2 * grid.num_points, channels, 3, 3)
-        and (p_conv.stride, p_conv.padding, p_conv.dilation) == ((grid.stride, grid.stride), (1, 1), (1, 1))
+        shapes in ([(moves, channels, 3, 3)], [(channels, 1, 3, 3), (moves, channels, 1, 1)])
+        and (first.stride, first.padding, first.dilation) == ((grid.stride, grid.stride), (1, 1), (1, 1))
         and tuple(weight.shape[1:]) == (channels, grid.num_points, 1)
         and (bias is None or tuple(bias.shape) == (weight.shape[0],))
         and all(t.dtype == x.dtype and t.device == x.device for t in tensors)
         and points.device == x.device
-        and not (p_conv._forward_hooks or p_conv._forward_pre_hooks)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in p_conv.modules())
     )
 
 
 def ak_layer_cpu_kernel(
-    x: Tensor, p_conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
+    x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
 ) -> Tensor:
     """Compute offsets, sampling and column convolution row by row, for arguments that `is_supported` accepts."""
     batch, channels, height, width = x.shape
     outputs, _, num_points, _ = weight.shape
     out_h, out_w = grid.output_size(height, width)
     rows, points = x.permute(0, 2, 3, 1).contiguous(), grid.points.to(x.dtype).contiguous()
+    *depthwise, last = (module for module in p_conv.modules() if isinstance(module, nn.Conv2d))
     # Points and taps before channels: channels-last weights are not copied.
-    offset_weight = p_conv.weight.permute(0, 2, 3, 1).contiguous()
+    offset_weight = last.weight.permute(0, 2, 3, 1).contiguous()
+    taps = depthwise[0].weight.permute(2, 3, 1, 0).contiguous() if depthwise else None
     matrix = weight.squeeze(3).transpose(1, 2).contiguous()
     out = x.new_empty(batch, out_h, out_w, outputs)
     threads = torch.get_num_threads() if out.numel() * num_points > SMALL else 1
     shape = _Shape(
         *(batch, height, width, out_h, out_w, num_points, channels, grid.stride),
         *(0, 0, 0, 0),
-        *(grid.padding == "zeros", threads, 1),
+        *(*_flags(grid), threads, 1),
     )
     failed = load(x.dtype).layer(  # type: ignore[union-attr]  # loaded by `choose`
         ctypes.byref(shape),
-        *map(_address, (rows, offset_weight, p_conv.bias, points, matrix, bias)),
+        *map(_address, (rows, taps, offset_weight, last.bias, points, matrix, bias)),
         ctypes.c_ssize_t(outputs),
         _address(out),
     )

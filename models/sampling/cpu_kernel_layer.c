@@ -1,6 +1,7 @@
 /* A whole AKConv layer on the CPU without gradients. It computes offsets, samples and matrix product for one output row
  * at a time, so that the offsets and columns of a row stay in the cache.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,15 +86,29 @@ static void multiply(const REAL *const *from, ptrdiff_t row_length, ptrdiff_t se
     }
 }
 
-/* Compute out (B, h, w, O) from map (B, H, W, C), offset_weight (2N, 3, 3, C), offset_bias (2N) or NULL, points (N, 2),
- * weight (O, N, C) and bias (O) or NULL. Returns 1 if out of memory, otherwise 0. */
-int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL *offset_bias, const REAL *points,
-          const REAL *weight, const REAL *bias, ptrdiff_t outputs, REAL *out) {
-    const ptrdiff_t channels = s->channels, moves = 2 * s->points, columns = s->points * channels, width = s->out_w;
-    const ptrdiff_t offset_size = packed_size(moves, TAPS * channels), size = packed_size(outputs, columns);
+/* Convolve each channel of a row of pixels by itself: `from` (TAPS, width) points to its neighbours, `weight` is
+ * (TAPS, channels). */
+static void convolve_depthwise(const REAL *const *from, ptrdiff_t width, ptrdiff_t channels, const REAL *weight,
+                               REAL *to) {
+    memset(to, 0, (size_t)(width * channels) * sizeof(REAL));
+    for (ptrdiff_t j = 0; j < width; j++, to += channels)
+        for (ptrdiff_t tap = 0; tap < TAPS; tap++)
+#pragma omp simd
+            for (ptrdiff_t c = 0; c < channels; c++) to[c] += weight[tap * channels + c] * from[tap * width + j][c];
+}
+
+/* Compute out (B, h, w, O) from map (B, H, W, C), points (N, 2), weight (O, N, C) and bias (O) or NULL. The offsets, and
+ * the factors of modulated samples before their sigmoid, M in all, come from offset_weight (M, 3, 3, C), or after a
+ * depthwise convolution with weights (3, 3, C) from offset_weight (M, C), and offset_bias (M) or NULL. Returns 1 if out
+ * of memory, otherwise 0. */
+int layer(const Shape *s, const REAL *map, const REAL *depthwise, const REAL *offset_weight, const REAL *offset_bias,
+          const REAL *points, const REAL *weight, const REAL *bias, ptrdiff_t outputs, REAL *out) {
+    const ptrdiff_t channels = s->channels, columns = s->points * channels, width = s->out_w;
+    const ptrdiff_t moves = (2 + s->modulated) * s->points, inputs = depthwise ? channels : TAPS * channels;
+    const ptrdiff_t offset_size = packed_size(moves, inputs), size = packed_size(outputs, columns);
     REAL *shared = calloc((size_t)(offset_size + size + channels), sizeof(REAL));
     if (!shared) return 1;
-    const Packed offset_matrix = pack(offset_weight, offset_bias, moves, TAPS * channels, shared);
+    const Packed offset_matrix = pack(offset_weight, offset_bias, moves, inputs, shared);
     const Packed matrix = pack(weight, bias, outputs, columns, shared + offset_size);
     const REAL *nothing = shared + offset_size + size; /* zeros, which the 3x3 convolution reads outside the map */
     Shape row = *s;                                    /* describes the offsets of one row */
@@ -121,7 +136,15 @@ int layer(const Shape *s, const REAL *map, const REAL *offset_weight, const REAL
                         from[tap * width + j] =
                             inside ? map + ((b * s->height + y) * s->width + x) * channels : nothing;
                     }
-                multiply(from, width, TAPS, &offset_matrix, offset);
+                if (depthwise) {
+                    /* The samples, which come later, leave room for its output. */
+                    convolve_depthwise(from, width, channels, depthwise, samples);
+                    for (ptrdiff_t j = 0; j < width; j++) from[j] = samples + j * channels;
+                }
+                multiply(from, width, depthwise ? 1 : TAPS, &offset_matrix, offset);
+                for (ptrdiff_t j = 0; s->modulated && j < width; j++)
+                    for (ptrdiff_t n = 2 * s->points; n < moves; n++)
+                        offset[j * moves + n] = 2 / (1 + (REAL)exp(-offset[j * moves + n]));
                 for (ptrdiff_t j = 0; j < width; j++) {
                     from[j] = samples + j * columns;
                     for (ptrdiff_t n = 0; n < s->points; n++)

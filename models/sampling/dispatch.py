@@ -39,7 +39,15 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "cpu_kernel": ak_conv2d_cpu_kernel,
     "embedding_bag": ak_conv2d_embedding_bag,
     "triton": lambda x, offset, weight, bias, grid: ak_conv2d_triton(
-        x, offset, weight, bias, points=grid.points, stride=grid.stride, padding=grid.padding
+        x,
+        offset,
+        weight,
+        bias,
+        points=grid.points,
+        stride=grid.stride,
+        padding=grid.padding,
+        modulated=grid.modulated,
+        gradient=grid.gradient,
     ),
 }
 # Names of version 0.1, which scripts may still set.

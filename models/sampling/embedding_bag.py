@@ -22,9 +22,10 @@ class _WeightedRowSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401
-        """Sum rows (P, C) by index (M, K) and weight (M, K) to (M, C)."""
+        """Sum rows (P, C) by index and weight (M, N, 4 or 8) to (M, C); only the first 4 are read."""
         ctx.save_for_backward(rows, index, weight)
-        return F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum")
+        read, factors = (tensor[..., :4].flatten(1).contiguous() for tensor in (index, weight))
+        return F.embedding_bag(read, rows, per_sample_weights=factors, mode="sum")
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -32,8 +33,12 @@ class _WeightedRowSum(torch.autograd.Function):
         """Return the gradients of rows and weights."""
         rows, index, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_rows = rows_gradient(grad, index, weight, rows.shape[0]) if ctx.needs_input_grad[0] else None
-        grad_weight = weight_gradient(grad, rows, index) if ctx.needs_input_grad[2] else None
+        grad_rows = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            read, factors = (tensor[..., :4].flatten(1).contiguous() for tensor in (index, weight))
+            grad_rows = rows_gradient(grad, read, factors, rows.shape[0])
+        if ctx.needs_input_grad[2]:
+            grad_weight = weight_gradient(grad, rows, index.flatten(1)).view_as(weight)
         return grad_rows, None, grad_weight
 
 
@@ -72,20 +77,22 @@ def ak_conv2d_embedding_bag(
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]
     rows, columns = grid.positions(offset)
-    index, blend = corners(rows, columns, (height, width), padding=grid.padding)  # (B, h, w, N, 4)
+    index, blend = corners(rows, columns, (height, width), grid)  # (B, h, w, N, 4 or 8)
+    if grid.modulated:
+        blend = blend * grid.factors(offset).unsqueeze(-1)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)  # (B H W, C), no copy of a channels-last map
     matrix = weight.squeeze(3)  # (O, C, N)
     if grid.stride == 1 and out_channels <= channels:
         table = F.linear(pixels, matrix.permute(2, 0, 1).reshape(-1, channels))  # (B H W, N O)
         point = torch.arange(num_points, device=index.device, dtype=index.dtype).view(-1, 1)
         index = index * num_points + point
-        bag_size = 4 * num_points
         y = _WeightedRowSum.apply(
-            table.view(-1, out_channels).to(blend.dtype), index.view(-1, bag_size), blend.view(-1, bag_size)
+            table.view(-1, out_channels).to(blend.dtype), index.flatten(0, 2), blend.flatten(0, 2)
         )
         y = y.to(x.dtype) if bias is None else (y + bias).to(x.dtype)
     else:
-        samples = _WeightedRowSum.apply(pixels.to(blend.dtype), index.view(-1, 4), blend.view(-1, 4)).to(x.dtype)
+        bags = (tensor.flatten(0, 3).unsqueeze(1) for tensor in (index, blend))
+        samples = _WeightedRowSum.apply(pixels.to(blend.dtype), *bags).to(x.dtype)
         flat = samples.view(batch * out_h * out_w, num_points * channels)
         y = F.linear(flat, matrix.transpose(1, 2).reshape(out_channels, -1), bias)
     return y.view(batch, out_h, out_w, out_channels).permute(0, 3, 1, 2)

@@ -26,12 +26,14 @@ Value = Any  # a value of the graph
 
 @dataclass(frozen=True, kw_only=True)
 class _Kernel:
-    """The constants of a layer during export: input channels, N points, stride, padding, half precision or not."""
+    """The constants of a layer during export: channels, N points, stride, padding, with factors, in half precision."""
 
     channels: int
+    outputs: int
     points: tuple[tuple[float, float], ...]
     stride: int
     padding: Padding
+    modulated: bool
     half: bool
 
 
@@ -73,9 +75,11 @@ class _Nodes:
 
     def positions(self, offset: Value, grid: Value, axis: int) -> Value:
         """Add the sampling positions along an axis, (B, N, h, w)."""
-        start = axis * self.count
-        bounds = self.integers(start), self.integers(start + self.count)
-        return self("Add", self("Slice", offset, *bounds, self.integers(1), self.integers(1)), grid)
+        return self("Add", self.channels(offset, axis * self.count, (axis + 1) * self.count), grid)
+
+    def channels(self, tensor: Value, start: int, end: int) -> Value:
+        """Add a slice of the channels of a tensor (B, C, h, w)."""
+        return self("Slice", tensor, self.integers(start), self.integers(end), self.integers(1), self.integers(1))
 
     def bounded(self, position: Value, size: Value) -> Value:
         """Add positions clamped to the map, or to one pixel outside with zero padding; NaN becomes the lowest."""
@@ -86,7 +90,9 @@ class _Nodes:
         return self("Min", position, highest)
 
 
-def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Value | None) -> Value:
+def _deform_conv(
+    nodes: _Nodes, x: Value, offset: Value, factors: Value | None, weight: Value, bias: Value | None
+) -> Value:
     """Add AKConv as DeformConv, whose kernel samples at (i * stride + n, j * stride) plus its offsets."""
     steps = torch.arange(nodes.count, dtype=torch.float32).view(-1, 1, 1)
     parts = []
@@ -98,7 +104,9 @@ def _deform_conv(nodes: _Nodes, x: Value, offset: Value, weight: Value, bias: Va
         parts.append(nodes("Unsqueeze", nodes("Sub", place, regular), nodes.integers(2)))
     pairs = nodes("Concat", *parts, axis_i=2)  # (B, N, 2, h, w)
     moved = nodes("Reshape", pairs, nodes("Shape", offset))
-    inputs = (x, weight, moved) if bias is None else (x, weight, moved, bias)
+    inputs = [x, weight, moved] if bias is None else [x, weight, moved, bias]
+    if factors is not None:
+        inputs = [*inputs[:3], bias or nodes("Constant", value_t=torch.zeros(nodes.kernel.outputs)), factors]
     stride = nodes.kernel.stride
     pads = [0, 0, nodes.count - 1, 0]
     return nodes("DeformConv", *inputs, kernel_shape_i=[nodes.count, 1], strides_i=[stride, stride], pads_i=pads)
@@ -124,7 +132,9 @@ def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Val
     return nodes("Cast", low, to_i=INT32), nodes("Cast", high, to_i=INT32), low_weight, high_weight
 
 
-def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Value | None) -> Value:
+def _row_gathers(
+    nodes: _Nodes, x: Value, offset: Value, factors: Value | None, matrix: Value, bias: Value | None
+) -> Value:
     """Add AKConv as gathers of rows; `matrix` is (O, N C), point-major."""
     channels = nodes.kernel.channels
     rows = nodes("Transpose", x, perm_i=[0, 2, 3, 1])  # sizes are read from this: reading those of x would copy it
@@ -135,6 +145,9 @@ def _row_gathers(nodes: _Nodes, x: Value, offset: Value, matrix: Value, bias: Va
         position = nodes("Transpose", nodes.positions(offset, grid, axis), perm_i=[0, 2, 3, 1])  # (B, h, w, N)
         axes.append(_neighbours(nodes, position, nodes.size(rows, 1 + axis)))
     (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axes
+    if factors is not None:
+        factors = nodes("Transpose", factors, perm_i=[0, 2, 3, 1])
+        top_weight, bottom_weight = (nodes("Mul", row_weight, factors) for row_weight in (top_weight, bottom_weight))
     area = nodes("Mul", nodes.size(rows, 1), width)
     images = nodes("Range", nodes.scalar(0, torch.int64), batch, nodes.scalar(1, torch.int64))
     first = nodes("Reshape", nodes("Mul", images, area), nodes.integers(-1, 1, 1, 1))
@@ -174,10 +187,10 @@ class _Layer(torch.autograd.Function):
         The exporter traces this function for the shape and replaces it by the nodes of `symbolic`; it fails on more
         than a few operations.
         """
-        x, offset, weight, matrix, bias, points, kernel = inputs
+        x, offset, weight, _, bias, points, kernel = inputs
         if torch.jit.is_tracing():
-            return F.conv2d(offset, offset.new_zeros(matrix.shape[0], 2 * len(kernel.points), 1, 1)).to(x.dtype)
-        grid = SamplingGrid(points, kernel.stride, kernel.padding)
+            return F.conv2d(offset, offset.new_zeros(kernel.outputs, offset.shape[1], 1, 1)).to(x.dtype)
+        grid = SamplingGrid(points, kernel.stride, kernel.padding, kernel.modulated)
         return ak_conv2d_torchscript(x, offset, weight, bias, grid)
 
     @staticmethod
@@ -185,10 +198,13 @@ class _Layer(torch.autograd.Function):
         """Add the layer's nodes for the inputs of `forward`."""
         x, offset, weight, matrix, bias, _, kernel = inputs
         nodes = _Nodes(graph, kernel)
+        offset, factors = nodes("Cast", offset, to_i=FLOAT) if kernel.half else offset, None
+        if kernel.modulated:
+            split = 2 * nodes.count
+            offset, factors = nodes.channels(offset, 0, split), nodes.channels(offset, split, split + nodes.count)
         if graph.opset >= DEFORM_CONV_SINCE and not kernel.half:
-            return _deform_conv(nodes, x, offset, weight, bias)
-        offset = nodes("Cast", offset, to_i=FLOAT) if kernel.half else offset
-        return _row_gathers(nodes, x, offset, matrix, bias)
+            return _deform_conv(nodes, x, offset, factors, weight, bias)
+        return _row_gathers(nodes, x, offset, factors, matrix, bias)
 
 
 def ak_conv2d_onnx(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
@@ -196,9 +212,11 @@ def ak_conv2d_onnx(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | Non
     out_channels, channels, num_points, _ = (int(size) for size in weight.shape)
     kernel = _Kernel(
         channels=channels,
+        outputs=out_channels,
         points=tuple((float(row), float(column)) for row, column in grid.points.tolist()),
         stride=grid.stride,
         padding=grid.padding,
+        modulated=grid.modulated,
         half=x.dtype == torch.float16,
     )
     weight = weight.to(x.dtype)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from models.sampling.cpu_kernel import ak_layer_cpu_kernel, is_supported
 from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
-from models.sampling.sampling_grid import Padding, SamplingGrid
+from models.sampling.offset_convolution import predict_offsets
+from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 
 
 def ak_conv2d(
@@ -19,64 +20,64 @@ def ak_conv2d(
     points: Tensor,
     stride: int = 1,
     padding: Padding = "border",
+    modulated: bool = False,
+    gradient: Gradient = "one_sided",
     implementation: str | None = None,
 ) -> Tensor:
     """Apply the alterable kernel convolution.
 
     Args:
         x: (B, C, H, W).
-        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets; h = (H - 1) // stride + 1,
-            likewise w.
+        offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets, and if `modulated` (B, 3N, h, w)
+            with N factors after them; h = (H - 1) // stride + 1, likewise w.
         weight: (O, C, N, 1).
         bias: (O,) or None.
         points: (N, 2) initial points (row, column) in input pixels.
         stride: distance of neighbouring output pixels in input pixels.
         padding: value outside the map: the nearest border pixel (`border`) or zero (`zeros`).
+        modulated: whether each sample is multiplied by a factor.
+        gradient: derivative by a position that is an integer: that towards the next pixel (`one_sided`), or the mean
+            of both sides (`symmetric`).
         implementation: a name of `dispatch.IMPLEMENTATIONS`, overriding the choice.
 
     Returns:
         (B, O, h, w). A non-finite offset makes only its own output pixel NaN.
 
     Raises:
-        ValueError: shapes do not match, or padding or implementation is unknown.
+        ValueError: shapes do not match, or padding, gradient or implementation is unknown.
 
     Source: arXiv 2311.11587, eqs. 1 to 4.
     """
-    grid = SamplingGrid(points, stride, padding)
+    grid = SamplingGrid(points, stride, padding, modulated, gradient)
     batch, channels, height, width = x.shape
-    num_points, size = grid.num_points, grid.output_size(height, width)
+    offset_shape = (batch, grid.offset_channels, *grid.output_size(height, width))
     chosen = choose(x, implementation=implementation)
     if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
-        if tuple(weight.shape[1:]) != (channels, num_points, 1):
-            raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
-        if tuple(offset.shape) != (batch, 2 * num_points, *size):
-            raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
+        if tuple(weight.shape[1:]) != (channels, grid.num_points, 1):
+            raise ValueError(f"weight must be (O, {channels}, {grid.num_points}, 1), got {tuple(weight.shape)}")
+        if tuple(offset.shape) != offset_shape:
+            raise ValueError(f"offset must be {offset_shape}, got {tuple(offset.shape)}")
         if x.device.type != "meta":
             log_once(chosen, x.device.type)
     return IMPLEMENTATIONS[chosen](x, offset, weight, bias, grid)
 
 
-def ak_layer2d(
-    x: Tensor,
-    p_conv: nn.Conv2d,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    points: Tensor,
-    stride: int = 1,
-    padding: Padding = "border",
-) -> Tensor:
-    """Apply `ak_conv2d` with offsets that `p_conv`, a 3x3 convolution, predicts from the map.
+def ak_layer2d(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
+    """Apply `ak_conv2d` with offsets that `p_conv`, made by `offset_convolution`, predicts from the map.
 
-    Arguments and errors are those of `ak_conv2d`. Without gradients one kernel may compute both steps. If `p_conv` has
-    more than 2N output channels, the first 2N are the offsets.
+    Arguments and errors are those of `ak_conv2d`. Without gradients one kernel may compute both steps.
     """
-    grid = SamplingGrid(points, stride, padding)
-    offset_channels = 2 * grid.num_points
     if choose(x) == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
         log_once("cpu_kernel", "cpu")
         return ak_layer_cpu_kernel(x, p_conv, weight, bias, grid)
-    offset = p_conv(x)
-    if p_conv.out_channels > offset_channels:
-        offset = offset[:, :offset_channels]
-    return ak_conv2d(x, offset, weight, bias, points=points, stride=stride, padding=padding)
+    return ak_conv2d(
+        x,
+        predict_offsets(x, p_conv, grid),
+        weight,
+        bias,
+        points=grid.points,
+        stride=grid.stride,
+        padding=grid.padding,
+        modulated=grid.modulated,
+        gradient=grid.gradient,
+    )

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 Padding = Literal["border", "zeros"]
-Neighbours = tuple[Tensor, Tensor, Tensor, Tensor]  # along one axis: low and high index, low and high weight
+Gradient = Literal["one_sided", "symmetric"]
+# Along one axis: low and high index, low and high weight; for a symmetric gradient also the index before the low one
+# and its weight, which is 0 but has a gradient.
+Neighbours = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,23 @@ class SamplingGrid:
     points: Tensor  # (N, 2) initial points (row, column) in input pixels
     stride: int = 1  # distance of neighbouring output pixels in input pixels
     padding: Padding = "border"  # value outside the map: the nearest border pixel (`border`) or zero (`zeros`)
+    modulated: bool = False  # whether N factors, one for each sample, follow the 2N offsets
+    gradient: Gradient = "one_sided"  # of an integer position: towards the next pixel, or the mean of both sides
 
     def __post_init__(self) -> None:
-        if self.padding not in get_args(Padding):
-            raise ValueError(f"padding must be one of {get_args(Padding)}, got {self.padding!r}")
+        for name, value, values in (("padding", self.padding, Padding), ("gradient", self.gradient, Gradient)):
+            if value not in get_args(values):
+                raise ValueError(f"{name} must be one of {get_args(values)}, got {value!r}")
 
     @property
     def num_points(self) -> int:
         """Number of sampling points N."""
         return self.points.shape[0]
+
+    @property
+    def offset_channels(self) -> int:
+        """Number of channels of the offsets: 2N, or with factors 3N."""
+        return (3 if self.modulated else 2) * self.num_points
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (h, w) of the output for a map of (H, W)."""
@@ -40,7 +51,7 @@ class SamplingGrid:
         """Return the positions in the input that each output pixel samples.
 
         Args:
-            offset: (B, 2N, h, w) in input pixels, N row offsets before N column offsets.
+            offset: (B, 2N or more, h, w) in input pixels, N row offsets before N column offsets.
 
         Returns:
             Rows and columns, each (B, h, w, N); float32, or float64 for float64 offsets: half precision cannot
@@ -48,22 +59,28 @@ class SamplingGrid:
         """
         offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
         height, width = offset.shape[-2:]
-        row_offset, column_offset = offset.permute(0, 2, 3, 1).chunk(2, -1)
+        row_offset, column_offset = offset.permute(0, 2, 3, 1).split(self.num_points, -1)[:2]
         rows = torch.arange(height, device=offset.device, dtype=offset.dtype) * self.stride
         columns = torch.arange(width, device=offset.device, dtype=offset.dtype) * self.stride
         points = self.points.to(offset.dtype)
         return row_offset + (rows[:, None, None] + points[:, 0]), column_offset + (columns[:, None] + points[:, 1])
 
+    def factors(self, offset: Tensor) -> Tensor:
+        """Return the factor of each sample, (B, h, w, N), in the precision of the positions."""
+        factors = offset[:, 2 * self.num_points :].permute(0, 2, 3, 1)
+        return factors.to(torch.promote_types(offset.dtype, torch.float32))
+
 
 class _Axis(torch.autograd.Function):
     """Positions along one axis to their two neighbours and weights, with the same gradient in all versions of torch.
 
-    At an integer position the gradient is that towards the next pixel; at a position clamped to the border it is 0.
+    At an integer position the gradient is that towards the next pixel, or `symmetric`: the mean of this and that from
+    the previous one. At a position clamped to the border it is 0.
     """
 
     @staticmethod
-    def forward(ctx: Any, position: Tensor, size: int, zeros: bool) -> Neighbours:  # noqa: ANN401
-        """Return low and high index, int32 in [0, size - 1], and low and high weight."""
+    def forward(ctx: Any, position: Tensor, size: int, zeros: bool, symmetric: bool) -> Neighbours:  # noqa: ANN401
+        """Return the indices, int32 in [0, size - 1], and the weights of the neighbours."""
         lowest, highest = (-1, size) if zeros else (0, size - 1)
         # fmax and fmin replace NaN by the bound, so that an index is never out of range.
         bounded = torch.fmin(torch.fmax(position, position.new_tensor(lowest)), position.new_tensor(highest))
@@ -73,27 +90,38 @@ class _Axis(torch.autograd.Function):
         low_weight = 1 - high_weight
         low = floor.int()
         high = low + 1
-        unclamped = position == bounded
+        previous = low - 1
+        unclamped = low_counts = high_counts = previous_counts = position == bounded
         if zeros:
             low_inside, high_inside = (low >= 0) & (low < size), high < size
             low_weight, high_weight = low_weight * low_inside, high_weight * high_inside
-            ctx.save_for_backward(unclamped & low_inside, unclamped & high_inside)
-        else:
-            ctx.save_for_backward(unclamped, unclamped)
+            low_counts, high_counts = unclamped & low_inside, unclamped & high_inside
+            previous_counts = unclamped & (previous >= 0) & (previous < size)
         # Beyond 2^24 pixels `highest` may be rounded up to a pixel outside the map.
         low, high = low.clamp_(0, size - 1), high.clamp_(max=size - 1)
-        ctx.mark_non_differentiable(low, high)
-        return low, high, low_weight, high_weight
+        if not symmetric:
+            ctx.save_for_backward(low_counts, high_counts)
+            ctx.mark_non_differentiable(low, high)
+            return low, high, low_weight, high_weight
+        ctx.save_for_backward(low_counts, high_counts, previous_counts, floor == bounded)
+        previous = previous.clamp_(0, size - 1)
+        ctx.mark_non_differentiable(low, high, previous)
+        return low, high, low_weight, high_weight, previous, torch.zeros_like(low_weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Return the gradient of the position."""
-        low_counts, high_counts = ctx.saved_tensors
-        return gradients[3] * high_counts - gradients[2] * low_counts, None, None
+        low_counts, high_counts, *symmetric = ctx.saved_tensors
+        gradient = gradients[3] * high_counts - gradients[2] * low_counts
+        if symmetric:
+            previous_counts, is_integer = symmetric
+            both_sides = (gradients[3] * high_counts - gradients[5] * previous_counts) / 2
+            gradient = torch.where(is_integer, both_sides, gradient)
+        return gradient, None, None, None
 
 
-def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], *, padding: Padding) -> tuple[Tensor, Tensor]:
+def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], grid: SamplingGrid) -> tuple[Tensor, Tensor]:
     """Return the four pixels around each position (rows and columns, each (B, h, w, N)) and their weights.
 
     `size_hw` is the size of the map; `border` clamps positions to it, `zeros` gives pixels outside it zero weight.
@@ -101,21 +129,25 @@ def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], *, padding:
     Returns:
         Indices into the B H W pixels of the map, (B, h, w, N, 4) int32 or int64, always in range; and weights of the
         same shape, which sum to 1 except outside the map in `zeros` mode. The weights of a non-finite position are
-        NaN.
+        NaN. With a symmetric gradient, four more pixels per position with weight 0, which only have gradients.
     """
     height, width = size_hw
     batch = rows.shape[0]
-    top, bottom, *row_weights = _Axis.apply(rows, height, padding == "zeros")
-    if batch * height * width > torch.iinfo(torch.int32).max:
-        top, bottom = top.long(), bottom.long()
-    first = torch.arange(batch, device=top.device, dtype=top.dtype).view(-1, 1, 1, 1) * (height * width)
-    return combine_axes((top, bottom, *row_weights), _Axis.apply(columns, width, padding == "zeros"), first, width)
+    options = grid.padding == "zeros", grid.gradient == "symmetric"
+    by_row, by_column = _Axis.apply(rows, height, *options), _Axis.apply(columns, width, *options)
+    dtype = torch.int64 if batch * height * width > torch.iinfo(torch.int32).max else torch.int32
+    first = torch.arange(batch, device=rows.device, dtype=dtype).view(-1, 1, 1, 1) * (height * width)
+    return combine_axes(by_row, by_column, first, width)
 
 
 def combine_axes(rows: Neighbours, columns: Neighbours, first: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return index and weight, (B, h, w, N, 4), from the neighbours along both axes and each image's first pixel."""
-    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = rows, columns
-    top, bottom = top * width + first, bottom * width + first
-    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)
+    """Return index and weight, (B, h, w, N, 4 or 8), from neighbours along both axes and each image's first pixel."""
+    (top, bottom, top_weight, bottom_weight, *above), (left, right, left_weight, right_weight, *before) = rows, columns
+    top, bottom = (row.to(first.dtype) * width + first for row in (top, bottom))
+    index = [top + left, top + right, bottom + left, bottom + right]
     weights = [row * column for row in (top_weight, bottom_weight) for column in (left_weight, right_weight)]
-    return index, torch.stack(weights, -1)
+    if above:
+        row = above[0].to(first.dtype) * width + first
+        index += [row + left, row + right, top + before[0], bottom + before[0]]
+        weights += [above[1] * left_weight, above[1] * right_weight, top_weight * before[1], bottom_weight * before[1]]
+    return torch.stack(index, -1), torch.stack(weights, -1)

@@ -32,7 +32,7 @@ def _within(index: Tensor, size: int) -> Tensor:
 
 
 def ak_conv2d_torchscript(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Compute `ak_conv2d` with `embedding_bag`, without a custom backward pass."""
+    """Compute `ak_conv2d` with `embedding_bag`, without a custom backward pass: gradients are one-sided."""
     batch, channels, height, width = x.shape
     out_channels, _, num_points, _ = weight.shape
     out_h, out_w = offset.shape[2:]
@@ -41,6 +41,8 @@ def ak_conv2d_torchscript(x: Tensor, offset: Tensor, weight: Tensor, bias: Tenso
     column_neighbours = _neighbours(columns, width, grid.padding)
     first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width)
     index, blend = combine_axes(row_neighbours, column_neighbours, first, width)  # (B, h, w, N, 4)
+    if grid.modulated:
+        blend = blend * grid.factors(offset).unsqueeze(-1)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels).to(blend.dtype)
     samples = F.embedding_bag(index.view(-1, 4), pixels, per_sample_weights=blend.view(-1, 4), mode="sum")
     columns_of_samples = samples.to(x.dtype).view(batch * out_h * out_w, num_points * channels)

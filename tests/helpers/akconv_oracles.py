@@ -1,4 +1,7 @@
-"""Two slow reference implementations of AKConv: pixel by pixel in float64, and with four gathers per point in torch."""
+"""Two slow reference implementations of AKConv: pixel by pixel in float64, and with four gathers per point in torch.
+
+The first also gives the symmetric gradient of positions, by differences.
+"""
 
 import math
 
@@ -36,7 +39,10 @@ def sample_pixel(image, row, column, padding):
 
 
 def akconv_pixelwise(x, offset, weight, points, *, stride, padding):
-    """Return y (B, O, h, w), and the scale of its rounding errors: the largest sum of magnitudes in one value."""
+    """Return y (B, O, h, w), and the scale of its rounding errors: the largest sum of magnitudes in one value.
+
+    Of 3N offset channels the last N are factors of the samples.
+    """
     x, offset, weight = (np.asarray(array, dtype=np.float64) for array in (x, offset, weight))
     batch, _, height, width = x.shape
     out_channels, channels, num_points, _ = weight.shape
@@ -51,10 +57,28 @@ def akconv_pixelwise(x, offset, weight, points, *, stride, padding):
                     row = i * stride + point_row + offset[b, n, i, j]
                     column = j * stride + point_column + offset[b, num_points + n, i, j]
                     samples[:, n] = sample_pixel(x[b], row, column, padding)
+                    if offset.shape[1] == 3 * num_points:
+                        samples[:, n] *= offset[b, 2 * num_points + n, i, j]
                 products = weight[..., 0] * samples
                 y[b, :, i, j] = products.sum((1, 2))
                 scale = max(scale, np.abs(products).sum((1, 2)).max())
     return y, scale
+
+
+def symmetric_gradient(x, offset, weight, points, upstream, *, stride, padding, step=2.0**-6):
+    """Return the derivative by each offset and factor as the central difference of `akconv_pixelwise`.
+
+    Between integers the output is linear, so that this is exact unless an integer is nearer than a step, but not at it.
+    """
+    gradient = np.zeros(offset.shape)
+    for channel in range(offset.shape[1]):  # an offset moves its own output pixel only
+        ends = []
+        for sign in (1, -1):
+            moved = np.array(offset)
+            moved[:, channel] += sign * step
+            ends.append(akconv_pixelwise(x, moved, weight, points, stride=stride, padding=padding)[0])
+        gradient[:, channel] = ((ends[0] - ends[1]) * np.asarray(upstream)).sum(1) / (2 * step)
+    return gradient
 
 
 def akconv_gather(x, offset, weight, points, *, stride, padding):

@@ -49,6 +49,18 @@ def test_akconv(batch_size, stride, pixels, points):
     assert found == (offsets + columns + sampling, sampling)
 
 
+def test_forms_of_akconv():
+    # 4 channels, 7 x 12 at stride 2 gives 24 pixels; 5 points; depthwise 3 x 3, then 10 or 15 outputs of 4 channels.
+    columns, sampling = 2 * 24 * 6 * 20, 24 * 5 * 46
+    depthwise = 2 * 24 * (4 * 9 + 10 * 4)
+    found = count_flops(AKConv(4, 6, 5, 2, offsets="depthwise"), on_meta(1, 4, 7, 12))
+    assert found == (columns + depthwise + sampling, sampling)
+    # A factor of a sample: an exponential, a sum, a division and a product, and 4 products with the weights.
+    sampling += 24 * 5 * 8
+    found = count_flops(AKConv(4, 6, 5, 2, modulated=True), on_meta(1, 4, 7, 12))
+    assert found == (columns + 2 * 24 * 15 * 36 + sampling, sampling)
+
+
 def test_akconv_as_one_number():
     assert count_flops(AKConv(4, 6, 5, 2), on_meta(1, 4, 7, 12)) == (17280 + 5760 + 5520, 5520)
 

@@ -15,6 +15,7 @@ from models.common import Conv
 from models.config import ModelConfig, load_model_config
 from models.modules.akconv import AKConv
 from models.sampling.dispatch import VARIABLE
+from models.sampling.offset_convolution import last_convolution
 from models.yolo import DetectionModel
 from utils.runtime import memory_format, to_device
 
@@ -72,7 +73,7 @@ class BenchmarkCase:
             module = AKConv(self.layer.channels, self.layer.out, self.layer.points, self.layer.stride)
         for part in module.modules():
             if isinstance(part, AKConv):
-                nn.init.normal_(part.p_conv.weight, std=0.05)
+                nn.init.normal_(last_convolution(part.p_conv).weight, std=0.05)
         return to_device(module, device)
 
     def image(self, batch: int, size: int, device: torch.device) -> Tensor:

@@ -81,7 +81,7 @@ def record_sampling(layers: Mapping[str, AKConv]) -> Iterator[dict[str, LayerSam
     def make_hook(name: str, layer: AKConv) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             height, width = inputs[0].shape[2:]
-            offset, size_hw = output.detach().float(), (height, width)
+            offset, size_hw = output.detach()[:, : 2 * layer.num_param].float(), (height, width)
             samplings[name] = LayerSampling(
                 name=name, offset=offset, points=layer.points, stride=layer.stride, size_hw=size_hw
             )

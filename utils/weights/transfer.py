@@ -107,7 +107,11 @@ def _fit_layer(
     transferred.update({f"{name}.conv.1.{key}": tensor for key, tensor in norms.items() if tensor is not None})
     if columns.bias is not None:
         transferred[f"{name}.conv.0.bias"] = torch.zeros_like(columns.bias)
-    transferred[f"{name}.p_conv.bias"] = torch.tensor(fit.shift).repeat_interleave(layer.num_param)
+    ((bias, start),) = ((key, start) for key, start in layer.p_conv.state_dict().items() if key.endswith("bias"))
+    shifts = torch.tensor(fit.shift).repeat_interleave(layer.num_param)
+    transferred[f"{name}.p_conv.{bias}"] = torch.cat(
+        (shifts, start.new_zeros(len(start) - len(shifts)))
+    )  # factors of 1
     return fit
 
 

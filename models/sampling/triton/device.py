@@ -19,10 +19,12 @@ def positions(
     height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
     num_points: tl.tensor, stride: tl.tensor,
     offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """Return rows, columns, the image's first pixel in the map, and whether the position is finite, each (block_m,).
+    modulated: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """Return rows, columns, first pixel of the image, whether the position is finite, and factor, each (block_m,).
 
-    Positions have the precision of `points`, whatever that of the offsets. A non-finite position is returned as 0.
+    Positions and factors have the precision of `points`, whatever that of the offsets. A non-finite position is
+    returned as 0.
     """
     dtype = points.dtype.element_ty
     j = pixel % out_width
@@ -35,7 +37,12 @@ def positions(
     row = row_offset + (i.to(dtype) * stride + tl.load(points + 2 * n))
     column = column_offset + (j.to(dtype) * stride + tl.load(points + 2 * n + 1))
     finite = (tl.abs(row) < float("inf")) & (tl.abs(column) < float("inf"))  # false for NaN
-    return tl.where(finite, row, 0.0), tl.where(finite, column, 0.0), image * (height * width), finite
+    row = tl.where(finite, row, 0.0)
+    column = tl.where(finite, column, 0.0)
+    factor = tl.full(row.shape, 1.0, dtype)
+    if modulated:
+        factor = tl.load(offset + at + (point + 2 * num_points) * offset_point, mask=mask, other=0).to(dtype)
+    return row, column, image * (height * width), finite, factor
 
 
 def corners(
@@ -66,17 +73,29 @@ def corners(
     return low, high, low_weight, high_weight
 
 
-def corner_gradients(position: tl.tensor, size: tl.tensor, border: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Return the derivatives of the low and the high weight by the position: -1 and 1, or 0 beyond the border."""
+def corner_gradients(
+    position: tl.tensor, size: tl.tensor, border: tl.constexpr, symmetric: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Return the derivatives by the position of the low and the high weight, and the pixel before with its derivative.
+
+    They are -1, 1 and 0, or 0 beyond the border. If symmetric, at an integer position they are 0, 1/2 and -1/2.
+    """
     if border:
         slope = tl.where((position >= 0) & (position <= size - 1), 1.0, 0.0)
         low_slope = -slope
         high_slope = slope
+        previous_slope = -slope
     else:
         # False where a neighbour is outside the map, and where the position is even further out.
         low_slope = tl.where((position >= 0) & (position < size), -1.0, 0.0)
         high_slope = tl.where((position >= -1) & (position < size - 1), 1.0, 0.0)
-    return low_slope, high_slope
+        previous_slope = tl.where((position >= 1) & (position <= size), -1.0, 0.0)
+    both_sides = symmetric & (tl.floor(position) == position)
+    low_slope = tl.where(both_sides, 0.0, low_slope)
+    high_slope = tl.where(both_sides, high_slope / 2, high_slope)
+    previous_slope = tl.where(both_sides, previous_slope / 2, 0.0)
+    previous = tl.where((previous_slope < 0) & (position >= 1), position - 1, 0.0).to(tl.int32)
+    return low_slope, high_slope, previous, previous_slope
 
 
 def blend(

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.sampling.sampling_grid import Padding
+from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 from models.sampling.triton.launch import kernels
 from models.sampling.triton.problem import Problem, as_rows, count_tiles, named_strides
 
@@ -37,14 +37,14 @@ def _empty_output(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
 
 def _forward(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None,
-    points: Tensor, stride: int, border: bool, deterministic: bool,
+    points: Tensor, stride: int, border: bool, modulated: bool, symmetric: bool, deterministic: bool,
 ) -> Tensor:  # fmt: skip
     """Return (B, O, h, w), channels-last, in the dtype of `x`."""
     y = _empty_output(x, offset, weight)
     if y.numel() == 0:
         return y
     kernel = kernels().forward
-    problem = Problem(x, offset, weight, points, stride, border, deterministic)
+    problem = Problem(x, offset, weight, points, stride, border, modulated, deterministic)
     matrix = weight.to(x.dtype).squeeze(3).permute(2, 1, 0).contiguous()  # (N, C, O)
     kernel.launch(
         lambda meta: problem.tiles(meta) * count_tiles(weight.shape[0], meta["block_o"]),
@@ -81,7 +81,7 @@ def _empty_channels_last(image: Tensor) -> Tensor:
 
 def _backward(
     grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor,
-    points: Tensor, stride: int, border: bool, deterministic: bool,
+    points: Tensor, stride: int, border: bool, modulated: bool, symmetric: bool, deterministic: bool,
     needs_x: bool, needs_offset: bool, needs_weight: bool,
 ) -> Gradients:  # fmt: skip
     """Return the gradients of map, offsets and weight in their dtypes; empty tensors for those not needed."""
@@ -89,10 +89,10 @@ def _backward(
     if grad.numel() == 0 or x.numel() == 0:
         return grad_x.zero_(), grad_offset.zero_(), grad_weight.zero_()
     grad_rows = as_rows(grad.to(x.dtype))  # (M, O)
-    problem = Problem(x, offset, weight, points, stride, border, deterministic, grad_rows, grad_offset)
+    problem = Problem(x, offset, weight, points, stride, border, modulated, deterministic, grad_rows, grad_offset)
     problem.scalars["grad_stride"] = grad_rows.stride(0)
     if needs_x or needs_offset:
-        rows = _input_gradient(problem, grad_rows, weight, grad_offset, needs_x, needs_offset)
+        rows = _input_gradient(problem, grad_rows, weight, grad_offset, symmetric, needs_x, needs_offset)
         if needs_x:
             grad_x.permute(0, 2, 3, 1).copy_(rows.view(x.shape[0], *x.shape[2:], x.shape[1]))
     if needs_weight:
@@ -101,8 +101,9 @@ def _backward(
 
 
 def _input_gradient(
-    problem: Problem, grad_rows: Tensor, weight: Tensor, grad_offset: Tensor, needs_x: bool, needs_offset: bool
-) -> Tensor:
+    problem: Problem, grad_rows: Tensor, weight: Tensor, grad_offset: Tensor,
+    symmetric: bool, needs_x: bool, needs_offset: bool,
+) -> Tensor:  # fmt: skip
     """Write the gradient of the offsets into `grad_offset`, and return that of the map, (B H W, C)."""
     pixels, scalars, dtype = problem.pixels, problem.scalars, problem.sum_dtype
     num_points, channels = scalars["num_points"], scalars["channels"]
@@ -128,6 +129,7 @@ def _input_gradient(
         corner_weight,
         tune=not problem.deterministic,
         **named_strides("grad_offset", steps),
+        symmetric=symmetric,
         needs_x=needs_x,
         needs_offset=needs_offset,
         deterministic=problem.deterministic,
@@ -189,7 +191,7 @@ def _gradients(backward: Callable[..., Gradients], ctx: Any, grad: Tensor) -> tu
     if needs[3]:
         dtype = torch.promote_types(grad.dtype, torch.float32)
         results[3] = grad.sum((0, 2, 3), dtype=dtype).to(ctx.bias_dtype)
-    return (*results, None, None, None, None)
+    return (*results, *(None for _ in range(1 + len(ctx.settings))))
 
 
 class _AKConv2d(torch.autograd.Function):
@@ -224,6 +226,8 @@ def ak_conv2d_triton(
     points: Tensor,
     stride: int = 1,
     padding: Padding = "border",
+    modulated: bool = False,
+    gradient: Gradient = "one_sided",
     deterministic: bool = False,
 ) -> Tensor:
     """Apply AKConv by fused Triton kernels.
@@ -237,23 +241,23 @@ def ak_conv2d_triton(
     a cost in time and memory; `torch.use_deterministic_algorithms` implies it.
 
     Raises:
-        ValueError: shapes do not match, or `padding` is invalid.
+        ValueError: shapes do not match, or `padding` or `gradient` is invalid.
         RuntimeError: Triton is not installed.
     """
     batch, channels, height, width = x.shape
-    out_channels, num_points = weight.shape[0], points.shape[0]
-    size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
+    grid = SamplingGrid(points, stride, padding, modulated, gradient)
+    out_channels, num_points = weight.shape[0], grid.num_points
+    offset_shape = (batch, grid.offset_channels, *grid.output_size(height, width))
     if tuple(weight.shape[1:]) != (channels, num_points, 1):
         raise ValueError(f"weight must be (O, {channels}, {num_points}, 1), got {tuple(weight.shape)}")
-    if tuple(offset.shape) != (batch, 2 * num_points, *size):
-        raise ValueError(f"offset must be {(batch, 2 * num_points, *size)}, got {tuple(offset.shape)}")
+    if tuple(offset.shape) != offset_shape:
+        raise ValueError(f"offset must be {offset_shape}, got {tuple(offset.shape)}")
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f"bias must be ({out_channels},), got {tuple(bias.shape)}")
-    if padding not in get_args(Padding):
-        raise ValueError(f"padding must be one of {get_args(Padding)}, got {padding!r}")
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     apply = _forward_op if torch.compiler.is_compiling() else _AKConv2d.apply
-    return apply(x, offset, weight, bias, points, stride, padding == "border", deterministic)
+    border, symmetric = padding == "border", gradient == "symmetric"
+    return apply(x, offset, weight, bias, points, stride, border, modulated, symmetric, deterministic)

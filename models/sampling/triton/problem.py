@@ -29,11 +29,11 @@ class Problem:
     def __init__(
         self,
         x: Tensor, offset: Tensor, weight: Tensor,
-        points: Tensor, stride: int, border: bool, deterministic: bool, *others: Tensor,
+        points: Tensor, stride: int, border: bool, modulated: bool, deterministic: bool, *others: Tensor,
     ) -> None:  # fmt: skip
         """Collect the arguments; `others` are further tensors that a kernel indexes."""
         batch, channels, height, width = x.shape
-        out_channels, num_points = weight.shape[0], offset.shape[1] // 2
+        out_channels, num_points = weight.shape[0], points.shape[0]
         self.deterministic = deterministic
         self.pixels = as_rows(x)
         self.offset = offset
@@ -58,6 +58,7 @@ class Problem:
             "x_stride": self.pixels.stride(0),
             **named_strides("offset", offset.stride()),
             "border": border,
+            "modulated": modulated,
             "wide": largest >= WIDE_FROM,
             "double": x.dtype == torch.float64,
             "precision": "tf32" if tf32 else "ieee",
@@ -69,7 +70,7 @@ class Problem:
 
 
 def named_strides(tensor: str, strides: Sequence[int]) -> dict[str, int]:
-    """Return the strides of offsets (B, 2N, h, w), or of their gradient, as kernel arguments."""
+    """Return the strides of offsets (B, 2N or 3N, h, w), or of their gradient, as kernel arguments."""
     return {f"{tensor}_{axis}": step for axis, step in zip(("batch", "point", "row", "column"), strides, strict=True)}
 
 

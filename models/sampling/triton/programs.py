@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def forward_kernel(
     x: tl.tensor,  # (B H W, C), rows x_stride apart
-    offset: tl.tensor,  # (B, 2N, h, w), any strides
+    offset: tl.tensor,  # (B, 2N, h, w), with factors (B, 3N, h, w), any strides
     points: tl.tensor,  # (N, 2) in the precision of the positions
     weight: tl.tensor,  # (N, C, O)
     bias: tl.tensor,  # (O,)
@@ -20,7 +20,7 @@ def forward_kernel(
     num_pixels: tl.tensor, height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
     channels: tl.tensor, out_channels: tl.tensor, num_points: tl.tensor, stride: tl.tensor, x_stride: tl.tensor,
     offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
-    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
+    border: tl.constexpr, modulated: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
     has_bias: tl.constexpr,
     block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -36,13 +36,14 @@ def forward_kernel(
     o_mask = o < out_channels
     total = tl.zeros((block_m, block_o), tl.float64 if double else tl.float32)
     for n in range(num_points):
-        row, column, first, finite = positions(
+        row, column, first, finite, factor = positions(
             offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-            offset_batch, offset_point, offset_row, offset_column,
+            offset_batch, offset_point, offset_row, offset_column, modulated,
         )  # fmt: skip
         top, bottom, top_weight, bottom_weight = corners(row, height, border)
         left, right, left_weight, right_weight = corners(column, width, border)
-        top_weight = tl.where(finite, top_weight, float("nan"))
+        top_weight = factor * tl.where(finite, top_weight, float("nan"))
+        bottom_weight = factor * bottom_weight
         top, bottom = first + top * width, first + bottom * width
         for start in range(0, channels, block_c):
             c = start + tl.arange(0, block_c)
@@ -71,7 +72,7 @@ def input_gradient_kernel(
     points: tl.tensor,
     weight: tl.tensor,  # (N, O, C)
     grad_x: tl.tensor,  # (B H W, C), zeros; deterministic: the gradient of the columns, (M, N, C)
-    grad_offset: tl.tensor,  # (B, 2N, h, w), any strides
+    grad_offset: tl.tensor,  # (B, 2N or 3N, h, w), any strides
     corner: tl.tensor,  # deterministic: (M, N, 4) int64, the pixels that each column reads
     corner_weight: tl.tensor,  # deterministic: (M, N, 4), the weight of each of these pixels
     num_pixels: tl.tensor, height: tl.tensor, width: tl.tensor, out_height: tl.tensor, out_width: tl.tensor,
@@ -79,8 +80,8 @@ def input_gradient_kernel(
     offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
     grad_stride: tl.tensor, grad_offset_batch: tl.tensor, grad_offset_point: tl.tensor, grad_offset_row: tl.tensor,
     grad_offset_column: tl.tensor,
-    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
-    needs_x: tl.constexpr, needs_offset: tl.constexpr, deterministic: tl.constexpr,
+    border: tl.constexpr, modulated: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
+    symmetric: tl.constexpr, needs_x: tl.constexpr, needs_offset: tl.constexpr, deterministic: tl.constexpr,
     block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
 ) -> None:  # fmt: skip
     """For one point of a tile of pixels, add to the gradient of the map and write the gradient of the offsets."""
@@ -90,17 +91,17 @@ def input_gradient_kernel(
         tile = tile.to(tl.int64)
     pixel = tile * block_m + tl.arange(0, block_m)
     pixel_mask = pixel < num_pixels
-    row, column, first, finite = positions(
+    row, column, first, finite, factor = positions(
         offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-        offset_batch, offset_point, offset_row, offset_column,
+        offset_batch, offset_point, offset_row, offset_column, modulated,
     )  # fmt: skip
     top, bottom, top_weight, bottom_weight = corners(row, height, border)
     left, right, left_weight, right_weight = corners(column, width, border)
     top_left, top_right = first + top * width + left, first + top * width + right
     bottom_left, bottom_right = first + bottom * width + left, first + bottom * width + right
     # Non-finite positions contribute nothing to the gradient of the map.
-    spread_left = tl.where(finite, left_weight, 0.0)
-    spread_right = tl.where(finite, right_weight, 0.0)
+    spread_left = factor * tl.where(finite, left_weight, 0.0)
+    spread_right = factor * tl.where(finite, right_weight, 0.0)
     if needs_x and deterministic:
         entry = (pixel * num_points + n) * 4
         tl.store(corner + entry, top_left.to(tl.int64), mask=pixel_mask)
@@ -116,6 +117,13 @@ def input_gradient_kernel(
     dot_top_right = tl.zeros((block_m,), tl.float64 if double else tl.float32)
     dot_bottom_left = tl.zeros((block_m,), tl.float64 if double else tl.float32)
     dot_bottom_right = tl.zeros((block_m,), tl.float64 if double else tl.float32)
+    top_derivative, bottom_derivative, above, above_derivative = corner_gradients(row, height, border, symmetric)
+    left_derivative, right_derivative, before, before_derivative = corner_gradients(column, width, border, symmetric)
+    # For a symmetric gradient: the pixels above and before the four corners.
+    above_left, above_right = first + above * width + left, first + above * width + right
+    before_top, before_bottom = first + top * width + before, first + bottom * width + before
+    dot_above = tl.zeros((block_m,), tl.float64 if double else tl.float32)
+    dot_before = tl.zeros((block_m,), tl.float64 if double else tl.float32)
     for start in range(0, channels, block_c):
         c = start + tl.arange(0, block_c)
         c_mask = c < channels
@@ -151,22 +159,33 @@ def input_gradient_kernel(
             dot_top_right += dot_rows(gradient, x + (top_right * x_stride)[:, None] + channel, mask)
             dot_bottom_left += dot_rows(gradient, x + (bottom_left * x_stride)[:, None] + channel, mask)
             dot_bottom_right += dot_rows(gradient, x + (bottom_right * x_stride)[:, None] + channel, mask)
+        if needs_offset and symmetric:
+            dot_above += left_weight * dot_rows(gradient, x + (above_left * x_stride)[:, None] + channel, mask)
+            dot_above += right_weight * dot_rows(gradient, x + (above_right * x_stride)[:, None] + channel, mask)
+            dot_before += top_weight * dot_rows(gradient, x + (before_top * x_stride)[:, None] + channel, mask)
+            dot_before += bottom_weight * dot_rows(gradient, x + (before_bottom * x_stride)[:, None] + channel, mask)
     if needs_offset:
-        top_derivative, bottom_derivative = corner_gradients(row, height, border)
-        left_derivative, right_derivative = corner_gradients(column, width, border)
-        row_gradient = top_derivative * (left_weight * dot_top_left + right_weight * dot_top_right)
-        row_gradient += bottom_derivative * (left_weight * dot_bottom_left + right_weight * dot_bottom_right)
+        dot_top = left_weight * dot_top_left + right_weight * dot_top_right
+        dot_bottom = left_weight * dot_bottom_left + right_weight * dot_bottom_right
+        row_gradient = top_derivative * dot_top
+        row_gradient += bottom_derivative * dot_bottom
         column_gradient = left_derivative * (top_weight * dot_top_left + bottom_weight * dot_bottom_left)
         column_gradient += right_derivative * (top_weight * dot_top_right + bottom_weight * dot_bottom_right)
+        if symmetric:
+            row_gradient += above_derivative * dot_above
+            column_gradient += before_derivative * dot_before
         i = (pixel // out_width) % out_height
         at = pixel // out_width // out_height * grad_offset_batch
         at += i * grad_offset_row + pixel % out_width * grad_offset_column
         point = pixel * 0 + n
         dtype = grad_offset.dtype.element_ty
-        value = tl.where(finite, row_gradient, 0.0).to(dtype)
+        value = tl.where(finite, factor * row_gradient, 0.0).to(dtype)
         tl.store(grad_offset + at + point * grad_offset_point, value, mask=pixel_mask)
-        value = tl.where(finite, column_gradient, 0.0).to(dtype)
+        value = tl.where(finite, factor * column_gradient, 0.0).to(dtype)
         tl.store(grad_offset + at + (point + num_points) * grad_offset_point, value, mask=pixel_mask)
+        if modulated:
+            value = tl.where(finite, top_weight * dot_top + bottom_weight * dot_bottom, 0.0).to(dtype)
+            tl.store(grad_offset + at + (point + 2 * num_points) * grad_offset_point, value, mask=pixel_mask)
 
 
 def weight_gradient_kernel(
@@ -179,7 +198,7 @@ def weight_gradient_kernel(
     channels: tl.tensor, out_channels: tl.tensor, num_points: tl.tensor, stride: tl.tensor, x_stride: tl.tensor,
     offset_batch: tl.tensor, offset_point: tl.tensor, offset_row: tl.tensor, offset_column: tl.tensor,
     grad_stride: tl.tensor, splits: tl.tensor,
-    border: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
+    border: tl.constexpr, modulated: tl.constexpr, wide: tl.constexpr, double: tl.constexpr, precision: tl.constexpr,
     block_m: tl.constexpr, block_o: tl.constexpr, block_c: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sum columns times gradient over every splits-th tile of pixels, for a tile (block_c, block_o) of one point."""
@@ -200,13 +219,14 @@ def weight_gradient_kernel(
         if wide:
             pixel = pixel.to(tl.int64)
         pixel_mask = pixel < num_pixels
-        row, column, first, finite = positions(
+        row, column, first, finite, factor = positions(
             offset, points, pixel, pixel_mask, n, height, width, out_height, out_width, num_points, stride,
-            offset_batch, offset_point, offset_row, offset_column,
+            offset_batch, offset_point, offset_row, offset_column, modulated,
         )  # fmt: skip
         top, bottom, top_weight, bottom_weight = corners(row, height, border)
         left, right, left_weight, right_weight = corners(column, width, border)
-        top_weight = tl.where(finite, top_weight, float("nan"))
+        top_weight = factor * tl.where(finite, top_weight, float("nan"))
+        bottom_weight = factor * bottom_weight
         top, bottom = first + top * width, first + bottom * width
         samples = blend(
             x, top + left, top + right, bottom + left, bottom + right,

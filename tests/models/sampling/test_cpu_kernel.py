@@ -1,15 +1,21 @@
 """The compiled kernel: a whole layer in one pass against the layer in two."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from models.modules import AKConv, ak_conv2d
-from models.sampling.cpu_kernel import load
+from models.sampling.cpu_kernel import ak_layer_cpu_kernel, load
 from models.sampling.dispatch import VARIABLE
+from models.sampling.offset_convolution import last_convolution
 from models.sampling.operator import ak_layer2d
+from models.sampling.sampling_grid import SamplingGrid
 
 pytestmark = pytest.mark.kernels
 COMPILED = pytest.mark.skipif(load(torch.float32) is None, reason="needs python -m utils.compiled")
+BOTH = {"offsets": "depthwise", "modulated": True}
 # Batch, channels, outputs, height, width, points, stride: outputs and widths beside, at and beyond whole vectors.
 CASES = (
     (2, 5, 7, 9, 12, 5, 2),
@@ -22,25 +28,35 @@ CASES = (
 )
 
 
-def moving_layer(case: tuple[int, ...], padding: str, *, bias: bool = False) -> tuple[AKConv, torch.Tensor]:
+def moving_layer(
+    case: tuple[int, ...], padding: str, *, bias: bool = False, **form: Any
+) -> tuple[AKConv, torch.Tensor]:
     batch, channels, outputs, height, width, points, stride = case
     torch.manual_seed(sum(case))
-    layer = AKConv(channels, outputs, points, stride, bias, padding=padding).eval()  # type: ignore[arg-type]
-    torch.nn.init.normal_(layer.p_conv.weight, std=0.3)
-    torch.nn.init.normal_(layer.p_conv.bias, std=2.0)  # type: ignore[arg-type]
+    layer = AKConv(channels, outputs, points, stride, bias, padding=padding, **form).eval()  # type: ignore[arg-type]
+    last = last_convolution(layer.p_conv)
+    torch.nn.init.normal_(last.weight, std=0.3)
+    torch.nn.init.normal_(last.bias, std=2.0)  # type: ignore[arg-type]
     return layer, torch.randn(batch, channels, height, width)
 
 
 @COMPILED
 @pytest.mark.parametrize("padding", ["border", "zeros"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_one_pass_is_the_layer_itself(padding: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [{}, {"offsets": "depthwise"}, {"modulated": True}, BOTH])
+def test_one_pass_is_the_layer_itself(
+    padding: str, threads: int, form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(
+        "models.sampling.operator.ak_layer_cpu_kernel", lambda *args: calls.append(1) or ak_layer_cpu_kernel(*args)
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     monkeypatch.setattr("models.sampling.cpu_kernel.SMALL", 0)  # so that small maps too are shared among threads
     try:
         for number, case in enumerate(CASES):
-            layer, x = moving_layer(case, padding, bias=number % 2 == 0)
+            layer, x = moving_layer(case, padding, bias=number % 2 == 0, **form)
             layer, x = layer.double(), x.double()
             monkeypatch.setenv(VARIABLE, "gather")
             expected = layer(x).detach()
@@ -55,6 +71,7 @@ def test_one_pass_is_the_layer_itself(padding: str, threads: int, monkeypatch: p
                 layer = layer.double()
     finally:
         torch.set_num_threads(before)
+    assert len(calls) == 4 * len(CASES)
 
 
 @COMPILED
@@ -91,15 +108,17 @@ def test_a_map_too_wide_for_single_precision_is_not_left(implementation: str, pa
 
 @COMPILED
 def test_who_watches_the_offsets_sees_them() -> None:
-    layer, x = moving_layer(CASES[0], "border")
-    seen = []
-    handle = layer.p_conv.register_forward_hook(lambda module, args, output: seen.append(output))
-    with torch.inference_mode():
-        watched = layer(x)
-    handle.remove()
-    with torch.inference_mode():
-        torch.testing.assert_close(layer(x), watched, rtol=1e-4, atol=1e-4)
-    assert len(seen) == 1
+    for form in ({}, {"offsets": "depthwise"}):
+        layer, x = moving_layer(CASES[0], "border", **form)
+        seen: list[torch.Tensor] = []
+        for part in layer.p_conv.modules():
+            handle = part.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output))
+            with torch.inference_mode():
+                watched = layer(x)
+            handle.remove()
+            with torch.inference_mode():
+                torch.testing.assert_close(layer(x), watched, rtol=1e-4, atol=1e-4)
+        assert len(seen) == len([*layer.p_conv.modules()])
 
 
 @COMPILED
@@ -124,23 +143,23 @@ def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Mo
 def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
     layer, x = moving_layer(CASES[0], "border")
     weights = layer.conv[0].weight  # type: ignore[union-attr]
-    options = {"points": layer.points, "stride": layer.stride}
+    grid = SamplingGrid(layer.points, layer.stride)
     with torch.inference_mode():
         with pytest.raises(RuntimeError, match="channels"):
             layer(x[:, :-1])
         with pytest.raises(ValueError, match="weight"):
-            ak_layer2d(x, layer.p_conv, weights[:, :-1], **options)
+            ak_layer2d(x, layer.p_conv, weights[:, :-1], None, grid)
         with pytest.raises(ValueError, match="offset"):
-            ak_layer2d(x, layer.p_conv, weights, points=layer.points, stride=layer.stride + 1)
+            ak_layer2d(x, layer.p_conv, weights, None, replace(grid, stride=layer.stride + 1))
+        with pytest.raises(ValueError, match="offset"):
+            ak_layer2d(x, layer.p_conv, weights, None, replace(grid, modulated=True))
         with pytest.raises(RuntimeError, match="bias"):
-            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), **options)
-        with pytest.raises(ValueError, match="padding"):
-            ak_layer2d(x, layer.p_conv, weights, **options, padding="mirror")  # type: ignore[arg-type]
+            ak_layer2d(x, layer.p_conv, weights, weights.new_zeros(1), grid)
         with pytest.raises(RuntimeError, match=r"dtype|type"):
             layer(x.double())
         with pytest.raises(ValueError, match="CPU"):
             offset = torch.empty(2, 10, 5, 6, device="meta")
-            ak_conv2d(x, offset, weights, **options, implementation="cpu_kernel")
+            ak_conv2d(x, offset, weights, points=grid.points, stride=grid.stride, implementation="cpu_kernel")
 
 
 def test_a_kernel_asked_for_and_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from torch import nn
 
 from models import registry
 from models.config import LayerSpec, ModelConfig
+from models.modules import AKConv
 from models.registry import register
+from models.yolo import DetectionModel
 from utils.comparison.candidates import ToTrain, from_configs
 from utils.comparison.sweep import network_fingerprint, parse_sweep, sweep_variants
 from utils.errors import ConfigError
@@ -81,6 +83,16 @@ def test_a_variant_with_the_same_network_as_another_is_skipped_with_a_warning(ba
     five = replace(base.config, layers=tuple(with_points(layer, 5) for layer in base.config.layers))
     variants = sweep_variants(replace(base, config=five), ["AKConv.points", "centered"])
     assert len(variants) == 1, "five centered points are another shape"
+
+
+@pytest.mark.slow
+def test_every_form_of_akconv_is_a_variant(base):
+    words = ["AKConv.offsets", "conv", "depthwise", "AKConv.modulated", "False", "True"]
+    variants = sweep_variants(base, [*words, "AKConv.gradient", "one_sided", "symmetric"])
+    assert len(variants) == 7, "the eighth is the base itself"
+    layers = [layer for layer in DetectionModel(variants[-1].config).modules() if isinstance(layer, AKConv)]
+    assert len(layers) == 11 and all(layer.modulated and layer.gradient == "symmetric" for layer in layers)
+    assert all(isinstance(layer.p_conv, nn.Sequential) for layer in layers)
 
 
 def with_points(layer: LayerSpec, points: int) -> LayerSpec:

@@ -1,6 +1,7 @@
 """Sampling points against the operator itself, which reads at each point the coordinates of an image of coordinates."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from models.fuse import fused
+from models.modules import AKConv
+from models.sampling.offset_convolution import last_convolution
 from models.sampling.operator import ak_conv2d
 from tests.helpers.random_model import random_model
 from tests.helpers.sampling import model_with_offsets, random_sampling
@@ -112,6 +115,22 @@ def test_locations_in_one_cell_are_merged() -> None:
     shown = sampled_positions(layer, locations, input_hw=(64, 96), transform=transform)
     assert [position.label for position in shown] == ["first\nsame cell", "other"]
     np.testing.assert_allclose(shown[0].initial_xy[0], (8 * 2.5, 8 * 2.5))  # the center of pixel (2, 2), 8 px each
+
+
+@pytest.mark.parametrize(
+    "form", [{"modulated": True}, {"offsets": "depthwise"}, {"offsets": "depthwise", "modulated": True}]
+)
+def test_the_offsets_of_any_form_are_recorded_without_factors(form: dict[str, Any]) -> None:
+    layer = AKConv(4, 6, 5, 2, **form).eval()
+    torch.nn.init.normal_(last_convolution(layer.p_conv).weight)
+    x = torch.randn(2, 4, 9, 14)
+    with record_sampling({"layer": layer}) as samplings, torch.inference_mode():
+        layer(x)
+        expected = layer.p_conv(x)[:, :10]
+    sampling = samplings["layer"]
+    torch.testing.assert_close(sampling.offset, expected)
+    shift = sampling.learned() - sampling.initial()
+    torch.testing.assert_close(shift.permute(0, 4, 3, 1, 2).flatten(1, 2), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_recording_does_not_change_predictions_and_ends() -> None:

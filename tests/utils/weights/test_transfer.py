@@ -9,6 +9,7 @@ from torch import nn
 
 from models.common import Conv
 from models.modules.akconv import AKConv
+from models.sampling.offset_convolution import last_convolution
 from models.yolo import DetectionModel
 from tests.helpers.deterministic_init import fill_
 from utils.weights.transfer import NEIGHBOUR_CORRELATION, fit_kernel, transfer_weights
@@ -42,6 +43,18 @@ def test_nine_points_equal_the_3x3_convolution(stride: int, points: str) -> None
     conv, ak = fitted(9, 3, stride, points=points, padding="border")
     assert torch.allclose(ak(x)[..., 1:-1, 1:-1], conv(x)[..., 1:-1, 1:-1], atol=1e-5)
     assert not torch.allclose(ak(x), conv(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("offsets", ["conv", "depthwise"])
+@pytest.mark.parametrize("points", ["centered", "top_left"])
+def test_factors_of_one_and_depthwise_offsets_keep_the_fit_exact(offsets: str, points: str) -> None:
+    conv, ak = fitted(9, 3, 2, points=points, padding="zeros", modulated=True, offsets=offsets)
+    x = torch.randn(2, 4, 11, 14)
+    assert torch.allclose(ak(x), conv(x), atol=1e-5)
+    last = last_convolution(ak.layer.p_conv)
+    shift = 0.0 if points == "centered" else -1.0
+    assert last.bias is not None and last.bias.tolist() == [shift] * 18 + [0.0] * 9
+    assert last.weight.count_nonzero() == 0
 
 
 def test_one_point_equals_the_1x1_convolution() -> None:

@@ -168,6 +168,23 @@ def test_gradients(seed):
 
 
 @runs_kernels
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("seed", seeds(150, 153, 160))
+def test_factors_and_symmetric_gradients(seed, deterministic):
+    tensors, settings = draw(seed, max_points=4)
+    # Half of the positions are integers.
+    offset = torch.where(torch.rand_like(tensors["offset"]) < 0.5, tensors["offset"].round(), tensors["offset"])
+    factors = 2 * torch.rand_like(offset[:, : offset.shape[1] // 2])
+    tensors["offset"] = torch.cat((offset, factors), 1)
+    settings |= {"modulated": True, "gradient": "symmetric"}
+    y, actual = gradients(ak_conv2d_triton, tensors, {**settings, "deterministic": deterministic})
+    expected_y, expected = expected_gradients(tensors, settings)
+    compare(y, expected_y, 1e-5)
+    for name, gradient in expected.items():
+        compare(actual[name], gradient, 1e-4, name)
+
+
+@runs_kernels
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_gradient_at_whole_positions_is_towards_the_next_pixel(padding):
     x = torch.randn(1, 3, 4, 6, device=DEVICE)
