@@ -18,7 +18,7 @@ from utils.explain.layers import record_maps
 from utils.explain.target import Target
 
 
-def activation_map(method: str, activations: Tensor, gradients: Tensor, *, epsilon: float = 0.0) -> Tensor:
+def activation_map(method: str, activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the map (h, w) of a method, negative values set to 0, in double precision and not normalized.
 
     Args:
@@ -28,26 +28,20 @@ def activation_map(method: str, activations: Tensor, gradients: Tensor, *, epsil
             the first principal component of the channels (Muhammad and Yeasin 2020), which needs no gradient.
         activations: A, (C, h, w).
         gradients: g, (C, h, w).
-        epsilon: added to the denominator of Grad-CAM++. The published formula has none; the package grad-cam adds
-            1e-6, which dominates where gradients are below 1e-3.
     """
     values, slopes = activations.double(), gradients.double()
     if method == "eigencam":
-        combined = principal_component(values)
-    elif method == "layercam":
-        combined = (slopes.clamp(min=0) * values).sum(0)
+        return principal_component(values).clamp(min=0)
+    if method == "gradcam":
+        weights = slopes.mean((1, 2), keepdim=True)
+    elif method == "gradcam++":
+        # The sum of alpha relu(g) with alpha = g^2 / (2 g^2 + g^3 sum A), where g = 0 without a part in it.
+        denominator = 2 + values.sum((1, 2), keepdim=True) * slopes
+        alpha = torch.where((slopes != 0) & (denominator != 0), 1 / denominator, 0.0)
+        weights = (alpha * slopes.clamp(min=0)).sum((1, 2), keepdim=True)
     else:
-        weights = slopes.mean((1, 2)) if method == "gradcam" else _plus_plus_weights(values, slopes, epsilon)
-        combined = (weights[:, None, None] * values).sum(0)
-    return combined.clamp(min=0)
-
-
-def _plus_plus_weights(values: Tensor, slopes: Tensor, epsilon: float) -> Tensor:
-    """Return the (C,) weights of Grad-CAM++: sum of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum A), 0 where g = 0."""
-    squares = slopes**2
-    denominator = 2 * squares + values.sum((1, 2), keepdim=True) * squares * slopes + epsilon
-    alpha = torch.where((slopes != 0) & (denominator != 0), squares / denominator, 0.0)
-    return (alpha * slopes.clamp(min=0)).sum((1, 2))
+        weights = slopes.clamp(min=0)
+    return (weights * values).sum(0).clamp(min=0)
 
 
 def principal_component(values: Tensor) -> Tensor:
@@ -88,15 +82,13 @@ def activation_maps(
         methods: see `activation_map`.
     """
     with torch.enable_grad(), record_maps(network, layers) as maps:
-        predictions = network(pixels.detach().requires_grad_())[0][0]
-        score = target.log_score(predictions)
+        score = target.log_score(network(pixels.detach().requires_grad_())[0][0])
     outputs = [maps[name] for name in layers]
-    gradients = torch.autograd.grad(score, outputs, allow_unused=True)
-    results: dict[tuple[str, str], Tensor | None] = {}
-    for name, output, gradient in zip(layers, outputs, gradients, strict=True):
-        unused = gradient is None or not gradient.any()
-        slopes = torch.zeros_like(output) if gradient is None else gradient
-        for method in methods:
-            none = unused and method != "eigencam"
-            results[name, method] = None if none else activation_map(method, output[0].detach(), slopes[0]).cpu()
-    return results
+    gradients = torch.autograd.grad(score, outputs, allow_unused=True, materialize_grads=True)
+    return {
+        (name, method): activation_map(method, output[0].detach(), slopes[0]).cpu()
+        if slopes.any() or method == "eigencam"
+        else None
+        for name, output, slopes in zip(layers, outputs, gradients, strict=True)
+        for method in methods
+    }

@@ -19,7 +19,6 @@ from utils.datasets.sources import open_source
 from utils.datasets.splits import open_data, round_image_size
 from utils.errors import CheckpointError, ConfigError, RunError, did_you_mean
 from utils.explain.layers import select_layers
-from utils.explain.target import Objects
 from utils.files import unique_name
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.exported_model import ModelMetadata
@@ -29,6 +28,7 @@ from utils.inference.predict import InferenceConfig, PreprocessedImage, preproce
 from utils.log import LOGGER
 from utils.options.explain import ExplainOptions
 from utils.runtime import to_device
+from utils.structures import LetterboxTransform, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class ExplainedModel:
     label: str  # unique among the models
     network: DetectionModel
     metadata: ModelMetadata
-    layers: Sequence[str]  # names of modules
+    layers: list[str]  # names of modules
     class_id: int | None  # of `--class-name`
 
 
@@ -49,40 +49,30 @@ class InputImage:
     name: str  # of the file
     image: np.ndarray  # (H, W, 3) uint8 RGB, the original
     preprocessed: PreprocessedImage
-    objects: Objects | None  # its labels; None if they are unknown
-
-    def position(self, xy: Sequence[float]) -> tuple[float, float]:
-        """Return a position in pixels of the original in pixels of the input; ConfigError if it is outside."""
-        height, width = self.image.shape[:2]
-        if not (xy[0] < width and xy[1] < height):
-            what = f"{xy[0]:g} {xy[1]:g} is outside {self.name} of {width}x{height} pixels"
-            raise ConfigError("--position", what, fix="choose a position inside every image")
-        x, y, _, _ = self.preprocessed.transform.to_input(np.array([[*xy, *xy]], np.float32))[0]
-        return float(x), float(y)
+    labels: Sample | None  # in pixels of the input; None if they are unknown
+    position_xy: tuple[float, float] | None  # `--position` in pixels of the input
 
 
 def open_models(options: ExplainOptions, device: torch.device) -> list[ExplainedModel]:
     """Open the checkpoints and find the layers and the class in each.
 
     Raises:
-        CheckpointError: missing, damaged or exported.
-        ConfigError: a layer or class does not exist, or the models have different numbers of classes.
+        CheckpointError: missing, damaged, exported, or for another number of classes than the first.
+        ConfigError: a layer or class does not exist, or the models have different numbers of layers.
     """
     models: list[ExplainedModel] = []
     for path in options.weights:
-        if is_exported(path) and Path(path).exists():
-            what = "is an exported model, which gives neither gradients nor maps of its layers"
-            raise CheckpointError(path, what, fix="pass the .pt that it was exported from")
-        network, metadata = open_weights(path)
-        if not isinstance(network, DetectionModel):
-            raise CheckpointError(path, "is not a checkpoint", fix="pass a .pt")
+        network, metadata = (None, None) if is_exported(path) else open_weights(path)
+        if not isinstance(network, DetectionModel) or metadata is None:
+            what = "is not a checkpoint, and only those have gradients and layers"
+            raise CheckpointError(path, what, fix="pass a .pt that train.py wrote")
+        layers = select_layers(network, options.layers)
         if models and network.num_classes != models[0].network.num_classes:
             what = f"has {network.num_classes} classes, but the first model {models[0].network.num_classes}"
             raise CheckpointError(path, what, fix="compare models of one data set")
-        layers = select_layers(network, options.layers)
         if models and len(layers) != len(models[0].layers):
             what = f"has a head that reads {len(layers)} layers, but the first model {len(models[0].layers)}"
-            raise ConfigError(path, what, fix="choose as many --layers of each")
+            raise ConfigError(path, what, fix="choose --layers that all models have")
         file = Path(path).resolve()
         in_run = file.parent.name == "weights"  # runs/train/NAME/weights/best.pt
         name = file.parent.parent.name if in_run else file.stem
@@ -122,26 +112,51 @@ def read_images(options: ExplainOptions, model: ExplainedModel, config: Inferenc
     """Return the images of `--data` with labels, spread evenly over the split, or the first ones of `--source`.
 
     Raises:
-        ConfigError, DataError: the source or data set cannot be used, or has other classes than the model.
+        ConfigError, DataError: the source or data set cannot be used, has other classes than the model, or an image
+            does not reach to `--position`.
         RunError: no image of the source could be read.
     """
-    if options.data:
-        return list(_labelled(options, model, config))
+    images = []
+    for name, image, rows in _labelled(options, model) if options.data else _unlabelled(options):
+        preprocessed, labels = preprocess(image, config), None
+        if rows is not None:
+            boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.tile(image.shape[1::-1], 2)
+            boxes, classes = preprocessed.transform.to_input(boxes), rows[:, 0].astype(np.int64)
+            labels = Sample(image=preprocessed.image, boxes=boxes, classes=classes)
+        position_xy = _position(options.position, name, preprocessed.transform)
+        images.append(
+            InputImage(name=name, image=image, preprocessed=preprocessed, labels=labels, position_xy=position_xy)
+        )
+    return images
+
+
+def _position(xy: Sequence[float], name: str, transform: LetterboxTransform) -> tuple[float, float] | None:
+    """Return `--position` in pixels of the input, None if it is not given; ConfigError if it is outside the image."""
+    if not xy:
+        return None
+    height, width = transform.original_hw
+    if not (xy[0] < width and xy[1] < height):
+        what = f"{xy[0]:g} {xy[1]:g} is outside {name} of {width}x{height} pixels"
+        raise ConfigError("--position", what, fix="choose a position inside every image")
+    x, y = transform.to_input(np.array([*xy, *xy], np.float32))[:2].tolist()
+    return x, y
+
+
+def _unlabelled(options: ExplainOptions) -> Iterator[tuple[str, np.ndarray, None]]:
+    """Yield name and image of the first frames of a source, and None for unknown labels."""
     source = open_source(options.source)
     with contextlib.closing(source.batches(1, lambda frame: frame)) as batches:
         frames = [frame for (frame,) in itertools.islice(batches, options.images)]
     if not frames:
         first, reason = source.skipped[0]
         raise RunError(first, reason, fix="check the source")
-    names = [f"{f.path.stem}_{f.index}{f.path.suffix}" if f.is_video else f.path.name for f in frames]
-    return [
-        InputImage(name=name, image=frame.image, preprocessed=preprocess(frame.image, config), objects=None)
-        for name, frame in zip(names, frames, strict=True)
-    ]
+    for frame in frames:
+        path = frame.path
+        yield f"{path.stem}_{frame.index}{path.suffix}" if frame.is_video else path.name, frame.image, None
 
 
-def _labelled(options: ExplainOptions, model: ExplainedModel, config: InferenceConfig) -> Iterator[InputImage]:
-    """Yield images of a split with their labels."""
+def _labelled(options: ExplainOptions, model: ExplainedModel) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield name, image and label rows (n, 5) of images of a split."""
     data = open_data(options.data)
     metadata, single_class = model.metadata, model.metadata.single_class
     if not single_class and data.num_classes != model.network.num_classes:
@@ -151,12 +166,5 @@ def _labelled(options: ExplainOptions, model: ExplainedModel, config: InferenceC
         LOGGER.warning(f"{data.file}: {difference}")
     index = build_index(data, options.task)
     for image_id in np.linspace(0, len(index) - 1, min(options.images, len(index))).round().astype(int).tolist():
-        path = Path(str(index.paths[image_id]))
-        image = read_image(path)
-        preprocessed = preprocess(image, config)
-        rows = index.rows(image_id)
-        height, width = image.shape[:2]
-        boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array((width, height, width, height), np.float32)
-        classes = np.zeros(len(rows), int) if single_class else rows[:, 0].astype(int)
-        objects = Objects(boxes=preprocessed.transform.to_input(boxes), classes=classes)
-        yield InputImage(name=path.name, image=image, preprocessed=preprocessed, objects=objects)
+        path, rows = Path(str(index.paths[image_id])), index.rows(image_id)
+        yield path.name, read_image(path), rows * (0, 1, 1, 1, 1) if single_class else rows

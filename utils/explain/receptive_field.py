@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,17 +14,7 @@ from torch import Tensor, nn
 
 from utils.explain.layers import record_maps
 
-FRACTIONS = (0.2, 0.5, 0.95)  # of the energy, for which areas are given
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldShape:
-    """Size and shape of an effective receptive field."""
-
-    areas: tuple[int, ...]  # pixels: the fewest that hold each of `FRACTIONS` of the energy
-    area_fractions: tuple[float, ...]  # the same as fractions of the input
-    anisotropy: float  # ratio of the standard deviations along the two principal axes, from 1; nan if one of them is 0
-    angle: float  # of the longer axis in degrees in [0, 180), clockwise from the horizontal, since y points down
+FRACTIONS = {"area_20": 0.2, "area_50": 0.5, "area_95": 0.95}  # of the energy, for which areas are given
 
 
 def receptive_fields(
@@ -41,39 +30,39 @@ def receptive_fields(
         layers: names of modules.
         position: x and y as fractions of the input, in [0, 1]; the position of the map whose cell covers it is taken.
     """
-    pixels = pixels.detach().requires_grad_()
-    fields = {}
-    with torch.enable_grad(), record_maps(network, layers) as maps:
-        network(pixels)
-        for name in layers if len(maps) == len(layers) else ():
+    pixels, fields = pixels.detach().requires_grad_(), {}
+    with torch.enable_grad():
+        with record_maps(network, layers) as maps:
+            network(pixels)
+        for name in layers:
             height, width = maps[name].shape[2:]
             row, column = min(int(position[1] * height), height - 1), min(int(position[0] * width), width - 1)
-            unit = maps[name][0, :, row, column].sum()
-            (gradient,) = torch.autograd.grad(unit, pixels, retain_graph=True)
+            (gradient,) = torch.autograd.grad(maps[name][0, :, row, column].sum(), pixels, retain_graph=True)
             fields[name] = gradient[0].abs().double().sum(0).cpu().numpy()
     return fields
 
 
-def field_shape(energy: np.ndarray) -> FieldShape:
-    """Return size and shape of an energy (H, W); areas are 0 and the rest nan if there is none."""
+def field_shape(energy: np.ndarray) -> dict[str, float]:
+    """Return the areas, anisotropy and angle of an energy (H, W); areas are 0 and the others nan without energy.
+
+    Areas are the fewest pixels that hold each of `FRACTIONS` of the energy, as fractions of all pixels. Anisotropy is
+    the ratio of the standard deviations along the two principal axes, at least 1, or nan if one of them is 0. The
+    angle is that of the longer axis in degrees in [0, 180), clockwise from the horizontal, since y points down.
+    """
     total = float(energy.sum())
     if not total > 0:
-        nothing = (0,) * len(FRACTIONS)
-        return FieldShape(areas=nothing, area_fractions=nothing, anisotropy=math.nan, angle=math.nan)
-    held = np.cumsum(np.sort(energy, axis=None)[::-1])
-    areas = tuple(int(np.searchsorted(held, fraction * held[-1])) + 1 for fraction in FRACTIONS)
+        return {**dict.fromkeys(FRACTIONS, 0.0), "anisotropy": math.nan, "angle": math.nan}
+    held = np.sort(energy_levels(energy), axis=None)
+    areas = {name: (np.searchsorted(held, part) + 1) / energy.size for name, part in FRACTIONS.items()}
     y, x = np.indices(energy.shape)
     weights = energy / total
-    dx, dy = x - (weights * x).sum(), y - (weights * y).sum()
-    xy = float((weights * dx * dy).sum())
-    moments = np.array([[(weights * dx**2).sum(), xy], [xy, (weights * dy**2).sum()]])
-    (small, large), axes = np.linalg.eigh(moments)
-    return FieldShape(
-        areas=areas,
-        area_fractions=tuple(area / energy.size for area in areas),
-        anisotropy=math.sqrt(large / small) if small > 1e-9 else math.nan,
-        angle=math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180,
-    )
+    centred = np.stack((x - (weights * x).sum(), y - (weights * y).sum())).reshape(2, -1)
+    (small, large), axes = np.linalg.eigh(weights.ravel() * centred @ centred.T)
+    return {
+        **{name: float(area) for name, area in areas.items()},
+        "anisotropy": math.sqrt(large / small) if small > 1e-9 else math.nan,
+        "angle": math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180,
+    }
 
 
 def energy_levels(energy: np.ndarray) -> np.ndarray:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from utils.datasets.letterbox import letterbox
-from utils.document import Image
 from utils.explain.cam import activation_maps, normalize
-from utils.explain.feature_maps import feature_maps, strongest_channels
 from utils.explain.inputs import ExplainedModel, InputImage, inference_config, open_models, read_images
+from utils.explain.layers import record_maps, strongest_channels
 from utils.explain.receptive_field import FRACTIONS, energy_levels, field_shape, receptive_fields
-from utils.explain.report import ERF, FEATURE_MAPS, Explanation, ScoreKey, write_report
+from utils.explain.report import ERF, FEATURE_MAPS, FIELD_METRICS, Explanation, write_report
 from utils.explain.sanity import compare_randomized
-from utils.explain.scores import box_mask, energy_inside, points_inside
+from utils.explain.scores import box_mask, map_scores
 from utils.explain.target import Target, choose_target
 from utils.files import make_run_dir
 from utils.inference.predict import InferenceConfig
@@ -27,7 +27,8 @@ from utils.inference.sampling_points import akconv_layers, box_centers, location
 from utils.log import LOGGER
 from utils.options.explain import ExplainOptions
 from utils.output_names import OutputNames
-from utils.plots.explain import MapPanel, plot_feature_maps, plot_field_energy, plot_maps, plot_receptive_fields
+from utils.plots.explain import ModelMaps, plot_feature_maps, plot_field_energy, plot_maps, plot_receptive_fields
+from utils.plots.figure import save_formats
 from utils.plugins import load_plugins
 from utils.runtime import describe_environment, scale_pixels, select_device
 
@@ -44,11 +45,8 @@ def run_explain(options: ExplainOptions) -> Path:
     models = open_models(options, device)
     config = inference_config(options, models, device)
     images = read_images(options, models[0], config)
-    positions = [image.position(options.position) if options.position else None for image in images]
     result = Explanation(
-        models=[(model.label, list(model.layers)) for model in models],
-        images=[image.name for image in images],
-        environment=describe_environment(device),
+        models=[(model.label, model.layers) for model in models], images=[image.name for image in images]
     )
     folder = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     run = _Run(options=options, models=models, config=config, images=images, folder=folder, result=result)
@@ -56,13 +54,13 @@ def run_explain(options: ExplainOptions) -> Path:
     for number, image in enumerate(images):
         LOGGER.info(f"image {number + 1}/{len(images)} {image.name}")
         stem = names.claim(Path(image.name).stem, suffix=LONGEST_ENDING)
-        run.draw_maps(number, positions[number] if options.target == "detection" else None, stem)
+        run.draw_maps(number, stem)
         if number < MAX_DETAILED:
             run.draw_details(number, stem)
     if options.erf:
         run.draw_receptive_fields()
     run.check_sanity()
-    write_report(result, options, folder=folder)
+    write_report(result, options, folder=folder, environment=describe_environment(device))
     return folder
 
 
@@ -82,95 +80,91 @@ class _Run:
         """Return a (1, 3, H, W) input of an (H, W, 3) uint8 image."""
         return scale_pixels(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], self.config.device)
 
-    def _show(self, heading: str, path: Path, caption: str) -> None:
-        self.result.figures.setdefault(heading, []).append(Image(path, caption))
+    def _show(self, heading: str, figure: Figure, name: str, caption: str) -> None:
+        """Write a figure below the run's folder, and add it to a section of the report."""
+        path = save_formats(figure, self.folder / f"{name}.png", self.options.figures)
+        self.result.show(heading, path, caption)
 
-    def _score(self, key: ScoreKey, image: int, value: float) -> None:
-        values = self.result.scores.setdefault(key, np.full(len(self.images), np.nan))
-        values[image] = value
-
-    def draw_maps(self, number: int, position_xy: tuple[float, float] | None, stem: str) -> None:
-        """Compute, score and draw the class activation maps of one image."""
-        image, kind = self.images[number], self.options.target
+    def draw_maps(self, number: int, stem: str) -> None:
+        """Compute, score and draw the class activation maps of one image, a figure per method."""
+        image, options = self.images[number], self.options
         pixels = self._pixels(image.preprocessed.image)
-        panels, captions = [], []
+        shown: dict[str, list[ModelMaps]] = {method: [] for method in options.method}
         for index, model in enumerate(self.models):
             with torch.no_grad():
                 predictions = model.network(pixels)[0][0]
             target = choose_target(
-                kind,
+                options.target,
                 predictions,
-                objects=image.objects,
+                labels=image.labels,
                 class_id=model.class_id,
-                position_xy=position_xy,
-                score=self.options.score,
+                position_xy=image.position_xy if options.target == "detection" else None,
+                score=options.score,
             )
-            if target is not None:
-                self.targets[index, number] = target
-                panels += self._panels(index, number, pixels, target.box(predictions) if kind == "detection" else None)
-                words = target.describe(predictions, model.metadata.names, all_classes=kind == "image")
-                captions.append(f"{model.label}: {words}")
-        if not panels:
+            if target is None:
+                continue
+            self.targets[index, number] = target
+            text = target.describe(predictions, model.metadata.names)
+            box = target.box(predictions) if options.target == "detection" else None
+            for method, maps in self._maps(index, number, pixels).items():
+                shown[method].append(ModelMaps(model=model.label, text=text, box=box, maps=maps))
+        truth = next((target.truth for (_, of_image), target in self.targets.items() if of_image == number), None)
+        if truth is None:
             self.result.skipped.append(image.name)
             return
-        path = plot_maps(
-            image.preprocessed.image,
-            panels,
-            self.folder / "maps" / f"{stem}.png",
-            columns=len(self.models[0].layers),
-            title="\n".join([image.name, *captions]),
-            truth_xyxy=next(target.truth for (_, of_image), target in self.targets.items() if of_image == number),
-        )
-        self._show("Class activation maps", path, f"{image.name}: {'; '.join(captions)}")
+        for method, models in shown.items():
+            figure = plot_maps(image.preprocessed.image, models, method=method, truth_xyxy=truth)
+            caption = f"{image.name}, {method}: {'; '.join(f'{model.model} {model.text}' for model in models)}"
+            self._show("Class activation maps", figure, f"maps/{stem}_{method}", caption)
 
-    def _panels(self, index: int, number: int, pixels: Tensor, box: np.ndarray | None) -> list[MapPanel]:
-        """Score the maps of one model and image; return their panels, methods by rows and layers by columns."""
+    def _maps(self, index: int, number: int, pixels: Tensor) -> dict[str, list[tuple[str, np.ndarray | None]]]:
+        """Return the maps of one model and image by method, with a title for each layer, and score them."""
         model, target = self.models[index], self.targets[index, number]
-        heats = activation_maps(model.network, pixels, target, layers=model.layers, methods=self.options.method)
+        raw = activation_maps(model.network, pixels, target, layers=model.layers, methods=self.options.method)
         size_hw = (pixels.shape[2], pixels.shape[3])
         mask = box_mask(target.truth, size_hw)
-        panels = []
-        for method in self.options.method:
-            for column, layer in enumerate(model.layers):
-                raw = heats[layer, method]
-                heat = None if raw is None else normalize(raw, size_hw).numpy()
-                title = f"{model.label}  {layer}\n{method}"
-                if heat is not None and len(target.truth):
-                    inside = energy_inside(heat, mask)
-                    title += f"  {inside:.0%} inside"
-                    values = (inside, float(points_inside(heat, mask)), float(mask.mean()))
-                    for metric, value in zip(("energy_inside", "points_inside", "area_inside"), values, strict=True):
-                        self._score((index, column, method, metric), number, value)
-                panels.append(MapPanel(title=title, heat=heat, box=box))
-        return panels
+        found: dict[str, list[tuple[str, np.ndarray | None]]] = {}
+        for (layer, method), values in raw.items():
+            heat, note = None, "no part in the score"
+            if values is not None:
+                heat = normalize(values, size_hw).numpy()
+                note = "" if heat.any() else "no positive value"
+                if len(target.truth):
+                    scores = map_scores(heat, mask)
+                    self.result.score((index, model.layers.index(layer), method), number, scores)
+                    note = note or f"{scores['energy_inside']:.0%} in the box"
+            found.setdefault(method, []).append((f"{layer}\n{note}", heat))
+        return found
 
     def draw_details(self, number: int, stem: str) -> None:
         """Draw feature maps, if asked for, and where AKConv layers in the chosen layers sample at the object."""
         image = self.images[number]
+        size_hw = (image.image.shape[0], image.image.shape[1])
         for index, model in enumerate(self.models):
-            if self.options.feature_maps:
-                outputs = feature_maps(model.network, self._pixels(image.preprocessed.image), layers=model.layers)
-                for name, maps in outputs.items():
-                    channels = strongest_channels(maps, MAX_CHANNELS)
-                    path = self.folder / "features" / f"{stem}_{model.label}_{name}.png"
-                    title = f"{model.label}  {name}: {len(channels)} of {len(maps)} channels, the most variable first"
-                    plot_feature_maps(maps[channels].numpy(), [f"channel {c}" for c in channels], path, title=title)
-                    self._show(FEATURE_MAPS, path, f"{image.name}, {model.label} {name}")
+            with torch.no_grad(), record_maps(model.network, model.layers) as outputs:
+                model.network(self._pixels(image.preprocessed.image))
+            for name, output in outputs.items() if self.options.feature_maps else ():
+                maps = output[0].float().cpu()
+                channels = strongest_channels(maps, MAX_CHANNELS)
+                title = f"{model.label} {name}: {len(channels)} of {len(maps)} channels, the most variable first"
+                figure = plot_feature_maps(maps[channels].numpy(), channels, title=title)
+                caption = f"{image.name}, {model.label} {name}"
+                self._show(FEATURE_MAPS, figure, f"features/{stem}_{model.label}_{name}", caption)
+            target = self.targets.get((index, number))
+            truth = image.preprocessed.transform.to_original(target.truth) if target else np.zeros((0, 4))
+            locations = box_centers(truth, [""] * len(truth), size_hw)
+            if self.options.position:
+                locations = locations_inside([(self.options.position[0], self.options.position[1])], size_hw)
             layers = {
                 name: layer
                 for name, layer in akconv_layers(model.network).items()
                 if any(f"{name}.".startswith(f"{chosen}.") for chosen in model.layers)
             }
-            size_hw, target = (image.image.shape[0], image.image.shape[1]), self.targets.get((index, number))
-            truth = image.preprocessed.transform.to_original(target.truth) if target else np.zeros((0, 4))
-            locations = box_centers(truth, [""] * len(truth), size_hw)
-            if self.options.position:
-                locations = locations_inside([(self.options.position[0], self.options.position[1])], size_hw)
             samplings = sample_image(model.network, layers, image.preprocessed, self.config) if layers else {}
             for name, sampling in samplings.items():
                 path = self.folder / "sampling" / f"{stem}_{model.label}_{name}.png"
                 plot_layer(sampling, image.image, image.preprocessed, locations, path)
-                self._show("Sampling points", path, f"{image.name}, {model.label} {name}")
+                self.result.show("Sampling points", path, f"{image.name}, {model.label} {name}")
 
     def draw_receptive_fields(self) -> None:
         """Compute, score and draw the effective receptive fields: one mean over all images for each layer."""
@@ -178,9 +172,9 @@ class _Run:
         inputs = [letterbox(image.image, self.config.size_hw) for image in self.images]
         at = (0.5, 0.5)
         if self.options.position:
-            x, y = inputs[0][1].to_input(np.array([self.options.position * 2], np.float32))[0, :2].tolist()
+            x, y = inputs[0][1].to_input(np.array(self.options.position * 2, np.float32))[:2].tolist()
             at = (x / width, y / height)
-        levels, names = [], []
+        levels: dict[str, dict[str, np.ndarray]] = {}
         for index, model in enumerate(self.models):
             LOGGER.info(f"{model.label}: effective receptive fields of {len(model.layers)} layers")
             sums = [np.zeros((height, width)) for _ in model.layers]
@@ -189,20 +183,16 @@ class _Run:
                 for column, energy in enumerate(fields.values()):
                     sums[column] += energy
                     shape = field_shape(energy)
-                    for fraction, area in zip(FRACTIONS, shape.area_fractions, strict=True):
-                        self._score((index, column, ERF, f"area_{100 * fraction:.0f}"), number, area)
-                    self._score((index, column, ERF, "anisotropy"), number, shape.anisotropy)
-            for column, layer in enumerate(model.layers):
-                self.result.fields[index, column] = field_shape(sums[column] / len(inputs))
-                levels.append(energy_levels(sums[column]))
-                names.append((model.label, layer))
-        columns, heading = len(self.models[0].layers), "Effective receptive fields"
-        path = plot_receptive_fields(
-            levels, names, self.folder / "receptive_fields", columns=columns, fractions=FRACTIONS, position=at
-        )
-        self._show(heading, path, f"Mean over {len(inputs)} images; also as .svg")
-        path = plot_field_energy(levels, names, self.folder / "receptive_field_energy")
-        self._show(heading, path, "Energy held by the strongest pixels, over their area; also as .svg")
+                    scores = {metric: shape[metric] for metric in FIELD_METRICS}
+                    self.result.score((index, column, ERF), number, scores)
+            for column, energy in enumerate(sums):
+                self.result.fields[index, column, ERF] = field_shape(energy)
+            levels[model.label] = dict(zip(model.layers, map(energy_levels, sums), strict=True))
+        heading = "Effective receptive fields"
+        figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at)
+        self._show(heading, figure, "receptive_fields", f"Mean over {len(inputs)} images")
+        caption = "Energy held by the strongest pixels, over their area"
+        self._show(heading, plot_field_energy(levels), "receptive_field_energy", caption)
 
     def check_sanity(self) -> None:
         """Compare the maps of the first images with those of random weights."""

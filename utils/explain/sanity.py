@@ -6,6 +6,7 @@ Source: Adebayo et al. 2018, model parameter randomization test, cascading from 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,17 +53,16 @@ def compare_randomized(
         methods: see `activation_map`.
         seed: of the initial weights.
     """
-    trained = [activation_maps(network, pixels, target, layers=layers, methods=methods) for pixels, target in images]
-    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    trained = [activation_maps(network, *image, layers=layers, methods=methods) for image in images]
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for stage in STAGES:
         other = randomized(network, stage, seed=seed)
-        for (pixels, target), before in zip(images, trained, strict=True):
-            after = activation_maps(other, pixels, target, layers=layers, methods=methods)
+        for image, before in zip(images, trained, strict=True):
+            after = activation_maps(other, *image, layers=layers, methods=methods)
             for key, heat in before.items():
                 if heat is not None:
                     new = after[key]
-                    similarity = 0.0 if new is None else rank_correlation(heat.numpy(), new.numpy())
-                    values.setdefault(key, {}).setdefault(stage, []).append(similarity)
+                    values[key][stage].append(0.0 if new is None else rank_correlation(heat.numpy(), new.numpy()))
     return {key: {stage: float(np.mean(v)) for stage, v in stages.items()} for key, stages in values.items()}
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from utils.metrics.bootstrap import draw_resamples
-from utils.metrics.paired_difference import Difference, Scores, paired_difference
+from utils.metrics.paired_difference import CONFIDENCE_LEVEL
+from utils.metrics.student_t import two_sided_p_value, two_sided_quantile
 
-RESAMPLES = 2000
+
+@dataclass(frozen=True, kw_only=True)
+class MeanDifference:
+    """A mean difference over images with its 95 % interval; all but the first and the last nan if it has none."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    images: int  # how many have both values
 
 
 def box_mask(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -23,21 +32,19 @@ def box_mask(boxes_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def energy_inside(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Return the fraction of a map's sum that lies in a mask, both (H, W); 0 for a map that is 0 everywhere.
+def map_scores(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Return how well a map (H, W) agrees with the mask (H, W) of the labelled box.
 
-    A map without any information gives the mask's fraction of the image.
+    `energy_inside` is the fraction of its sum in the mask, `points_inside` 1 if its maximum lies there, else 0: the
+    pointing game of Zhang et al. 2016 without a tolerance. Both are 0 for a map without positive values. `area_inside`
+    is the mask's fraction of the image, which is the energy of a map without information.
     """
     total = float(heat.sum())
-    return float(heat[mask].sum()) / total if total > 0 else 0.0
-
-
-def points_inside(heat: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether the largest value of a map lies in a mask, both (H, W); not for a map that is 0 everywhere.
-
-    Source: the pointing game of Zhang et al. 2016, without a tolerance.
-    """
-    return bool(heat.max() > 0 and mask.ravel()[heat.argmax()])
+    return {
+        "energy_inside": float(heat[mask].sum()) / total if total > 0 else 0.0,
+        "points_inside": float(total > 0 and mask.ravel()[heat.argmax()]),
+        "area_inside": float(mask.mean()),
+    }
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -48,23 +55,19 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def difference_over_images(
-    model: np.ndarray, baseline: np.ndarray, *, seed: int, limit: float = math.inf
-) -> Difference | None:
-    """Return the mean of (n,) values minus that of the baseline's on the same images, with a 95 % interval.
+def difference_over_images(model: np.ndarray, baseline: np.ndarray) -> MeanDifference | None:
+    """Return the mean of (n,) values minus that of the baseline's on the same images, with Student's t interval.
 
-    Images where either is nan are left out; None if none remains. The interval is Student's t over images, cut at
-    `limit`, the largest possible difference, and holds for these weights: other seeds of the training are not covered.
+    Images where either is nan are left out; None if none remains. There is no interval of one image, nor of equal
+    differences, whose variance is unknown. It holds for these weights: other seeds of the training are not covered.
     """
-    both = np.isfinite(model) & np.isfinite(baseline)
-    count = int(both.sum())
+    differences = (model - baseline)[np.isfinite(model - baseline)]
+    count = len(differences)
     if not count:
         return None
-    weights = draw_resamples(count, RESAMPLES, seed=seed) / count
-    ours, theirs = (
-        Scores(points=np.array([values[both].mean()]), resampled=(weights @ values[both])[None])
-        for values in (model, baseline)
-    )
-    found = paired_difference(ours, theirs, num_images=count)
-    low, high = (float(np.clip(bound, -limit, limit)) for bound in (found.low, found.high))
-    return replace(found, low=low, high=high)
+    value, low, high, p_value = float(differences.mean()), math.nan, math.nan, math.nan
+    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    if error > 0:
+        half = two_sided_quantile(CONFIDENCE_LEVEL, count - 1) * error
+        low, high, p_value = value - half, value + half, two_sided_p_value(value / error, count - 1)
+    return MeanDifference(value=value, low=low, high=high, p_value=p_value, images=count)

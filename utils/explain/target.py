@@ -11,18 +11,11 @@ from torch import Tensor
 
 from utils.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.plots.fonts import display_name
+from utils.structures import Sample
 from utils.thresholds import CONF_THRESHOLD
 
 MIN_SCORE = 1e-30  # below it a logarithm would be taken of 0
 MIN_IOU = 1e-6  # weighs a box apart from the object, so that the most confident one is chosen if all are
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objects:
-    """The labelled objects of one image."""
-
-    boxes: np.ndarray  # (n, 4) x1, y1, x2, y2 in pixels of the network's input
-    classes: np.ndarray  # (n,) int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +39,10 @@ class Target:
         """Return x1, y1, x2, y2 of the first prediction."""
         return cxcywh_to_xyxy(predictions[self.rows[:1], :4])[0].cpu().numpy()
 
-    def describe(self, predictions: Tensor, names: Sequence[str], *, all_classes: bool) -> str:
-        """Return the class and the score in words, with the number of predictions if there are several."""
-        what = "all classes" if all_classes else display_name(names[int(self.classes[0])], int(self.classes[0]))
+    def describe(self, predictions: Tensor, names: Sequence[str]) -> str:
+        """Return the class, or the number of classes, and the score, with the number of predictions if several."""
+        found = self.classes.unique().tolist()
+        what = display_name(names[found[0]], found[0]) if len(found) == 1 else f"{len(found)} classes"
         several = f" in {len(self.rows)} predictions" if len(self.rows) > 1 else ""
         return f"{what} {float(self.log_score(predictions).exp()):.2f}{several}"
 
@@ -57,7 +51,7 @@ def choose_target(
     kind: str,
     predictions: Tensor,
     *,
-    objects: Objects | None,
+    labels: Sample | None,
     class_id: int | None = None,
     position_xy: tuple[float, float] | None = None,
     score: str = "confidence",
@@ -66,46 +60,46 @@ def choose_target(
 
     With labels, the object is the largest one (of the class, around the position), whatever the model finds, so that
     models are compared on the same object. The detection is the prediction with the highest product of confidence in
-    the object's class and IoU. Without labels it is the most confident one. A class and an image are explained by the
-    sum of all predictions above the confidence threshold of detect.py, or the most confident one if there are none.
+    the object's class and IoU. Without labels it is the most confident one. A class, by default that of this object or
+    prediction, and an image are explained by the sum of all predictions above the confidence threshold of detect.py, or
+    the most confident one if there are none.
 
     Args:
         kind: `detection`, `class` or `image`.
         predictions: (n, 5 + classes), boxes cx, cy, w, h in pixels of the input.
-        objects: of the image, None if it has no labels.
+        labels: of the image, in pixels of the input; None if they are unknown.
         class_id: only this class; not for `image`.
-        position_xy: only detections and objects around this position, in pixels of the input; not for `image`.
+        position_xy: only detections and objects around this position, in pixels of the input; only for `detection`.
         score: see `Target`.
     """
     confidences = predictions[:, 4:5] * predictions[:, 5:]  # (n, classes)
-    if kind == "image":
-        class_id = position_xy = None
     truth = np.zeros((0, 4))
-    if objects is not None:
-        wanted = _covers(objects.boxes, position_xy)
+    if labels is not None:
+        wanted = _covers(labels.boxes, position_xy)
         if class_id is not None:
-            wanted &= objects.classes == class_id
+            wanted &= labels.classes == class_id
         if not wanted.any():
             return None
-        areas = (objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1)
+        areas = (labels.boxes[:, 2:] - labels.boxes[:, :2]).prod(1)
         largest = int(np.where(wanted, areas, -1).argmax())
-        class_id = None if kind == "image" else int(objects.classes[largest])
-        of_class = objects.classes == class_id
-        truth = objects.boxes[{"image": slice(None), "class": of_class, "detection": [largest]}[kind]]
+        if kind != "image":
+            class_id = int(labels.classes[largest])
+        of_class = labels.classes == class_id
+        truth = labels.boxes[{"image": slice(None), "class": of_class, "detection": [largest]}[kind]]
+    elif kind == "class" and class_id is None:
+        class_id = int(confidences.max(0).values.argmax())
     if kind == "detection":
         boxes = cxcywh_to_xyxy(predictions[:, :4].double()).cpu().numpy()
         weights = pairwise_iou(boxes, truth)[:, 0] + MIN_IOU if len(truth) else _covers(boxes, position_xy)
         if not weights.any():
             return None
         confidences = confidences * torch.from_numpy(weights[:, None]).to(confidences)
-    if class_id is None:
-        scores, classes = confidences.max(1)
-    else:
-        scores, classes = confidences[:, class_id], torch.full_like(confidences[:, 0], class_id, dtype=torch.int64)
+    first, last = (0, None) if class_id is None else (class_id, class_id + 1)
+    scores, classes = confidences[:, first:last].max(1)
     rows = scores.argmax()[None]
     if kind != "detection" and (scores > CONF_THRESHOLD).any():
         rows = (scores > CONF_THRESHOLD).nonzero()[:, 0]
-    return Target(rows=rows, classes=classes[rows], score=score, truth=truth)
+    return Target(rows=rows, classes=classes[rows] + first, score=score, truth=truth)
 
 
 def _covers(boxes_xyxy: np.ndarray, position_xy: tuple[float, float] | None) -> np.ndarray:

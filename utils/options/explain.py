@@ -37,8 +37,9 @@ class ExplainOptions(PluginOptions):
     imgsz: tuple[int, ...] = option(
         (), "image size: longer side, or height and width; default: the checkpoint's", kind=int, within=IMAGE_SIZES
     )
+    figures: tuple[str, ...] = option(("svg",), "formats of figures, besides PNG with 300 dpi", choices=("svg", "pdf"))
     device: str = option("", "cpu, mps, or a CUDA device index")
-    seed: int = option(0, "seed of the random weights and of the bootstrap", within=(0, MAX_SEED))
+    seed: int = option(0, "seed of the random weights", within=(0, MAX_SEED))
     project: str = option("runs/explain", "folder of all runs")
     name: str = option("exp", "folder of this run")
     exist_ok: bool = option(False, "write into an existing folder")

@@ -55,8 +55,9 @@ def test_areas_are_the_fewest_pixels_that_hold_the_energy() -> None:
     energy = np.zeros((4, 8))
     energy[1, 2:7] = (50, 25, 15, 6, 4)
     shape = field_shape(energy)
-    assert shape.areas == (1, 1, 4) and shape.area_fractions == (1 / 32, 1 / 32, 4 / 32)
-    assert field_shape(np.ones((5, 8))).areas == tuple(math.ceil(40 * fraction) for fraction in FRACTIONS)
+    assert [shape[name] for name in FRACTIONS] == [1 / 32, 1 / 32, 4 / 32]
+    uniform = field_shape(np.ones((5, 8)))
+    assert [uniform[name] for name in FRACTIONS] == [math.ceil(40 * part) / 40 for part in FRACTIONS.values()]
     levels = energy_levels(energy)
     assert [int((levels <= fraction).sum()) for fraction in (0.5, 0.75, 0.9, 0.96)] == [1, 2, 3, 4]
 
@@ -67,16 +68,17 @@ def test_anisotropy_is_the_ratio_of_the_spreads_in_any_direction(angle: float) -
     along = x * math.cos(math.radians(angle)) + y * math.sin(math.radians(angle))
     across = -x * math.sin(math.radians(angle)) + y * math.cos(math.radians(angle))
     shape = field_shape(np.exp(-((along / 15) ** 2 + (across / 5) ** 2) / 2))
-    assert shape.anisotropy == pytest.approx(3, rel=1e-3)
-    assert min(abs(shape.angle - angle), 180 - abs(shape.angle - angle)) < 0.01
-    assert shape.areas[1] == pytest.approx(2 * math.pi * 15 * 5 * math.log(2), rel=0.01)
+    assert shape["anisotropy"] == pytest.approx(3, rel=1e-3)
+    assert min(abs(shape["angle"] - angle), 180 - abs(shape["angle"] - angle)) < 0.01
+    assert shape["area_50"] * 161 * 201 == pytest.approx(2 * math.pi * 15 * 5 * math.log(2), rel=0.01)
 
 
 def test_no_energy_has_no_shape() -> None:
     for energy in (np.zeros((3, 5)), np.full((3, 5), np.nan)):
         shape = field_shape(energy)
-        assert shape.areas == (0, 0, 0) and math.isnan(shape.anisotropy)
+        assert [shape[name] for name in FRACTIONS] == [0, 0, 0] and math.isnan(shape["anisotropy"])
     single = np.zeros((3, 5))
     single[1, 1] = 2
-    assert field_shape(single).areas == (1, 1, 1) and math.isnan(field_shape(single).anisotropy)
+    shape = field_shape(single)
+    assert [shape[name] for name in FRACTIONS] == [1 / 15] * 3 and math.isnan(shape["anisotropy"])
     assert (energy_levels(np.zeros((3, 5))) == 1).all()

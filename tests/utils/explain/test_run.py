@@ -50,6 +50,7 @@ def test_two_models_on_labelled_images(folder: Path, tmp_path: Path) -> None:
         erf=True,
         feature_maps=True,
         imgsz=(64, 96),
+        figures=("pdf",),
     )
     assert len(content["images"]) == 2 and content["skipped"] == []
     scores = {(row["model"], row["layer"], row["method"], row["metric"]): row for row in content["scores"]}
@@ -73,10 +74,16 @@ def test_two_models_on_labelled_images(folder: Path, tmp_path: Path) -> None:
     assert all(row["changed"] == (row["rank_correlation"]["all"] < 0.5) for row in content["sanity"])
     assert content["sanity"] and {row["method"] for row in content["sanity"]} == {"gradcam", "eigencam"}
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") >= 2 + 2 + 8 and "关注" in page
-    for name in ("receptive_fields", "receptive_field_energy"):
-        assert cv2.imread(str(run / f"{name}.png")) is not None and "<svg" in (run / f"{name}.svg").read_text()
-    assert len(list((run / "maps").iterdir())) == 2 and len(list((run / "features").iterdir())) == 8
+    figures = [path.with_suffix("") for path in run.rglob("*.pdf")]
+    assert page.count("<img") == len(figures) + len(list((run / "sampling").iterdir())) and "关注" in page
+    assert {path.name for path in figures if path.parent == run} == {
+        *("map_differences", "receptive_field_differences", "receptive_fields", "receptive_field_energy")
+    }
+    assert len(figures) == 4 + 2 * 2 + 2 * 2 * 2  # maps of 2 images by 2 methods; features by 2 models and 2 layers
+    for path in figures:
+        image = cv2.imread(f"{path}.png")
+        assert image.shape[1] in (1003, 1004, 2007, 2008) and image.std() > 0  # 85 or 170 mm at 300 dpi
+        assert Path(f"{path}.pdf").read_bytes().startswith(b"%PDF")
     assert list((run / "sampling").glob("*model.17.m.0.cv2.png"))
 
 
@@ -104,7 +111,8 @@ def test_images_without_labels_have_maps_but_no_scores(
     )
     assert content["images"] == ["a.png", "b.png"]
     assert {row["method"] for row in content["scores"]} <= {"erf"} and content["differences"] == []
-    assert len(list((run / "maps").iterdir())) == 2 - len(content["skipped"])
+    methods = content["options"]["method"]
+    assert len(list((run / "maps").glob("*.png"))) == len(methods) * (2 - len(content["skipped"]))
 
 
 @pytest.mark.parametrize(
