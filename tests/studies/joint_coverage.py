@@ -28,9 +28,9 @@ from tests.studies.ci_coverage import (
 from tests.studies.simulated_detectors import Population, Recipe
 from utils.cli import option, parse_options, run_script
 from utils.log import LOGGER
-from utils.metrics.joint_difference import JointDifference, decide_jointly, joint_difference
+from utils.metrics.joint_difference import JointDifference, joint_difference
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.significance import BETTER, WORSE
+from utils.metrics.significance import BETTER, WORSE, decide_all
 
 NUMBERS_OF_SETS = NUMBERS_OF_SEEDS = (2, 3, 5)
 IMAGES = (60, 30, 120, 45, 90)  # of the first set, of the second...
@@ -140,7 +140,7 @@ def _summarize(of_sets: Sequence[Sequence[SetTrial]], seeds: int, k: int) -> Joi
     trials = list(zip(*of_sets, strict=True))
     truths = np.array([np.mean([one.truths[k] for one in trial]) for trial in trials])
     joints: list[JointDifference] = [joint_difference([one.differences[seeds][k] for one in trial]) for trial in trials]
-    decisions = [decide_jointly([joint])[0].decision for joint in joints]
+    decisions = [decide_all([joint])[0].decision for joint in joints]
     effects = [joint.random_effects for joint in joints if joint.random_effects is not None]
     return JointSummary(
         metric=METRICS[k],

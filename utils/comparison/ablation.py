@@ -13,15 +13,16 @@ from utils.comparison.statistics import (
     COST_COLUMNS,
     METRIC_TITLES,
     PRIMARY_METRIC,
+    Contrast,
     ModelComparison,
     ModelScores,
-    interval_text,
+    decide_contrasts,
     mean_and_std,
     p_value_text,
 )
 from utils.document import Block, Section, Table
-from utils.metrics.paired_difference import Difference, contrast
-from utils.metrics.significance import BETTER, WORSE, Verdict, decide_all
+from utils.metrics.paired_difference import contrast
+from utils.metrics.significance import BETTER, WORSE
 
 TICKS, ASCII_TICKS = ("✓", "\N{EN DASH}"), ("x", "-")
 METRICS: dict[MetricKey, str] = {(ALL, "", metric): METRIC_TITLES[metric] for metric in ("map50", "map50_95")}
@@ -31,31 +32,18 @@ NOTE = "{}: the switch is on; {}: off. Mean ± standard deviation over seeds."
 DIFFERENCE_NOTE = " In brackets the 95 % interval of the difference from {}."
 EFFECTS_NOTE = (
     "The effect of a switch is the mean difference between models that differ in it alone; Pairs is their number. "
-    "The interaction A x B is how much larger the effect of A is with B than without. p-values and verdicts are "
-    "Holm-corrected for {} effects, the intervals are not (docs/statistics.md)."
+    "The interaction A x B is how much larger the effect of A is with B than without. p-values, verdicts and asterisks "
+    "are Holm-corrected for {} effects, the intervals are not (docs/statistics.md)."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
+class Effect(Contrast):
     """A contrast of the models of an ablation."""
 
     switches: tuple[str, ...]  # one: its effect, two: their interaction, more: all together beyond the sum of effects
     weights: Mapping[str, float]  # by label of the models that count
     pairs: int  # of models, or for an interaction pairs of pairs, over which it is the mean
-    differences: Mapping[MetricKey, Difference]
-    verdicts: Mapping[MetricKey, Verdict]  # corrected for the number of effects
-
-    @property
-    def title(self) -> str:
-        """Name of the effect."""
-        return " x ".join(self.switches) if len(self.switches) < 3 else "all together, beyond the sum"
-
-    @property
-    def decision(self) -> str:
-        """The verdict on the primary metric in a word or two."""
-        decision = self.verdicts[PRIMARY_METRIC].decision
-        return decision if len(self.switches) == 1 else VERDICTS.get(decision, decision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,19 +100,23 @@ def ablation_effects(ablation: Ablation, scores: Sequence[ModelScores], *, image
         }
         for _, of, _ in weights
     ]
-    fixed_weights = all(by_label[label].fixed_weights for label in on)
-    verdicts = {key: decide_all([one[key] for one in differences], fixed_weights=fixed_weights) for key in METRICS}
+    titles = [_title(names) for names, _, _ in weights]
+    decided = decide_contrasts(differences, titles, fixed_weights=all(by_label[label].fixed_weights for label in on))
     effects = [
-        Effect(
-            switches=names,
-            weights=of,
-            pairs=pairs,
-            differences=differences[index],
-            verdicts={key: verdicts[key][index] for key in METRICS},
-        )
-        for index, (names, of, pairs) in enumerate(weights)
+        Effect(**vars(one), switches=names, weights=of, pairs=pairs)
+        for one, (names, of, pairs) in zip(decided, weights, strict=True)
     ]
     return AblationEffects(ablation=finished, effects=effects)
+
+
+def _title(switches: Sequence[str]) -> str:
+    return " x ".join(switches) if len(switches) < 3 else "all together, beyond the sum"
+
+
+def effect_verdict(switches: Sequence[str], effect: Contrast) -> str:
+    """Return the verdict on the primary metric in a word or two; an interaction is not better or worse."""
+    decision = effect.verdicts[PRIMARY_METRIC].decision
+    return decision if len(switches) == 1 else VERDICTS.get(decision, decision)
 
 
 def ablation_table(
@@ -136,7 +128,7 @@ def ablation_table(
     ticks: tuple[str, str] = TICKS,
 ) -> Table:
     """Return the baseline and the models of an ablation: switches, accuracy, cost, difference from the baseline."""
-    differences = {pair.model: pair.differences[PRIMARY_METRIC] for pair in pairs}
+    differences = {pair.model: pair.text(PRIMARY_METRIC) for pair in pairs}
     rows = []
     for index, (model, cost) in enumerate(zip(scores, costs, strict=True)):
         on = ablation.on.get(model.label)
@@ -145,8 +137,7 @@ def ablation_table(
         marks = ["" if on is None else ticks[name not in on] for name in ablation.switches]
         metrics = [mean_and_std(model, key) for key in METRICS]
         amounts = [COST_COLUMNS[key][1].format(cost[key]) for key in COSTS]
-        difference = differences.get(model.label)
-        rows.append([model.label, *marks, *metrics, *amounts, interval_text(difference) if difference else ""])
+        rows.append([model.label, *marks, *metrics, *amounts, differences.get(model.label, "")])
     amounts = [COST_COLUMNS[key][0] for key in COSTS]
     return Table(header=["Model", *ablation.switches, *METRICS.values(), *amounts, "Difference in mAP50-95"], rows=rows)
 
@@ -157,9 +148,9 @@ def effect_table(effects: Sequence[Effect]) -> Table:
         [
             effect.title,
             str(effect.pairs),
-            *(interval_text(effect.differences[key]) for key in METRICS),
+            *map(effect.text, METRICS),
             p_value_text(effect.verdicts[PRIMARY_METRIC]),
-            effect.decision,
+            effect_verdict(effect.switches, effect),
         ]
         for effect in effects
     ]

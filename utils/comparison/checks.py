@@ -9,12 +9,20 @@ from typing import Any
 
 from utils.comparison.candidates import Candidate, ToTrain, differing_args
 from utils.comparison.plan import PlannedRun
+from utils.comparison.predictions import ALL, SupportByName
+from utils.comparison.statistics import (
+    RELIABLE_IMAGES,
+    RELIABLE_OBJECTS,
+    RELIABLE_SET_IMAGES,
+    ModelScores,
+)
 from utils.comparison.trained_runs import TrainedRuns, last_epoch, read_facts
 from utils.datasets.config import DataConfig
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.scan import list_images
 from utils.datasets.split_checks import overlapping_images
 from utils.datasets.splits import open_data
+from utils.document import first_of
 from utils.errors import ConfigError, DataError, DetectorError
 from utils.files import file_hash
 from utils.log import LOGGER
@@ -29,6 +37,8 @@ TRAINING_FLAGS = (
     "multi_scale single_cls image_weights label_smoothing freeze".split()
 )
 MIN_TRANSFERRED = 0.01  # fraction of a model's parameters: less come from weights of another architecture
+UNTRAINED_MAP50 = 0.02
+MAX_NAMED = 5  # classes and sizes that a warning lists
 MAX_TRANSFER_GAP = 0.1  # between the fractions of two models that started from the same weights
 SPLIT_OVERLAPS = {
     "train": ("training", "metrics on them do not measure generalization"),
@@ -116,6 +126,44 @@ def changed_since(recorded: Iterable[tuple[Path, str, Mapping[str, Any]]], data:
             present[key] = split.fraction(fraction, seed=seed).fingerprint()
         changed += [folder] if fingerprint != present[key] else []
     return changed
+
+
+def support_warnings(images: int, names: Sequence[str], support: SupportByName) -> list[str]:
+    """Warn of a validation set that is too small for reliable intervals; `support` as of `support_by_class`."""
+    reasons = [f"{images} images"] if images < RELIABLE_SET_IMAGES else []
+    absent = [name for name in names if ("class", name) not in support]
+    reasons += [f"no objects of {', '.join(first_of(absent, MAX_NAMED))}"] if absent else []
+    reasons += [
+        f"{name}: {part.objects} objects in {part.images} images"
+        for (_, name), part in support.items()
+        if part.objects < RELIABLE_OBJECTS or part.images < RELIABLE_IMAGES
+    ]
+    if not reasons:
+        return []
+    shown = "; ".join(first_of(reasons, MAX_NAMED))
+    return [
+        f"The validation set is too small for reliable intervals ({shown}). They need {RELIABLE_SET_IMAGES} images and "
+        f"{RELIABLE_OBJECTS} objects in {RELIABLE_IMAGES} images of each class and size."
+    ]
+
+
+def score_warnings(models: Sequence[ModelScores]) -> list[str]:
+    """Warn of too few seeds, of models with different seeds, and of models that have hardly learned anything."""
+    single_runs = max(len(model.seeds) for model in models) == 1
+    few = ", ".join(model.label for model in models if len(model.seeds) < 3)
+    known = [model for model in models if None not in model.seeds]
+    seeds = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
+    differ = len({model.seeds for model in known}) > 1
+    untrained = [model.label for model in models if model.metrics[ALL, "", "map50"].points.mean() < UNTRAINED_MAP50]
+    warnings = {
+        "One run of each model: the intervals cover other images, but not seed variance.": single_runs,
+        f"Fewer than three seeds of {few}: seed variance is a rough estimate, and the intervals are wide, or too "
+        "narrow where the models differ in seed variance.": few and not single_runs,
+        f"The models have different seeds ({seeds}). All runs count, but with other seeds they saw the images in "
+        "another order.": differ and not single_runs,
+        f"{', '.join(untrained)}: hardly trained (mAP50 below {UNTRAINED_MAP50}); train longer.": untrained,
+    }
+    return [warning for warning, applies in warnings.items() if applies]
 
 
 def provenance_warnings(models: Sequence[TrainedRuns], evaluated: DatasetIndex, *, task: str) -> list[str]:

@@ -8,31 +8,44 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.comparison.ablation import effect_verdict
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import ALL, MetricKey
-from utils.comparison.result import ComparisonResult
+from utils.comparison.report import MARKS
+from utils.comparison.result import ComparisonResult, contrast_json, finite
 from utils.comparison.statistics import (
     METRIC_TITLES,
     MISSING,
     PRIMARY_METRIC,
+    Contrast,
     accuracy_table,
+    decide_contrasts,
     difference_table,
     interval_text,
+    mean_and_std,
     p_value_text,
 )
-from utils.document import Block, BulletList, CodeBlock, Section, Table, table_to_text, to_html, to_markdown
+from utils.document import Block, BulletList, CodeBlock, Image, Section, Table, table_to_markdown, to_html, to_markdown
 from utils.files import atomic_write, dump_json, write_csv
 from utils.log import LOGGER, optional
-from utils.metrics.joint_difference import JointDifference, decide_jointly, joint_difference, joint_sentence
-from utils.metrics.paired_difference import Difference
-from utils.metrics.significance import Verdict
+from utils.metrics.joint_difference import JointDifference, joint_difference
 from utils.options import CompareOptions
+from utils.plots.figure import save_formats
+from utils.plots.fonts import display_name
+from utils.plots.forest import ForestRow, forest, max_panels
+from utils.plots.translations import translate
 
-FOREST = Path("figures", "data_sets.csv")
+FOREST = Path("figures", "data_sets.png")
+FOREST_CAPTION = "Differences from {} on each data set and their joint mean, with 95 % intervals."
+MAX_TITLE_LETTERS = 30
 MEAN_NOTE = (
     "The mean over these data sets, each with the same weight, with its 95 % interval: it covers other images of the "
     "same data sets, and other seeds if each model has several runs on each (docs/statistics.md). The verdict is on "
-    "mAP50-95."
+    f"mAP50-95. {MARKS} corrected for the number of models."
+)
+JOINT_EFFECTS_NOTE = (
+    "The mean over these data sets of each effect of a switch or interaction, which the reports of the sets explain. "
+    "p-values, asterisks and verdicts are Holm-corrected for {} effects, the intervals are not."
 )
 OTHER_SETS_NOTE = (
     "Random effects: the mean to expect on further data sets of this kind, if these were drawn from them. Tau is the "
@@ -42,105 +55,111 @@ OTHER_SETS_NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointComparison:
-    """A model compared with the baseline over the data sets on which both have runs."""
+class JointContrast(Contrast):
+    """A contrast that several data sets have; its differences are the means over these sets."""
 
-    model: str  # the label, as `baseline`
-    baseline: str
-    of_sets: Mapping[str, Mapping[MetricKey, Difference]]  # by label of the data set
-    differences: Mapping[MetricKey, JointDifference]  # of every metric that all these sets have, but those of classes
-    verdicts: Mapping[MetricKey, Verdict]  # as of `ModelComparison`
-    sentence: str  # the joint verdict on the primary metric
-
-    @property
-    def title(self) -> str:
-        """Name of the difference."""
-        return f"{self.model} - {self.baseline}"
+    of_sets: Mapping[str, Contrast]  # by label of the data set
+    differences: Mapping[MetricKey, JointDifference]  # in every metric that all these sets have, but those of classes
 
 
-def compare_jointly(results: Mapping[str, ComparisonResult]) -> list[JointComparison]:
-    """Compare every model with the baseline over all data sets on which both have runs, if these are several."""
-    of_models: dict[str, dict[str, Mapping[MetricKey, Difference]]] = {}
-    for data_set, result in results.items():
-        for pair in result.pairs:
-            of_models.setdefault(pair.model, {})[data_set] = pair.differences
-    of_models = {model: of_sets for model, of_sets in of_models.items() if len(of_sets) > 1}
-    if not of_models:
-        return []
-    baseline = next(pair.baseline for result in results.values() for pair in result.pairs)
-    fixed_weights = all(score.fixed_weights for result in results.values() for score in result.scores)
-    differences = []
-    for of_sets in of_models.values():
-        first, *others = of_sets.values()
-        keys = [key for key in first if key[0] != "class" and all(key in other for other in others)]
-        differences.append({key: joint_difference([one[key] for one in of_sets.values()]) for key in keys})
-    verdicts = {
-        key: decide_jointly([by_key[key] for by_key in differences], fixed_weights=fixed_weights)
-        for key in ((ALL, "", metric) for metric in METRIC_TITLES)
-    }
-    comparisons = []
-    for index, ((model, of_sets), by_key) in enumerate(zip(of_models.items(), differences, strict=True)):
-        decided = {key: of_all[index] for key, of_all in verdicts.items()}
-        text = joint_sentence(
-            decided[PRIMARY_METRIC],
-            by_key[PRIMARY_METRIC],
-            model=model,
-            baseline=baseline,
-            metric=METRIC_TITLES[PRIMARY_METRIC[2]],
-            fixed_weights=fixed_weights,
-        )
-        comparisons.append(
-            JointComparison(
-                model=model, baseline=baseline, of_sets=of_sets, differences=by_key, verdicts=decided, sentence=text
-            )
-        )
-    return comparisons
+@dataclass(frozen=True, kw_only=True)
+class JointResult:
+    """The results on several data sets, and what they say together."""
+
+    sets: Mapping[str, ComparisonResult]  # by label of the data set
+    labels: Sequence[str]  # of all models, the baseline first
+    comparisons: Mapping[str, JointContrast]  # of models with the baseline, by label
+    effects: Sequence[tuple[tuple[str, ...], JointContrast]]  # of an ablation, with its switches
+    sentences: Sequence[str]  # the verdicts on the comparisons
+    warnings: Sequence[str]  # about the data sets together
+    failed: Sequence[FailedRun]
 
 
-def write_joint_results(
-    results: Mapping[str, ComparisonResult],
-    options: CompareOptions,
-    *,
+def compare_jointly(
+    sets: Mapping[str, ComparisonResult],
     labels: Sequence[str],
-    warnings: Sequence[str],
-    failed: Sequence[FailedRun],
-    folder: Path,
-) -> None:
-    """Log the joint verdicts, and write results.json, compare.md and report.html beside the folders of the data sets.
+    *,
+    warnings: Sequence[str] = (),
+    failed: Sequence[FailedRun] = (),
+) -> JointResult:
+    """Join what at least two data sets know: differences from the baseline, and effects that weigh the same models."""
+    fixed_weights = all(score.fixed_weights for result in sets.values() for score in result.scores)
+    pairs = {label: {pair.model: pair for pair in result.pairs} for label, result in sets.items()}
+    comparisons = _joined(pairs, fixed_weights=fixed_weights)
+    sentences = []
+    for model, one in comparisons.items():
+        where = f" over {len(one.of_sets)} data sets"
+        sentences.append(one.sentence_of(model, labels[0], where=where, fixed_weights=fixed_weights))
+    effects = {
+        label: {(effect.switches, frozenset(effect.weights.items())): effect for effect in result.ablation.effects}
+        for label, result in sets.items()
+        if result.ablation
+    }
+    joint_effects = _joined(effects, fixed_weights=fixed_weights)
+    return JointResult(
+        sets=sets,
+        labels=labels,
+        comparisons=comparisons,
+        effects=[(switches, one) for (switches, _), one in joint_effects.items()],
+        sentences=sentences,
+        warnings=[*warnings, *_absent_models(sets, labels, comparisons)],
+        failed=failed,
+    )
 
-    `results` are by label of the data set, as far as there are any; `labels` are those of all models, the baseline
-    first; `warnings` are about the data sets together.
-    """
-    joint = compare_jointly(results)
-    warnings = [*warnings, *_absent_models(results, labels, joint)]
-    LOGGER.info("\n" + "\n\n".join(map(table_to_text, [mean_table(results, labels), *joint_tables(results, joint)])))
-    for warning in warnings:
+
+def _joined(of_sets: Mapping[str, Mapping[Any, Contrast]], *, fixed_weights: bool) -> dict[Any, JointContrast]:
+    """Join the contrasts that several data sets have, by what identifies them, and decide on all of them."""
+    keys = dict.fromkeys(key for contrasts in of_sets.values() for key in contrasts)
+    found = {key: {label: of[key] for label, of in of_sets.items() if key in of} for key in keys}
+    several = {key: contrasts for key, contrasts in found.items() if len(contrasts) > 1}
+    differences = []
+    for contrasts in several.values():
+        first, *others = (one.differences for one in contrasts.values())
+        metrics = [m for m in first if m[0] != "class" and all(m in other for other in others)]
+        differences.append({m: joint_difference([one[m] for one in (first, *others)]) for m in metrics})
+    titles = [next(iter(contrasts.values())).title for contrasts in several.values()]
+    decided = decide_contrasts(differences, titles, fixed_weights=fixed_weights)
+    joined = zip(several.items(), decided, strict=True)
+    return {key: JointContrast(**vars(one), of_sets=contrasts) for (key, contrasts), one in joined}
+
+
+def write_joint_results(joint: JointResult, options: CompareOptions, *, folder: Path) -> None:
+    """Log the joint verdicts, and write results.json, compare.md, report.html and a figure into a folder."""
+    tables = [mean_table(joint), *difference_tables(joint), *effect_tables(joint)]
+    LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, tables)))
+    for warning in joint.warnings:
         LOGGER.warning(warning)
-    for one in joint:
-        LOGGER.info(one.sentence)
+    for sentence in joint.sentences:
+        LOGGER.info(sentence)
+    comparisons = zip(joint.comparisons.items(), joint.sentences, strict=True)
     content = {
         "options": options.as_json(),
         "data_sets": [
             {"label": label, "images": len(result.val), "objects": len(result.val.labels)}
-            for label, result in results.items()
+            for label, result in joint.sets.items()
         ],
-        "comparisons": [_joint_json(one) for one in joint],
-        "correction": "Holm" if len(joint) > 1 else None,
-        "warnings": warnings,
-        "failed": [{"run": f.run.title, "exit_code": f.exit_code, "reason": f.reason} for f in failed],
+        "comparisons": [
+            {"model": model, "baseline": joint.labels[0], "sentence": text, **_json(one)}
+            for (model, one), text in comparisons
+        ],
+        "correction": "Holm" if len(joint.comparisons) > 1 else None,
+        "effects": [{"switches": switches, **_json(one)} for switches, one in joint.effects],
+        "warnings": joint.warnings,
+        "failed": [{"run": f.run.title, "exit_code": f.exit_code, "reason": f.reason} for f in joint.failed],
     }
     dump_json(folder / "results.json", content)
+    figures: list[Block] = []
     with optional():
-        write_csv(folder / FOREST, forest_rows(joint))
-    sections = joint_sections(results, joint, labels=labels, warnings=warnings, failed=failed)
+        figures += draw_forest_plot(joint, options, folder=folder)
+    sections = joint_sections(joint, figures)
     LOGGER.info(f"\nJoint tables: {atomic_write(folder / 'compare.md', to_markdown(sections, folder))}")
     with optional():
-        title = f"Comparison on {len(results)} data sets: {', '.join(labels)}"
+        title = f"Comparison on {len(joint.sets)} data sets: {', '.join(joint.labels)}"
         LOGGER.info(f"Joint report: {atomic_write(folder / 'report.html', to_html(sections, title=title))}")
 
 
 def _absent_models(
-    results: Mapping[str, ComparisonResult], labels: Sequence[str], joint: Sequence[JointComparison]
+    results: Mapping[str, ComparisonResult], labels: Sequence[str], joint: Mapping[str, JointContrast]
 ) -> list[str]:
     """Warn of models that lack runs on a data set, and say over which sets their joint verdict then is."""
     warnings = []
@@ -148,131 +167,127 @@ def _absent_models(
         absent = [name for name, of in results.items() if label not in [model.label for model in of.models]]
         if absent:
             warnings.append(f"{label} has no finished run on {', '.join(absent)}.")
-    for one in joint:
+    for label, one in joint.items():
         if len(one.of_sets) < len(results):
-            warnings.append(f"The joint verdict on {one.model} is over {', '.join(one.of_sets)} only.")
-    without = [label for label in labels[1:] if label not in [one.model for one in joint]]
+            warnings.append(f"The joint verdict on {label} is over {', '.join(one.of_sets)} only.")
+    without = [label for label in labels[1:] if label not in joint]
     if without:
         warnings.append(f"No joint verdict on {', '.join(without)}: it needs two data sets with runs of the baseline.")
     return warnings
 
 
-def _joint_json(joint: JointComparison) -> dict[str, Any]:
-    verdict = joint.verdicts[PRIMARY_METRIC]
-    rows = []
-    for key, difference in joint.differences.items():
-        values: dict[str, Any] = asdict(difference)
-        values["p_value_corrected"] = joint.verdicts[key].p_value if key in joint.verdicts else None
-        values["data_sets"] = [
-            {"label": label, "value": of[key].value, "low": of[key].low, "high": of[key].high}
-            for label, of in joint.of_sets.items()
+def _json(joint: JointContrast) -> dict[str, Any]:
+    content = contrast_json(joint)
+    for row, (key, difference) in zip(content["differences"], joint.differences.items(), strict=True):
+        row["random_effects"] = asdict(difference.random_effects) if difference.random_effects else None
+        of_sets = {label: of.differences[key] for label, of in joint.of_sets.items()}
+        row["data_sets"] = [
+            finite({"label": label, "value": of.value, "low": of.low, "high": of.high}) for label, of in of_sets.items()
         ]
-        rows.append({"group": key[0], "name": key[1], "metric": key[2], **values})
-    content = {"model": joint.model, "baseline": joint.baseline, "verdict": verdict.decision}
-    return _finite({**content, "sentence": joint.sentence, "differences": rows})
+    return content
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Replace numbers that are not finite, which JSON does not have, by None."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def draw_forest_plot(joint: JointResult, options: CompareOptions, *, folder: Path) -> list[Block]:
+    """Draw the differences on each set and their means, and write them as CSV; of many models the most significant."""
+    if not joint.comparisons:
+        return []
+    most = sorted(joint.comparisons, key=lambda model: joint.comparisons[model].p_value(PRIMARY_METRIC))
+    shown = most[: max_panels(1 + len(joint.sets)) // len(METRIC_TITLES)]
+    panels: dict[str, list[ForestRow]] = {}
+    numbers: list[Sequence[object]] = [("metric", "model", "data set", "difference", "low", "high")]
+    for model, one in joint.comparisons.items():
+        index = joint.labels.index(model)
+        name = display_name(model, index + 1, max_letters=MAX_TITLE_LETTERS)
+        for metric, title in METRIC_TITLES.items():
+            rows = forest_rows(one, (ALL, "", metric), series=index)
+            numbers += [(title, model, row.label, row.value, row.low, row.high) for row in rows]
+            if model in shown:
+                panels[f"{name}: {title}"] = rows
+    write_csv((folder / FOREST).with_suffix(".csv"), numbers)
+    figure = forest(panels, baseline=joint.labels[0], lang=options.lang)
+    path = save_formats(figure, folder / FOREST, options.figures)
+    return [Image(path, translate(FOREST_CAPTION, options.lang, joint.labels[0]))]
 
 
-def forest_rows(joint: Sequence[JointComparison]) -> list[Sequence[object]]:
-    """Return the numbers of a forest plot: of each metric and model a row per data set, and one of the joint mean."""
-    rows: list[Sequence[object]] = [("metric", "model", "data set", "difference", "low", "high", "weight")]
-    for metric, title in METRIC_TITLES.items():
-        key = (ALL, "", metric)
-        for one in joint:
-            for label, of in one.of_sets.items():
-                rows.append((title, one.model, label, of[key].value, of[key].low, of[key].high, 1 / len(one.of_sets)))
-            mean = one.differences[key]
-            rows.append((title, one.model, "mean", mean.value, mean.low, mean.high, 1))
-    return rows
+def forest_rows(joint: JointContrast, key: MetricKey, *, series: int) -> list[ForestRow]:
+    """Return a row for each data set, and one for the joint mean."""
+    of_sets = [(label, of.differences[key]) for label, of in joint.of_sets.items()]
+    rows = [ForestRow(label=label, value=of.value, low=of.low, high=of.high, series=series) for label, of in of_sets]
+    mean = joint.differences[key]
+    return [*rows, ForestRow(label="joint mean", value=mean.value, low=mean.low, high=mean.high, joint=True)]
 
 
-def joint_sections(
-    results: Mapping[str, ComparisonResult],
-    joint: Sequence[JointComparison],
-    *,
-    labels: Sequence[str],
-    warnings: Sequence[str],
-    failed: Sequence[FailedRun],
-) -> list[Section]:
-    """Return the joint report; the arguments are as of `write_joint_results`."""
-    failures = [f"{f.run.title}: exit code {f.exit_code}, {f.reason}" for f in failed]
-    verdicts = [one.sentence for one in joint] or ["No joint verdict."]
-    others = joint_tables(results, joint)
-    of_sets = [f"{label}: {warning}" for label, result in results.items() for warning in result.warnings]
-    header = "; ".join(f"{label}: {len(of.val)} images, {len(of.val.labels)} objects" for label, of in results.items())
+def joint_sections(joint: JointResult, figures: Sequence[Block]) -> list[Section]:
+    """Return the joint report, with images beside the differences."""
+    failures = [f"{f.run.title}: exit code {f.exit_code}, {f.reason}" for f in joint.failed]
+    of_sets = [f"{label}: {warning}" for label, result in joint.sets.items() for warning in result.warnings]
+    warnings = [*joint.warnings, *of_sets]
+    counts = (f"{label}: {len(of.val)} images, {len(of.val.labels)} objects" for label, of in joint.sets.items())
+    differences: list[Block] = [MEAN_NOTE, *figures, *difference_tables(joint)]
+    ablation: list[Block] = [JOINT_EFFECTS_NOTE.format(len(joint.effects)), *effect_tables(joint)]
     sections = [
         Section("Failed runs", [BulletList(failures)] if failures else []),
-        Section("Joint verdict", [BulletList(verdicts)]),
-        Section("Warnings", [BulletList([*warnings, *of_sets])] if warnings or of_sets else []),
-        Section("Accuracy", ["mAP50-95, mean over seeds.", mean_table(results, labels)]),
-        Section("Differences", [MEAN_NOTE, *others[:-1]] if joint else []),
-        Section("Other data sets", [OTHER_SETS_NOTE, others[-1]] if joint else []),
+        Section("Joint verdict", [BulletList(joint.sentences or ["No joint verdict."])]),
+        Section("Warnings", [BulletList(warnings)] if warnings else []),
+        Section("Accuracy", ["mAP50-95, mean ± standard deviation over seeds.", mean_table(joint)]),
+        Section("Differences", differences if joint.comparisons else []),
+        Section("Ablation", ablation if joint.effects else []),
+        Section("Other data sets", [OTHER_SETS_NOTE, random_effects_table(joint)] if joint.comparisons else []),
     ]
-    for label, of in results.items():
+    for label, of in joint.sets.items():
+        verdict: list[Block] = [BulletList([pair.sentence for pair in of.pairs])] if of.pairs else []
         tables = [accuracy_table(of.scores), *([difference_table(of.pairs)] if of.pairs else [])]
-        sentences = [pair.sentence for pair in of.pairs]
-        verdict: list[Block] = [BulletList(sentences)] if sentences else []
         sections.append(Section(f"Data set {label}", [of.header, *verdict, *tables]))
-    first = next(iter(results.values()))
-    sections.append(Section("Commands", [CodeBlock(first.commands[:1])]))
-    title = Section(
-        "Comparison on several data sets", [f"Each was trained and evaluated by itself. {header}."], level=1
-    )
+    sections.append(Section("Commands", [CodeBlock(next(iter(joint.sets.values())).commands[:1])]))
+    text = f"Each was trained and evaluated by itself. {'; '.join(counts)}."
+    title = Section("Comparison on several data sets", [text], level=1)
     return [title, *(section for section in sections if section.blocks)]
 
 
-def mean_table(results: Mapping[str, ComparisonResult], labels: Sequence[str]) -> Table:
+def mean_table(joint: JointResult) -> Table:
     """Return mAP50-95 of every model on every data set, and the mean of those that have runs on all."""
     rows = []
-    for label in labels:
-        values = [
-            next((s.metrics[PRIMARY_METRIC].points.mean() for s in of.scores if s.label == label), None)
-            for of in results.values()
-        ]
-        known = [float(value) for value in values if value is not None]
-        cells = [MISSING if value is None else f"{value:.3f}" for value in values]
-        rows.append([label, *cells, f"{sum(known) / len(known):.3f}" if len(known) == len(values) else MISSING])
-    return Table(header=["Model", *results, "Mean"], rows=rows)
+    for label in joint.labels:
+        found = [{score.label: score for score in of.scores}.get(label) for of in joint.sets.values()]
+        values = [float(score.metrics[PRIMARY_METRIC].points.mean()) for score in found if score is not None]
+        mean = f"{sum(values) / len(values):.3f}" if len(values) == len(found) else MISSING
+        cells = [MISSING if score is None else mean_and_std(score, PRIMARY_METRIC) for score in found]
+        rows.append([label, *cells, mean])
+    return Table(header=["Model", *joint.sets, "Mean"], rows=rows)
 
 
-def joint_tables(results: Mapping[str, ComparisonResult], joint: Sequence[JointComparison]) -> list[Table]:
-    """Return per metric a table of the differences on each data set and of their mean; last, the random effects."""
-    if not joint:
-        return []
+def difference_tables(joint: JointResult) -> list[Table]:
+    """Return per metric a table of the mean differences from the baseline, and of those on each data set."""
+    decisions = [one.verdicts[PRIMARY_METRIC].decision for one in joint.comparisons.values()]
+    return _tables(joint, list(joint.comparisons.values()), decisions)
+
+
+def effect_tables(joint: JointResult) -> list[Table]:
+    """Return per metric a table of the mean effects of an ablation, and of those on each data set."""
+    decisions = [effect_verdict(switches, one) for switches, one in joint.effects]
+    return _tables(joint, [one for _, one in joint.effects], decisions)
+
+
+def _tables(joint: JointResult, contrasts: Sequence[JointContrast], decisions: Sequence[str]) -> list[Table]:
+    """Return a table per metric; none without contrasts. `decisions` are those in the primary metric."""
+    p_title = "p (Holm)" if len(contrasts) > 1 else "p"
     tables = []
-    p_title = "p (Holm)" if len(joint) > 1 else "p"
-    for metric, title in METRIC_TITLES.items():
+    for metric, title in METRIC_TITLES.items() if contrasts else ():
         key = (ALL, "", metric)
+        verdicts = [[decision] if key == PRIMARY_METRIC else [] for decision in ("Joint verdict", *decisions)]
         rows = []
-        for one in joint:
-            cells = [interval_text(one.of_sets[name][key]) if name in one.of_sets else MISSING for name in results]
-            verdict = [one.verdicts[key].decision] if key == PRIMARY_METRIC else []
-            rows.append(
-                [one.title, *cells, interval_text(one.differences[key]), p_value_text(one.verdicts[key]), *verdict]
-            )
-        ending = ["Joint verdict"] if key == PRIMARY_METRIC else []
-        tables.append(Table(header=[title, *results, "Mean", p_title, *ending], rows=rows))
-    rows = []
-    for one in joint:
-        effects = one.differences[PRIMARY_METRIC].random_effects
-        if effects is None:
-            rows.append([one.title, MISSING, MISSING, MISSING])
-            continue
-        rows.append(
-            [
-                one.title,
-                interval_text(effects),
-                f"{math.sqrt(effects.between_variance):.3f}",
-                f"{effects.i_squared:.0%}",
-            ]
-        )
-    tables.append(Table(header=["mAP50-95", "Random-effects mean", "Tau", "I²"], rows=rows))
+        for one, verdict in zip(contrasts, verdicts[1:], strict=True):
+            of_sets = [one.of_sets[label].text(key) if label in one.of_sets else MISSING for label in joint.sets]
+            rows.append([one.title, one.text(key), p_value_text(one.verdicts[key]), *verdict, *of_sets])
+        tables.append(Table(header=[title, "Mean", p_title, *verdicts[0], *joint.sets], rows=rows))
     return tables
+
+
+def random_effects_table(joint: JointResult) -> Table:
+    """Return what to expect in the primary metric on other data sets."""
+    rows = []
+    for one in joint.comparisons.values():
+        of = one.differences[PRIMARY_METRIC].random_effects
+        cells = [interval_text(of), f"{math.sqrt(of.between_variance):.3f}", f"{of.i_squared:.0%}"] if of else []
+        rows.append([one.title, *(cells or [MISSING] * 3)])
+    return Table(header=["mAP50-95", "Random-effects mean", "Tau", "I²"], rows=rows)

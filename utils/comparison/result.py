@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.comparison.ablation import AblationEffects, Effect
+from utils.comparison.ablation import AblationEffects
 from utils.comparison.jobs import FailedRun
 from utils.comparison.predictions import ALL, MetricKey, SupportByName
-from utils.comparison.statistics import ALL_TITLES, PRIMARY_METRIC, ModelComparison, ModelScores
+from utils.comparison.statistics import ALL_TITLES, PRIMARY_METRIC, Contrast, ModelComparison, ModelScores
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex
 from utils.metrics.object_size import COCO_SCALE, SizeScale
@@ -81,22 +81,19 @@ def results_content(result: ComparisonResult, options: CompareOptions) -> dict[s
 
 
 def _comparison_json(pair: ModelComparison) -> dict[str, Any]:
-    content = _differences_json(pair)
-    for row, key in zip(content["differences"], pair.differences, strict=True):
-        row["significance"] = pair.marks.get(key, "")
-    return {"model": pair.model, "baseline": pair.baseline, "sentence": pair.sentence, **content}
+    return {"model": pair.model, "baseline": pair.baseline, "sentence": pair.sentence, **contrast_json(pair)}
 
 
 def _ablation_json(result: AblationEffects) -> dict[str, Any]:
     on = {label: [name for name in result.ablation.switches if name in on] for label, on in result.ablation.on.items()}
     effects = [
-        {"switches": effect.switches, "weights": effect.weights, "pairs": effect.pairs, **_differences_json(effect)}
+        {"switches": effect.switches, "weights": effect.weights, "pairs": effect.pairs, **contrast_json(effect)}
         for effect in result.effects
     ]
     return {"switches": result.ablation.switches, "models": on, "effects": effects}
 
 
-def _differences_json(of: ModelComparison | Effect) -> dict[str, Any]:
+def contrast_json(of: Contrast) -> dict[str, Any]:
     """Return the verdict on the primary metric, what would make it significant, and all differences."""
     verdict = of.verdicts[PRIMARY_METRIC]
     differences = [
@@ -104,6 +101,7 @@ def _differences_json(of: ModelComparison | Effect) -> dict[str, Any]:
             key,
             **{name: getattr(difference, name) for name in DIFFERENCE_FIELDS},
             p_value_corrected=of.verdicts[key].p_value if key in of.verdicts else None,
+            significance=of.marks[key],
             seed_variance=sum(difference.seed_variances),
         )
         for key, difference in of.differences.items()
@@ -117,6 +115,9 @@ def _differences_json(of: ModelComparison | Effect) -> dict[str, Any]:
 
 
 def _json_row(key: MetricKey, **values: object) -> dict[str, Any]:
-    """Return named values of a metric; JSON has no numbers that are not finite."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    return {"group": key[0], "name": key[1], "metric": key[2], **finite}
+    return {"group": key[0], "name": key[1], "metric": key[2], **finite(values)}
+
+
+def finite(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values with None for numbers that are not finite, which JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

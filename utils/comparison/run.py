@@ -27,6 +27,8 @@ from utils.comparison.checks import (
     require_objects,
     require_same_data,
     require_trainable,
+    score_warnings,
+    support_warnings,
 )
 from utils.comparison.contact_sheets import draw_detections
 from utils.comparison.cost import measure_costs
@@ -34,7 +36,7 @@ from utils.comparison.data_sets import DataSet, finished_models, open_data_sets,
 from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, failure_of_all, finish_runs, trained_models
-from utils.comparison.joint_report import write_joint_results
+from utils.comparison.joint_report import compare_jointly, write_joint_results
 from utils.comparison.paper_figures import draw_paper_figures
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, commands_of, plan_runs
 from utils.comparison.predictions import (
@@ -46,7 +48,7 @@ from utils.comparison.predictions import (
 )
 from utils.comparison.report import SHEETS, write_reports, write_results
 from utils.comparison.result import ComparisonResult
-from utils.comparison.statistics import collect_scores, compare_with_baseline, score_warnings, support_warnings
+from utils.comparison.statistics import collect_scores, compare_with_baseline
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex, build_index
@@ -137,14 +139,8 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
                 )
         if len(sets) > 1 and results:
             warnings = overlap_warnings(sets, [one.split.paths.tolist() for one in compared])
-            write_joint_results(
-                results,
-                options,
-                labels=list(labels.values()),
-                warnings=warnings,
-                failed=failed,
-                folder=folder / of_task,
-            )
+            joint = compare_jointly(results, list(labels.values()), warnings=warnings, failed=failed)
+            write_joint_results(joint, options, folder=folder / of_task)
         if failed:
             raise failure_of_all(failed, folder, count=len(runs))
     finally:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from utils.comparison.predictions import ALL, COCO, MetricKey, SupportByName
-from utils.document import Table, first_of
-from utils.metrics.joint_difference import JointDifference, RandomEffects
+from utils.document import Table
+from utils.metrics.joint_difference import RandomEffects
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
 from utils.metrics.significance import Verdict, decide_all, sentence, significance_mark
 
@@ -21,8 +21,6 @@ ALL_TITLES = {**POINT_TITLES, "map50": "mAP50", "map75": "mAP75", "map50_95": "m
 PRIMARY_METRIC: MetricKey = (ALL, "", "map50_95")
 # Below these, intervals are unreliable.
 RELIABLE_SET_IMAGES, RELIABLE_OBJECTS, RELIABLE_IMAGES = 50, 30, 10
-UNTRAINED_MAP50 = 0.02
-MAX_NAMED = 5
 MISSING = "-"
 SIZE_COLUMNS = {  # key: title and number format
     "parameters": ("Parameters", "{:,.0f}"),
@@ -57,28 +55,36 @@ class ModelScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelComparison:
-    """A model compared with the baseline."""
+class Contrast:
+    """A contrast of models in all metrics, such as a difference from the baseline."""
 
-    model: str  # the label, as `baseline`
-    baseline: str
-    differences: Mapping[MetricKey, Difference]  # model minus baseline, of every metric
+    title: str
+    differences: Mapping[MetricKey, Difference]
     verdicts: Mapping[MetricKey, Verdict]  # on mAP50 and on mAP50-95, the primary metric
-    sentence: str  # the verdict on the primary metric
-    marks: Mapping[MetricKey, str] = field(default_factory=dict)  # of significance, by `p_value`
-
-    @property
-    def title(self) -> str:
-        """Name of the difference."""
-        return f"{self.model} - {self.baseline}"
+    marks: Mapping[MetricKey, str]  # of significance, by `p_value`
 
     def p_value(self, key: MetricKey) -> float:
-        """Return the p-value of a metric, corrected for several models if the metric has a verdict."""
+        """Return the p-value of a metric, corrected for several contrasts if the metric has a verdict."""
         return self.verdicts[key].p_value if key in self.verdicts else self.differences[key].p_value
 
     def text(self, key: MetricKey) -> str:
         """Return the difference in a metric with its mark of significance and its interval."""
-        return interval_text(self.differences[key], self.marks.get(key, ""))
+        return interval_text(self.differences[key], self.marks[key])
+
+    def sentence_of(self, model: str, baseline: str, *, fixed_weights: bool, where: str = "") -> str:
+        """Return the verdict on the primary metric as text."""
+        verdict, difference = self.verdicts[PRIMARY_METRIC], self.differences[PRIMARY_METRIC]
+        names = {"model": model, "baseline": baseline, "metric": METRIC_TITLES["map50_95"], "where": where}
+        return sentence(verdict, difference, **names, fixed_weights=fixed_weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelComparison(Contrast):
+    """A model compared with the baseline: its metrics minus the baseline's."""
+
+    model: str  # the label, as `baseline`
+    baseline: str
+    sentence: str  # the verdict
 
 
 def collect_scores(
@@ -90,6 +96,21 @@ def collect_scores(
         for key in runs[0]
     }
     return ModelScores(label=label, fixed_weights=fixed_weights, seeds=tuple(seeds), metrics=metrics)
+
+
+def decide_contrasts(
+    differences: Sequence[Mapping[MetricKey, Difference]], titles: Sequence[str], *, fixed_weights: bool
+) -> list[Contrast]:
+    """Decide on contrasts with verdicts that are corrected for their number."""
+    keys: list[MetricKey] = [(ALL, "", metric) for metric in METRIC_TITLES]
+    verdicts = {key: decide_all([of[key] for of in differences], fixed_weights=fixed_weights) for key in keys}
+    contrasts = []
+    for index, (title, of) in enumerate(zip(titles, differences, strict=True)):
+        decided = {key: of_all[index] for key, of_all in verdicts.items()}
+        p_values = {key: decided[key].p_value if key in decided else one.p_value for key, one in of.items()}
+        marks = {key: significance_mark(one, p_values[key], fixed_weights=fixed_weights) for key, one in of.items()}
+        contrasts.append(Contrast(title=title, differences=of, verdicts=decided, marks=marks))
+    return contrasts
 
 
 def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list[ModelComparison]:
@@ -104,22 +125,12 @@ def compare_with_baseline(models: Sequence[ModelScores], *, images: int) -> list
         }
         for model in others
     ]
+    titles = [f"{model.label} - {baseline.label}" for model in others]
     fixed_weights = all(model.fixed_weights for model in models)
-    verdicts = {
-        key: decide_all([by_key[key] for by_key in differences], fixed_weights=fixed_weights)
-        for key in ((ALL, "", metric) for metric in METRIC_TITLES)
-    }
     comparisons = []
-    for index, (model, by_key) in enumerate(zip(others, differences, strict=True)):
-        labels = {"model": model.label, "baseline": baseline.label}
-        decided = {key: of_all[index] for key, of_all in verdicts.items()}
-        verdict, difference = decided[PRIMARY_METRIC], by_key[PRIMARY_METRIC]
-        text = sentence(verdict, difference, **labels, metric=METRIC_TITLES["map50_95"], fixed_weights=fixed_weights)
-        pair = ModelComparison(
-            model=model.label, baseline=baseline.label, differences=by_key, verdicts=decided, sentence=text
-        )
-        marks = {key: significance_mark(by_key[key], pair.p_value(key), fixed_weights=fixed_weights) for key in by_key}
-        comparisons.append(replace(pair, marks=marks))
+    for model, one in zip(others, decide_contrasts(differences, titles, fixed_weights=fixed_weights), strict=True):
+        text = one.sentence_of(model.label, baseline.label, fixed_weights=fixed_weights)
+        comparisons.append(ModelComparison(model=model.label, baseline=baseline.label, sentence=text, **vars(one)))
     return comparisons
 
 
@@ -233,7 +244,7 @@ def mean_and_std(model: ModelScores, key: MetricKey) -> str:
     return f"{mean} ± {math.sqrt(scores.seed_variance):.3f}" if scores.num_runs > 1 else mean
 
 
-def interval_text(difference: Difference | JointDifference | RandomEffects, mark: str = "") -> str:
+def interval_text(difference: Difference | RandomEffects, mark: str = "") -> str:
     """Return a difference with a mark of significance and its interval, if that is known."""
     value = f"{difference.value:+.3f}{mark}"
     return value if math.isnan(difference.low) else f"{value} [{difference.low:+.3f}, {difference.high:+.3f}]"
@@ -246,41 +257,3 @@ def p_value_text(verdict: Verdict) -> str:
 
 def _format(value: float | None, form: str) -> str:
     return MISSING if value is None else form.format(value)
-
-
-def support_warnings(images: int, names: Sequence[str], support: SupportByName) -> list[str]:
-    """Warn of a validation set that is too small for reliable intervals; `support` as of `support_by_class`."""
-    reasons = [f"{images} images"] if images < RELIABLE_SET_IMAGES else []
-    absent = [name for name in names if ("class", name) not in support]
-    reasons += [f"no objects of {', '.join(first_of(absent, MAX_NAMED))}"] if absent else []
-    reasons += [
-        f"{name}: {part.objects} objects in {part.images} images"
-        for (_, name), part in support.items()
-        if part.objects < RELIABLE_OBJECTS or part.images < RELIABLE_IMAGES
-    ]
-    if not reasons:
-        return []
-    shown = "; ".join(first_of(reasons, MAX_NAMED))
-    return [
-        f"The validation set is too small for reliable intervals ({shown}). They need {RELIABLE_SET_IMAGES} images and "
-        f"{RELIABLE_OBJECTS} objects in {RELIABLE_IMAGES} images of each class and size."
-    ]
-
-
-def score_warnings(models: Sequence[ModelScores]) -> list[str]:
-    """Warn of too few seeds, of models with different seeds, and of models that have hardly learned anything."""
-    single_runs = max(len(model.seeds) for model in models) == 1
-    few = ", ".join(model.label for model in models if len(model.seeds) < 3)
-    known = [model for model in models if None not in model.seeds]
-    seeds = "; ".join(f"{model.label} {', '.join(map(str, model.seeds))}" for model in known)
-    differ = len({model.seeds for model in known}) > 1
-    untrained = [model.label for model in models if model.metrics[ALL, "", "map50"].points.mean() < UNTRAINED_MAP50]
-    warnings = {
-        "One run of each model: the intervals cover other images, but not seed variance.": single_runs,
-        f"Fewer than three seeds of {few}: seed variance is a rough estimate, and the intervals are wide, or too "
-        "narrow where the models differ in seed variance.": few and not single_runs,
-        f"The models have different seeds ({seeds}). All runs count, but with other seeds they saw the images in "
-        "another order.": differ and not single_runs,
-        f"{', '.join(untrained)}: hardly trained (mAP50 below {UNTRAINED_MAP50}); train longer.": untrained,
-    }
-    return [warning for warning, applies in warnings.items() if applies]

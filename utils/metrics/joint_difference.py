@@ -8,13 +8,12 @@ answers as far as few sets can. docs/statistics.md says why the former decides, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.metrics.paired_difference import Difference, add_variances, interval, p_value
-from utils.metrics.significance import BETTER, INCONCLUSIVE, MIN_IMAGES, SIGNIFICANCE_LEVEL, WORSE, Verdict, holm
 from utils.metrics.student_t import two_sided_quantile
 
 BISECTIONS = 100
@@ -32,36 +31,32 @@ class RandomEffects:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointDifference:
-    """The mean of the differences on several data sets with its 95 % interval from `low` to `high`."""
+class JointDifference(Difference):
+    """The mean of the differences on several data sets; tuples hold a value for each model on each set."""
 
-    value: float  # unweighted mean over the data sets of the model's mean minus the baseline's
-    low: float  # nan, as `high` and `standard_error`, if that of a data set is unknown
-    high: float
-    standard_error: float
-    degrees_of_freedom: float
-    p_value: float  # as of `Difference`, of the mean
-    num_sets: int
-    num_images: int  # of the smallest data set
-    covers_seeds: bool  # whether the interval includes the seed variance of every data set
-    borrows_seed_variance: bool  # whether a model with one run is assumed to have that of others, on any data set
     random_effects: RandomEffects | None  # None if the variance of a difference is unknown or 0
 
 
 def joint_difference(differences: Sequence[Difference]) -> JointDifference:
-    """Return the mean over data sets of the differences of the same two models, one of each set, at least two.
+    """Return the mean over data sets of the same difference or contrast on each of them, at least two.
 
     Runs and images of different sets are independent, so the variance is the sum of all variances over seeds and over
     images, divided by the squared number of sets; the degrees of freedom follow Welch and Satterthwaite over all of
-    them. As on one set, the p-value is at least the one of the images alone.
+    them. As on one set, the p-value is at least the one of the images alone. The number of images is that of the
+    smallest set, and the seeds are covered if they are on every set.
     """
     count = len(differences)
     value = sum(difference.value for difference in differences) / count
-    total, degrees = add_variances((v / count**2, d) for difference in differences for v, d in difference.components)
-    of_these_runs = add_variances(
-        (difference.variance_of_these_runs / count**2, max(difference.num_images - 1.0, 1.0))
-        for difference in differences
-    )
+
+    def mean_of(variances: Iterable[float]) -> tuple[float, ...]:
+        """Return the variances of terms as those of the mean."""
+        return tuple(variance / count**2 for variance in variances)
+
+    components = tuple((v / count**2, degrees) for one in differences for v, degrees in one.components)
+    total, degrees = add_variances(components)
+    image_variances = mean_of(one.variance_of_these_runs for one in differences)
+    image_degrees = (max(one.num_images - 1.0, 1.0) for one in differences)
+    of_these_runs = add_variances(zip(image_variances, image_degrees, strict=True))
     low, high = interval(value, total, degrees)
     return JointDifference(
         value=value,
@@ -70,13 +65,16 @@ def joint_difference(differences: Sequence[Difference]) -> JointDifference:
         standard_error=math.sqrt(total) if math.isfinite(total) else math.nan,
         degrees_of_freedom=degrees,
         p_value=max(p_value(value, total, degrees), p_value(value, *of_these_runs)),
-        num_sets=count,
-        num_images=min(difference.num_images for difference in differences),
-        covers_seeds=all(difference.covers_seeds for difference in differences),
-        borrows_seed_variance=any(difference.borrows_seed_variance for difference in differences),
+        seed_variances=mean_of(v for one in differences for v in one.seed_variances),
+        image_variance=sum(mean_of(one.image_variance for one in differences)),
+        seed_by_image_variances=mean_of(v for one in differences for v in one.seed_by_image_variances),
+        variance_of_these_runs=of_these_runs[0],
+        components=components,
+        num_images=min(one.num_images for one in differences),
+        num_runs=tuple(runs for one in differences for runs in one.num_runs),
+        covers_seeds=all(one.covers_seeds for one in differences),
         random_effects=random_effects(
-            np.array([difference.value for difference in differences]),
-            np.array([difference.standard_error**2 for difference in differences]),
+            np.array([one.value for one in differences]), np.array([one.standard_error**2 for one in differences])
         ),
     )
 
@@ -112,57 +110,3 @@ def random_effects(values: np.ndarray, variances: np.ndarray) -> RandomEffects |
         low=mean - half_width,
         high=mean + half_width,
     )
-
-
-def decide_jointly(differences: Sequence[JointDifference], *, fixed_weights: bool = False) -> list[Verdict]:
-    """Decide on all models of a comparison with Holm's correction, by the rules for one data set.
-
-    `fixed_weights` are compared without the seed variance. Every data set needs `MIN_IMAGES` images.
-    """
-    corrected = holm([difference.p_value for difference in differences])
-    verdicts = []
-    for difference, probability in zip(differences, corrected, strict=True):
-        decidable = (difference.covers_seeds or fixed_weights) and not difference.borrows_seed_variance
-        significant = probability < SIGNIFICANCE_LEVEL and difference.num_images >= MIN_IMAGES
-        direction = BETTER if difference.value > 0 else WORSE
-        verdicts.append(Verdict(decision=direction if decidable and significant else INCONCLUSIVE, p_value=probability))
-    return verdicts
-
-
-def joint_sentence(
-    verdict: Verdict,
-    difference: JointDifference,
-    *,
-    model: str,
-    baseline: str,
-    metric: str,
-    fixed_weights: bool = False,
-) -> str:
-    """Return the joint verdict as text: names, metric, interval and, if inconclusive, the reason."""
-    numbers = f"mean {metric} {difference.value:+.3f}"
-    if math.isfinite(difference.low):
-        numbers += f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
-    if verdict.decision == INCONCLUSIVE:
-        start = f"{model} compared with {baseline} over {difference.num_sets} data sets: inconclusive ({numbers})."
-        return f"{start} {_reason(difference, fixed_weights=fixed_weights)}"
-    scope = "" if difference.covers_seeds else ", for these weights (other seeds are unknown)"
-    return f"{model} is {verdict.decision} than {baseline} over {difference.num_sets} data sets{scope}: {numbers}."
-
-
-def _reason(difference: JointDifference, *, fixed_weights: bool) -> str:
-    """Explain why a joint verdict is inconclusive."""
-    if difference.value == 0 and difference.standard_error == 0:
-        return "The values are equal."
-    if difference.num_images < MIN_IMAGES:
-        return f"A verdict needs at least {MIN_IMAGES} images of each data set; one has {difference.num_images}."
-    if not difference.covers_seeds and not fixed_weights:
-        return "One run per model does not show the seed variance; train at least three seeds on each data set."
-    if difference.borrows_seed_variance:
-        return "A model was trained once on a data set; a verdict needs at least three runs of each model on each."
-    if not math.isfinite(difference.low):
-        return "Too few resamples of the images contain the labels that the metric needs."
-    start = ""
-    if difference.low > 0 or difference.high < 0:
-        start = "The interval excludes 0, but not clearly enough for a verdict. "
-    limit = max(abs(difference.low), abs(difference.high))
-    return start + f"If there is a mean difference, it is unlikely to exceed {limit:.3f} in either direction."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -160,17 +161,24 @@ def _images_factor(difference: Difference, *, comparisons: int) -> float | None:
 
 
 def sentence(
-    verdict: Verdict, difference: Difference, *, model: str, baseline: str, metric: str, fixed_weights: bool = False
+    verdict: Verdict,
+    difference: Difference,
+    *,
+    model: str,
+    baseline: str,
+    metric: str,
+    where: str = "",
+    fixed_weights: bool = False,
 ) -> str:
-    """Return the verdict as text: names, metric, interval and, if inconclusive, the reason."""
+    """Return the verdict as text: names, metric, `where` both are compared, interval and, if inconclusive, why."""
     numbers = f"{metric} {difference.value:+.3f}"
     if math.isfinite(difference.low):
         numbers += f", 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
     if verdict.decision == INCONCLUSIVE:
         reason = _reason(verdict, difference, names=(model, baseline), fixed_weights=fixed_weights)
-        return f"{model} compared with {baseline}: inconclusive ({numbers}). {reason}"
+        return f"{model} compared with {baseline}{where}: inconclusive ({numbers}). {reason}"
     scope = "" if difference.covers_seeds else " for these weights (other seeds are unknown)"
-    return f"{model} is {verdict.decision} than {baseline}{scope}: {numbers}."
+    return f"{model} is {verdict.decision} than {baseline}{where}{scope}: {numbers}."
 
 
 def _reason(verdict: Verdict, difference: Difference, *, names: tuple[str, str], fixed_weights: bool) -> str:
@@ -178,7 +186,7 @@ def _reason(verdict: Verdict, difference: Difference, *, names: tuple[str, str],
     if difference.value == 0 and difference.standard_error == 0:
         return "The values are equal."
     if difference.num_images < MIN_IMAGES:
-        return f"A verdict needs at least {MIN_IMAGES} images; the set has {difference.num_images}."
+        return f"A verdict needs at least {MIN_IMAGES} images of a data set, not {difference.num_images}."
     if not difference.covers_seeds:
         if not fixed_weights:
             return "One run per model does not show the seed variance; train at least three seeds (--seeds 0 1 2)."
@@ -187,7 +195,10 @@ def _reason(verdict: Verdict, difference: Difference, *, names: tuple[str, str],
             reason += f"; about {_round_for_display(verdict.images_factor)} times as many might suffice"
         return reason + ". To compare how they were trained, train more seeds of each and pass all runs."
     if difference.borrows_seed_variance:
-        single = " and ".join(name for name, runs in zip(names, difference.num_runs, strict=True) if runs == 1)
+        runs = zip(
+            itertools.cycle(names), difference.num_runs, strict=False
+        )  # a joint difference has those of each set
+        single = " and ".join(dict.fromkeys(name for name, count in runs if count == 1))
         return (
             f"The interval assumes that {single}, trained once, has the seed variance of the models trained several "
             "times; a verdict needs at least three runs of each."

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.plots.fonts import display_name
-from utils.plots.style import BLACK, new_figure, series_colour, series_marker, styled
+from utils.plots.style import BLACK, MAX_HEIGHT_MM, new_figure, series_colour, series_marker, styled
 from utils.plots.translations import translate
 
 ROW_MM = 5.0
+TITLE_MM = 17.0  # of a panel, with its axis
 MAX_LETTERS = 26
 MIN_LIMIT = 1e-3  # of the axis, for differences of nothing
 ZERO_COLOUR = "#444444"
@@ -42,13 +43,18 @@ class ForestRow:
         return text.replace("-", MINUS)
 
 
+def max_panels(rows: int) -> int:
+    """Return how many panels of a number of rows fit on a page."""
+    return 2 * int(MAX_HEIGHT_MM / (TITLE_MM + ROW_MM * rows))
+
+
 @styled
 def forest(panels: Mapping[str, Sequence[ForestRow]], *, baseline: str, lang: str = "en") -> Figure:
-    """Draw a panel per metric, in rows of two; all have the same labels of rows."""
+    """Draw a panel per metric, in rows of two; those side by side have the same labels of rows."""
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     count = max(map(len, panels.values()))
-    figure = new_figure(2, rows * (17 + ROW_MM * count))
+    figure = new_figure(2, rows * (TITLE_MM + ROW_MM * count))
     axes = figure.subplots(rows, columns, squeeze=False)
     for index, (axis, (title, of_panel)) in enumerate(zip(axes.ravel(), panels.items(), strict=False)):
         draw_forest(axis, of_panel, title, lang=lang, labels=index % columns == 0)
@@ -80,7 +86,7 @@ def draw_forest(axis: Axes, rows: Sequence[ForestRow], title: str, *, lang: str 
         colour, size = series_colour(row.series), 5 * math.sqrt((row.weight or heaviest or 1) / (heaviest or 1))
         axis.plot(ends, [position] * len(ends), color=colour, linewidth=1.6, solid_capstyle="butt")
         axis.plot([row.value], [position], color=colour, marker=series_marker(row.series), markersize=max(size, 2.5))
-    axis.axvline(0, color=ZERO_COLOUR, linewidth=0.8)
+    axis.axvline(0, color=ZERO_COLOUR, linewidth=0.8, zorder=0.8)  # below diamonds
     joint = [position for position, row in enumerate(rows) if row.joint]
     if joint and joint[0] > 0:
         axis.axhline(joint[0] - 0.5, color=ZERO_COLOUR, linewidth=0.5)

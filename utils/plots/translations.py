@@ -36,6 +36,9 @@ CHINESE = {
         "精度与计算开销的关系。误差线为各次训练的最小值至最大值，实心标记为帕累托前沿上的模型。"
     ),
     "Differences from {} with 95 % intervals.": "与 {} 的差值及其 95% 置信区间。",
+    "Differences from {} on each data set and their joint mean, with 95 % intervals.": (
+        "各数据集上与 {} 的差值、合并均值及其 95% 置信区间。"
+    ),
     "mAP50-95 of each class; error bars: lowest to highest run. Right: differences with 95 % intervals.": (
         "各类别的 mAP50-95，误差线为各次训练的最小值至最大值；右图为差值及其 95% 置信区间。"
     ),

@@ -16,6 +16,7 @@ from utils.comparison.ablation import (
     ablation_sections,
     ablation_table,
     effect_table,
+    effect_verdict,
     effect_weights,
 )
 from utils.comparison.ablation_design import Ablation, combinations
@@ -92,8 +93,9 @@ def test_effects_have_the_values_intervals_and_verdicts_of_their_contrasts():
     # Four models share the seed variance 0.004^2, each with the weight 1/4, beside a little image variance.
     assert differences[0].standard_error == pytest.approx(math.sqrt(0.004**2 / 3), rel=0.1)
     assert differences[0].degrees_of_freedom > 6, "more than a single pair has"
-    assert (a.decision, b.decision) == (BETTER, INCONCLUSIVE)
-    assert both.verdicts[PRIMARY_METRIC].decision == BETTER and both.decision not in (BETTER, WORSE, INCONCLUSIVE)
+    words = [effect_verdict(effect.switches, effect) for effect in (a, b, both)]
+    assert words[:2] == [BETTER, INCONCLUSIVE] and a.marks[PRIMARY_METRIC] and not b.marks[PRIMARY_METRIC]
+    assert both.verdicts[PRIMARY_METRIC].decision == BETTER and words[2] not in (BETTER, WORSE, INCONCLUSIVE)
     assert a.verdicts[PRIMARY_METRIC].p_value > differences[0].p_value, "corrected"
     (alone,) = effects_of({"": 0.3, "A": 0.4}, "A")
     assert alone.differences[PRIMARY_METRIC].value == pytest.approx(0.1)
@@ -101,7 +103,7 @@ def test_effects_have_the_values_intervals_and_verdicts_of_their_contrasts():
 
 def test_one_run_each_gives_no_verdict():
     effects = effects_of({"": 0.3, "A": 0.4, "B": 0.28, "AB": 0.43}, seeds=1)
-    assert {effect.decision for effect in effects} == {INCONCLUSIVE}
+    assert {effect_verdict(effect.switches, effect) for effect in effects} == {INCONCLUSIVE}
     assert not any(effect.differences[PRIMARY_METRIC].covers_seeds for effect in effects)
 
 
@@ -135,7 +137,7 @@ def test_the_table_has_the_baseline_first_and_ticks(result):
         ["net+A", "x", "-"],
         ["net+A+B", "x", "x"],
     ]
-    assert table.rows[0][-1] == "" and table.rows[2][-1].startswith("+0.200 [") and "1,000" in table.rows[2]
+    assert table.rows[0][-1] == "" and table.rows[2][-1].startswith("+0.200***") and "1,000" in table.rows[2]
     rows = effect_table(effects.effects).rows
     assert [row[:2] for row in rows] == [["A", "1"], ["B", "1"]] and rows[0][-1] == BETTER
     without = ablation_table(effects.ablation, result.scores, [], result.costs)
@@ -158,6 +160,7 @@ def test_the_report_and_the_results_hold_the_ablation(result, tmp_path, monkeypa
     assert (first["switches"], first["weights"], first["pairs"]) == (["A"], {"net": -1, "net+A": 1}, 1)
     primary = next(one for one in first["differences"] if one["metric"] == "map50_95")
     assert primary["low"] < primary["value"] < primary["high"] and primary["p_value_corrected"] >= primary["p_value"]
+    assert primary["significance"] == result.ablation.effects[0].marks[PRIMARY_METRIC] != ""
     assert "| net+A " in caplog.text and first["verdict"] == BETTER
 
 

@@ -6,11 +6,20 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.helpers.comparison import index_of, trained_model
 from tests.helpers.random_runs import COST, NAMES, random_scores
+from utils.comparison.ablation import ablation_effects
+from utils.comparison.ablation_design import Ablation
 from utils.comparison.jobs import FailedRun
-from utils.comparison.joint_report import compare_jointly, forest_rows, joint_sections, write_joint_results
+from utils.comparison.joint_report import (
+    compare_jointly,
+    draw_forest_plot,
+    forest_rows,
+    joint_sections,
+    write_joint_results,
+)
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
 from utils.document import BulletList, Table
@@ -46,58 +55,104 @@ def results() -> dict[str, ComparisonResult]:
 
 
 def test_models_are_compared_over_the_sets_that_they_have(results):
-    sharp, equal = compare_jointly(results)
-    assert (sharp.model, sharp.baseline, list(sharp.of_sets)) == ("sharp", "plain", ["a", "b", "c"])
-    assert list(equal.of_sets) == ["a", "b"]
+    joint = compare_jointly(results, LABELS)
+    assert {model: list(one.of_sets) for model, one in joint.comparisons.items()} == {
+        "sharp": ["a", "b", "c"],
+        "equal": ["a", "b"],
+    }
+    sharp = joint.comparisons["sharp"]
     expected = joint_difference([result.pairs[0].differences[PRIMARY_METRIC] for result in results.values()])
-    assert sharp.differences[PRIMARY_METRIC] == expected
-    assert sharp.verdicts[PRIMARY_METRIC].decision == BETTER and "3 data sets" in sharp.sentence
+    assert sharp.differences[PRIMARY_METRIC] == expected and sharp.title == "sharp - plain"
+    assert sharp.verdicts[PRIMARY_METRIC].decision == BETTER and "3 data sets" in joint.sentences[0]
     assert sharp.verdicts[PRIMARY_METRIC].p_value == pytest.approx(2 * expected.p_value), "Holm over two models"
-    assert {key[0] for key in sharp.differences} == {"all", "size", "coco", "error"}
+    assert {key[0] for key in sharp.differences} == {"all", "size", "coco", "error"} and sharp.marks[PRIMARY_METRIC]
+    assert joint.effects == []
 
 
 def test_without_a_baseline_on_two_sets_there_is_no_joint_verdict(results):
     headless = {"a": results["a"], "b": result_of(20, ["sharp", "equal"])}
-    assert compare_jointly(headless) == [] and compare_jointly({"a": results["a"]}) == []
-    headings = {s.heading: s for s in joint_sections(headless, [], labels=LABELS, warnings=[], failed=[])}
+    joint = compare_jointly(headless, LABELS)
+    assert joint.comparisons == {} == compare_jointly({"a": results["a"]}, LABELS).comparisons
+    headings = {section.heading for section in joint_sections(joint, [])}
     assert "Differences" not in headings and "Data set b" in headings
 
 
-def test_everything_is_written_and_numbers_are_those_of_the_sets(results, tmp_path, caplog):
+def with_ablation(result: ComparisonResult, *labels: str) -> ComparisonResult:
+    """The result as if sharp and equal were switches that are on in the models of these names."""
+    on = {label: frozenset(() if label == "plain" else (label,)) for label in ("plain", *labels)}
+    ablation = Ablation(switches=("sharp", "equal"), on=on)
+    return replace(result, ablation=ablation_effects(ablation, result.scores, images=24))
+
+
+def test_effects_are_joined_over_the_sets_that_weigh_the_same_models(results):
+    ablated = {name: with_ablation(result, "sharp", "equal") for name, result in results.items()}
+    joint = compare_jointly(ablated, LABELS)
+    assert {switches: list(one.of_sets) for switches, one in joint.effects} == {
+        ("sharp",): ["a", "b", "c"],
+        ("equal",): ["a", "b"],
+    }
+    effect, comparison = (of.differences[PRIMARY_METRIC] for of in (joint.effects[0][1], joint.comparisons["sharp"]))
+    same = ("value", "low", "high", "random_effects")
+    assert [getattr(effect, name) for name in same] == [getattr(comparison, name) for name in same], (
+        "of the same models"
+    )
+    (tables,) = [section.blocks[1:] for section in joint_sections(joint, []) if section.heading == "Ablation"]
+    assert [len(table.rows[0]) - len(table.rows[1]) for table in tables] == [0, 0] and tables[1].rows[0][3] == BETTER
+    assert tables[0].header[3:] == ["a", "b", "c"] and tables[0].rows[1][-1] == "-"
+
+
+def test_everything_is_written_and_numbers_are_those_of_the_sets(results, tmp_path):
     failed = [FailedRun(run=SimpleNamespace(title="b/a-seed1"), exit_code=3, reason="out of memory")]
-    options = CompareOptions(cfg=("a", "b"), data=("a.yaml", "b.yaml", "c.yaml"))
-    write_joint_results(results, options, labels=LABELS, warnings=["shared"], failed=failed, folder=tmp_path)
+    options = CompareOptions(cfg=("a", "b"), data=("a.yaml", "b.yaml", "c.yaml"), figures=("svg", "pdf"), lang="zh")
+    ablated = {name: with_ablation(result, "sharp", "equal") for name, result in results.items()}
+    write_joint_results(compare_jointly(ablated, LABELS, warnings=["shared"], failed=failed), options, folder=tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert [one["label"] for one in content["data_sets"]] == ["a", "b", "c"] and content["correction"] == "Holm"
     row = next(r for r in content["comparisons"][0]["differences"] if (r["group"], r["metric"]) == ("all", "map50_95"))
     values = [of.pairs[0].differences[PRIMARY_METRIC].value for of in results.values()]
     assert [one["value"] for one in row["data_sets"]] == values and row["value"] == pytest.approx(sum(values) / 3)
     assert row["low"] < row["value"] < row["high"] and row["random_effects"]["low"] < row["random_effects"]["high"]
+    assert row["significance"] in ("*", "**", "***") and [e["switches"] for e in content["effects"]] == [
+        ["sharp"],
+        ["equal"],
+    ]
     assert content["warnings"][0] == "shared" and any(" c" in text and "equal" in text for text in content["warnings"])
     assert content["failed"] == [{"run": "b/a-seed1", "exit_code": 3, "reason": "out of memory"}]
     text, page = (tmp_path / "compare.md").read_text(), (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(f"{row['value']:+.3f}" in one and "Data set c" in one for one in (text, page)) and "a: w" in text
+    assert "](figures/data_sets.png)" in text and page.count("<img") == 1
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".png", ".svg", ".pdf", ".csv"}
     assert (tmp_path / "figures/data_sets.csv").read_text().count("\n") == 1 + 2 * (4 + 3)
 
 
 def test_forest_rows_are_the_sets_and_their_mean(results):
-    joint = compare_jointly(results)
-    _, *rows = forest_rows(joint)
-    of_sharp = [row for row in rows if row[:2] == ("mAP50-95", "sharp")]
-    assert [row[2] for row in of_sharp] == ["a", "b", "c", "mean"]
-    mean = joint[0].differences[PRIMARY_METRIC]
-    assert of_sharp[-1][3:] == (mean.value, mean.low, mean.high, 1) and of_sharp[0][-1] == pytest.approx(1 / 3)
+    one = compare_jointly(results, LABELS).comparisons["sharp"]
+    rows = forest_rows(one, PRIMARY_METRIC, series=1)
+    assert [row.joint for row in rows] == [False, False, False, True] and [row.label for row in rows[:3]] == list("abc")
+    mean = one.differences[PRIMARY_METRIC]
+    assert (rows[-1].value, rows[-1].low, rows[-1].high) == (mean.value, mean.low, mean.high)
+
+
+def test_a_page_of_many_models_has_the_most_significant(results, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("utils.comparison.joint_report.forest", lambda panels, **_: drawn.append(panels) or Figure())
+    monkeypatch.setattr("utils.comparison.joint_report.max_panels", lambda rows: 2 if rows == 4 else 0)
+    joint = compare_jointly(results, LABELS)
+    draw_forest_plot(joint, CompareOptions(cfg=("a", "b")), folder=tmp_path)
+    assert [list(panels) for panels in drawn] == [["sharp: mAP50", "sharp: mAP50-95"]]
+    assert "equal" in (tmp_path / "figures/data_sets.csv").read_text()
 
 
 def test_missing_values_leave_gaps_in_tables_and_files(results, tmp_path):
     (one,) = results["a"].pairs[:1]
-    undefined = replace(one.differences[PRIMARY_METRIC], components=((math.nan, 23.0),), standard_error=math.nan)
+    undefined = replace(
+        one.differences[PRIMARY_METRIC], components=((math.nan, 23.0),), standard_error=math.nan, low=math.nan
+    )
     broken = replace(one, differences={**one.differences, PRIMARY_METRIC: undefined})
-    changed = {**results, "a": replace(results["a"], pairs=[broken])}
-    joint = compare_jointly(changed)
-    sections = {s.heading: s for s in joint_sections(changed, joint, labels=LABELS, warnings=[], failed=[])}
+    joint = compare_jointly({**results, "a": replace(results["a"], pairs=[broken])}, LABELS)
+    sections = {section.heading: section for section in joint_sections(joint, [])}
     accuracy, other = sections["Accuracy"].blocks[-1], sections["Other data sets"].blocks[-1]
     assert isinstance(accuracy, Table) and accuracy.rows[2][3:] == ["-", "-"] and accuracy.rows[0][4] != "-"
     assert other.rows[0][1:] == ["-", "-", "-"] and isinstance(sections["Joint verdict"].blocks[0], BulletList)
-    write_joint_results(changed, CompareOptions(cfg=("a", "b")), labels=LABELS, warnings=[], failed=[], folder=tmp_path)
-    assert "NaN" not in (tmp_path / "results.json").read_text()
+    write_joint_results(joint, CompareOptions(cfg=("a", "b")), folder=tmp_path)
+    assert "NaN" not in (tmp_path / "results.json").read_text() and (tmp_path / "figures/data_sets.png").is_file()

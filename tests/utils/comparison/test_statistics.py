@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.helpers.random_runs import COST, NAMES, random_scores
+from utils.comparison.checks import score_warnings, support_warnings
 from utils.comparison.predictions import Support
 from utils.comparison.statistics import (
     ALL_TITLES,
@@ -20,9 +21,7 @@ from utils.comparison.statistics import (
     detail_tables,
     difference_table,
     further_difference_table,
-    score_warnings,
     seed_table,
-    support_warnings,
 )
 from utils.metrics.significance import BETTER, INCONCLUSIVE
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from utils.metrics.joint_difference import decide_jointly, joint_difference, joint_sentence, random_effects
+from utils.metrics.joint_difference import joint_difference, random_effects
 from utils.metrics.paired_difference import Difference, Scores, paired_difference
-from utils.metrics.significance import BETTER, INCONCLUSIVE, WORSE
+from utils.metrics.significance import BETTER, INCONCLUSIVE, WORSE, decide_all, sentence
 from utils.metrics.student_t import two_sided_quantile
 
 
@@ -33,7 +33,8 @@ def test_it_is_the_unweighted_mean_and_its_variances_add_up():
     assert joint.value == pytest.approx((ONE.value + OTHER.value + GENERAL.value) / 3)
     squares = [d.standard_error**2 for d in (ONE, OTHER, GENERAL)]
     assert joint.standard_error == pytest.approx(math.sqrt(sum(squares)) / 3)
-    assert (joint.num_sets, joint.num_images) == (3, 40) and joint.covers_seeds and not joint.borrows_seed_variance
+    assert (joint.num_images, joint.num_runs) == (40, (3, 2, 2, 4, 3, 3))
+    assert joint.covers_seeds and not joint.borrows_seed_variance
 
 
 def test_degrees_of_freedom_are_welchs_over_the_seeds_of_all_sets():
@@ -104,23 +105,40 @@ def test_without_heterogeneity_the_interval_is_not_narrower_than_the_variances_a
 def test_verdicts_follow_the_rules_of_one_set():
     clear = joint_difference([ONE, GENERAL])
     unclear = joint_difference([OTHER, OTHER])
-    assert [v.decision for v in decide_jointly([clear, unclear])] == [BETTER, INCONCLUSIVE]
-    assert decide_jointly([replace(clear, value=-clear.value)])[0].decision == WORSE
-    assert decide_jointly([clear, unclear])[0].p_value == pytest.approx(2 * clear.p_value), "Holm"
-    for undecided in ({"borrows_seed_variance": True}, {"num_images": 9}, {"covers_seeds": False}):
-        assert decide_jointly([replace(clear, **undecided)])[0].decision == INCONCLUSIVE
+    assert [v.decision for v in decide_all([clear, unclear])] == [BETTER, INCONCLUSIVE]
+    assert decide_all([replace(clear, value=-clear.value)])[0].decision == WORSE
+    assert decide_all([clear, unclear])[0].p_value == pytest.approx(2 * clear.p_value), "Holm"
+    for undecided in ({"num_runs": (3, 2, 1, 3)}, {"num_images": 9}, {"covers_seeds": False}):
+        assert decide_all([replace(clear, **undecided)])[0].decision == INCONCLUSIVE
     of_weights = replace(clear, covers_seeds=False)
-    assert decide_jointly([of_weights], fixed_weights=True)[0].decision == BETTER
+    assert decide_all([of_weights], fixed_weights=True)[0].decision == BETTER
+
+
+def test_more_seeds_on_every_set_make_a_mean_significant():
+    """Of normal data without image variance, with the same number of runs for all, the number follows from t alone."""
+    few = joint_difference(
+        [difference_of([0.5, 0.56, 0.53], [0.49, 0.54, 0.5]), difference_of([0.4, 0.45], [0.38, 0.42])]
+    )
+    (verdict,) = decide_all([few])
+    assert verdict.decision == INCONCLUSIVE and verdict.images_factor is None
+
+    def is_enough(extra):
+        variances = [np.var(runs, ddof=1) for runs in ([0.5, 0.56, 0.53], [0.49, 0.54, 0.5], [0.4, 0.45], [0.38, 0.42])]
+        counts = np.array([3, 3, 2, 2]) + extra
+        terms = np.array(variances) / counts / 4
+        degrees = terms.sum() ** 2 / (terms**2 / (counts - 1)).sum()
+        return abs(few.value) >= (two_sided_quantile(0.96, degrees) + 0.8416) * math.sqrt(terms.sum())
+
+    assert is_enough(verdict.extra_seeds) and not is_enough(verdict.extra_seeds - 1)
 
 
 def test_sentences_name_sets_numbers_and_reasons():
     clear = joint_difference([ONE, GENERAL])
 
     def text(difference, *, fixed_weights=False):
-        (verdict,) = decide_jointly([difference], fixed_weights=fixed_weights)
-        return joint_sentence(
-            verdict, difference, model="new", baseline="old", metric="mAP", fixed_weights=fixed_weights
-        )
+        (verdict,) = decide_all([difference], fixed_weights=fixed_weights)
+        names = {"model": "new", "baseline": "old", "metric": "mAP", "where": " over 2 data sets"}
+        return sentence(verdict, difference, **names, fixed_weights=fixed_weights)
 
     assert "new is better than old over 2 data sets" in text(clear) and f"{clear.low:+.3f}" in text(clear)
     assert "these weights" in text(replace(clear, covers_seeds=False), fixed_weights=True)
@@ -132,11 +150,13 @@ def test_sentences_name_sets_numbers_and_reasons():
             {"value": 0.0, "standard_error": 0.0},
             {"num_images": 4},
             {"covers_seeds": False},
-            {"borrows_seed_variance": True},
+            {"num_runs": (3, 2, 1, 3)},
             {"low": math.nan, "high": math.nan},
         )
     }
     assert len(reasons) == 7 and all("inconclusive" in reason for reason in reasons)
+    single = text(replace(clear, num_runs=(3, 1, 3, 1)))
+    assert "that old, trained once" in single
 
 
 @pytest.mark.slow
@@ -156,5 +176,5 @@ def test_interval_coverage_and_error_rate_on_normal_data(sets, seeds):
             differences.append(paired_difference(*models, num_images=200))
         joint = joint_difference(differences)
         covered += joint.low <= 0 <= joint.high
-        decided += decide_jointly([joint])[0].decision != INCONCLUSIVE
+        decided += decide_all([joint])[0].decision != INCONCLUSIVE
     assert 0.93 - 0.025 < covered / trials < 0.97 + 0.02 and decided / trials < 0.05 + 0.025  # three standard errors

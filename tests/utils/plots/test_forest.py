@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from utils.plots.forest import ForestRow, forest
-from utils.plots.style import series_colour
+from utils.plots.forest import ForestRow, forest, max_panels
+from utils.plots.style import MAX_HEIGHT_MM, series_colour
 
 ROWS = [
     ForestRow(label="bccd", value=0.1, low=0.05, high=0.2, weight=0.75, series=1),
@@ -47,3 +47,12 @@ def test_panels_stand_in_rows_of_two_and_only_the_first_names_the_rows():
     named = [[bool(tick.get_text()) for tick in axis.get_yticklabels()] for axis in figure.axes]
     assert named[:3] == [[True] * 3, [False] * 3, [True] * 3] and not figure.axes[3].axison
     assert figure.axes[0].get_yticklabels()[2].get_text() == "合并均值"
+
+
+def test_as_many_panels_as_fit_on_a_page_keep_their_height():
+    fitting = max_panels(len(ROWS))
+    heights = [
+        forest({str(k): ROWS for k in range(panels)}, baseline="b").get_figheight() * 25.4
+        for panels in (2, fitting, fitting + 2)
+    ]
+    assert heights[1] == pytest.approx(heights[0] * fitting / 2) and heights[2] == pytest.approx(MAX_HEIGHT_MM)
