@@ -56,9 +56,9 @@ def main() -> None:
     if options.diagram:
         from models.diagram import structure_svg
 
-        svg, points = structure_svg(model, (side, side), lang=options.lang)
+        svg, scale = structure_svg(model, (side, side), lang=options.lang)
         atomic_write(path, svg)
-        LOGGER.info(f"Diagram: {path}, fits A4 with text of {points:.1f} pt")
+        LOGGER.info(f"Diagram: {path}, with text of 7 pt; it fits A4 at {int(100 * scale)} %")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 SCRIPT = """
 const found = [...document.querySelectorAll("svg")].map(svg => {
   const frame = svg.getBoundingClientRect();
-  const texts = [...svg.querySelectorAll('g[id^="text_"]')].map(group => {
-    const comment = [...group.childNodes].find(node => node.nodeType === Node.COMMENT_NODE);
-    const box = group.getBoundingClientRect();
+  const texts = [...svg.querySelectorAll('text, g[id^="text_"]')].map(element => {
+    const comment = [...element.childNodes].find(node => node.nodeType === Node.COMMENT_NODE);
+    const box = element.getBoundingClientRect();
     const corners = [box.left - frame.left, box.top - frame.top, box.right - frame.left, box.bottom - frame.top];
-    return [comment ? comment.textContent.trim() : "", ...corners];
+    return [(comment ?? element).textContent.trim(), ...corners];
   });
   return {width: frame.width, height: frame.height, texts: texts.filter(text => text[3] > text[1])};
 });
@@ -29,7 +29,7 @@ TOLERANCE = 0.3  # pixels
 
 
 def text_faults(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Return which texts intersect each other or leave the picture."""
+    """Return which texts intersect each other or leave the drawing."""
     drawings = "".join(re.sub(r"^.*?(?=<svg)", "", path.read_text(encoding="utf-8"), flags=re.S) for path in paths)
     page = folder / "drawings.html"
     page.write_text(f"<!doctype html><meta charset=utf-8><body>{drawings}<script>{SCRIPT}</script>", encoding="utf-8")
@@ -46,7 +46,7 @@ def text_faults(paths: Sequence[Path], folder: Path) -> list[str]:
         assert drawing["texts"], f"{path.name} has no text"
         for index, (text, left, top, right, bottom) in enumerate(drawing["texts"]):
             if min(left, top) < -TOLERANCE or right > drawing["width"] + 1 or bottom > drawing["height"] + 1:
-                faults.append(f"{path.name}: {text!r} leaves the picture")
+                faults.append(f"{path.name}: {text!r} leaves the drawing")
             for other, x1, y1, x2, y2 in drawing["texts"][index + 1 :]:
                 if min(right, x2) - max(left, x1) > TOLERANCE and min(bottom, y2) - max(top, y1) > TOLERANCE:
                     faults.append(f"{path.name}: {text!r} intersects {other!r}")
