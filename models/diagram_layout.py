@@ -148,13 +148,12 @@ def _plan(slots: dict[int, int], column_of: dict[int, int], edges: Sequence[Edge
     for number, (s, t) in enumerate(edges):
         inner = column_of[s] == column_of[t]
         first, last = column_of[s], column_of[t] - (not inner)
-        passes = [all((c, slots[box]) not in occupied for c in range(first + 1, last + 1)) for box in (s, t)]
-        straight = t == s + 1 if inner else slots[s] == slots[t] and passes[0]
-        gaps: tuple[int, ...] = (first, last)
+        passes = all((column, slots[s]) not in occupied for column in range(first + 1, last + 1))
+        straight = t == s + 1 if inner else slots[s] == slots[t] and passes
         if straight and (s, t) not in edges[:number]:  # a second line between two boxes goes round
-            gaps = ()
-        elif any(passes):
-            gaps = (last if passes[0] else first,)
+            gaps: tuple[int, ...] = ()
+        else:
+            gaps = (first,) if first == last else (first, last)
         corridor = slots[t] + (slots[s] > slots[t]) if len(gaps) == 2 else None
         wires.append(_Wire(s, t, inner, gaps, corridor))
     return wires
