@@ -133,7 +133,7 @@ def main() -> None:
         planted = plant(paths, Path(folder), fraction=options.fraction, rng=np.random.default_rng(options.seed))
         for copies in planted.values():
             paths += [path for _, path in copies]
-        pairs = find_duplicates(compute_signatures(paths, progress=True), progress=True)
+        pairs = find_duplicates(compute_signatures(paths))
     source_of = dict(enumerate(range(originals)))
     source_of |= {originals + i: s for i, (s, _) in enumerate(copy for copies in planted.values() for copy in copies)}
     found = {(pair.first, pair.second) for pair in pairs}

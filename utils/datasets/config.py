@@ -161,25 +161,31 @@ def is_archive_address(text: str) -> bool:
 
 
 def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Check `names`, a list or a mapping from 0 to n - 1, and that `nc` agrees with it."""
+    """Return the class names, made up if there is only `nc`; ConfigError if `nc` and `names` do not agree."""
     names, count = value.get("names"), _number(value.get("nc"))
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_CLASSES):
         raise ConfigError(path, f"nc must be from 1 to {MAX_CLASSES} (got {count!r})", fix="correct or remove `nc`")
     if names is None and count is not None:
         return tuple(f"class{class_id}" for class_id in range(count))
+    listed = names_in_order(names, path)
+    if count is not None and count != len(listed):
+        raise ConfigError(path, f"nc is {count!r}, but names has {len(listed)} names", fix="correct or remove `nc`")
+    return listed
+
+
+def names_in_order(names: Any, where: object) -> tuple[str, ...]:  # noqa: ANN401
+    """Return the class names of `names`, a list or a mapping from 0 to n - 1; ConfigError if it is anything else."""
     if isinstance(names, dict):
         names = {_number(key): name for key, name in names.items()}
         if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
-            raise ConfigError(path, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
+            raise ConfigError(where, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
         names = [names[class_id] for class_id in range(len(names))]
     if not isinstance(names, list) or not names:
         what = f"names must list the class names (got {str(names)[:40]})"
-        raise ConfigError(path, what, fix="write `names: [cat, dog]`, with the names themselves")
-    if count is not None and count != len(names):
-        raise ConfigError(path, f"nc is {count!r}, but names has {len(names)} names", fix="correct or remove `nc`")
+        raise ConfigError(where, what, fix="write `names: [cat, dog]`, with the names themselves")
     for class_id, name in enumerate(names):
         if isinstance(name, (dict, list, type(None))) or not str(name).strip():
-            raise ConfigError(path, f"the name of class {class_id} must be text (got {name!r})", fix="write a name")
+            raise ConfigError(where, f"the name of class {class_id} must be text (got {name!r})", fix="write a name")
     return tuple(str(name) for name in names)
 
 

@@ -52,11 +52,11 @@ class Groups:
         return f"{groups} group{'s' if groups > 1 else ''} of {images} images ({reasons})" if reasons else ""
 
 
-def group_images(paths: Sequence[str], *, progress: bool = False) -> Groups:
+def group_images(paths: Sequence[str]) -> Groups:
     """Return the groups of images; those that cannot be read are joined by their names only."""
-    signatures = compute_signatures(paths, progress=progress)
+    signatures = compute_signatures(paths)
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    duplicates = [(pair.first, pair.second) for pair in find_duplicates(signatures, progress=progress)]
+    duplicates = [(pair.first, pair.second) for pair in find_duplicates(signatures)]
     by_reason = {
         "copies or near-duplicates": duplicates,
         "versions or tiles of one image": _chains(_same_source(stems)),

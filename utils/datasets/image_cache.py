@@ -6,13 +6,11 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from utils.datasets.images import read_image
+from utils.datasets.images import map_in_threads, read_image
 from utils.datasets.index import DatasetIndex
 from utils.datasets.letterbox import resize_longest_side, scaled_size
 from utils.errors import DetectorError
@@ -21,7 +19,6 @@ from utils.log import LOGGER
 
 DISK_VERSION = 1
 USABLE_DISK_FRACTION = 0.9
-FILL_THREADS = 4
 _HEADER = np.dtype("<u4")  # height and width before the pixels
 
 
@@ -107,11 +104,8 @@ def prepare_disk_cache(index: DatasetIndex, *, image_size: int, smooth: bool = F
         header = np.array(image.shape[:2], _HEADER).tobytes()
         return try_write(folder / names[i].decode(), header + image.tobytes())
 
-    with ThreadPoolExecutor(FILL_THREADS) as pool:
-        results = tqdm(
-            pool.map(fill, range(len(index))), total=len(index), desc="Caching images", leave=False, disable=None
-        )
-        errors = [error for error in results if error is not None]
+    results = map_in_threads(fill, range(len(index)), "Caching images")
+    errors = [error for error in results if error is not None]
     if errors:
         LOGGER.warning(f"--cache disk: {len(errors)} images not cached; the first: {errors[0]}")
     for stale in cached.keys() - {name.decode() for name in names}:

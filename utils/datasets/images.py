@@ -10,12 +10,15 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from utils.datasets.image_headers import BITS_PER_SAMPLE, PFM_SIGNATURES, TIFF_SIGNATURES, is_truncated, raw_size
 from utils.errors import DataError
@@ -25,6 +28,9 @@ from utils.malloc import release_memory
 
 # Those of YOLOv5, and the other names and successors of JPEG.
 IMAGE_SUFFIXES = frozenset("bmp dng jpeg jpg mpo png tif tiff webp pfm jfif jpe jp2 avif".split())
+UNREAD_SUFFIXES = frozenset(
+    "arw cr2 gif heic heif ico j2k jpx jxl nef pbm pgm ppm psd raw svg tga".split()
+)  # of images
 VIDEO_SUFFIXES = frozenset("asf avi gif m4v mkv mov mp4 mpeg mpg ts wmv".split())
 MAX_PIXELS = 178_000_000
 MAX_DECODED_BYTES = 6 * MAX_PIXELS  # 16 bits in three channels; also of the file itself
@@ -34,10 +40,13 @@ _DEEP_SIGNATURES = (*TIFF_SIGNATURES, *PFM_SIGNATURES)  # some of which only Ope
 _BYTES_PER_SAMPLE = {"JPEG2000": 4, "AVIF": 4, "WEBP": 2}
 _BLOCK_PIXELS = 4_000_000  # converted at a time
 _OPENCV_MODES = frozenset(("1", "L", "P", "RGB"))
-_ORIENTATION = 0x0112
+ORIENTATION_TAG, FIRST_TRANSPOSED = 0x0112, 5  # in EXIF: from 5, width and height change places
+READ_THREADS = 4
 _LARGE_BYTES = 100_000_000
 _LARGE_IMAGES = threading.Lock()
 _WARNING_FILTERS = threading.Lock()  # the filters are global to the process
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
@@ -45,19 +54,29 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
     return Path(path).suffix[1:].lower() in suffixes
 
 
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], what: str) -> Iterator[Result]:
+    """Yield the results of a function that reads images, in order, with a progress bar on a terminal."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        yield from tqdm(pool.map(function, items), desc=what, total=len(items), leave=False, disable=None)
+
+
 def read_image(path: Path | str) -> np.ndarray:
     """Read an image file as (H, W, 3) uint8 RGB; see `decode_image`. A DataError if it is not a readable file."""
+    return decode_image(read_image_file(path), name=path)
+
+
+def read_image_file(path: Path | str) -> bytes:
+    """Return the content of an image file; DataError if it is not a regular file, too large, or cannot be read."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(path, "is not a regular file", fix="remove it from the data set")
         if status.st_size > MAX_DECODED_BYTES:
             raise DataError(path, f"is too large for an image ({status.st_size:,} bytes)", fix="remove it")
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(path, f"cannot be read ({reason})", fix="check the path") from error
-    return decode_image(data, name=path)
 
 
 def decode_image(data: bytes, *, name: Path | str) -> np.ndarray:
@@ -175,7 +194,7 @@ def _decode(data: bytes) -> np.ndarray | None:
             depth = max(depth, _BYTES_PER_SAMPLE.get(str(header.format), 1))
             size = _checked_size(header.width * header.height, len(header.getbands()) * depth)
             # OpenCV applies the orientation of TIFFs itself.
-            orientation = header.getexif().get(_ORIENTATION, 1) if deep and header.format != "TIFF" else 1
+            orientation = header.getexif().get(ORIENTATION_TAG, 1) if deep and header.format != "TIFF" else 1
             if not deep and (
                 header.format == "TIFF" or header.mode not in _OPENCV_MODES or "transparency" in header.info
             ):
@@ -204,7 +223,7 @@ def _one_at_a_time(size: int) -> contextlib.AbstractContextManager[object]:
 
 def pil_to_rgb8(image: Image.Image) -> np.ndarray:
     """Return a PIL image as (H, W, 3) uint8 RGB, EXIF orientation applied and alpha composited on black."""
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION_TAG, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # more than 8 bits
         return to_rgb8(np.asarray(image))

@@ -9,16 +9,14 @@ one moved chess piece on the same board is another picture.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from utils.datasets.images import map_in_threads
 from utils.datasets.thumbnails import ALIGNMENTS, BRIGHT, DARK, SIDE, compare, read_thumbnail, warped
 
-THREADS = 4
 DESCRIPTOR_SIDE = 16
 MIN_SIMILARITY = 0.7  # of the descriptors of candidates, as a correlation
 NEIGHBOURS = 8  # for each image as it is, mirrored or cropped
@@ -47,19 +45,17 @@ class DuplicatePair:
     identical: bool  # byte for byte
 
 
-def compute_signatures(paths: Sequence[str], *, progress: bool = False) -> ImageSignatures:
+def compute_signatures(paths: Sequence[str]) -> ImageSignatures:
     """Read images at reduced size. Damaged ones get no signature, so that they are duplicates of nothing."""
     thumbnails, digests = np.zeros((len(paths), SIDE, SIDE), np.uint8), []
-    with ThreadPoolExecutor(THREADS) as pool:
-        read = pool.map(read_thumbnail, paths)
-        for index, result in enumerate(tqdm(read, "Comparing images", len(paths), leave=False, disable=not progress)):
-            digests.append(result[0] if result else b"")
-            if result:
-                thumbnails[index] = result[1]
+    for index, result in enumerate(map_in_threads(read_thumbnail, paths, "Comparing images")):
+        digests.append(result[0] if result else b"")
+        if result:
+            thumbnails[index] = result[1]
     return ImageSignatures(thumbnails=thumbnails, digests=tuple(digests))
 
 
-def find_duplicates(signatures: ImageSignatures, *, progress: bool = False) -> list[DuplicatePair]:
+def find_duplicates(signatures: ImageSignatures) -> list[DuplicatePair]:
     """Return the pairs of duplicates, sorted.
 
     Each further copy of a file is paired with the first only, and each image with its nearest few, so that the number
@@ -76,18 +72,18 @@ def find_duplicates(signatures: ImageSignatures, *, progress: bool = False) -> l
     thumbnails = signatures.thumbnails[distinct]
     pairs += [
         DuplicatePair(first=first, second=second, identical=False)
-        for first, second in distinct[_near_pairs(thumbnails, progress=progress)].tolist()
+        for first, second in distinct[_near_pairs(thumbnails)].tolist()
     ]
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
-def _near_pairs(thumbnails: np.ndarray, *, progress: bool) -> np.ndarray:
+def _near_pairs(thumbnails: np.ndarray) -> np.ndarray:
     """Return (m, 2) the images of different files that show the same picture, the smaller index first."""
     candidates = _candidates(thumbnails)
-    with ThreadPoolExecutor(THREADS) as pool:
-        compared = pool.map(lambda c: compare(thumbnails[c[0]], thumbnails[c[1]], ALIGNMENTS[c[2]]), candidates)
-        results = list(tqdm(compared, "Comparing similar images", len(candidates), leave=False, disable=not progress))
-    difference, gain = np.array(results, np.float64).reshape(-1, 2).T
+    results = map_in_threads(
+        lambda c: compare(thumbnails[c[0]], thumbnails[c[1]], ALIGNMENTS[c[2]]), candidates, "Comparing similar images"
+    )
+    difference, gain = np.array(list(results), np.float64).reshape(-1, 2).T
     ends = np.array([candidate[:2] for candidate in candidates], np.int64).reshape(-1, 2)
     best = np.full(len(thumbnails), np.inf)
     np.minimum.at(best, ends, difference[:, None])

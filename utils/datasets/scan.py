@@ -6,14 +6,11 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from utils.datasets.config import PREPARE, DataConfig
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, read_image
+from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, map_in_threads, read_image
 from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
 from utils.datasets.paths import (
     ResolvedPath,
@@ -28,7 +25,6 @@ from utils.errors import DataError
 from utils.files import decode_text
 from utils.log import LOGGER
 
-SCAN_THREADS = 4
 MIN_IMAGE_SIZE = 10
 MAX_LIST_BYTES = 300_000_000
 
@@ -107,7 +103,7 @@ def _read_list(file: Path, config: DataConfig) -> _Listing:
     (`# ...`, unless there is such a file) do not count.
 
     Raises:
-        DataError: the list is too large, or none of its images exists.
+        DataError: the list is too large or not text, or none of its images exists.
     """
     if (size := file.stat().st_size) > MAX_LIST_BYTES:
         raise DataError(file, f"is too large for a list of images ({size} bytes)", fix="pass the right file")
@@ -117,6 +113,8 @@ def _read_list(file: Path, config: DataConfig) -> _Listing:
     except UnicodeDecodeError:
         text = os.fsdecode(data)  # the names of files need not be UTF-8
     folders = list(dict.fromkeys(map(str, (file.parent, *config.roots, Path.cwd()))))
+    if "\0" in text:
+        raise DataError(file, "is not UTF-8 text (it has null bytes)", fix="save it as UTF-8")
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     listing, missing = _Listing(), []
     for line in lines:
@@ -149,12 +147,12 @@ def scan_images(
     config: DataConfig, split: str, paths: Sequence[str], labels: Sequence[LabelContent]
 ) -> list[ScannedImage]:
     """Decode every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        scans = pool.map(functools.partial(_scan_image, config=config), paths, labels)
-        return list(tqdm(scans, total=len(paths), desc=f"Scanning {split}", leave=False, disable=None))
+    pairs = list(zip(paths, labels, strict=True))
+    return list(map_in_threads(functools.partial(_scan_image, config=config), pairs, f"Scanning {split}"))
 
 
-def _scan_image(path: str, label: LabelContent, *, config: DataConfig) -> ScannedImage:
+def _scan_image(image: tuple[str, LabelContent], *, config: DataConfig) -> ScannedImage:
+    path, label = image
     try:
         height, width = read_image(path).shape[:2]
     except DataError as error:

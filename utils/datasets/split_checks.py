@@ -71,19 +71,19 @@ def overlapping_images(paths: Sequence[str], evaluated: Sequence[str]) -> list[s
 
 def _equal_files(paths: Sequence[str], evaluated: Sequence[str]) -> set[str]:
     """Return the evaluated files that are equal to one of others; only those with equal beginnings are read whole."""
-    by_head: dict[bytes, list[Path]] = defaultdict(list)
-    sizes = {size for path in evaluated if (size := _size(path)) is not None}
+    by_head: dict[bytes, list[str]] = defaultdict(list)
+    sizes = {_size(path) for path in evaluated}
     for path in paths:
         if (size := _size(path)) in sizes:
-            by_head[_digest(path, size, head=True)].append(Path(path))
+            by_head[_digest(path, size, head=True)].append(path)
     equal = set()
     digests: dict[bytes, set[bytes]] = {}  # of the files with each head that both have
     for path in evaluated:
         size = _size(path)
-        head = _digest(path, size, head=True) if size is not None else b""
-        if head in by_head:
+        head = _digest(path, size, head=True)
+        if head and head in by_head:
             if head not in digests:
-                digests[head] = {_digest(other, size, head=False) for other in by_head[head]}
+                digests[head] = {_digest(other, size, head=False) for other in by_head[head]} - {b""}
             if _digest(path, size, head=False) in digests[head]:
                 equal.add(path)
     return equal
@@ -94,7 +94,12 @@ def _size(path: str) -> int | None:
     return os.path.getsize(path) if os.path.isfile(path) else None
 
 
-def _digest(path: Path | str, size: int | None, *, head: bool) -> bytes:
-    """Return a hash of a file's size and content, or of its first bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.sha256(f"{size} ".encode() + file.read(HEAD if head else -1)).digest()
+def _digest(path: str, size: int | None, *, head: bool) -> bytes:
+    """Return a hash of a file's size and content, or of its first bytes; b"" if it cannot be read."""
+    if size is None:
+        return b""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.sha256(f"{size} ".encode() + file.read(HEAD if head else -1)).digest()
+    except OSError:  # no permission, or deleted since it was listed
+        return b""

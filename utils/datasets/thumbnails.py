@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import ImageOps
 
-from utils.datasets.images import MAX_DECODED_BYTES, decode_image, open_header
+from utils.datasets.images import decode_image, open_header, read_image_file
 from utils.errors import DataError
 
 SIDE = 96  # of the thumbnails, which are square whatever the shape of the image: stretched copies are found too
@@ -24,14 +21,11 @@ DARK, BRIGHT = 8, 235  # grey levels beyond which brightening may have clipped a
 def read_thumbnail(path: str) -> tuple[bytes, np.ndarray] | None:
     """Return the digest of a file and the thumbnail of its image; None if it cannot be read."""
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_DECODED_BYTES:
-            return None
-        data = Path(path).read_bytes()
+        data = read_image_file(path)
         grey = _reduced_jpeg(data)
         if grey is None:
             grey = cv2.cvtColor(decode_image(data, name=path), cv2.COLOR_RGB2GRAY)
-    except (OSError, DataError):
+    except DataError:
         return None
     return hashlib.blake2b(data, digest_size=16).digest(), cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from utils.datasets.config import DataConfig
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
+from utils.datasets.images import UNREAD_SUFFIXES, has_suffix
 from utils.datasets.labels import label_path
 from utils.preparation.checks_boxes import marks_of
 from utils.preparation.findings import MAX_LISTED, Example, Finding, found, joined
@@ -18,7 +20,6 @@ from utils.preparation.survey import SplitSurvey
 
 MOST = 0.5  # fraction of a split that is too much to lose
 LOST = ("image-missing", "image-damaged", "image-tiny", "label-unreadable")  # remarks by which images are left out
-UNREAD_SUFFIXES = frozenset("heic heif jfif jp2 j2k jpx avif gif ppm pgm pbm jxl tga svg ico psd cr2 nef arw".split())
 NOT_LABELS = frozenset("classes.txt obj.names train.txt val.txt valid.txt test.txt readme.txt license.txt".split())
 
 
@@ -87,54 +88,42 @@ def check_stray_files(config: DataConfig, splits: Sequence[SplitSurvey]) -> list
     image_folders = {os.path.dirname(path) for path in images}
     orphans = [
         path
-        for path in _files_in(label_folders)
+        for path in _entries(label_folders)
         if path.endswith(".txt") and path not in expected and os.path.basename(path).lower() not in NOT_LABELS
     ]
-    if not any(folder in image_folders for folder in label_folders):
-        beside = orphans
-    else:  # labels beside images: other txt files may lie there
-        beside = [path for path in orphans if _looks_like_labels(path)]
-    unread, hidden = [], []
-    for path in _files_in(image_folders):
-        name = os.path.basename(path)
-        if name.startswith("."):
-            hidden.append(path)
-        elif has_suffix(path, UNREAD_SUFFIXES - IMAGE_SUFFIXES) and path not in images:
-            unread.append(path)
-    hidden += [f for folder in image_folders for f in _hidden_folders(folder)]
+    orphans = list(filter(os.path.isfile, orphans))
+    if label_folders & image_folders:  # labels beside images: other txt files may lie there
+        orphans = list(filter(_begins_with_numbers, orphans))
+    hidden: list[str] = []
+    shown: list[str] = []
+    for path in _entries(image_folders):
+        (hidden if os.path.basename(path).startswith(".") else shown).append(path)
+    stray = {
+        "labels-without-image": orphans,
+        "images-unread": [path for path in shown if has_suffix(path, UNREAD_SUFFIXES) and os.path.isfile(path)],
+        "files-hidden": hidden,
+    }
     folder = config.file.resolve().parent
-    lists = {"labels-without-image": beside, "images-unread": unread, "files-hidden": hidden}
-    return [
-        finding
-        for kind, paths in lists.items()
-        for finding in found(
-            kind, [Example(path=p, words=os.path.relpath(p, folder), drawn=False) for p in sorted(paths)]
-        )
-    ]
+    findings = []
+    for kind, paths in stray.items():
+        findings += found(kind, [Example(path=p, words=os.path.relpath(p, folder), drawn=False) for p in paths])
+    return findings
 
 
-def _files_in(folders: Iterable[str]) -> list[str]:
-    """Return the files that lie in folders, not below them."""
-    files = []
-    for folder in sorted(folders):
-        try:
-            with os.scandir(folder) as entries:
-                files += [entry.path for entry in entries if entry.is_file()]
-        except OSError:  # no labels folder
-            continue
-    return files
+def _entries(folders: Collection[str]) -> list[str]:
+    """Return the sorted paths of the files and folders in folders, not below them."""
+    paths: list[str] = []
+    for folder in folders:
+        with contextlib.suppress(OSError):  # there is no folder of labels, or none of the images of a list
+            paths += [os.path.join(folder, name) for name in os.listdir(folder)]
+    return sorted(paths)
 
 
-def _hidden_folders(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
-
-
-def _looks_like_labels(path: str) -> bool:
+def _begins_with_numbers(path: str) -> bool:
     """Return whether a txt file begins with a row of at least five numbers."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY), "rb") as file:
+        with Path(path).open("rb") as file:
             fields = file.readline(400).split()
-        return len(fields) >= 5 and all(field.replace(b".", b"").replace(b"-", b"").isalnum() for field in fields[:5])
     except OSError:
         return False
+    return len(fields) >= 5 and all(field.replace(b".", b"").replace(b"-", b"").isalnum() for field in fields[:5])

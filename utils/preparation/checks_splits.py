@@ -43,7 +43,7 @@ def check_duplicates(splits: Sequence[SplitSurvey]) -> list[Finding]:
         for index in np.flatnonzero(split.decoded).tolist():
             images.setdefault(os.path.realpath(split.paths[index]), (split, index))
     places = list(images.values())
-    pairs = find_duplicates(compute_signatures(list(images), progress=True), progress=True)
+    pairs = find_duplicates(compute_signatures(list(images)))
     by_splits: dict[tuple[str, str, bool], list[tuple[ImageOfSplit, ImageOfSplit]]] = {}
     for pair in pairs:
         first, second = places[pair.first], places[pair.second]  # in the order of the splits

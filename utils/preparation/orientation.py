@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Label
-from utils.datasets.convert.layout import FIRST_TRANSPOSED, Source, image_header
+from utils.datasets.convert.layout import Source, image_header
+from utils.datasets.images import FIRST_TRANSPOSED
 from utils.errors import DataError
 
 BOX_VALUES = 4

@@ -12,7 +12,8 @@ from utils.datasets.convert.class_names import yaml_names
 from utils.datasets.convert.layout import DiskFile, Source, files_below, read_text
 from utils.datasets.convert.recognise import FORMATS, recognise
 from utils.datasets.convert.write import Output, entries
-from utils.datasets.scan import suffix_counts
+from utils.datasets.images import UNREAD_SUFFIXES
+from utils.datasets.paths import suffix_counts
 from utils.errors import ConfigError, DataError
 from utils.folders import atomic_write_folder
 from utils.log import LOGGER
@@ -23,7 +24,6 @@ from utils.preparation.splitting import Division, divide
 from utils.strict_yaml import load_yaml
 
 DEFAULT_FOLDER = Path("datasets")
-UNREAD_SUFFIXES = ("heic", "heif", "gif", "psd", "svg", "cr2", "nef", "arw", "raw")  # of images
 
 
 def run_preparation(options: PrepareOptions, given: Collection[str]) -> int:
@@ -132,7 +132,7 @@ def _keep_usable(found: AnnotatedSet, source: Source, folder: Path) -> None:
     if not found.images:
         fix = "pass the folder that contains images and annotations"
         raise DataError(folder, f"has no usable image ({found.report})", fix=fix)
-    if unread := source.with_suffix(*UNREAD_SUFFIXES):
+    if unread := source.with_suffix(*sorted(UNREAD_SUFFIXES)):
         LOGGER.warning(f"left out {suffix_counts(unread)}; these suffixes are not read")
     if len(missing) > skipped_already:
         LOGGER.warning(f"{len(missing)} images have no annotation and are left out, such as {missing[0]}")

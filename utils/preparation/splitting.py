@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,10 +88,10 @@ def divide(
 def _check_kept(images: Sequence[AnnotatedImage], folder: Path, splits: Sequence[str], names: Sequence[str]) -> None:
     """Log how the class distributions of the source's splits differ, and images in several of them, or nearly so."""
     _warn_of_differences(class_counts(images, names), np.array([SPLITS.index(split) for split in splits]), names)
-    signatures = compute_signatures([str(folder / image.file) for image in images], progress=sys.stderr.isatty())
+    signatures = compute_signatures([str(folder / image.file) for image in images])
     leaks = [
         (pair.first, pair.second) if splits[pair.second] == "train" else (pair.second, pair.first)
-        for pair in find_duplicates(signatures, progress=sys.stderr.isatty())
+        for pair in find_duplicates(signatures)
         if splits[pair.first] != splits[pair.second]
     ]
     if leaks:
@@ -116,7 +115,7 @@ def class_counts(images: Sequence[AnnotatedImage], names: Sequence[str]) -> np.n
 
 def _groups(paths: Sequence[str], parts: int) -> tuple[np.ndarray, str]:
     """Return the (n,) groups of images that stay together, and what they are in words."""
-    groups = group_images(paths, progress=sys.stderr.isatty())
+    groups = group_images(paths)
     if len(np.unique(groups.group)) < parts:
         LOGGER.warning("all images look like one group, such as one video: they are divided in their order instead")
         blocks = min(10 * parts, len(paths))

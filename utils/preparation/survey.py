@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from utils.datasets.images import decode_image, open_header, suppress_pillow_warnings
+from utils.datasets.images import (
+    ORIENTATION_TAG,
+    decode_image,
+    map_in_threads,
+    open_header,
+    read_image_file,
+    suppress_pillow_warnings,
+)
 from utils.datasets.labels import LabelRow, label_path, read_label_content, read_rows
 from utils.datasets.scan import MIN_IMAGE_SIZE
 from utils.errors import DataError
 from utils.preparation.readings import NAMES, NO_EVIDENCE, Evidence, boxes_of, measure, normalized
 
-THREADS = 4
 MAX_ASPECT = 10.0  # longer side / shorter side of an odd image
-ORIENTATION = 0x0112  # EXIF tag
 # Suffixes that name each format, as Pillow calls it.
 SUFFIXES = {
     **{"JPEG": ("jpg", "jpeg", "jfif", "mpo"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png",), "BMP": ("bmp",)},
@@ -94,17 +96,15 @@ def survey_split(name: str, paths: Sequence[str]) -> SplitSurvey:
     tables, starts = [_table([])], [0]
     sizes, has_label, inside, contrast = [], [], [], []
     remarks: dict[str, list[tuple[int, str]]] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
-        progress = tqdm(pool.map(survey_image, paths), total=len(paths), desc=f"Checking {name}", leave=False)
-        for index, facts in enumerate(progress):
-            sizes.append(facts.size_hw)
-            has_label.append(facts.has_label)
-            tables.append(facts.table)
-            starts.append(starts[-1] + len(facts.table))
-            inside.append(facts.evidence.inside)
-            contrast.append(facts.evidence.contrast)
-            for kind, words in facts.remarks:
-                remarks.setdefault(kind, []).append((index, words))
+    for index, facts in enumerate(map_in_threads(survey_image, paths, f"Checking {name}")):
+        sizes.append(facts.size_hw)
+        has_label.append(facts.has_label)
+        tables.append(facts.table)
+        starts.append(starts[-1] + len(facts.table))
+        inside.append(facts.evidence.inside)
+        contrast.append(facts.evidence.contrast)
+        for kind, words in facts.remarks:
+            remarks.setdefault(kind, []).append((index, words))
     table = np.concatenate(tables)
     return SplitSurvey(
         name=name,
@@ -126,18 +126,12 @@ def survey_image(path: str) -> ImageFacts:
     remarks: list[tuple[str, str]] = []
     image = None
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block forever
-            remarks.append(("image-damaged", "is not a regular file"))
-        else:
-            data = Path(path).read_bytes()
-            image = decode_image(data, name=path)
-            remarks += _oddities(path, data, (image.shape[0], image.shape[1]))
-    except FileNotFoundError:
-        remarks.append(("image-missing", "does not exist"))
-    except OSError as error:
-        remarks.append(("image-damaged", f"cannot be read ({error.strerror})"))
+        data = read_image_file(path)
+        image = decode_image(data, name=path)
+        remarks += _oddities(path, data, (image.shape[0], image.shape[1]))
     except DataError as error:
-        remarks.append(("image-damaged", error.what))
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        remarks.append(("image-missing", "does not exist") if is_missing else ("image-damaged", error.what))
     content = read_label_content(path)
     label = os.path.basename(label_path(path))
     rows: list[LabelRow] = []
@@ -175,7 +169,7 @@ def _oddities(path: str, data: bytes, size_hw: tuple[int, int]) -> Iterator[tupl
     if header is None:
         return
     with header, suppress_pillow_warnings():
-        orientation = header.getexif().get(ORIENTATION, 1)
+        orientation = header.getexif().get(ORIENTATION_TAG, 1)
         if orientation in range(2, 9):
             yield "image-exif-rotated", f"has EXIF orientation {orientation}; read as {width}x{height} pixels"
         bits = 16 if header.mode[0] in "IF" or (header.format == "PNG" and data[24] == 16) else 8

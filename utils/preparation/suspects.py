@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils.boxes import pairwise_iou
 from utils.datasets.config import DataConfig
-from utils.datasets.images import read_image
+from utils.datasets.images import READ_THREADS, read_image
 from utils.datasets.splits import round_image_size
 from utils.errors import ConfigError, DataError
 from utils.inference.class_mapping import class_name_mismatch
@@ -29,7 +29,7 @@ from utils.log import LOGGER
 from utils.options import PrepareOptions
 from utils.preparation.checks_boxes import class_name
 from utils.preparation.findings import Example, Finding, Mark, found
-from utils.preparation.survey import THREADS, SplitSurvey
+from utils.preparation.survey import SplitSurvey
 from utils.runtime import select_device
 
 CONFIDENT = 0.5  # confidence from which a detection contradicts a label
@@ -79,10 +79,10 @@ def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Detector
 def find_suspects(detector: Detector, splits: Sequence[SplitSurvey], settings: InferenceConfig) -> list[Suspect]:
     """Return all contradictions of a detector, which runs with `settings`, and the labels of the splits."""
     suspects: list[Suspect] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(READ_THREADS) as pool:
         for position, split in enumerate(splits):
             images = np.flatnonzero(split.decoded)
-            progress = tqdm(total=len(images), desc=f"Predicting {split.name}", leave=False)
+            progress = tqdm(total=len(images), desc=f"Predicting {split.name}", leave=False, disable=None)
             for start in range(0, len(images), BATCH):
                 chunk = images[start : start + BATCH].tolist()
                 pixels = list(pool.map(_read, [split.paths[i] for i in chunk]))

@@ -281,6 +281,13 @@ def test_a_file_that_is_no_image_or_list_says_so(tmp_path):
     assert "train.json" in caught.value.what and "prepare.py" in caught.value.fix
 
 
+def test_a_list_with_null_bytes_is_not_text(tmp_path):
+    yaml = write_list(tmp_path, ["images/train/p0.png", "images/train/a\0b.png"])
+    with pytest.raises(DataError) as caught:
+        listed(yaml)
+    assert caught.value.where == str(tmp_path / "train.txt")
+
+
 def test_a_list_that_is_too_large_is_not_read(tmp_path):
     yaml = write_list(tmp_path, [])
     os.truncate(tmp_path / "train.txt", 2**32)

@@ -76,3 +76,21 @@ def test_missing_labels_and_objects_are_two_warnings(kept: int, tmp_path: Path) 
     data.write_rows("val", 0, data.rows("val", 0) if kept else "")
     warnings = warnings_of(data)
     assert ["have no label file" in warning for warning in warnings] == ([True] if kept else [False, True])
+
+
+def test_files_that_cannot_be_read_are_equal_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FaultySet(tmp_path)
+    train, val = (str(data.image(split, 0)) for split in ("train", "val"))
+    shutil.copy(val, train)
+    assert overlapping_images([train], [val]) == [val]
+    opened, denied = Path.open, set()
+
+    def refuse(path: Path, *args: str) -> object:
+        if path in denied:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for path in (train, val):
+        denied.add(Path(path))
+        assert overlapping_images([train], [val]) == []

@@ -48,7 +48,7 @@ def copy_image(data: FaultySet, to_split: str) -> None:
 
 
 def list_with_one_missing(data: FaultySet) -> None:
-    names = [*(f"images/train/{index}.png" for index in range(16)), "images/train/gone.png"]
+    names = [*(f"images/train/{index}.png" for index in range(16)), "images/gone/gone.png"]
     (data.folder / "train.txt").write_text("\n".join(names))
     data.write_yaml(train="train.txt")
 
@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[Plant, int, int, str, str]] = {
         lambda d: d.write("train", "jpeg", recompressed(d.image("train", 3)), d.rows("train", 3)),
         *(0, 1, "3.png", "jpeg.png"),
     ),
-    "image-missing": (lambda d: list_with_one_missing(d), 0, 1, "images/train/gone.png", "not exist"),
+    "image-missing": (lambda d: list_with_one_missing(d), 0, 1, "images/gone/gone.png", "not exist"),
     "class-fractions-differ": (
         lambda d: [d.write_rows("val", i, d.rows("val", i)[:1] * 5 + d.rows("val", i)) for i in range(12)],
         *(0, 1, "", "val: car"),
@@ -314,3 +314,15 @@ def test_without_any_readable_split_the_error_of_the_first_is_raised(tmp_path: P
         run_check(PrepareOptions(source=str(tmp_path / "none.yaml"), check=True))
     assert missing.value.where == "SOURCE"
     assert not (tmp_path / "check").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_that_lead_to_themselves_are_reported(tmp_path: Path) -> None:
+    data = FaultySet(tmp_path / "set")
+    for path in (data.image("train", "loop"), data.label("train", "loop"), data.folder / "images/train/.loop"):
+        path.symlink_to(path.name)
+    code, found = check(data)
+    assert (code, {kind: finding["count"] for kind, finding in found.items()}) == (
+        0,
+        {"image-damaged": 1, "label-unreadable": 1, "files-hidden": 1},
+    )

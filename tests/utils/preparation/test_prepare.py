@@ -88,6 +88,21 @@ def test_yolo_labels_without_names_get_them_by_the_flag_or_are_numbered(tmp_path
     assert "class 2" in error.what
 
 
+@pytest.mark.parametrize("names", ["{'0': a b, 1: b, '2': 圆}", "\n  2: 圆\n  0: a b\n  1: b", "[a b, b, 圆]"])
+def test_names_of_a_yaml_are_read_as_train_py_does(tmp_path, prepare, names):
+    LAYOUTS["yolo_images_and_labels"](tmp_path / "in")
+    put(tmp_path / "in/data.yaml", f"train: images\nnames: {names}\n")
+    prepare(tmp_path / "in", "--out", tmp_path / "out")
+    assert load_data_config(str(tmp_path / "out/data.yaml")).names == ("a b", "b", "圆")
+
+
+@pytest.mark.parametrize("names", ["{1: a, 2: b, 3: c}", "[[a], [b], [c]]", "[a, b, null]"])
+def test_names_of_a_yaml_that_train_py_refuses_are_refused(tmp_path, prepare, names):
+    LAYOUTS["yolo_images_and_labels"](tmp_path / "in")
+    put(tmp_path / "in/data.yaml", f"train: images\nnames: {names}\n")
+    assert refused(prepare, ConfigError, tmp_path / "in", "--out", tmp_path / "out").where == "data.yaml"
+
+
 def test_vocs_20_classes_are_never_a_default(tmp_path, prepare):
     put(tmp_path / "in/VOC2007/JPEGImages/a.png", image_bytes("a"))
     put(tmp_path / "in/VOC2007/JPEGImages/e.png", image_bytes("e"))

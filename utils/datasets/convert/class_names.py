@@ -7,9 +7,10 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from utils.datasets.config import names_in_order
 from utils.datasets.convert.coco import read_json
 from utils.datasets.convert.layout import DiskFile, Source
-from utils.errors import ConfigError, DataError
+from utils.errors import DataError
 from utils.strict_yaml import load_yaml
 
 # In the order in which they are preferred.
@@ -72,15 +73,9 @@ def data_yaml(source: Source, name: str) -> dict[str, Any]:
 
 
 def yaml_names(content: dict[str, Any], where: str) -> tuple[str, ...]:
-    """Return the class names of a data yaml: a list, a mapping from 0 to n - 1, or made up from `nc`."""
+    """Return the class names of a data yaml, () if it has none; ConfigError if they are not valid."""
     names = content.get("names")
-    if isinstance(names, dict):
-        if not all(type(key) is int for key in names) or sorted(names) != [*range(len(names))]:
-            raise ConfigError(where, f"names must be numbered 0 to {len(names) - 1}", fix="fill the gaps")
-        names = [names[class_id] for class_id in range(len(names))]
-    if isinstance(names, list):
-        return tuple(str(name) for name in names)
-    return ()
+    return names_in_order(names, where) if names and isinstance(names, (dict, list)) else ()
 
 
 def class_name(names: tuple[str, ...], class_id: int, where: str) -> str:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from PIL import Image
 from tqdm import tqdm
 
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
+from utils.datasets.images import FIRST_TRANSPOSED, IMAGE_SUFFIXES, ORIENTATION_TAG, has_suffix
 from utils.datasets.paths import ResolvedPath, find_files
 from utils.errors import DataError
 from utils.files import decode_text
@@ -26,7 +26,6 @@ Files = Mapping[str, Callable[[], bytes]]  # functions that read a file, by rela
 T = TypeVar("T")
 FileEntry = tuple[str, bytes]
 Row = tuple[int, Sequence[float]]
-ORIENTATION_TAG, FIRST_TRANSPOSED = 0x0112, 5  # in EXIF: from 5, width and height change places
 HEAD_BYTES = 4096
 JSON_KEYS = ("images", "annotations", "categories", "shapes", "imagePath")
 MAX_FILE_BYTES = 2_000_000_000

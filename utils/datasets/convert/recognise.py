@@ -1,4 +1,4 @@
-"""Tells in which format a folder is annotated, and why."""
+"""Recognises in which format a folder is annotated, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.datasets.convert.layout import Source
 from utils.datasets.convert.visdrone import find_visdrone, read_visdrone
 from utils.datasets.convert.voc import find_voc, read_voc
 from utils.datasets.convert.yolo import find_yolo, read_yolo
-from utils.datasets.scan import suffix_counts
+from utils.datasets.paths import suffix_counts
 from utils.errors import DataError
 
 
