@@ -8,128 +8,102 @@ from __future__ import annotations
 import html
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
 import cv2
-import numpy as np
 
 from utils.comparison.figures import CONFIDENCE, JPEG_QUALITY
 from utils.comparison.result import ComparisonResult
-from utils.comparison.shown_runs import ShownRun, by_difference
+from utils.comparison.shown_runs import FALSE_NEGATIVE, KINDS, LABEL, ShownBox, ShownRun, by_difference
 from utils.datasets.images import read_image
 from utils.datasets.letterbox import resize_longest_side
 from utils.files import atomic_write
 from utils.log import LOGGER
-from utils.metrics.tide import ERRORS, MISSED, TRUE_POSITIVE
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 IMAGES_PER_PAGE, IMAGE_PIXELS = 60, 640
-LABEL, FALSE_NEGATIVE = 7, 8  # kinds of boxes, beside those of `utils.metrics.tide`
-KINDS = {TRUE_POSITIVE: "true positive", **dict(enumerate(ERRORS[:MISSED])), FALSE_NEGATIVE: "false negative"}
 LABELS = -1  # the panel before those of the models
 
-Box = tuple[int, int, np.ndarray, str]  # class id, kind, corners in pixels of the image, text
-Panel = tuple[int, list[Box]]  # index of the model, or `LABELS`
+Panels = Mapping[int, Sequence[ShownBox]]  # boxes by index of the model, or `LABELS`
 
 
 def write_browse(result: ComparisonResult, runs: Sequence[ShownRun], *, folder: Path) -> Path:
     """Write pages of 60 images in place of earlier ones, those first on which models differ; return the first page."""
     shutil.rmtree(folder, ignore_errors=True)
-    order, _ = by_difference(runs)
-    pages = [order[start : start + IMAGES_PER_PAGE].tolist() for start in range(0, len(order), IMAGES_PER_PAGE)]
-    panels = [[_panels(runs, image_id, result.names) for image_id in page] for page in pages]
+    order = by_difference(runs)[0].tolist()
+    pages = [order[start : start + IMAGES_PER_PAGE] for start in range(0, len(order), IMAGES_PER_PAGE)]
+    panels = {image_id: _panels(runs, image_id) for image_id in order}
     # By page, which kinds of boxes there are, so that a filter can tell which pages have any.
     contents = [
-        sorted({(panel, c, k) for image in page for panel, boxes in image for c, k, _, _ in boxes}) for page in panels
+        sorted({(p, box.class_id, box.kind) for i in page for p, boxes in panels[i].items() for box in boxes})
+        for page in pages
     ]
-    options = {
+    files = [folder / (f"page-{number}.html" if number > 1 else "index.html") for number in range(1, len(pages) + 1)]
+    fixed = {
         "classes": _options(dict(enumerate(result.names))),
         "models": _options({index: run.model for index, run in enumerate(runs)}),
         "kinds": _options(KINDS),
+        "header": html.escape(result.header),
+        "confidence": CONFIDENCE,
+        "total": len(order),
+        "pages": json.dumps([file.name for file in files]),
+        "contents": json.dumps(contents, separators=(",", ":")),
     }
-    for number, (page, of_page) in enumerate(zip(pages, panels, strict=True)):
-        items = [
-            _item(Path(str(result.val.paths[image_id])), image_id, runs, of_image, folder)
-            for image_id, of_image in zip(page, of_page, strict=True)
-        ]
-        text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-            options,
-            header=html.escape(result.header),
-            confidence=CONFIDENCE,
-            first=number * IMAGES_PER_PAGE + 1,
-            last=number * IMAGES_PER_PAGE + len(page),
-            total=len(order),
-            page=number,
-            pages=json.dumps([_page_name(index) for index in range(len(pages))]),
-            contents=json.dumps(contents, separators=(",", ":")),
-            items="\n".join(items),
-        )
-        atomic_write(folder / _page_name(number), text)
-    LOGGER.info(f"All images: {folder / _page_name(0)}")
-    return folder / _page_name(0)
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    for number, (file, page) in enumerate(zip(files, pages, strict=True)):
+        first = number * IMAGES_PER_PAGE + 1
+        items = "\n".join(_item(result, runs, i, panels[i], folder) for i in page)
+        text = template.substitute(fixed, page=number, first=first, last=first + len(page) - 1, items=items)
+        atomic_write(file, text)
+    LOGGER.info(f"All images: {files[0]}")
+    return files[0]
 
 
-def _page_name(number: int) -> str:
-    return f"page-{number + 1}.html" if number else "index.html"
-
-
-def _options(titles: dict[int, str]) -> str:
+def _options(titles: Mapping[int, str]) -> str:
     return "".join(f'<option value="{key}">{html.escape(title)}</option>' for key, title in titles.items())
 
 
-def _panels(runs: Sequence[ShownRun], image_id: int, names: Sequence[str]) -> list[Panel]:
-    """Return the boxes of the labels, and of each model with the labels that it does not find."""
-    first = runs[0].evaluated
-    rows = np.flatnonzero(first.label_image_ids == image_id).tolist()
-    labels = [(int(first.label_classes[i]), LABEL, first.label_boxes[i], names[first.label_classes[i]]) for i in rows]
-    panels: list[Panel] = [(LABELS, labels)]
-    for index, run in enumerate(runs):
-        of = run.evaluated
-        missed = [
-            (c, FALSE_NEGATIVE, box, text)
-            for (c, _, box, text), row in zip(labels, rows, strict=True)
-            if not run.found[row]
-        ]
-        start, end = np.searchsorted(of.image_ids[run.detections], (image_id, image_id + 1))
-        found = [
-            (c, int(run.errors.kinds[i]), of.boxes[i], f"{names[c]} {of.confidences[i]:.2f}")
-            for i in run.detections[start:end].tolist()
-            for c in [int(of.classes[i])]
-        ]
-        panels.append((index, [*missed, *found]))
-    return panels
+def _panels(runs: Sequence[ShownRun], image_id: int) -> Panels:
+    """Return the labels, and the detections of each model with the labels that it does not find."""
+    missed = ([box for box in run.labels[image_id] if box.kind == FALSE_NEGATIVE] for run in runs)
+    models = {i: [*of_run, *run.detections[image_id]] for i, (run, of_run) in enumerate(zip(runs, missed, strict=True))}
+    return {LABELS: [replace(box, kind=LABEL) for box in runs[0].labels[image_id]], **models}
 
 
-def _item(path: Path, image_id: int, runs: Sequence[ShownRun], panels: Sequence[Panel], folder: Path) -> str:
+def _item(result: ComparisonResult, runs: Sequence[ShownRun], image_id: int, panels: Panels, folder: Path) -> str:
     """Write an image, scaled down, and return its HTML."""
+    path = Path(str(result.val.paths[image_id]))
     image = read_image(str(path))
-    size_hw = image.shape[:2]
-    small = resize_longest_side(image, IMAGE_PIXELS, smooth=True) if max(size_hw) > IMAGE_PIXELS else image
+    height, width = image.shape[:2]
+    small = resize_longest_side(image, IMAGE_PIXELS, smooth=True) if max(height, width) > IMAGE_PIXELS else image
     _, encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     file = atomic_write(folder / "images" / f"{image_id:06d}.jpg", encoded.tobytes())
-    parts = []
-    for panel, boxes in panels:
-        title = "labels" if panel == LABELS else runs[panel].caption(image_id)
-        parts.append(
+    figures = []
+    for panel, boxes in panels.items():
+        title = html.escape("labels" if panel == LABELS else runs[panel].caption(image_id))
+        figures.append(
             f'<figure class="m{panel}"><div><img loading="lazy" src="images/{file.name}" width="{small.shape[1]}" '
-            f'height="{small.shape[0]}" alt=""><svg viewBox="0 0 {size_hw[1]} {size_hw[0]}">'
-            f"{''.join(_svg(boxes, size_hw))}</svg></div><figcaption>{html.escape(title)}</figcaption></figure>"
+            f'height="{small.shape[0]}" alt=""><svg viewBox="0 0 {width} {height}">'
+            f"{_svg(boxes, result.names, width, height)}</svg></div><figcaption>{title}</figcaption></figure>"
         )
-    return f"<section><h2>{html.escape(path.name)}</h2><div>{''.join(parts)}</div></section>"
+    return f"<section><h2>{html.escape(path.name)}</h2><div>{''.join(figures)}</div></section>"
 
 
-def _svg(boxes: Sequence[Box], size_hw: tuple[int, int]) -> Iterator[str]:
-    """Yield each box with its text, in pixels of the image."""
-    font = max(size_hw) / 32
-    for class_id, kind, box, text in boxes:
-        x1, y1, x2, y2 = (round(float(v), 1) for v in box)
-        title = html.escape(f"{text}, {KINDS[kind]}" if kind in KINDS else text)
-        x, side = (x1, "start") if x1 < 0.8 * size_hw[1] else (x2, "end")
+def _svg(boxes: Sequence[ShownBox], names: Sequence[str], width: int, height: int) -> str:
+    """Return the boxes, and above all of them their texts, in pixels of the image."""
+    font = max(width, height) / 32
+    outlines, texts = [], []
+    for box in boxes:
+        x1, y1, x2, y2 = (round(float(v), 1) for v in box.corners)
+        text = html.escape(box.text(names))
+        title = f"{text}, {KINDS[box.kind]}" if box.kind in KINDS else text
+        group = f'<g class="c{box.class_id} k{box.kind}">'
+        rect = f'<rect x="{x1}" y="{y1}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"/>'
+        outlines.append(f"{group}<title>{title}</title>{rect}</g>")
+        x, side = (x1, "start") if x1 < 0.8 * width else (x2, "end")
         y = y1 - font / 4 if y1 > font else y1 + font
-        yield (
-            f'<g class="c{class_id} k{kind}"><title>{title}</title><rect x="{x1}" y="{y1}" width="{x2 - x1:.1f}" '
-            f'height="{y2 - y1:.1f}"/><text x="{x}" y="{y:.1f}" font-size="{font:.0f}" '
-            f'text-anchor="{side}">{html.escape(text)}</text></g>'
-        )
+        texts.append(f'{group}<text x="{x}" y="{y:.1f}" font-size="{font:.0f}" text-anchor="{side}">{text}</text></g>')
+    return "".join(outlines + texts)

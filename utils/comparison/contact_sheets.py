@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,23 +16,25 @@ from utils.boxes import pairwise_iou
 from utils.comparison.browse import write_browse
 from utils.comparison.figures import CONFIDENCE, JPEG_QUALITY
 from utils.comparison.result import ComparisonResult
-from utils.comparison.shown_runs import ShownRun, by_difference, shown_runs
+from utils.comparison.shown_runs import FALSE_NEGATIVE, ShownBox, ShownRun, by_difference, shown_runs
 from utils.datasets.images import read_image
 from utils.document import Block, Image
 from utils.files import atomic_write
 from utils.log import optional
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.tide import BACKGROUND_IOU, ERRORS, TRUE_POSITIVE
+from utils.metrics.tide import BACKGROUND_IOU, ERRORS, MISSED, TRUE_POSITIVE
 from utils.plots.boxes import WHITE, class_colour
 from utils.plots.contact_sheet import Crop, Outline, contact_sheet
 from utils.plots.fonts import display_name
 
-FOLDER = "sheets"
 MAX_CROPS, MAX_PER_IMAGE = 24, 3
-KINDS = ("true positives", "false positives", "false negatives")
 NOTE = (
     f"Of each model the run nearest to its mean mAP50-95, at a confidence of at least {CONFIDENCE}. First come images "
     "on which the models' F1 differ most, and in them objects that some models find and others do not."
+)
+LEGEND = (
+    "Thick: the box of the caption. Only boxes that overlap it are drawn: labels in white, detections with a "
+    f"confidence of at least {CONFIDENCE} in colour. Images on which models differ most come first."
 )
 
 
@@ -53,80 +56,71 @@ def draw_detections(
 
 
 def draw_contact_sheets(result: ComparisonResult, runs: Sequence[ShownRun], *, folder: Path) -> list[Block]:
-    """Draw up to three sheets for each model in place of earlier ones; a kind without any boxes gets none."""
+    """Draw three sheets for each model in place of earlier ones; a kind without any boxes gets a sentence instead."""
     for path in folder.glob("*.jpg"):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    disputed = np.ptp([run.found.astype(float) for run in runs], axis=0)  # 1: found by some models, not by all
-    _, spread = by_difference(runs)
-    sheets: list[Image] = []
+    read = functools.lru_cache(maxsize=4)(read_image)
+    rank = _rank(runs)
+    blocks: list[Block] = [NOTE]
     for number, run in enumerate(runs, 1):
-        of = run.evaluated
-        is_tp = run.errors.kinds[run.detections] == TRUE_POSITIVE
-        hits, false = run.detections[is_tp], run.detections[~is_tp]
-        missed = np.flatnonzero(~run.found)
-        rows_and_keys = (
-            (hits, spread[of.image_ids[hits]], disputed[run.errors.targets[hits]], of.confidences[hits]),
-            (false, spread[of.image_ids[false]], np.zeros(len(false)), of.confidences[false]),
-            (missed, spread[of.label_image_ids[missed]], disputed[missed], np.zeros(len(missed))),
-        )
-        for kind, (rows, *keys) in zip(KINDS, rows_and_keys, strict=True):
-            rows = rows[np.lexsort([-key for key in reversed(keys)])]
-            images = (of.label_image_ids if kind == KINDS[2] else of.image_ids)[rows]
-            chosen = rows[_first_per_image(images)][:MAX_CROPS]
-            if not len(chosen):
+        for kind, boxes in _boxes_by_kind(run).items():
+            chosen = _few_per_image(sorted(boxes, key=rank))
+            title = f"{kind}, {len(chosen)} of {len(boxes)}" if boxes else f"no {kind}"
+            if not boxes:
+                blocks.append(f"{run.title}: {title}")
                 continue
-            legend = (
-                f"{display_name(run.title, number, max_letters=60)}: {kind}, {len(chosen)} of {len(rows)}. "
-                "Thick: the box of the caption. Only boxes that overlap it are drawn: labels in white, detections "
-                f"with a confidence of at least {CONFIDENCE} in colour. Images on which models differ most come first."
-            )
-            sheet = contact_sheet(_crops(result, run, chosen, kind), legend)
+            crops = [_crop(result, run, box, read) for box in chosen]
+            sheet = contact_sheet(crops, f"{display_name(run.title, number, max_letters=60)}: {title}. {LEGEND}")
             _, encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             name = re.sub(r"[^\w.-]+", "-", f"{number}-{run.model}-{kind}.jpg")
-            path = atomic_write(folder / name, encoded.tobytes())
-            sheets.append(Image(path, f"{run.title}: {kind}, {len(chosen)} of {len(rows)}"))
-    return [NOTE, *sheets] if sheets else []
+            blocks.append(Image(atomic_write(folder / name, encoded.tobytes()), f"{run.title}: {title}"))
+    return blocks
 
 
-def _first_per_image(image_ids: np.ndarray) -> np.ndarray:
-    """Return (n,) bool, whether each row is among the first few of its image."""
-    order = np.argsort(image_ids, kind="stable")
-    ordered = image_ids[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    among = np.zeros(len(order), bool)
-    among[order] = rank < MAX_PER_IMAGE
-    return among
+def _boxes_by_kind(run: ShownRun) -> dict[str, list[ShownBox]]:
+    """Return the boxes of each sheet, image by image."""
+    labels, detections = ([box for boxes in of for box in boxes] for of in (run.labels, run.detections))
+    return {
+        "true positives": [box for box in detections if box.kind == TRUE_POSITIVE],
+        "false positives": [box for box in detections if box.kind < MISSED],
+        "false negatives": [box for box in labels if box.kind == FALSE_NEGATIVE],
+    }
 
 
-def _crops(result: ComparisonResult, run: ShownRun, rows: np.ndarray, kind: str) -> list[Crop]:
-    """Return the crops around some detections of a run, or around labels that it did not find."""
-    of, names, of_labels = run.evaluated, result.names, kind == KINDS[2]
-    read = functools.lru_cache(maxsize=4)(read_image)
-    crops = []
-    for row in rows.tolist():
-        image_id = int((of.label_image_ids if of_labels else of.image_ids)[row])
-        class_id = int((of.label_classes if of_labels else of.classes)[row])
-        box = of.label_boxes[row] if of_labels else of.boxes[row]
-        labels = np.flatnonzero(of.label_image_ids == image_id)
-        labels = labels[_overlap(of.label_boxes[labels], box)]
-        detections = run.detections[of.image_ids[run.detections] == image_id]
-        detections = detections[_overlap(of.boxes[detections], box)]
-        outlines = [Outline(of.label_boxes[label], WHITE, of_labels and label == row) for label in labels]
-        for detection in detections:
-            colour = class_colour(int(of.classes[detection]))
-            outlines.append(Outline(of.boxes[detection], colour, not of_labels and detection == row))
-        outlines.sort(key=lambda outline: outline.thick)  # on top
-        caption = display_name(names[class_id], class_id)
-        if not of_labels:
-            caption += f" {of.confidences[row]:.2f}"
-        if kind == KINDS[1]:
-            caption += f" {ERRORS[run.errors.kinds[row]]}"
-        path = Path(str(result.val.paths[image_id]))
-        crops.append(Crop(image=read(str(path)), box=box, outlines=outlines, caption=caption, name=path.name))
-    return crops
+def _rank(runs: Sequence[ShownRun]) -> Callable[[ShownBox], tuple[float, bool, float]]:
+    """Return the key of sorting: the difference of F1, whether only some models find the object, and the confidence."""
+    _, spread = by_difference(runs)
+    finders = Counter(box.label for run in runs for box in _boxes_by_kind(run)["true positives"])
+    return lambda box: (
+        -spread[box.image_id],
+        finders[box.label] in (0, len(runs)),
+        -(box.confidence or 0.0),
+    )
 
 
-def _overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return (n,) bool, whether each of (n, 4) boxes has more than a background's IoU with a box."""
-    return pairwise_iou(boxes, box[None])[:, 0] > BACKGROUND_IOU
+def _few_per_image(boxes: Sequence[ShownBox]) -> list[ShownBox]:
+    """Return the first boxes, at most three of each image."""
+    chosen: list[ShownBox] = []
+    seen: Counter[int] = Counter()
+    for box in boxes:
+        seen[box.image_id] += 1
+        if seen[box.image_id] <= MAX_PER_IMAGE:
+            chosen.append(box)
+    return chosen[:MAX_CROPS]
+
+
+def _crop(result: ComparisonResult, run: ShownRun, box: ShownBox, read: Callable[[str], np.ndarray]) -> Crop:
+    """Return the crop around a box, with the boxes that overlap it."""
+    others = [*run.labels[box.image_id], *run.detections[box.image_id]]
+    overlap = pairwise_iou(np.stack([other.corners for other in others]), box.corners[None])[:, 0]
+    outlines = [
+        Outline(other.corners, WHITE if other.confidence is None else class_colour(other.class_id), other is box)
+        for other, iou in zip(others, overlap, strict=True)
+        if iou > BACKGROUND_IOU or other is box
+    ]
+    outlines.sort(key=lambda outline: outline.thick)  # on top
+    names = {box.class_id: display_name(result.names[box.class_id], box.class_id)}
+    caption = box.text(names) + (f" {ERRORS[box.kind]}" if box.kind < MISSED else "")
+    path = str(result.val.paths[box.image_id])
+    return Crop(image=read(path), box=box.corners, outlines=outlines, caption=caption, name=Path(path).name)

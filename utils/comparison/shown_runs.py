@@ -1,8 +1,8 @@
-"""Which run of each model is drawn, what it detected, and on which images the models differ."""
+"""Which run of each model is drawn, what it found and what it got wrong, and on which images the models differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,36 @@ from utils.comparison.figures import CONFIDENCE, image_f1
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import PRIMARY_METRIC
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.tide import TRUE_POSITIVE, AssignedErrors, assign_errors
+from utils.metrics.tide import ERRORS, MISSED, TRUE_POSITIVE, assign_errors
+
+LABEL, FALSE_NEGATIVE = 7, 8  # kinds of boxes, beside those of `utils.metrics.tide`
+KINDS = {TRUE_POSITIVE: "true positive", **dict(enumerate(ERRORS[:MISSED])), FALSE_NEGATIVE: "false negative"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShownBox:
+    """A label, or a detection with a confidence of at least `CONFIDENCE`."""
+
+    image_id: int
+    class_id: int
+    kind: int  # one of `KINDS`, or `LABEL`
+    corners: np.ndarray  # (4,) x1, y1, x2, y2
+    confidence: float | None = None  # None of a label
+    label: int = -1  # index of the label that it is, or on which it is a true positive
+
+    def text(self, names: Sequence[str] | Mapping[int, str]) -> str:
+        """Return the class and the confidence."""
+        return names[self.class_id] + ("" if self.confidence is None else f" {self.confidence:.2f}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRun:
-    """The run of a model whose mAP50-95 is nearest to the mean over its seeds, at a confidence threshold."""
+    """The run of a model whose mAP50-95 is nearest to the mean over its seeds."""
 
     model: str
     title: str  # the model, with the seed if it has several
-    evaluated: EvaluatedSet
-    errors: AssignedErrors
-    detections: np.ndarray  # indices of those with at least `CONFIDENCE`, image by image
-    found: np.ndarray  # (m,) bool, labels with a true positive among these
+    labels: Sequence[Sequence[ShownBox]]  # by image, false negatives if no detection is a true positive on them
+    detections: Sequence[Sequence[ShownBox]]  # by image
     f1: np.ndarray  # (runs, images) of all runs of the model, at IoU 0.5
 
     def caption(self, image_id: int) -> str:
@@ -38,23 +55,42 @@ def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedS
     for scores, runs in zip(result.scores, evaluated, strict=True):
         points = scores.metrics[PRIMARY_METRIC].points
         index = int(np.abs(points - points.mean()).argmin())
-        run, seed = runs[index], scores.seeds[index]
-        errors = assign_errors(run, max_detections=len(run.image_ids))
-        detections = np.flatnonzero(run.confidences >= CONFIDENCE)
-        found = np.zeros(len(run.label_image_ids), bool)
-        found[errors.targets[detections[errors.kinds[detections] == TRUE_POSITIVE]]] = True
-        shown.append(
-            ShownRun(
-                model=scores.label,
-                title=f"{scores.label} (seed {seed})" if len(runs) > 1 and seed is not None else scores.label,
-                evaluated=run,
-                errors=errors,
-                detections=detections,
-                found=found,
-                f1=np.stack([image_f1(one) for one in runs]),
-            )
-        )
+        seed = scores.seeds[index]
+        title = f"{scores.label} (seed {seed})" if len(runs) > 1 and seed is not None else scores.label
+        labels, detections = _boxes_by_image(runs[index])
+        f1 = np.stack([image_f1(run) for run in runs])
+        shown.append(ShownRun(model=scores.label, title=title, labels=labels, detections=detections, f1=f1))
     return shown
+
+
+def _boxes_by_image(run: EvaluatedSet) -> tuple[list[list[ShownBox]], list[list[ShownBox]]]:
+    """Return the labels and the confident detections of each image."""
+    errors = assign_errors(run, max_detections=len(run.image_ids))
+    on_label = np.where(errors.kinds == TRUE_POSITIVE, errors.targets, -1).tolist()
+    confident = np.flatnonzero(run.confidences >= CONFIDENCE).tolist()
+    found = {on_label[row] for row in confident}
+    labels: list[list[ShownBox]] = [[] for _ in range(run.num_images)]
+    detections: list[list[ShownBox]] = [[] for _ in range(run.num_images)]
+    for row in confident:
+        box = ShownBox(
+            image_id=int(run.image_ids[row]),
+            class_id=int(run.classes[row]),
+            kind=int(errors.kinds[row]),
+            corners=run.boxes[row],
+            confidence=float(run.confidences[row]),
+            label=on_label[row],
+        )
+        detections[box.image_id].append(box)
+    for row, corners in enumerate(run.label_boxes):
+        box = ShownBox(
+            image_id=int(run.label_image_ids[row]),
+            class_id=int(run.label_classes[row]),
+            kind=LABEL if row in found else FALSE_NEGATIVE,
+            corners=corners,
+            label=row,
+        )
+        labels[box.image_id].append(box)
+    return labels, detections
 
 
 def by_difference(runs: Sequence[ShownRun]) -> tuple[np.ndarray, np.ndarray]:

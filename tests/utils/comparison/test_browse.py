@@ -83,11 +83,14 @@ def test_boxes_have_the_coordinates_of_the_file_and_their_kind(pages):
     groups, rects = (first.of(tag) for tag in ("g", "rect"))
     corners = [[float(rect[key]) for key in ("x", "y", "width", "height")] for rect, _ in rects]
     assert corners[0] == [10, 10, 20, 10]
-    # of the first image a label, a true positive, a false negative
-    assert [attributes["class"] for attributes, _ in groups][:3] == ["c1 k7", "c1 k5", "c1 k8"]
-    third = [attributes["class"] for attributes, _ in groups][6:10]
+    # of the first image a label, a true positive, a false negative; each box is followed by its text
+    classes = [attributes["class"] for attributes, _ in groups]
+    assert classes[:6] == ["c1 k7", "c1 k7", "c1 k5", "c1 k5", "c1 k8", "c1 k8"]
+    third = [*classes[12:14:2], *classes[14:17]]
+    assert classes[14:17] == classes[17:20], "texts are above all boxes"
     assert third == ["c1 k7", "c1 k8", "c0 k0", "c1 k4"], "without the detection of low confidence"
     assert corners[9] == pytest.approx([5.2, 40, 19.8, 18], abs=0.06)
+    assert [text for _, text in first.of("text")][6:10] == ["血小板", "血小板", "<cell> 0.90", "血小板 0.80"]
     titles = [text for _, text in first.of("title")][1:]
     assert titles[8:10] == ["<cell> 0.90, classification", "血小板 0.80, background"]
 

@@ -10,7 +10,7 @@ from tests.helpers.evaluations import image_evaluation
 from tests.helpers.pictures import picture_result, run_of
 from utils.comparison import contact_sheets
 from utils.comparison.contact_sheets import draw_contact_sheets
-from utils.comparison.shown_runs import by_difference, shown_runs
+from utils.comparison.shown_runs import LABEL, by_difference, shown_runs
 
 A, B, C = [10, 10, 30, 20], [50, 30, 90, 50], [5, 40, 25, 58]
 NAMES = ("cell", "Blutplättchen")
@@ -80,8 +80,9 @@ def test_an_image_has_few_crops_and_a_sheet_too(tmp_path, monkeypatch):
     result = picture_result(tmp_path, runs, labels=["a"], names=["x"])
     shown = []
     monkeypatch.setattr(contact_sheets, "contact_sheet", lambda crops, _: shown.extend(crops) or np.zeros((9, 9, 3)))
-    _, only = draw_contact_sheets(result, shown_runs(result, runs), folder=tmp_path / "sheets")
+    _, only, *none = draw_contact_sheets(result, shown_runs(result, runs), folder=tmp_path / "sheets")
     assert len(shown) == 24 and "24 of 90" in only.caption
+    assert [block.split(": ") for block in none] == [["a", "no false positives"], ["a", "no false negatives"]]
     assert max(np.unique([crop.name for crop in shown], return_counts=True)[1]) == 3
 
 
@@ -90,6 +91,7 @@ def test_the_run_nearest_to_the_mean_is_shown_with_the_mean_f1(tmp_path):
     runs = [[*silent, *found, *silent], found]
     result = picture_result(tmp_path, runs, labels=["a", "b"], names=NAMES)
     first, second = shown_runs(result, runs)
-    assert first.title == "a (seed 1)" and second.title == "b" and first.found.all()
+    assert first.title == "a (seed 1)" and second.title == "b"
+    assert [box.kind for box in first.labels[0]] == [LABEL, LABEL] and len(first.detections[0]) == 2
     assert "0.33" in first.caption(0) and "1.00" in second.caption(0)
     assert by_difference([first, second])[1] == pytest.approx([2 / 3], abs=1e-5)
