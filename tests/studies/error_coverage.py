@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from utils.cli import option, parse_options, run_script
+from utils.comparison.error_analysis import error_metrics
+from utils.comparison.statistics import collect_scores
 from utils.log import LOGGER
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.evaluated_set import EvaluatedSet
-from utils.metrics.paired_difference import Scores, paired_difference
+from utils.metrics.paired_difference import paired_difference
 from utils.metrics.tide import error_scores
 
 POPULATION, QUADRATURE = 10_000, 5  # images, and seeds at which the true values are taken
@@ -79,23 +81,18 @@ def covered(images: int, seeds: int, gain: float, truth: dict[str, float], *, re
     """Return whether the interval of each score covers its true difference, in one comparison."""
     rng = np.random.default_rng([trial, images, seeds])
     world, weights = draw_world(images, rng), draw_resamples(images, resamples, seed=trial)
-    weights = np.concatenate((np.ones((1, images), weights.dtype), weights))
     # With one run each the interval is about these weights, whose seeds are taken as equal to the mean.
     spread = SEED_STD if seeds > 1 else 0.0
     models = []
     for quality in (gain, 0.0):
         runs = [
-            error_scores(detect(world, images, quality + spread * rng.standard_normal(), rng), weights)
+            error_metrics(detect(world, images, quality + spread * rng.standard_normal(), rng), weights)
             for _ in range(seeds)
         ]
-        models.append(
-            {
-                n: Scores(points=np.array([r[n][0] for r in runs]), resampled=np.array([r[n][1:] for r in runs]))
-                for n in truth
-            }
-        )
-    differences = {name: paired_difference(models[0][name], models[1][name], num_images=images) for name in truth}
-    return np.array([difference.low <= truth[name] <= difference.high for name, difference in differences.items()])
+        models.append(collect_scores("", runs, seeds=range(seeds), fixed_weights=False).metrics.values())
+    pairs = zip(truth.values(), *models, strict=True)
+    differences = [(value, paired_difference(*scores, num_images=images)) for value, *scores in pairs]
+    return np.array([difference.low <= value <= difference.high for value, difference in differences])
 
 
 def main() -> None:
