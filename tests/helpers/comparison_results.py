@@ -42,12 +42,15 @@ def synthetic_result(
         for seed, path in enumerate(paths):
             _write_results(path.parent.parent / "results.csv", epochs + 3 * seed, quality=0.5 + 0.05 * index, seed=seed)
         noise = 9.0 - 0.8 * index
-        sets = [random_images(100 * index + seed, noise=noise, count=images) for seed in range(seeds)]
+        sets = [
+            random_images(100 * index + seed, noise=noise, count=images, num_classes=len(classes))
+            for seed in range(seeds)
+        ]
         evaluated.append([EvaluatedSet.concatenate(of_run) for of_run in sets])
         models.append(trained_model(label, *paths))
         metrics = [resampled_metrics(run, weights, classes) for run in evaluated[-1]]
         scores.append(collect_scores(label, metrics, seeds=list(range(seeds)), fixed_weights=False))
-    truth = random_images(0, count=images)
+    truth = random_images(0, count=images, num_classes=len(classes))
     height, width = truth[0].original_hw
     rows = [
         np.column_stack((one.label_classes, xyxy_to_cxcywh(one.label_boxes) / (width, height, width, height)))

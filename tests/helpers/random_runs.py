@@ -15,10 +15,17 @@ from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
 
 NAMES = ("cat", "dog", "cow")
 COUNT = 24
-COST = {"parameters": 1000, "gflops": 1.5, "sampling_gflops": 0.0, "inference_ms": 3.0, "inference_ms_p95": 4.0}
+COST = {
+    "image_size": 96,
+    "parameters": 1000,
+    "gflops": 1.5,
+    "sampling_gflops": 0.0,
+    "inference_ms": 3.0,
+    "inference_ms_p95": 4.0,
+}
 
 
-def random_images(seed: int, *, noise: float = 6.0, count: int = COUNT) -> list[ImageEvaluation]:
+def random_images(seed: int, *, noise: float = 6.0, count: int = COUNT, num_classes: int = 3) -> list[ImageEvaluation]:
     """Return images with labels of many sizes, the same for every seed, and detections near them."""
     truth, rng = np.random.default_rng(99), np.random.default_rng(seed)
     images = []
@@ -26,9 +33,9 @@ def random_images(seed: int, *, noise: float = 6.0, count: int = COUNT) -> list[
         n = int(truth.integers(1, 5))
         corner, side = truth.uniform(0, 300, (n, 2)), truth.uniform(15, 160, (n, 2))
         labels = np.concatenate((corner, corner + side), 1)
-        label_classes = truth.integers(0, 3, n)
+        label_classes = truth.integers(0, num_classes, n)
         boxes = np.concatenate((labels + rng.normal(0, noise, (n, 4)), rng.uniform(0, 100, (3, 4)).cumsum(1)))
-        classes = np.concatenate((label_classes, rng.integers(0, 3, 3)))
+        classes = np.concatenate((label_classes, rng.integers(0, num_classes, 3)))
         confidences = np.concatenate((rng.uniform(0.3, 1, n), rng.uniform(0, 0.6, 3)))
         order = np.argsort(-confidences)
         images.append(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from utils.comparison.report import FIGURES, OVERVIEW
@@ -17,22 +17,30 @@ from utils.comparison.result import ComparisonResult
 from utils.comparison.results_curves import read_curves
 from utils.comparison.statistics import ALL_TITLES, METRIC_TITLES, PRIMARY_METRIC
 from utils.document import Block, Image
-from utils.files import write_csv
+from utils.files import atomic_write
 from utils.log import optional
-from utils.metrics.average_precision import PrecisionRecall, precision_recall
+from utils.metrics.average_precision import precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.plots.class_bars import class_bars, max_classes
 from utils.plots.comparison import overview
 from utils.plots.curve_comparison import Curve, MetricPanel, band, metric_curves, training_curves
-from utils.plots.figure import save_figure, save_formats
-from utils.plots.forest import ForestRow, forest
+from utils.plots.figure import save_formats
+from utils.plots.forest import MAX_LETTERS, ForestRow, forest
 from utils.plots.matrices import confusions
+from utils.plots.style import model_names
 from utils.plots.trade_off import pareto_front, trade_off
-from utils.plots.translations import translate
+from utils.plots.translations import caption
 
 FOLDER = "figures"
 OVERVIEW_FILE = "compare.png"
+SHOWN = ("curves", "training", "trade_off", "differences", "classes", "confusion")  # in the report
+CURVES = {  # labels of the axes, and the field of `PrecisionRecall`
+    "PR_curve": ("recall", "precision", "precision_by_recall"),
+    "F1_curve": ("confidence threshold", "F1", "f1_curve"),
+    "P_curve": ("confidence threshold", "precision", "defined_precision"),
+    "R_curve": ("confidence threshold", "recall", "recall_curve"),
+}
 COSTS = {  # key: title and unit
     "gflops": ("GFLOPs", 1.0),
     "inference_ms": ("inference, ms per image", 1.0),
@@ -40,18 +48,18 @@ COSTS = {  # key: title and unit
 }
 OVERVIEW_CURVES = ("mAP50", "mAP50-95", "box loss")
 EVERY = 3  # of a curve's 1000 points, the first and the last among them
-NOTE_LETTERS = 110
-CAPTIONS = {
-    "curves": "Precision-recall, F1, precision and recall curves at IoU 0.5, mean over classes. {}",
-    "training": "Accuracy and losses over epochs. {}",
-    "trade_off": "Accuracy against cost. Error bars: lowest to highest run; filled: on the Pareto front.",
-    "differences": "Differences from {} with 95 % intervals.",
-    "classes": "mAP50-95 of each class; error bars: lowest to highest run. Right: differences with 95 % intervals.",
-    "confusion": "Confusion matrices, each column normalized; detections with a confidence above {}, IoU above {}.",
-}
-OVERVIEW_CAPTION = "Accuracy and loss over epochs, differences with 95 % intervals, and accuracy over cost"
-BAND = "Line: mean over runs; band: lowest to highest run."
-Numbers = Iterable[Sequence[object]]  # rows of a CSV file, the header first
+SPREAD = ["mean", "lowest", "highest"]  # columns, of the runs
+MAP_SPREAD = [f"mAP50-95 {of}" for of in SPREAD]
+INTERVAL = ["difference", "low", "high"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, what it shows, and the numbers in it."""
+
+    figure: Figure
+    caption: str
+    numbers: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +76,35 @@ class PaperFigures:
         return [model.label for model in self.result.models]
 
     @cached_property
-    def accuracy(self) -> list[np.ndarray]:
-        """mAP50-95 of the runs of each model."""
-        return [scores.metrics[PRIMARY_METRIC].points for scores in self.result.scores]
+    def accuracy(self) -> np.ndarray:
+        """(models, 3): mean, lowest and highest mAP50-95 of the runs of each model."""
+        return np.array([band(scores.metrics[PRIMARY_METRIC].points[:, None]) for scores in self.result.scores])[..., 0]
 
     @cached_property
     def costs(self) -> dict[str, list[float]]:
         """Costs of the models by title, nan where unknown."""
-        known = {
-            title: [math.nan if cost.get(key) is None else float(cost[key]) / unit for cost in self.result.costs]
-            for key, (title, unit) in COSTS.items()
+        costs = pd.DataFrame(list(self.result.costs)).reindex(columns=list(COSTS)).astype(float)
+        known = costs.dropna(axis="columns", how="all")
+        return {title: (known[key] / unit).tolist() for key, (title, unit) in COSTS.items() if key in known}
+
+    @cached_property
+    def facts(self) -> dict[str, object]:
+        """What captions say about the comparison."""
+        seeds = [of.seeds for of in self.result.scores]
+        counts, sizes = sorted(set(map(len, seeds))), sorted({cost["image_size"] for cost in self.result.costs})
+        known = all(None not in of and len(set(of)) == len(of) for of in seeds)
+        covers_seeds = all(pair.differences[PRIMARY_METRIC].covers_seeds for pair in self.result.pairs)
+        facts: dict[str, object] = {
+            "images": len(self.result.val),
+            "baseline": self.labels[0],
+            "pixels": "-".join(map(str, sizes)),
+            "count": "-".join(map(str, counts)),
         }
-        return {title: values for title, values in known.items() if np.isfinite(values).any()}
+        facts["runs"] = caption("seeds" if known else "runs", self.lang, **facts)
+        for shape in ("bands", "bars"):
+            facts[shape] = caption("one run" if counts == [1] else shape, self.lang, **facts)
+        facts["intervals"] = caption("intervals with seeds" if covers_seeds else "intervals", self.lang)
+        return facts
 
     @cached_property
     def training(self) -> dict[str, list[Curve]]:
@@ -88,148 +113,150 @@ class PaperFigures:
 
     @cached_property
     def differences(self) -> dict[str, list[ForestRow]]:
-        """Differences from the baseline, by title of the metric."""
-        return {
-            title: [
-                ForestRow(label=pair.model, value=of.value, low=of.low, high=of.high, series=index)
-                for index, pair in enumerate(self.result.pairs, 1)
-                for of in [pair.differences["all", "", metric]]
-            ]
-            for metric, title in ALL_TITLES.items()
-            if self.result.pairs
-        }
+        """Differences from the baseline, by title of the metric; empty without a baseline."""
+        names = model_names(self.labels, max_letters=MAX_LETTERS)
+        rows: dict[str, list[ForestRow]] = {}
+        for metric, title in ALL_TITLES.items():
+            for index, pair in enumerate(self.result.pairs, 1):
+                of = pair.differences["all", "", metric]
+                row = ForestRow(label=names[index], value=of.value, low=of.low, high=of.high, series=index)
+                rows.setdefault(title, []).append(row)
+        return rows
 
     @cached_property
     def panels(self) -> dict[str, MetricPanel]:
         """Curves of every run, mean over classes, by name of the file."""
         metrics = [[precision_recall(run) for run in runs] for runs in self.evaluated]
         x = metrics[0][0].confidences[::EVERY]
+        panels = {}
+        for name, (x_label, y_label, field) in CURVES.items():
+            runs = [np.stack([getattr(run, field).mean(0)[::EVERY] for run in of_model]) for of_model in metrics]
+            panels[name] = MetricPanel(x_label=x_label, y_label=y_label, x=x, runs=runs)
+        return panels
 
-        def panel(x_label: str, y_label: str, curve: Callable[[PrecisionRecall], np.ndarray]) -> MetricPanel:
-            runs = [np.stack([curve(run).mean(0)[::EVERY] for run in of_model]) for of_model in metrics]
-            return MetricPanel(x_label=x_label, y_label=y_label, x=x, runs=runs)
-
-        return {
-            "PR_curve": panel("recall", "precision", lambda run: run.precision_by_recall),
-            "F1_curve": panel("confidence", "F1", lambda run: run.f1_curve),
-            "P_curve": panel("confidence", "precision", lambda run: run.defined_precision),
-            "R_curve": panel("confidence", "recall", lambda run: run.recall_curve),
-        }
-
-    def draw_overview(self, path: Path) -> Image:
+    def draw_overview(self) -> Drawing:
         """Draw training curves, differences with intervals, and accuracy over cost on one page."""
-        note = self.result.header if len(self.result.header) <= NOTE_LETTERS else self.result.header.split(". ")[0]
         figure = overview(
             self.labels,
             curves={title: self.training[title] for title in OVERVIEW_CURVES if title in self.training},
             differences={title: self.differences.get(title, ()) for title in METRIC_TITLES.values()},
             accuracy=self.accuracy,
             costs=self.costs,
-            note=note,
+            note=self.result.header.split(". ")[0] if self.lang == "en" else "",
             lang=self.lang,
         )
-        return Image(save_figure(figure, path), translate(OVERVIEW_CAPTION, self.lang))
+        return Drawing(figure, caption("overview", self.lang, **self.facts))
 
-    def draw_curves(self) -> tuple[Figure, Numbers] | None:
-        """Draw the four curves on one page."""
-        return metric_curves(self.labels, list(self.panels.values()), lang=self.lang), ()
+    def draw_curves(self, *names: str) -> Drawing:
+        """Draw the four curves on one page, or those with these names."""
+        figure = metric_curves(self.labels, [self.panels[name] for name in names or CURVES], lang=self.lang)
+        return Drawing(figure, caption("curves", self.lang, **self.facts))
 
-    def draw_panel(self, name: str) -> tuple[Figure, Numbers]:
+    def draw_curve(self, name: str) -> Drawing:
         """Draw one of the four curves, a column wide."""
         panel = self.panels[name]
-        bands = [column for runs in panel.runs for column in band(list(runs))]
-        header = [panel.x_label, *(f"{label} {of}" for label in self.labels for of in ("mean", "lowest", "highest"))]
-        figure = metric_curves(self.labels, [panel], lang=self.lang)
-        return figure, [header, *np.round(np.column_stack((panel.x, *bands)), 5).tolist()]
+        numbers = pd.DataFrame({panel.x_label: panel.x})
+        for label, runs in zip(self.labels, panel.runs, strict=True):
+            numbers[[f"{label} {of}" for of in SPREAD]] = np.stack(band(runs), 1)
+        return replace(self.draw_curves(name), numbers=numbers.round(5))
 
-    def draw_training(self) -> tuple[Figure, Numbers] | None:
+    def draw_training(self) -> Drawing | None:
         """Draw accuracy and losses over epochs."""
-        rows: list[Sequence[object]] = [("panel", "split", "model", "run", "epoch", "value")]
-        for title, curves in self.training.items():
-            for run, curve in enumerate(curves):
-                split = "validation" if curve.validation or title.startswith("mAP") else "training"
-                rows += [
-                    (title, split, self.labels[curve.model], run, e, v) for e, v in enumerate(curve.values.tolist())
-                ]
-        return (training_curves(self.labels, self.training, lang=self.lang), rows) if self.training else None
-
-    def draw_trade_off(self) -> tuple[Figure, Numbers] | None:
-        """Draw accuracy over each kind of cost."""
-        means = [float(runs.mean()) for runs in self.accuracy]
-        fronts = [pareto_front(values, means) for values in self.costs.values()]
-        titles = [column for title in self.costs for column in (title, "on the Pareto front")]
-        rows: list[Sequence[object]] = [("model", "mAP50-95", "lowest", "highest", *titles)]
-        for index, (label, runs) in enumerate(zip(self.labels, self.accuracy, strict=True)):
-            costs = [
-                cell
-                for values, front in zip(self.costs.values(), fronts, strict=True)
-                for cell in (values[index], index in front)
-            ]
-            rows.append((label, means[index], runs.min(), runs.max(), *costs))
-        return (trade_off(self.labels, self.accuracy, self.costs, lang=self.lang), rows) if self.costs else None
-
-    def draw_differences(self) -> tuple[Figure, Numbers] | None:
-        """Draw the differences of all models and metrics."""
-        rows = [
-            (title, row.label, row.value, row.low, row.high) for title, of in self.differences.items() for row in of
+        numbers = [
+            (title, curve.split, self.labels[curve.model], curve.run, epoch, value)
+            for title, curves in self.training.items()
+            for curve in curves
+            for epoch, value in enumerate(curve.values.tolist())
         ]
-        if not rows:
+        if not numbers:
             return None
-        figure = forest(self.differences, baseline=self.labels[0], lang=self.lang)
-        return figure, [("metric", "model", "difference", "low", "high"), *rows]
+        figure = training_curves(self.labels, self.training, lang=self.lang)
+        text = caption("training", self.lang, **self.facts)
+        if len({len(curve.values) for curves in self.training.values() for curve in curves}) > 1:
+            text += caption("ended", self.lang)
+        columns = ["panel", "split", "model", "run", "epoch", "value"]
+        return Drawing(figure, text, pd.DataFrame(numbers, columns=columns))
 
-    def draw_classes(self) -> tuple[Figure, Numbers] | None:
+    def draw_trade_off(self) -> Drawing | None:
+        """Draw accuracy over each kind of cost."""
+        if not self.costs:
+            return None
+        numbers = pd.DataFrame(self.accuracy, index=self.labels, columns=MAP_SPREAD)
+        for title, values in self.costs.items():
+            front = pareto_front(values, self.accuracy[:, 0].tolist())
+            numbers[title] = values
+            numbers[f"{title}: on the Pareto front"] = [index in front for index in range(len(numbers))]
+        text = caption("trade_off", self.lang, **self.facts)
+        figure = trade_off(self.labels, self.accuracy, self.costs, lang=self.lang)
+        return Drawing(figure, text, numbers.reset_index(names="model"))
+
+    def draw_differences(self) -> Drawing | None:
+        """Draw the differences of all models and metrics."""
+        if not self.differences:
+            return None
+        numbers = [
+            (title, self.labels[row.series], row.value, row.low, row.high)
+            for title, rows in self.differences.items()
+            for row in rows
+        ]
+        figure = forest(self.differences, baseline=self.labels[0], lang=self.lang)
+        text = caption("differences", self.lang, **self.facts)
+        return Drawing(figure, text, pd.DataFrame(numbers, columns=["metric", "model", *INTERVAL]))
+
+    def draw_classes(self) -> Drawing | None:
         """Draw mAP50-95 of each class; of more than fit on a page those with the largest differences."""
         keys = [key for key in self.result.scores[0].metrics if (key[0], key[2]) == ("class", PRIMARY_METRIC[2])]
         if not keys:
             return None
+        names = [name for _, name, _ in keys]
+        runs = [np.stack([scores.metrics[key].points for key in keys], 1) for scores in self.result.scores]
+        values = np.stack([np.stack(band(of_model), 1) for of_model in runs])
         found = [[pair.differences[key] for key in keys] for pair in self.result.pairs]
         differences = np.array([[(d.value, d.low, d.high) for d in of] for of in found]).reshape(-1, len(keys), 3)
-        values = [[scores.metrics[key].points for key in keys] for scores in self.result.scores]
-        rows: list[Sequence[object]] = [
-            ("class", "model", "mAP50-95", "lowest", "highest", "difference", "low", "high")
-        ]
-        for index, (_, name, _) in enumerate(keys):
-            for model, (label, of_model) in enumerate(zip(self.labels, values, strict=True)):
-                runs = of_model[index]
-                change = differences[model - 1, index].tolist() if model and len(differences) else ["", "", ""]
-                rows.append((name, label, runs.mean(), runs.min(), runs.max(), *change))
-        largest = np.abs(differences[:, :, 0]).max(0) if len(differences) else np.zeros(len(keys))
-        shown = np.sort(np.argsort(-largest, kind="stable")[: max_classes(len(self.labels))])
+        intervals = np.full_like(values, np.nan)  # of the baseline too, which has none
+        intervals[len(values) - len(differences) :] = differences
+        numbers = pd.DataFrame(
+            np.concatenate((values, intervals), 2).reshape(-1, 6),
+            index=pd.MultiIndex.from_product([self.labels, names], names=["model", "class"]),
+            columns=[*MAP_SPREAD, *INTERVAL],
+        )
+        text = caption("classes", self.lang, **self.facts)
+        if found:
+            text += caption("class differences", self.lang, **self.facts)
+        shown, most = np.arange(len(keys)), max_classes(len(values))
+        if len(keys) > most:
+            largest = np.abs(differences[:, :, 0]).max(0, initial=0)
+            shown = np.sort(np.argsort(-largest, kind="stable")[:most])
+            text += caption("largest differences" if found else "first classes", self.lang, shown=most, all=len(keys))
         figure = class_bars(
             self.labels,
-            [keys[i][1] for i in shown],
-            [[of_model[i] for i in shown] for of_model in values],
-            list(differences[:, shown]),
-            metric=METRIC_TITLES[PRIMARY_METRIC[2]],
+            [names[i] for i in shown],
+            values[:, shown],
+            differences[:, shown],
+            metric="mAP50-95",
             lang=self.lang,
         )
-        return figure, rows
+        return Drawing(figure, text, numbers.reset_index())
 
-    def draw_confusion(self) -> tuple[Figure, Numbers] | None:
+    def draw_confusion(self) -> Drawing:
         """Draw the matrices of all models, each over all runs."""
-        names = self.result.names
-        matrices = [ConfusionMatrix(len(names)) for _ in self.evaluated]
+        axes = [*self.result.names, "background"]
+        matrices = [ConfusionMatrix(len(self.result.names)) for _ in self.evaluated]
         for matrix, runs in zip(matrices, self.evaluated, strict=True):
             for run in runs:
                 matrix.add_set(run)
-        axes = [*names, "background"]
-        rows: list[Sequence[object]] = [("model", "predicted", "true", "count over runs", "share of the true class")]
-        for label, matrix in zip(self.labels, matrices, strict=True):
-            shares = matrix.normalized()
-            rows += [(label, axes[i], axes[j], int(n), shares[i, j]) for (i, j), n in np.ndenumerate(matrix.counts)]
-        return confusions(self.labels, [m.normalized() for m in matrices], names, lang=self.lang), rows
-
-    def caption(self, name: str) -> str:
-        """Return what a figure shows, in the language of the figures."""
-        thresholds = ConfusionMatrix(1)
-        values = {
-            "curves": [translate(BAND, self.lang)],
-            "training": [translate(BAND, self.lang)],
-            "differences": self.labels[:1],
-            "confusion": [str(thresholds.conf_threshold), str(thresholds.iou_threshold)],
-        }
-        return translate(CAPTIONS[name], self.lang, *values.get(name, ()))
+        shares = np.stack([matrix.normalized() for matrix in matrices])
+        numbers = pd.DataFrame(
+            {
+                "count over runs": np.stack([matrix.counts for matrix in matrices]).ravel(),
+                "share of the true class": shares.ravel(),
+            },
+            index=pd.MultiIndex.from_product([self.labels, axes, axes], names=["model", "predicted", "true"]),
+        )
+        thresholds = {"confidence": matrices[0].conf_threshold, "iou": matrices[0].iou_threshold}
+        text = caption("confusion", self.lang, **self.facts, **thresholds)
+        figure = confusions(self.labels, list(shares), self.result.names, lang=self.lang)
+        return Drawing(figure, text, numbers.reset_index())
 
 
 def draw_paper_figures(
@@ -252,21 +279,21 @@ def draw_paper_figures(
     figures = PaperFigures(result=result, evaluated=evaluated, lang=lang)
     images: dict[str, list[Block]] = {OVERVIEW: [], FIGURES: []}
     with optional():
-        images[OVERVIEW].append(figures.draw_overview(folder / OVERVIEW_FILE))
-    for name in CAPTIONS:
+        drawing = figures.draw_overview()
+        images[OVERVIEW].append(Image(_save(drawing, folder / OVERVIEW_FILE, ()), drawing.caption))
+    for name in SHOWN:
         with optional():
             drawn = getattr(figures, f"draw_{name}")()
             if drawn is not None:
                 path = _save(drawn, folder / FOLDER / f"{name}.png", formats)
-                images[FIGURES].append(Image(path, figures.caption(name)))
+                images[FIGURES].append(Image(path, drawn.caption))
     with optional():
-        for name in figures.panels:
-            _save(figures.draw_panel(name), folder / FOLDER / f"{name}.png", formats)
+        for name in CURVES:
+            _save(figures.draw_curve(name), folder / FOLDER / f"{name}.png", formats)
     return images
 
 
-def _save(drawn: tuple[Figure, Numbers], path: Path, formats: Sequence[str]) -> Path:
-    figure, rows = drawn[0], list(drawn[1])
-    if rows:
-        write_csv(path.with_suffix(".csv"), rows)
-    return save_formats(figure, path, formats)
+def _save(drawing: Drawing, path: Path, formats: Sequence[str]) -> Path:
+    if drawing.numbers is not None:
+        atomic_write(path.with_suffix(".csv"), drawing.numbers.to_csv(index=False, lineterminator="\n"))
+    return save_formats(drawing.figure, path, formats, title=drawing.caption)

@@ -12,15 +12,15 @@ from utils.comparison.trained_runs import TrainedRuns
 from utils.log import LOGGER
 from utils.plots.curve_comparison import Curve
 
-COLUMNS = {  # of results.csv: title of the panel, and whether the column is a loss on the validation split
-    "metrics/mAP_0.5": ("mAP50", False),
-    "metrics/mAP_0.5:0.95": ("mAP50-95", False),
-    "train/box_loss": ("box loss", False),
-    "val/box_loss": ("box loss", True),
-    "train/obj_loss": ("objectness loss", False),
-    "val/obj_loss": ("objectness loss", True),
-    "train/cls_loss": ("class loss", False),
-    "val/cls_loss": ("class loss", True),
+COLUMNS = {  # of results.csv: title of the panel, and the split
+    "metrics/mAP_0.5": ("mAP50", "validation"),
+    "metrics/mAP_0.5:0.95": ("mAP50-95", "validation"),
+    "train/box_loss": ("box loss", "training"),
+    "val/box_loss": ("box loss", "validation"),
+    "train/obj_loss": ("objectness loss", "training"),
+    "val/obj_loss": ("objectness loss", "validation"),
+    "train/cls_loss": ("class loss", "training"),
+    "val/cls_loss": ("class loss", "validation"),
 }
 
 
@@ -28,10 +28,11 @@ def read_curves(models: Sequence[TrainedRuns]) -> dict[str, list[Curve]]:
     """Return per title the curves of all runs that have a results.csv; titles without any value are left out."""
     curves: dict[str, list[Curve]] = {title: [] for title, _ in COLUMNS.values()}
     for index, model in enumerate(models):
-        for folder in (run.folder for run in model.runs if run.folder is not None):
-            for name, values in _read_columns(folder / "results.csv").items():
-                title, validation = COLUMNS[name]
-                curves[title].append(Curve(model=index, values=values, validation=validation))
+        for number, run in enumerate(model.runs):
+            columns = _read_columns(run.folder / "results.csv") if run.folder is not None else {}
+            for name, values in columns.items():
+                title, split = COLUMNS[name]
+                curves[title].append(Curve(model=index, run=number, split=split, values=values))
     return {title: runs for title, runs in curves.items() if runs}
 
 

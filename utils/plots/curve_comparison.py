@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,38 +12,26 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from utils.plots.style import (
-    GREY,
-    add_legend,
-    add_legend_below,
-    legend_shape,
-    mark_every,
-    model_entries,
-    model_names,
-    new_figure,
-    series_colour,
-    series_line,
-    series_marker,
-    styled,
-    ticks,
-)
+from utils.plots import style
 from utils.plots.translations import translate
 
-BAND_OPACITY = 0.2
-PANEL_MM = 58.0  # height of a panel
+BAND_OPACITY = 0.18
+PANEL_MM, TRAINING_PANEL_MM = 58.0, 50.0  # heights of a panel
 FEW_EPOCHS = 30  # up to which each one has a marker
-DASHED = (0, (3, 1.2))
+LOGARITHMIC_FROM = 10  # highest loss by lowest; early in training, losses may be many times as high for an epoch or two
+SPLIT_LINES: dict[str, Any] = {"validation": "-", "training": (0, (3, 1.2))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run over epochs: the index of its model, and a value per epoch, nan where it is missing."""
+    """A run over epochs."""
 
-    model: int
-    values: np.ndarray
-    validation: bool = False  # a loss on the validation split
+    model: int  # index
+    run: int  # index among those of the model
+    split: str  # "training" or "validation"
+    values: np.ndarray  # one per epoch, nan where it is missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,83 +44,84 @@ class MetricPanel:
     runs: Sequence[np.ndarray]  # of each model (runs, k), nan where undefined
 
 
-def band(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def band(runs: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, lowest and highest of runs over the points that all have; nan where one is missing."""
     points = min(map(len, runs))
     stacked = np.stack([run[:points] for run in runs])
     return stacked.mean(0), stacked.min(0), stacked.max(0)
 
 
-@styled
+@style.styled
 def metric_curves(names: Sequence[str], panels: Sequence[MetricPanel], *, lang: str = "en") -> Figure:
     """Draw one panel a column wide, or several in rows of two; a legend below names the models."""
-    names, columns = model_names(names), min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = new_figure(columns, PANEL_MM * rows + legend_shape(names, columns)[1])
-    for axis, panel in zip(figure.subplots(rows, columns, squeeze=False).ravel(), panels, strict=True):
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    figure = style.new_figure(columns, PANEL_MM * rows, style.model_entries(names))
+    for axis, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
         for model, runs in enumerate(panel.runs):
-            draw_band(
-                axis, panel.x, list(runs), model, every=mark_every(model, len(panel.x)), linestyle=series_line(model)
-            )
+            draw_band(axis, panel.x, runs, model, linestyle=style.series_line(model))
         if not any(np.nanmax(run, initial=0) > 0 for runs in panel.runs for run in runs):
-            axis.text(0.5, 0.5, translate("no true positive", lang), ha="center", color=GREY)
+            axis.text(0.5, 0.5, translate("no true positive", lang), ha="center", color=style.GREY)
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=translate(panel.x_label, lang))
         axis.set_ylabel(translate(panel.y_label, lang))
-    add_legend_below(figure, model_entries(names), columns)
     return figure
 
 
-@styled
+@style.styled
 def training_curves(names: Sequence[str], panels: Mapping[str, Sequence[Curve]], *, lang: str = "en") -> Figure:
-    """Draw panels over epochs in rows of three; in those of losses the validation split is dashed."""
-    names = model_names(names)
-    rows = -(-len(panels) // 3)
-    figure = new_figure(2, (PANEL_MM - 8) * rows + legend_shape(names, 2)[1])
+    """Draw panels over epochs in rows of three; values of the training split are dashed."""
+    rows = math.ceil(len(panels) / 3)
+    entries = [*style.model_entries(names, lines=False), *split_entries(panels, lang)]
+    figure = style.new_figure(2, TRAINING_PANEL_MM * rows, entries)
     axes = figure.subplots(rows, 3, squeeze=False).ravel()
     for axis, (title, curves) in zip(axes, panels.items(), strict=False):
         draw_training(axis, curves, title, lang=lang)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    if any(curve.validation for curves in panels.values() for curve in curves):
-        styles: tuple[tuple[Any, str], ...] = (("-", "training"), (DASHED, "validation"))
-        entries = [(Line2D([], [], color="#444444", linestyle=s), translate(word, lang)) for s, word in styles]
-        free = next((axis for axis in axes[len(panels) :]), None)
-        add_legend(free or axes[len(panels) - 1], entries, loc="upper right" if free is None else "center")
-    add_legend_below(figure, model_entries(names, lines=False), 2)
     return figure
+
+
+def split_entries(panels: Mapping[str, Sequence[Curve]], lang: str) -> list[style.Entry]:
+    """Return the legend entries of the splits that the curves are of."""
+    found = {curve.split for curves in panels.values() for curve in curves}
+    shown = {split: line for split, line in SPLIT_LINES.items() if split in found}
+    return [style.entry(translate(split, lang), color=style.DARK, linestyle=line) for split, line in shown.items()]
 
 
 def draw_training(axis: Axes, curves: Sequence[Curve], title: str, *, lang: str = "en") -> None:
     """Draw the runs of each model and split as one curve over epochs."""
-    key = attrgetter("model", "validation")
-    for (model, validation), group in groupby(sorted(curves, key=key), key=key):
+    key = attrgetter("model", "split")
+    for (model, split), group in groupby(sorted(curves, key=key), key=key):
         runs = [curve.values for curve in group]
-        points = min(map(len, runs))
-        every = (0, 1) if points <= FEW_EPOCHS else mark_every(model, points)
-        style = DASHED if validation else "-"
-        draw_band(axis, np.arange(max(map(len, runs))), runs, model, every=every, linestyle=style)
+        draw_band(axis, np.arange(max(map(len, runs))), runs, model, linestyle=SPLIT_LINES[split])
     axis.set(title=translate(title, lang), xlabel=translate("epoch", lang))
-    axis.xaxis.set_major_locator(ticks(6, integer=True))
-    axis.yaxis.set_major_locator(ticks(6))
+    axis.xaxis.set_major_locator(style.ticks(6, integer=True))
     axis.margins(x=0.03)
+    axis.yaxis.set_major_locator(style.ticks(6))
+    lowest, highest = min(np.nanmin(of.values) for of in curves), max(np.nanmax(of.values) for of in curves)
+    if "loss" in title and 0 < LOGARITHMIC_FROM * lowest < highest:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_band(
     axis: Axes,
     x: np.ndarray,
-    runs: Sequence[np.ndarray],
+    runs: Sequence[np.ndarray] | np.ndarray,
     model: int,
     *,
-    every: tuple[int, int],
     linestyle: Any,  # noqa: ANN401 - as matplotlib takes it
 ) -> None:
     """Draw the mean and the band of runs; where the shortest has ended, the others go on as thin lines."""
     mean, low, high = band(runs)
-    colour = series_colour(model)
+    points, colour = len(mean), style.series_colour(model)
     if len(runs) > 1:
-        axis.fill_between(x[: len(mean)], low, high, color=colour, alpha=BAND_OPACITY, linewidth=0)
-    marker = series_marker(model)
-    axis.plot(x[: len(mean)], mean, color=colour, linestyle=linestyle, marker=marker, markevery=every, markersize=3.2)
+        axis.fill_between(x[:points], low, high, color=colour, alpha=BAND_OPACITY, linewidth=0)
+    every = (0, 1) if points <= FEW_EPOCHS else style.mark_every(model, points)
+    look: dict[str, Any] = {"marker": style.series_marker(model), "markevery": every, "markersize": 3.2}
+    axis.plot(x[:points], mean, color=colour, linestyle=linestyle, **look)
     for run in runs:
-        if len(run) > len(mean):
-            axis.plot(x[len(mean) - 1 : len(run)], run[len(mean) - 1 :], color=colour, linewidth=0.6)
+        if len(run) > points:
+            axis.plot(x[points - 1 : len(run)], run[points - 1 :], color=colour, linewidth=0.6)

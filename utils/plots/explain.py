@@ -21,8 +21,7 @@ from matplotlib.patches import Rectangle
 from utils.plots.style import (
     COLOURS,
     WIDTH_MM,
-    add_legend_below,
-    legend_shape,
+    entry,
     model_names,
     new_figure,
     series_colour,
@@ -152,16 +151,18 @@ def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], positio
 @styled
 def plot_field_energy(fields: Fields) -> Figure:
     """Draw the energy held by the strongest pixels over their area; a model has a colour, a layer a line style."""
-    models = zip(model_names(list(fields)), fields.values(), strict=True)
-    names = [f"{model}  {layer}" for model, of_model in models for layer in of_model]
-    figure = new_figure(2, 75 + legend_shape(names, 2)[1])
+    looks = {
+        (model, layer): {"color": series_colour(number), "linestyle": series_line(column)}
+        for number, (model, of_model) in enumerate(fields.items())
+        for column, layer in enumerate(of_model)
+    }
+    shown = dict(zip(fields, model_names(list(fields)), strict=True))
+    entries = [entry(f"{shown[model]}  {layer}", **look) for (model, layer), look in looks.items()]
+    figure = new_figure(2, 75, entries)
     axis = figure.subplots()
-    for number, of_model in enumerate(fields.values()):
-        for column, levels in enumerate(of_model.values()):
-            held = np.sort(levels, axis=None)
-            area = np.arange(1, held.size + 1) / held.size
-            axis.plot(area, held, color=series_colour(number), linestyle=series_line(column))
+    for (model, layer), look in looks.items():
+        held = np.sort(fields[model][layer], axis=None)
+        axis.plot(np.arange(1, held.size + 1) / held.size, held, **look)
     axis.set(xlabel="area, fraction of the input", ylabel="energy held", xscale="log", ylim=(0, 1.02))
     axis.xaxis.set_major_formatter("{x:g}")
-    add_legend_below(figure, list(zip(axis.lines, names, strict=True)), 2)
     return figure

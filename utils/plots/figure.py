@@ -18,10 +18,10 @@ from utils.plots.style import SETTINGS
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
-def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None) -> Path:
+def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None, title: str | None = None) -> Path:
     """Write a figure atomically in the format of the suffix, by default with the figure's own pixels per inch.
 
-    Dollar signs in names do not start a formula.
+    Dollar signs in names do not start a formula. The title is for search and for readers who cannot see the figure.
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -30,15 +30,16 @@ def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None) -
                 lines = map(drawable, text.get_text().split("\n"))
                 text.set(text="\n".join(lines), fontfamily=font_families([text.get_text()]))
     buffer, suffix = io.BytesIO(), Path(path).suffix
+    metadata = {**UNDATED.get(suffix, {}), **({"Title": title} if title else {})} or None
     with mpl.rc_context({**SETTINGS, "text.parse_math": False}):  # for tick labels, which are created while drawing
-        figure.savefig(buffer, format=suffix[1:], dpi=dpi or "figure", metadata=UNDATED.get(suffix))
+        figure.savefig(buffer, format=suffix[1:], dpi=dpi or "figure", metadata=metadata)
     return atomic_write(path, buffer.getvalue())
 
 
-def save_formats(figure: Figure, path: Path, formats: Iterable[str]) -> Path:
+def save_formats(figure: Figure, path: Path, formats: Iterable[str], *, title: str | None = None) -> Path:
     """Write a figure as PNG, whose path is given and returned, and in further formats beside it, laid out alike."""
-    save_figure(figure, path)
+    save_figure(figure, path, title=title)
     figure.set_layout_engine("none")  # keeps the places of all axes
     for suffix in formats:
-        save_figure(figure, path.with_suffix(f".{suffix}"))
+        save_figure(figure, path.with_suffix(f".{suffix}"), title=title)
     return path

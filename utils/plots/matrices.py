@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from matplotlib.image import AxesImage
 
 from utils.plots.figure import save_figure
 from utils.plots.fonts import display_names
-from utils.plots.style import DPI, MM_PER_INCH, WIDTH_MM, model_names, new_figure, styled
+from utils.plots.style import DPI, MM_PER_INCH, WIDTH_MM, model_names, new_figure, styled, ticks
 from utils.plots.translations import translate
 from utils.text_table import display_width
 
 MAX_WITH_VALUES = 30  # classes, up to which the value is written into each cell
 MAX_WITH_NAMES = 100
 MAX_CELL_MM, MAX_SIDE_MM = 15.5, 180.0
-MIN_VALUE_MM, MIN_NAME_MM = 4.6, 2.4  # cells that hold a fraction, and rows that hold a name
+POINTS_PER_VALUE_MM, POINTS_PER_NAME_MM = 1.15, 2.5  # font size by the size of a cell
+MIN_VALUE_MM, MIN_NAME_MM = 6 / POINTS_PER_VALUE_MM, 6 / POINTS_PER_NAME_MM  # print needs 6 points
+MARGIN_MM = 25.0  # beside the matrices, with the scale, without the names of classes
 LETTER_MM = 1.45
 ROW_OF_MODELS = 3
 
@@ -62,29 +65,35 @@ def plot_confusion(
 def confusions(
     names: Sequence[str], matrices: Sequence[np.ndarray], classes: Sequence[str], *, lang: str = "en"
 ) -> Figure:
-    """Draw the (c + 1, c + 1) column fractions of several models on one scale; zero cells are white."""
+    """Draw the (c + 1, c + 1) column fractions of several models on one scale; zero cells are white.
+
+    Where the names of classes do not fit, their numbers from 0 stand on the axes, background last.
+    """
     labels = [*display_names(classes), translate("background", lang)]
     columns = min(len(matrices), ROW_OF_MODELS)
-    rows = -(-len(matrices) // columns)
+    rows = math.ceil(len(matrices) / columns)
     label_mm = LETTER_MM * max(map(display_width, labels))
-    panel_mm = (WIDTH_MM[2] - 22 - label_mm) / columns - 3
+    width = 1 if len(matrices) == 1 and WIDTH_MM[1] - MARGIN_MM - label_mm > MIN_VALUE_MM * len(labels) else 2
+    panel_mm = (WIDTH_MM[width] - MARGIN_MM - label_mm) / columns
     cell_mm = panel_mm / len(labels)
     shown = labels if cell_mm >= MIN_NAME_MM else []
-    below_mm = 0 if not shown else label_mm if _is_vertical(labels, cell_mm) else 4
-    figure = new_figure(2, rows * (min(panel_mm, 75) + below_mm + 8) + 8)
+    below_mm = label_mm if shown and _is_vertical(labels, cell_mm) else 4
+    figure = new_figure(width, rows * (panel_mm + 5) + below_mm + 6)
     figure.set_layout_engine("compressed")
     axes = figure.subplots(rows, columns, squeeze=False)
     values = "{:.2f}" if cell_mm >= MIN_VALUE_MM else ""
     titles = model_names(names, max_letters=max(int(panel_mm / LETTER_MM), 12))
-    for index, (axis, matrix, title) in enumerate(zip(axes.ravel(), matrices, titles, strict=False)):
+    for index, (axis, matrix, title) in enumerate(zip(axes.flat, matrices, titles, strict=False)):
         image = _draw(axis, matrix, shown, top=1, values=values, cell_mm=cell_mm)
         axis.set_title(title)
-        if index % columns:
-            axis.set_yticklabels([])
-    for axis in axes.ravel()[len(matrices) :]:
+        is_lowest, is_first = index + columns >= len(matrices), index % columns == 0
+        axis.tick_params(labelbottom=is_lowest, labelleft=is_first)
+        if is_lowest:
+            axis.set_xlabel(translate("true class" if shown else "number of the true class", lang))
+        if is_first:
+            axis.set_ylabel(translate("predicted class" if shown else "number of the predicted class", lang))
+    for axis in axes.flat[len(matrices) :]:
         axis.set_axis_off()
-    figure.supxlabel(translate("true class", lang), fontsize=8)
-    figure.supylabel(translate("predicted class", lang), fontsize=8)
     scale = axes[0, -1].inset_axes((1.05, 0, 0.05, 1))
     figure.colorbar(image, cax=scale, label=translate("share of the true class", lang))
     return figure
@@ -101,13 +110,17 @@ def _draw(
     image = axis.imshow(np.where(matrix == 0, np.nan, matrix), cmap="Blues", vmin=0, vmax=top)
     axis.grid(visible=False)
     axis.spines[:].set_visible(True)
-    size = min(7.0, 2.4 * cell_mm)
+    size = min(7.0, POINTS_PER_NAME_MM * cell_mm)
     rotation = 90 if labels and _is_vertical(labels, cell_mm) else 0
-    axis.set_xticks(range(len(labels)), labels, rotation=rotation, fontsize=size)
-    axis.set_yticks(range(len(labels)), labels, fontsize=size)
+    if labels:
+        axis.set_xticks(range(len(labels)), labels, rotation=rotation, fontsize=size)
+        axis.set_yticks(range(len(labels)), labels, fontsize=size)
+    else:
+        axis.xaxis.set_major_locator(ticks(6, integer=True))
+        axis.yaxis.set_major_locator(ticks(6, integer=True))
     axis.tick_params(length=0)
     if values:
-        size = min(7.0, 1.1 * cell_mm)
+        size = min(7.0, POINTS_PER_VALUE_MM * cell_mm)
         for (row, column), value in np.ndenumerate(matrix):
             if value:
                 colour = "white" if value > 0.55 * top else "black"

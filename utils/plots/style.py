@@ -17,7 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.plots.fonts import display_name
+from utils.plots.fonts import display_name, shorten
 from utils.text_table import display_width
 
 WIDTH_MM = {1: 85.0, 2: 170.0}  # of one and of two columns of a page
@@ -26,21 +26,22 @@ DPI = 300  # of PNG files
 MM_PER_INCH = 25.4
 MM_PER_LETTER = 1.5  # of a legend
 LEGEND_LINE_MM = 3.9
-HANDLE_LETTERS = 7  # width of a legend's line and gaps
+HANDLE_LETTERS = 11  # width of a legend's line and gaps
 
-BLUE, ORANGE, GREEN, BLACK, GREY = "#0072b2", "#d55e00", "#009e73", "#000000", "#8a8f98"
+BLUE, ORANGE, GREEN, BLACK, GREY, DARK = "#0072b2", "#d55e00", "#009e73", "#000000", "#8a8f98", "#444444"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", BLACK)
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MARKS = 7  # markers along a curve
 MAX_NAME_LETTERS = 44
+Entry = tuple[Artist, str]  # of a legend
 
 SETTINGS: dict[Any, Any] = {
     **{"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "figure.titlesize": 8},
     **{"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.title_fontsize": 7},
     **{"axes.linewidth": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4, "patch.linewidth": 0.6},
     **{"axes.grid": True, "grid.color": "#e4e6ea", "grid.linewidth": 0.5, "axes.axisbelow": True},
-    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 2.8},
+    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.handlelength": 3.6},
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.formatter.useoffset": False},
     # Outlines look the same without our fonts; a PDF embeds TrueType fonts, as journals demand.
     **{"svg.fonttype": "path", "svg.hashsalt": "akyolo", "pdf.fonttype": 42},
@@ -48,10 +49,18 @@ SETTINGS: dict[Any, Any] = {
 styled = mpl.rc_context(SETTINGS)  # a decorator of functions that draw
 
 
-def new_figure(columns: int, height_mm: float) -> Figure:
-    """Return an empty figure as wide as one or two columns; its artists are to be made in a `styled` function."""
+def new_figure(columns: int, height_mm: float, legend: Sequence[Entry] = ()) -> Figure:
+    """Return an empty figure as wide as one or two columns, and below it a legend, which adds to the height.
+
+    Its artists are to be made in a `styled` function.
+    """
+    per_line, lines = legend_shape([name for _, name in legend], columns)
+    height_mm += 3 * bool(legend) + LEGEND_LINE_MM * lines
     size = WIDTH_MM[columns] / MM_PER_INCH, min(height_mm, MAX_HEIGHT_MM) / MM_PER_INCH
-    return Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    if legend:
+        add_legend(figure, legend, loc="outside lower center", ncols=per_line)
+    return figure
 
 
 def series_colour(index: int) -> str:
@@ -81,29 +90,38 @@ def ticks(count: int, *, integer: bool = False, prune: Literal["both"] | None = 
 
 
 def model_names(names: Sequence[str], *, max_letters: int = MAX_NAME_LETTERS) -> list[str]:
-    """Return the names of models as figures show them, the position from 1 where no font has a character."""
-    return [display_name(name, index, max_letters=max_letters) for index, name in enumerate(names, 1)]
+    """Return the names of models as figures show them, the position from 1 where no font has a character.
 
-
-def model_entries(names: Sequence[str], *, lines: bool = True) -> list[tuple[Artist, str]]:
-    """Return legend entries of models: line and marker, or the marker alone."""
+    Names that are the same when shortened begin with their positions.
+    """
+    shown = [display_name(name, index, max_letters=max_letters) for index, name in enumerate(names, 1)]
     return [
-        (
-            Line2D([], [], color=series_colour(i), marker=series_marker(i), linestyle=series_line(i) if lines else ""),
-            name,
-        )
-        for i, name in enumerate(names)
+        name if shown.count(name) == 1 else f"{index}: {shorten(name, max_letters - 4)}"
+        for index, name in enumerate(shown, 1)
     ]
 
 
-def legend_shape(names: Sequence[str], columns: int) -> tuple[int, float]:
-    """Return the columns of a legend below a figure of one or two columns, and its height in mm."""
+def entry(name: str, **look: Any) -> Entry:  # noqa: ANN401 - as matplotlib takes them
+    """Return a legend entry of a line or a marker."""
+    return Line2D([], [], **look), name
+
+
+def model_entries(names: Sequence[str], *, lines: bool = True) -> list[Entry]:
+    """Return legend entries of models: line and marker, or the marker alone."""
+    return [
+        entry(name, color=series_colour(i), marker=series_marker(i), linestyle=series_line(i) if lines else "")
+        for i, name in enumerate(model_names(names))
+    ]
+
+
+def legend_shape(names: Sequence[str], columns: int) -> tuple[int, int]:
+    """Return how many columns and lines a legend below a figure of one or two columns has."""
     longest = max(map(display_width, names), default=0) + HANDLE_LETTERS
     per_line = max(min(int(WIDTH_MM[columns] / MM_PER_LETTER / longest), len(names)), 1)
-    return per_line, 3 + LEGEND_LINE_MM * -(-len(names) // per_line)
+    return per_line, -(-len(names) // per_line)
 
 
-def add_legend(figure: Figure | Axes, entries: Sequence[tuple[Artist, str]], **options: Any) -> Legend:  # noqa: ANN401
+def add_legend(figure: Figure | Axes, entries: Sequence[Entry], **options: Any) -> Legend:  # noqa: ANN401
     """Add a legend of (artist, name) pairs; `options` are those of matplotlib's `legend`.
 
     matplotlib hides entries whose name begins with an underscore, so the names are set afterwards.
@@ -113,9 +131,3 @@ def add_legend(figure: Figure | Axes, entries: Sequence[tuple[Artist, str]], **o
     for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
         text.set_text(name)
     return legend
-
-
-def add_legend_below(figure: Figure, entries: Sequence[tuple[Artist, str]], columns: int) -> Legend:
-    """Add a legend below a figure of one or two columns, whose height has `legend_shape` as a part."""
-    per_line, _ = legend_shape([name for _, name in entries], columns)
-    return add_legend(figure, entries, loc="outside lower center", ncols=per_line)

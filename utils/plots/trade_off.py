@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure, SubFigure
 
-from utils.plots.style import (
-    GREY,
-    add_legend_below,
-    legend_shape,
-    model_entries,
-    model_names,
-    new_figure,
-    series_colour,
-    series_marker,
-    styled,
-    ticks,
-)
+from utils.plots import style
 from utils.plots.translations import translate
+
+FRONT: dict[str, Any] = {"color": style.GREY, "linestyle": "--", "linewidth": 0.9}
 
 
 def pareto_front(costs: Sequence[float], accuracy: Sequence[float]) -> list[int]:
@@ -35,45 +25,45 @@ def pareto_front(costs: Sequence[float], accuracy: Sequence[float]) -> list[int]
     return front
 
 
-@styled
+@style.styled
 def trade_off(
-    names: Sequence[str], accuracy: Sequence[np.ndarray], costs: Mapping[str, Sequence[float]], *, lang: str = "en"
+    names: Sequence[str], accuracy: np.ndarray, costs: Mapping[str, Sequence[float]], *, lang: str = "en"
 ) -> Figure:
-    """Draw a panel per kind of cost, nan where unknown; `accuracy` is mAP50-95 of the runs of each model."""
-    names = model_names(names)
-    front = (Line2D([], [], color=GREY, linestyle="--"), translate("Pareto front", lang))
-    entries = [*model_entries(names, lines=False), front]
-    figure = new_figure(2, 58 + legend_shape([name for _, name in entries], 2)[1])
-    axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    for axis, (title, values) in zip(axes, costs.items(), strict=True):
-        draw_trade_off(axis, values, accuracy, title, lang=lang)
-    axes[0].set_ylabel("mAP50-95")
-    add_legend_below(figure, entries, 2)
+    """Draw a panel per kind of cost, nan where unknown; `accuracy` is (models, 3): mean, lowest and highest."""
+    figure = style.new_figure(2, 58, [*style.model_entries(names, lines=False), front_entry(lang)])
+    draw_trade_offs(figure, accuracy, costs, lang=lang)
     return figure
 
 
-def draw_trade_off(
-    axis: Axes, costs: Sequence[float], accuracy: Sequence[np.ndarray], title: str, *, lang: str = "en"
+def front_entry(lang: str) -> style.Entry:
+    """Return the legend entry of the Pareto front."""
+    return style.entry(translate("Pareto front", lang), **FRONT)
+
+
+def draw_trade_offs(
+    figure: Figure | SubFigure, accuracy: np.ndarray, costs: Mapping[str, Sequence[float]], *, lang: str
 ) -> None:
-    """Draw one panel: models on the front are filled, others hollow; bars go from the lowest run to the highest."""
-    means = [float(runs.mean()) for runs in accuracy]
-    front = pareto_front(costs, means)
-    axis.plot([costs[i] for i in front], [means[i] for i in front], color=GREY, linestyle="--", linewidth=0.9, zorder=1)
-    for model, (cost, runs) in enumerate(zip(costs, accuracy, strict=True)):
-        colour = series_colour(model)
-        errors = [[means[model] - runs.min()], [runs.max() - means[model]]]
-        axis.errorbar(
-            [cost],
-            [means[model]],
-            yerr=errors if len(runs) > 1 else None,
-            color=colour,
-            marker=series_marker(model),
-            markersize=6,
-            markerfacecolor=colour if model in front else "white",
-            capsize=2.5,
-            elinewidth=0.9,
-        )
-    axis.set_xlabel(translate(title, lang))
-    axis.xaxis.set_major_locator(ticks(5, prune="both"))
-    axis.yaxis.set_major_locator(ticks(6))
-    axis.margins(0.12)
+    """Draw the panels: models on the front are filled, others hollow; bars go from the lowest run to the highest."""
+    axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    means = accuracy[:, 0].tolist()
+    for axis, (title, values) in zip(axes, costs.items(), strict=True):
+        front = pareto_front(values, means)
+        axis.plot([values[i] for i in front], [means[i] for i in front], zorder=1, **FRONT)
+        for model, (cost, (mean, lowest, highest)) in enumerate(zip(values, accuracy, strict=True)):
+            colour = style.series_colour(model)
+            axis.errorbar(
+                [cost],
+                [mean],
+                yerr=[[mean - lowest], [highest - mean]] if lowest < highest else None,
+                color=colour,
+                marker=style.series_marker(model),
+                markersize=6,
+                markerfacecolor=colour if model in front else "white",
+                capsize=2.5,
+                elinewidth=0.9,
+            )
+        axis.set_xlabel(translate(title, lang))
+        axis.xaxis.set_major_locator(style.ticks(5, prune="both"))
+        axis.yaxis.set_major_locator(style.ticks(6))
+        axis.margins(0.12)
+    axes[0].set_ylabel("mAP50-95")

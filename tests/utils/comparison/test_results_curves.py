@@ -36,5 +36,10 @@ def test_losses_of_both_splits_are_curves_of_one_title(tmp_path):
     paths = [tmp_path / f"{run}" / "weights/best.pt" for run in range(2)]
     curves = read_curves([trained_model("without", tmp_path / "x.pt"), trained_model("a", *paths)])
     assert {curve.model for curve in curves["class loss"]} == {1} and list(curves) == ["mAP50-95", "class loss"]
-    found = [(curve.validation, curve.values.tolist()) for curve in curves["class loss"]]
-    assert found == [(False, [0.5, 0.4]), (True, [0.7, 0.6]), (False, [1.5, 0.4]), (True, [0.7, 0.6])]
+    found = [(curve.run, curve.split, curve.values.tolist()) for curve in curves["class loss"]]
+    assert found == [
+        (0, "training", [0.5, 0.4]),
+        (0, "validation", [0.7, 0.6]),
+        (1, "training", [1.5, 0.4]),
+        (1, "validation", [0.7, 0.6]),
+    ]

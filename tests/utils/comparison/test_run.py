@@ -68,8 +68,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     summary = SimpleNamespace(parameters=1, gflops=1.0, sampling_gflops=0.0)
     monkeypatch.setattr("utils.comparison.cost.summarize", lambda *_: summary)
     monkeypatch.setattr("utils.comparison.figures.sampling_images", lambda *_, **__: [])
-    monkeypatch.setattr("utils.comparison.paper_figures.CAPTIONS", {})
-    monkeypatch.setattr("utils.comparison.paper_figures.PaperFigures.panels", {})
+    monkeypatch.setattr("utils.comparison.paper_figures.SHOWN", ())
+    monkeypatch.setattr("utils.comparison.paper_figures.CURVES", {})
 
 
 def comparison(

@@ -44,18 +44,34 @@ def test_an_empty_curve_says_so_in_the_language_of_the_labels(lang, label):
 
 def test_training_and_validation_share_a_panel_and_runs_that_last_longer_go_on_as_thin_lines():
     curves = [
-        Curve(model=model, values=np.arange(length) + 10.0 * validation + model, validation=validation)
-        for length in (40, 45)
+        Curve(model=model, run=run, split=split, values=np.arange(length) + 10.0 * (split == "training") + model)
+        for run, length in enumerate((40, 45))
         for model in (0, 1)
-        for validation in (False, True)
+        for split in ("training", "validation")
     ]
-    figure = training_curves(["a", "b"], {"mAP50": curves[:1], "box loss": curves})
+    figure = training_curves(["a", "b"], {"mAP50": curves[1:2], "box loss": curves})
     lines = figure.axes[1].lines
     means, rest = (
         [line for line in lines if len(line.get_xdata()) == 40],
         [li for li in lines if len(li.get_xdata()) < 40],
     )
-    assert [line.get_ydata()[0] for line in means] == [0, 10, 1, 11] and len(rest) == 4
-    assert [line.get_linestyle() for line in means] == ["-", "--"] * 2
+    assert [line.get_ydata()[0] for line in means] == [10, 0, 11, 1] and len(rest) == 4
+    assert [line.get_linestyle() for line in means] == ["--", "-"] * 2
     assert all(line.get_xdata().tolist() == list(range(39, 45)) for line in rest)
-    assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == ["training", "validation"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "validation", "training"]
+
+
+@pytest.mark.parametrize(
+    ("title", "values", "scale"),
+    [
+        ("class loss", (0.2, 0.01), "log"),
+        ("class loss", (0.2, 0.03), "linear"),
+        ("class loss", (0.2, 0.0), "linear"),
+        ("mAP50", (0.001, 0.5), "linear"),
+    ],
+)
+def test_losses_far_apart_have_a_logarithmic_axis(title, values, scale):
+    curve = Curve(model=0, run=0, split="validation", values=np.array([*values, np.nan]))
+    figure = training_curves(["a"], {title: [curve]})
+    assert figure.axes[0].get_yscale() == scale
+    assert not any("mathdefault" in tick.get_text() for tick in figure.axes[0].get_yticklabels(which="both"))

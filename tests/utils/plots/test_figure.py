@@ -38,7 +38,7 @@ def draw_labels(path: Path) -> None:
 def draw_comparison(path: Path) -> None:
     rows = [ForestRow(label=name, value=0.1, low=0.0, high=0.2) for name in NAMES[1:]]
     values = [0.1] * len(NAMES)
-    accuracy = [np.array([0.1])] * len(NAMES)
+    accuracy = np.full((len(NAMES), 3), 0.1)
     drawn = comparison.overview(
         NAMES, curves={}, differences={"mAP50": rows}, accuracy=accuracy, costs={"GFLOPs": values}
     )

@@ -43,14 +43,18 @@ def test_matrices_of_models_share_a_scale_and_the_names_of_rows():
     axes = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d"]
     assert {axis.images[0].get_clim() for axis in axes} == {(0, 1)}
-    assert [[tick.get_text() for tick in axis.get_yticklabels()] for axis in axes[:2]] == [
-        ["cat", "dog", "背景"],
-        [""] * 3,
-    ]
+    for axis, left, bottom in zip(axes, (True, False, False, True), (False, True, True, True), strict=True):
+        assert [tick.get_text() for tick in axis.get_yticklabels()] == (["cat", "dog", "背景"] if left else [])
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == (["cat", "dog", "背景"] if bottom else [])
+        assert (bool(axis.get_ylabel()), bool(axis.get_xlabel())) == (left, bottom)
     assert {text.get_text() for text in axes[1].texts} == {"0.40", "0.20", "0.05", "0.45", "0.30"}
     assert sum(not axis.axison for axis in figure.axes) == 2, "places without a model"
     many = matrices.confusions(["a", "b"], [np.eye(81)] * 2, [str(i) for i in range(80)])
-    assert not many.axes[0].texts and len(many.axes[0].get_xticks()) == 0
+    assert not many.axes[0].texts and {"0", "20", "40"} <= {tick.get_text() for tick in many.axes[0].get_xticklabels()}
+    assert [
+        round(matrices.confusions(["a"] * count, [np.eye(3)] * count, ["cat", "dog"]).get_figwidth() * 25.4)
+        for count in (1, 2)
+    ] == [85, 170]
 
 
 @pytest.mark.parametrize(("classes", "values", "names"), [(30, False, True), (100, False, False)])

@@ -1,13 +1,24 @@
 """What distinguishes the models, and that the Chinese table covers the words of figures."""
 
 import itertools
+import re
 
 import numpy as np
 from matplotlib.colors import to_rgb
 
 from utils.plots.boxes import PALETTE
-from utils.plots.style import COLOURS, legend_shape, mark_every, series_colour, series_line, series_marker
-from utils.plots.translations import CHINESE, translate
+from utils.plots.style import (
+    COLOURS,
+    legend_shape,
+    mark_every,
+    model_entries,
+    model_names,
+    new_figure,
+    series_colour,
+    series_line,
+    series_marker,
+)
+from utils.plots.translations import CAPTIONS, CHINESE, translate
 
 # Colours as people see them without one kind of cone, in linear RGB (Machado et al. 2009, severity 1).
 DEFICIENCIES = {
@@ -53,6 +64,15 @@ def test_a_legend_has_as_many_columns_as_its_names_leave_room_for():
     assert legend_shape(["a", "b"], 1)[0] == 2 and legend_shape(["x" * 44, "b"], 1)[0] == 1
     assert legend_shape(["胞" * 22, "b"], 1)[0] == 1, "a Chinese letter is two columns wide"
     assert legend_shape(["a" * 44] * 6, 2)[1] > legend_shape(["a"] * 6, 2)[1]
+    heights = [new_figure(2, 50, model_entries(names)).get_figheight() for names in ([], ["a"], ["a" * 44] * 6)]
+    assert heights == sorted(set(heights))
+
+
+def test_names_that_differ_in_the_middle_alone_stay_distinct():
+    names = [f"yolov5n-AKConv-with-{n}-points-and-bilinear-interpolation-of-zeros" for n in (3, 5)]
+    for letters in (12, 20, 44):
+        shown = model_names([*names, "b"], max_letters=letters)
+        assert len(set(shown)) == 3 and max(map(len, shown)) <= letters and shown[2] == "b"
 
 
 def test_words_are_translated_and_names_and_values_kept():
@@ -60,3 +80,5 @@ def test_words_are_translated_and_names_and_values_kept():
     assert translate("mAP50", "zh") == "mAP50" and translate("difference from {}", "zh", "{a}") == "与 {a} 的差值"
     for english, chinese in CHINESE.items():
         assert english.count("{}") == chinese.count("{}") and not chinese.isascii()
+    for english, chinese in CAPTIONS.values():
+        assert sorted(re.findall("{.*?}", english)) == sorted(re.findall("{.*?}", chinese)) and not chinese.isascii()

@@ -23,7 +23,7 @@ def test_the_front_has_the_models_that_no_other_dominates(costs, accuracy, front
 
 
 def test_dominated_models_are_hollow_and_bars_span_the_runs():
-    accuracy = [np.array([0.4, 0.6]), np.array([0.45])]
+    accuracy = np.array([[0.5, 0.4, 0.6], [0.45, 0.45, 0.45]])
     figure = trade_off(["a", "b"], accuracy, {"GFLOPs": [4.0, 5.0]})
     axis = figure.axes[0]
     front, first, *_, second = [line for line in axis.lines if line.get_marker() not in ("_",)]
