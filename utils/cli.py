@@ -51,17 +51,29 @@ class OneLineParser(argparse.ArgumentParser):
         print_line(message.rstrip("\n"))  # help and version
 
     def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError that names the script, or the module without its package."""
+        """Refuse the command line."""
+        self.refuse(message.rstrip("."))
+
+    def refuse(self, what: str, *, fix: str = "") -> NoReturn:
+        """Raise a ConfigError that names the script, or the module without its package. The default fix is --help."""
         module = self.prog.startswith("python -m ")
         where = self.prog.rpartition(".")[2] if module else self.prog
         command = self.prog if module else f"python {self.prog}"
-        raise ConfigError(where, message.rstrip("."), fix=f"see `{command} --help`")
+        raise ConfigError(where, what, fix=fix or f"see `{command} --help`")
 
 
-def build_parser(options_class: type[Any], *, description: str) -> argparse.ArgumentParser:
+def _program() -> str:
+    """Return how this program was started: its file, or `python -m` and the module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name.endswith(".__main__"):
+        return f"python -m {spec.parent}"
+    return os.path.basename(sys.argv[0]) or "program"
+
+
+def build_parser(options_class: type[Any], *, description: str) -> OneLineParser:
     """Return the parser of an options dataclass; its result holds only the flags that were given."""
     parser = OneLineParser(
-        prog=os.path.basename(sys.argv[0]) or "program",
+        prog=_program(),
         description=description,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -126,8 +138,7 @@ def parse_options(
         if all(action.option_strings for action in parser._actions):  # otherwise a word may belong to no flag
             _check_number_of_values(words, parser)
         flags = [action.option_strings[0] for action in parser._actions if action.option_strings]
-        hint = did_you_mean(unknown[0], flags) or f"see `python {parser.prog} --help`"
-        raise ConfigError(parser.prog, f"unknown argument {unknown[0]!r}", fix=hint)
+        parser.refuse(f"unknown argument {unknown[0]!r}", fix=did_you_mean(unknown[0], flags))
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in vars(values).items() if key != "debug"}
     return options_class(**given), frozenset(given)
 

@@ -24,7 +24,8 @@ def select_layers(network: DetectionModel, selectors: Sequence[str]) -> list[str
     for selector in selectors or [str(source) for source in network.sources[-1]]:
         name = f"model.{selector}" if selector.isdigit() else selector
         if name not in names:
-            fix = did_you_mean(name, names) or f"choose a row from 0 to {len(network.model) - 2}, or a module's name"
+            close = "" if selector.isdigit() else did_you_mean(name, names)
+            fix = close or f"choose a row from 0 to {len(network.model) - 2}, or a module's name"
             raise ConfigError(FLAG, f"{selector!r} is not a layer of the model", fix=fix)
         selected[name] = None
     return list(selected)

@@ -110,6 +110,7 @@ class _Run:
                 shown[method].append(ModelMaps(model=model.label, text=text, box=box, maps=maps))
         truth = next((target.truth for (_, of_image), target in self.targets.items() if of_image == number), None)
         if truth is None:
+            LOGGER.warning(f"{image.name} has no such object or detection to explain")
             self.result.skipped.append(image.name)
             return
         for method, models in shown.items():
@@ -146,7 +147,7 @@ class _Run:
             for name, output in outputs.items() if self.options.feature_maps else ():
                 maps = output[0].float().cpu()
                 channels = strongest_channels(maps, MAX_CHANNELS)
-                title = f"{model.label} {name}: {len(channels)} of {len(maps)} channels, the most variable first"
+                title = f"{model.label} {name}\n{len(channels)} of {len(maps)} channels, the most variable first"
                 figure = plot_feature_maps(maps[channels].numpy(), channels, title=title)
                 caption = f"{image.name}, {model.label} {name}"
                 self._show(FEATURE_MAPS, figure, f"features/{stem}_{model.label}_{name}", caption)

@@ -44,7 +44,7 @@ def compare_randomized(
     methods: Sequence[str],
     seed: int,
 ) -> dict[tuple[str, str], Similarity]:
-    """Return the similarity of each layer's and method's maps, over the images where the layer has a part in the score.
+    """Return the similarity of each layer's and method's maps, without images where the trained map is 0 everywhere.
 
     Args:
         network: the trained model in evaluation mode.
@@ -60,7 +60,7 @@ def compare_randomized(
         for image, before in zip(images, trained, strict=True):
             after = activation_maps(other, *image, layers=layers, methods=methods)
             for key, heat in before.items():
-                if heat is not None:
+                if heat is not None and heat.any():
                     new = after[key]
                     values[key][stage].append(0.0 if new is None else rank_correlation(heat.numpy(), new.numpy()))
     return {key: {stage: float(np.mean(v)) for stage, v in stages.items()} for key, stages in values.items()}

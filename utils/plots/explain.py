@@ -18,8 +18,10 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from utils.plots.fonts import shorten
 from utils.plots.style import (
     COLOURS,
+    MM_PER_INCH,
     WIDTH_MM,
     entry,
     model_names,
@@ -35,8 +37,8 @@ OPAQUE_FROM = 0.4
 PREDICTED = COLOURS[5]  # sky blue, which the colour map lacks
 REGIONS = ("#1b0c41", "#a52c60", "#fb9b06", "#f6f6f6")  # of the colour map, for up to three fractions and the rest
 MAX_PANEL_MM = 60.0
-LINE_MM, GAP_MM, BAR_MM = 3.3, 3.0, 12.0  # a title's line, between panels, the colour bar with its labels
-LETTER_MM = 1.5
+LINE_MM, GAP_MM, BAR_MM = 3.3, 3.0, 14.0  # a title's line, between panels, the colour bar with its labels
+LETTER_MM = 1.7  # of a title with 8 points
 
 # By model and layer (H, W): the smallest fraction of the energy held by a region that includes each pixel.
 Fields = Mapping[str, Mapping[str, np.ndarray]]
@@ -66,6 +68,15 @@ def _panels(rows: int, columns: int, size_hw: Sequence[int], *, lines: int) -> t
     return figure, axes
 
 
+def _set_titles(axes: np.ndarray, titles: Sequence[str]) -> None:
+    """Set the titles of (rows, columns) panels, row by row, in a size that fits their width."""
+    panel_mm = MM_PER_INCH * axes[0, 0].figure.get_figwidth() / axes.shape[1]
+    size = min(max(panel_mm / 4, 5.0), 8.0)
+    letters = int(panel_mm / (LETTER_MM * size / 8))
+    for axis, title in zip(axes.ravel(), titles, strict=False):
+        axis.set_title("\n".join(shorten(line, letters) for line in title.split("\n")), fontsize=size)
+
+
 def _colour_bar(figure: Figure, axes: np.ndarray, colours: ScalarMappable, label: str) -> Colorbar:
     """Add a colour bar below all panels."""
     return figure.colorbar(colours, ax=axes, location="bottom", label=label, shrink=0.7, aspect=45, pad=0.02)
@@ -84,20 +95,19 @@ def plot_maps(image: np.ndarray, models: Sequence[ModelMaps], *, method: str, tr
 
     `truth_xyxy` are (n, 4) boxes of the labelled objects that are meant, drawn solid; the prediction's is dashed.
     """
-    columns = 1 + len(models[0].maps)
-    figure, axes = _panels(len(models), columns, image.shape[:2], lines=2)
-    names = model_names([model.model for model in models], max_letters=int(WIDTH_MM[2] / columns / LETTER_MM))
-    for row, model, name in zip(axes, models, names, strict=True):
-        for axis, (title, heat) in zip(row[1:], model.maps, strict=True):
-            axis.imshow(overlay(image, np.zeros(image.shape[:2]) if heat is None else heat))
-            axis.set_title(title)
+    figure, axes = _panels(len(models), 1 + len(models[0].maps), image.shape[:2], lines=2)
+    titles = []
+    for row, model, name in zip(axes, models, model_names([model.model for model in models]), strict=True):
+        titles += [f"{name}\n{model.text}", *(title for title, _ in model.maps)]
         row[0].imshow(image)
-        row[0].set_title(f"{name}\n{model.text}")
+        for axis, (_, heat) in zip(row[1:], model.maps, strict=True):
+            axis.imshow(overlay(image, np.zeros(image.shape[:2]) if heat is None else heat))
         for axis in row:
             _draw_boxes(axis, truth_xyxy, "white", "-")
             _draw_boxes(axis, [] if model.box is None else [model.box], PREDICTED, "--")
+    _set_titles(axes, titles)
     shown = ListedColormap(overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(0, 1, 256)[None])[0])
-    label = f"{method}, 1: maximum of each map. Boxes: solid labelled, dashed predicted"
+    label = f"{method}, 1: maximum of each map\nboxes: solid labelled, dashed predicted"
     _colour_bar(figure, axes, ScalarMappable(Normalize(0, 1), shown), label)
     return figure
 
@@ -117,9 +127,9 @@ def plot_feature_maps(maps: np.ndarray, channels: Sequence[int], *, title: str) 
     figure, axes = _panels(math.ceil(len(maps) / columns), columns, maps.shape[1:], lines=1)
     for axis in axes.ravel()[len(maps) :]:
         axis.set_axis_off()
-    for axis, values, channel in zip(axes.ravel(), maps, channels, strict=False):
+    for axis, values in zip(axes.ravel(), maps, strict=False):
         axis.imshow(values, cmap="viridis")
-        axis.set_title(f"channel {channel}")
+    _set_titles(axes, [f"channel {channel}" for channel in channels])
     bar = _colour_bar(figure, axes, ScalarMappable(Normalize(0, 1), "viridis"), title)
     bar.set_ticks([0, 1], labels=["minimum", "maximum"])
     return figure
@@ -137,13 +147,14 @@ def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], positio
     bounds = [0.0, *fractions, 1.0]
     colours = ListedColormap(REGIONS)
     norm = BoundaryNorm(bounds, colours.N)
+    titles = []
     for row, model, of_model in zip(axes, model_names(list(fields)), of_models, strict=True):
         for axis, (layer, levels) in zip(row, of_model, strict=True):
             axis.imshow(levels, cmap=colours, norm=norm, interpolation="nearest")
             axis.plot(position[0] * width - 0.5, position[1] * height - 0.5, "+", ms=7, mew=1, color=PREDICTED)
-            axis.set_title(f"{model}\n{layer}")
-    label = "energy of the effective receptive field, from its strongest pixels"
-    bar = _colour_bar(figure, axes, ScalarMappable(norm, colours), label)
+            titles.append(f"{model}\n{layer}")
+    _set_titles(axes, titles)
+    bar = _colour_bar(figure, axes, ScalarMappable(norm, colours), "energy held by the strongest pixels")
     bar.set_ticks(bounds, labels=[f"{bound:.0%}" for bound in bounds])
     return figure
 

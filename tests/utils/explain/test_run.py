@@ -161,9 +161,11 @@ def test_inputs_that_cannot_be_explained_are_refused_before_a_folder_is_made(fol
 
 
 @pytest.mark.slow
-def test_the_command_reports_an_error_in_one_line(folder: Path) -> None:
-    command = [sys.executable, "-m", "utils.explain", "--weights", str(folder / NAMES[0]), "--data", "missing.yaml"]
+@pytest.mark.parametrize("words", [["--data", "missing.yaml"], ["--data", "own.yaml", "--method", "gradcamm"]])
+def test_the_command_reports_an_error_in_one_line(folder: Path, words: list[str]) -> None:
+    command = [sys.executable, "-m", "utils.explain", "--weights", str(folder / NAMES[0]), *words]
     result = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120
     )
     assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert "__main__" not in result.stderr

@@ -1,6 +1,7 @@
 """Targets, scores of maps against boxes, differences over images, and the check with random weights."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,8 @@ def test_a_map_before_the_random_rows_is_the_same_and_the_verdict_names_those_th
     assert similarity["model.17", "eigencam"]["head"] == pytest.approx(1)
     assert similarity["model.2", "eigencam"]["second half"] == pytest.approx(1)
     assert similarity["model.17", "gradcam"]["all"] < CHANGED
+    nowhere = replace(target, rows=target.rows[:0], classes=target.classes[:0])  # a score of 0: all gradients are 0
+    assert compare_randomized(network, [(pixels, nowhere)], layers=["model.17"], methods=["gradcam"], seed=0) == {}
     unchanged = {**dict.fromkeys(STAGES, 0.0), "all": CHANGED}
     assert not changed(unchanged)
     result = Explanation(models=[("a", ["model.2"])], images=[], similarity={(0, 0, "gradcam"): unchanged})
