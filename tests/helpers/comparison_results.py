@@ -10,6 +10,7 @@ import numpy as np
 from tests.helpers.comparison import trained_model
 from tests.helpers.random_runs import COST, random_images
 from utils.boxes import xyxy_to_cxcywh
+from utils.comparison.error_analysis import error_metrics
 from utils.comparison.predictions import resampled_metrics, support_by_class
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline
@@ -48,7 +49,7 @@ def synthetic_result(
         ]
         evaluated.append([EvaluatedSet.concatenate(of_run) for of_run in sets])
         models.append(trained_model(label, *paths))
-        metrics = [resampled_metrics(run, weights, classes) for run in evaluated[-1]]
+        metrics = [resampled_metrics(run, weights, classes) | error_metrics(run, weights) for run in evaluated[-1]]
         scores.append(collect_scores(label, metrics, seeds=list(range(seeds)), fixed_weights=False))
     truth = random_images(0, count=images, num_classes=len(classes))
     height, width = truth[0].original_hw
