@@ -40,7 +40,7 @@ view_img save_txt save_format save_csv
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride visualize visualize_layers visualize_at plugins trust_torchscript"""
 COMPARE_FLAGS = """cfg weights sweep ablation design data task hyp epochs batch_size imgsz device optimizer
-workers cos_lr patience cache noplots seed seeds jobs browse no_amp tiny figures lang project name plugins
+workers cos_lr patience cache noplots seed seeds jobs browse no_amp tiny figures paper lang project name plugins
 names pretrained fraction rect multi_scale single_cls image_weights label_smoothing freeze strict no_label_cache"""
 EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify opset verbose nms agnostic_nms
 topk_per_class topk_all iou_thres conf_thres include benchmark repeats project name plugins"""

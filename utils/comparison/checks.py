@@ -47,7 +47,9 @@ SPLIT_OVERLAPS = {
 
 
 def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
-    """Raise a ConfigError that names the given training flags if there is nothing to train."""
+    """Raise a ConfigError that names the given training flags if there is nothing to train, or a file as --paper."""
+    if options.paper and Path(options.paper).is_file():
+        raise ConfigError(options.paper, "is a file", fix="pass a folder as --paper")
     flags = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
     if flags and not options.cfg:
         raise ConfigError(", ".join(flags), "has no effect on finished --weights", fix="leave it out, or add --cfg")

@@ -27,7 +27,6 @@ from utils.document import Block, BulletList, Section
 from utils.inference.nms import EVALUATION_NMS
 from utils.metrics.significance import MIN_IMAGES, SIGNIFICANCE_LEVEL
 from utils.options import CompareOptions
-from utils.plots.translations import Language
 from utils.training.optim import MIN_WARMUP_STEPS
 
 MAX_CLASSES = 20  # that are listed by name
@@ -39,7 +38,7 @@ METRIC_ORDER = dict(reversed(METRICS.items()))  # the primary one first
 Facts = dict[str, str]  # sentences by key, empty if unknown
 
 
-def methods_sections(result: ComparisonResult, options: CompareOptions, lang: Language = "en") -> list[Section]:
+def methods_sections(result: ComparisonResult, options: CompareOptions, lang: str = "en") -> list[Section]:
     """Return data, models, training, evaluation, timing, statistics, environment, results and limitations as text."""
     say = Writer(lang)
     training = {model.label: _training_facts(model, say) for model in result.models if model.args}

@@ -22,7 +22,7 @@ from utils.comparison.methods import methods_sections
 from utils.comparison.paper_words import CAPTIONS, caption_of, table_in, word_in
 from utils.comparison.report import report_sections
 from utils.comparison.result import ComparisonResult
-from utils.document import Image, Section, Table, to_markdown
+from utils.document import Block, Image, Section, Table, to_markdown
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, load_json
 from utils.latex import caption_to_latex, document_to_latex, needs_xelatex, table_to_latex
@@ -92,9 +92,12 @@ def printed_tables(
 
 
 def write_comparison(
-    result: ComparisonResult, options: CompareOptions, folder: Path, *, figures: Sequence[Image]
+    result: ComparisonResult, options: CompareOptions, folder: Path, *, figures: Sequence[Block]
 ) -> Path:
-    """Write a comparison on one data set for print; `figures` are PNG files with the other formats beside them."""
+    """Write a comparison on one data set for print.
+
+    The images of `figures` are PNG files with the other formats beside them.
+    """
     values = {
         "split": options.task,
         "images": str(len(result.val)),
@@ -105,7 +108,7 @@ def write_comparison(
         folder,
         title=", ".join(model.label for model in result.models),
         tables=printed_tables(report_sections(result, {}), CAPTIONS, values, lang=options.lang),
-        figures=figures,
+        figures=[block for block in figures if isinstance(block, Image)],
         methods=methods_sections(result, options, options.lang),
         lang=options.lang,
     )

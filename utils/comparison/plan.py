@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 OLD_MANIFEST = "comparison.json"
 # Options that name the models and seeds, of which more may be added later, and options without effect on the runs.
 EXTENDABLE_OPTIONS = frozenset(
-    "cfg weights sweep ablation design hyp names seed seeds jobs task tiny browse figures lang".split()
+    "cfg weights sweep ablation design hyp names seed seeds jobs task tiny browse figures lang paper".split()
 )
 DEFAULTS = TrainOptions()
 

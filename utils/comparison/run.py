@@ -37,6 +37,7 @@ from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, failure_of_all, finish_runs, trained_models
 from utils.comparison.joint_report import compare_jointly, write_joint_results
+from utils.comparison.paper import write_comparison
 from utils.comparison.paper_figures import draw_paper_figures
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, commands_of, plan_runs
 from utils.comparison.predictions import (
@@ -46,7 +47,7 @@ from utils.comparison.predictions import (
     resampled_metrics,
     support_by_class,
 )
-from utils.comparison.report import SHEETS, write_reports, write_results
+from utils.comparison.report import FIGURES, SHEETS, write_reports, write_results
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import collect_scores, compare_with_baseline
 from utils.comparison.sweep import sweep_variants
@@ -160,7 +161,7 @@ def _prepare(
     for warning in split_warnings(data, split, task):
         LOGGER.warning(warning)
     return _SetToCompare(
-        options=options.of_data_set(data_set.name),
+        options=options.of_data_set(data_set.name, data_set.label),
         data_set=data_set,
         finished=finished,
         split=split,
@@ -236,11 +237,15 @@ def _evaluate(
         environment=describe_environment(device),
     )
     write_results(result, options, folder=folder)
+    formats = [*options.figures, *(("pdf",) if options.paper and "pdf" not in options.figures else ())]
     figures = {
-        **draw_paper_figures(result, evaluated, folder=folder, formats=options.figures, lang=options.lang),
+        **draw_paper_figures(result, evaluated, folder=folder, formats=formats, lang=options.lang),
         **draw_figures(result, evaluated, folder=folder),
     }
     figures[SHEETS] = draw_detections(result, evaluated, folder=folder, browse=options.browse)
     with optional():
         write_reports(result, figures, folder=folder)
+    if options.paper:
+        with optional():
+            write_comparison(result, options, Path(options.paper), figures=figures[FIGURES])
     return result

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.plots.translations import Language
-
 JOINERS = {"en": (" ", ", ", " and "), "zh": ("", "、", "、")}  # of sentences, of items, of the last two items
 
 
 @functools.cache
-def sentences(lang: Language) -> dict[str, str]:
+def sentences(lang: str) -> dict[str, str]:
     """Return the sentences of a language by key."""
     lines = Path(__file__).with_suffix(f".{lang}.txt").read_text(encoding="utf-8").splitlines()
     return {key: text for key, text in (line.split(": ", 1) for line in lines)}
@@ -26,7 +24,7 @@ def sentences(lang: Language) -> dict[str, str]:
 class Writer:
     """Writes sentences in a language."""
 
-    lang: Language
+    lang: str
 
     def __call__(self, key: str, /, *items: object, **values: object) -> str:
         """Return a sentence with values in its braces; empty if one of them is missing, None or empty."""

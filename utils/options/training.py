@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from utils.cli import option
@@ -132,7 +133,8 @@ class CompareOptions(TrainingOptions):
     figures: tuple[str, ...] = option(
         ("svg",), "formats of figures in `figures/`, besides PNG with 300 dpi", choices=("svg", "pdf")
     )
-    lang: str = option("en", "language of the words in figures", choices=("en", "zh"))
+    paper: str = option("", "also write tables, figures and the text of a methods section for print into this folder")
+    lang: str = option("en", "language of the words in figures and of --paper", choices=("en", "zh"))
     project: str = option("runs/compare", "folder of all comparisons")
     name: str = option("exp", "folder of this comparison; finished runs in it are reused")
 
@@ -156,9 +158,10 @@ class CompareOptions(TrainingOptions):
         """The seeds of --seeds, or else the one of --seed."""
         return self.seeds or (self.seed,)
 
-    def of_data_set(self, name: str) -> CompareOptions:
-        """Return the options of the comparison on one of the data sets."""
-        return replace(self, data=(name,))
+    def of_data_set(self, name: str, label: str) -> CompareOptions:
+        """Return the options of the comparison on one of the data sets, with a folder of its own in that of --paper."""
+        paper = str(Path(self.paper, label)) if self.paper and len(self.data) > 1 else self.paper
+        return replace(self, data=(name,), paper=paper)
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as files hold them, a single data set as text."""

@@ -57,7 +57,14 @@ def test_sets_are_labelled_by_the_yaml_or_its_folder_and_not_as_other_folders(ya
 
 def test_options_of_one_set_and_as_files_hold_them():
     options = CompareOptions(cfg=("a", "b"), data=("x.yaml", "y.yaml"))
-    assert options.as_json()["data"] == ("x.yaml", "y.yaml") and options.of_data_set("y.yaml").data == ("y.yaml",)
+    assert options.as_json()["data"] == ("x.yaml", "y.yaml") and options.of_data_set("y.yaml", "y").data == ("y.yaml",)
+
+
+def test_each_data_set_has_a_folder_in_that_of_paper():
+    several = CompareOptions(cfg=("a.yaml", "b.yaml"), data=("x.yaml", "y.yaml"), paper="out")
+    assert several.of_data_set("y.yaml", "y-2").paper == str(Path("out", "y-2"))
+    assert replace(several, data=("x.yaml",)).of_data_set("x.yaml", "x").paper == "out"
+    assert replace(several, paper="").of_data_set("x.yaml", "x").paper == ""
     assert CompareOptions(cfg=("a", "b")).as_json()["data"] == "shapes.yaml"
 
 
