@@ -227,7 +227,7 @@ def test_compare_trains_each_model_once(
     words = ("--cfg", "yolov5n.yaml", "yolov5n-akconv.yaml", "--data", data, "--epochs", 1, "--imgsz", 96)
     more = ("--batch-size", 4, "--workers", 0, "--device", "cpu", "--noplots", "--name", "c")
     more += ("--pretrained", best, "--fraction", 0.5, "--names", "baseline", "+AKConv")
-    script("compare.py", *words, *more, cwd=tmp_path)
+    script("compare.py", *words, *more, "--paper", "paper", "--lang", "zh", cwd=tmp_path)
     folder = tmp_path / "runs/compare/c"
     checkpoints = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
     assert len(checkpoints) == 4, "best.pt and last.pt of two runs"
@@ -246,6 +246,13 @@ def test_compare_trains_each_model_once(
         label in tables for label in ("| baseline", "| +AKConv", f"from {best} (it provides", " 5 training images")
     )
     assert cv2.imread(str(folder / "compare.png")).std() > 5
+    listed = load_json(tmp_path / "paper/contents.json")
+    assert {str(p.relative_to(tmp_path / "paper")) for p in (tmp_path / "paper").rglob("*.*")} == {
+        *listed,
+        "contents.json",
+    }
+    assert {"methods.md", "paper.tex", "tables.html", "tables/accuracy.tex", "figures/PR_curve.pdf"} <= set(listed)
+    assert "+AKConv" in (tmp_path / "paper/methods.md").read_text(encoding="utf-8")
 
     class ReachedEvaluationError(Exception):
         pass

@@ -87,7 +87,7 @@ def _float(table: Table, *, caption: str, label: str) -> str:
     lines = [
         rf"\begin{{{environment}}}[tbp]",
         r"\centering\footnotesize",
-        rf"\setlength{{\tabcolsep}}{{{COLUMN_SEPARATION:g}pt}}",
+        rf"\setlength{{\tabcolsep}}{{{COLUMN_SEPARATION:g}pt}}\setlength{{\belowcaptionskip}}{{4pt}}",
         rf"\caption{{{caption_to_latex(caption)}}}",
         rf"\label{{{label}}}",
         rf"\begin{{tabular}}{{@{{}}{first}{'r' * (len(header) - 1)}@{{}}}}",
@@ -108,7 +108,8 @@ def _breakable(name: str) -> str:
 
 
 def _pieces(name: str) -> str:
-    return r"\hspace{0pt}".join(map(escape_latex, NAME_PIECES.findall(name)))
+    pieces = (" " if piece.isspace() else escape_latex(piece) for piece in NAME_PIECES.findall(name))
+    return r"\hspace{0pt}".join(pieces)
 
 
 def _header(table: Table, index: int) -> str:

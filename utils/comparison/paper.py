@@ -82,13 +82,28 @@ def printed_tables(
         tables = [block for block in section.blocks if isinstance(block, Table)] if templates else []
         stem = section.heading.lower().replace(" ", "-")
         for index, table in enumerate(tables):
-            translated = table_in(table, lang)
-            caption = caption_of(
-                templates[min(index, len(templates) - 1)], lang, {**values, "of": translated.header[0]}
-            )
+            chosen = index if len(tables) <= len(templates) else int(_has_intervals(table))
+            translated = table_in(_without_baseline(table, values["baseline"]), lang)
+            template = templates[min(chosen, len(templates) - 1)]
+            caption = caption_of(template, lang, {**values, "of": translated.header[0]})
             name = stem if len(tables) == 1 else f"{stem}-{index + 1}"
             printed.append(PrintedTable(name=name, caption=caption, table=translated))
     return printed
+
+
+def _has_intervals(table: Table) -> bool:
+    return any("[" in cell for row in table.rows for cell in row[1:])
+
+
+def _without_baseline(table: Table, baseline: str) -> Table:
+    """Return a table of differences alone with the names of the models instead of `model - baseline`."""
+    ending = f" - {baseline}"
+    if table.rows and all(row[0].endswith(ending) for row in table.rows):
+        rows = [[row[0].removesuffix(ending), *row[1:]] for row in table.rows]
+        return Table(header=["Model", *table.header[1:]], rows=rows)
+    if len(table.header) > 1 and all(title.endswith(ending) for title in table.header[1:]):
+        return Table(header=[title.removesuffix(ending) for title in table.header], rows=table.rows)
+    return table
 
 
 def write_comparison(
@@ -106,7 +121,7 @@ def write_comparison(
     }
     return write_paper(
         folder,
-        title=", ".join(model.label for model in result.models),
+        title=word_in("Comparison: {}", options.lang).format(", ".join(model.label for model in result.models)),
         tables=printed_tables(report_sections(result, {}), CAPTIONS, values, lang=options.lang),
         figures=[block for block in figures if isinstance(block, Image)],
         methods=methods_sections(result, options, options.lang),
@@ -229,7 +244,7 @@ def _table_to_word(table: PrintedTable) -> str:
 def _word_cell(tag: str, text: str, *, first: bool) -> str:
     if not first:
         text = "\N{EN DASH}" if text == "-" else re.sub(r"(?<![\w.])-(?=[\d.])", "\N{MINUS SIGN}", text)
-    style = f"{WORD_STYLE[tag]};text-align:{'left' if first else 'right'}"
+    style = f"{WORD_STYLE[tag]};text-align:{'left' if first else 'right;white-space:nowrap'}"
     return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
 
 

@@ -12,7 +12,8 @@ MEANS = "Mean ± standard deviation over seeds"
 MARKS = "* p < 0.05, ** p < 0.01, *** p < 0.001"
 UNCORRECTED = f"{MARKS}, not corrected for multiple comparisons"
 INTERVALS = "Difference from {baseline} with its 95 % interval"
-# By heading of a section of the report: a caption for each of its tables, the last one for all further ones.
+# By heading of a section of the report: a caption for each of its tables; if there are more of them, one for those
+# without intervals and one for those with.
 CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Accuracy": (
         "Accuracy on {images} images ({split}). {means}; P, R and F1 are means over classes at IoU 0.5 and at the "
@@ -26,8 +27,14 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Further differences": ("{intervals}. {uncorrected}.",),
     "COCO metrics": ("COCO's metrics. {means}.", "COCO's metrics. {intervals}. {uncorrected}."),
     "Per seed": ("mAP50-95 of each seed, in brackets the difference from {baseline}.",),
-    "Per class": ("Classes: {of}. {means}; differences with 95 % intervals. {uncorrected}.",),
-    "Per object size": ("Object sizes: {of}. {means}; differences with 95 % intervals. {uncorrected}.",),
+    "Per class": (
+        "Classes: {of}. {means}.",
+        "Classes: {of}. {means}; differences with 95 % intervals. {uncorrected}.",
+    ),
+    "Per object size": (
+        "Object sizes: {of}. {means}.",
+        "Object sizes: {of}. {means}; differences with 95 % intervals. {uncorrected}.",
+    ),
     "Errors": (
         "Gain of AP at IoU 0.5 if all errors of one kind were corrected (TIDE). {means}.",
         "Gain of AP at IoU 0.5 by kind of error (TIDE). {intervals}. {uncorrected}.",
@@ -58,8 +65,10 @@ CHINESE = {
     CAPTIONS["COCO metrics"][0]: "COCO 指标。{means}。",
     CAPTIONS["COCO metrics"][1]: "COCO 指标。{intervals}。{uncorrected}。",
     CAPTIONS["Per seed"][0]: "各随机种子的 mAP50-95，括号内为与 {baseline} 的差值。",
-    CAPTIONS["Per class"][0]: "各类别：{of}。{means}；差值附 95% 置信区间。{uncorrected}。",
-    CAPTIONS["Per object size"][0]: "各目标尺寸：{of}。{means}；差值附 95% 置信区间。{uncorrected}。",
+    CAPTIONS["Per class"][0]: "各类别：{of}。{means}。",
+    CAPTIONS["Per object size"][0]: "各目标尺寸：{of}。{means}。",
+    CAPTIONS["Per class"][1]: "各类别：{of}。{means}；差值附 95% 置信区间。{uncorrected}。",
+    CAPTIONS["Per object size"][1]: "各目标尺寸：{of}。{means}；差值附 95% 置信区间。{uncorrected}。",
     CAPTIONS["Errors"][0]: "消除某一类错误后 AP（IoU 阈值 0.5）的提升（TIDE）。{means}。",
     CAPTIONS["Errors"][1]: "各类错误对应的 AP 提升（IoU 阈值 0.5，TIDE）。{intervals}。{uncorrected}。",
     CAPTIONS["Cost"][0]: "模型规模与训练开销。",
@@ -68,6 +77,7 @@ CHINESE = {
     JOINT_CAPTIONS["Differences"][0]: "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。",
     JOINT_CAPTIONS["Ablation"][0]: "{of}：各数据集上开关的效应及数据集均值，附 95% 置信区间。",
     JOINT_CAPTIONS["Other data sets"][0]: "mAP50-95 差值的随机效应均值及其 95% 置信区间。",
+    "Comparison: {}": "模型对比：{}",
     "Model": "模型",
     "Seeds": "种子数",
     "Difference": "差值",
