@@ -1,4 +1,4 @@
-"""From a model config to its layers: rows are looked up in the registry and built one after the other."""
+"""From a model config to its layers: rows are found in the registry and built one after the other."""
 
 from __future__ import annotations
 

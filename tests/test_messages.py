@@ -1,4 +1,4 @@
-"""The wording of all messages: tests/messages.txt lists them, and no other test looks at it.
+"""The wording of all messages: tests/messages.txt lists them, and no other test depends on it.
 
 After a message has changed, `make messages` writes the list again; the diff then shows the new wording for review.
 """

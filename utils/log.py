@@ -15,7 +15,7 @@ LOGGER = logging.getLogger("akyolo")
 
 
 class _Console(logging.Handler):
-    """Write information to stdout, and warnings with a prefix to stderr; looked up late, so that tests can capture."""
+    """Write information to stdout, and warnings with a prefix to stderr; found late, so that tests can capture."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()

@@ -73,7 +73,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes what `_StrictLoader` reads back equal: text that looks like another type is quoted, no aliases."""
+    """Writes what `_StrictLoader` reads back equal: text that could be of another type is quoted, no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401
         return True

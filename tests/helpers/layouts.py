@@ -226,7 +226,7 @@ def label_studio_yolo(root: Path) -> None:
 
 @layout
 def yolo_labels_in_another_folder(root: Path) -> None:
-    put_images(root / "pictures")
+    put_images(root / "photos")
     for stem in STEMS:
         put(root / f"txt/{stem}.txt", yolo_text(stem))
     put(root / "obj.names", "\n".join(NAMES))

@@ -3,11 +3,10 @@
     python -m tests.studies.near_duplicates FOLDER [--fraction 0.3] [--sheet pairs.png]
 
 For each kind of change a random part of the images below FOLDER gets one changed copy, with random strength, in a
-folder of its own. A copy counts as found if it is paired with its source. False alarms are pairs of originals, and of a
-copy with another source, that show different pictures; since real sets contain duplicates of their own, the flagged
-pairs of originals are drawn side by side, to be judged by eye. With labels beside the images (images/ and labels/), a
-pair of originals is also counted as different if fewer than 80 % of its objects lie are of the same class
-at the same place.
+folder of its own. A copy counts as found if it is paired with its source. False positives are pairs of originals, and
+of a copy with another source, of different scenes; since real sets contain duplicates of their own, the flagged pairs
+of originals are drawn side by side, to look at. With labels beside the images (images/ and labels/), a pair of
+originals is also counted as different if fewer than 80 % of its objects are of the same class at the same place.
 """
 
 from __future__ import annotations
@@ -144,12 +143,14 @@ def main() -> None:
         start, total = start + len(copies), total + hits
     count = start - originals
     print(f"{'all':22} {total:4} of {count:4} found ({total / count:.1%})")
-    alarms = [pair for pair in pairs if pair.second < originals]
-    shared = [shared_objects(paths[pair.first], paths[pair.second]) for pair in alarms]
-    different = [pair for pair, fraction in zip(alarms, shared, strict=True) if fraction is not None and fraction < 0.8]
+    flagged = [pair for pair in pairs if pair.second < originals]
+    shared = [shared_objects(paths[pair.first], paths[pair.second]) for pair in flagged]
+    different = [
+        pair for pair, fraction in zip(flagged, shared, strict=True) if fraction is not None and fraction < 0.8
+    ]
     images = {index for pair in different for index in (pair.first, pair.second)}
     print(
-        f"{originals} originals: {len(alarms)} pairs of them flagged, {len(different)} of these with other objects "
+        f"{originals} originals: {len(flagged)} pairs of them flagged, {len(different)} of these with other objects "
         f"({len(images)} images, {len(images) / originals:.1%})"
     )
     crossed = [pair for pair in pairs if pair.second >= originals and source_of[pair.first] != source_of[pair.second]]
@@ -160,8 +161,8 @@ def main() -> None:
     ]
     print(f"copies paired with another source: {len(crossed)} pairs, {len(wrong)} of these with other objects")
     print(f"wrong of all pairs: {len(different) + len(wrong)} of {len(pairs)}")
-    if options.sheet and alarms:
-        draw_sheet(different + [pair for pair in alarms if pair not in different], paths, options.sheet)
+    if options.sheet and flagged:
+        draw_sheet(different + [pair for pair in flagged if pair not in different], paths, options.sheet)
 
 
 if __name__ == "__main__":

@@ -134,5 +134,5 @@ def test_the_run_of_a_launch_is_found_by_its_mark(tmp_path: Path) -> None:
         (ValueError("gloo"), False),
     ],
 )
-def test_a_lost_process_is_told_from_other_errors(error: Exception, lost: bool) -> None:
+def test_a_lost_process_is_distinguished_from_other_errors(error: Exception, lost: bool) -> None:
     assert lost_process(error) is lost

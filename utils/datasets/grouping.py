@@ -25,7 +25,7 @@ import numpy as np
 from utils.datasets.near_duplicates import ImageSignatures, compute_signatures, find_duplicates, similarities
 
 MIN_SIMILARITY = 0.6  # of neighbouring frames, as a correlation of their coarse structure
-RANDOM_PAIRS = 2000  # to see how alike the images of a data set are as a rule
+RANDOM_PAIRS = 2000  # how similar the images of a data set are as a rule
 MIN_VIDEOS = 3
 MIN_TILE_STEP = 16  # pixels
 _ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{6,}$", re.I)
@@ -132,6 +132,6 @@ def _frames(stems: Sequence[str], signatures: ImageSignatures) -> list[tuple[int
         first, second = rng.choice(np.flatnonzero(readable), (2, RANDOM_PAIRS))
         usual = similarities(signatures, first[first != second], second[first != second])
         limit = max(MIN_SIMILARITY, (1 + float(np.median(usual))) / 2) if len(usual) else MIN_SIMILARITY
-        alike = similarities(signatures, *np.array(neighbours).T) > limit
-        pairs += [pair for pair, is_alike in zip(neighbours, alike, strict=True) if is_alike]
+        similar = similarities(signatures, *np.array(neighbours).T) > limit
+        pairs += [pair for pair, joined in zip(neighbours, similar, strict=True) if joined]
     return pairs

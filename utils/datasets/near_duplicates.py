@@ -1,9 +1,9 @@
-"""Find images that are the same picture: scaled, compressed, brightened, mirrored, or cropped by up to 10 %.
+"""Find copies of images: scaled, compressed, brightened, mirrored, or cropped by up to 10 %.
 
 Each image is kept as a small grey thumbnail. Candidates are nearest neighbours of coarse descriptors, with which an
-image is looked up as it is, mirrored, and cropped in several ways, in trees whose leaves alone are searched fully, so
+image is searched as it is, mirrored, and cropped in several ways, in trees whose leaves alone are searched fully, so
 that the time grows with n log n. A candidate counts only if, after the two thumbnails are aligned, they differ nowhere:
-one moved chess piece on the same board is another picture.
+one moved chess piece on the same board is another image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ImageSignatures:
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatePair:
-    """Two images that are the same picture."""
+    """Two images of which one is a copy of the other, or nearly so."""
 
     first: int  # index in the paths whose signatures were computed
     second: int  # the same, > first
@@ -78,7 +78,7 @@ def find_duplicates(signatures: ImageSignatures) -> list[DuplicatePair]:
 
 
 def _near_pairs(thumbnails: np.ndarray) -> np.ndarray:
-    """Return (m, 2) the images of different files that show the same picture, the smaller index first."""
+    """Return (m, 2) pairs of nearly equal images of different files, the smaller index first."""
     candidates = _candidates(thumbnails)
     results = map_in_threads(
         lambda c: compare(thumbnails[c[0]], thumbnails[c[1]], ALIGNMENTS[c[2]]), candidates, "Comparing similar images"

@@ -143,7 +143,7 @@ class _Reader(threading.Thread):
         self._last_frame_at = time.monotonic()
 
     def run(self) -> None:
-        """Read and reconnect until stopped or given up; whatever ends the thread is told to those who wait for it."""
+        """Read and reconnect until stopped or given up; notify those who wait, whatever ends it."""
         try:
             with muted():
                 self._read_and_reconnect()

@@ -1,4 +1,4 @@
-"""One pass over the images and label files of a split, in flat arrays: what every check looks at."""
+"""One pass over the images and label files of a split, in flat arrays: the input of every check."""
 
 from __future__ import annotations
 

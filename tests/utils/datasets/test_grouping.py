@@ -53,7 +53,7 @@ def test_frames_of_three_videos_stay_together_by_name(tmp_path: Path):
     assert grouped(tmp_path, images) == expected
 
 
-def test_neighbours_in_one_series_are_joined_where_they_are_alike(tmp_path: Path):
+def test_neighbours_in_one_series_are_joined_where_they_are_similar(tmp_path: Path):
     images = {f"clip_{100 * shot + i:06}.jpg": scene(shot, shift=i) for shot in range(6) for i in range(3)}
     expected = {frozenset(f"clip_{100 * shot + i:06}.jpg" for i in range(3)) for shot in range(6)}
     assert grouped(tmp_path, images) == expected

@@ -1,4 +1,4 @@
-"""Near-duplicates: changed copies are found, other pictures of the same scene and damaged files are not."""
+"""Near-duplicates: changed copies are found, other images of the same scene and damaged files are not."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from utils.datasets.near_duplicates import compute_signatures, find_duplicates
 
 
 def scene(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
-    """Draw a random picture: blurred noise and twenty discs."""
+    """Draw a random image: blurred noise and twenty discs."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.integers(60, 160, (6, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(20):
@@ -54,7 +54,7 @@ def test_a_changed_copy_is_found(kind: str, scenes: list[Path], tmp_path: Path):
     assert found <= planted and len(found) >= 11
 
 
-def test_one_piece_that_moved_on_the_same_board_is_another_picture(tmp_path: Path):
+def test_one_piece_that_moved_on_the_same_board_is_another_image(tmp_path: Path):
     places = [(column, row) for column in range(8) for row in range(8)][::5]
     boards = [write_image(tmp_path / f"{i}.jpg", chessboard(*place)) for i, place in enumerate(places)]
     rng = np.random.default_rng(1)

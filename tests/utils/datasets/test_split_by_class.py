@@ -58,7 +58,7 @@ def test_a_class_is_in_the_largest_split_and_in_all_if_it_has_many_groups(data, 
 
 @pytest.mark.parametrize("fractions", [(8, 1, 1), (1, 1, 1), (0.7, 0.3)])
 @pytest.mark.parametrize("groups", [0, 150])
-def test_sizes_are_near_the_fractions_and_shares_are_closer_than_at_random(fractions, groups):
+def test_sizes_are_near_the_fractions_and_class_fractions_are_closer_than_at_random(fractions, groups):
     wanted = np.array(fractions) / sum(fractions)
     rng = np.random.default_rng(1)
     ours, random = [], []
@@ -110,7 +110,7 @@ def test_folds_are_equal_and_have_every_class():
     assert all((counts[folds == fold].sum(0) > 0).all() for fold in range(5) if (counts > 0).sum(0).min() >= 5)
 
 
-def test_shares_by_hand():
+def test_differences_of_fractions_by_hand():
     counts = np.array([[1, 1], [3, 1], [0, 0], [5, 5]])
     assert np.allclose(class_fraction_differences(counts, np.array([0, 1, 2, 0])), [0.25, 0.25])
     assert class_fraction_differences(np.zeros((2, 3)), np.array([0, 1])).tolist() == [0, 0, 0]

@@ -123,7 +123,7 @@ def test_every_frame_and_image_has_a_label_file_of_its_own(tmp_path: Path) -> No
     assert len(files(tmp_path, "*.mp4")) == 4
 
 
-def test_rows_of_the_table_tell_images_and_frames_apart(tmp_path: Path) -> None:
+def test_rows_of_the_table_distinguish_images_and_frames(tmp_path: Path) -> None:
     with DetectionWriter(options(save_csv=True, nosave=True), tmp_path, NAMES) as writer:
         for name, index in (("a/img.png", None), ("b/img.png", None), ("a/v.avi", 0), ("a/v.avi", 7)):
             writer.write(Frame(image=grey(), path=Path(name), index=index), same_class(2))

@@ -61,8 +61,8 @@ def test_one_difference_twice_halves_its_variance():
 
 
 def test_seeds_that_agree_by_chance_do_not_beat_the_images():
-    lucky = difference_of([0.5, 0.5, 0.5], [0.49, 0.49, 0.49], image_std=0.05)
-    assert joint_difference([replace(lucky, components=((1e-12, 100.0),))] * 2).p_value > 0.5
+    extreme = difference_of([0.5, 0.5, 0.5], [0.49, 0.49, 0.49], image_std=0.05)
+    assert joint_difference([replace(extreme, components=((1e-12, 100.0),))] * 2).p_value > 0.5
 
 
 def test_what_a_set_does_not_know_the_joint_interval_does_not_either():

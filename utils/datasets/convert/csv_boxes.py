@@ -138,11 +138,11 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
     found = AnnotatedSet(images=[])
     descriptions = _descriptions(source)
     without_suffix: dict[str, str] = {}
-    twins = set()  # images of which another one differs in the suffix only
+    ambiguous = set()  # images of which another one differs in the suffix only
     for image in source.images:
         first = without_suffix.setdefault(PurePosixPath(image).with_suffix("").as_posix(), image)
         if first != image:
-            twins.add(first)
+            ambiguous.add(first)
     for name in find_csv(source):
         table = _table_of(source, name)
         if table is None:
@@ -166,7 +166,7 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
         for image, rows in rows_of.items():
             file = file_of.get(image, "")
             file = without_suffix.get(file, file) if bare else file
-            if bare and file in twins:
+            if bare and file in ambiguous:
                 raise DataError(name, f"{image!r} matches several images, such as {file!r}", fix="rename one of them")
             size_wh = _size(table, rows[0][2]) or (image_size(source.files, file) if file else None)
             entry = AnnotatedImage(file=file, source=name, split=split or split_of_folders(file), size_wh=size_wh)

@@ -111,7 +111,7 @@ def read_text(files: Files, name: str) -> str:
 
 
 class Source:
-    """The files of a data set, sorted by kind; what is read of them to tell kinds apart is read once."""
+    """The files of a data set, sorted by kind; what their kinds are recognised by is read once."""
 
     def __init__(self, files: Files, *, names: tuple[str, ...] = (), progress: bool = True) -> None:
         self.files = files
