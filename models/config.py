@@ -238,13 +238,13 @@ def _sources(value: Any, index: int, *, where: str) -> tuple[int, ...]:  # noqa:
 
 
 def literal(value: Any) -> Any:  # noqa: ANN401
-    """Return a yaml argument as a literal: `'None'` and `'[1, 2]'` are parsed, other strings stay strings."""
+    """Return an argument as a literal: `'None'`, `'[1, 2]'` and `'true'` are parsed, other strings stay strings."""
     if isinstance(value, list):
         return [literal(item) for item in value]
     if not isinstance(value, str):
         return value
     try:
-        return ast.literal_eval(value)
+        return ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 

@@ -264,6 +264,8 @@ def test_a_name_that_does_not_exist_is_answered_with_the_nearest(name):
         ("3", 3),
         ("[1, (2, 3)]", [1, (2, 3)]),
         ("nearest", "nearest"),
+        ("true", True),
+        ("false", False),
         ("'3'", "3"),
         ("os.system('x')", "os.system('x')"),
         ("2 ** 999999999", "2 ** 999999999"),

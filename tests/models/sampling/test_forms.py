@@ -11,6 +11,7 @@ import torch
 
 from models.fuse import fused, widen_offsets
 from models.modules import AKConv, C3_AKConv, ak_conv2d, base_points
+from models.modules.contract import Contract
 from models.sampling.cpu_kernel import load
 from models.sampling.dispatch import VARIABLE
 from models.sampling.offset_convolution import last_convolution
@@ -183,6 +184,15 @@ def test_a_layer_starts_as_the_published_one(form: dict[str, Any]) -> None:
     assert torch.equal(layer(x), published(x))
     with torch.inference_mode():
         torch.testing.assert_close(layer.eval()(x), published.eval()(x))
+
+
+@pytest.mark.parametrize("size_hw", [(8, 12), (7, 9)])
+def test_four_points_start_as_space_to_depth(size_hw: tuple[int, int]) -> None:
+    layer, x = AKConv(3, 5, 4, 2, padding="zeros", offsets="depthwise", points="centered"), torch.randn(2, 3, *size_hw)
+    columns, norm, act = layer.conv
+    even = torch.nn.functional.pad(x, (0, size_hw[1] % 2, 0, size_hw[0] % 2))
+    y = torch.nn.functional.conv2d(Contract(2)(even), columns.weight.permute(0, 2, 1, 3).reshape(5, 12, 1, 1))
+    torch.testing.assert_close(layer.eval()(x), act(norm(y)))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -87,7 +87,7 @@ def test_a_variant_with_the_same_network_as_another_is_skipped_with_a_warning(ba
 
 @pytest.mark.slow
 def test_every_form_of_akconv_is_a_variant(base):
-    words = ["AKConv.offsets", "conv", "depthwise", "AKConv.modulated", "False", "True"]
+    words = ["AKConv.offsets", "conv", "depthwise", "AKConv.modulated", "false", "true"]
     variants = sweep_variants(base, [*words, "AKConv.gradient", "one_sided", "symmetric"])
     assert len(variants) == 7, "the eighth is the base itself"
     layers = [layer for layer in DetectionModel(variants[-1].config).modules() if isinstance(layer, AKConv)]

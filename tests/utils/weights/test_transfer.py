@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from models.common import Conv
+from models.config import load_model_config
 from models.modules.akconv import AKConv
+from models.overrides import RowKeyword
 from models.sampling.offset_convolution import last_convolution
 from models.yolo import DetectionModel
 from tests.helpers.deterministic_init import fill_
@@ -138,6 +140,19 @@ def test_an_akconv_model_is_initialized_from_a_plain_model(caplog: pytest.LogCap
     )
     assert f"{fraction:.1%}" in caplog.text and "plain.pt" in caplog.text
     assert result.fraction == fraction and 0.5 < fraction < 1
+
+
+def test_the_light_model_with_nine_points_starts_as_the_plain_model() -> None:
+    plain = fill_(DetectionModel("yolov5n.yaml", nc=4)).eval()
+    config = load_model_config("yolov5n-AKConv-light.yaml")
+    for keyword, value in (("num_param", 9), ("modulated", True)):
+        config = RowKeyword(module="AKConv", keyword=keyword).set_to(config, value)
+    mixed = DetectionModel(config, nc=4).eval()
+    result = transfer_weights(mixed, plain.state_dict(), source="plain.pt")
+    assert result.kept and all(".p_conv." in name for name in result.kept)
+    x = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(mixed(x)[0], plain(x)[0], rtol=1e-3, atol=1e-3)
 
 
 def test_another_number_of_classes_keeps_the_head_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
