@@ -25,7 +25,7 @@ from utils.datasets.splits import open_data
 from utils.errors import ConfigError, DetectorError
 from utils.files import unique_name
 
-OTHER_FOLDERS = ("configs", "examples", "figures", "predictions", "sampling", "test")  # of a comparison
+OTHER_FOLDERS = ("configs", "examples", "figures", "predictions", "sampling", "tables", "test")  # of a comparison
 
 
 @dataclass(frozen=True, kw_only=True)

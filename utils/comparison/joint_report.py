@@ -123,8 +123,8 @@ def _joined(of_sets: Mapping[str, Mapping[Any, Contrast]], *, fixed_weights: boo
     return {key: JointContrast(**vars(one), of_sets=contrasts) for (key, contrasts), one in joined}
 
 
-def write_joint_results(joint: JointResult, options: CompareOptions, *, folder: Path) -> None:
-    """Log the joint verdicts, and write results.json, compare.md, report.html and a figure into a folder."""
+def write_joint_results(joint: JointResult, options: CompareOptions, *, folder: Path) -> list[Block]:
+    """Log the joint verdicts, write results.json, compare.md, report.html and a figure, and return the figure."""
     tables = [mean_table(joint), *difference_tables(joint), *effect_tables(joint)]
     LOGGER.info("\n" + "\n\n".join(map(table_to_markdown, tables)))
     for warning in joint.warnings:
@@ -156,6 +156,7 @@ def write_joint_results(joint: JointResult, options: CompareOptions, *, folder: 
     with optional():
         title = f"Comparison on {len(joint.sets)} data sets: {', '.join(joint.labels)}"
         LOGGER.info(f"Joint report: {atomic_write(folder / 'report.html', to_html(sections, title=title))}")
+    return figures
 
 
 def _absent_models(
@@ -205,7 +206,7 @@ def draw_forest_plot(joint: JointResult, options: CompareOptions, *, folder: Pat
                 panels[f"{name}: {title}"] = rows
     write_csv((folder / FOREST).with_suffix(".csv"), numbers)
     figure = forest(panels, baseline=joint.labels[0], lang=options.lang)
-    path = save_formats(figure, folder / FOREST, options.figures)
+    path = save_formats(figure, folder / FOREST, options.figure_formats)
     return [Image(path, translate(FOREST_CAPTION, options.lang, joint.labels[0]))]
 
 

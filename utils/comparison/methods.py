@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.comparison.ablation import METRICS, Effect
+from utils.comparison.ablation import METRICS
 from utils.comparison.cost import DETECTION_NMS, ROUNDS, TIMED_IMAGES, WARM_UP_ROUNDS
+from utils.comparison.joint_report import JointResult
 from utils.comparison.predictions import COCO, MetricKey
 from utils.comparison.result import ComparisonResult
 from utils.comparison.sentences import Writer
@@ -18,7 +19,7 @@ from utils.comparison.statistics import (
     RELIABLE_IMAGES,
     RELIABLE_OBJECTS,
     RELIABLE_SET_IMAGES,
-    ModelComparison,
+    Contrast,
     mean_and_std,
     p_value_text,
 )
@@ -57,6 +58,20 @@ def methods_sections(result: ComparisonResult, options: CompareOptions, lang: st
     known = {title: [block for block in of_title if block not in empty] for title, of_title in blocks.items()}
     sections = [Section(say(title), of_title) for title, of_title in known.items() if of_title]
     return [Section(say("title"), [], level=1), *sections]
+
+
+def joint_results_sections(joint: JointResult, lang: str = "en") -> list[Section]:
+    """Return the mean difference of each model from the baseline over several data sets, and mean effects, as text."""
+    say = Writer(lang)
+    lines = []
+    for key, metric in METRIC_ORDER.items():
+        for model, one in joint.comparisons.items():
+            names = {"metric": metric, "model": model, "baseline": joint.labels[0], "sets": say.listed(one.of_sets)}
+            lines.append(say("joint_difference", **names, difference=_difference(one, key, say)))
+        for switches, one in joint.effects:
+            title = _effect_title(switches, say)
+            lines.append(say("joint_effect", metric=metric, title=title, difference=_difference(one, key, say)))
+    return [Section(say("results"), [say("joint_means"), BulletList(lines)], level=1)]
 
 
 def _data(result: ComparisonResult, options: CompareOptions, say: Writer) -> list[Block]:
@@ -236,14 +251,18 @@ def _results(result: ComparisonResult, say: Writer) -> list[str]:
             lines += [say("value", metric=METRICS[key], model=label, value=text) for key, text in of_model.items()]
         lines.append(say("no_baseline" if len(result.models) > 1 else "one_model"))
     for effect in result.ablation.effects if result.ablation else ():
-        kind = {1: "main_effect", 2: "interaction"}.get(len(effect.switches), "together")
-        title = say(kind, " × ".join(effect.switches))
+        title = _effect_title(effect.switches, say)
         for key, metric in METRIC_ORDER.items():
             lines.append(say("effect", metric=metric, title=title, difference=_difference(effect, key, say)))
     return lines
 
 
-def _difference(of: ModelComparison | Effect, key: MetricKey, say: Writer) -> str:
+def _effect_title(switches: Sequence[str], say: Writer) -> str:
+    kind = {1: "main_effect", 2: "interaction"}.get(len(switches), "together")
+    return say(kind, " × ".join(switches))
+
+
+def _difference(of: Contrast, key: MetricKey, say: Writer) -> str:
     """Return a difference with interval, p-value and verdict."""
     difference, verdict, p_value = of.differences[key], of.verdicts[key], p_value_text(of.verdicts[key])
     if not math.isfinite(difference.low):

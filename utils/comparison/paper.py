@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.comparison.methods import methods_sections
-from utils.comparison.paper_words import CAPTIONS, caption_of, table_in, word_in
+from utils.comparison.joint_report import JointResult, joint_sections
+from utils.comparison.methods import joint_results_sections, methods_sections
+from utils.comparison.paper_words import CAPTIONS, JOINT_CAPTIONS, caption_of, table_in, word_in
 from utils.comparison.report import report_sections
 from utils.comparison.result import ComparisonResult
 from utils.document import Block, Image, Section, Table, to_markdown
@@ -85,7 +86,7 @@ def printed_tables(
             chosen = index if len(tables) <= len(templates) else int(_has_intervals(table))
             translated = table_in(_without_baseline(table, values["baseline"]), lang)
             template = templates[min(chosen, len(templates) - 1)]
-            caption = caption_of(template, lang, {**values, "of": translated.header[0]})
+            caption = caption_of(template, lang, {**values, "of": word_in(table.header[0], lang)})
             name = stem if len(tables) == 1 else f"{stem}-{index + 1}"
             printed.append(PrintedTable(name=name, caption=caption, table=translated))
     return printed
@@ -125,6 +126,22 @@ def write_comparison(
         tables=printed_tables(report_sections(result, {}), CAPTIONS, values, lang=options.lang),
         figures=[block for block in figures if isinstance(block, Image)],
         methods=methods_sections(result, options, options.lang),
+        lang=options.lang,
+    )
+
+
+def write_joint_comparison(joint: JointResult, options: CompareOptions, *, figures: Sequence[Block]) -> Path:
+    """Write the joint results of several data sets for print; `figures` as of `write_comparison`."""
+    values = {
+        "baseline": joint.labels[0],
+        "correction": "Holm" if max(len(joint.comparisons), len(joint.effects)) > 1 else "",
+    }
+    return write_paper(
+        Path(options.paper),
+        title=word_in("Comparison: {}", options.lang).format(", ".join(joint.labels)),
+        tables=printed_tables(joint_sections(joint, ()), JOINT_CAPTIONS, values, lang=options.lang),
+        figures=[block for block in figures if isinstance(block, Image)],
+        methods=joint_results_sections(joint, options.lang),
         lang=options.lang,
     )
 

@@ -37,7 +37,7 @@ from utils.comparison.error_analysis import error_metrics
 from utils.comparison.figures import draw_figures
 from utils.comparison.jobs import FailedRun, failure_of_all, finish_runs, trained_models
 from utils.comparison.joint_report import compare_jointly, write_joint_results
-from utils.comparison.paper import write_comparison
+from utils.comparison.paper import write_comparison, write_joint_comparison
 from utils.comparison.paper_figures import draw_paper_figures
 from utils.comparison.plan import Manifest, PlannedRun, choose_folder, commands_of, plan_runs
 from utils.comparison.predictions import (
@@ -141,7 +141,10 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         if len(sets) > 1 and results:
             warnings = overlap_warnings(sets, [one.split.paths.tolist() for one in compared])
             joint = compare_jointly(results, list(labels.values()), warnings=warnings, failed=failed)
-            write_joint_results(joint, options, folder=folder / of_task)
+            drawn = write_joint_results(joint, options, folder=folder / of_task)
+            if options.paper:
+                with optional():
+                    write_joint_comparison(joint, options, figures=drawn)
         if failed:
             raise failure_of_all(failed, folder, count=len(runs))
     finally:
@@ -237,9 +240,8 @@ def _evaluate(
         environment=describe_environment(device),
     )
     write_results(result, options, folder=folder)
-    formats = [*options.figures, *(("pdf",) if options.paper and "pdf" not in options.figures else ())]
     figures = {
-        **draw_paper_figures(result, evaluated, folder=folder, formats=formats, lang=options.lang),
+        **draw_paper_figures(result, evaluated, folder=folder, formats=options.figure_formats, lang=options.lang),
         **draw_figures(result, evaluated, folder=folder),
     }
     figures[SHEETS] = draw_detections(result, evaluated, folder=folder, browse=options.browse)

@@ -158,6 +158,11 @@ class CompareOptions(TrainingOptions):
         """The seeds of --seeds, or else the one of --seed."""
         return self.seeds or (self.seed,)
 
+    @property
+    def figure_formats(self) -> tuple[str, ...]:
+        """Formats of figures besides PNG; LaTeX, for --paper, needs PDF."""
+        return (*self.figures, "pdf") if self.paper and "pdf" not in self.figures else self.figures
+
     def of_data_set(self, name: str, label: str) -> CompareOptions:
         """Return the options of the comparison on one of the data sets, with a folder of its own in that of --paper."""
         paper = str(Path(self.paper, label)) if self.paper and len(self.data) > 1 else self.paper

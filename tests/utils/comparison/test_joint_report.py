@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -20,6 +22,7 @@ from utils.comparison.joint_report import (
     joint_sections,
     write_joint_results,
 )
+from utils.comparison.paper import write_joint_comparison
 from utils.comparison.result import ComparisonResult
 from utils.comparison.statistics import PRIMARY_METRIC, compare_with_baseline
 from utils.document import BulletList, Table
@@ -156,3 +159,25 @@ def test_missing_values_leave_gaps_in_tables_and_files(results, tmp_path):
     assert other.rows[0][1:] == ["-", "-", "-"] and isinstance(sections["Joint verdict"].blocks[0], BulletList)
     write_joint_results(joint, CompareOptions(cfg=("a", "b")), folder=tmp_path)
     assert "NaN" not in (tmp_path / "results.json").read_text() and (tmp_path / "figures/data_sets.png").is_file()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_paper_holds_the_joint_numbers_in_tables_and_text(results, tmp_path, lang):
+    joint = compare_jointly(results, LABELS)
+    options = CompareOptions(cfg=("a.yaml", "b.yaml"), data=("a", "b", "c"), paper=str(tmp_path / "paper"), lang=lang)
+    drawn = write_joint_results(joint, options, folder=tmp_path)
+    folder = write_joint_comparison(joint, options, figures=drawn)
+    content = json.loads((tmp_path / "results.json").read_text())
+    table = pd.read_csv(folder / "tables/differences-2.csv", index_col=0)
+    text = (folder / "methods.md").read_text(encoding="utf-8")
+    mean = "Mean" if lang == "en" else "均值"
+    for one in content["comparisons"]:
+        known = next(d for d in one["differences"] if (d["group"], d["metric"]) == ("all", "map50_95"))
+        row, values = table.loc[one["model"]], [known[name] for name in ("value", "low", "high")]
+        assert [row[mean], row[f"{mean} low"], row[f"{mean} high"]] == pytest.approx(values, abs=5.1e-4)
+        assert row["a"] == pytest.approx(known["data_sets"][0]["value"], abs=5.1e-4)
+        assert all(f"{value:+.3f}" in text for value in values)
+    captions = re.findall(r"\\caption\{(.*)\}", (folder / "tables/differences-2.tex").read_text(encoding="utf-8"))
+    assert "mAP50-95" in captions[0] and "plain" in captions[0]
+    assert (folder / "figures/data_sets.pdf").is_file() and (folder / "tables/other-data-sets.tex").is_file()
+    assert bool(re.search(r"[a-z]{5,}", re.sub("plain|sharp|equal", "", text))) == (lang == "en")
