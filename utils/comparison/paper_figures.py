@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from utils.comparison.predictions import MetricKey
 from utils.comparison.report import FIGURES, OVERVIEW
 from utils.comparison.result import ComparisonResult
 from utils.comparison.results_curves import read_curves
-from utils.comparison.statistics import ALL_TITLES, METRIC_TITLES, PRIMARY_METRIC
+from utils.comparison.statistics import ALL_TITLES, METRIC_TITLES, PRIMARY_METRIC, ModelScores
 from utils.document import Block, Image
 from utils.files import atomic_write
 from utils.log import optional
@@ -24,7 +25,7 @@ from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.plots.class_bars import class_bars, max_classes
 from utils.plots.comparison import overview
-from utils.plots.curve_comparison import Curve, MetricPanel, band, metric_curves, training_curves
+from utils.plots.curve_comparison import METRIC_AXES, Curve, band, metric_curves, training_curves
 from utils.plots.figure import save_formats
 from utils.plots.forest import MAX_LETTERS, ForestRow, forest
 from utils.plots.matrices import confusions
@@ -35,11 +36,11 @@ from utils.plots.translations import caption
 FOLDER = "figures"
 OVERVIEW_FILE = "compare.png"
 SHOWN = ("curves", "training", "trade_off", "differences", "classes", "confusion")  # in the report
-CURVES = {  # labels of the axes, and the field of `PrecisionRecall`
-    "PR_curve": ("recall", "precision", "precision_by_recall"),
-    "F1_curve": ("confidence threshold", "F1", "f1_curve"),
-    "P_curve": ("confidence threshold", "precision", "defined_precision"),
-    "R_curve": ("confidence threshold", "recall", "recall_curve"),
+CURVES = {  # fields of `PrecisionRecall`
+    "PR_curve": "precision_by_recall",
+    "F1_curve": "f1_curve",
+    "P_curve": "defined_precision",
+    "R_curve": "recall_curve",
 }
 COSTS = {  # key: title and unit
     "gflops": ("GFLOPs", 1.0),
@@ -78,7 +79,7 @@ class PaperFigures:
     @cached_property
     def accuracy(self) -> np.ndarray:
         """(models, 3): mean, lowest and highest mAP50-95 of the runs of each model."""
-        return np.array([band(scores.metrics[PRIMARY_METRIC].points[:, None]) for scores in self.result.scores])[..., 0]
+        return np.concatenate([_spread(scores, [PRIMARY_METRIC]) for scores in self.result.scores])
 
     @cached_property
     def costs(self) -> dict[str, list[float]]:
@@ -124,15 +125,13 @@ class PaperFigures:
         return rows
 
     @cached_property
-    def panels(self) -> dict[str, MetricPanel]:
-        """Curves of every run, mean over classes, by name of the file."""
+    def curves(self) -> dict[str, list[np.ndarray]]:
+        """Curves (runs, k) of each model, mean over classes, by name of the file."""
         metrics = [[precision_recall(run) for run in runs] for runs in self.evaluated]
-        x = metrics[0][0].confidences[::EVERY]
-        panels = {}
-        for name, (x_label, y_label, field) in CURVES.items():
-            runs = [np.stack([getattr(run, field).mean(0)[::EVERY] for run in of_model]) for of_model in metrics]
-            panels[name] = MetricPanel(x_label=x_label, y_label=y_label, x=x, runs=runs)
-        return panels
+        return {
+            name: [np.stack([getattr(run, field).mean(0)[::EVERY] for run in runs]) for runs in metrics]
+            for name, field in CURVES.items()
+        }
 
     def draw_overview(self) -> Drawing:
         """Draw training curves, differences with intervals, and accuracy over cost on one page."""
@@ -149,14 +148,15 @@ class PaperFigures:
 
     def draw_curves(self, *names: str) -> Drawing:
         """Draw the four curves on one page, or those with these names."""
-        figure = metric_curves(self.labels, [self.panels[name] for name in names or CURVES], lang=self.lang)
+        curves = {name: self.curves[name] for name in names or CURVES}
+        figure = metric_curves(self.labels, curves, lang=self.lang)
         return Drawing(figure, caption("curves", self.lang, **self.facts))
 
     def draw_curve(self, name: str) -> Drawing:
         """Draw one of the four curves, a column wide."""
-        panel = self.panels[name]
-        numbers = pd.DataFrame({panel.x_label: panel.x})
-        for label, runs in zip(self.labels, panel.runs, strict=True):
+        of_models = self.curves[name]
+        numbers = pd.DataFrame({METRIC_AXES[name][0]: np.linspace(0, 1, of_models[0].shape[1])})
+        for label, runs in zip(self.labels, of_models, strict=True):
             numbers[[f"{label} {of}" for of in SPREAD]] = np.stack(band(runs), 1)
         return replace(self.draw_curves(name), numbers=numbers.round(5))
 
@@ -209,14 +209,12 @@ class PaperFigures:
         if not keys:
             return None
         names = [name for _, name, _ in keys]
-        runs = [np.stack([scores.metrics[key].points for key in keys], 1) for scores in self.result.scores]
-        values = np.stack([np.stack(band(of_model), 1) for of_model in runs])
+        values = np.stack([_spread(scores, keys) for scores in self.result.scores])
         found = [[pair.differences[key] for key in keys] for pair in self.result.pairs]
         differences = np.array([[(d.value, d.low, d.high) for d in of] for of in found]).reshape(-1, len(keys), 3)
-        intervals = np.full_like(values, np.nan)  # of the baseline too, which has none
-        intervals[len(values) - len(differences) :] = differences
+        unknown = np.full((len(values) - len(differences), len(keys), 3), np.nan)  # of the baseline
         numbers = pd.DataFrame(
-            np.concatenate((values, intervals), 2).reshape(-1, 6),
+            np.concatenate((values, np.concatenate((unknown, differences))), 2).reshape(-1, 6),
             index=pd.MultiIndex.from_product([self.labels, names], names=["model", "class"]),
             columns=[*MAP_SPREAD, *INTERVAL],
         )
@@ -246,17 +244,20 @@ class PaperFigures:
             for run in runs:
                 matrix.add_set(run)
         shares = np.stack([matrix.normalized() for matrix in matrices])
+        counts = np.stack([matrix.counts for matrix in matrices])
         numbers = pd.DataFrame(
-            {
-                "count over runs": np.stack([matrix.counts for matrix in matrices]).ravel(),
-                "share of the true class": shares.ravel(),
-            },
+            {"count over runs": counts.ravel(), "share of the true class": shares.ravel()},
             index=pd.MultiIndex.from_product([self.labels, axes, axes], names=["model", "predicted", "true"]),
         )
         thresholds = {"confidence": matrices[0].conf_threshold, "iou": matrices[0].iou_threshold}
         text = caption("confusion", self.lang, **self.facts, **thresholds)
         figure = confusions(self.labels, list(shares), self.result.names, lang=self.lang)
         return Drawing(figure, text, numbers.reset_index())
+
+
+def _spread(scores: ModelScores, keys: Sequence[MetricKey]) -> np.ndarray:
+    """Return (keys, 3): mean, lowest and highest of the runs."""
+    return np.array([(runs.mean(), runs.min(), runs.max()) for runs in (scores.metrics[key].points for key in keys)])
 
 
 def draw_paper_figures(

@@ -17,11 +17,17 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from utils.plots import style
 from utils.plots.translations import translate
 
+METRIC_AXES = {
+    "PR_curve": ("recall", "precision"),
+    "F1_curve": ("confidence threshold", "F1"),
+    "P_curve": ("confidence threshold", "precision"),
+    "R_curve": ("confidence threshold", "recall"),
+}
 BAND_OPACITY = 0.18
 PANEL_MM, TRAINING_PANEL_MM = 58.0, 50.0  # heights of a panel
 FEW_EPOCHS = 30  # up to which each one has a marker
 LOGARITHMIC_FROM = 10  # highest loss by lowest; early in training, losses may be many times as high for an epoch or two
-SPLIT_LINES: dict[str, Any] = {"validation": "-", "training": (0, (3, 1.2))}
+SPLIT_LINES: dict[str, style.Line] = {"validation": "-", "training": (0, (3, 1.2))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +40,6 @@ class Curve:
     values: np.ndarray  # one per epoch, nan where it is missing
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricPanel:
-    """A metric over confidence or recall."""
-
-    x_label: str  # as `y_label` a word of `translations`
-    y_label: str
-    x: np.ndarray  # (k,) from 0 to 1
-    runs: Sequence[np.ndarray]  # of each model (runs, k), nan where undefined
-
-
 def band(runs: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, lowest and highest of runs over the points that all have; nan where one is missing."""
     points = min(map(len, runs))
@@ -52,18 +48,24 @@ def band(runs: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @style.styled
-def metric_curves(names: Sequence[str], panels: Sequence[MetricPanel], *, lang: str = "en") -> Figure:
-    """Draw one panel a column wide, or several in rows of two; a legend below names the models."""
-    columns = min(len(panels), 2)
-    rows = math.ceil(len(panels) / columns)
+def metric_curves(names: Sequence[str], curves: Mapping[str, Sequence[np.ndarray]], *, lang: str = "en") -> Figure:
+    """Draw one panel a column wide, or several in rows of two; a legend below names the models.
+
+    Args:
+        names: of the models.
+        curves: by key of `METRIC_AXES`, of each model (runs, k) over k even steps from 0 to 1, nan where undefined.
+        lang: language of the labels.
+    """
+    columns = min(len(curves), 2)
+    rows = math.ceil(len(curves) / columns)
     figure = style.new_figure(columns, PANEL_MM * rows, style.model_entries(names))
-    for axis, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
-        for model, runs in enumerate(panel.runs):
-            draw_band(axis, panel.x, runs, model, linestyle=style.series_line(model))
-        if not any(np.nanmax(run, initial=0) > 0 for runs in panel.runs for run in runs):
+    for axis, (name, of_models) in zip(figure.subplots(rows, columns, squeeze=False).flat, curves.items(), strict=True):
+        for model, runs in enumerate(of_models):
+            draw_band(axis, np.linspace(0, 1, runs.shape[1]), runs, model, linestyle=style.series_line(model))
+        if not any(np.nanmax(runs, initial=0) > 0 for runs in of_models):
             axis.text(0.5, 0.5, translate("no true positive", lang), ha="center", color=style.GREY)
-        axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=translate(panel.x_label, lang))
-        axis.set_ylabel(translate(panel.y_label, lang))
+        x_label, y_label = (translate(label, lang) for label in METRIC_AXES[name])
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
     return figure
 
 
@@ -107,12 +109,7 @@ def draw_training(axis: Axes, curves: Sequence[Curve], title: str, *, lang: str 
 
 
 def draw_band(
-    axis: Axes,
-    x: np.ndarray,
-    runs: Sequence[np.ndarray] | np.ndarray,
-    model: int,
-    *,
-    linestyle: Any,  # noqa: ANN401 - as matplotlib takes it
+    axis: Axes, x: np.ndarray, runs: Sequence[np.ndarray] | np.ndarray, model: int, *, linestyle: style.Line
 ) -> None:
     """Draw the mean and the band of runs; where the shortest has ended, the others go on as thin lines."""
     mean, low, high = band(runs)

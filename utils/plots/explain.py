@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -162,7 +163,7 @@ def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], positio
 @styled
 def plot_field_energy(fields: Fields) -> Figure:
     """Draw the energy held by the strongest pixels over their area; a model has a colour, a layer a line style."""
-    looks = {
+    looks: dict[tuple[str, str], dict[str, Any]] = {
         (model, layer): {"color": series_colour(number), "linestyle": series_line(column)}
         for number, (model, of_model) in enumerate(fields.items())
         for column, layer in enumerate(of_model)

@@ -30,7 +30,8 @@ HANDLE_LETTERS = 11  # width of a legend's line and gaps
 
 BLUE, ORANGE, GREEN, BLACK, GREY, DARK = "#0072b2", "#d55e00", "#009e73", "#000000", "#8a8f98", "#444444"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", BLACK)
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+Line = str | tuple[float, tuple[float, ...]]  # as matplotlib takes a line style
+LINES: tuple[Line, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MARKS = 7  # markers along a curve
 MAX_NAME_LETTERS = 44
@@ -68,7 +69,7 @@ def series_colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def series_line(index: int) -> Any:  # noqa: ANN401 - as matplotlib takes it
+def series_line(index: int) -> Line:
     """Return the line style of a series; with the colour it repeats after 35."""
     return LINES[index % len(LINES)]
 

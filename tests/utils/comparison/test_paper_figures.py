@@ -63,20 +63,20 @@ def test_curves_are_means_over_classes_of_every_run(figures):
     for name, attribute in zip(
         CURVES, ("precision_by_recall", "f1_curve", "precision_curve", "recall_curve"), strict=True
     ):
-        panel = figures.panels[name]
-        for runs, evaluated in zip(panel.runs, figures.evaluated, strict=True):
+        for runs, evaluated in zip(figures.curves[name], figures.evaluated, strict=True):
             for run, one in zip(runs, evaluated, strict=True):
                 expected = getattr(precision_recall(one), attribute).mean(0)[:: paper_figures.EVERY]
                 defined = np.isfinite(run)
                 np.testing.assert_allclose(run[defined], expected[defined])
                 assert defined.all() or name == "P_curve"
-        assert (panel.x[0], panel.x[-1]) == (0, 1)
     numbers = figures.draw_curve("F1_curve").numbers
     assert list(numbers) == [
         "confidence threshold",
         *(f"{m} {of}" for m in ("old", "new") for of in ("mean", "lowest", "highest")),
     ]
-    np.testing.assert_allclose(numbers["new highest"], figures.panels["F1_curve"].runs[1].max(0), atol=1e-5)
+    steps = precision_recall(figures.evaluated[0][0]).confidences[:: paper_figures.EVERY]
+    np.testing.assert_allclose(numbers["confidence threshold"], steps, atol=1e-5)
+    np.testing.assert_allclose(numbers["new highest"], figures.curves["F1_curve"][1].max(0), atol=1e-5)
 
 
 def test_the_numbers_behind_the_figures_are_those_of_the_tables(figures, tmp_path):

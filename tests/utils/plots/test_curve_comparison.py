@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from utils.plots.curve_comparison import Curve, MetricPanel, band, metric_curves, training_curves
+from utils.plots.curve_comparison import METRIC_AXES, Curve, band, metric_curves, training_curves
 from utils.plots.style import series_colour, series_marker
 
 X = np.linspace(0, 1, 50)
-
-
-def panel(*runs: np.ndarray) -> MetricPanel:
-    return MetricPanel(x_label="recall", y_label="precision", x=X, runs=runs)
 
 
 def test_the_band_goes_from_the_lowest_to_the_highest_run_over_common_points():
@@ -22,7 +18,7 @@ def test_the_band_goes_from_the_lowest_to_the_highest_run_over_common_points():
 
 def test_models_differ_in_colour_line_and_marker_and_only_several_runs_have_a_band():
     runs = [np.stack([X, X / 2]), (X**2)[None], (X**3)[None]]
-    figure = metric_curves(["a", "b", "c"], [panel(*runs)])
+    figure = metric_curves(["a", "b", "c"], {"PR_curve": runs})
     axis = figure.axes[0]
     for index, (line, of_model) in enumerate(zip(axis.lines, runs, strict=True)):
         np.testing.assert_allclose(line.get_ydata(), of_model.mean(0))
@@ -32,12 +28,12 @@ def test_models_differ_in_colour_line_and_marker_and_only_several_runs_have_a_ba
     shape = axis.collections[0].get_paths()[0].vertices
     assert shape[:, 1].max() == 1 and to_hex(axis.collections[0].get_facecolor()[0]) == series_colour(0)
     assert figure.get_figwidth() * 25.4 == pytest.approx(85) and figure.dpi == 300
-    assert metric_curves(["a"], [panel(runs[1])] * 4).get_figwidth() * 25.4 == pytest.approx(170)
+    assert metric_curves(["a"], dict.fromkeys(METRIC_AXES, runs[1:2])).get_figwidth() * 25.4 == pytest.approx(170)
 
 
 @pytest.mark.parametrize(("lang", "label"), [("en", "precision"), ("zh", "精确率")])
 def test_an_empty_curve_says_so_in_the_language_of_the_labels(lang, label):
-    empty, some = metric_curves(["a"], [panel(np.zeros((2, 50)))], lang=lang), metric_curves(["a"], [panel(X[None])])
+    empty, some = (metric_curves(["a"], {"PR_curve": [curve]}, lang=lang) for curve in (np.zeros((2, 50)), X[None]))
     assert len(empty.axes[0].texts) == 1 and not some.axes[0].texts
     assert empty.axes[0].get_ylabel() == label
 
