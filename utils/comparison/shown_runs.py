@@ -17,7 +17,7 @@ LABEL, FALSE_NEGATIVE = 7, 8  # kinds of boxes, beside those of `utils.metrics.t
 KINDS = {TRUE_POSITIVE: "true positive", **dict(enumerate(ERRORS[:MISSED])), FALSE_NEGATIVE: "false negative"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ShownBox:
     """A label, or a detection with a confidence of at least `CONFIDENCE`."""
 
@@ -25,8 +25,8 @@ class ShownBox:
     class_id: int
     kind: int  # one of `KINDS`, or `LABEL`
     corners: np.ndarray  # (4,) x1, y1, x2, y2
+    label: int  # index of the label that it is, or on which it is a true positive; -1 of others
     confidence: float | None = None  # None of a label
-    label: int = -1  # index of the label that it is, or on which it is a true positive
 
     def text(self, names: Sequence[str] | Mapping[int, str]) -> str:
         """Return the class and the confidence."""
@@ -66,30 +66,18 @@ def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedS
 def _boxes_by_image(run: EvaluatedSet) -> tuple[list[list[ShownBox]], list[list[ShownBox]]]:
     """Return the labels and the confident detections of each image."""
     errors = assign_errors(run, max_detections=len(run.image_ids))
-    on_label = np.where(errors.kinds == TRUE_POSITIVE, errors.targets, -1).tolist()
-    confident = np.flatnonzero(run.confidences >= CONFIDENCE).tolist()
-    found = {on_label[row] for row in confident}
+    on_label: np.ndarray = np.where(errors.kinds == TRUE_POSITIVE, errors.targets, -1)
+    confident = np.flatnonzero(run.confidences >= CONFIDENCE)
+    found = np.isin(np.arange(len(run.label_boxes)), on_label[confident])
     labels: list[list[ShownBox]] = [[] for _ in range(run.num_images)]
     detections: list[list[ShownBox]] = [[] for _ in range(run.num_images)]
-    for row in confident:
-        box = ShownBox(
-            image_id=int(run.image_ids[row]),
-            class_id=int(run.classes[row]),
-            kind=int(errors.kinds[row]),
-            corners=run.boxes[row],
-            confidence=float(run.confidences[row]),
-            label=on_label[row],
-        )
-        detections[box.image_id].append(box)
-    for row, corners in enumerate(run.label_boxes):
-        box = ShownBox(
-            image_id=int(run.label_image_ids[row]),
-            class_id=int(run.label_classes[row]),
-            kind=LABEL if row in found else FALSE_NEGATIVE,
-            corners=corners,
-            label=row,
-        )
-        labels[box.image_id].append(box)
+    for row in confident.tolist():
+        image_id, class_id, kind = (int(of[row]) for of in (run.image_ids, run.classes, errors.kinds))
+        box = ShownBox(image_id, class_id, kind, run.boxes[row], int(on_label[row]), float(run.confidences[row]))
+        detections[image_id].append(box)
+    for row, image_id in enumerate(run.label_image_ids.tolist()):
+        kind = LABEL if found[row] else FALSE_NEGATIVE
+        labels[image_id].append(ShownBox(image_id, int(run.label_classes[row]), kind, run.label_boxes[row], row))
     return labels, detections
 
 

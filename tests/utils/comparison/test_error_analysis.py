@@ -1,10 +1,12 @@
 """The error analysis of a comparison: its numbers are those of the runs, and its differences are paired."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.helpers.random_runs import COUNT, random_run, random_scores
-from utils.comparison.error_analysis import KEYS, error_metrics, error_sections
+from utils.comparison.error_analysis import KEYS, MAX_RATIO, error_metrics, error_sections
 from utils.comparison.statistics import collect_scores, compare_with_baseline
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.tide import error_scores
@@ -25,6 +27,25 @@ def test_the_first_value_is_that_of_the_set_itself():
     for (group, name, _), values in metrics.items():
         assert group == "error" and values[0] == pytest.approx(expected[name][0])
     assert metrics[LOCALIZATION][0] > 0 and metrics[LOCALIZATION].std() > 0
+
+
+def test_resampled_values_are_spread_at_least_as_far_as_the_bootstrap_has_them():
+    evaluated, weights = random_run(1, noise=25), draw_resamples(COUNT, 300, seed=0)
+    ratios = []
+    for calibrated, plain in zip(
+        error_metrics(evaluated, weights).values(), error_scores(evaluated, weights).values(), strict=True
+    ):
+        assert calibrated[1:].mean() == pytest.approx(plain.mean())
+        ratios.append(calibrated[1:].std() / plain.std() if plain.std() else 1.0)
+        assert calibrated[1:] - calibrated[1:].mean() == pytest.approx(ratios[-1] * (plain - plain.mean()), abs=1e-12)
+    assert all(1 - 1e-9 <= ratio <= MAX_RATIO for ratio in ratios) and max(ratios) > 1.01
+
+
+def test_a_single_image_has_no_spread():
+    weights = np.ones((5, 1), np.int32)
+    evaluated = random_run(1, noise=25).select(slice(0, 1), slice(0, 1))
+    metrics = error_metrics(replace(evaluated, num_images=1), weights)
+    assert all(np.ptp(values) == 0 for values in metrics.values())
 
 
 def test_a_difference_is_that_of_the_means_and_its_interval_excludes_what_is_clear(scores):
