@@ -10,6 +10,7 @@ import numpy as np
 from utils.comparison.predictions import MetricKey
 from utils.comparison.statistics import ModelComparison, ModelScores, mean_and_std
 from utils.document import Block, Section, Table
+from utils.metrics.coco_resampling import as_exported
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.tide import AP, ERRORS, FALSE_NEGATIVES, FALSE_POSITIVES, error_scores
 
@@ -33,6 +34,8 @@ DIFFERENCE_NOTE = "A negative difference: these errors cost less. Neither interv
 def error_metrics(evaluated: EvaluatedSet, weights: np.ndarray) -> dict[MetricKey, np.ndarray]:
     """Compute AP and the gain by each kind of error as `resampled_metrics` does: (1 + r,), the set itself first.
 
+    Boxes and confidences are those of the JSON files that val.py writes, so that tidecv gives the same values.
+
     A resample repeats images, and among sets with repetitions a gain varies less than among sets of other images, that
     by duplicates by an eighth. How much less is seen by resampling resamples once more (Beran 1987, "Prepivoting to
     reduce level error of confidence sets"); the deviations from the mean are multiplied by that ratio, at least 1.
@@ -43,7 +46,9 @@ def error_metrics(evaluated: EvaluatedSet, weights: np.ndarray) -> dict[MetricKe
     rates = weights[:RESAMPLED_TWICE] / max(images, 1)
     generator = np.random.default_rng(0)
     pairs = [generator.multinomial(images, rates).astype(weights.dtype) for _ in range(2)]
-    scores = error_scores(evaluated, np.concatenate((np.ones((1, images), weights.dtype), weights, *pairs)))
+    scores = error_scores(
+        as_exported(evaluated), np.concatenate((np.ones((1, images), weights.dtype), weights, *pairs))
+    )
     metrics = {}
     for key, values in zip(KEYS, scores.values(), strict=True):
         own, resampled, twice = values[:1], values[1 : resamples + 1], values[resamples + 1 :].reshape(2, -1)

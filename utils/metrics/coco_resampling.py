@@ -55,14 +55,27 @@ def resample_coco(
     }
 
 
+def as_exported(evaluated: EvaluatedSet) -> EvaluatedSet:
+    """Return the set with boxes and confidences as other programs read them from the JSON files."""
+    corners = []
+    for boxes in (evaluated.boxes, evaluated.label_boxes):
+        xywh = _xywh(boxes).round(BOX_DECIMALS)
+        corners.append(np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), 1))
+    return replace(evaluated, boxes=corners[0], label_boxes=corners[1], confidences=_rounded_confidences(evaluated))
+
+
+def _rounded_confidences(evaluated: EvaluatedSet) -> np.ndarray:
+    return evaluated.confidences.astype(np.float64).round(CONFIDENCE_DECIMALS)
+
+
+def _xywh(boxes_xyxy: np.ndarray) -> np.ndarray:
+    corners = boxes_xyxy.astype(np.float64)
+    return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
+
+
 def _coco_boxes(evaluated: EvaluatedSet, image_ranks: np.ndarray) -> tuple[CocoLabels, CocoDetections]:
     """Return labels and detections as they are read from the JSON files."""
-
-    def xywh(boxes_xyxy: np.ndarray) -> np.ndarray:
-        corners = boxes_xyxy.astype(np.float64)
-        return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
-
-    label_boxes = xywh(evaluated.label_boxes)
+    label_boxes = _xywh(evaluated.label_boxes)
     areas = label_boxes[:, 2:].prod(1).round(BOX_DECIMALS)
     labels = CocoLabels(
         image_ids=image_ranks[evaluated.label_image_ids],
@@ -74,7 +87,7 @@ def _coco_boxes(evaluated: EvaluatedSet, image_ranks: np.ndarray) -> tuple[CocoL
     detections = CocoDetections(
         image_ids=image_ranks[evaluated.image_ids],
         classes=evaluated.classes,
-        boxes=xywh(evaluated.boxes).round(BOX_DECIMALS),
-        confidences=evaluated.confidences.astype(np.float64).round(CONFIDENCE_DECIMALS),
+        boxes=_xywh(evaluated.boxes).round(BOX_DECIMALS),
+        confidences=_rounded_confidences(evaluated),
     )
     return labels, detections

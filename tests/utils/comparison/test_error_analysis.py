@@ -9,6 +9,7 @@ from tests.helpers.random_runs import COUNT, random_run, random_scores
 from utils.comparison.error_analysis import KEYS, MAX_RATIO, error_metrics, error_sections
 from utils.comparison.statistics import collect_scores, compare_with_baseline
 from utils.metrics.bootstrap import draw_resamples
+from utils.metrics.coco_resampling import as_exported
 from utils.metrics.tide import error_scores
 
 LOCALIZATION = ("error", "localization", "dap50")
@@ -22,7 +23,7 @@ def scores():
 def test_the_first_value_is_that_of_the_set_itself():
     evaluated = random_run(1, noise=25)
     metrics = error_metrics(evaluated, draw_resamples(COUNT, 7, seed=0))
-    expected = error_scores(evaluated)
+    expected = error_scores(as_exported(evaluated))
     assert len(metrics) == len(expected) and {values.shape for values in metrics.values()} == {(8,)}
     for (group, name, _), values in metrics.items():
         assert group == "error" and values[0] == pytest.approx(expected[name][0])
@@ -33,7 +34,7 @@ def test_resampled_values_are_spread_at_least_as_far_as_the_bootstrap_has_them()
     evaluated, weights = random_run(1, noise=25), draw_resamples(COUNT, 300, seed=0)
     ratios = []
     for calibrated, plain in zip(
-        error_metrics(evaluated, weights).values(), error_scores(evaluated, weights).values(), strict=True
+        error_metrics(evaluated, weights).values(), error_scores(as_exported(evaluated), weights).values(), strict=True
     ):
         assert calibrated[1:].mean() == pytest.approx(plain.mean())
         ratios.append(calibrated[1:].std() / plain.std() if plain.std() else 1.0)

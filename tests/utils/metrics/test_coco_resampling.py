@@ -10,7 +10,7 @@ from tests.helpers.comparison import index_of
 from tests.helpers.random_runs import NAMES, random_images
 from utils.metrics.bootstrap import draw_resamples
 from utils.metrics.coco import ABSENT, FIGURES, coco_figures
-from utils.metrics.coco_resampling import resample_coco
+from utils.metrics.coco_resampling import as_exported, resample_coco
 from utils.metrics.evaluated_set import EvaluatedSet
 from utils.metrics.object_size import COCO_SCALE, TINY_SCALE, SizeScale
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_truth
@@ -50,6 +50,17 @@ def pycocotools_ap(truth, predictions, scale: SizeScale) -> dict[str, float]:
     parts = {"AP": precision[..., 0], "AP50": precision[:1, ..., 0], "AP75": precision[5:6, ..., 0]}
     parts |= {f"AP_{name}": precision[..., 1 + i] for i, name in enumerate(scale.names)}
     return {name: values[values > -1].mean() for name, values in parts.items() if (values > -1).any()}
+
+
+def test_a_set_as_exported_has_the_numbers_of_the_files():
+    found = images(3)
+    truth, predictions = exported(found)
+    read = as_exported(EvaluatedSet.concatenate(found))
+    for boxes, rows in ((read.boxes, predictions), (read.label_boxes, truth["annotations"])):
+        expected = np.array([row["bbox"] for row in rows])
+        expected[:, 2:] += expected[:, :2]
+        np.testing.assert_allclose(boxes, expected, rtol=0, atol=1e-9)
+    assert read.confidences.tolist() == [row["score"] for row in predictions]
 
 
 @pytest.mark.parametrize("scale", [COCO_SCALE, TINY_SCALE], ids=["coco", "tiny"])
