@@ -72,6 +72,8 @@ def class_bars(
             known = np.isfinite(low)
             axis.hlines(y[known], low[known], high[known], color=colour, linewidth=1.2)
             axis.plot(value, y, style.series_marker(model), color=colour, markersize=3.2)
+        left, right = axis.get_xlim()
+        axis.set_xlim(max(left, -1), min(right, 1))  # no difference is larger, intervals of two runs may be
         axis.axvline(0, color=style.DARK, linewidth=0.8)
         baseline = style.model_names(names, max_letters=MAX_BASELINE_LETTERS)[0]
         axis.set_xlabel(translate("difference from {}", lang, baseline))

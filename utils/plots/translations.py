@@ -64,7 +64,7 @@ CAPTIONS: dict[str, tuple[str, str]] = {  # of figures, and parts of them, in En
     "differences": (
         "Differences from {baseline} on {images} images, with {intervals}. P, R and F1 are at IoU 0.5 and the "
         "confidence of the best mean F1.",
-        "{images} 张图像上与 {baseline} 的差值及其{intervals}。"
+        "{images} 张图像上与 {baseline} 的差值及其 {intervals}。"
         "P、R、F1 取 IoU 阈值为 0.5、平均 F1 最高的置信度阈值处的值。",
     ),
     "classes": (
@@ -73,7 +73,7 @@ CAPTIONS: dict[str, tuple[str, str]] = {  # of figures, and parts of them, in En
     ),
     "class differences": (
         " Right: differences from {baseline} with {intervals}.",
-        "右图为与 {baseline} 的差值及其{intervals}。",
+        "右图为与 {baseline} 的差值及其 {intervals}。",
     ),
     "largest differences": (
         " Shown are the {shown} of {all} classes with the largest differences.",

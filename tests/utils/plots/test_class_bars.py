@@ -19,6 +19,8 @@ def test_bars_hold_means_and_ranges_and_differences_their_intervals():
     np.testing.assert_allclose(interval[:, 0], [0.1, 0.7])
     np.testing.assert_allclose(changes.lines[0].get_xdata(), [0.4, -0.3])
     assert [tick.get_text() for tick in bars.get_yticklabels()] == ["cat", "dog"]
+    wide = class_bars(["a", "b"], ["cat", "dog"], values, differences * 1.5, metric="mAP50-95").axes[1]
+    assert wide.get_xlim()[0] > -1 and wide.get_xlim()[1] == 1, "no difference is larger"
     hatches = {bar.get_hatch() for bar in bars.patches}
     assert len(hatches) == 2, "models differ in grey as well"
 
