@@ -1,4 +1,4 @@
-"""The layers of a network by name, the maps that they return in a forward pass, and the most variable channels."""
+"""The layers of a network by name, and the maps that they return in a forward pass."""
 
 from __future__ import annotations
 
@@ -56,9 +56,3 @@ def record_maps(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     for name in names:
         if name not in maps:
             raise ConfigError(FLAG, f"{name} is not run by itself", fix="choose the module that contains it")
-
-
-def strongest_channels(maps: Tensor, count: int) -> list[int]:
-    """Return the channels of (C, h, w) maps that vary most over the image, the most variable first."""
-    order = maps.flatten(1).var(1, unbiased=False).argsort(descending=True, stable=True)
-    return [int(channel) for channel in order[:count]]

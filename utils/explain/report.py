@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,21 +22,11 @@ from utils.plots.figure import save_formats
 from utils.plots.forest import ForestRow, forest
 
 Row = dict[str, Any]  # of explain.json
-MapKey = tuple[int, int, str]  # model, layer, and method or `erf`
-ScoreKey = tuple[int, int, str, str]  # the same and the metric
+MapKey = tuple[int, str, int]  # layer, method or `erf`, and model; sorted, the models of a map are beside each other
 FORMAT_VERSION = 1
 ERF, FEATURE_MAPS = "erf", "Feature maps"  # in place of a method; a section
-MAP_METRICS = {
-    "energy_inside": "energy in the box",
-    "points_inside": "pointing game",
-    "area_inside": "area of the box",
-}
-FIELD_METRICS = {
-    "area_20": "area 20 %",
-    "area_50": "area 50 %",
-    "area_95": "area 95 %",
-    "anisotropy": "anisotropy",
-}
+MAP_METRICS = {"energy_inside": "energy in the box", "points_inside": "pointing game", "area_inside": "area of the box"}
+FIELD_METRICS = {"area_20": "area 20 %", "area_50": "area 50 %", "area_95": "area 95 %", "anisotropy": "anisotropy"}
 STYLE = """
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: .8rem 1rem; }
 .gallery figure { margin: 0; min-width: 0; }
@@ -53,9 +44,8 @@ FIELD_NOTE = (
     "spreads along the two principal axes: means over images. The figures show the mean field, which is larger."
 )
 DIFFERENCE_NOTE = (
-    "Differences from {}, paired over the images where both models have a value, with the 95 % interval of Student's t "
-    "over other images. It holds for these weights: other seeds are not covered. Intervals are not corrected for their "
-    "number."
+    "Differences from {}, paired over the images where both models have a value, with the 95 % interval of Student's "
+    "t, not corrected for the number of intervals. It holds for these weights: other seeds are not covered."
 )
 SANITY_NOTE = (
     "Rank correlation of each map with that of random weights in the head, in the second half of the rows, and "
@@ -70,7 +60,7 @@ class Explanation:
 
     models: Sequence[tuple[str, Sequence[str]]]  # label and layers; the first model is the baseline
     images: Sequence[str]  # names
-    scores: dict[ScoreKey, np.ndarray] = field(default_factory=dict)  # (images,), nan where there is none
+    scores: dict[MapKey, dict[str, np.ndarray]] = field(default_factory=dict)  # by metric (images,), nan if unknown
     fields: dict[MapKey, dict[str, float]] = field(default_factory=dict)  # `field_shape` of the mean energy
     similarity: dict[MapKey, Similarity] = field(default_factory=dict)
     figures: dict[str, list[Image]] = field(default_factory=dict)  # by heading
@@ -78,43 +68,37 @@ class Explanation:
 
     def score(self, key: MapKey, image: int, values: Mapping[str, float]) -> None:
         """Add the values of one image by metric."""
+        of_map = self.scores.setdefault(key, {metric: np.full(len(self.images), np.nan) for metric in values})
         for metric, value in values.items():
-            self.scores.setdefault((*key, metric), np.full(len(self.images), np.nan))[image] = value
+            of_map[metric][image] = value
 
     def show(self, heading: str, path: Path, caption: str) -> None:
         """Add a figure to a section of the report."""
         self.figures.setdefault(heading, []).append(Image(path, caption))
 
-    def names(self, model: int, layer: int, method: str) -> Row:
-        """Return a model, a layer and a method as explain.json names them."""
+    def names(self, layer: int, method: str, model: int) -> Row:
+        """Return a layer, a method and a model as explain.json names them."""
         label, layers = self.models[model]
         return {"model": label, "layer": layers[layer], "method": method}
 
     def content(self) -> dict[str, list[Row]]:
-        """Return the results as explain.json has them, the models of each layer and method beside each other."""
+        """Return the results as explain.json has them."""
         scores, differences = [], []
-        for key in sorted(self.scores, key=_layers_first):
-            values, metric, names = self.scores[key], key[3], {**self.names(*key[:3]), "metric": key[3]}
-            known = values[np.isfinite(values)]
-            mean = float(known.mean()) if len(known) else math.nan
-            scores.append({**names, "mean": mean, "images": len(known), "values": values.tolist()})
-            baseline = self.scores.get((0, *key[1:]))
-            if key[0] and baseline is not None and metric != "area_inside":
-                if found := difference_over_images(values, baseline):
-                    differences.append({**names, "baseline": self.names(0, *key[1:3]), **asdict(found)})
-        return {
-            "scores": scores,
-            "receptive_fields": [{**self.names(*key), **self.fields[key]} for key in self.fields],
-            "differences": differences,
-            "sanity": [
-                {**self.names(*key), "rank_correlation": stages, "changed": changed(stages)}
-                for key, stages in sorted(self.similarity.items(), key=lambda item: _layers_first(item[0]))
-            ],
-        }
-
-
-def _layers_first(key: MapKey | ScoreKey) -> tuple[object, ...]:
-    return (*key[1:3], key[0])
+        for key, of_map in sorted(self.scores.items()):
+            baseline = self.scores.get((*key[:2], 0), {}) if key[2] else {}
+            for metric, values in of_map.items():
+                names, known = {**self.names(*key), "metric": metric}, values[np.isfinite(values)]
+                mean = float(known.mean()) if len(known) else math.nan
+                scores.append({**names, "mean": mean, "images": len(known), "values": values.tolist()})
+                found = difference_over_images(values, baseline[metric]) if metric in baseline else None
+                if found and metric != "area_inside":
+                    differences.append({**names, "baseline": self.names(*key[:2], 0), **asdict(found)})
+        fields = [{**self.names(*key), **shape} for key, shape in sorted(self.fields.items())]
+        sanity = [
+            {**self.names(*key), "rank_correlation": stages, "changed": changed(stages)}
+            for key, stages in sorted(self.similarity.items())
+        ]
+        return {"scores": scores, "receptive_fields": fields, "differences": differences, "sanity": sanity}
 
 
 def write_report(result: Explanation, options: ExplainOptions, *, folder: Path, environment: Mapping[str, Any]) -> None:
@@ -122,9 +106,10 @@ def write_report(result: Explanation, options: ExplainOptions, *, folder: Path, 
     content = result.content()
     run = {"format_version": FORMAT_VERSION, "options": asdict(options), "environment": environment}
     images = {"images": list(result.images), "skipped": result.skipped}
-    dump_json(folder / "explain.json", _without_nan({**run, **images, **content}))
+    everything = json.dumps({**run, **images, **content})
+    dump_json(folder / "explain.json", json.loads(everything, parse_constant=lambda _: None))  # null in place of NaN
     sections = [Section("Looking inside", [_header(result, options)], level=1)]
-    labels = [label for label, _ in result.models]
+    labels, sanity = [label for label, _ in result.models], content["sanity"]
     for heading, note, metrics, file in (
         ("Maps against labels", MAP_NOTE, MAP_METRICS, "map_differences"),
         ("Effective receptive field", FIELD_NOTE, FIELD_METRICS, "receptive_field_differences"),
@@ -138,15 +123,13 @@ def write_report(result: Explanation, options: ExplainOptions, *, folder: Path, 
             table, caption = _difference_table(differences, metrics), f"Differences from {labels[0]}"
             blocks += [DIFFERENCE_NOTE.format(labels[0]), table, Image(path, caption)]
         sections += [Section(heading, blocks)] if scores else []
-    if content["sanity"]:
-        sections.append(
-            Section("Sanity check", [sanity_verdict(content["sanity"]), SANITY_NOTE, _sanity_table(content["sanity"])])
-        )
+    if sanity:
+        sections.append(Section("Sanity check", [sanity_verdict(sanity), SANITY_NOTE, _sanity_table(sanity)]))
     for section in sections[1:]:
         tables = [table_to_text(block) for block in section.blocks if isinstance(block, Table)]
         LOGGER.info("\n" + "\n\n".join([section.heading, *tables]))
-    if content["sanity"]:
-        LOGGER.info(f"\n{sanity_verdict(content['sanity'])}")
+    if sanity:
+        LOGGER.info(f"\n{sanity_verdict(sanity)}")
     for heading, shown in result.figures.items():
         sections.append(Section(heading, [Gallery(shown)] if heading == FEATURE_MAPS else shown))
     page = to_html(sections, title="Looking inside", extra_style=STYLE)
@@ -217,12 +200,3 @@ def sanity_verdict(sanity: Sequence[Row]) -> str:
     same = [_label(row) for row in sanity if not row["changed"]]
     names = f"; not those of {', '.join(first_of(same, 6))}" if same else ""
     return f"With random weights {len(sanity) - len(same)} of {len(sanity)} maps change{names}."
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401
-    """Return a JSON value with null in place of numbers that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

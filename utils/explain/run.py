@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.datasets.letterbox import letterbox
 from utils.explain.cam import activation_maps, normalize
 from utils.explain.inputs import ExplainedModel, InputImage, inference_config, open_models, read_images
-from utils.explain.layers import record_maps, strongest_channels
+from utils.explain.layers import record_maps
 from utils.explain.receptive_field import FRACTIONS, energy_levels, field_shape, receptive_fields
 from utils.explain.report import ERF, FEATURE_MAPS, FIELD_METRICS, Explanation, write_report
 from utils.explain.sanity import compare_randomized
@@ -108,13 +108,13 @@ class _Run:
             box = target.box(predictions) if options.target == "detection" else None
             for method, maps in self._maps(index, number, pixels).items():
                 shown[method].append(ModelMaps(model=model.label, text=text, box=box, maps=maps))
-        truth = next((target.truth for (_, of_image), target in self.targets.items() if of_image == number), None)
-        if truth is None:
+        of_image = [target for (_, n), target in self.targets.items() if n == number]
+        if not of_image:
             LOGGER.warning(f"{image.name} has no such object or detection to explain")
             self.result.skipped.append(image.name)
             return
         for method, models in shown.items():
-            figure = plot_maps(image.preprocessed.image, models, method=method, truth_xyxy=truth)
+            figure = plot_maps(image.preprocessed.image, models, method=method, truth_xyxy=of_image[0].truth)
             caption = f"{image.name}, {method}: {'; '.join(f'{model.model} {model.text}' for model in models)}"
             self._show("Class activation maps", figure, f"maps/{stem}_{method}", caption)
 
@@ -132,7 +132,7 @@ class _Run:
                 note = "" if heat.any() else "no positive value"
                 if len(target.truth):
                     scores = map_scores(heat, mask)
-                    self.result.score((index, model.layers.index(layer), method), number, scores)
+                    self.result.score((model.layers.index(layer), method, index), number, scores)
                     note = note or f"{scores['energy_inside']:.0%} in the box"
             found.setdefault(method, []).append((f"{layer}\n{note}", heat))
         return found
@@ -142,11 +142,12 @@ class _Run:
         image = self.images[number]
         size_hw = (image.image.shape[0], image.image.shape[1])
         for index, model in enumerate(self.models):
-            with torch.no_grad(), record_maps(model.network, model.layers) as outputs:
+            chosen = model.layers if self.options.feature_maps else []
+            with torch.no_grad(), record_maps(model.network, chosen) as outputs:
                 model.network(self._pixels(image.preprocessed.image))
-            for name, output in outputs.items() if self.options.feature_maps else ():
-                maps = output[0].float().cpu()
-                channels = strongest_channels(maps, MAX_CHANNELS)
+            for name, output in outputs.items():
+                maps = output[0].cpu()
+                channels = maps.flatten(1).var(1, unbiased=False).argsort(descending=True)[:MAX_CHANNELS].tolist()
                 title = f"{model.label} {name}\n{len(channels)} of {len(maps)} channels, the most variable first"
                 figure = plot_feature_maps(maps[channels].numpy(), channels, title=title)
                 caption = f"{image.name}, {model.label} {name}"
@@ -156,11 +157,8 @@ class _Run:
             locations = box_centers(truth, [""] * len(truth), size_hw)
             if self.options.position:
                 locations = locations_inside([(self.options.position[0], self.options.position[1])], size_hw)
-            layers = {
-                name: layer
-                for name, layer in akconv_layers(model.network).items()
-                if any(f"{name}.".startswith(f"{chosen}.") for chosen in model.layers)
-            }
+            below = tuple(f"{name}." for name in model.layers)
+            layers = {n: layer for n, layer in akconv_layers(model.network).items() if f"{n}.".startswith(below)}
             samplings = sample_image(model.network, layers, image.preprocessed, self.config) if layers else {}
             for name, sampling in samplings.items():
                 path = self.folder / "sampling" / f"{stem}_{model.label}_{name}.png"
@@ -185,9 +183,9 @@ class _Run:
                     sums[column] += energy
                     shape = field_shape(energy)
                     scores = {metric: shape[metric] for metric in FIELD_METRICS}
-                    self.result.score((index, column, ERF), number, scores)
+                    self.result.score((column, ERF, index), number, scores)
             for column, energy in enumerate(sums):
-                self.result.fields[index, column, ERF] = field_shape(energy)
+                self.result.fields[column, ERF, index] = field_shape(energy)
             levels[model.label] = dict(zip(model.layers, map(energy_levels, sums), strict=True))
         heading = "Effective receptive fields"
         figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at)
@@ -205,4 +203,4 @@ class _Run:
                 model.network, images, layers=model.layers, methods=self.options.method, seed=self.options.seed
             )
             for (layer, method), similarity in compared.items():
-                self.result.similarity[index, model.layers.index(layer), method] = similarity
+                self.result.similarity[model.layers.index(layer), method, index] = similarity

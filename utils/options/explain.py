@@ -47,16 +47,13 @@ class ExplainOptions(PluginOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(any(self.weights), "--weights", "given", "nothing")
-        require(
-            bool(self.source) != bool(self.data), "--source", "given, or --data, and not both", self.source or "none"
-        )
+        one = bool(self.source) != bool(self.data)
+        require(one, "--source", "given, or --data, and not both", self.source or "none")
         require(len(self.imgsz) <= 2, "--imgsz", "one or two numbers", self.imgsz)
-        at = self.position
+        at, class_name = self.position, self.class_name
         valid = len(at) in (0, 2) and all(0 <= value < math.inf for value in at)
         require(valid, "--position", "x y in pixels of the image, both at least 0", at)
-        uses_position = self.target == "detection" or self.erf
-        require(not at or uses_position, "--position", "used with --target detection or --erf", at)
-        uses_class = self.target != "image"
-        require(
-            uses_class or not self.class_name, "--class-name", "used with --target detection or class", self.class_name
-        )
+        used = not at or self.target == "detection" or self.erf
+        require(used, "--position", "used with --target detection or --erf", at)
+        used = not class_name or self.target != "image"
+        require(used, "--class-name", "used with --target detection or class", class_name)

@@ -138,7 +138,7 @@ def test_a_map_before_the_random_rows_is_the_same_and_the_verdict_names_those_th
     assert compare_randomized(network, [(pixels, nowhere)], layers=["model.17"], methods=["gradcam"], seed=0) == {}
     unchanged = {**dict.fromkeys(STAGES, 0.0), "all": CHANGED}
     assert not changed(unchanged)
-    result = Explanation(models=[("a", ["model.2"])], images=[], similarity={(0, 0, "gradcam"): unchanged})
+    result = Explanation(models=[("a", ["model.2"])], images=[], similarity={(0, "gradcam", 0): unchanged})
     (row,) = result.content()["sanity"]
     assert not row["changed"] and (row["model"], row["layer"], row["method"]) == ("a", "model.2", "gradcam")
     assert "0 of 1" in sanity_verdict([row]) and "a model.2 gradcam" in sanity_verdict([row])
