@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,15 +111,11 @@ def _trained_on(run: TrainedRun, sets: Sequence[DataSet]) -> int:
 
 def _add_to_models(models: list[dict[int, TrainedRuns]], index: int, of_set: Sequence[TrainedRuns]) -> None:
     """Add the models of one data set, by its index, to those of the sets before, by the best match first."""
-    keys: tuple[Callable[[TrainedRuns], object], ...] = (
-        lambda model: (_training(model), model.label),
-        _training,
-        lambda model: (_network(model), model.label),
-    )
     left = list(of_set)
-    for key in keys:
+    for kind in range(3):
         for one in list(left):
-            same = (model for model in models if index not in model and key(next(iter(model.values()))) == key(one))
+            candidates = (model for model in models if index not in model)
+            same = (m for m in candidates if _identities(next(iter(m.values())))[kind] == _identities(one)[kind])
             match = next(same, None)
             if match is not None:
                 match[index] = one
@@ -127,15 +123,12 @@ def _add_to_models(models: list[dict[int, TrainedRuns]], index: int, of_set: Seq
     models += [{index: one} for one in left]
 
 
-def _network(model: TrainedRuns) -> str:
-    """Return the network as text, without what depends on the data set."""
-    return json.dumps(model.config.to_dict() | {"anchors": None, "nc": None}, sort_keys=True, default=str)
-
-
-def _training(model: TrainedRuns) -> str:
-    """Return how a model was trained as text, without what depends on the data set."""
+def _identities(model: TrainedRuns) -> tuple[object, object, object]:
+    """Return what identifies a model whatever the data set: training and label, the training, network and label."""
+    network = model.config.to_dict() | {"anchors": None, "nc": None}
     args = {key: value for key, value in comparable_args(model.args).items() if key != "data"}
-    return _network(model) + json.dumps([args, model.hyperparameters], sort_keys=True, default=str)
+    training = json.dumps([network, args, model.hyperparameters], sort_keys=True, default=str)
+    return (training, model.label), training, (json.dumps(network, sort_keys=True, default=str), model.label)
 
 
 def _without(data_set: str, label: str) -> str:
