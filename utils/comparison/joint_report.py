@@ -198,7 +198,8 @@ def draw_forest_plot(joint: JointResult, options: CompareOptions, *, folder: Pat
     numbers: list[Sequence[object]] = [("metric", "model", "data set", "difference", "low", "high")]
     for model, one in joint.comparisons.items():
         index = joint.labels.index(model)
-        name = display_name(model, index + 1, max_letters=MAX_TITLE_LETTERS)
+        short = display_name(model, index + 1, max_letters=MAX_TITLE_LETTERS)
+        name = model if short == model else f"{index}. {short}"  # short names may be equal
         for metric, title in METRIC_TITLES.items():
             rows = forest_rows(one, (ALL, "", metric), series=index)
             numbers += [(title, model, row.label, row.value, row.low, row.high) for row in rows]

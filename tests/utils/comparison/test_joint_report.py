@@ -141,9 +141,16 @@ def test_a_page_of_many_models_has_the_most_significant(results, tmp_path, monke
     monkeypatch.setattr("utils.comparison.joint_report.forest", lambda panels, **_: drawn.append(panels) or Figure())
     monkeypatch.setattr("utils.comparison.joint_report.max_panels", lambda rows: 2 if rows == 4 else 0)
     joint = compare_jointly(results, LABELS)
-    draw_forest_plot(joint, CompareOptions(cfg=("a", "b")), folder=tmp_path)
+    options = CompareOptions(cfg=("a", "b"), figures=())
+    draw_forest_plot(joint, options, folder=tmp_path)
     assert [list(panels) for panels in drawn] == [["sharp: mAP50", "sharp: mAP50-95"]]
     assert "equal" in (tmp_path / "figures/data_sets.csv").read_text()
+    monkeypatch.setattr("utils.comparison.joint_report.max_panels", lambda _: 9)
+    long, other = ("a" * 20 + middle + "b" * 20 for middle in "12")
+    two = {long: joint.comparisons["sharp"], other: joint.comparisons["equal"]}
+    renamed = replace(joint, comparisons=two, labels=["plain", long, other])
+    draw_forest_plot(renamed, options, folder=tmp_path)
+    assert len(drawn[1]) == 4, "although their short names are equal"
 
 
 def test_missing_values_leave_gaps_in_tables_and_files(results, tmp_path):
