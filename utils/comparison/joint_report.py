@@ -33,10 +33,9 @@ from utils.options import CompareOptions
 from utils.plots.figure import save_formats
 from utils.plots.fonts import display_name
 from utils.plots.forest import ForestRow, forest, max_panels
-from utils.plots.translations import translate
+from utils.plots.translations import caption
 
 FOREST = Path("figures", "data_sets.png")
-FOREST_CAPTION = "Differences from {} on each data set and their joint mean, with 95 % intervals."
 MAX_TITLE_LETTERS = 30
 MEAN_NOTE = (
     "The mean over these data sets, each with the same weight, with its 95 % interval: it covers other images of the "
@@ -160,17 +159,13 @@ def write_joint_results(joint: JointResult, options: CompareOptions, *, folder: 
 
 
 def _absent_models(
-    results: Mapping[str, ComparisonResult], labels: Sequence[str], joint: Mapping[str, JointContrast]
+    sets: Mapping[str, ComparisonResult], labels: Sequence[str], joint: Mapping[str, JointContrast]
 ) -> list[str]:
-    """Warn of models that lack runs on a data set, and say over which sets their joint verdict then is."""
+    """Warn of models that lack runs on a data set, and of those without a joint verdict."""
     warnings = []
     for label in labels:
-        absent = [name for name, of in results.items() if label not in [model.label for model in of.models]]
-        if absent:
-            warnings.append(f"{label} has no finished run on {', '.join(absent)}.")
-    for label, one in joint.items():
-        if len(one.of_sets) < len(results):
-            warnings.append(f"The joint verdict on {label} is over {', '.join(one.of_sets)} only.")
+        absent = [name for name, of in sets.items() if label not in [model.label for model in of.models]]
+        warnings += [f"{label} has no finished run on {', '.join(absent)}."] if absent else []
     without = [label for label in labels[1:] if label not in joint]
     if without:
         warnings.append(f"No joint verdict on {', '.join(without)}: it needs two data sets with runs of the baseline.")
@@ -207,8 +202,12 @@ def draw_forest_plot(joint: JointResult, options: CompareOptions, *, folder: Pat
                 panels[f"{name}: {title}"] = rows
     write_csv((folder / FOREST).with_suffix(".csv"), numbers)
     figure = forest(panels, baseline=joint.labels[0], lang=options.lang)
-    path = save_formats(figure, folder / FOREST, options.figure_formats)
-    return [Image(path, translate(FOREST_CAPTION, options.lang, joint.labels[0]))]
+    covers_seeds = all(one.differences[PRIMARY_METRIC].covers_seeds for one in joint.comparisons.values())
+    intervals = caption("intervals with seeds" if covers_seeds else "intervals", options.lang)
+    text = caption("data sets", options.lang, baseline=joint.labels[0], intervals=intervals)
+    if len(shown) < len(most):
+        text += caption("most significant", options.lang, shown=len(shown), all=len(most))
+    return [Image(save_formats(figure, folder / FOREST, options.figure_formats, title=text), text)]
 
 
 def forest_rows(joint: JointContrast, key: MetricKey, *, series: int) -> list[ForestRow]:

@@ -29,9 +29,6 @@ CHINESE = {
     "joint mean": "合并均值",
     "difference from {}": "与 {} 的差值",
     "difference from {}, 95 % interval": "与 {} 的差值及 95% 置信区间",
-    "Differences from {} on each data set and their joint mean, with 95 % intervals.": (
-        "各数据集上与 {} 的差值、合并均值及其 95% 置信区间。"
-    ),
     "no true positive": "没有检测正确的目标",
 }
 CAPTIONS: dict[str, tuple[str, str]] = {  # of figures, and parts of them, in English and in Chinese
@@ -66,6 +63,15 @@ CAPTIONS: dict[str, tuple[str, str]] = {  # of figures, and parts of them, in En
         "confidence of the best mean F1.",
         "{images} 张图像上与 {baseline} 的差值及其 {intervals}。"
         "P、R、F1 取 IoU 阈值为 0.5、平均 F1 最高的置信度阈值处的值。",
+    ),
+    "data sets": (
+        "Differences from {baseline} on each data set, and their mean, in which all sets have the same weight, with "
+        "{intervals}.",
+        "各数据集上与 {baseline} 的差值、合并均值（各数据集权重相同）及其{intervals}。",
+    ),
+    "most significant": (
+        " Shown are the {shown} of {all} models with the smallest p-values.",
+        "仅显示 p 值最小的 {shown} 个模型（共 {all} 个）。",
     ),
     "classes": (
         "mAP50-95, the mean over IoU 0.5 to 0.95, of each class on {images} images. {bars}",

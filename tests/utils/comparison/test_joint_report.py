@@ -142,7 +142,8 @@ def test_a_page_of_many_models_has_the_most_significant(results, tmp_path, monke
     monkeypatch.setattr("utils.comparison.joint_report.max_panels", lambda rows: 2 if rows == 4 else 0)
     joint = compare_jointly(results, LABELS)
     options = CompareOptions(cfg=("a", "b"), figures=())
-    draw_forest_plot(joint, options, folder=tmp_path)
+    (image,) = draw_forest_plot(joint, options, folder=tmp_path)
+    assert " 1 of 2 models" in image.caption
     assert [list(panels) for panels in drawn] == [["sharp: mAP50", "sharp: mAP50-95"]]
     assert "equal" in (tmp_path / "figures/data_sets.csv").read_text()
     monkeypatch.setattr("utils.comparison.joint_report.max_panels", lambda _: 9)
