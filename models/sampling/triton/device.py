@@ -78,7 +78,8 @@ def corner_gradients(
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Return the derivatives by the position of the low and the high weight, and the pixel before with its derivative.
 
-    They are -1, 1 and 0, or 0 beyond the border. If symmetric, at an integer position they are 0, 1/2 and -1/2.
+    The first two are -1 and 1, or 0 beyond the border. If symmetric, all are 0, 1/2 and -1/2 at an integer position, and
+    elsewhere the third one is 0; otherwise it is not to be used.
     """
     if border:
         slope = tl.where((position >= 0) & (position <= size - 1), 1.0, 0.0)
@@ -90,10 +91,11 @@ def corner_gradients(
         low_slope = tl.where((position >= 0) & (position < size), -1.0, 0.0)
         high_slope = tl.where((position >= -1) & (position < size - 1), 1.0, 0.0)
         previous_slope = tl.where((position >= 1) & (position <= size), -1.0, 0.0)
-    both_sides = symmetric & (tl.floor(position) == position)
-    low_slope = tl.where(both_sides, 0.0, low_slope)
-    high_slope = tl.where(both_sides, high_slope / 2, high_slope)
-    previous_slope = tl.where(both_sides, previous_slope / 2, 0.0)
+    if symmetric:
+        is_integer = tl.floor(position) == position
+        low_slope = tl.where(is_integer, 0.0, low_slope)
+        high_slope = tl.where(is_integer, high_slope / 2, high_slope)
+        previous_slope = tl.where(is_integer, previous_slope / 2, 0.0)
     previous = tl.where((previous_slope < 0) & (position >= 1), position - 1, 0.0).to(tl.int32)
     return low_slope, high_slope, previous, previous_slope
 

@@ -46,6 +46,13 @@ def test_offset_convolutions_have_separate_groups(model, offset_lr):
     ]
 
 
+def test_both_convolutions_of_depthwise_offsets_are_in_these_groups():
+    layer = nn.Sequential(AKConv(4, 6, 5, offsets="depthwise", modulated=True))
+    *_, biases, weights = described(layer, parameter_groups(layer, weight_decay=0.05, offset_lr=0.1))
+    assert biases == ("bias", 0.1, 0.0, {"0.p_conv.1.bias"})
+    assert weights == ("weight", 0.1, 0.05, {"0.p_conv.0.weight", "0.p_conv.1.weight"})
+
+
 def test_with_factor_one_offset_convolutions_are_like_others(model):
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=1.0)
     assert described(model, groups) == [
