@@ -78,8 +78,8 @@ def corner_gradients(
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Return the derivatives by the position of the low and the high weight, and the pixel before with its derivative.
 
-    The first two are -1 and 1, or 0 beyond the border. If symmetric, all are 0, 1/2 and -1/2 at an integer position, and
-    elsewhere the third one is 0; otherwise it is not to be used.
+    The first two are -1 and 1, or 0 beyond the border. If symmetric, all are 0, 1/2 and -1/2 at an integer position,
+    and elsewhere the third one is 0; otherwise it is not to be used.
     """
     if border:
         slope = tl.where((position >= 0) & (position <= size - 1), 1.0, 0.0)
