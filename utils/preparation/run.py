@@ -106,7 +106,7 @@ def _given_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if path.suffix.lower() in (".yaml", ".yml"):
         found = yaml_names(load_yaml(path), names[0])
     else:
-        lines = read_text({path.name: DiskFile(path)}, path.name).splitlines()
+        lines = read_text(DiskFile(path)(), path.name).splitlines()
         found = tuple(line.strip() for line in lines if line.strip())
     if not found:
         raise ConfigError("--names", f"{path} has no names", fix="pass a file with one name per line, or a data yaml")

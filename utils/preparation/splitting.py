@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.datasets.config import SPLITS
 from utils.datasets.convert.annotated import AnnotatedImage
 from utils.datasets.convert.layout import split_in
-from utils.datasets.convert.write import SPLITS
 from utils.datasets.grouping import group_images
 from utils.datasets.near_duplicates import compute_signatures, find_duplicates
 from utils.datasets.split_by_class import assign_folds, assign_splits, class_fraction_differences

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.datasets.convert.layout import ConversionReport, box_row
+from utils.datasets.convert.layout import ConversionReport
 
 
 class Label(NamedTuple):
@@ -54,10 +54,14 @@ class Objects:
 
     def add_box(self, name: str, box_xyxy: Sequence[float]) -> None:
         """Add a box given by its corners in pixels, which is clipped to the image."""
-        row = box_row(0, box_xyxy, self._size_wh)
-        self._report["objects" if row else "boxes without area skipped"] += 1
-        if row:
-            self.labels.append(Label(name, row[1]))
+        width, height = self._size_wh
+        x1, x2 = (min(max(x / width, 0.0), 1.0) for x in box_xyxy[::2])
+        y1, y2 = (min(max(y / height, 0.0), 1.0) for y in box_xyxy[1::2])
+        if x2 > x1 and y2 > y1:  # not NaN
+            self._report["objects"] += 1
+            self.labels.append(Label(name, ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)))
+        else:
+            self._report["boxes without area skipped"] += 1
 
     def add_polygon(self, name: str, points: np.ndarray) -> None:
         """Add a polygon, (k, 2) x and y in pixels: itself, or its box if polygons are not wanted or it has no area."""

@@ -17,12 +17,13 @@ from utils.datasets.convert.layout import (
     FileEntry,
     Files,
     Source,
+    format_errors,
     image_size,
-    label_entry,
     relative_name,
     split_in,
     split_of_folders,
 )
+from utils.datasets.convert.write import converted
 from utils.errors import DataError
 from utils.files import decode_text
 
@@ -70,8 +71,7 @@ def read_coco(source: Source, *, polygons: bool = False, with_images: bool = Tru
     found = AnnotatedSet(images=[], names_from="the ids of the categories", names_fixed=True)
     contents = _without_unions(contents, found.report)
     found.names = _merged_classes(contents, found.report)
-    depth = max((name.count("/") + 1 for content in contents for _, name, _ in content.images), default=1)
-    image_files = ImageFiles(source.images if with_images else (), depth=depth)
+    image_files = ImageFiles(source.images if with_images else ())
     for content in contents:
         found.report["annotations without an image skipped"] += sum(
             len(items) for image_id, items in content.annotations.items() if image_id not in content.ids
@@ -80,10 +80,8 @@ def read_coco(source: Source, *, polygons: bool = False, with_images: bool = Tru
         file_of = image_files.match(names, annotations=content.file, split=content.split)
         for image_id, name, size_wh in content.images:
             file = file_of.get(name, "")
-            try:
+            with format_errors(content.file, "COCO"):
                 labels, size_wh = _labels(source.files, content, image_id, file, size_wh, polygons, found.report)
-            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                raise _invalid(content.file, error) from error
             found.images.append(
                 AnnotatedImage(
                     file=file,
@@ -97,16 +95,10 @@ def read_coco(source: Source, *, polygons: bool = False, with_images: bool = Tru
     return found
 
 
-def _invalid(name: str, error: Exception) -> DataError:
-    text = error.args[0] if isinstance(error, KeyError) else error
-    reason = f"has no {text!r}" if isinstance(error, KeyError) else f"does not follow COCO's format ({str(text)[:120]})"
-    return DataError(name, reason, fix="correct it")
-
-
 def _read(data: bytes, name: str) -> _Content:
     """Return the content of a JSON file; DataError if it is damaged or does not follow the format."""
     content = read_json(data, name)
-    try:
+    with format_errors(name, "COCO"):
         name_of = _categories(content)
         annotations: dict[Any, list[dict[str, Any]]] = {}
         crowds = 0
@@ -121,8 +113,6 @@ def _read(data: bytes, name: str) -> _Content:
             annotations.setdefault(annotation.get("image_id"), []).append(annotation)
         images = [(image["id"], relative_name(image["file_name"]), _size(image)) for image in content["images"]]
         ids = frozenset(image_id for image_id, _, _ in images)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _invalid(name, error) from error
     path = PurePosixPath(name)
     stem = path.stem.removeprefix("instances_")
     split = stem if split_in(stem) else split_of_folders(name) or stem
@@ -275,16 +265,12 @@ def convert_coco(
     report.update(found.report)
     report["objects"] = 0
     class_ids = {name: class_id for class_id, name in enumerate(found.names)}
-    image_of: dict[str, str] = {}
-    for image in found.images:
-        if not image.file and not labels_only:
-            report["images without a file skipped"] += 1
-            continue
-        report["images"] += 1
-        report["objects"] += len(image.labels)
-        target = f"{image.split}/{image.target}"
-        rows = [(class_ids[name], values) for name, values in image.labels]
-        labels = label_entry(image_of, target, rows, image=image.file or image.target, where=image.source)
-        if not labels_only:
-            yield f"images/{target}", files[image.file]()
-        yield labels
+    yield from converted(
+        files,
+        found,
+        class_ids,
+        lambda image: f"{image.split}/{image.target}",
+        labels_only=labels_only,
+        report=report,
+        missing="images without a file skipped",
+    )

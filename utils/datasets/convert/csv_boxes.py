@@ -7,17 +7,12 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Objects
 from utils.datasets.convert.images import ImageFiles
-from utils.datasets.convert.layout import (
-    Source,
-    image_size,
-    relative_name,
-    split_in,
-    split_of_folders,
-)
+from utils.datasets.convert.layout import Source, image_size, relative_name, split_of_file, split_of_folders
 from utils.datasets.images import IMAGE_SUFFIXES, has_suffix
 from utils.errors import DataError
 
@@ -158,11 +153,9 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
         values = [value for rows in rows_of.values() for box, _, _ in rows for value in box]
         normalized = bool(values) and max(values) <= 1
         found.report[f"csv read by its columns {table.words}{', normalized' if normalized else ''}"] += 1
-        depth = max((image.count("/") + 1 for image in rows_of), default=1)
         bare = not any(has_suffix(image, IMAGE_SUFFIXES) for image in rows_of)
-        files = ImageFiles(without_suffix if bare else source.images, depth=depth)
-        split = PurePosixPath(name).stem if split_in(PurePosixPath(name).stem) else split_of_folders(name)
-        file_of = files.match(rows_of, annotations=name, split=split)
+        split = split_of_file(name)
+        file_of = ImageFiles(without_suffix if bare else source.images).match(rows_of, annotations=name, split=split)
         for image, rows in rows_of.items():
             file = file_of.get(image, "")
             file = without_suffix.get(file, file) if bare else file
@@ -170,16 +163,13 @@ def read_csv(source: Source, *, polygons: bool = False) -> AnnotatedSet:
                 raise DataError(name, f"{image!r} matches several images, such as {file!r}", fix="rename one of them")
             size_wh = _size(table, rows[0][2]) or (image_size(source.files, file) if file else None)
             entry = AnnotatedImage(file=file, source=name, split=split or split_of_folders(file), size_wh=size_wh)
-            if size_wh is None or not file:
-                found.images.append(entry)
-                continue
-            objects = Objects((1, 1) if normalized else size_wh, found.report, polygons=False)
-            for box, label, _ in rows:
-                if box:
-                    objects.add_box(label, table.corners(box))
-            found.images.append(
-                AnnotatedImage(file=file, source=name, split=entry.split, size_wh=size_wh, labels=objects.labels)
-            )
+            if size_wh is not None and file:
+                objects = Objects((1, 1) if normalized else size_wh, found.report, polygons=False)
+                for box, label, _ in rows:
+                    if box:
+                        objects.add_box(label, table.corners(box))
+                entry = replace(entry, labels=objects.labels)
+            found.images.append(entry)
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Objects
 from utils.datasets.convert.images import ImageFiles
-from utils.datasets.convert.layout import Source, relative_name, split_of_folders
+from utils.datasets.convert.layout import Source, format_errors, relative_name, split_of_folders
 from utils.datasets.convert.xml_tree import read_xml
 from utils.errors import DataError
 
@@ -43,10 +43,9 @@ def read_cvat(source: Source, *, polygons: bool = False) -> AnnotatedSet:
             (item.text or "").strip() for item in tree.iterfind("meta//labels/label/name") if item.text
         )
     image_names = {name: [image.get("name", "") for image in tree.iter("image")] for name, tree in trees.items()}
-    depth = max((text.count("/") + 1 for texts in image_names.values() for text in texts), default=1)
-    files = ImageFiles(source.images, depth=depth)
+    files = ImageFiles(source.images)
     for name, tree in trees.items():
-        try:
+        with format_errors(name, "CVAT"):
             file_of = files.match(map(relative_name, image_names[name]), annotations=name, split="")
             for image in tree.iter("image"):
                 relative = relative_name(image.get("name", ""))
@@ -65,8 +64,6 @@ def read_cvat(source: Source, *, polygons: bool = False) -> AnnotatedSet:
                         size_wh=size_wh,
                     )
                 )
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(name, f"does not follow CVAT's format ({str(error)[:120]})", fix="correct it") from error
     found.names = tuple(names)
     return found
 

@@ -54,15 +54,22 @@ class ImagesByStem:
 
 
 class ImageFiles:
-    """Image files by the ends of their paths; `depth` is the number of parts of the longest name to match."""
+    """Image files by the ends of their paths."""
 
-    def __init__(self, names: Iterable[str], *, depth: int) -> None:
-        self._names = frozenset(names)
-        self._by_end: dict[str, list[str]] = {}
-        for name in sorted(self._names):
-            parts = name.split("/")
-            for count in range(1, min(depth, len(parts)) + 1):
-                self._by_end.setdefault("/".join(parts[-count:]), []).append(name)
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = sorted(names)
+        self._depth = max((name.count("/") + 1 for name in self._names), default=0)
+        self._by_end: dict[int, dict[str, list[str]]] = {}  # by the number of parts of the end, as far as asked for
+
+    def _ending_in(self, parts: Sequence[str]) -> list[str]:
+        """Return the files whose paths end in these parts."""
+        count = len(parts)
+        if count not in self._by_end:
+            self._by_end[count] = {}
+            for name in self._names:
+                if name.count("/") + 1 >= count:
+                    self._by_end[count].setdefault("/".join(name.split("/")[-count:]), []).append(name)
+        return self._by_end[count].get("/".join(parts), [])
 
     def match(self, images: Iterable[str], *, annotations: str, split: str) -> dict[str, str]:
         """Return the files by image name, without images that have no file, or whose file matches another better.
@@ -82,9 +89,9 @@ class ImageFiles:
         matches: dict[str, list[tuple[bool, int, str]]] = {}
         for image in dict.fromkeys(images):
             parts = image.split("/")
-            shared = next((n for n in range(len(parts), 0, -1) if "/".join(parts[-n:]) in self._by_end), 0)
-            if shared:
-                candidates = self._by_end["/".join(parts[-shared:])]
+            counts = range(min(len(parts), self._depth), 0, -1)
+            if shared := next((count for count in counts if self._ending_in(parts[-count:])), 0):
+                candidates = self._ending_in(parts[-shared:])
                 file = self._choose(candidates, image, annotations=annotations, split=split)
                 matches.setdefault(file, []).append((shared == len(parts), shared, image))
         file_of = {}
@@ -101,7 +108,7 @@ class ImageFiles:
         here = PurePosixPath(annotations).parent
         if len(candidates) == 1:
             return candidates[0]
-        if (there := (here / image).as_posix()) in self._names:
+        if (there := (here / image).as_posix()) in candidates:
             return there
         nearest = max(common_folders(name, annotations) for name in candidates)
         candidates = [name for name in candidates if common_folders(name, annotations) == nearest]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Objects
 from utils.datasets.convert.class_names import class_name, find_class_names
 from utils.datasets.convert.images import ImageFiles
-from utils.datasets.convert.layout import Source, image_size, relative_name, split_in, split_of_folders
+from utils.datasets.convert.layout import Source, image_size, relative_name, split_of_file, split_of_folders
 from utils.errors import DataError
 
 _LINE = re.compile(r"(.+?\.\w{3,5})((?:\s+-?[\d.]+(?:,-?[\d.]+){3},\d+)*)\s*")
@@ -41,9 +40,8 @@ def read_keras_txt(source: Source, *, polygons: bool = False) -> AnnotatedSet:
                 entries.setdefault(relative_name(match[1]), []).extend(match[2].split())
             except ValueError as error:
                 raise DataError(f"{name}:{number}", f"is invalid ({error})", fix="correct it") from error
-        split = PurePosixPath(name).stem if split_in(PurePosixPath(name).stem) else split_of_folders(name)
-        files = ImageFiles(source.images, depth=max((key.count("/") + 1 for key in entries), default=1))
-        file_of = files.match(entries, annotations=name, split=split)
+        split = split_of_file(name)
+        file_of = ImageFiles(source.images).match(entries, annotations=name, split=split)
         for image, boxes in entries.items():
             file = file_of.get(image, "")
             if not file:

@@ -9,8 +9,7 @@ import numpy as np
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Objects
 from utils.datasets.convert.coco import read_json
 from utils.datasets.convert.images import ImagesByStem
-from utils.datasets.convert.layout import Source, image_size, split_of_folders
-from utils.errors import DataError
+from utils.datasets.convert.layout import Source, format_errors, image_size, split_of_folders
 
 
 def find_labelme(source: Source) -> list[str]:
@@ -28,7 +27,7 @@ def read_labelme(source: Source, *, polygons: bool = False) -> AnnotatedSet:
     images = ImagesByStem(source.images)
     for name in source.track(find_labelme(source), "Reading"):
         content = read_json(source.files[name](), name)
-        try:
+        with format_errors(name, "LabelMe"):
             file = images.find(name, str(content.get("imagePath") or ""))
             width, height = float(content.get("imageWidth") or 0), float(content.get("imageHeight") or 0)
             if not (width > 0 and height > 0):
@@ -39,9 +38,6 @@ def read_labelme(source: Source, *, polygons: bool = False) -> AnnotatedSet:
             objects = Objects((width, height), found.report, polygons=polygons)
             for shape in content["shapes"]:
                 _add(objects, shape, found)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"does not follow LabelMe's format ({type(error).__name__}: {str(error)[:100]})"
-            raise DataError(name, reason, fix="correct it") from error
         split = split_of_folders(name) or split_of_folders(file)
         image = AnnotatedImage(file=file, source=name, labels=objects.labels, split=split, size_wh=(width, height))
         found.images.append(image)

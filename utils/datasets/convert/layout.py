@@ -95,15 +95,19 @@ def files_below(folder: Path) -> Files:
     return dict(sorted(files.items()))
 
 
-def read_head(files: Files, name: str, size: int) -> bytes:
-    """Return the first bytes of a file."""
-    reader = files[name]
-    return reader.head(size) if isinstance(reader, DiskFile) else reader()[:size]
+@contextlib.contextmanager
+def format_errors(name: str, form: str) -> Iterator[None]:
+    """Turn what a value of another type or a missing key in a file raises into a DataError."""
+    try:
+        yield
+    except KeyError as error:
+        raise DataError(name, f"has no {error.args[0]!r}", fix="correct it") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(name, f"does not follow {form}'s format ({str(error)[:120]})", fix="correct it") from error
 
 
-def read_text(files: Files, name: str) -> str:
+def read_text(data: bytes, name: str) -> str:
     """Return a text file's content: UTF-8, UTF-16 with a byte order mark, or else GBK; DataError if it is neither."""
-    data = files[name]()
     for decode in (decode_text, lambda data: data.decode("gb18030")):
         with contextlib.suppress(UnicodeDecodeError):
             return decode(data)
@@ -134,11 +138,12 @@ class Source:
 
     def text(self, name: str) -> str:
         """Return the content of a text file, as `read_text` does."""
-        return read_text(self.files, name)
+        return read_text(self.files[name](), name)
 
     def head(self, name: str) -> bytes:
         """Return the first bytes of a file, enough to recognise its format."""
-        return read_head(self.files, name, HEAD_BYTES)
+        reader = self.files[name]
+        return reader.head(HEAD_BYTES) if isinstance(reader, DiskFile) else reader()[:HEAD_BYTES]
 
     def xml_root(self, name: str) -> str:
         """Return the name of an XML's first element, or ""."""
@@ -188,42 +193,11 @@ def relative_name(file_name: str) -> str:
     return relative
 
 
-def box_row(class_id: int, box_xyxy: Sequence[float], size_wh: tuple[float, float]) -> Row | None:
-    """Return the label row of a box in pixels, clipped to the image; None if nothing is left."""
-    width, height = size_wh
-    x1, x2 = (min(max(v / width, 0.0), 1.0) for v in box_xyxy[::2])
-    y1, y2 = (min(max(v / height, 0.0), 1.0) for v in box_xyxy[1::2])
-    if not (x2 > x1 and y2 > y1):  # NaN too
-        return None
-    return class_id, ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-
-
 def label_text(rows: Iterable[Row]) -> bytes:
     """Return the content of a label file: class id and normalized values in each line."""
     return "".join(
         f"{class_id} {' '.join(f'{value:.12g}' for value in values)}\n" for class_id, values in rows
     ).encode()
-
-
-def label_entry(image_of: dict[str, str], target: str, rows: Iterable[Row], *, image: str, where: str) -> FileEntry:
-    """Return name and content of the label file of one image.
-
-    Args:
-        image_of: the images by label file, to which this one is added.
-        target: path of the image below `images` in the result.
-        rows: the image's labels.
-        image: name of the image in messages.
-        where: the annotation file, for messages.
-
-    Raises:
-        DataError: it is the file of another image, for example if the names differ in the suffix only.
-    """
-    label_file = str(PurePosixPath("labels", target).with_suffix(".txt"))
-    if label_file in image_of:
-        what = f"{image!r} would overwrite the labels of {image_of[label_file]!r} ({label_file})"
-        raise DataError(where, what, fix="rename one of the images, or name it once")
-    image_of[label_file] = image
-    return label_file, label_text(rows)
 
 
 def image_header(files: Files, name: str) -> tuple[tuple[int, int], int]:
@@ -282,6 +256,12 @@ def split_in(name: str) -> str:
             if (word.startswith(split) or word.endswith(split)) and word not in _NO_SPLITS:
                 return split
     return ""
+
+
+def split_of_file(name: str) -> str:
+    """Return the stem of a file if it names a split, else the folder that does; "" if there is none."""
+    stem = PurePosixPath(name).stem
+    return stem if split_in(stem) else split_of_folders(name)
 
 
 def split_of_folders(name: str) -> str:

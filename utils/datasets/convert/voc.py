@@ -16,9 +16,9 @@ from utils.datasets.convert.layout import (
     Files,
     Source,
     image_size,
-    label_entry,
     split_of_folders,
 )
+from utils.datasets.convert.write import converted
 from utils.datasets.convert.xml_tree import read_xml
 from utils.errors import DataError
 
@@ -172,23 +172,16 @@ def convert_voc(
     found = read_voc(source, first_pixel=1)
     found.report.pop("objects", None)
     report.update(found.report)
-    image_of: dict[str, str] = {}
     if isinstance(names, list) and not names:
         appearing = dict.fromkeys(label.name for image in found.images for label in image.labels)
         names[:] = NAMES if not appearing or appearing.keys() & {*NAMES} else appearing
     class_ids = {name: class_id for class_id, name in enumerate(names)}
-    for image in found.images:
-        if not image.file and not labels_only:
-            report["annotations without an image skipped"] += 1
-            continue
-        rows = [(class_ids[name], values) for name, values in image.labels if name in class_ids]
-        for name, _ in image.labels:
-            if name not in class_ids:
-                report[f"objects of class {name[:40]!r} skipped"] += 1
-        report["images"] += 1
-        report["objects"] += len(rows)
-        target = f"{image.split or 'train'}/{PurePosixPath(image.file or image.source).name}"
-        labels = label_entry(image_of, target, rows, image=image.file or image.source, where=image.source)
-        if not labels_only:
-            yield f"images/{target}", files[image.file]()
-        yield labels
+    yield from converted(
+        files,
+        found,
+        class_ids,
+        lambda image: f"{image.split or 'train'}/{PurePosixPath(image.file or image.source).name}",
+        labels_only=labels_only,
+        report=report,
+        missing="annotations without an image skipped",
+    )

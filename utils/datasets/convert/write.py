@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from utils.datasets.convert.annotated import AnnotatedImage
-from utils.datasets.convert.layout import data_yaml_text, label_text
+from utils.datasets.config import SPLITS
+from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet
+from utils.datasets.convert.layout import ConversionReport, FileEntry, Files, data_yaml_text, label_text
+from utils.errors import DataError
 from utils.folders import FileLink
 
-SPLITS = ("train", "val", "test")
 MAX_NAME_BYTES = 240  # of a file name, below the 255 that file systems allow
 
 
@@ -57,6 +58,47 @@ def entries(
         elif image.source:
             yield label, label_text([(class_ids[name], values) for name, values in image.labels])
     yield from _data_yamls(output, targets)
+
+
+def converted(
+    files: Files,
+    found: AnnotatedSet,
+    class_ids: Mapping[str, int],
+    target_of: Callable[[AnnotatedImage], str],
+    *,
+    labels_only: bool,
+    report: ConversionReport,
+    missing: str,
+) -> Iterator[FileEntry]:
+    """Yield names and contents of images and labels at the place below `images` and `labels` that `target_of` returns.
+
+    What is written and skipped is counted in `report`, images without a file as `missing`. Objects of classes
+    that have no id are skipped.
+
+    Raises:
+        DataError: images have the same label file, for example if the names differ in the suffix only.
+    """
+    image_of: dict[str, str] = {}  # by label file
+    for image in found.images:
+        if not image.file and not labels_only:
+            report[missing] += 1
+            continue
+        for name, _ in image.labels:
+            if name not in class_ids:
+                report[f"objects of class {name[:40]!r} skipped"] += 1
+        rows = [(class_ids[name], values) for name, values in image.labels if name in class_ids]
+        report["images"] += 1
+        report["objects"] += len(rows)
+        target = target_of(image)
+        label_file = str(PurePosixPath("labels", target).with_suffix(".txt"))
+        file = image.file or image.target or image.source
+        if label_file in image_of:
+            what = f"{file!r} would overwrite the labels of {image_of[label_file]!r} ({label_file})"
+            raise DataError(image.source, what, fix="rename one of the images, or name it once")
+        image_of[label_file] = file
+        if not labels_only:
+            yield f"images/{target}", files[image.file]()
+        yield label_file, label_text(rows)
 
 
 def target_names(output: Output) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from utils.datasets.config import SPLITS
 from utils.datasets.convert.annotated import AnnotatedImage, AnnotatedSet, Label
 from utils.datasets.convert.class_names import class_name, data_yaml, find_class_names
 from utils.datasets.convert.images import ImageFiles
@@ -15,8 +16,6 @@ from utils.datasets.labels import MAX_LABEL_BYTES, label_rows
 from utils.errors import DataError
 from utils.files import decode_text
 from utils.log import LOGGER
-
-SPLITS = ("train", "val", "test")
 
 
 def find_yolo(source: Source) -> list[str]:
@@ -177,6 +176,5 @@ def _images_of(source: Source, text: str, by_folder: Mapping[str, list[str]]) ->
                 lines = [relative_name(line.strip()) for line in source.text(end).splitlines() if line.strip()]
             except ValueError as error:
                 raise DataError(end, f"has an invalid line ({error})", fix="correct it") from error
-            files = ImageFiles(source.images, depth=max((line.count("/") + 1 for line in lines), default=1))
-            return [*files.match(lines, annotations=end, split=split_in(end)).values()]
+            return [*ImageFiles(source.images).match(lines, annotations=end, split=split_in(end)).values()]
     return by_folder.get(".", []) if not parts else []
