@@ -13,8 +13,9 @@ COLUMN_SEPARATION = 3.0  # pt, \tabcolsep
 LONG_NAME_POINTS, LONG_HEADER_POINTS = 140.0, 96.0  # names and headers beyond these widths break their lines
 NAME_PIECES = re.compile(r"[^\s_./+:-]{1,10}[_./+:-]*|[_./+:-]+|\s+")  # between which a long name may break
 MAX_WORD_LETTERS = 20  # of a caption
-# Widths of characters in points at \footnotesize (8 pt) of Computer Modern, rounded up.
-WIDE_POINTS, CAPITAL_POINTS, LETTER_POINTS, NARROW_POINTS = 8.8, 6.8, 4.6, 3.1
+# Widths of characters in points at \footnotesize (8 pt) of Computer Modern, rounded up: capitals like M, other capitals
+# and signs, letters, digits, and narrow characters.
+WIDE_POINTS, CAPITAL_POINTS, LETTER_POINTS, DIGIT_POINTS, NARROW_POINTS = 8.8, 6.8, 4.8, 4.3, 3.0
 PACKAGES = ("booktabs", "amssymb", "graphicx")
 PREAMBLE = (  # floats may fill pages, and wait for them
     r"\extrafloats{200}\maxdeadcycles=1000",
@@ -157,11 +158,13 @@ def _width(text: str) -> float:
 
 
 def _character_width(character: str) -> float:
-    if character in "mwMW%@±✓" or not character.isascii():
+    if character in "mwMW%@✓" or (not character.isascii() and character != "±"):
         return WIDE_POINTS
-    if character in " .,:;!|()[]'ijl":
+    if character.isdigit():
+        return DIGIT_POINTS
+    if character in " .,:;!|'[]ijl":
         return NARROW_POINTS
-    return CAPITAL_POINTS if character.isupper() or character in "+-<>#&" else LETTER_POINTS
+    return CAPITAL_POINTS if character.isupper() or character in "±+-<>#&" else LETTER_POINTS
 
 
 def document_to_latex(body: Sequence[str], *, title: str, chinese: bool, xelatex: bool) -> str:

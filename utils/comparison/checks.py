@@ -131,7 +131,7 @@ def changed_since(recorded: Iterable[tuple[Path, str, Mapping[str, Any]]], data:
 
 
 def support_warnings(images: int, names: Sequence[str], support: SupportByName) -> list[str]:
-    """Warn of a validation set that is too small for reliable intervals; `support` as of `support_by_class`."""
+    """Warn of an evaluated split that is too small for reliable intervals; `support` as of `support_by_class`."""
     reasons = [f"{images} images"] if images < RELIABLE_SET_IMAGES else []
     absent = [name for name in names if ("class", name) not in support]
     reasons += [f"no objects of {', '.join(first_of(absent, MAX_NAMED))}"] if absent else []
@@ -144,8 +144,8 @@ def support_warnings(images: int, names: Sequence[str], support: SupportByName) 
         return []
     shown = "; ".join(first_of(reasons, MAX_NAMED))
     return [
-        f"The validation set is too small for reliable intervals ({shown}). They need {RELIABLE_SET_IMAGES} images and "
-        f"{RELIABLE_OBJECTS} objects in {RELIABLE_IMAGES} images of each class and size."
+        f"The evaluated split is too small for reliable intervals ({shown}). They need {RELIABLE_SET_IMAGES} images "
+        f"and {RELIABLE_OBJECTS} objects in {RELIABLE_IMAGES} images of each class and size."
     ]
 
 
