@@ -12,7 +12,7 @@ from models.config import ModelConfig, load_model_config
 from models.overrides import module_names
 from models.yolo import DetectionModel
 from utils.comparison.candidates import ToTrain
-from utils.comparison.sweep import HYP, MAX_VARIANTS, Dimension, network_fingerprint, parse_sweep, with_value
+from utils.comparison.sweep import HYP, MAX_VARIANTS, Dimension, parse_sweep, with_value, without_duplicates
 from utils.comparison.trained_runs import has_offset_convolutions
 from utils.errors import ConfigError
 from utils.files import unique_name
@@ -93,7 +93,6 @@ def ablation_variants(
     values = {switch.name: _dimensions(switch, modules) for switch in switches}
     variants: list[ToTrain] = []
     on: dict[str, frozenset[str]] = {base.label: frozenset()}
-    seen = {base.label: (network_fingerprint(base.config), base.content[1])}
     for names in chosen[1:]:
         label = unique_name("+".join([base.label, *(by_name[name].slug for name in names)]), [*taken, *on])
         if len(label.encode()) > MAX_LABEL:
@@ -107,13 +106,10 @@ def ablation_variants(
                 for dimension in values[name]:
                     if dimension.target.module in (HYP, *module_names(variant.config)):
                         variant = with_value(variant, dimension.target, dimension.values[0])
-        content = network_fingerprint(variant.config), variant.content[1]
-        equal = next((other for other, its in seen.items() if its == content), None)
-        if equal is not None:
-            LOGGER.warning(f"--ablation: skipped, {label} would train to the same bits as {equal}")
-            continue
-        seen[label], on[label] = content, frozenset(names)
         variants.append(replace(variant, hyp=base.hyp if variant.hyperparameters == base.hyperparameters else ""))
+        on[label] = frozenset(names)
+    variants = without_duplicates(base, variants, flag="--ablation")
+    on = {model.label: on[model.label] for model in (base, *variants)}
     for name in by_name:
         if not any(name in names for names in on.values()):
             raise ConfigError("--ablation", f"{name} changes nothing in the model", fix="correct its setting")

@@ -90,15 +90,17 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
         hyp = base.hyp if variant.hyperparameters == base.hyperparameters else ""
         config = replace(variant.config, name=f"{label}.yaml")
         variants.append(replace(variant, label=label, cfg="", config=config, hyp=hyp))
-    if not variants:
-        ineffective = not base.has_offsets and any(d.target.keyword == OFFSET_LR for d in dimensions)
-        raise _changes_nothing(f"; {OFFSET_LR} applies to AKConv's offset convolutions only" if ineffective else "")
     if len(variants) > MAX_VARIANTS:
         raise ConfigError("--sweep", f"makes {len(variants)} models, more than {MAX_VARIANTS}", fix="give fewer values")
     for dimension in dimensions:
         if dimension.target.module != HYP:
             LOGGER.info(f"--sweep {dimension.name} sets {dimension.target.describe(base.config)}")
-    return _deduplicate(replace(base, label=stem), variants)
+    kept = without_duplicates(replace(base, label=stem), variants, flag="--sweep")
+    if not kept:
+        ineffective = not base.has_offsets and any(d.target.keyword == OFFSET_LR for d in dimensions)
+        reason = f"; {OFFSET_LR} applies to AKConv's offset convolutions only" if ineffective else ""
+        raise ConfigError("--sweep", f"changes nothing in the model{reason}", fix="give other values")
+    return kept
 
 
 def with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # noqa: ANN401
@@ -109,31 +111,23 @@ def with_value(model: ToTrain, target: RowKeyword, value: Any) -> ToTrain:  # no
     return replace(model, hyperparameters=asdict(changed))
 
 
-def _deduplicate(base: ToTrain, variants: Sequence[ToTrain]) -> list[ToTrain]:
+def without_duplicates(base: ToTrain, variants: Sequence[ToTrain], *, flag: str) -> list[ToTrain]:
     """Return the variants without those whose network and hyperparameters equal the base's or an earlier variant's.
 
     A duplicate would train to the same bits with every seed, and count as one more model in the correction of p-values.
+    Each is a warning that names the flag.
     """
     kept: list[ToTrain] = []
     fingerprints: list[Any] = []
-    skipped: list[str] = []
     for model in (base, *variants):
         fingerprint = network_fingerprint(model.config), model.content[1]
         if fingerprint in fingerprints:
             equal = kept[fingerprints.index(fingerprint)]
-            skipped.append(f"{model.label} would train to the same bits as {equal.label}")
+            LOGGER.warning(f"{flag}: skipped, {model.label} would train to the same bits as {equal.label}")
         else:
             kept.append(model)
             fingerprints.append(fingerprint)
-    if len(kept) == 1:
-        raise _changes_nothing(f": {'; '.join(skipped)}")
-    for reason in skipped:
-        LOGGER.warning(f"--sweep: skipped, {reason}")
     return kept[1:]
-
-
-def _changes_nothing(reason: str) -> ConfigError:
-    return ConfigError("--sweep", f"changes nothing in the model{reason}", fix="give other values")
 
 
 def _file_name(value: Any) -> str:  # noqa: ANN401
