@@ -70,16 +70,10 @@ def normalize(heat: Tensor, size_hw: tuple[int, int]) -> Tensor:
 def activation_maps(
     network: nn.Module, pixels: Tensor, target: Target, *, layers: Sequence[str], methods: Sequence[str]
 ) -> dict[tuple[str, str], Tensor | None]:
-    """Return the map (h, w) of each layer and method for one image, on the CPU.
+    """Return the map (h, w) of each layer and method for one image, (1, 3, H, W) in [0, 1], on the CPU.
 
-    None means that the layer has no part in the score, as a map of another level than the detection's.
-
-    Args:
-        network: a detector in evaluation mode.
-        pixels: (1, 3, H, W) in [0, 1].
-        target: what to explain.
-        layers: names of modules.
-        methods: see `activation_map`.
+    None means that the layer has no part in the score, as a map of another level than the detection's. The network is a
+    detector in evaluation mode, `layers` are names of modules.
     """
     with torch.enable_grad(), record_maps(network, layers) as maps:
         score = target.log_score(network(pixels.detach().requires_grad_())[0][0])

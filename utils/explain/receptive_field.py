@@ -20,15 +20,10 @@ FRACTIONS = {"area_20": 0.2, "area_50": 0.5, "area_95": 0.95}  # of the energy, 
 def receptive_fields(
     network: nn.Module, pixels: Tensor, *, layers: Sequence[str], position: tuple[float, float] = (0.5, 0.5)
 ) -> dict[str, np.ndarray]:
-    """Return the energy (H, W) of each layer for one image, in double precision.
+    """Return the energy (H, W) of each layer for one image, (1, 3, H, W) in [0, 1], in double precision.
 
-    It is the absolute gradient of the sum of all channels at one position of the layer's map.
-
-    Args:
-        network: a model in evaluation mode.
-        pixels: (1, 3, H, W) in [0, 1].
-        layers: names of modules.
-        position: x and y as fractions of the input, in [0, 1]; the position of the map whose cell covers it is taken.
+    It is the absolute gradient of the sum of all channels at one position of the layer's map: the one whose cell covers
+    `position`, x and y as fractions of the input in [0, 1]. The network is in evaluation mode, `layers` are modules.
     """
     pixels, fields = pixels.detach().requires_grad_(), {}
     with torch.enable_grad():

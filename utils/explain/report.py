@@ -24,7 +24,8 @@ from utils.plots.forest import ForestRow, forest
 Row = dict[str, Any]  # of explain.json
 MapKey = tuple[int, str, int]  # layer, method or `erf`, and model; sorted, the models of a map are beside each other
 FORMAT_VERSION = 1
-ERF, FEATURE_MAPS = "erf", "Feature maps"  # in place of a method; a section
+ERF = "erf"  # in place of a method
+FIELDS, FEATURE_MAPS = "Effective receptive field", "Feature maps"  # sections
 MAP_METRICS = {"energy_inside": "energy in the box", "points_inside": "pointing game", "area_inside": "area of the box"}
 FIELD_METRICS = {"area_20": "area 20 %", "area_50": "area 50 %", "area_95": "area 95 %", "anisotropy": "anisotropy"}
 STYLE = """
@@ -112,7 +113,7 @@ def write_report(result: Explanation, options: ExplainOptions, *, folder: Path, 
     labels, sanity = [label for label, _ in result.models], content["sanity"]
     for heading, note, metrics, file in (
         ("Maps against labels", MAP_NOTE, MAP_METRICS, "map_differences"),
-        ("Effective receptive field", FIELD_NOTE, FIELD_METRICS, "receptive_field_differences"),
+        (FIELDS, FIELD_NOTE, FIELD_METRICS, "receptive_field_differences"),
     ):
         scores, differences = (
             [row for row in content[of] if row["metric"] in metrics] for of in ("scores", "differences")
@@ -122,7 +123,7 @@ def write_report(result: Explanation, options: ExplainOptions, *, folder: Path, 
             path = save_formats(_forest(differences, metrics, labels), folder / f"{file}.png", options.figures)
             table, caption = _difference_table(differences, metrics), f"Differences from {labels[0]}"
             blocks += [DIFFERENCE_NOTE.format(labels[0]), table, Image(path, caption)]
-        sections += [Section(heading, blocks)] if scores else []
+        sections += [Section(heading, [*blocks, *result.figures.pop(heading, [])])] if scores else []
     if sanity:
         sections.append(Section("Sanity check", [sanity_verdict(sanity), SANITY_NOTE, _sanity_table(sanity)]))
     for section in sections[1:]:

@@ -16,7 +16,7 @@ from utils.explain.cam import activation_maps, normalize
 from utils.explain.inputs import ExplainedModel, InputImage, inference_config, open_models, read_images
 from utils.explain.layers import record_maps
 from utils.explain.receptive_field import FRACTIONS, energy_levels, field_shape, receptive_fields
-from utils.explain.report import ERF, FEATURE_MAPS, FIELD_METRICS, Explanation, write_report
+from utils.explain.report import ERF, FEATURE_MAPS, FIELD_METRICS, FIELDS, Explanation, write_report
 from utils.explain.sanity import compare_randomized
 from utils.explain.scores import box_mask, map_scores
 from utils.explain.target import Target, choose_target
@@ -187,11 +187,10 @@ class _Run:
             for column, energy in enumerate(sums):
                 self.result.fields[column, ERF, index] = field_shape(energy)
             levels[model.label] = dict(zip(model.layers, map(energy_levels, sums), strict=True))
-        heading = "Effective receptive fields"
         figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at)
-        self._show(heading, figure, "receptive_fields", f"Mean over {len(inputs)} images")
+        self._show(FIELDS, figure, "receptive_fields", f"Mean over {len(inputs)} images")
         caption = "Energy held by the strongest pixels, over their area"
-        self._show(heading, plot_field_energy(levels), "receptive_field_energy", caption)
+        self._show(FIELDS, plot_field_energy(levels), "receptive_field_energy", caption)
 
     def check_sanity(self) -> None:
         """Compare the maps of the first images with those of random weights."""

@@ -46,12 +46,7 @@ def compare_randomized(
 ) -> dict[tuple[str, str], Similarity]:
     """Return the similarity of each layer's and method's maps, without images where the trained map is 0 everywhere.
 
-    Args:
-        network: the trained model in evaluation mode.
-        images: pixels (1, 3, H, W) and the target of each; the predictions it names stay the same.
-        layers: names of modules.
-        methods: see `activation_map`.
-        seed: of the initial weights.
+    `images` are pixels (1, 3, H, W) and what `activation_maps` explains: the same predictions whatever the weights.
     """
     trained = [activation_maps(network, *image, layers=layers, methods=methods) for image in images]
     values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -67,9 +67,9 @@ def choose_target(
     Args:
         kind: `detection`, `class` or `image`.
         predictions: (n, 5 + classes), boxes cx, cy, w, h in pixels of the input.
-        labels: of the image, in pixels of the input; None if they are unknown.
+        labels: in pixels of the input; None if they are unknown.
         class_id: only this class; not for `image`.
-        position_xy: only detections and objects around this position, in pixels of the input; only for `detection`.
+        position_xy: only what is around this position, in pixels of the input; for `detection`.
         score: see `Target`.
     """
     confidences = predictions[:, 4:5] * predictions[:, 5:]  # (n, classes)

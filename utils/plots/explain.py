@@ -108,7 +108,9 @@ def plot_maps(image: np.ndarray, models: Sequence[ModelMaps], *, method: str, tr
             _draw_boxes(axis, [] if model.box is None else [model.box], PREDICTED, "--")
     _set_titles(axes, titles)
     shown = ListedColormap(overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(0, 1, 256)[None])[0])
-    label = f"{method}, 1: maximum of each map\nboxes: solid labelled, dashed predicted"
+    boxes = ["solid labelled"] if len(truth_xyxy) else []
+    boxes += ["dashed predicted"] if any(model.box is not None for model in models) else []
+    label = f"{method}, 1: maximum of each map" + (f"\nboxes: {', '.join(boxes)}" if boxes else "")
     _colour_bar(figure, axes, ScalarMappable(Normalize(0, 1), shown), label)
     return figure
 
