@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +138,7 @@ def _sizes(splits: Sequence[SplitSurvey]) -> Table:
     rows = []
     for split in splits:
         counts = size_counts(split)
-        fractions = counts / max(counts.sum(), 1)
-        rows.append(
-            [split.name, *(f"{count:,} ({fraction:.1%})" for count, fraction in zip(counts, fractions, strict=True))]
-        )
+        rows.append([split.name, *(f"{count:,} ({count / max(counts.sum(), 1):.1%})" for count in counts)])
     return Table(header=["Split", *SIZES], rows=rows)
 
 
@@ -186,13 +182,7 @@ def _as_json(
         "spoils": spoils(findings),
         "findings": [
             {
-                "kind": f.kind,
-                "severity": f.severity,
-                "title": f.title,
-                "words": f.words,
-                "fix": f.fix,
-                "count": f.count,
-                "splits": list(f.splits),
+                **{key: getattr(f, key) for key in ("kind", "severity", "title", "words", "fix", "count", "splits")},
                 "examples": [_example_json(example) for example in f.examples],
                 "details": f.details,
             }
@@ -218,8 +208,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _example_json(example: Example) -> dict[str, Any]:
-    values = asdict(example)
     return {
-        **{key: values[key] for key in ("path", "other", "split", "words")},
+        **{key: getattr(example, key) for key in ("path", "other", "split", "words")},
         "boxes": [{"xyxy_normalized": list(mark.box), "text": mark.text} for mark in example.marks],
     }

@@ -11,6 +11,7 @@ from utils.datasets.convert.class_names import find_class_names
 from utils.datasets.convert.layout import Source
 from utils.datasets.convert.voc import NAMES as VOC_NAMES
 from utils.errors import ConfigError, DataError, did_you_mean
+from utils.preparation.findings import joined
 
 MAX_NAMED = 5  # classes that a message names
 
@@ -85,5 +86,4 @@ def without_ignored(found: AnnotatedSet, ignored: Collection[str]) -> int:
 
 def listed(names: Sequence[str]) -> str:
     """Return the first names, quoted, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(repr(name[:40]) for name in names[:MAX_NAMED]) + more
+    return joined([repr(name[:40]) for name in names], MAX_NAMED)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from utils.datasets.config import SPLITS, DataConfig
 from utils.datasets.scan import list_images
@@ -30,7 +28,7 @@ def run_check(options: PrepareOptions) -> int:
         CheckpointError: `--weights` cannot be used.
     """
     try:
-        config = open_data(_data_yaml(options.source))
+        config = open_data(options.source)
     except ConfigError as error:
         if error.where != "--data":
             raise
@@ -46,17 +44,6 @@ def run_check(options: PrepareOptions) -> int:
     run_dir = make_run_dir(options.project, options.name)
     write_check(config, splits, findings, run_dir=run_dir, weights=options.weights)
     return int(spoils(findings))
-
-
-def _data_yaml(source: str) -> str:
-    """Return the data yaml that `SOURCE` names; a folder stands for the only yaml in it."""
-    if not os.path.isdir(source):
-        return source
-    yamls = sorted(file for suffix in ("yaml", "yml") for file in Path(source).glob(f"*.{suffix}"))
-    if len(yamls) == 1:
-        return str(yamls[0])
-    what = f"holds {len(yamls)} data yamls, not one"
-    raise ConfigError(source, what, fix="pass the data yaml, or make one by prepare.py without --check")
 
 
 def list_splits(config: DataConfig) -> tuple[dict[str, list[str]], list[Finding]]:

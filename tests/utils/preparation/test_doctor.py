@@ -278,13 +278,15 @@ def test_nothing_is_written_into_the_data_set(tmp_path: Path) -> None:
     assert sorted((p, p.stat().st_mtime_ns) for p in data.folder.rglob("*")) == before
 
 
-def test_a_folder_stands_for_its_only_yaml(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_data_yaml(tmp_path: Path) -> None:
     data = FaultySet(tmp_path / "set")
     options = PrepareOptions(source=str(data.folder), check=True, project=str(tmp_path / "check"))
     assert run_check(options) == 0
+    data.yaml.rename(data.folder / "set.yaml")
     (data.folder / "other.yml").write_text("names: [a]")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         run_check(options)
+    assert caught.value.where == "SOURCE"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
