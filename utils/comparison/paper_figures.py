@@ -226,14 +226,8 @@ class PaperFigures:
             largest = np.abs(differences[:, :, 0]).max(0, initial=0)
             shown = np.sort(np.argsort(-largest, kind="stable")[:most])
             text += caption("largest differences" if found else "first classes", self.lang, shown=most, all=len(keys))
-        figure = class_bars(
-            self.labels,
-            [names[i] for i in shown],
-            values[:, shown],
-            differences[:, shown],
-            metric="mAP50-95",
-            lang=self.lang,
-        )
+        drawn = [names[i] for i in shown], values[:, shown], differences[:, shown]
+        figure = class_bars(self.labels, *drawn, lang=self.lang)
         return Drawing(figure, text, numbers.reset_index())
 
     def draw_confusion(self) -> Drawing:

@@ -1,4 +1,4 @@
-"""AP of each class: a bar for every model, and beside it the differences from the baseline with their intervals."""
+"""mAP50-95 of each class: a bar for every model, and beside it its difference from the baseline, with its interval."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def class_bars(
     values: np.ndarray,
     differences: np.ndarray,
     *,
-    metric: str,
     lang: str = "en",
 ) -> Figure:
     """Draw a row per class.
@@ -43,9 +42,8 @@ def class_bars(
     Args:
         names: of the models, the baseline first.
         classes: names of c classes, at most `max_classes`.
-        values: (models, c, 3) mean, lowest and highest of the runs.
+        values: (models, c, 3) mean, lowest and highest mAP50-95 of the runs.
         differences: (further models or 0, c, 3) difference from the baseline, and its interval, nan if unknown.
-        metric: its name.
         lang: language of the labels.
     """
     looks: list[dict[str, Any]] = [
@@ -63,7 +61,7 @@ def class_bars(
         if (lowest < highest).any():
             outline = [withStroke(linewidth=1.8, foreground="white")]  # on dark bars
             bars.hlines(rows + offset, lowest, highest, color=style.DARK, linewidth=0.8, path_effects=outline)
-    bars.set(xlabel=metric, xlim=(0, 1), ylim=(len(classes) - 0.45, -0.55))
+    bars.set(xlabel="mAP50-95", xlim=(0, 1), ylim=(len(classes) - 0.45, -0.55))
     bars.set_yticks(rows, display_names(classes))
     bars.set_yticks(rows[1:] - 0.5, minor=True)
     for axis in others:
