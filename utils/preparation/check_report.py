@@ -110,11 +110,10 @@ def _finding_section(number: int, finding: Finding, run_dir: Path) -> Section:
         texts.append(caption)
     if images:
         blocks.append(Gallery(images))
-    left = finding.count - len(images)
     if texts and not images:
         blocks.append(BulletList(first_of(texts, MAX_WRITTEN)))
-    elif images and left > 0:
-        blocks.append(f"And {left:,} more; check.json lists up to {len(finding.examples)} of them.")
+    elif len(finding.examples) > len(images):
+        blocks.append(f"And others; check.json lists {len(finding.examples)} examples.")
     return Section(f"{number}. {finding.title} ({finding.count:,})", blocks)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.evaluations import image_evaluation
-from tests.helpers.pictures import HEIGHT, WIDTH, picture_result, run_of
+from tests.helpers.results_with_images import HEIGHT, WIDTH, result_with_images, run_of
 from utils.comparison import browse
 from utils.comparison.browse import write_browse
 from utils.comparison.shown_runs import shown_runs
@@ -53,7 +53,7 @@ def pages(tmp_path_factory):
     wrong = image_evaluation(np.array([A, C, B], float), [0.9, 0.8, 0.1], [0, 1, 0], label, [1])
     runs = [run_of([right, wrong, *[right] * 59]), run_of([right, wrong, *[right] * 58, image_evaluation(
         label_boxes=label, label_classes=[1])])]  # fmt: skip
-    result = picture_result(folder / "images", runs, labels=["one & only", "two"], names=NAMES)
+    result = result_with_images(folder / "images", runs, labels=["one & only", "two"], names=NAMES)
     (folder / "browse").mkdir()
     (folder / "browse" / "page-9.html").write_text("of an earlier comparison")
     return write_browse(result, shown_runs(result, runs), folder=folder / "browse").parent
@@ -115,7 +115,7 @@ def test_large_images_are_scaled_down_but_their_boxes_are_not(tmp_path, monkeypa
     monkeypatch.setattr(browse, "IMAGE_PIXELS", 50)
     label = np.array([B], float)
     runs = [run_of([image_evaluation(label, [0.9], [0], label, [0])])]
-    result = picture_result(tmp_path / "images", runs, labels=["a"], names=["all"])
+    result = result_with_images(tmp_path / "images", runs, labels=["a"], names=["all"])
     found = page(write_browse(result, shown_runs(result, runs), folder=tmp_path / "browse"))
     assert cv2.imread(str(tmp_path / "browse" / found.of("img")[0][0]["src"])).shape == (30, 50, 3)
     assert found.of("svg")[0][0]["viewbox"] == "0 0 100 60" and found.of("rect")[0][0]["x"] == "50.0"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.evaluations import image_evaluation
-from tests.helpers.pictures import picture_result, run_of
+from tests.helpers.results_with_images import result_with_images, run_of
 from utils.comparison import contact_sheets
 from utils.comparison.contact_sheets import draw_contact_sheets
 from utils.comparison.shown_runs import LABEL, by_difference, shown_runs
@@ -27,7 +27,7 @@ def drawn(tmp_path, monkeypatch):
     good = [image([A, B], [0.9, 0.8]), image([A, B, C], [0.9, 0.6, 0.5]), image([C, A], [0.9, 0.3])]
     weak = [image([A, B], [0.9, 0.8]), image([A, B], [0.7, 0.2], [1, 0]), image([C, A], [0.9, 0.3])]
     runs = [run_of(good), run_of(weak)]
-    result = picture_result(tmp_path / "images", runs, labels=["good", "a/b:c §"], names=NAMES)
+    result = result_with_images(tmp_path / "images", runs, labels=["good", "a/b:c §"], names=NAMES)
     sheets = []
     original = contact_sheets.contact_sheet
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def test_a_crop_shows_the_box_itself_thick_and_others_only_where_they_overlap(dr
 def test_an_image_has_few_crops_and_a_sheet_too(tmp_path, monkeypatch):
     boxes = [[10 * i, 10, 10 * i + 8, 30] for i in range(9)]
     runs = [run_of([image(boxes, [0.9] * 9, labels=boxes)] * 10)]
-    result = picture_result(tmp_path, runs, labels=["a"], names=["x"])
+    result = result_with_images(tmp_path, runs, labels=["a"], names=["x"])
     shown = []
     monkeypatch.setattr(contact_sheets, "contact_sheet", lambda crops, _: shown.extend(crops) or np.zeros((9, 9, 3)))
     _, only, *none = draw_contact_sheets(result, shown_runs(result, runs), folder=tmp_path / "sheets")
@@ -89,7 +89,7 @@ def test_an_image_has_few_crops_and_a_sheet_too(tmp_path, monkeypatch):
 def test_the_run_nearest_to_the_mean_is_shown_with_the_mean_f1(tmp_path):
     found, silent = run_of([image([A, B], [0.9, 0.8])]), run_of([image([], [])])
     runs = [[*silent, *found, *silent], found]
-    result = picture_result(tmp_path, runs, labels=["a", "b"], names=NAMES)
+    result = result_with_images(tmp_path, runs, labels=["a", "b"], names=NAMES)
     first, second = shown_runs(result, runs)
     assert first.title == "a (seed 1)" and second.title == "b"
     assert [box.kind for box in first.labels[0]] == [LABEL, LABEL] and len(first.detections[0]) == 2

@@ -18,7 +18,7 @@ from utils.metrics.paired_difference import Scores
 HEIGHT, WIDTH = 60, 100
 
 
-def picture_result(
+def result_with_images(
     folder: Path, runs: Sequence[Sequence[EvaluatedSet]], *, labels: Sequence[str], names: Sequence[str]
 ) -> ComparisonResult:
     """A result on grey images, with runs whose mAP50-95 are 0, 0.1, 0.2..."""
