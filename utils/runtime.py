@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
@@ -97,6 +98,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "platform": platform.platform(),
+        "processor": processor_name(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": str(device),
@@ -104,6 +106,15 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "git": commit_of(PROJECT_ROOT),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
     }
+
+
+def processor_name() -> str:
+    """Return the model of the processor as the system names it, else its architecture."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def peak_memory_gb(device: torch.device) -> float | None:

@@ -1,10 +1,13 @@
 """Choosing a device, and the refusal of one that does not exist."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
 from utils.errors import ConfigError
-from utils.runtime import select_device
+from utils.runtime import describe_environment, processor_name, select_device
 
 
 @pytest.fixture
@@ -67,3 +70,11 @@ def test_under_torchrun_too_few_gpus_are_counted_and_torchrun_is_not_advised(
 )
 def test_an_existing_device_is_selected(gpus: int, name: str, device: str) -> None:
     assert select_device(name) == torch.device(device)
+
+
+def test_the_environment_names_the_processor(monkeypatch):
+    name = describe_environment(torch.device("cpu"))["processor"]
+    cpuinfo = Path("/proc/cpuinfo")
+    assert name and (not cpuinfo.exists() or name in cpuinfo.read_text() or name == platform.machine())
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError()))
+    assert processor_name() in (platform.processor(), platform.machine()) and processor_name()

@@ -233,7 +233,8 @@ def _statistics(result: ComparisonResult, say: Writer) -> str:
 
 
 def _environment(result: ComparisonResult, say: Writer) -> str:
-    values = {**result.environment, "device": _device(result, say)}
+    system = str(result.environment.get("platform", "")).partition("-")[0]
+    values = {**result.environment, "device": _device(result, say), "system": system}
     return say.paragraph(*(say(key, **values) for key in ("software", "hardware", "git")))
 
 

@@ -233,7 +233,7 @@ def _number(match: re.Match[str] | None) -> float | int | None:
         return None
     text = match["value"].replace(",", "")
     number = int(text) if text.lstrip("+-").isdigit() else float(text)
-    return number / 100 if match["percent"] else number
+    return round(number / 100, 6) if match["percent"] else number
 
 
 def _write_workbook(tables: Sequence[PrintedTable], path: Path) -> list[Path]:
