@@ -11,7 +11,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 from models.__main__ import SummaryOptions
 from tests.helpers.doc_commands import ALL, PAGES, ROOT, Command, all_commands, all_flags
-from tests.studies import ablation_coverage, joint_coverage
+from tests.studies import ablation_coverage, error_coverage, joint_coverage
 from tests.studies.ci_coverage import SimulationOptions
 from utils.benchmarks.nms import NmsBenchmarkOptions
 from utils.cli import build_parser, parse_options
@@ -43,6 +43,7 @@ OPTIONS: dict[str, type] = {
     "utils.explain": ExplainOptions,
     "tests.studies.ablation_coverage": ablation_coverage.AblationSimulationOptions,
     "tests.studies.ci_coverage": SimulationOptions,
+    "tests.studies.error_coverage": error_coverage.SimulationOptions,
     "tests.studies.joint_coverage": joint_coverage.SimulationOptions,
 }
 

@@ -7,6 +7,8 @@ the true difference: that on 10,000 images, averaged over the distribution of se
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from utils.cli import option, parse_options, run_script
@@ -95,17 +97,18 @@ def covered(images: int, seeds: int, gain: float, truth: dict[str, float], *, re
     return np.array([difference.low <= value <= difference.high for value, difference in differences])
 
 
+@dataclass(frozen=True)
+class SimulationOptions:
+    """Options of the simulation."""
+
+    trials: int = option(400, "comparisons in each scenario")
+    images: int = option(80, "validation images")
+    resamples: int = option(200, "bootstrap resamples")
+
+
 def main() -> None:
     """Print a table of all scenarios."""
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True)
-    class Options:
-        trials: int = option(400, "comparisons in each scenario")
-        images: int = option(80, "validation images")
-        resamples: int = option(200, "bootstrap resamples")
-
-    options, _ = parse_options(Options, None, description=__doc__)
+    options, _ = parse_options(SimulationOptions, None, description=__doc__ or "")
     baseline = true_scores(0.0)
     LOGGER.info(f"| scenario | {' | '.join(baseline)} |")
     for name, (seeds, gain) in SCENARIOS.items():
