@@ -136,10 +136,12 @@ def ablation_table(
             continue
         marks = ["" if on is None else ticks[name not in on] for name in ablation.switches]
         metrics = [mean_and_std(model, key) for key in METRICS]
-        amounts = [COST_COLUMNS[key][1].format(cost[key]) for key in COSTS]
-        rows.append([model.label, *marks, *metrics, *amounts, differences.get(model.label, "")])
-    amounts = [COST_COLUMNS[key][0] for key in COSTS]
-    return Table(header=["Model", *ablation.switches, *METRICS.values(), *amounts, "Difference in mAP50-95"], rows=rows)
+        costs_of_model = [COST_COLUMNS[key][1].format(cost[key]) for key in COSTS]
+        rows.append([model.label, *marks, *metrics, *costs_of_model, differences.get(model.label, "")])
+    cost_titles = [COST_COLUMNS[key][0] for key in COSTS]
+    return Table(
+        header=["Model", *ablation.switches, *METRICS.values(), *cost_titles, "Difference in mAP50-95"], rows=rows
+    )
 
 
 def effect_table(effects: Sequence[Effect]) -> Table:

@@ -1,4 +1,4 @@
-"""The images of a report that show pictures: those on which models differ most, and AKConv's sampling points."""
+"""The images of a report: those on which models differ most, and AKConv's sampling points."""
 
 from __future__ import annotations
 

@@ -237,15 +237,15 @@ class PaperFigures:
         for matrix, runs in zip(matrices, self.evaluated, strict=True):
             for run in runs:
                 matrix.add_set(run)
-        shares = np.stack([matrix.normalized() for matrix in matrices])
+        fractions = np.stack([matrix.normalized() for matrix in matrices])
         counts = np.stack([matrix.counts for matrix in matrices])
         numbers = pd.DataFrame(
-            {"count over runs": counts.ravel(), "share of the true class": shares.ravel()},
+            {"count over runs": counts.ravel(), "share of the true class": fractions.ravel()},
             index=pd.MultiIndex.from_product([self.labels, axes, axes], names=["model", "predicted", "true"]),
         )
         thresholds = {"confidence": matrices[0].conf_threshold, "iou": matrices[0].iou_threshold}
         text = caption("confusion", self.lang, **self.facts, **thresholds)
-        figure = confusions(self.labels, list(shares), self.result.names, lang=self.lang)
+        figure = confusions(self.labels, list(fractions), self.result.names, lang=self.lang)
         return Drawing(figure, text, numbers.reset_index())
 
 

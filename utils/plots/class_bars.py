@@ -46,18 +46,22 @@ def class_bars(
         differences: (further models or 0, c, 3) difference from the baseline, and its interval, nan if unknown.
         lang: language of the labels.
     """
-    looks: list[dict[str, Any]] = [
+    appearances: list[dict[str, Any]] = [
         {"facecolor": style.series_colour(i), "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
         for i in range(len(names))
     ]
-    entries = [(Patch(**look), name) for look, name in zip(looks, style.model_names(names), strict=True)]
+    entries = [
+        (Patch(**appearance), name) for appearance, name in zip(appearances, style.model_names(names), strict=True)
+    ]
     figure = style.new_figure(2, 18 + _row_mm(len(names)) * len(classes), entries)
     bars, *others = figure.subplots(1, 2 if len(differences) else 1, sharey=True, squeeze=False)[0]
     thickness = 0.82 / len(names)
     rows = np.arange(len(classes))
     offsets = thickness * (np.arange(len(names)) - (len(names) - 1) / 2)
-    for (mean, lowest, highest), look, offset in zip(values.transpose(0, 2, 1), looks, offsets, strict=True):
-        bars.barh(rows + offset, mean, thickness, linewidth=0.3, **look)
+    for (mean, lowest, highest), appearance, offset in zip(
+        values.transpose(0, 2, 1), appearances, offsets, strict=True
+    ):
+        bars.barh(rows + offset, mean, thickness, linewidth=0.3, **appearance)
         if (lowest < highest).any():
             outline = [withStroke(linewidth=1.8, foreground="white")]  # on dark bars
             bars.hlines(rows + offset, lowest, highest, color=style.DARK, linewidth=0.8, path_effects=outline)

@@ -165,18 +165,18 @@ def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], positio
 @styled
 def plot_field_energy(fields: Fields) -> Figure:
     """Draw the energy held by the strongest pixels over their area; a model has a colour, a layer a line style."""
-    looks: dict[tuple[str, str], dict[str, Any]] = {
+    appearances: dict[tuple[str, str], dict[str, Any]] = {
         (model, layer): {"color": series_colour(number), "linestyle": series_line(column)}
         for number, (model, of_model) in enumerate(fields.items())
         for column, layer in enumerate(of_model)
     }
     shown = dict(zip(fields, model_names(list(fields)), strict=True))
-    entries = [entry(f"{shown[model]}  {layer}", **look) for (model, layer), look in looks.items()]
+    entries = [entry(f"{shown[model]}  {layer}", **appearance) for (model, layer), appearance in appearances.items()]
     figure = new_figure(2, 75, entries)
     axis = figure.subplots()
-    for (model, layer), look in looks.items():
+    for (model, layer), appearance in appearances.items():
         held = np.sort(fields[model][layer], axis=None)
-        axis.plot(np.arange(1, held.size + 1) / held.size, held, **look)
+        axis.plot(np.arange(1, held.size + 1) / held.size, held, **appearance)
     axis.set(xlabel="area, fraction of the input", ylabel="energy held", xscale="log", ylim=(0, 1.02))
     axis.xaxis.set_major_formatter("{x:g}")
     return figure

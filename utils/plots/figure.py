@@ -37,7 +37,7 @@ def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None, t
 
 
 def save_formats(figure: Figure, path: Path, formats: Iterable[str], *, title: str | None = None) -> Path:
-    """Write a figure as PNG, whose path is given and returned, and in further formats beside it, laid out alike."""
+    """Write a figure as PNG, whose path is given and returned, and in further formats beside it, in the same layout."""
     save_figure(figure, path, title=title)
     figure.set_layout_engine("none")  # keeps the places of all axes
     for suffix in formats:

@@ -22,7 +22,7 @@ PREFERRED = (
     *("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "Microsoft YaHei", "PingFang", "SimHei"),
     *("Malgun Gothic", "Yu Gothic", "Hiragino Sans", "Noto Sans", "Arial Unicode", "Segoe UI", "FreeSans"),
 )
-# The first has a box for every character, the others are pictures of one size.
+# The first has a box for every character, the others are bitmaps of one size.
 UNUSABLE_FONTS = ("Last Resort", "Noto Color Emoji", "Apple Color Emoji")
 CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "IDEOGRAPHIC")
 SHAPED_SCRIPTS = (
@@ -96,7 +96,7 @@ def shorten(name: str, max_letters: int) -> str:
 def font_families(texts: Iterable[str]) -> list[str]:
     """Return the font families that together have the characters of the texts, matplotlib's own first.
 
-    matplotlib looks for each character in the families in this order.
+    matplotlib searches each character in the families in this order.
     """
     return list(dict.fromkeys([DEFAULT_FONT, *(_family(character) or DEFAULT_FONT for character in "".join(texts))]))
 

@@ -1,4 +1,4 @@
-"""One style for all figures: widths of a printed page, font sizes, and the look of each model.
+"""One style for all figures: widths of a printed page, font sizes, and the appearance of each model.
 
 Colours are those of Okabe and Ito, which people with any colour vision can tell apart, without the yellow that is too
 pale for lines. Each model also has a line style and a marker of its own, for prints in grey.

@@ -30,13 +30,13 @@ FORMS = (
 )
 
 
-def problem(seed: int, *, modulated: bool, shares: int = 8) -> tuple[list[torch.Tensor], dict[str, Any]]:
+def problem(seed: int, *, modulated: bool, denominator: int = 8) -> tuple[list[torch.Tensor], dict[str, Any]]:
     """Float64 x, offset with or without factors, weight and bias; a part of the positions are integers and borders."""
     rng = np.random.default_rng(seed)
     batch, channels, out, num_points, stride = (int(rng.integers(1, high)) for high in (3, 6, 6, 5, 3))
     height, width = (int(v) for v in rng.choice(7, 2, replace=False) + 1)
     size = ((height - 1) // stride + 1, (width - 1) // stride + 1)
-    offset = rng.integers(-3 * shares, 3 * shares + 1, (batch, 2 * num_points, *size)) / shares
+    offset = rng.integers(-3 * denominator, 3 * denominator + 1, (batch, 2 * num_points, *size)) / denominator
     offset = np.where(rng.random(offset.shape) < 0.5, offset.round(), offset)
     if modulated:
         offset = np.concatenate((offset, rng.uniform(0, 2, (batch, num_points, *size))), 1)

@@ -1,4 +1,4 @@
-"""The pictures in a report: which validation images and runs are shown, and sampling points."""
+"""The images in a report: which validation images and runs are shown, and sampling points."""
 
 from dataclasses import replace
 from pathlib import Path

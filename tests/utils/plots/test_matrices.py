@@ -38,8 +38,10 @@ def test_background_does_not_make_the_other_cells_pale(figures: list[Figure]):
 
 
 def test_matrices_of_models_share_a_scale_and_the_names_of_rows():
-    shares = np.array([[0.8, 0.0, 0.4], [0.1, 0.9, 0.6], [0.1, 0.1, 0.0]])
-    figure = matrices.confusions(["a", "b", "c", "d"], [shares, shares / 2, shares, shares], ["cat", "dog"], lang="zh")
+    fractions = np.array([[0.8, 0.0, 0.4], [0.1, 0.9, 0.6], [0.1, 0.1, 0.0]])
+    figure = matrices.confusions(
+        ["a", "b", "c", "d"], [fractions, fractions / 2, fractions, fractions], ["cat", "dog"], lang="zh"
+    )
     axes = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d"]
     assert {axis.images[0].get_clim() for axis in axes} == {(0, 1)}

@@ -49,12 +49,12 @@ def test_colours_of_models_and_of_classes_differ_for_any_colour_vision():
 
 
 def test_35_models_have_looks_of_their_own_and_neighbours_differ_in_all_of_them():
-    looks = [(series_colour(i), str(series_line(i))) for i in range(35)]
-    assert len(set(looks)) == 35
+    appearances = [(series_colour(i), str(series_line(i))) for i in range(35)]
+    assert len(set(appearances)) == 35
     for i in range(34):
         assert (
-            looks[i][0] != looks[i + 1][0]
-            and looks[i][1] != looks[i + 1][1]
+            appearances[i][0] != appearances[i + 1][0]
+            and appearances[i][1] != appearances[i + 1][1]
             and series_marker(i) != series_marker(i + 1)
         )
     assert [mark_every(i, 334)[0] for i in range(5)] == [0, 9, 18, 28, 37] and mark_every(3, 2) == (0, 1)
