@@ -41,6 +41,7 @@ NUMBER = re.compile(
     r"(?P<value>[-+]?[\d,]*\.?\d+(?:e[-+]\d+)?)(?P<percent>%?)(?P<mark>\**)(?: ± (?P<std>[\d.]+))?"
     r"(?: \[(?P<low>[-+][\d.]+), (?P<high>[-+][\d.]+)\])?"
 )
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 FURTHER = {"mark": "significance", "std": "std", "low": "low", "high": "high"}  # columns beside a column of numbers
 WORD_STYLE = {  # inline, as Word keeps it when a table is pasted
     "table": "border-collapse:collapse;border-top:1.5pt solid black;border-bottom:1.5pt solid black",
@@ -244,8 +245,16 @@ def _write_workbook(tables: Sequence[PrintedTable], path: Path) -> list[Path]:
     buffer = io.BytesIO()
     with pd.ExcelWriter(buffer, engine="openpyxl") as writer:
         for table in tables:
-            numeric_table(table.table).to_excel(writer, sheet_name=table.name[:31], index=False)
+            frame = numeric_table(table.table).rename(columns=_workbook_text).map(_workbook_text)
+            frame.to_excel(writer, sheet_name=table.name[:31], index=False)
+        for cell in (cell for sheet in writer.book for row in sheet.iter_rows() for cell in row):
+            cell.data_type = "s" if cell.data_type == "f" else cell.data_type  # a name that begins with = is no formula
     return [atomic_write(path, buffer.getvalue())]
+
+
+def _workbook_text(value: object) -> object:
+    """Return a cell without the characters that XML does not have; numbers stay."""
+    return CONTROL.sub("", value.encode("utf-8", "replace").decode()) if isinstance(value, str) else value
 
 
 def _table_to_word(table: PrintedTable) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -167,6 +168,16 @@ def test_contents_json_cannot_remove_files_outside(result, tmp_path):
     (folder / "contents.json").write_text(json.dumps(["../outside.txt", str(outside), 3, None]))
     write_comparison(result, OPTIONS, folder, figures=())
     assert outside.exists()
+
+
+def test_names_are_no_formulas_and_need_not_be_valid_xml(tmp_path):
+    names = ["=1+1", "a\x01b", "\udcff", "<b>", "+AKConv"]
+    result, _ = synthetic_result(names[:3], tmp_path / "runs", classes=["=2", *names[3:]], seeds=2)
+    folder = write_comparison(result, OPTIONS, tmp_path / "paper", figures=())
+    sheets = openpyxl.load_workbook(folder / "tables.xlsx")
+    cells = [cell for sheet in sheets for row in sheet.iter_rows() for cell in row]
+    assert all(cell.data_type != "f" for cell in cells)
+    assert {"=1+1", "ab", "?", "=2", "<b>", "+AKConv"} <= {cell.value for cell in cells}
 
 
 @pytest.mark.long
