@@ -43,8 +43,14 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 JOINT_CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Accuracy": ("mAP50-95 on each data set, mean over seeds.",),
-    "Differences": ("{of}: difference from {baseline} on each data set and mean over the sets, with 95 % intervals.",),
-    "Ablation": ("{of}: effects of the switches on each data set and mean over the sets, with 95 % intervals.",),
+    "Differences": (
+        "{of}: difference from {baseline} on each data set and mean over the sets, with 95 % intervals. "
+        "{marks}{correction}.",
+    ),
+    "Ablation": (
+        "{of}: effects of the switches on each data set and mean over the sets, with 95 % intervals. "
+        "{marks}{correction}.",
+    ),
     "Other data sets": ("Random-effects mean of the difference in mAP50-95, with its 95 % interval.",),
 }
 HOLM = " (p-values Holm-corrected)"
@@ -74,8 +80,10 @@ CHINESE = {
     CAPTIONS["Cost"][0]: "模型规模与训练开销。",
     CAPTIONS["Cost"][1]: "推理速度：批大小为 1，单张图像的中位数。",
     JOINT_CAPTIONS["Accuracy"][0]: "各数据集上的 mAP50-95（随机种子均值）。",
-    JOINT_CAPTIONS["Differences"][0]: "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。",
-    JOINT_CAPTIONS["Ablation"][0]: "{of}：各数据集上开关的效应及数据集均值，附 95% 置信区间。",
+    JOINT_CAPTIONS["Differences"][0]: (
+        "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。{marks}{correction}。"
+    ),
+    JOINT_CAPTIONS["Ablation"][0]: "{of}：各数据集上开关的效应及数据集均值，附 95% 置信区间。{marks}{correction}。",
     JOINT_CAPTIONS["Other data sets"][0]: "mAP50-95 差值的随机效应均值及其 95% 置信区间。",
     "Comparison: {}": "模型对比：{}",
     "Model": "模型",
