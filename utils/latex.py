@@ -17,6 +17,9 @@ MAX_WORD_LETTERS = 20  # of a caption
 # and signs, letters, digits, and narrow characters.
 WIDE_POINTS, CAPITAL_POINTS, LETTER_POINTS, DIGIT_POINTS, NARROW_POINTS = 8.8, 6.8, 4.8, 4.3, 3.0
 PACKAGES = ("booktabs", "amssymb", "graphicx")
+XELATEX_FONTS = [  # of Greek and Cyrillic letters, if installed: those of the class have only Latin and Chinese ones
+    r"\IfFontExistsTF{CMU Serif}{\setmainfont{CMU Serif}}{\IfFontExistsTF{FreeSerif}{\setmainfont{FreeSerif}}{}}",
+]
 PREAMBLE = (  # floats may fill pages, and wait for them
     r"\extrafloats{200}\maxdeadcycles=1000",
     *(rf"\renewcommand{{\{name}}}{{0.9}}" for name in ("topfraction", "dbltopfraction")),
@@ -27,17 +30,21 @@ SYMBOLS = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": "$<$", ">": "$>$", "|": "$|$", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"},
-    **{"±": r"$\pm$", "×": r"$\times$", "²": "$^2$", "✓": r"$\checkmark$", "[": "{[}"},
+    **{"±": r"$\pm$", "×": r"$\times$", "²": "$^2$", "✓": r"$\checkmark$", "[": "{[}", "*": "{*}"},
     **{"\N{EN DASH}": r"\textendash{}", "\N{EM DASH}": r"\textemdash{}"},
 }
 LAST_LATIN = "\N{LATIN SMALL LETTER Z WITH CARON}"  # the fonts of pdflatex have no further characters
+NOT_IN_T1 = "ĦħĸŦŧ"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+LIGATURES = re.compile(r"([-,'])(?=\1)")  # two of these become another character
 NUMBERS = re.compile(r"[-+0-9.,*±%()\[\]< ]*\d[-+0-9.,*±%()\[\]< ]*")
 
 
 def escape_latex(text: str) -> str:
     """Return a text on one line that LaTeX prints verbatim."""
-    escaped = "".join(SYMBOLS.get(character, character) for character in " ".join(text.split()))
-    return escaped.replace("--", "-{}-")  # two hyphens would become a dash
+    printable = CONTROL.sub("", " ".join(text.split()))
+    escaped = "".join(SYMBOLS.get(character, character) for character in printable)
+    return LIGATURES.sub(r"\1{}", escaped)
 
 
 def caption_to_latex(text: str) -> str:
@@ -48,7 +55,7 @@ def caption_to_latex(text: str) -> str:
 
 def needs_xelatex(text: str) -> bool:
     """Return whether a text has characters that the fonts of pdflatex lack."""
-    return any(character > LAST_LATIN and character not in SYMBOLS for character in text)
+    return any((character > LAST_LATIN or character in NOT_IN_T1) and character not in SYMBOLS for character in text)
 
 
 def cell_to_latex(cell: str) -> str:
@@ -178,9 +185,9 @@ def document_to_latex(body: Sequence[str], *, title: str, chinese: bool, xelatex
         f"% Compile with {'xelatex' if xelatex else 'pdflatex'}.",
         rf"\documentclass[{','.join(filter(None, ('10pt,a4paper,twocolumn', option)))}]{{{name}}}",
         r"\usepackage[margin=20mm,columnsep=6mm]{geometry}",
-        *([] if xelatex else [r"\usepackage[T1]{fontenc}"]),
+        *(XELATEX_FONTS if xelatex else [r"\usepackage[T1]{fontenc}"]),
         *(rf"\usepackage{{{package}}}" for package in PACKAGES),
-        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+        *([] if xelatex else [r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}"]),
         *PREAMBLE,
         r"\begin{document}",
         rf"\title{{{caption_to_latex(title)}}}\author{{}}\date{{}}\maketitle",

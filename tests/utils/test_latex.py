@@ -94,8 +94,15 @@ def test_divided_tables_hold_every_cell_once():
     assert len(set(labels)) == len(parts)
 
 
+def test_nothing_becomes_another_character():
+    assert escape_latex("a---b ''c'' ,,d") == "a-{}-{}-b '{}'c'{}' ,{},d" and escape_latex("\x01a\x7fb") == "ab"
+    table = Table(header=["M", "x"], rows=[["*star", "1"], ["[x]", "2"]])
+    rows = [line for line in table_to_latex(table, caption="c", label="l").splitlines() if line.endswith(r"\\")]
+    assert rows[1].startswith("{*}star") and rows[2].startswith("{[}x]")
+
+
 def test_characters_that_need_another_engine():
-    assert not needs_xelatex(SPECIAL) and needs_xelatex("红细胞") and needs_xelatex("Ω")
+    assert not needs_xelatex(SPECIAL) and needs_xelatex("红细胞") and needs_xelatex("Ω") and needs_xelatex("ħ")
 
 
 @pytest.mark.long

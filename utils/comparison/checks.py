@@ -47,12 +47,20 @@ SPLIT_OVERLAPS = {
 
 
 def reject_unsupported_options(options: CompareOptions, given: Collection[str]) -> None:
-    """Raise a ConfigError that names the given training flags if there is nothing to train, or a file as --paper."""
-    if options.paper and Path(options.paper).is_file():
-        raise ConfigError(options.paper, "is a file", fix="pass a folder as --paper")
+    """Raise a ConfigError that names the given training flags if there is nothing to train."""
     flags = [f"--{name.replace('_', '-')}" for name in TRAINING_FLAGS if name in given]
     if flags and not options.cfg:
         raise ConfigError(", ".join(flags), "has no effect on finished --weights", fix="leave it out, or add --cfg")
+
+
+def require_writable_paper(options: CompareOptions) -> None:
+    """Create the folder of --paper before hours of training; a ConfigError is raised if that is impossible."""
+    if options.paper:
+        try:
+            Path(options.paper).mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            what = f"cannot be created as a folder ({getattr(error, 'strerror', None) or error})"
+            raise ConfigError(options.paper, what, fix="pass another folder as --paper") from error
 
 
 def require_objects(val: DatasetIndex, *, data_file: Path, split: str) -> None:

@@ -23,26 +23,22 @@ from utils.comparison.statistics import (
     mean_and_std,
     p_value_text,
 )
-from utils.comparison.trained_runs import BEST, OFFSET_LR, TrainedRuns
+from utils.comparison.training_facts import Facts, training_facts
 from utils.document import Block, BulletList, Section
 from utils.inference.nms import EVALUATION_NMS
-from utils.metrics.significance import MIN_IMAGES, SIGNIFICANCE_LEVEL
+from utils.metrics.significance import BETTER, INCONCLUSIVE, MIN_IMAGES, SIGNIFICANCE_LEVEL, WORSE
 from utils.options import CompareOptions
-from utils.training.optim import MIN_WARMUP_STEPS
 
 MAX_CLASSES = 20  # that are listed by name
 RELIABLE_RUNS = 3
-MOSAICS = ("mosaic", "close_mosaic", "mixup")  # the others have no effect without mosaic
-AUGMENTATIONS = "copy_paste hsv degrees translate scale shear perspective flipud fliplr".split()
-FLAGS = "multi_scale rect image_weights label_smoothing single_cls".split()  # of train.py, stated if they are given
+SIGNS = {BETTER: "positive", WORSE: "negative"}
 METRIC_ORDER = dict(reversed(METRICS.items()))  # the primary one first
-Facts = dict[str, str]  # sentences by key, empty if unknown
 
 
 def methods_sections(result: ComparisonResult, options: CompareOptions, lang: str = "en") -> list[Section]:
     """Return data, models, training, evaluation, timing, statistics, environment, results and limitations as text."""
     say = Writer(lang)
-    training = {model.label: _training_facts(model, say) for model in result.models if model.args}
+    training = {model.label: training_facts(model, say) for model in result.models if model.args}
     blocks: dict[str, list[Block]] = {
         "data": _data(result, options, say),
         "models": [_models(result, say)],
@@ -69,9 +65,13 @@ def joint_results_sections(joint: JointResult, lang: str = "en") -> list[Section
             names = {"metric": metric, "model": model, "baseline": joint.labels[0], "sets": say.listed(one.of_sets)}
             lines.append(say("joint_difference", **names, difference=_difference(one, key, say)))
         for switches, one in joint.effects:
-            title = _effect_title(switches, say)
-            lines.append(say("joint_effect", metric=metric, title=title, difference=_difference(one, key, say)))
-    return [Section(say("results"), [say("joint_means"), BulletList(lines)], level=1)]
+            lines.append(say("joint_effect", metric=metric, **_effect(switches, one, key, say)))
+    means = say.paragraph(
+        say("joint_means", level=SIGNIFICANCE_LEVEL),
+        say("holm", len(joint.comparisons)) if len(joint.comparisons) > 1 else "",
+        say("holm_effects", len(joint.effects)) if len(joint.effects) > 1 else "",
+    )
+    return [Section(say("results"), [means, BulletList(lines)], level=1)]
 
 
 def _data(result: ComparisonResult, options: CompareOptions, say: Writer) -> list[Block]:
@@ -93,7 +93,7 @@ def _data(result: ComparisonResult, options: CompareOptions, say: Writer) -> lis
                 images=_span([run.training_images for run in model.runs], say),
                 objects=_span([run.training_objects for run in model.runs], say),
             ),
-            "fraction": say("fraction", fraction=fraction) if fraction < 1 else "",
+            "fraction": say("fraction", fraction=f"{100 * fraction:.3g}") if fraction < 1 else "",
         }
     return [say.paragraph(say("set", data=name, classes=classes), split), *_grouped(facts, say)]
 
@@ -132,48 +132,12 @@ def _image_sizes(result: ComparisonResult, say: Writer) -> str:
     return say.listed(sorted({cost["image_size"] for cost in result.costs if "image_size" in cost}))
 
 
-def _training_facts(model: TrainedRuns, say: Writer) -> Facts:
-    """Return what is known of a model's training."""
-    args, run, seeds = model.args, model.runs[0], [run.seed for run in model.runs]
-    hyp = run.hyperparameters  # without `offset_lr` if the network has no offsets
-    values: dict[str, Any] = {**hyp, **args, "size": run.image_size, "steps": MIN_WARMUP_STEPS}
-    if "lr0" in hyp and "lrf" in hyp:
-        values["final"] = hyp["lr0"] * hyp["lrf"]
-    source, layers = args.get("weights"), args.get("freeze") or [0]
-    weights = say.remark(Path(source or "").name, say("part", model.transferred_fraction))
-    stops = 0 < args.get("patience", 0) < args.get("epochs", 0)
-    accumulates = round(hyp.get("nbs", 0) / args.get("batch_size", math.inf)) > 1
-    kept = all(one.path.name == BEST.name for one in model.runs) and not args.get("noval", True)
-    return {
-        "weights": say("random") if source == "" else say("pretrained", weights),
-        "epochs": say("epochs", **values),
-        "patience": say("patience", **values) if stops else "",
-        "optimizer": say("SGD" if args.get("optimizer") == "SGD" else "Adam", **values),
-        "nbs": say("nbs", **values) if accumulates else "",
-        "warmup": say("warmup", **values) if hyp.get("warmup_epochs") else "",
-        "rate": say("cosine" if args.get("cos_lr") else "linear", **values),
-        OFFSET_LR: say(OFFSET_LR, **values) if hyp.get(OFFSET_LR) != 1 else "",
-        "augmentation": _augmentation(values, say) if hyp else "",
-        **{flag: say(flag, **values) if args.get(flag) else "" for flag in FLAGS},
-        "freeze": say("freeze", say.listed(layers)) if len(layers) > 1 else say("freeze_first", layers[0] or ""),
-        "best": say("best") if kept else "",
-        "seeds": "" if None in seeds else say("seeds" if len(seeds) > 1 else "one_seed", say.listed(seeds)),
-    }
-
-
-def _augmentation(values: Mapping[str, Any], say: Writer) -> str:
-    """Return the augmentations whose strength is not 0."""
-    strengths = {**values, "hsv": any(values.get(f"hsv_{channel}") for channel in "hsv")}
-    keys = [*(MOSAICS if values.get("mosaic") and not values.get("rect") else ()), *AUGMENTATIONS]
-    known = [say(key, **values) for key in keys if strengths.get(key)]
-    return say("augmentation", say.listed(known)) or say("no_augmentation")
-
-
 def _training(result: ComparisonResult, facts: Mapping[str, Facts], say: Writer) -> list[Block]:
     """Return the settings of all trainings and those of single models."""
     unknown = [model.label for model in result.models if model.label not in facts]
     several = len(result.models) > 1
-    order = several and not any(model.is_finished_weights for model in result.models)
+    models = result.models
+    order = several and not any(one.is_finished_weights or one.args.get("image_weights") for one in models)
     opening = say("settings", say.listed(facts)) if several else ""
     last = say.paragraph(say("order") if order else "", say("unknown", say.listed(unknown)))
     return [*_grouped(facts, say, opening), last]
@@ -226,6 +190,7 @@ def _statistics(result: ComparisonResult, say: Writer) -> str:
         say("bootstrap", images=difference.num_images, resamples=result.resamples),
         *scope,
         say("level", level=SIGNIFICANCE_LEVEL, images=MIN_IMAGES) if difference.covers_seeds or fixed else "",
+        say("primary"),
         say("holm", len(pairs)) if len(pairs) > 1 else "",
         say("effects") if effects else "",
         say("holm_effects", len(effects)) if len(effects) > 1 else "",
@@ -250,26 +215,31 @@ def _results(result: ComparisonResult, say: Writer) -> list[str]:
     if not result.pairs:
         for label, of_model in values.items():
             lines += [say("value", metric=METRICS[key], model=label, value=text) for key, text in of_model.items()]
-        lines.append(say("no_baseline" if len(result.models) > 1 else "one_model"))
+        lines.append(say("no_baseline" if len(result.models) > 1 or result.failed else "one_model"))
     for effect in result.ablation.effects if result.ablation else ():
-        title = _effect_title(effect.switches, say)
         for key, metric in METRIC_ORDER.items():
-            lines.append(say("effect", metric=metric, title=title, difference=_difference(effect, key, say)))
+            lines.append(say("effect", metric=metric, **_effect(effect.switches, effect, key, say)))
     return lines
 
 
-def _effect_title(switches: Sequence[str], say: Writer) -> str:
+def _effect(switches: Sequence[str], of: Contrast, key: MetricKey, say: Writer) -> dict[str, str]:
+    """Return the name of an effect and its value; an interaction is not a gain or a loss, but positive or negative."""
     kind = {1: "main_effect", 2: "interaction"}.get(len(switches), "together")
-    return say(kind, " × ".join(switches))
+    difference = _difference(of, key, say, signed=len(switches) > 1)
+    return {"title": say(kind, " × ".join(switches)), "difference": difference}
 
 
-def _difference(of: Contrast, key: MetricKey, say: Writer) -> str:
-    """Return a difference with interval, p-value and verdict."""
+def _difference(of: Contrast, key: MetricKey, say: Writer, *, signed: bool = False) -> str:
+    """Return a difference with interval, p-value and verdict, which if `signed` is about the sign alone."""
     difference, verdict, p_value = of.differences[key], of.verdicts[key], p_value_text(of.verdicts[key])
     if not math.isfinite(difference.low):
         return say("no_interval", difference.value)
-    values = {"value": difference.value, "low": difference.low, "high": difference.high}
-    return say("interval", **values, p=p_value if p_value[0] == "<" else f"= {p_value}", verdict=say(verdict.decision))
+    values: dict[str, Any] = {"value": difference.value, "low": difference.low, "high": difference.high}
+    decision = SIGNS.get(verdict.decision, verdict.decision) if signed else verdict.decision
+    if decision == INCONCLUSIVE and difference.low * difference.high > 0:
+        decision = "not_clearly"
+    values["p"] = p_value if p_value[0] == "<" else f"= {p_value}"
+    return say("interval", **values, verdict=say(decision)) if key == PRIMARY_METRIC else say("interval_only", **values)
 
 
 def _limits(
@@ -284,11 +254,14 @@ def _limits(
     few = [scores.label for scores in result.scores if 1 < len(scores.seeds) < RELIABLE_RUNS]
     interrupted = [run.name for model in result.models for run in model.runs if run.interrupted]
     failed = [failure.run.folder.name for failure in result.failed]
+    here = [model for model in result.models if _data_name(model.data) in ("", _data_name(options.data[0]))]
+    selected = options.task == "val" and any(training.get(model.label, {}).get("best") for model in here)
     text = say.paragraph(
         say("scope"),
-        say("selected") if options.task == "val" and any(facts["best"] for facts in training.values()) else "",
+        say("selected") if selected else "",
         say("few_images", RELIABLE_SET_IMAGES) if len(result.val) < RELIABLE_SET_IMAGES else "",
         say("few_objects", objects=RELIABLE_OBJECTS, images=RELIABLE_IMAGES, names=say.listed(rare)),
+        say("excluded", say.listed(result.excluded)),
         say("few_runs", RELIABLE_RUNS, say.listed(few)),
         say("interrupted", say.listed(interrupted)),
         say("failed", say.listed(failed)),

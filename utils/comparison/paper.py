@@ -7,25 +7,19 @@ an image and a vector file. `paper.tex` shows all of them on pages of two column
 from __future__ import annotations
 
 import contextlib
-import html
-import importlib.util
-import io
-import re
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from utils.comparison.joint_report import JointResult, joint_sections
 from utils.comparison.methods import joint_results_sections, methods_sections
-from utils.comparison.paper_words import CAPTIONS, JOINT_CAPTIONS, caption_of, table_in, word_in
+from utils.comparison.paper_words import CAPTIONS, JOINT_CAPTIONS, SPLITS, caption_of, table_in, word_in
 from utils.comparison.report import report_sections
 from utils.comparison.result import ComparisonResult
+from utils.comparison.table_files import PrintedTable, table_to_csv, tables_to_html, tables_to_xlsx
 from utils.document import Block, Image, Section, Table, to_markdown
 from utils.errors import ConfigError
-from utils.files import atomic_write, dump_json, load_json
+from utils.files import atomic_write, dump_json, file_hash, keep_backup, load_json
 from utils.latex import caption_to_latex, document_to_latex, needs_xelatex, table_to_latex
 from utils.log import LOGGER
 from utils.options import CompareOptions
@@ -34,37 +28,9 @@ from utils.plots.style import DPI, MM_PER_INCH, WIDTH_MM
 CONTENTS = "contents.json"
 PREVIEW = "All tables and figures. Include those that you need; the tables need the packages of this file."
 TABLES, FIGURES = "tables", "figures"
+WORD_ROWS = ("Per object size", "Errors", "Per seed")
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf", ".csv")
 LATEX_FIGURE = ".pdf"
-BYTE_ORDER_MARK = "\ufeff"  # without it Excel reads UTF-8 as the code page of the system
-NUMBER = re.compile(
-    r"(?P<value>[-+]?[\d,]*\.?\d+(?:e[-+]\d+)?)(?P<percent>%?)(?P<mark>\**)(?: ± (?P<std>[\d.]+))?"
-    r"(?: \[(?P<low>[-+][\d.]+), (?P<high>[-+][\d.]+)\])?"
-)
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-FURTHER = {"mark": "significance", "std": "std", "low": "low", "high": "high"}  # columns beside a column of numbers
-WORD_STYLE = {  # inline, as Word keeps it when a table is pasted
-    "table": "border-collapse:collapse;border-top:1.5pt solid black;border-bottom:1.5pt solid black",
-    "th": "border-bottom:.75pt solid black;padding:2pt 5pt;font-weight:normal",
-    "td": "padding:1pt 5pt",
-}
-WORD_PAGE = """<!doctype html>
-<html lang="{lang}">
-<head><meta charset="utf-8"><title>{title}</title></head>
-<body style="font-family:'Times New Roman',serif;font-size:10.5pt">
-{body}
-</body>
-</html>
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrintedTable:
-    """A table with the name of its files and its caption."""
-
-    name: str
-    caption: str
-    table: Table
 
 
 def printed_tables(
@@ -73,10 +39,12 @@ def printed_tables(
     values: Mapping[str, str],
     *,
     lang: str = "en",
+    names: Collection[str] = (),
 ) -> list[PrintedTable]:
     """Return the tables of those sections of a report whose headings have captions, in their order.
 
     `values` fill the captions: `split`, `images`, `baseline` and `correction`; `of` is the first cell of a table.
+    `names` of models and classes are not translated.
     """
     printed = []
     for section in sections:
@@ -85,7 +53,8 @@ def printed_tables(
         stem = section.heading.lower().replace(" ", "-")
         for index, table in enumerate(tables):
             chosen = index if len(tables) <= len(templates) else int(_has_intervals(table))
-            translated = table_in(_without_baseline(table, values["baseline"]), lang)
+            own = section.heading in WORD_ROWS  # rows are words, not names
+            translated = table_in(_without_baseline(table, values["baseline"]), lang, names=names, words_first=own)
             template = templates[min(chosen, len(templates) - 1)]
             caption = caption_of(template, lang, {**values, "of": word_in(table.header[0], lang)})
             name = stem if len(tables) == 1 else f"{stem}-{index + 1}"
@@ -115,8 +84,9 @@ def write_comparison(
 
     The images of `figures` are PNG files with the other formats beside them.
     """
+    names = {*(model.label for model in result.models), *result.names}
     values = {
-        "split": options.task,
+        "split": word_in(SPLITS[options.task], options.lang),
         "images": str(len(result.val)),
         "baseline": result.models[0].label,
         "correction": "Holm" if len(result.pairs) > 1 else "",
@@ -124,7 +94,7 @@ def write_comparison(
     return write_paper(
         folder,
         title=word_in("Comparison: {}", options.lang).format(", ".join(model.label for model in result.models)),
-        tables=printed_tables(report_sections(result, {}), CAPTIONS, values, lang=options.lang),
+        tables=printed_tables(report_sections(result, {}), CAPTIONS, values, lang=options.lang, names=names),
         figures=[block for block in figures if isinstance(block, Image)],
         methods=methods_sections(result, options, options.lang),
         lang=options.lang,
@@ -140,7 +110,9 @@ def write_joint_comparison(joint: JointResult, options: CompareOptions, *, figur
     return write_paper(
         Path(options.paper),
         title=word_in("Comparison: {}", options.lang).format(", ".join(joint.labels)),
-        tables=printed_tables(joint_sections(joint, ()), JOINT_CAPTIONS, values, lang=options.lang),
+        tables=printed_tables(
+            joint_sections(joint, ()), JOINT_CAPTIONS, values, lang=options.lang, names={*joint.labels, *joint.sets}
+        ),
         figures=[block for block in figures if isinstance(block, Image)],
         methods=joint_results_sections(joint, options.lang),
         lang=options.lang,
@@ -158,126 +130,70 @@ def write_paper(
 ) -> Path:
     """Write tables, figures with the files beside them, and `methods.md`, and return the folder.
 
-    Files of an earlier call, which are listed in the folder's contents.json, are replaced or removed; others stay.
+    contents.json lists the files with hashes. A file that is not listed there, or was edited since, is kept as
+    `<name>.bak.<suffix>` before it is overwritten; files that an earlier call wrote and this one does not are removed.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    earlier = _earlier_files(folder)
-    written = [path for table in tables for path in _write_table(table, folder / TABLES)]
-    page = WORD_PAGE.format(lang=lang, title=html.escape(title), body="\n".join(map(_table_to_word, tables)))
-    written.append(atomic_write(folder / "tables.html", page))
-    written += _write_workbook(tables, folder / "tables.xlsx")
-    written += _copy_figures(figures, folder / FIGURES)
-    written.append(atomic_write(folder / "methods.md", to_markdown(methods, folder)))
-    body = [caption_to_latex(word_in(PREVIEW, lang)), *(rf"\input{{{TABLES}/{table.name}}}" for table in tables)]
-    body += [line for image in figures for line in _figure_to_latex(image)]
-    texts = [title, *(image.caption for image in figures)]
-    texts += [text for one in tables for row in (one.table.header, *one.table.rows, [one.caption]) for text in row]
-    document = document_to_latex(body, title=title, chinese=lang == "zh", xelatex=any(map(needs_xelatex, texts)))
-    written.append(atomic_write(folder / "paper.tex", document))
-    dump_json(folder / CONTENTS, [path.relative_to(folder).as_posix() for path in written])
-    for path in set(earlier) - set(written):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    files: dict[str, str | bytes] = {}
+    for table in tables:
+        label = f"tab:{table.name}"
+        files[f"{TABLES}/{table.name}.tex"] = table_to_latex(table.table, caption=table.caption, label=label)
+        files[f"{TABLES}/{table.name}.csv"] = table_to_csv(table.table)
+    files["tables.html"] = tables_to_html(tables, title=title, lang=lang)
+    workbook = tables_to_xlsx(tables)
+    if workbook is None:
+        LOGGER.info("tables.xlsx is left out, as openpyxl is not installed; the CSV files open in Excel too")
+    else:
+        files["tables.xlsx"] = workbook
+    files |= {f"{FIGURES}/{path.name}": path.read_bytes() for path in _figure_files(figures)}
+    files["methods.md"] = to_markdown(methods, folder)
+    files["paper.tex"] = _document(title, tables, figures, lang=lang)
+    _replace_files(folder, files)
     LOGGER.info(f"Tables, figures and methods for print: {folder}")
     return folder
 
 
-def _earlier_files(folder: Path) -> list[Path]:
-    """Return the files that the folder's contents.json lists, none outside the folder."""
-    names: object = []
+def _document(title: str, tables: Sequence[PrintedTable], figures: Sequence[Image], *, lang: str) -> str:
+    """Return the document that shows all tables and figures."""
+    body = [caption_to_latex(word_in(PREVIEW, lang)), *(rf"\input{{{TABLES}/{table.name}}}" for table in tables)]
+    body += [line for image in figures for line in _figure_to_latex(image)]
+    texts = [title, *(image.caption for image in figures)]
+    texts += [text for one in tables for row in (one.table.header, *one.table.rows, [one.caption]) for text in row]
+    return document_to_latex(body, title=title, chinese=lang == "zh", xelatex=any(map(needs_xelatex, texts)))
+
+
+def _replace_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files in place of those of an earlier call; what others wrote or edited stays, or is kept as a backup."""
+    earlier, hashes = _earlier_hashes(folder), {}
+    for name, content in files.items():
+        path = folder / name
+        data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+        if path.is_file() and path.read_bytes() != data and file_hash(path) != earlier.get(name):
+            keep_backup(path)
+            LOGGER.warning(f"{path} is kept as {path.stem}.bak{path.suffix}: another program wrote or changed it")
+        hashes[name] = file_hash(atomic_write(path, data))
+    dump_json(folder / CONTENTS, hashes)
+    for name in earlier.keys() - files.keys():
+        with contextlib.suppress(OSError):
+            if file_hash(folder / name) == earlier[name]:
+                (folder / name).unlink()
+
+
+def _earlier_hashes(folder: Path) -> dict[str, str]:
+    """Return the files that the folder's contents.json lists, none outside the folder, with their hashes."""
+    content: object = {}
     if (folder / CONTENTS).is_file():
         with contextlib.suppress(ConfigError):
-            names = load_json(folder / CONTENTS)
-    paths = [Path(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    return [folder / path for path in paths if not path.is_absolute() and ".." not in path.parts]
+            content = load_json(folder / CONTENTS)
+    names = content.items() if isinstance(content, dict) else ()
+    return {name: known for name, known in names if not Path(name).is_absolute() and ".." not in Path(name).parts}
 
 
-def _write_table(table: PrintedTable, folder: Path) -> list[Path]:
-    latex = table_to_latex(table.table, caption=table.caption, label=f"tab:{table.name}")
-    numbers = numeric_table(table.table).to_csv(index=False, lineterminator="\n")
-    return [
-        atomic_write(folder / f"{table.name}.tex", latex),
-        atomic_write(folder / f"{table.name}.csv", BYTE_ORDER_MARK + numbers),
-    ]
-
-
-def numeric_table(table: Table) -> pd.DataFrame:
-    """Return a table with a column for each number: `0.453 ± 0.009` and `-0.012* [-0.020, -0.003]` are divided.
-
-    Columns of numbers have a cell without one empty; the others hold text. 12 % is 0.12.
-    """
-    columns: dict[str, list[object]] = {}
-    for title, *cells in zip(table.header, *table.rows, strict=True):
-        found = [NUMBER.fullmatch(cell) for cell in cells]
-        if not columns or not any(found):
-            columns[_unused(title, columns)] = list(cells)
-            continue
-        columns[_unused(title, columns)] = [_number(match) for match in found]
-        for group, ending in FURTHER.items():
-            texts = [match[group] if match else None for match in found]
-            if any(texts):
-                values: list[object] = [
-                    None if text is None else text if group == "mark" else float(text) for text in texts
-                ]
-                columns[_unused(f"{title} {ending}", columns)] = values
-    return pd.DataFrame(columns, dtype=object)  # keeps integers as they are
-
-
-def _unused(title: str, taken: Mapping[str, object]) -> str:
-    return title if title not in taken else _unused(f"{title} ", taken)
-
-
-def _number(match: re.Match[str] | None) -> float | int | None:
-    if match is None:
-        return None
-    text = match["value"].replace(",", "")
-    number = int(text) if text.lstrip("+-").isdigit() else float(text)
-    return round(number / 100, 6) if match["percent"] else number
-
-
-def _write_workbook(tables: Sequence[PrintedTable], path: Path) -> list[Path]:
-    """Write one sheet per table, if the package that pandas needs for it is installed."""
-    if importlib.util.find_spec("openpyxl") is None:
-        LOGGER.info(f"{path.name} is left out, as openpyxl is not installed; the CSV files open in Excel too")
-        return []
-    buffer = io.BytesIO()
-    with pd.ExcelWriter(buffer, engine="openpyxl") as writer:
-        for table in tables:
-            frame = numeric_table(table.table).rename(columns=_workbook_text).map(_workbook_text)
-            frame.to_excel(writer, sheet_name=table.name[:31], index=False)
-        for cell in (cell for sheet in writer.book for row in sheet.iter_rows() for cell in row):
-            cell.data_type = "s" if cell.data_type == "f" else cell.data_type  # a name that begins with = is no formula
-    return [atomic_write(path, buffer.getvalue())]
-
-
-def _workbook_text(value: object) -> object:
-    """Return a cell without the characters that XML does not have; numbers stay."""
-    return CONTROL.sub("", value.encode("utf-8", "replace").decode()) if isinstance(value, str) else value
-
-
-def _table_to_word(table: PrintedTable) -> str:
-    """Return a table with three lines and a caption that keep their look when pasted into Word."""
-    rows = [("th", table.table.header), *(("td", row) for row in table.table.rows)]
-    lines = [
-        f"<tr>{''.join(_word_cell(tag, cell, first=index == 0) for index, cell in enumerate(row))}</tr>"
-        for tag, row in rows
-    ]
-    return f'<p>{html.escape(table.caption)}</p>\n<table style="{WORD_STYLE["table"]}">\n{"".join(lines)}\n</table>'
-
-
-def _word_cell(tag: str, text: str, *, first: bool) -> str:
-    if not first:
-        text = "\N{EN DASH}" if text == "-" else re.sub(r"(?<![\w.])-(?=[\d.])", "\N{MINUS SIGN}", text)
-    style = f"{WORD_STYLE[tag]};text-align:{'left' if first else 'right;white-space:nowrap'}"
-    return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
-
-
-def _copy_figures(images: Sequence[Image], folder: Path) -> list[Path]:
-    """Copy all figures that lie beside the images, in every format and with their numbers."""
-    sources = {path for image in images for path in image.path.parent.iterdir() if path.suffix in FIGURE_SUFFIXES}
-    return [atomic_write(folder / source.name, source.read_bytes()) for source in sorted(sources)]
+def _figure_files(images: Sequence[Image]) -> list[Path]:
+    """Return all figures that lie beside the images, in every format and with their numbers."""
+    return sorted({path for one in images for path in one.path.parent.iterdir() if path.suffix in FIGURE_SUFFIXES})
 
 
 def _figure_to_latex(image: Image) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from utils.document import Table
 from utils.plots.translations import translate
@@ -16,13 +16,13 @@ INTERVALS = "Difference from {baseline} with its 95 % interval"
 # without intervals and one for those with.
 CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Accuracy": (
-        "Accuracy on {images} images ({split}). {means}; P, R and F1 are means over classes at IoU 0.5 and at the "
-        "confidence of the best mean F1.",
+        "Accuracy on the {images} images of the {split}. {means}; P, R and F1 are means over classes at IoU 0.5 and at "
+        "the confidence of the best mean F1.",
     ),
     "Differences": ("{intervals}. {marks}{correction}; the verdict is on mAP50-95.",),
     "Ablation": (
-        "Ablation. {means}; difference from {baseline} with its 95 % interval.",
-        "Effects and interactions of the switches with 95 % intervals; p-values{correction}.",
+        "Ablation. {means}; difference from {baseline} with its 95 % interval. {marks}{correction}.",
+        "Effects and interactions of the switches with 95 % intervals. {marks}.",
     ),
     "Further differences": ("{intervals}. {uncorrected}.",),
     "COCO metrics": ("COCO's metrics. {means}.", "COCO's metrics. {intervals}. {uncorrected}."),
@@ -42,7 +42,7 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Cost": ("Size of the models and cost of training.", "Speed of inference, batch size 1, medians per image."),
 }
 JOINT_CAPTIONS: Mapping[str, tuple[str, ...]] = {
-    "Accuracy": ("mAP50-95 on each data set, mean over seeds.",),
+    "Accuracy": ("mAP50-95 on each data set. {means}.",),
     "Differences": (
         "{of}: difference from {baseline} on each data set and mean over the sets, with 95 % intervals. "
         "{marks}{correction}.",
@@ -53,6 +53,7 @@ JOINT_CAPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "Other data sets": ("Random-effects mean of the difference in mAP50-95, with its 95 % interval.",),
 }
+SPLITS = {"val": "validation split", "test": "test split"}
 HOLM = " (p-values Holm-corrected)"
 CHINESE = {
     MEANS: "均值 ± 标准差（按随机种子）",
@@ -61,12 +62,12 @@ CHINESE = {
     INTERVALS: "与 {baseline} 的差值及其 95% 置信区间",
     HOLM: "（p 值经 Holm 校正）",
     CAPTIONS["Accuracy"][0]: (
-        "{split} 划分 {images} 张图像上的精度。{means}；"
+        "{split}（{images} 张图像）上的检测精度。{means}；"
         "P、R、F1 为 IoU 阈值 0.5、平均 F1 最高的置信度阈值下的类别均值。"
     ),
     CAPTIONS["Differences"][0]: "{intervals}。{marks}{correction}；结论基于 mAP50-95。",
-    CAPTIONS["Ablation"][0]: "消融实验。{means}；与 {baseline} 的差值及其 95% 置信区间。",
-    CAPTIONS["Ablation"][1]: "各开关的主效应与交互效应及其 95% 置信区间{correction}。",
+    CAPTIONS["Ablation"][0]: "消融实验。{means}；与 {baseline} 的差值及其 95% 置信区间。{marks}{correction}。",
+    CAPTIONS["Ablation"][1]: "各开关的主效应与交互效应及其 95% 置信区间。{marks}。",
     CAPTIONS["Further differences"][0]: "{intervals}。{uncorrected}。",
     CAPTIONS["COCO metrics"][0]: "COCO 指标。{means}。",
     CAPTIONS["COCO metrics"][1]: "COCO 指标。{intervals}。{uncorrected}。",
@@ -79,7 +80,7 @@ CHINESE = {
     CAPTIONS["Errors"][1]: "各类错误对应的 AP 提升（IoU 阈值 0.5，TIDE）。{intervals}。{uncorrected}。",
     CAPTIONS["Cost"][0]: "模型规模与训练开销。",
     CAPTIONS["Cost"][1]: "推理速度：批大小为 1，单张图像的中位数。",
-    JOINT_CAPTIONS["Accuracy"][0]: "各数据集上的 mAP50-95（随机种子均值）。",
+    JOINT_CAPTIONS["Accuracy"][0]: "各数据集上的 mAP50-95。{means}。",
     JOINT_CAPTIONS["Differences"][0]: (
         "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。{marks}{correction}。"
     ),
@@ -93,7 +94,12 @@ CHINESE = {
     "Verdict on mAP50-95": "结论（mAP50-95）",
     "better": "更优",
     "worse": "更差",
-    "inconclusive": "无法判定",
+    "inconclusive": "尚无定论",
+    "more together": "共同作用更强",
+    "less together": "共同作用更弱",
+    "all together, beyond the sum": "全部开关（超出各自效应之和）",
+    "validation split": "验证集",
+    "test split": "测试集",
     "Effect": "效应",
     "Pairs": "模型对数",
     "Difference in mAP50-95": "mAP50-95 差值",
@@ -146,12 +152,18 @@ def caption_of(template: str, lang: str, values: Mapping[str, str]) -> str:
     return word_in(template, lang).format_map(known)
 
 
-def table_in(table: Table, lang: str) -> Table:
-    """Return a table with the words of its headers and cells in a language; names stay."""
-    return Table(
-        header=[word_in(cell, lang) for cell in table.header],
-        rows=[[word_in(cell, lang) for cell in row] for row in table.rows],
-    )
+def table_in(table: Table, lang: str, *, names: Collection[str] = (), words_first: bool = False) -> Table:
+    """Return a table with the words of its headers and cells in a language.
+
+    `names` stay, but not in the first column of rows if that holds words.
+    """
+
+    def shown(cell: str) -> str:
+        return cell if cell in names else word_in(cell, lang)
+
+    first = [word_in(row[0], lang) if words_first else shown(row[0]) for row in table.rows]
+    rows = [[name, *map(shown, row[1:])] for name, row in zip(first, table.rows, strict=True)]
+    return Table(header=[shown(cell) for cell in table.header], rows=rows)
 
 
 def word_in(text: str, lang: str) -> str:

@@ -27,6 +27,7 @@ from utils.comparison.checks import (
     require_objects,
     require_same_data,
     require_trainable,
+    require_writable_paper,
     score_warnings,
     support_warnings,
 )
@@ -107,6 +108,7 @@ def run_comparison(options: CompareOptions, given: Collection[str] = ()) -> Path
         _prepare(options, data_set, to_train, [model[index] for model in finished if index in model])
         for index, data_set in enumerate(sets)
     ]
+    require_writable_paper(options)
     manifest = Manifest.of(options, to_train, [model for of_sets in finished for model in of_sets.values()])
     folder = choose_folder(Path(options.project), options.name, manifest, named="name" in given)
     lock = FolderLock(folder)

@@ -28,9 +28,10 @@ class Writer:
 
     def __call__(self, key: str, /, *items: object, **values: object) -> str:
         """Return a sentence with values in its braces; empty if one of them is missing, None or empty."""
+        text = sentences(self.lang)[key]
         known = {name: value for name, value in values.items() if value not in (None, "")}
         try:
-            return "" if None in items or "" in items else sentences(self.lang)[key].format(*items, **known)
+            return "" if None in items or "" in items else text.format(*items, **known)
         except KeyError:
             return ""
 

@@ -58,6 +58,11 @@ class Schedule:
         return start + (end - start) * step / self.warmup_steps
 
 
+def scaled_weight_decay(weight_decay: float, *, nbs: float, batch_size: int) -> float:
+    """Return the weight decay for as many images as an optimizer step has, given that for `nbs` images."""
+    return weight_decay * (batch_size * max(round(nbs / batch_size), 1)) / nbs
+
+
 def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float) -> list[dict[str, Any]]:
     """Return the trainable parameters in groups for an optimizer.
 

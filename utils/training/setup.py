@@ -21,7 +21,7 @@ from utils.runtime import to_device
 from utils.training.data import TrainingData
 from utils.training.ema import ModelEma
 from utils.training.epoch import EpochTrainer, LoopConfig
-from utils.training.optim import Schedule, build_optimizer, parameter_groups
+from utils.training.optim import Schedule, build_optimizer, parameter_groups, scaled_weight_decay
 from utils.training.state import TrainState
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, stored_network, stored_weights
@@ -46,8 +46,7 @@ def build_trainer(
     ema = ModelEma(model)
     if options.sync_bn and context.size > 1:
         sync_batch_norms(model)
-    images_per_step = batch_size * max(round(hyp.nbs / batch_size), 1)
-    weight_decay = hyp.weight_decay * images_per_step / hyp.nbs
+    weight_decay = scaled_weight_decay(hyp.weight_decay, nbs=hyp.nbs, batch_size=batch_size)
     groups = parameter_groups(model, weight_decay=weight_decay, offset_lr=hyp.offset_lr)
     state = TrainState(
         options=options,

@@ -12,12 +12,16 @@ import pytest
 
 from tests.helpers.comparison_results import synthetic_result
 from tests.utils.test_latex import compile_latex
-from utils.comparison.paper import numeric_table, printed_tables, write_comparison
+from utils.comparison.checks import require_writable_paper
+from utils.comparison.paper import printed_tables, write_comparison
 from utils.comparison.paper_figures import draw_paper_figures
 from utils.comparison.paper_words import CAPTIONS
 from utils.comparison.report import FIGURES, report_sections
 from utils.comparison.result import ComparisonResult, results_content
+from utils.comparison.table_files import numeric_table
 from utils.document import Table
+from utils.errors import ConfigError
+from utils.files import file_hash
 from utils.options import CompareOptions
 
 LABELS = ("YOLOv5n", "AK_Conv & 5 %", "N=9")
@@ -67,12 +71,19 @@ def test_all_formats_hold_the_same_cells(paper):
     for (name, sheet), cells in zip(sheets.items(), page.tables, strict=True):
         pd.testing.assert_frame_equal(pd.read_csv(paper / f"tables/{name}.csv"), sheet, check_dtype=False)
         latex = (paper / f"tables/{name}.tex").read_text(encoding="utf-8")
-        numbers = [re.findall(r"\d[\d,.]*", cell) for row in cells for cell in row[1:]]
-        printed = re.findall(r"\d[\d,.]*", "".join(re.findall(r"\\midrule(.*?)\\bottomrule", latex, re.DOTALL)))
-        assert {n for of_cell in numbers for n in of_cell} <= set(printed) | set(
-            re.findall(r"\d[\d,.]*", str(cells[0]))
-        )
+        bodies = re.findall(r"\\midrule(.*?)\\bottomrule", latex, re.DOTALL)
+        if len(bodies) == 1:  # not divided
+            rows = [line.removesuffix(r" \\").split(" & ")[1:] for line in bodies[0].strip().splitlines()]
+            assert [[signed_numbers(cell) for cell in row] for row in rows] == [
+                [signed_numbers(cell.replace("\N{MINUS SIGN}", "-")) for cell in row[1:]] for row in cells[1:]
+            ], name
     assert any("\N{MINUS SIGN}" in cell for cells in page.tables for row in cells for cell in row)
+
+
+def signed_numbers(cell: str) -> list[str]:
+    """Return the numbers of a cell of LaTeX or HTML with their signs."""
+    plain = cell.replace("$-$", "-").replace("$+$", "+")
+    return re.findall(r"[-+]?\d[\d,.]*", plain)
 
 
 class TableReader(HTMLParser):
@@ -102,10 +113,10 @@ class TableReader(HTMLParser):
 
 def test_numbers_of_a_cell_get_columns_of_their_own():
     rows = [
-        ["a", "1,234", "0.453 ± 0.009", "-0.012** [-0.020, -0.003]", "better", "-"],
-        ["b", "5", "0.5 ± 0.1", "+0.100 [-0.100, +0.300]", "-", "+4.0%"],
+        ["a", "1,234", "0.453 ± 0.009", "-0.012** [-0.020, -0.003]", "better", "-", "< 0.001", "0.350 (+0.050)", "x"],
+        ["b", "5", "0.5 ± 0.1", "+0.100 [-0.100, +0.300]", "-", "+4.0%", "0.570", "0.4", "12"],
     ]
-    frame = numeric_table(Table(header=["Model", "n", "m", "d", "Verdict", "c"], rows=rows))
+    frame = numeric_table(Table(header=["Model", "n", "m", "d", "Verdict", "c", "p", "seed", "mixed"], rows=rows))
     assert frame.to_dict("list") == {
         "Model": ["a", "b"],
         "n": [1234, 5],
@@ -117,6 +128,11 @@ def test_numbers_of_a_cell_get_columns_of_their_own():
         "d high": [-0.003, 0.3],
         "Verdict": ["better", "-"],
         "c": [None, 0.04],
+        "p": [0.001, 0.57],
+        "p bound": ["< ", None],
+        "seed": [0.35, 0.4],
+        "seed difference": [0.05, None],
+        "mixed": ["x", 12],
     }
 
 
@@ -165,7 +181,8 @@ def test_contents_json_cannot_remove_files_outside(result, tmp_path):
     outside.write_text("x")
     folder = tmp_path / "paper"
     folder.mkdir()
-    (folder / "contents.json").write_text(json.dumps(["../outside.txt", str(outside), 3, None]))
+    known = file_hash(outside)
+    (folder / "contents.json").write_text(json.dumps({"../outside.txt": known, str(outside): known, "3": None}))
     write_comparison(result, OPTIONS, folder, figures=())
     assert outside.exists()
 
@@ -178,6 +195,40 @@ def test_names_are_no_formulas_and_need_not_be_valid_xml(tmp_path):
     cells = [cell for sheet in sheets for row in sheet.iter_rows() for cell in row]
     assert all(cell.data_type != "f" for cell in cells)
     assert {"=1+1", "ab", "?", "=2", "<b>", "+AKConv"} <= {cell.value for cell in cells}
+
+
+def test_files_of_others_and_edited_ones_are_kept(result, tmp_path):
+    (tmp_path / "paper.tex").write_text("my thesis")
+    write_comparison(result, OPTIONS, tmp_path, figures=())
+    assert (tmp_path / "paper.bak.tex").read_text() == "my thesis" and "tabular" not in (
+        tmp_path / "paper.tex"
+    ).read_text()
+    assert not list(tmp_path.rglob("methods.bak.*"))
+    (tmp_path / "methods.md").write_text("edited")
+    write_comparison(result, OPTIONS, tmp_path, figures=())
+    assert (tmp_path / "methods.bak.md").read_text() == "edited" and len(list(tmp_path.rglob("*.bak.*"))) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_training(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "file/below"):
+        with pytest.raises(ConfigError) as error:
+            require_writable_paper(replace(OPTIONS, paper=str(tmp_path / name)))
+        assert name in str(error.value)
+    require_writable_paper(replace(OPTIONS, paper=str(tmp_path / "new" / "folder")))
+    assert (tmp_path / "new/folder").is_dir()
+
+
+def test_names_that_are_words_stay_as_they_are(tmp_path):
+    result, _ = synthetic_result(["Mean", "large"], tmp_path, classes=("Missed", "small", "cow"), seeds=2)
+    values = {"split": "验证集", "images": "24", "baseline": "Mean", "correction": ""}
+    names = {"Mean", "large", *result.names}
+    tables = printed_tables(report_sections(result, {}), CAPTIONS, values, lang="zh", names=names)
+    by_name = {table.name: table.table for table in tables}
+    assert [row[0] for row in by_name["accuracy"].rows] == ["Mean", "large"]
+    assert {row[0] for row in by_name["per-class-1"].rows} == {"Missed", "small", "cow"}
+    assert {row[0] for row in by_name["per-object-size-1"].rows} <= {"小目标", "中目标", "大目标"}
+    assert "漏检" in [row[0] for row in by_name["errors-1"].rows]
 
 
 @pytest.mark.long
