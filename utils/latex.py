@@ -17,9 +17,7 @@ MAX_WORD_LETTERS = 20  # of a caption
 # and signs, letters, digits, and narrow characters.
 WIDE_POINTS, CAPITAL_POINTS, LETTER_POINTS, DIGIT_POINTS, NARROW_POINTS = 8.8, 6.8, 4.8, 4.3, 3.0
 PACKAGES = ("booktabs", "amssymb", "graphicx")
-XELATEX_FONTS = [  # of Greek and Cyrillic letters, if installed: those of the class have only Latin and Chinese ones
-    r"\IfFontExistsTF{CMU Serif}{\setmainfont{CMU Serif}}{\IfFontExistsTF{FreeSerif}{\setmainfont{FreeSerif}}{}}",
-]
+XELATEX_FONTS = [r"\IfFontExistsTF{CMU Serif}{\setmainfont{CMU Serif}}{}"]  # has Greek and Cyrillic letters
 PREAMBLE = (  # floats may fill pages, and wait for them
     r"\extrafloats{200}\maxdeadcycles=1000",
     *(rf"\renewcommand{{\{name}}}{{0.9}}" for name in ("topfraction", "dbltopfraction")),

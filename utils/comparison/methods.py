@@ -261,7 +261,7 @@ def _limits(
         say("selected") if selected else "",
         say("few_images", RELIABLE_SET_IMAGES) if len(result.val) < RELIABLE_SET_IMAGES else "",
         say("few_objects", objects=RELIABLE_OBJECTS, images=RELIABLE_IMAGES, names=say.listed(rare)),
-        say("excluded", say.listed(result.excluded)),
+        say("excluded", say.listed(dict.fromkeys(text.rsplit(" of ", 1)[0] for text in result.excluded))),
         say("few_runs", RELIABLE_RUNS, say.listed(few)),
         say("interrupted", say.listed(interrupted)),
         say("failed", say.listed(failed)),
