@@ -111,13 +111,17 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def split_columns(table: Table, width: int) -> list[Table]:
     """Return the table as tables with the same first column that fit a terminal of `width` columns if possible."""
-    columns = zip(table.header, *table.rows, strict=True)
-    widths = [max(map(display_width, column)) + 3 for column in columns]
-    groups, used = [[0]], widths[0] + 1
+    first, *others = (max(map(display_width, column)) + 3 for column in zip(table.header, *table.rows, strict=True))
+    return divide_columns(table, [first + 1, *others], width)
+
+
+def divide_columns(table: Table, widths: Sequence[float], limit: float) -> list[Table]:
+    """Return the table as tables with the same first column, none wider than the limit if columns allow it."""
+    groups, used = [[0]], widths[0]
     for index in range(1, len(widths)):
-        if used + widths[index] > width and len(groups[-1]) > 1:
+        if used + widths[index] > limit and len(groups[-1]) > 1:
             groups.append([0])
-            used = widths[0] + 1
+            used = widths[0]
         groups[-1].append(index)
         used += widths[index]
     return [

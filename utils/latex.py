@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from utils.document import Table
+from utils.document import Table, divide_columns
 
 COLUMN_POINTS, PAGE_POINTS = 233.0, 480.0  # of a two-column A4 page with margins of 20 mm
 MAX_ROWS = 40  # of a table on one page
@@ -73,7 +73,7 @@ def table_to_latex(table: Table, *, caption: str, label: str) -> str:
     """
     parts = [
         Table(header=part.header, rows=part.rows[start : start + MAX_ROWS])
-        for part in _fitting(table)
+        for part in divide_columns(table, _widths(table), PAGE_POINTS)
         for start in range(0, max(len(part.rows), 1), MAX_ROWS)
     ]
     floats = []
@@ -124,23 +124,6 @@ def _header(table: Table, index: int) -> str:
     if _width(header) <= width:
         return escape_latex(header)
     return rf"\parbox[b]{{{width:.0f}pt}}{{{_breakable(header).replace('raggedright', 'raggedleft')}}}"
-
-
-def _fitting(table: Table) -> list[Table]:
-    """Divide a table into tables that are at most a page wide, each with the first column."""
-    first, *others = _widths(table)
-    groups: list[list[int]] = [[0]]
-    used = first
-    for index, width in enumerate(others, 1):
-        if used + width > PAGE_POINTS and len(groups[-1]) > 1:
-            groups.append([0])
-            used = first
-        groups[-1].append(index)
-        used += width
-    return [
-        Table(header=[table.header[i] for i in group], rows=[[row[i] for i in group] for row in table.rows])
-        for group in groups
-    ]
 
 
 def _widths(table: Table) -> list[float]:

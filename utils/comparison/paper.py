@@ -43,7 +43,8 @@ def printed_tables(
 ) -> list[PrintedTable]:
     """Return the tables of those sections of a report whose headings have captions, in their order.
 
-    `values` fill the captions: `split`, `images`, `baseline` and `correction`; `of` is the first cell of a table.
+    `values` fill the captions: `baseline` and, for one data set, `split`, `images` and `correction`; `of` is the first
+    cell of a table.
     `names` of models and classes are not translated.
     """
     printed = []
@@ -103,15 +104,15 @@ def write_comparison(
 
 def write_joint_comparison(joint: JointResult, options: CompareOptions, *, figures: Sequence[Block]) -> Path:
     """Write the joint results of several data sets for print; `figures` as of `write_comparison`."""
-    values = {
-        "baseline": joint.labels[0],
-        "correction": "Holm" if max(len(joint.comparisons), len(joint.effects)) > 1 else "",
-    }
     return write_paper(
         Path(options.paper),
         title=word_in("Comparison: {}", options.lang).format(", ".join(joint.labels)),
         tables=printed_tables(
-            joint_sections(joint, ()), JOINT_CAPTIONS, values, lang=options.lang, names={*joint.labels, *joint.sets}
+            joint_sections(joint, ()),
+            JOINT_CAPTIONS,
+            {"baseline": joint.labels[0]},
+            lang=options.lang,
+            names={*joint.labels, *joint.sets},
         ),
         figures=[block for block in figures if isinstance(block, Image)],
         methods=joint_results_sections(joint, options.lang),

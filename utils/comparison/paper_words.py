@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 
 from utils.document import Table
+from utils.metrics.significance import MARK_LEGEND
 from utils.plots.translations import translate
 
 MEANS = "Mean ± standard deviation over seeds"
-MARKS = "* p < 0.05, ** p < 0.01, *** p < 0.001"
-UNCORRECTED = f"{MARKS}, not corrected for multiple comparisons"
+UNCORRECTED = f"{MARK_LEGEND}, not corrected for multiple comparisons"
 INTERVALS = "Difference from {baseline} with its 95 % interval"
 # By heading of a section of the report: a caption for each of its tables; if there are more of them, one for those
 # without intervals and one for those with.
@@ -44,12 +44,10 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = {
 JOINT_CAPTIONS: Mapping[str, tuple[str, ...]] = {
     "Accuracy": ("mAP50-95 on each data set. {means}.",),
     "Differences": (
-        "{of}: difference from {baseline} on each data set and mean over the sets, with 95 % intervals. "
-        "{marks}{correction}.",
+        "{of}: difference from {baseline} on each data set and mean over the sets, with 95 % intervals. {marks}.",
     ),
     "Ablation": (
-        "{of}: effects of the switches on each data set and mean over the sets, with 95 % intervals. "
-        "{marks}{correction}.",
+        "{of}: effects of the switches on each data set and mean over the sets, with 95 % intervals. {marks}.",
     ),
     "Other data sets": ("Random-effects mean of the difference in mAP50-95, with its 95 % interval.",),
 }
@@ -57,7 +55,7 @@ SPLITS = {"val": "validation split", "test": "test split"}
 HOLM = " (p-values Holm-corrected)"
 CHINESE = {
     MEANS: "均值 ± 标准差（按随机种子）",
-    MARKS: "* p < 0.05，** p < 0.01，*** p < 0.001",
+    MARK_LEGEND: "* p < 0.05，** p < 0.01，*** p < 0.001",
     UNCORRECTED: "* p < 0.05，** p < 0.01，*** p < 0.001，未做多重比较校正",
     INTERVALS: "与 {baseline} 的差值及其 95% 置信区间",
     HOLM: "（p 值经 Holm 校正）",
@@ -81,10 +79,8 @@ CHINESE = {
     CAPTIONS["Cost"][0]: "模型规模与训练开销。",
     CAPTIONS["Cost"][1]: "推理速度：批大小为 1，单张图像的中位数。",
     JOINT_CAPTIONS["Accuracy"][0]: "各数据集上的 mAP50-95。{means}。",
-    JOINT_CAPTIONS["Differences"][0]: (
-        "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。{marks}{correction}。"
-    ),
-    JOINT_CAPTIONS["Ablation"][0]: "{of}：各数据集上开关的效应及数据集均值，附 95% 置信区间。{marks}{correction}。",
+    JOINT_CAPTIONS["Differences"][0]: "{of}：各数据集上与 {baseline} 的差值及数据集均值，附 95% 置信区间。{marks}。",
+    JOINT_CAPTIONS["Ablation"][0]: "{of}：各数据集上开关的效应及数据集均值，附 95% 置信区间。{marks}。",
     JOINT_CAPTIONS["Other data sets"][0]: "mAP50-95 差值的随机效应均值及其 95% 置信区间。",
     "Comparison: {}": "模型对比：{}",
     "Model": "模型",
@@ -146,9 +142,9 @@ CHINESE_PATTERNS = {r"seed (\d+)": r"种子 \1", r"(\d+) in (\d+)": r"\1（\2）
 
 def caption_of(template: str, lang: str, values: Mapping[str, str]) -> str:
     """Return a caption in a language, with its fixed parts and the `values` of a comparison filled in."""
-    parts = {"means": MEANS, "marks": MARKS, "uncorrected": UNCORRECTED, "intervals": INTERVALS}
+    parts = {"means": MEANS, "marks": MARK_LEGEND, "uncorrected": UNCORRECTED, "intervals": INTERVALS}
     filled = {name: word_in(part, lang).format_map(values) for name, part in parts.items()}
-    known = {**filled, **values, "correction": word_in(HOLM, lang) if values["correction"] else ""}
+    known = {**filled, **values, "correction": word_in(HOLM, lang) if values.get("correction") else ""}
     return word_in(template, lang).format_map(known)
 
 

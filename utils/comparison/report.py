@@ -43,7 +43,7 @@ from utils.document import (
 from utils.files import atomic_write, dump_json
 from utils.log import LOGGER, is_printable
 from utils.metrics.coco_resampling import ALL_AREAS
-from utils.metrics.significance import SIGNIFICANCE_LEVEL
+from utils.metrics.significance import MARK_LEGEND, SIGNIFICANCE_LEVEL
 from utils.options import CompareOptions
 
 MAX_CONFIG_ROWS = 12
@@ -55,7 +55,7 @@ ACCURACY_NOTE = (
     "Mean ± standard deviation over seeds, by the rules of val.py; P, R and F1 are means over classes at IoU 0.5, at "
     "the confidence of the best mean F1."
 )
-MARKS = "Asterisks: * p < 0.05, ** p < 0.01, *** p < 0.001,"
+MARKS = f"Asterisks: {MARK_LEGEND},"
 MARKS_NOTE = f"{MARKS} not corrected for several metrics or models; there is no verdict on these metrics."
 COCO_NOTE = (
     "By COCO's rules, equal to those of pycocotools for the files of val.py --save-json, and different from the values "

@@ -15,6 +15,7 @@ BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 # a level of 4 % equal models are called better or worse in at most 5 % of comparisons.
 SIGNIFICANCE_LEVEL = 0.04
 MARK_LEVELS = (0.05, 0.01, 0.001)  # of one to three asterisks
+MARK_LEGEND = ", ".join(f"{'*' * count} p < {level:g}" for count, level in enumerate(MARK_LEVELS, 1))
 POWER_Z = 0.8416  # normal quantile of 80 % power
 MAX_EXTRA_SEEDS = 100
 MIN_IMAGES = 10  # below, resamples of the images carry too little information for a verdict

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[str, ...] = get_args(Language)
+LANGUAGES = ("en", "zh")  # in the order of a caption's texts
 CHINESE = {
     "precision": "精确率",
     "recall": "召回率",
