@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
-from models.sampling.offset_convolution import Offsets, offset_convolution
+from models.sampling.offset_convolution import Offsets, last_convolution, offset_convolution
 from models.sampling.operator import ak_layer2d
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 
@@ -85,6 +85,7 @@ class AKConv(nn.Module):
         offsets: Offsets = "conv",
         modulated: bool = False,
         gradient: Gradient = "one_sided",
+        jitter: float = 0.0,
         act: Activation = True,
     ) -> None:
         """Build the layer.
@@ -101,6 +102,7 @@ class AKConv(nn.Module):
                 ("depthwise").
             modulated: whether each sample is multiplied by a predicted factor from 0 to 2.
             gradient: of a position that is an integer: "one_sided", towards the next pixel, or "symmetric".
+            jitter: largest absolute value in pixels of the random offsets at which the points start, from 0 to 1.
             act: True for SiLU, False for none, or a module to copy.
 
         Raises:
@@ -111,6 +113,8 @@ class AKConv(nn.Module):
             raise ValueError(f"stride must be a positive integer, got {stride!r}")
         if not isinstance(modulated, bool):
             raise ValueError(f"modulated must be true or false, got {modulated!r}")
+        if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be a number from 0 to 1, got {jitter!r}")
         grid = SamplingGrid(torch.tensor(initial_points(num_param, points)), stride, padding, modulated, gradient)
         self.num_param = num_param
         self.stride = stride
@@ -123,6 +127,9 @@ class AKConv(nn.Module):
             make_activation(act),
         )
         self.p_conv = offset_convolution(inc, grid.offset_channels, stride, offsets)
+        if jitter:  # without it no random number is drawn
+            start = cast(Tensor, last_convolution(self.p_conv).bias)[: 2 * num_param]
+            nn.init.uniform_(start, -jitter, jitter)
         self.points: Tensor
         self.register_buffer("points", grid.points, persistent=False)
 

@@ -13,7 +13,7 @@ from models.sampling.offset_convolution import Offsets
 from models.sampling.sampling_grid import Gradient, Padding
 
 NUM_POINTS = 3
-FORWARDS = {"AKConv": ("num_param", "points", "padding", "offsets", "modulated", "gradient")}
+FORWARDS = {"AKConv": ("num_param", "points", "padding", "offsets", "modulated", "gradient", "jitter")}
 
 
 @register("in_out", aliases=("Bottleneck_LDConv",), forwards=FORWARDS)
@@ -35,6 +35,7 @@ class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the published name
         offsets: Offsets = "conv",
         modulated: bool = False,
         gradient: Gradient = "one_sided",
+        jitter: float = 0.0,
     ) -> None:
         """Build the block; `g` must be 1 (ValueError), and keywords are those of AKConv."""
         if g != 1:
@@ -49,6 +50,7 @@ class Bottleneck_AKConv(Bottleneck):  # noqa: N801 - the published name
             offsets=offsets,
             modulated=modulated,
             gradient=gradient,
+            jitter=jitter,
             act=act,
         )
 
@@ -73,6 +75,7 @@ class C3_AKConv(C3):  # noqa: N801 - the published name
         offsets: Offsets = "conv",
         modulated: bool = False,
         gradient: Gradient = "one_sided",
+        jitter: float = 0.0,
     ) -> None:
         """Build the block of n bottlenecks; `g` and keywords are as in Bottleneck_AKConv."""
         super().__init__(c1, c2, 0, shortcut, g, e, act)
@@ -91,6 +94,7 @@ class C3_AKConv(C3):  # noqa: N801 - the published name
                 offsets=offsets,
                 modulated=modulated,
                 gradient=gradient,
+                jitter=jitter,
             )
             for _ in range(n)
         )

@@ -232,7 +232,12 @@ def test_a_layer_is_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("form", "message"),
-    [({"offsets": "pointwise"}, "depthwise"), ({"modulated": 1}, "modulated"), ({"gradient": "left"}, "symmetric")],
+    [
+        ({"offsets": "pointwise"}, "depthwise"),
+        ({"modulated": 1}, "modulated"),
+        ({"gradient": "left"}, "symmetric"),
+        ({"jitter": 2}, "jitter"),
+    ],
 )
 def test_wrong_forms_are_refused(form: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -331,3 +336,22 @@ def test_blocks_pass_the_form_on(implementation: str, monkeypatch: pytest.Monkey
         (torch.nn.Sequential, True, "symmetric")
     ] * 2
     assert block(torch.randn(2, 4, 5, 7)).shape == (2, 8, 5, 7)
+
+
+@pytest.mark.parametrize("form", [{}, {"offsets": "depthwise"}, {"modulated": True}])
+def test_jitter_moves_the_points_by_a_constant_and_nothing_else(form: dict[str, Any]) -> None:
+    torch.manual_seed(3)
+    plain = AKConv(4, 6, 5, 2, **form)
+    torch.manual_seed(3)
+    layer = C3_AKConv(12, 12, 1, num_param=5, jitter=0.25, **form).m[0].cv2
+    torch.manual_seed(3)
+    moved = AKConv(4, 6, 5, 2, jitter=0.25, **form)
+    for found in (layer, moved):
+        bias = last_convolution(found.p_conv).bias.detach()
+        assert bias[:10].abs().max() <= 0.25 and bias[:10].unique().numel() == 10 and not bias[10:].any()
+    expected = plain.state_dict()
+    different = [name for name, t in moved.state_dict().items() if not torch.equal(t, expected[name])]
+    assert different == ["p_conv.1.bias" if form.get("offsets") else "p_conv.bias"]
+    last_convolution(plain.p_conv).bias.data.copy_(last_convolution(moved.p_conv).bias)
+    x = torch.randn(2, 4, 9, 14)
+    torch.testing.assert_close(moved(x), plain(x))
