@@ -110,6 +110,7 @@ def contrast_json(of: Contrast) -> dict[str, Any]:
         "verdict": verdict.decision,
         "extra_seeds": verdict.extra_seeds,
         "images_factor": verdict.images_factor,
+        "detectable_difference": verdict.detectable,
         "differences": differences,
     }
 

@@ -33,6 +33,8 @@ class Verdict:
     extra_seeds: int | None = None
     # times as many images, together with `extra_seeds`; None if seeds alone suffice
     images_factor: float | None = None
+    # smallest difference that these runs and images would have found with 80 % power; None if a variance is unknown
+    detectable: float | None = None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -84,6 +86,7 @@ def _decide(difference: Difference, p_value: float, *, comparisons: int, fixed_w
         return inconclusive
     if not difference.covers_seeds:
         return replace(inconclusive, images_factor=_images_factor(difference, comparisons=comparisons))
+    inconclusive = replace(inconclusive, detectable=detectable_difference(difference, comparisons=comparisons))
     extra_seeds = seeds_needed(difference, comparisons=comparisons)
     if extra_seeds is not None:
         return replace(inconclusive, extra_seeds=extra_seeds)
@@ -131,9 +134,25 @@ def _with_images(difference: Difference, factor: float) -> Difference:
 
 
 def _would_be_significant(difference: Difference, extra_seeds: int, *, comparisons: int) -> bool:
-    """Whether both tests, with seeds and images and with images alone, would pass with 80 % power."""
-    if not difference.covers_seeds or not difference.standard_error > 0 or difference.value == 0:
+    if difference.value == 0:
         return False
+    smallest = detectable_difference(difference, extra_seeds=extra_seeds, comparisons=comparisons)
+    return smallest is not None and abs(difference.value) >= smallest
+
+
+def detectable_difference(difference: Difference, *, extra_seeds: int = 0, comparisons: int = 1) -> float | None:
+    """Return the smallest difference that passes both tests (of seeds and images, of images alone) with 80 % power.
+
+    Args:
+        difference: measured, of which the variances are used and not the value.
+        extra_seeds: more runs of each model than were measured.
+        comparisons: whose p-values Holm's method corrects; all of them is the worst case.
+
+    Returns:
+        A difference above 0, or None if a variance is unknown or all are 0.
+    """
+    if not difference.covers_seeds or not difference.standard_error > 0:
+        return None
     confidence = 1 - SIGNIFICANCE_LEVEL / comparisons
     image_degrees = max(difference.num_images - 1.0, 1.0)
     counts = [present + extra_seeds for present in difference.num_runs]
@@ -146,10 +165,7 @@ def _would_be_significant(difference: Difference, extra_seeds: int, *, compariso
         add_variances(terms),
         (difference.image_variance + interaction, image_degrees),
     )
-    return all(
-        abs(difference.value) >= (two_sided_quantile(confidence, degrees) + POWER_Z) * math.sqrt(variance)
-        for variance, degrees in tests
-    )
+    return max((two_sided_quantile(confidence, degrees) + POWER_Z) * math.sqrt(variance) for variance, degrees in tests)
 
 
 def _images_factor(difference: Difference, *, comparisons: int) -> float | None:
@@ -208,20 +224,23 @@ def _reason(verdict: Verdict, difference: Difference, *, names: tuple[str, str],
         return "Too few resamples of the images contain the labels that the metric needs."
     excludes_zero = difference.low > 0 or difference.high < 0
     start = "The interval excludes 0, but not clearly enough for a verdict. " if excludes_zero else ""
+    found = ""
+    if verdict.detectable is not None:
+        found = f" These runs and images would reveal a difference of {verdict.detectable:.3f} with 80 % probability."
     seeds = f"{verdict.extra_seeds} more {'seed' if verdict.extra_seeds == 1 else 'seeds'} per model"
     if verdict.extra_seeds is not None and verdict.images_factor is None:
-        return start + f"A difference of this size would need about {seeds} to be significant."
+        return start + f"A difference of this size would need about {seeds} to be significant." + found
     limit = max(abs(difference.low), abs(difference.high))
     bound = f"If there is a difference, it is unlikely to exceed {limit:.3f} in either direction."
     if verdict.images_factor is not None:
         factor = _round_for_display(verdict.images_factor)
         return start + (
             f"{MAX_EXTRA_SEEDS} more seeds per model would not make a difference of this size significant on these "
-            f"images; about {factor} times as many images with {seeds} might. {bound}"
+            f"images; about {factor} times as many images with {seeds} might. {bound}{found}"
         )
     if difference.value == 0:
-        return start + bound
-    return start + f"More than {MAX_EXTRA_SEEDS} more seeds per model would be needed. {bound}"
+        return start + bound + found
+    return start + f"More than {MAX_EXTRA_SEEDS} more seeds per model would be needed. {bound}{found}"
 
 
 def _round_for_display(value: float) -> str:

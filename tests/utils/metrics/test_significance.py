@@ -13,6 +13,7 @@ from utils.metrics.significance import (
     WORSE,
     Verdict,
     decide_all,
+    detectable_difference,
     holm,
     images_needed,
     seeds_needed,
@@ -114,6 +115,37 @@ def test_seeds_needed_gives_80_percent_power():
         theirs = Scores(points=rng.normal(0, math.sqrt(0.0008), seeds), resampled=np.zeros((seeds, 50)))
         decided += decide_all([paired_difference(ours, theirs, num_images=500)])[0].decision == BETTER
     assert 0.7 < decided / trials < 0.92
+
+
+@pytest.mark.parametrize("comparisons", [1, 4])
+def test_a_detectable_difference_is_found_in_80_percent_of_experiments(comparisons):
+    """Simulated comparisons of five seeds each, with a true difference of that size."""
+    rng = np.random.default_rng(2)
+    seeds, seed_sd, image_sd = 5, 0.012, 0.006
+
+    def experiment(value):
+        images = rng.normal(0, image_sd, 60)
+        shift = rng.normal(0, image_sd)
+        ours = Scores(points=value + shift + rng.normal(0, seed_sd, seeds), resampled=np.tile(images, (seeds, 1)))
+        theirs = Scores(points=rng.normal(0, seed_sd, seeds), resampled=np.zeros((seeds, 60)))
+        return paired_difference(ours, theirs, num_images=300)
+
+    values = [detectable_difference(experiment(0.0), comparisons=comparisons) for _ in range(60)]
+    size = float(np.median(values))
+    level = 0.04 / comparisons
+    assert 0.7 < np.mean([experiment(size).p_value < level for _ in range(300)]) < 0.92
+    wide = detectable_difference(experiment(0.0), comparisons=comparisons, extra_seeds=45)
+    assert wide < size
+
+
+def test_an_inconclusive_verdict_says_what_would_have_been_found():
+    unclear = difference(0.005, seed_variance=0.001)
+    (verdict,) = decide_all([unclear])
+    assert verdict.detectable == detectable_difference(unclear) and f" {verdict.detectable:.3f} " in text_of(
+        verdict, unclear
+    )
+    (decided,) = decide_all([difference(0.2)])
+    assert decided.decision == BETTER and decided.detectable is None
 
 
 @pytest.mark.parametrize("comparisons", [1, 5, 20])
