@@ -15,6 +15,7 @@ from utils.files import atomic_write
 from utils.plots.fonts import drawable, font_families
 from utils.plots.style import SETTINGS
 
+RASTER = (".png", ".jpg")
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
@@ -32,6 +33,10 @@ def save_figure(figure: Figure, path: Path | str, *, dpi: float | None = None, t
     buffer, suffix = io.BytesIO(), Path(path).suffix
     metadata = {**UNDATED.get(suffix, {}), **({"Title": title} if title else {})} or None
     with mpl.rc_context({**SETTINGS, "text.parse_math": False}):  # for tick labels, which are created while drawing
+        engine = figure.get_layout_engine()
+        if engine is not None and suffix in RASTER and not dpi:
+            engine.execute(figure)  # matplotlib would draw the whole figure once for the layout, and then again
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=suffix[1:], dpi=dpi or "figure", metadata=metadata)
     return atomic_write(path, buffer.getvalue())
 

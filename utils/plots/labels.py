@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.patches import Rectangle
+from matplotlib.collections import PolyCollection
 
 from utils.plots.boxes import class_colour_hex
 from utils.plots.figure import save_figure
@@ -34,9 +34,11 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], path: Path | str) -> N
         vertical = len(names) > 8 or sum(map(len, shown)) > MAX_LETTERS
         classes_axis.set_xticks(range(len(names)), shown, rotation=90 if vertical else 0)
     boxes_axis.set(title="boxes, centred", xlim=(0, 1), ylim=(1, 0), xlabel="x (normalized)", ylabel="y (normalized)")
-    for class_id, (width, height) in zip(classes[:MAX_BOXES].tolist(), labels[:MAX_BOXES, 3:], strict=True):
-        corner, colour = (0.5 - width / 2, 0.5 - height / 2), class_colour_hex(class_id)
-        boxes_axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.4, alpha=0.6))
+    corners = 0.5 + labels[:MAX_BOXES, None, 3:] * (np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) / 2)  # (n, 4, 2)
+    colours = [class_colour_hex(i) for i in classes[:MAX_BOXES].tolist()]
+    # One artist: a thousand rectangles take longer than the rest of the figure.
+    outlines = PolyCollection(list(corners), facecolors="none", edgecolors=colours, linewidths=0.4, alpha=0.6)
+    boxes_axis.add_collection(outlines, autolim=False)
     for axis, x, y in ((centres_axis, "centre x", "centre y"), (sizes_axis, "width", "height")):
         first = 1 if axis is centres_axis else 3
         histogram = axis.hist2d(*labels[:, first : first + 2].T, bins=50, range=((0, 1), (0, 1)), cmap="Blues")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -93,10 +95,21 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, offset_lr: float)
 
 def build_optimizer(name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float) -> torch.optim.Optimizer:
     """Build SGD with Nesterov momentum, Adam or AdamW; for the latter two `momentum` is beta1."""
+    kind = _without_compiler({"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[name])
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[name]
+        return kind(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
     return kind(groups, lr=lr, betas=(momentum, 0.999))
+
+
+@functools.cache
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:  # noqa: ANN401 - the constructors differ
+    """Return an optimizer class without the wrappers for `torch.compile`, whose first call takes a second to import it.
+
+    What the methods compute is unchanged.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(methods["step"])})
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

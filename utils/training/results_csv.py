@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from utils.files import atomic_write
+from utils.files import write_csv
 from utils.losses.detection import COMPONENTS
 from utils.runtime import peak_memory_gb
 from utils.validation.evaluate import Evaluation
@@ -60,11 +58,9 @@ def with_current_names(row: Row) -> Row:
 
 def write_results(rows: Sequence[Row], path: Path | str) -> None:
     """Write all of `results.csv` atomically: the rows live in the checkpoint, so a crash cannot tear or repeat them."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table["epoch"] = table["epoch"].astype(int)
-    buffer = io.StringIO()
-    table.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
-    atomic_write(path, buffer.getvalue())
+    values = ([row.get(name, math.nan) for name in COLUMNS] for row in rows)
+    table = ([int(epoch), *("" if math.isnan(v) else f"{v:.6g}" for v in rest)] for epoch, *rest in values)
+    write_csv(path, [COLUMNS, *table])
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[float]]:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.image_writing import write_image
 from utils.datasets.images import read_image
 from utils.datasets.letterbox import PAD_VALUE
-from utils.files import atomic_write
+from utils.files import write_csv
 from utils.metrics.detection_errors import BACKGROUND, DetectionError, detection_errors
 from utils.metrics.evaluated_set import ImageEvaluation, box_areas
 from utils.plots.boxes import draw_boxes, image_grid
@@ -65,8 +64,8 @@ def plot_curves(evaluation: Evaluation, names: Sequence[str], run_dir: Path) -> 
         f"confidence above {confusion.conf_threshold}, pairs with an IoU above {confusion.iou_threshold}"
     )
     labels = [*names, "background"]
-    counts = pd.DataFrame(confusion.counts, index=pd.Index(labels, name="predicted \\ true"), columns=labels)
-    atomic_write(run_dir / "confusion_matrix.csv", counts.to_csv(lineterminator="\n"))
+    rows = ((label, *counts) for label, counts in zip(labels, confusion.counts.tolist(), strict=True))
+    write_csv(run_dir / "confusion_matrix.csv", [("predicted \\ true", *labels), *rows])
     plot_confusion(confusion.counts, confusion.normalized(), names, run_dir / "confusion_matrix.png", note=note)
     if not len(metrics.class_ids):
         return

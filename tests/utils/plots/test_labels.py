@@ -25,9 +25,10 @@ def test_panels_hold_counts_boxes_centres_and_sizes(figures: list[Figure]):
     assert [bar.get_height() for bar in classes.patches] == [1, 0, 2]
     assert [to_hex(bar.get_facecolor()) for bar in classes.patches] == [class_colour_hex(i) for i in range(3)]
     assert [tick.get_text() for tick in classes.get_xticklabels()] == ["cat", "dog", "cow"]
-    outlines = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in boxes.patches]
-    np.testing.assert_allclose(outlines, [(0.5 - w / 2, 0.5 - h / 2, w, h) for w, h in ROWS[:, 3:]])
-    assert [to_hex(patch.get_edgecolor()) for patch in boxes.patches] == [class_colour_hex(i) for i in (0, 2, 2)]
+    (outlines,) = boxes.collections
+    extents = [path.get_extents().bounds for path in outlines.get_paths()]
+    np.testing.assert_allclose(extents, [(0.5 - w / 2, 0.5 - h / 2, w, h) for w, h in ROWS[:, 3:]])
+    assert [to_hex(colour) for colour in outlines.get_edgecolors()] == [class_colour_hex(i) for i in (0, 2, 2)]
     for axis, columns in ((centres, ROWS[:, 1:3]), (sizes, ROWS[:, 3:5])):
         expected, _, _ = np.histogram2d(*columns.T, bins=50, range=((0, 1), (0, 1)))
         np.testing.assert_array_equal(axis.collections[0].get_array().reshape(50, 50), expected.T)
@@ -41,4 +42,4 @@ def test_names_turn_vertical_then_disappear_and_boxes_are_limited(figures: list[
     few, many = (figure.axes for figure in figures)
     assert {tick.get_rotation() for tick in few[0].get_xticklabels()} == {90}
     assert "class0" not in [tick.get_text() for tick in many[0].get_xticklabels()]
-    assert len(few[1].patches) == labels.MAX_BOXES
+    assert len(few[1].collections[0].get_paths()) == labels.MAX_BOXES

@@ -1,5 +1,7 @@
 """Parameter groups and the optimizer settings of each; learning rate, momentum and accumulation worked out by hand."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from models.common import Conv
 from models.modules.akconv import AKConv
+from utils.files import PROJECT_ROOT
 from utils.options.hyperparameters import Hyperparameters
 from utils.training.optim import Schedule, build_optimizer, parameter_groups, set_rates
 
@@ -94,7 +97,7 @@ def test_first_three_groups_stay_when_empty(model):
 def test_sgd(model, momentum):
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=0.1)
     optimizer = build_optimizer("SGD", groups, lr=0.02, momentum=momentum)
-    assert type(optimizer) is torch.optim.SGD
+    assert isinstance(optimizer, torch.optim.SGD)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.05, 0.0, 0.0, 0.05]
     assert {group["momentum"] for group in optimizer.param_groups} == {momentum}
     assert {group["nesterov"] for group in optimizer.param_groups} == {momentum > 0}
@@ -105,9 +108,44 @@ def test_sgd(model, momentum):
 def test_adam_takes_momentum_as_beta1(model, name, kind):
     groups = parameter_groups(model, weight_decay=0.05, offset_lr=1.0)
     optimizer = build_optimizer(name, groups, lr=0.02, momentum=0.85)
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.05, 0.0]
     assert {group["betas"] for group in optimizer.param_groups} == {(0.85, 0.999)}
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_steps_have_the_bits_of_torchs_own_optimizer(name):
+    built, own = torch.nn.Parameter(torch.arange(6.0)), torch.nn.Parameter(torch.arange(6.0))
+    ours = build_optimizer(name, [{"params": [built], "weight_decay": 0.1}], lr=0.02, momentum=0.9)
+    settings = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {"betas": (0.9, 0.999)}
+    theirs = getattr(torch.optim, name)([{"params": [own], "weight_decay": 0.1}], lr=0.02, **settings)
+    for optimizer, parameter in ((ours, built), (theirs, own)):
+        for step in range(3):
+            (parameter * torch.arange(step, step + 6)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert parameter.grad is None and parameter.requires_grad
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.equal(built, own)
+    assert ours.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
+    for key, value in theirs.state[own].items():
+        assert torch.equal(ours.state[built][key], value)
+
+
+def test_no_optimizer_imports_the_compiler():
+    code = """
+import sys, torch
+from utils.training.optim import build_optimizer
+for name in ("SGD", "Adam", "AdamW"):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer(name, [dict(params=[parameter])], lr=0.1, momentum=0.9)
+    optimizer.zero_grad()
+    parameter.sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True)
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
