@@ -41,13 +41,12 @@ def last_convolution(convolution: nn.Module) -> nn.Conv2d:
 def predict_offsets(x: Tensor, convolution: nn.Module, grid: SamplingGrid) -> Tensor:
     """Return the offsets, (B, 2N, h, w), and after them, if `grid` is modulated, the factors, (B, N, h, w).
 
-    Factors are twice a sigmoid, 1 where the convolution gives 0. Further output channels are padding (models/fuse.py).
+    Factors are twice a sigmoid, 1 where the convolution gives 0.
 
     Source of the factors: DCNv2 (arXiv 1811.11168).
     """
     predicted = convolution(x)
     if grid.modulated:
-        offset, logits = predicted[:, : 2 * grid.num_points], predicted[:, 2 * grid.num_points : grid.offset_channels]
+        offset, logits = predicted[:, : 2 * grid.num_points], predicted[:, 2 * grid.num_points :]
         return torch.cat((offset, 2 * logits.sigmoid()), 1)
-    padded = last_convolution(convolution).out_channels > grid.offset_channels
-    return predicted[:, : grid.offset_channels] if padded else predicted
+    return predicted

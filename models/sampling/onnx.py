@@ -2,6 +2,7 @@
 
 There are two forms. From opset 19 it is one DeformConv with an N x 1 kernel, whose offsets are the differences between
 its regular positions and those of AKConv; a non-finite offset is then clamped to the border instead of giving NaN.
+Offsets of rows and columns are in one tensor, in DeformConv's order: row and column of each point in turn.
 Below opset 19, and in half precision, which cannot represent positions, it is four gathers of rows of a channels-last
 map, their weighted sum, and a matrix product.
 Letters: B batch, C and O input and output channels, (H, W) input size, (h, w) output size, N points, M = B h w N.
@@ -9,18 +10,22 @@ Letters: B batch, C and O input and output channels, (H, W) input size, (h, w) o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.sampling.sampling_grid import Padding, SamplingGrid
 from models.sampling.torchscript import ak_conv2d_torchscript
 
 DEFORM_CONV_SINCE = 19
 FLOAT, FLOAT16, INT32 = 1, 10, 6  # ONNX data types
+CHANNELS_LAST = [0, 2, 3, 1]
+LAST = torch.iinfo(torch.int64).max  # the end of a slice that reaches to the end
+FAR = 1e6  # pixels: beyond every map
 Value = Any  # a value of the graph
 
 
@@ -49,114 +54,110 @@ class _Nodes:
         """Add a node."""
         return self.graph.op(kind, *inputs, **attributes)
 
+    def constant(self, value: Any, dtype: torch.dtype = torch.float32) -> Value:  # noqa: ANN401
+        """Add a constant."""
+        return self("Constant", value_t=torch.as_tensor(value, dtype=dtype))
+
     def integers(self, *values: int) -> Value:
         """Add a one-dimensional int64 constant."""
-        return self("Constant", value_t=torch.tensor(values, dtype=torch.int64))
+        return self.constant(values, torch.int64)
 
-    def scalar(self, value: float, dtype: torch.dtype = torch.float32) -> Value:
-        """Add a scalar constant."""
-        return self("Constant", value_t=torch.tensor(value, dtype=dtype))
+    def entry(self, vector: Value, index: Any) -> Value:  # noqa: ANN401
+        """Add the entries of a vector at one index, as a scalar, or at a tensor of indices, in its shape."""
+        return self("Gather", vector, self.constant(index, torch.int64), axis_i=0)
 
-    def size(self, tensor: Value, axis: int) -> Value:
-        """Add the length of an axis as an int64 scalar."""
-        return self("Gather", self("Shape", tensor), self.scalar(axis, torch.int64), axis_i=0)
+    def grid(self, size: Value, shape: tuple[int, ...]) -> Value:
+        """Add where the output pixels are along an axis of the map, in int64 and a shape, from the map's size there."""
+        # With float numbers, ONNX Runtime's shape inference of Range fails if the size is known.
+        zero, step = (self.constant(value, torch.int64) for value in (0, self.kernel.stride))
+        return self("Reshape", self("Range", zero, size, step), self.integers(*shape))
 
-    def coordinates(self, axis: int) -> Tensor:
-        """Return the initial points' coordinates along an axis, (N, 1, 1) float32."""
-        return torch.tensor([point[axis] for point in self.kernel.points], dtype=torch.float32).view(-1, 1, 1)
-
-    def grid(self, length: Value, axis: int) -> Value:
-        """Add the positions of the kernel's points without offsets along an axis: (N, h, 1) or (N, 1, w)."""
-        places = self("Range", self.scalar(0, torch.int64), length, self.scalar(1, torch.int64))
-        scaled = self("Mul", self("Cast", places, to_i=FLOAT), self.scalar(self.kernel.stride))
-        shape = (1, -1, 1) if axis == 0 else (1, 1, -1)
-        points = self("Constant", value_t=self.coordinates(axis))
-        return self("Add", self("Reshape", scaled, self.integers(*shape)), points)
-
-    def positions(self, offset: Value, grid: Value, axis: int) -> Value:
-        """Add the sampling positions along an axis, (B, N, h, w)."""
-        return self("Add", self.channels(offset, axis * self.count, (axis + 1) * self.count), grid)
-
-    def channels(self, tensor: Value, start: int, end: int) -> Value:
-        """Add a slice of the channels of a tensor (B, C, h, w)."""
-        return self("Slice", tensor, self.integers(start), self.integers(end), self.integers(1), self.integers(1))
-
-    def bounded(self, position: Value, size: Value) -> Value:
-        """Add positions clamped to the map, or to one pixel outside with zero padding; NaN becomes the lowest."""
-        lowest, beyond = (0, -1) if self.kernel.padding == "border" else (-1, 0)
-        low = self.scalar(lowest)
-        position = self("Where", self("Less", low, position), position, low)
-        highest = self("Add", self("Cast", size, to_i=FLOAT), self.scalar(beyond))
-        return self("Min", position, highest)
+    def bounded(self, position: Value, lowest: Value, highest: Value) -> Value:
+        """Add positions clamped to bounds; NaN becomes the lowest."""
+        return self("Min", self("Where", self("Less", lowest, position), position, lowest), highest)
 
 
 def _deform_conv(
-    nodes: _Nodes, x: Value, offset: Value, factors: Value | None, weight: Value, bias: Value | None
+    nodes: _Nodes, x: Value, moves: Value, factors: Value | None, weight: Value, bias: Value | None
 ) -> Value:
     """Add AKConv as DeformConv, whose kernel samples at (i * stride + n, j * stride) plus its offsets."""
-    steps = torch.arange(nodes.count, dtype=torch.float32).view(-1, 1, 1)
-    parts = []
-    for axis in (0, 1):
-        grid = nodes.grid(nodes.size(offset, 2 + axis), axis)
-        place = nodes.bounded(nodes.positions(offset, grid, axis), nodes.size(x, 2 + axis))
-        shift = (steps if axis == 0 else 0 * steps) - nodes.coordinates(axis)
-        regular = nodes("Add", grid, nodes("Constant", value_t=shift))
-        parts.append(nodes("Unsqueeze", nodes("Sub", place, regular), nodes.integers(2)))
-    pairs = nodes("Concat", *parts, axis_i=2)  # (B, N, 2, h, w)
-    moved = nodes("Reshape", pairs, nodes("Shape", offset))
-    inputs = [x, weight, moved] if bias is None else [x, weight, moved, bias]
+    kernel, count = nodes.kernel, nodes.count
+
+    def channels(pairs: Sequence[Sequence[float]]) -> Tensor:
+        """Return a constant (2N, 1, 1) from the row and column of N points, or of one for all."""
+        return torch.tensor([*pairs] * (count // len(pairs)), dtype=torch.float32).view(-1, 1, 1)
+
+    regular = channels([(n, 0) for n in range(count)])
+    # Runtimes add this to the bias of the convolution that predicts the offsets.
+    moves = nodes("Add", moves, nodes.constant(channels(kernel.points) - regular))
+    if kernel.padding == "zeros":  # is what DeformConv reads outside the map, but it does not check for NaN
+        moves = nodes("Where", nodes("Less", nodes.constant(-FAR), moves), moves, nodes.constant(-FAR))
+    else:
+        shape, parts = nodes("Shape", x), []
+        for axis, ends, mask in ((2, (-1, 1), (1, 0)), (3, (1, -1), (0, 1))):
+            grid = nodes.grid(nodes.entry(shape, axis), ends)
+            parts.append(nodes("Mul", grid, nodes.constant(channels([mask]), torch.int64)))
+        grid = nodes("Add", nodes("Cast", nodes("Add", *parts), to_i=FLOAT), nodes.constant(regular))  # (2N, h, w)
+        sizes = nodes("Cast", nodes.entry(shape, channels([(2, 3)])), to_i=FLOAT)
+        highest = nodes("Sub", nodes("Sub", sizes, nodes.constant(1)), grid)
+        moves = nodes.bounded(moves, nodes("Neg", grid), highest)
+    inputs = [x, weight, moves] if bias is None else [x, weight, moves, bias]
     if factors is not None:
-        inputs = [*inputs[:3], bias or nodes("Constant", value_t=torch.zeros(nodes.kernel.outputs)), factors]
-    stride = nodes.kernel.stride
-    pads = [0, 0, nodes.count - 1, 0]
-    return nodes("DeformConv", *inputs, kernel_shape_i=[nodes.count, 1], strides_i=[stride, stride], pads_i=pads)
+        inputs = [*inputs[:3], bias or nodes.constant(torch.zeros(kernel.outputs)), factors]
+    attributes = {"kernel_shape_i": [count, 1], "strides_i": [kernel.stride] * 2, "pads_i": [0, 0, count - 1, 0]}
+    return nodes("DeformConv", *inputs, **attributes)
 
 
-def _neighbours(nodes: _Nodes, position: Value, size: Value) -> tuple[Value, Value, Value, Value]:
-    """Add low and high index, int32 inside the map, and their weights, each of the position's shape."""
-    bounded = nodes.bounded(position, size)
-    floor = nodes("Floor", bounded)
+def _neighbours(nodes: _Nodes, moves: Value, shape: Value, axis: int) -> tuple[Value, Value, Value, Value]:
+    """Add low and high index along an axis, int32 inside the map, and their weights, (B, h, w, N) each.
+
+    `shape` is that of the map in channels-last form.
+    """
+    points = torch.tensor([point[axis] for point in nodes.kernel.points], dtype=torch.float32)
+    border, size = nodes.kernel.padding == "border", nodes.entry(shape, 1 + axis)
+    grid = nodes("Cast", nodes.grid(size, (-1, 1, 1) if axis == 0 else (-1, 1)), to_i=FLOAT)
+    of_axis = nodes("Slice", moves, *(nodes.integers(value) for value in (axis, LAST, 1, 2)))
+    position = nodes(
+        "Add", nodes("Transpose", of_axis, perm_i=CHANNELS_LAST), nodes("Add", grid, nodes.constant(points))
+    )
+    size, zero, one = nodes("Cast", size, to_i=FLOAT), nodes.constant(0), nodes.constant(1)
+    last = nodes("Sub", size, one)
+    bounded = nodes.bounded(position, zero if border else nodes.constant(-1), last if border else size)
+    low = nodes("Floor", bounded)
     # 0 times a non-finite position is NaN, which makes its own output pixel NaN.
-    high_weight = nodes("Add", nodes("Sub", bounded, floor), nodes("Mul", position, nodes.scalar(0)))
-    low_weight = nodes("Sub", nodes.scalar(1), high_weight)
-    low, high = floor, nodes("Add", floor, nodes.scalar(1))
-    last = nodes("Sub", nodes("Cast", size, to_i=FLOAT), nodes.scalar(1))
-    if nodes.kernel.padding == "zeros":
-        inside = nodes("Less", nodes.scalar(-0.5), low), nodes("Less", low, nodes("Cast", size, to_i=FLOAT))
-        exists = nodes("And", *inside)
-        low_weight = nodes("Mul", low_weight, nodes("Cast", exists, to_i=FLOAT))
-        exists = nodes("Less", high, nodes("Cast", size, to_i=FLOAT))
-        high_weight = nodes("Mul", high_weight, nodes("Cast", exists, to_i=FLOAT))
-        low = nodes("Min", nodes("Max", low, nodes.scalar(0)), last)
+    high_weight = nodes("Add", nodes("Sub", bounded, low), nodes("Mul", position, zero))
+    low_weight, high = nodes("Sub", one, high_weight), nodes("Add", low, one)
+    if not border:
+        low_exists = nodes("And", nodes("Less", nodes.constant(-0.5), low), nodes("Less", low, size))
+        low_weight = nodes("Mul", low_weight, nodes("Cast", low_exists, to_i=FLOAT))
+        high_weight = nodes("Mul", high_weight, nodes("Cast", nodes("Less", high, size), to_i=FLOAT))
+        low = nodes("Min", nodes("Max", low, zero), last)
     high = nodes("Min", high, last)
     return nodes("Cast", low, to_i=INT32), nodes("Cast", high, to_i=INT32), low_weight, high_weight
 
 
 def _row_gathers(
-    nodes: _Nodes, x: Value, offset: Value, factors: Value | None, matrix: Value, bias: Value | None
+    nodes: _Nodes, x: Value, moves: Value, factors: Value | None, matrix: Value, bias: Value | None
 ) -> Value:
     """Add AKConv as gathers of rows; `matrix` is (O, N C), point-major."""
-    channels = nodes.kernel.channels
-    rows = nodes("Transpose", x, perm_i=[0, 2, 3, 1])  # sizes are read from this: reading those of x would copy it
-    batch, width = nodes.size(rows, 0), nodes.size(rows, 2)
-    axes = []
-    for axis in (0, 1):
-        grid = nodes.grid(nodes.size(offset, 2 + axis), axis)
-        position = nodes("Transpose", nodes.positions(offset, grid, axis), perm_i=[0, 2, 3, 1])  # (B, h, w, N)
-        axes.append(_neighbours(nodes, position, nodes.size(rows, 1 + axis)))
-    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = axes
+    kernel = nodes.kernel
+    rows = nodes("Transpose", x, perm_i=CHANNELS_LAST)  # sizes are read from this: reading those of x would copy it
+    shape = nodes("Shape", rows)
+    by_axis = [_neighbours(nodes, moves, shape, axis) for axis in (0, 1)]
+    (top, bottom, top_weight, bottom_weight), (left, right, left_weight, right_weight) = by_axis
     if factors is not None:
-        factors = nodes("Transpose", factors, perm_i=[0, 2, 3, 1])
+        factors = nodes("Transpose", factors, perm_i=CHANNELS_LAST)
         top_weight, bottom_weight = (nodes("Mul", row_weight, factors) for row_weight in (top_weight, bottom_weight))
-    area = nodes("Mul", nodes.size(rows, 1), width)
-    images = nodes("Range", nodes.scalar(0, torch.int64), batch, nodes.scalar(1, torch.int64))
-    first = nodes("Reshape", nodes("Mul", images, area), nodes.integers(-1, 1, 1, 1))
-    first, width = nodes("Cast", first, to_i=INT32), nodes("Cast", width, to_i=INT32)
+    batch, height, width = (nodes.entry(shape, axis) for axis in (0, 1, 2))
+    zero, one = nodes.constant(0, torch.int64), nodes.constant(1, torch.int64)
+    first = nodes("Mul", nodes("Range", zero, batch, one), nodes("Mul", height, width))
+    first = nodes("Cast", nodes("Reshape", first, nodes.integers(-1, 1, 1, 1)), to_i=INT32)
+    width = nodes("Cast", width, to_i=INT32)
     top, bottom = (nodes("Add", nodes("Mul", row, width), first) for row in (top, bottom))
-    table = nodes("Reshape", rows, nodes.integers(-1, channels))
-    if nodes.kernel.half:
+    table = nodes("Reshape", rows, nodes.integers(-1, kernel.channels))
+    if kernel.half:
         table = nodes("Cast", table, to_i=FLOAT)
-    ones = nodes("Constant", value_t=torch.ones(1, channels))
+    ones = nodes.constant(torch.ones(1, kernel.channels))
     total = None
     for row, row_weight in ((top, top_weight), (bottom, bottom_weight)):
         for column, column_weight in ((left, left_weight), (right, right_weight)):
@@ -165,20 +166,27 @@ def _row_gathers(
             # The product with ones repeats each weight C times, which is faster than a broadcast multiplication.
             part = nodes("Mul", nodes("Gather", table, index, axis_i=0), nodes("MatMul", weights, ones))  # (M, C)
             total = part if total is None else nodes("Add", total, part)
-    if nodes.kernel.half:
+    if kernel.half:
         total = nodes("Cast", total, to_i=FLOAT16)
-    columns = nodes.integers(nodes.count * channels)
-    shape = nodes("Concat", nodes("Reshape", batch, nodes.integers(1)), nodes.integers(-1), columns, axis_i=0)
-    samples = nodes("Transpose", nodes("Reshape", total, shape), perm_i=[0, 2, 1])  # (B, N C, h w)
+    columns = nodes.integers(nodes.count * kernel.channels)
+    stacked = nodes("Concat", nodes.entry(shape, [0]), nodes.integers(-1), columns, axis_i=0)
+    samples = nodes("Transpose", nodes("Reshape", total, stacked), perm_i=[0, 2, 1])  # (B, N C, h w)
     y = nodes("MatMul", matrix, samples)  # (B, O, h w)
-    sizes = nodes("Shape", offset)
-    ends = nodes("Slice", sizes, nodes.integers(2), nodes.integers(4), nodes.integers(0), nodes.integers(1))
+    ends = nodes.entry(nodes("Shape", moves), [2, 3])
     y = nodes("Reshape", y, nodes("Concat", nodes.integers(0, -1), ends, axis_i=0))
     return y if bias is None else nodes("Add", y, nodes("Reshape", bias, nodes.integers(-1, 1, 1)))
 
 
+def _order(num_points: int) -> list[int]:
+    """Return the channels of offsets, N of rows before N of columns, as row and column of each point in turn."""
+    return [axis * num_points + n for n in range(num_points) for axis in (0, 1)]
+
+
 class _Layer(torch.autograd.Function):
-    """An AKConv layer that computes with `embedding_bag` and exports itself as the nodes above."""
+    """An AKConv layer that computes with `embedding_bag` and exports itself as the nodes above.
+
+    Its offsets, (B, 2N, h, w), are row and column of each point in turn.
+    """
 
     @staticmethod
     def forward(_ctx: Value, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -187,28 +195,52 @@ class _Layer(torch.autograd.Function):
         The exporter traces this function for the shape and replaces it by the nodes of `symbolic`; it fails on more
         than a few operations.
         """
-        x, offset, weight, _, bias, points, kernel = inputs
+        x, moves, factors, weight, _, bias, points, kernel = inputs
         if torch.jit.is_tracing():
-            return F.conv2d(offset, offset.new_zeros(kernel.outputs, offset.shape[1], 1, 1)).to(x.dtype)
+            return F.conv2d(moves, moves.new_zeros(kernel.outputs, moves.shape[1], 1, 1)).to(x.dtype)
         grid = SamplingGrid(points, kernel.stride, kernel.padding, kernel.modulated)
-        return ak_conv2d_torchscript(x, offset, weight, bias, grid)
+        offset = [moves[:, 0::2], moves[:, 1::2], *([] if factors is None else [factors])]
+        return ak_conv2d_torchscript(x, torch.cat(offset, 1), weight, bias, grid)
 
     @staticmethod
     def symbolic(graph: Any, *inputs: Value) -> Value:  # noqa: ANN401
         """Add the layer's nodes for the inputs of `forward`."""
-        x, offset, weight, matrix, bias, _, kernel = inputs
+        x, moves, factors, weight, matrix, bias, _, kernel = inputs
+        deformable = graph.opset >= DEFORM_CONV_SINCE and not kernel.half
         nodes = _Nodes(graph, kernel)
-        offset, factors = nodes("Cast", offset, to_i=FLOAT) if kernel.half else offset, None
-        if kernel.modulated:
-            split = 2 * nodes.count
-            offset, factors = nodes.channels(offset, 0, split), nodes.channels(offset, split, split + nodes.count)
-        if graph.opset >= DEFORM_CONV_SINCE and not kernel.half:
-            return _deform_conv(nodes, x, offset, factors, weight, bias)
-        return _row_gathers(nodes, x, offset, factors, matrix, bias)
+        if kernel.half:
+            moves, factors = (value and nodes("Cast", value, to_i=FLOAT) for value in (moves, factors))
+        if deformable:
+            return _deform_conv(nodes, x, moves, factors, weight, bias)
+        return _row_gathers(nodes, x, moves, factors, matrix, bias)
 
 
 def ak_conv2d_onnx(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
     """Compute `ak_conv2d`, and add it to the ONNX graph during export."""
+    order = torch.tensor(_order(grid.num_points), device=offset.device)
+    factors = offset[:, 2 * grid.num_points :] if grid.modulated else None
+    return _apply(x, offset.index_select(1, order), factors, weight, bias, grid)
+
+
+def ak_layer2d_onnx(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
+    """Add `ak_layer2d` to the ONNX graph: the offsets' order is that of the weights which predict them."""
+    *depthwise, last = (module for module in p_conv.modules() if isinstance(module, nn.Conv2d))
+    split = 2 * grid.num_points
+    order = torch.tensor([*_order(grid.num_points), *range(split, grid.offset_channels)], device=x.device)
+    source = depthwise[0](x) if depthwise else x
+    kernel, offset_bias = last.weight.index_select(0, order), last.bias
+    if offset_bias is not None:
+        offset_bias = offset_bias.index_select(0, order)
+    predicted = F.conv2d(source, kernel, offset_bias, last.stride, last.padding)
+    if not grid.modulated:
+        return _apply(x, predicted, None, weight, bias, grid)
+    return _apply(x, predicted[:, :split], 2 * predicted[:, split:].sigmoid(), weight, bias, grid)
+
+
+def _apply(
+    x: Tensor, moves: Tensor, factors: Tensor | None, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
+) -> Tensor:
+    """Apply `_Layer`."""
     out_channels, channels, num_points, _ = (int(size) for size in weight.shape)
     kernel = _Kernel(
         channels=channels,
@@ -221,4 +253,4 @@ def ak_conv2d_onnx(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | Non
     )
     weight = weight.to(x.dtype)
     matrix = weight.squeeze(3).transpose(1, 2).reshape(out_channels, num_points * channels)
-    return _Layer.apply(x, offset, weight, matrix, bias, grid.points, kernel)
+    return _Layer.apply(x, moves, factors, weight, matrix, bias, grid.points, kernel)

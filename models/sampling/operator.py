@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.sampling.cpu_kernel import ak_layer_cpu_kernel, is_supported
 from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
 from models.sampling.offset_convolution import predict_offsets
+from models.sampling.onnx import ak_layer2d_onnx
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 
 
@@ -67,7 +68,10 @@ def ak_layer2d(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None
 
     Arguments and errors are those of `ak_conv2d`. Without gradients one kernel may compute both steps.
     """
-    if choose(x) == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
+    chosen = choose(x)
+    if chosen == "onnx" and torch.onnx.is_in_onnx_export():
+        return ak_layer2d_onnx(x, p_conv, weight, bias, grid)
+    if chosen == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
         log_once("cpu_kernel", "cpu")
         return ak_layer_cpu_kernel(x, p_conv, weight, bias, grid)
     return ak_conv2d(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.common import BottleneckCSP, Conv, DWConv
-from models.fuse import fused, widen_offsets
+from models.fuse import fused
 from models.modules.akconv import AKConv
 
 SIZE = (2, 3, 11, 18)
@@ -118,31 +118,3 @@ def test_batch_norm_after_no_single_convolution_stays():
     assert len(norms(folded)) == 1 and isinstance(folded.bn, nn.BatchNorm2d) and not folded.bn.training
     with torch.no_grad():
         torch.testing.assert_close(folded(images), block(images), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("points", "channels"), [(1, 8), (3, 8), (4, 8), (5, 16), (8, 16), (9, 24)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_offset_convolutions_are_widened_to_a_multiple_of_8(points, channels, stride):
-    layer = settled(AKConv(3, 4, points, stride)).eval()
-    weight, bias = layer.p_conv.weight.clone(), layer.p_conv.bias.clone()
-    images = torch.randn(SIZE, dtype=torch.float64)
-    with torch.no_grad():
-        expected = layer(images)
-        widen_offsets(layer)
-        found = layer(images)
-    wide = layer.p_conv
-    assert wide.weight.shape == (channels, 3, 3, 3) and wide.bias.shape == (channels,)
-    assert (wide.in_channels, wide.out_channels, wide.kernel_size) == (3, channels, (3, 3))
-    assert (wide.stride, wide.padding) == ((stride, stride), (1, 1))
-    assert torch.equal(wide.weight[: 2 * points], weight) and not wide.weight[2 * points :].any()
-    assert torch.equal(wide.bias[: 2 * points], bias) and not wide.bias[2 * points :].any()
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_widening_leaves_all_other_layers():
-    model = network()
-    before = {name: value.clone() for name, value in model.state_dict().items() if "p_conv" not in name}
-    widen_offsets(model)
-    after = model.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert [model[index].p_conv.out_channels for index in (1, 3)] == [16, 8]

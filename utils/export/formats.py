@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.fuse import fused, widen_offsets
+from models.fuse import fused
 from models.head import decode
 from models.yolo import DetectionModel
 from utils.export.onnx_nms import append_nms
@@ -38,7 +38,6 @@ class ExportWrapper(nn.Module):
         """
         super().__init__()
         self.network = fused(model)
-        widen_offsets(self.network)
         self.anchors: Tensor
         self.register_buffer("anchors", self.network.head.anchors.clone(), persistent=False)
         self.strides = self.network.head.strides

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.fuse import fused, widen_offsets
+from models.fuse import fused
 from models.modules import AKConv, C3_AKConv, ak_conv2d, base_points
 from models.modules.contract import Contract
 from models.sampling.cpu_kernel import load
@@ -285,7 +285,6 @@ def test_repeats_bit_for_bit_in_deterministic_mode(form: dict[str, Any]) -> None
 def test_onnx(form: dict[str, Any], padding: str, opset: int, tmp_path: Path) -> None:
     layer = moving_layer(bias=padding == "zeros", padding=padding, **form)
     expected = [layer(torch.manual_seed(i) and torch.randn(shape)) for i, shape in enumerate(SHAPES)]
-    widen_offsets(layer)
     run = in_onnx(layer, tmp_path, opset, torch.rand(TRACED))
     for i, shape in enumerate(SHAPES):
         torch.manual_seed(i)
