@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+if TYPE_CHECKING:  # arrays do not need torch, whose import takes more than a second
+    from torch import Tensor
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, "Tensor")
 IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
 
 def _stack_last(parts: list[ArrayOrTensor]) -> ArrayOrTensor:
     """Stack arrays or tensors along a new last axis."""
-    return torch.stack(parts, -1) if isinstance(parts[0], Tensor) else np.stack(parts, -1)
+    if isinstance(parts[0], np.ndarray):
+        return np.stack(parts, -1)
+    import torch
+
+    return torch.stack(parts, -1)
 
 
 def cxcywh_to_xyxy(boxes: ArrayOrTensor) -> ArrayOrTensor:
@@ -39,6 +44,8 @@ def paired_iou(boxes1: Tensor, boxes2: Tensor, *, kind: IoUKind = "iou", eps: fl
     Source: GIoU: arXiv 1902.09630, eq. 3; DIoU and CIoU: arXiv 1911.08287, eqs. 6 and 8 to 11. As in the paper, CIoU's
     trade-off alpha is constant in the gradient.
     """
+    import torch
+
     if kind not in get_args(IoUKind):
         raise ValueError(f"kind must be one of {get_args(IoUKind)}, got {kind!r}")
     cx1, cy1, w1, h1 = boxes1.unbind(-1)

@@ -85,9 +85,9 @@ class Batch:
 class Detections:
     """The detections of one image, by descending confidence."""
 
-    boxes: Tensor  # (n, 4) x1, y1, x2, y2 in pixels
-    scores: Tensor  # (n,) confidences in [0, 1]
-    classes: Tensor  # (n,) int64
+    boxes: np.ndarray  # (n, 4) float32: x1, y1, x2, y2 in pixels
+    scores: np.ndarray  # (n,) float32 confidences in [0, 1]
+    classes: np.ndarray  # (n,) int64
 
     def __len__(self) -> int:
         """Return the number of detections."""

@@ -60,8 +60,7 @@ def self_labelled_data(folder: Path, model: DetectionModel, images: int = 6) -> 
         pixels = torch.from_numpy(padded).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             detections = non_max_suppression(model(pixels)[0], NmsSettings(conf_threshold=0.05, max_detections=5))[0]
-        boxes = detections.boxes - torch.tensor([left, top, left, top])
-        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+        boxes = (detections.boxes - (left, top, left, top)).clip(0, (width, height, width, height))
         lines = []
         for (x1, y1, x2, y2), class_id in zip(boxes.tolist(), detections.classes.tolist(), strict=True):
             if min(x2 - x1, y2 - y1) > 4:

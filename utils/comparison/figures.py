@@ -169,9 +169,9 @@ def sampling_images(result: ComparisonResult, *, folder: Path) -> list[Image]:
         network, _ = load_model(run.path)
         layers = akconv_layers(network)
         size_hw = (run.image_size, run.image_size)
-        config = InferenceConfig(size_hw=size_hw, stride=network.max_stride, nms=NmsSettings(), device=CPU)
+        config = InferenceConfig(size_hw=size_hw, stride=network.max_stride, nms=NmsSettings())
         preprocessed = preprocess(image, config)
-        samplings = sample_image(network, layers, preprocessed, config) if layers else {}
+        samplings = sample_image(network, layers, preprocessed) if layers else {}
         if not samplings:
             continue
         first_layers = first_layer_per_level(samplings, height=preprocessed.image.shape[0])

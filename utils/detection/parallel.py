@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
+from utils.threads import single_threaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,25 +19,23 @@ def parallel_map(
     """Yield each item, consumed only a few ahead, with the result of a thread-safe function, in order.
 
     An operation of a small network waits for the last of its threads; on two cores, two batches in parallel take 0.65
-    to 0.85 of the time of one after the other. Each worker is a thread with one thread of torch; one worker is the
-    caller's thread with all of torch's.
+    to 0.85 of the time of one after the other. Each worker is a thread whose operations have one thread; one worker is
+    the caller's thread with all of them.
     """
     if workers < 2:
         for item in items:
             yield item, function(item)
         return
     pending: deque[tuple[Item, Future[Result]]] = deque()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > workers:
-                done, result = pending.popleft()
+    with single_threaded():
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for item in items:
+                pending.append((item, pool.submit(function, item)))
+                if len(pending) > workers:
+                    done, result = pending.popleft()
+                    yield done, result.result()
+            for done, result in pending:
                 yield done, result.result()
-        for done, result in pending:
-            yield done, result.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        finally:
+            pool.shutdown(cancel_futures=True)

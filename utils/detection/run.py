@@ -22,7 +22,7 @@ from utils.detection.writers import DetectionWriter, displayed, require_display
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir, write_skipped
 from utils.inference.annotations import summarize
-from utils.inference.detector import Detector, prepare
+from utils.inference.detector import TorchNetwork, prepare
 from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
@@ -70,13 +70,11 @@ def run_detection(options: DetectOptions) -> Path:
             classes=options.classes or None,
             agnostic=options.agnostic_nms,
         ),
-        device=device,
-        dtype=torch.float16 if half else torch.float32,
     )
-    network = prepare(model, device=device, dtype=config.dtype)
+    dtype = torch.float16 if half else torch.float32
+    network = prepare(model, device=device, dtype=dtype)
     sampling = SamplingPlots(
         network,
-        config,
         layers=options.visualize_layers,
         locations_xy=options.visualize_at,
         max_images=MAX_IMAGES if options.draws_sampling else 0,
@@ -88,7 +86,7 @@ def run_detection(options: DetectOptions) -> Path:
     several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
     on_cpu = isinstance(network, DetectionModel) and device.type == "cpu"
     workers = torch.get_num_threads() if several and on_cpu else 1
-    detector = augmented(network) if options.augment else network
+    detector = TorchNetwork(detector=augmented(network) if options.augment else network, device=device, dtype=dtype)
     try:
         _detect(detector, config, source, options, writer, sampling, workers)
     finally:
@@ -101,7 +99,7 @@ def run_detection(options: DetectOptions) -> Path:
 
 
 def _detect(
-    detector: Detector,
+    detector: TorchNetwork,
     config: InferenceConfig,
     source: Source,
     options: DetectOptions,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from utils.inference.annotations import box_labels
 from utils.inference.offset_statistics import LayerOffsets, layer_offsets, mean_offsets
-from utils.inference.predict import InferenceConfig, PreprocessedImage
+from utils.inference.predict import PreprocessedImage
 from utils.inference.sampling_figure import plot_layer, sample_image
 from utils.inference.sampling_points import (
     LayerSampling,
@@ -78,7 +78,6 @@ class SamplingPlots:
     def __init__(
         self,
         network: nn.Module,
-        config: InferenceConfig,
         *,
         layers: Sequence[str],
         locations_xy: Sequence[tuple[float, float]],
@@ -88,12 +87,11 @@ class SamplingPlots:
 
         Args:
             network: the detector.
-            config: of its inference.
             layers: to plot, as `select_layers` takes them; if empty, the first of each level.
             locations_xy: to plot, x and y in pixels of each image; if empty, the centers of detections.
             max_images: 0 plots nothing.
         """
-        self._network, self._config, self._remaining = network, config, max_images
+        self._network, self._remaining = network, max_images
         self._locations_xy = locations_xy
         self._layers = akconv_layers(network)
         self._stems: set[str] = set()
@@ -138,13 +136,13 @@ class SamplingPlots:
         self._remaining -= 1
         self._stems.add(path.name)
         self._folder = path.parent / FOLDER
-        samplings = sample_image(self._network, self._layers, preprocessed, self._config)
+        samplings = sample_image(self._network, self._layers, preprocessed)
         self._offsets.add(samplings)
         size_hw = (image.shape[0], image.shape[1])
         if self._locations_xy:
             locations = self._given_locations(size_hw, path.name)
         else:
-            locations = box_centers(detections.boxes.numpy(), box_labels(detections, names), size_hw)
+            locations = box_centers(detections.boxes, box_labels(detections, names), size_hw)
         stem = self._names.claim(path.name, suffix=f"_{max(samplings, key=len, default='')}.png")
         selected = self._selected or first_layer_per_level(samplings, height=preprocessed.image.shape[0])
         LOGGER.info(f"{path.name}: drawing sampling points of {len(selected)} layers")

@@ -127,13 +127,13 @@ class DetectionWriter:
         options = self._options
         labels = box_labels(detections, self.names, hide_labels=options.hide_labels, hide_conf=options.hide_conf)
         classes = detections.classes.tolist()
-        return draw_boxes(frame.image, detections.boxes.numpy(), labels, classes, thickness=options.line_thickness)
+        return draw_boxes(frame.image, detections.boxes, labels, classes, thickness=options.line_thickness)
 
     def _write_labels(self, stem: str, frame: Frame, detections: Detections) -> None:
         """Write one row per box with normalized coordinates."""
         height, width = frame.image.shape[:2]
         boxes = detections.boxes if self._options.save_format else xyxy_to_cxcywh(detections.boxes)
-        normalized = boxes / boxes.new_tensor((width, height, width, height))
+        normalized = boxes / np.array((width, height, width, height), np.float32)
         columns = detections.classes.tolist(), normalized.tolist(), detections.scores.tolist()
         text = label_rows(*columns, with_confidence=self._options.save_conf)
         atomic_write(self.run_dir / "labels" / f"{stem}.txt", text)

@@ -98,14 +98,12 @@ def _class_id(text: str, names: Sequence[str]) -> int | None:
     raise ConfigError("--class-name", f"{text!r} is not a class of the model", fix=fix)
 
 
-def inference_config(
-    options: ExplainOptions, models: Sequence[ExplainedModel], device: torch.device
-) -> InferenceConfig:
+def inference_config(options: ExplainOptions, models: Sequence[ExplainedModel]) -> InferenceConfig:
     """Return how all models read the images: in the size of the first, or that of `--imgsz`."""
     stride = max(model.network.max_stride for model in models)
     sides = options.imgsz or (models[0].metadata.image_size,)
     height, width = (round_image_size(side, stride) for side in (sides * 2)[:2])
-    return InferenceConfig(size_hw=(height, width), stride=stride, nms=NmsSettings(), device=device)
+    return InferenceConfig(size_hw=(height, width), stride=stride, nms=NmsSettings())
 
 
 def read_images(options: ExplainOptions, model: ExplainedModel, config: InferenceConfig) -> list[InputImage]:

@@ -43,7 +43,7 @@ def run_explain(options: ExplainOptions) -> Path:
     device = select_device(options.device)
     load_plugins(options.plugins)
     models = open_models(options, device)
-    config = inference_config(options, models, device)
+    config = inference_config(options, models)
     images = read_images(options, models[0], config)
     result = Explanation(
         models=[(model.label, model.layers) for model in models], images=[image.name for image in images]
@@ -78,7 +78,8 @@ class _Run:
 
     def _pixels(self, image: np.ndarray) -> Tensor:
         """Return a (1, 3, H, W) input of an (H, W, 3) uint8 image."""
-        return scale_pixels(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], self.config.device)
+        device = next(self.models[0].network.parameters()).device
+        return scale_pixels(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], device)
 
     def _show(self, heading: str, figure: Figure, name: str, caption: str) -> None:
         """Write a figure below the run's folder, and add it to a section of the report."""
@@ -159,7 +160,7 @@ class _Run:
                 locations = locations_inside([(self.options.position[0], self.options.position[1])], size_hw)
             below = tuple(f"{name}." for name in model.layers)
             layers = {n: layer for n, layer in akconv_layers(model.network).items() if f"{n}.".startswith(below)}
-            samplings = sample_image(model.network, layers, image.preprocessed, self.config) if layers else {}
+            samplings = sample_image(model.network, layers, image.preprocessed) if layers else {}
             for name, sampling in samplings.items():
                 path = self.folder / "sampling" / f"{stem}_{model.label}_{name}.png"
                 plot_layer(sampling, image.image, image.preprocessed, locations, path)

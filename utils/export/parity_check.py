@@ -107,7 +107,7 @@ def check_nms(
         for expected, rows in zip(detections, _output("onnx", with_nms, images), strict=True):
             scores = rows[rows[:, 4] > 0, 4]
             boxes += len(scores)
-            if comparable and max_difference(expected.scores, scores) > TOLERANCE:
+            if comparable and max_difference(torch.from_numpy(expected.scores), scores) > TOLERANCE:
                 what = f"the graph's NMS finds {len(scores)} boxes, PyTorch's {len(expected)}, or their scores differ"
                 raise RunError("onnx", f"{what}; no file is written", fix="leave --nms out")
     LOGGER.info(f"onnx: the graph's NMS matches the PyTorch NMS, {boxes} boxes in the checked images")

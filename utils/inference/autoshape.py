@@ -17,7 +17,7 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.errors import ConfigError
-from utils.inference.detector import Detector
+from utils.inference.detector import Detector, TorchNetwork
 from utils.inference.exported_model import ExportedModel
 from utils.inference.inputs import ImageInput, InputImage, parse_inputs
 from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, open_weights
@@ -83,12 +83,12 @@ class AutoShape(nn.Module):
             ConfigError: a setting is out of range.
         """
         config = self._config(size)
-        detector = augmented(self.model) if augment else self.model
+        network = self._network(augmented(self.model) if augment else self.model)
         inputs = parse_inputs(ims, allow_urls=self.allow_urls)
         predicted: list[tuple[Detections, Timings]] = []
         shape: tuple[int, ...] = ()
         for start in range(0, len(inputs), BATCH_SIZE):
-            of_chunk, shape = self._predict(detector, inputs[start : start + BATCH_SIZE], config)
+            of_chunk, shape = self._predict(network, inputs[start : start + BATCH_SIZE], config)
             predicted += of_chunk
         count = max(len(predicted), 1)
         return Results(
@@ -110,11 +110,6 @@ class AutoShape(nn.Module):
             what = f"must be one or two numbers of pixels up to {MAX_IMAGE_SIZE} (got {size})"
             raise ConfigError("size", what, fix="pass the longer side, or height and width")
         classes = None if self.classes is None else _whole_numbers(self.classes, "classes")
-        if isinstance(self.model, ExportedModel):
-            device, dtype = self.model.device, torch.float32
-        else:
-            parameter = next(self.model.parameters())
-            device, dtype = parameter.device, parameter.dtype
         nms = NmsSettings(
             conf_threshold=conf,
             iou_threshold=iou,
@@ -124,24 +119,31 @@ class AutoShape(nn.Module):
             multi_label=self.multi_label,
         )
         size_hw = (self._round(sides[0]), self._round(sides[-1]))
-        return InferenceConfig(size_hw=size_hw, stride=self.stride, nms=nms, device=device, dtype=dtype, amp=self.amp)
+        return InferenceConfig(size_hw=size_hw, stride=self.stride, nms=nms)
+
+    def _network(self, detector: Detector) -> TorchNetwork:
+        """Return a detector made of the model, to be run where the model is now."""
+        if isinstance(self.model, ExportedModel):
+            return TorchNetwork(detector=detector, device=self.model.device, amp=self.amp)
+        parameter = next(self.model.parameters())
+        return TorchNetwork(detector=detector, device=parameter.device, dtype=parameter.dtype, amp=self.amp)
 
     def _round(self, side: int) -> int:
         return math.ceil(side / self.stride) * self.stride
 
     def _predict(
-        self, detector: Detector, inputs: Sequence[InputImage], config: InferenceConfig
+        self, network: TorchNetwork, inputs: Sequence[InputImage], config: InferenceConfig
     ) -> tuple[list[tuple[Detections, Timings]], tuple[int, ...]]:
         """Return detections and timings of each image, and the shape of an input."""
         images = {index: preprocess(one.image, config) for index, one in enumerate(inputs) if one.pixels is None}
-        results = dict(zip(images, predict(detector, list(images.values()), config), strict=True))
+        results = dict(zip(images, predict(network, list(images.values()), config), strict=True))
         shapes = [image.image.shape[:2] for image in images.values()]
         for index, one in enumerate(inputs):
             if one.pixels is not None:
-                batch = self._pad(one.pixels).to(config.device, config.dtype)[None]
+                batch = self._pad(one.pixels).to(network.device, network.dtype)[None]
                 height, width = one.image.shape[:2]
                 transform = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
-                (detections,), timings = predict_batch(detector, batch, [transform], config)
+                (detections,), timings = predict_batch(network, batch, [transform], config)
                 results[index] = detections, {"pre": 0.0, **timings}
                 shapes.append(batch.shape[2:])
         return [results[index] for index in range(len(inputs))], (len(inputs), 3, *shapes[-1])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.fuse import fused
-from utils.runtime import to_device
+from utils.runtime import scale_pixels, to_device
 
-Forward = Callable[[Tensor], tuple[Tensor, Any]]  # the call of a `Detector`
+CPU = torch.device("cpu")
 
 
 class Detector(Protocol):
@@ -35,3 +36,36 @@ AnyDetector = TypeVar("AnyDetector", bound=Detector)
 def prepare(detector: AnyDetector, *, device: torch.device, dtype: torch.dtype = torch.float32) -> AnyDetector:
     """Return a copy for inference: batch norms folded, cast and moved to the device."""
     return cast(AnyDetector, to_device(fused(cast(nn.Module, detector)).to(dtype), device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchNetwork:
+    """A detector that torch runs: the `Network` of checkpoints, exported files, ensembles and wrappers."""
+
+    detector: Detector
+    device: torch.device = CPU  # where the detector is
+    dtype: torch.dtype = torch.float32  # of its input
+    amp: bool = False  # mixed precision, ignored on the CPU
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.detector.num_classes
+
+    @property
+    def max_stride(self) -> int:
+        """Image sides must be multiples of it, in pixels."""
+        return self.detector.max_stride
+
+    def scale(self, images: Tensor | np.ndarray) -> Tensor:
+        """Move (B, 3, H, W) uint8 images to the device and scale them to [0, 1], keeping their memory layout."""
+        return scale_pixels(torch.as_tensor(images), self.device, self.dtype)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return predictions and raw maps of scaled images; on CUDA they are complete."""
+        with torch.autocast(self.device.type, enabled=self.amp and self.device.type != "cpu"):
+            predictions, raw = self.detector(pixels)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return predictions, raw

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from utils import thresholds
 from utils.boxes import cxcywh_to_xyxy
 from utils.compiled import load
 from utils.structures import Detections
+from utils.threads import thread_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Item = TypeVar("Item")
 MAX_CANDIDATES = 30_000
@@ -43,15 +46,18 @@ EVALUATION_NMS = NmsSettings(
 )
 
 
-def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Detections]:
+def non_max_suppression(predictions: Tensor | np.ndarray, settings: NmsSettings) -> list[Detections]:
     """Apply NMS to (B, n, 5 + classes) predictions: cx, cy, w, h in pixels, objectness and class probabilities.
 
     Returns the detections of each image, best first, boxes as x1, y1, x2, y2 in the same pixels. There is no time
     limit: the result never depends on the machine's speed.
     """
-    cpu = predictions.device.type == "cpu"
-    if cpu and predictions.dtype == torch.float32 and predictions.shape[2] > 5 and load("nms"):
-        return _in_threads(partial(_nms_compiled, settings=settings), predictions.contiguous().unbind())
+    cpu = isinstance(predictions, np.ndarray) or predictions.device.type == "cpu"
+    if cpu and str(predictions.dtype).endswith("float32") and predictions.shape[2] > 5 and load("nms"):
+        return _in_threads(partial(_nms_compiled, settings=settings), np.ascontiguousarray(predictions))
+    import torch  # here and below, since arrays do not need it if the kernel is compiled
+
+    predictions = torch.as_tensor(predictions)
     probabilities, objectness = predictions[..., 5:], predictions[..., 4]
     allowed = _allowed_classes(settings, probabilities)
     best_class = None
@@ -75,7 +81,7 @@ def non_max_suppression(predictions: Tensor, settings: NmsSettings) -> list[Dete
 def _in_threads(function: Callable[[Item], Detections], items: Iterable[Item]) -> list[Detections]:
     """Apply a function to several images in parallel: most of the time is spent outside the interpreter lock."""
     items = list(items)
-    workers = min(torch.get_num_threads(), len(items))
+    workers = min(thread_count(), len(items))
     if workers < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(workers) as threads:
@@ -89,6 +95,8 @@ def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, sett
     first, and all of them only if fewer than the maximum remain. `best` (n,) is the best score of each row, -1 below
     the confidence threshold, and `best_class` (n,) its class; None makes every class of a row a candidate.
     """
+    import torch
+
     for pool in (FIRST_POOL, MAX_CANDIDATES):
         floor = best.topk(pool).values[-1] if len(best) > pool else best.new_tensor(-1)
         rows = (best >= floor.clamp(min=0)).nonzero()[:, 0]  # at least `pool` scores reach the floor, or all are here
@@ -109,7 +117,9 @@ def _nms_torch(prediction: Tensor, best: Tensor, best_class: Tensor | None, sett
         kept = greedy_nms(boxes, groups, iou_threshold=settings.iou_threshold, limit=settings.max_detections)
         if floor < 0 or len(kept) == settings.max_detections:
             break
-    return Detections(boxes=boxes[kept].float(), scores=score[kept].float(), classes=classes[kept])
+    kept_columns = (boxes[kept].float(), score[kept].float(), classes[kept])
+    corners, scores, class_ids = (column.cpu().numpy() for column in kept_columns)
+    return Detections(boxes=corners, scores=scores, classes=class_ids)
 
 
 def _all_classes(rows: Tensor, floor: Tensor, settings: NmsSettings) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,6 +135,8 @@ def _allowed_classes(settings: NmsSettings, scores: Tensor) -> Tensor | None:
     """Return a (classes,) bool mask of the classes to keep for scores (..., classes); None if all are kept."""
     if settings.classes is None:
         return None
+    import torch
+
     class_ids = torch.arange(scores.shape[-1], device=scores.device)
     return torch.isin(class_ids, torch.as_tensor(list(settings.classes), device=scores.device))
 
@@ -136,6 +148,8 @@ def greedy_nms(boxes_xyxy: Tensor, groups: Tensor, *, iou_threshold: float, limi
     boxes are kept, so most pairs never need to be compared: candidates come in chunks, each compared with the boxes
     kept so far and with each other.
     """
+    import torch
+
     kept = torch.empty(0, dtype=torch.int64, device=boxes_xyxy.device)
     start = 0
     while start < len(boxes_xyxy) and len(kept) < limit:
@@ -153,6 +167,8 @@ def greedy_nms(boxes_xyxy: Tensor, groups: Tensor, *, iou_threshold: float, limi
 
 def _overlaps(boxes_xyxy: Tensor, groups: Tensor, first: Tensor, second: Tensor, iou_threshold: float) -> Tensor:
     """Return the (n, m) mask of the pairs of indices (n,) and (m,) of one group whose IoU exceeds the threshold."""
+    import torch
+
     left, top, right, bottom = boxes_xyxy[first, :, None].unbind(1)  # (n, 1) each
     left_2, top_2, right_2, bottom_2 = boxes_xyxy[second].unbind(1)  # (m,) each
     width = (torch.minimum(right, right_2) - torch.maximum(left, left_2)).clamp(min=0)
@@ -171,22 +187,21 @@ class _KernelSettings(ctypes.Structure):
     ]
 
 
-def _nms_compiled(prediction: Tensor, *, settings: NmsSettings) -> Detections:
-    """Apply NMS to one image, a contiguous (n, 5 + classes) float32 prediction on the CPU, with the compiled kernel."""
+def _nms_compiled(prediction: np.ndarray, *, settings: NmsSettings) -> Detections:
+    """Apply NMS to one image, a contiguous (n, 5 + classes) float32 prediction, with the compiled kernel."""
     rows, columns = prediction.shape
     limit = min(settings.max_detections, MAX_CANDIDATES)
     kernel_settings = _KernelSettings(
         *(rows, columns - 5, limit, MAX_CANDIDATES, settings.agnostic, settings.multi_label),
         *(settings.conf_threshold, settings.iou_threshold),
     )
-    allowed = _allowed_classes(settings, prediction[:0, 5:])
-    mask = None if allowed is None else allowed.to(torch.uint8)
-    boxes, scores = prediction.new_empty(limit, 4), prediction.new_empty(limit)
-    classes = torch.empty(limit, dtype=torch.int64)
+    mask = None if settings.classes is None else np.isin(np.arange(columns - 5), settings.classes).view(np.uint8)
+    boxes, scores = np.empty((limit, 4), np.float32), np.empty(limit, np.float32)
+    classes = np.empty(limit, np.int64)
     suppress = load("nms").suppress  # type: ignore[union-attr]  # the caller has loaded it
     suppress.restype = ctypes.c_ssize_t
-    addresses = [None if t is None else t.data_ptr() for t in (prediction, mask, boxes, scores, classes)]
+    addresses = [None if array is None else array.ctypes.data for array in (prediction, mask, boxes, scores, classes)]
     kept = suppress(ctypes.byref(kernel_settings), *map(ctypes.c_void_p, addresses))
     if kept < 0:
         raise MemoryError(f"not enough memory for NMS of {rows} predictions of {columns - 5} classes")
-    return Detections(boxes=boxes[:kept].clone(), scores=scores[:kept].clone(), classes=classes[:kept].clone())
+    return Detections(boxes=boxes[:kept].copy(), scores=scores[:kept].copy(), classes=classes[:kept].copy())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from utils.datasets.letterbox import letterbox
-from utils.inference.detector import Forward
+from utils.inference.network import Network
 from utils.inference.nms import NmsSettings, non_max_suppression
-from utils.runtime import scale_pixels
 from utils.structures import Detections, LetterboxTransform
 
 Timings = dict[str, float]  # milliseconds per image of the phases "pre", "inference" and "nms"
@@ -26,9 +24,6 @@ class InferenceConfig:
     size_hw: tuple[int, int]  # images are letterboxed into this size, multiples of the stride
     stride: int  # largest stride of the model
     nms: NmsSettings
-    device: torch.device  # where the model is
-    dtype: torch.dtype = torch.float32  # of the model's input
-    amp: bool = False  # mixed precision, ignored on the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,7 @@ def preprocess(image: np.ndarray, config: InferenceConfig) -> PreprocessedImage:
 
 
 def predict(
-    forward: Forward, images: Sequence[PreprocessedImage], config: InferenceConfig
+    network: Network, images: Sequence[PreprocessedImage], config: InferenceConfig
 ) -> list[tuple[Detections, Timings]]:
     """Return each image's detections, in pixels of the original and independent of the other images, and its timings.
 
@@ -62,37 +57,32 @@ def predict(
     for indices in indices_by_shape.values():
         start = time.perf_counter()
         group = [images[index] for index in indices]
-        stacked = torch.from_numpy(np.stack([image.image for image in group])).permute(0, 3, 1, 2)
-        batch = scale_pixels(stacked, config.device, config.dtype)
+        pixels = network.scale(np.stack([image.image for image in group]).transpose(0, 3, 1, 2))
         stacking = 1000 * (time.perf_counter() - start) / len(group)
-        detections, timings = predict_batch(forward, batch, [image.transform for image in group], config)
+        detections, timings = predict_batch(network, pixels, [image.transform for image in group], config)
         for index, image, of_image in zip(indices, group, detections, strict=True):
             results[index] = of_image, {"pre": image.milliseconds + stacking, **timings}
     return [results[index] for index in range(len(images))]
 
 
-@torch.inference_mode()
 def predict_batch(
-    forward: Forward, batch: Tensor, transforms: Sequence[LetterboxTransform], config: InferenceConfig
+    network: Network,
+    pixels: Any,  # noqa: ANN401 - of the engine's own type
+    transforms: Sequence[LetterboxTransform],
+    config: InferenceConfig,
 ) -> tuple[list[Detections], Timings]:
-    """Detect objects in a batch (B, 3, H, W) of values in [0, 1] on the device, H and W multiples of the stride.
+    """Detect objects in a batch (B, 3, H, W) of values in [0, 1], of the kind that the network takes.
 
-    Returns the detections of each image on the CPU, in pixels of the original; mean timings without preprocessing.
+    H and W are multiples of the stride. Returns the detections of each image in pixels of the original; mean timings
+    without preprocessing.
     """
     start = time.perf_counter()
-    with torch.autocast(config.device.type, enabled=config.amp and config.device.type != "cpu"):
-        predictions = forward(batch)[0]
-    if config.device.type == "cuda":
-        torch.cuda.synchronize(config.device)
+    predictions, _ = network(pixels)
     nms_start = time.perf_counter()
     results = [
-        Detections(
-            boxes=torch.from_numpy(transform.to_original(detections.boxes.cpu().numpy())),
-            scores=detections.scores.cpu(),
-            classes=detections.classes.cpu(),
-        )
+        replace(detections, boxes=transform.to_original(detections.boxes))
         for detections, transform in zip(non_max_suppression(predictions, config.nms), transforms, strict=True)
     ]
     end = time.perf_counter()
-    per_image = 1000 / max(len(batch), 1)
+    per_image = 1000 / max(len(transforms), 1)
     return results, {"inference": per_image * (nms_start - start), "nms": per_image * (end - nms_start)}

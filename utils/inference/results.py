@@ -61,7 +61,7 @@ class Results:
         self.n = len(self.ims)
         self.t, self.s = tuple(times), shape
         self._originals, self._detections = tuple(ims), tuple(detections)
-        self.pred = [torch.cat((d.boxes, d.scores[:, None], d.classes[:, None].float()), 1) for d in detections]
+        self.pred = [torch.from_numpy(_rows(of_image)) for of_image in detections]
         sizes = [torch.tensor((im.shape[1], im.shape[0], im.shape[1], im.shape[0])).float() for im in self.ims]
         self.xyxy: list[Any] = self.pred
         self.xywh: list[Any] = [torch.cat((xyxy_to_cxcywh(p[:, :4]), p[:, 4:]), 1) for p in self.pred]
@@ -115,7 +115,7 @@ class Results:
         self.ims = [
             draw_boxes(
                 image,
-                detections.boxes.numpy(),
+                detections.boxes,
                 box_labels(detections, self._names(), hide_labels=not labels),
                 detections.classes.tolist(),
                 thickness=THICKNESS,
@@ -170,6 +170,11 @@ class Results:
         """Return the file names without suffix, made unique."""
         taken = OutputNames()
         return [taken.claim(Path(file).stem) for file in self.files]
+
+
+def _rows(detections: Detections) -> np.ndarray:
+    """Return (n, 6) float32: x1, y1, x2, y2, confidence, class."""
+    return np.column_stack((detections.boxes, detections.scores, detections.classes)).astype(np.float32)
 
 
 def _normalize(rows: Tensor, size_whwh: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.modules.akconv import AKConv
 from utils.inference.offset_statistics import layer_offsets
-from utils.inference.predict import InferenceConfig, PreprocessedImage
+from utils.inference.predict import PreprocessedImage
 from utils.inference.sampling_points import (
     LayerSampling,
     Location,
@@ -25,12 +25,13 @@ from utils.runtime import scale_pixels
 
 @torch.inference_mode()
 def sample_image(
-    network: nn.Module, layers: Mapping[str, AKConv], image: PreprocessedImage, config: InferenceConfig
+    network: nn.Module, layers: Mapping[str, AKConv], image: PreprocessedImage
 ) -> dict[str, LayerSampling]:
     """Run a network on one image and return where its AKConv layers sample."""
+    weight = next(network.parameters())
     pixels = torch.from_numpy(np.ascontiguousarray(image.image)).permute(2, 0, 1)[None]
     with record_sampling(layers) as samplings:
-        network(scale_pixels(pixels, config.device, config.dtype))
+        network(scale_pixels(pixels, weight.device, weight.dtype))
     return samplings
 
 

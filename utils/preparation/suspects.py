@@ -21,8 +21,9 @@ from utils.datasets.images import READ_THREADS, read_image
 from utils.datasets.splits import round_image_size
 from utils.errors import ConfigError, DataError
 from utils.inference.class_mapping import class_name_mismatch
-from utils.inference.detector import Detector, prepare
+from utils.inference.detector import TorchNetwork, prepare
 from utils.inference.model_loading import open_weights
+from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
 from utils.log import LOGGER
@@ -55,7 +56,7 @@ class Suspect:
     predicted: int = -1  # class id of the detection
 
 
-def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Detector, InferenceConfig]:
+def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Network, InferenceConfig]:
     """Open the trained model of `--weights`, and return how to run it.
 
     Raises:
@@ -72,12 +73,12 @@ def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Detector
         LOGGER.warning(f"{config.file}: {difference}")
     size = round_image_size(options.imgsz or metadata.image_size, model.max_stride)
     nms = NmsSettings(conf_threshold=SEEN)
-    settings = InferenceConfig(size_hw=(size, size), stride=model.max_stride, nms=nms, device=device)
-    return prepare(model, device=device), settings
+    settings = InferenceConfig(size_hw=(size, size), stride=model.max_stride, nms=nms)
+    return TorchNetwork(detector=prepare(model, device=device), device=device), settings
 
 
-def find_suspects(detector: Detector, splits: Sequence[SplitSurvey], settings: InferenceConfig) -> list[Suspect]:
-    """Return all contradictions of a detector, which runs with `settings`, and the labels of the splits."""
+def find_suspects(network: Network, splits: Sequence[SplitSurvey], settings: InferenceConfig) -> list[Suspect]:
+    """Return all contradictions of a network, which runs with `settings`, and the labels of the splits."""
     suspects: list[Suspect] = []
     with ThreadPoolExecutor(READ_THREADS) as pool:
         for position, split in enumerate(splits):
@@ -88,11 +89,10 @@ def find_suspects(detector: Detector, splits: Sequence[SplitSurvey], settings: I
                 pixels = list(pool.map(_read, [split.paths[i] for i in chunk]))
                 usable = [(i, image) for i, image in zip(chunk, pixels, strict=True) if image is not None]
                 inputs = [preprocess(image, settings) for _, image in usable]
-                for (index, image), (detected, _) in zip(usable, predict(detector, inputs, settings), strict=True):
+                for (index, image), (detected, _) in zip(usable, predict(network, inputs, settings), strict=True):
                     height, width = image.shape[:2]
-                    boxes = detected.boxes.numpy() / np.array((width, height, width, height))
-                    scores, classes = detected.scores.numpy(), detected.classes.numpy()
-                    suspects += _compare(position, split, index, boxes, scores, classes)
+                    boxes = detected.boxes / np.array((width, height, width, height))
+                    suspects += _compare(position, split, index, boxes, detected.scores, detected.classes)
                 progress.update(len(chunk))
             progress.close()
     return suspects

@@ -120,9 +120,9 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
     return ImageEvaluation(
         image_id=batch.indices[position],
         original_hw=letterbox.original_hw,
-        boxes=letterbox.to_original(detections.boxes.cpu().numpy()),
-        confidences=detections.scores.cpu().numpy(),
-        classes=detections.classes.cpu().numpy(),
+        boxes=letterbox.to_original(detections.boxes),
+        confidences=detections.scores,
+        classes=detections.classes,
         label_boxes=letterbox.to_original(label_boxes),
         label_classes=targets[:, 1].astype(np.int64),
     )

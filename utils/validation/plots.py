@@ -47,7 +47,7 @@ def plot_batch(
         else:
             of_image = detections[position]
             confident = of_image.scores > CONF_THRESHOLD
-            boxes, scores = of_image.boxes[confident].cpu().numpy(), of_image.scores[confident].tolist()
+            boxes, scores = of_image.boxes[confident], of_image.scores[confident].tolist()
             classes = of_image.classes[confident].tolist()
             texts = [f"{display_name(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
         image = np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from utils.datasets.sources import Frame
 from utils.detection import writers
@@ -16,11 +15,11 @@ from utils.options import DetectOptions
 from utils.structures import Detections
 
 NAMES = ("ring", "a/b")
-NOTHING = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), classes=torch.zeros(0, dtype=torch.int64))
+NOTHING = Detections(boxes=np.zeros((0, 4)), scores=np.zeros(0), classes=np.zeros(0, np.int64))
 TWO = Detections(
-    boxes=torch.tensor([[8.0, 4, 24, 20], [0, 0, 32, 40]]),
-    scores=torch.tensor([0.75, 0.5]),
-    classes=torch.tensor([1, 0]),
+    boxes=np.array([[8, 4, 24, 20], [0, 0, 32, 40]], np.float32),
+    scores=np.array([0.75, 0.5], np.float32),
+    classes=np.array([1, 0]),
 )
 
 
@@ -86,8 +85,8 @@ def test_equal_names_from_different_folders_are_kept_apart(tmp_path: Path) -> No
 
 
 def same_class(count: int) -> Detections:
-    boxes = torch.tensor([[2.0 * i, 3, 2.0 * i + 6, 12] for i in range(count)]).reshape(-1, 4)
-    return Detections(boxes=boxes, scores=torch.full((count,), 0.5), classes=torch.zeros(count, dtype=torch.int64))
+    boxes = np.array([[2 * i, 3, 2 * i + 6, 12] for i in range(count)], np.float32).reshape(-1, 4)
+    return Detections(boxes=boxes, scores=np.full(count, 0.5), classes=np.zeros(count, np.int64))
 
 
 def files(folder: Path, pattern: str) -> list[str]:
@@ -102,7 +101,7 @@ def test_every_box_of_every_frame_has_a_crop_of_its_own(tmp_path: Path) -> None:
         for index in range(24):
             writer.write(Frame(image=grey(), path=Path("img.avi"), index=index), same_class(2))
         other = same_class(2)
-        other.classes.add_(1)
+        other.classes[:] += 1
         writer.write(Frame(image=grey(), path=Path("img1.png"), number=1), other)
     crops = files(tmp_path, "*.jpg")
     assert len(crops) == len(sources) * 3 + 24 * 2 + 2 == len({crop.casefold() for crop in crops})
@@ -165,7 +164,7 @@ def test_names_of_the_greatest_length_and_of_any_bytes_are_written(tmp_path: Pat
 
 def test_an_image_too_wide_for_its_format_is_written_as_another(tmp_path: Path, caplog) -> None:
     wide = np.full((3, 70000, 3), 90, np.uint8)
-    whole = Detections(boxes=torch.tensor([[0.0, 0, 70000, 3]]), scores=torch.ones(1), classes=torch.zeros(1).long())
+    whole = Detections(boxes=np.array([[0.0, 0, 70000, 3]]), scores=np.ones(1), classes=np.zeros(1, np.int64))
     with DetectionWriter(options(save_crop=True), tmp_path, NAMES) as writer:
         writer.write(Frame(image=wide, path=Path("a.jpg")), whole)
         writer.write(Frame(image=wide, path=Path("b.webp")), whole)

@@ -26,12 +26,12 @@ def test_nms_in_the_graph_finds_what_pytorch_finds(agnostic: bool, limit: int, o
     assert sum(len(expected) for expected in detections) > 10 and rows.shape[2] == 6
     for expected, image in zip(detections, rows, strict=True):
         kept = image[image[:, 4] > 0]
-        torch.testing.assert_close(kept[:, 4], expected.scores, atol=1e-6, rtol=0)
+        torch.testing.assert_close(kept[:, 4], torch.from_numpy(expected.scores), atol=1e-6, rtol=0)
         order, expected_order = (
-            np.lexsort((classes.numpy(), scores.numpy().round(4)))
-            for classes, scores in ((kept[:, 5], kept[:, 4]), (expected.classes, expected.scores))
+            np.lexsort((classes, scores.round(4)))
+            for classes, scores in ((kept[:, 5].numpy(), kept[:, 4].numpy()), (expected.classes, expected.scores))
         )
-        torch.testing.assert_close(kept[order, :4], expected.boxes[expected_order], atol=1e-3, rtol=0)
+        torch.testing.assert_close(kept[order, :4], torch.from_numpy(expected.boxes[expected_order]), atol=1e-3, rtol=0)
         assert kept[order, 5].tolist() == expected.classes[expected_order].tolist()
         assert not image[len(kept) :].any(), "padding is zero"
     repeated = non_max_suppression(with_nms(images)[0], settings)

@@ -18,8 +18,8 @@ SIZES = ((40, 60), (50, 30))
 
 
 def detections(*rows):
-    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return Detections(boxes=table[:, :4], scores=table[:, 4], classes=table[:, 5].long())
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(boxes=table[:, :4], scores=table[:, 4], classes=table[:, 5].astype(np.int64))
 
 
 @pytest.fixture

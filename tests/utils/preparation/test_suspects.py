@@ -10,6 +10,7 @@ from tests.helpers.small_model import small_checkpoint
 from utils.datasets.config import load_data_config
 from utils.datasets.scan import list_images
 from utils.errors import ConfigError
+from utils.inference.detector import TorchNetwork
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig
 from utils.options import PrepareOptions
@@ -18,9 +19,7 @@ from utils.preparation.findings import Finding
 from utils.preparation.survey import survey_split
 from utils.preparation.suspects import SEEN, find_suspects, suspect_findings
 
-SETTINGS = InferenceConfig(
-    size_hw=(WIDTH, WIDTH), stride=16, nms=NmsSettings(conf_threshold=SEEN), device=torch.device("cpu")
-)
+SETTINGS = InferenceConfig(size_hw=(WIDTH, WIDTH), stride=16, nms=NmsSettings(conf_threshold=SEEN))
 
 
 class ColourDetector:
@@ -46,7 +45,9 @@ def suspects_of(data: FaultySet) -> dict[str, Finding]:
     """Return the findings by kind."""
     config = load_data_config(str(data.yaml))
     splits = [survey_split(name, list_images(config, name)) for name in ("train", "val")]
-    findings = suspect_findings(find_suspects(ColourDetector(), splits, SETTINGS), splits, config.names)
+    findings = suspect_findings(
+        find_suspects(TorchNetwork(detector=ColourDetector()), splits, SETTINGS), splits, config.names
+    )
     return {finding.kind: finding for finding in findings}
 
 
