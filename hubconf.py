@@ -31,7 +31,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 from utils.errors import ConfigError as _ConfigError
 from utils.inference import autoshape as _autoshape
 from utils.log import LOGGER as _LOGGER
-from utils.missing_weights import RELEASE as _RELEASE
+from utils.weights_file import RELEASE as _RELEASE
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL", "pandas", "matplotlib", "yaml", "einops"]
 _Model = _autoshape.AutoShape | _autoshape.Model

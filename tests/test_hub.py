@@ -18,9 +18,10 @@ import torch
 from models.yolo import DetectionModel
 from tests.helpers.random_model import random_model
 from utils.errors import CheckpointError, ConfigError
-from utils.export.formats import ExportWrapper, to_onnx
 from utils.inference.autoshape import AutoShape
-from utils.inference.exported_model import ExportedModel, ModelMetadata
+from utils.inference.exported_model import ExportedModel
+from utils.inference.metadata import ModelMetadata
+from utils.inference.onnx_conversion import ExportWrapper, to_onnx
 from utils.log import LOGGER
 from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 

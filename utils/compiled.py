@@ -54,12 +54,12 @@ def library_path(name: str) -> Path:
     """Return the path of a compiled kernel; its name depends on the sources, the flags and the processor."""
     kernel = KERNELS[name]
     sources = [(PROJECT_ROOT / file).read_bytes() for file in kernel.sources]
-    target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), _processor())).encode()
+    target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), processor_features())).encode()
     return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + target).hexdigest()[:16]}.so"
 
 
 @functools.cache
-def _processor() -> str:
+def processor_features() -> str:
     """Return the processor's features: machines that share the folder must not load each other's code."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()

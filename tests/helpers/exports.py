@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tests.helpers.small_model import SMALL_NAMES
 from utils.inference.detector import Detector
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 
 METADATA = ModelMetadata(names=SMALL_NAMES, stride=32, image_size=96, data="tiny.yaml")
 UNTRACED_SHAPES = ((1, 3, 64, 160), (3, 3, 128, 96))

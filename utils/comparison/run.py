@@ -54,8 +54,9 @@ from utils.comparison.statistics import collect_scores, compare_with_baseline
 from utils.comparison.sweep import sweep_variants
 from utils.comparison.trained_runs import TrainedRuns
 from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.letterbox import round_image_size
 from utils.datasets.split_checks import split_warnings
-from utils.datasets.splits import class_names, round_image_size
+from utils.datasets.splits import class_names
 from utils.inference.class_mapping import distinct_names
 from utils.locks import FolderLock
 from utils.log import LOGGER, optional

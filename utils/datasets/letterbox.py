@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
+from utils.log import LOGGER
 from utils.structures import LetterboxTransform
 
 PAD_VALUE = 114
+
+
+def round_image_size(size: int, stride: int) -> int:
+    """Return `size` rounded up to a multiple of the stride, with a warning if they differ."""
+    rounded = math.ceil(size / stride) * stride
+    if rounded != size:
+        LOGGER.warning(f"--imgsz {size} is not a multiple of the stride {stride}; using {rounded}")
+    return rounded
 
 
 def scaled_size(size_hw: tuple[int, int], target_hw: tuple[int, int], *, scale_up: bool = True) -> tuple[int, int]:

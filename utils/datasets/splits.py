@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from utils.datasets.batching import rectangular_batches
@@ -13,7 +11,6 @@ from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex
 from utils.datasets.loader import BatchLoader
 from utils.datasets.synthetic_shapes import ensure_shapes
-from utils.log import LOGGER
 
 DEFAULT_CACHE_BYTES = 128_000_000
 EVALUATION_PAD = 0.5
@@ -31,14 +28,6 @@ def open_data(name: str, *, download: bool = False) -> DataConfig:
 def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
     """Return the class names of a model of this data set."""
     return ("object",) if single_class and config.num_classes != 1 else config.names
-
-
-def round_image_size(size: int, stride: int) -> int:
-    """Return `size` rounded up to a multiple of the stride, with a warning if they differ."""
-    rounded = math.ceil(size / stride) * stride
-    if rounded != size:
-        LOGGER.warning(f"--imgsz {size} is not a multiple of the stride {stride}; using {rounded}")
-    return rounded
 
 
 def evaluation_loader(

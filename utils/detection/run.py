@@ -6,31 +6,43 @@ import contextlib
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import torch
 from tqdm import tqdm
 
-from models.yolo import DetectionModel
 from utils.datasets.config import load_data_config
+from utils.datasets.letterbox import round_image_size
 from utils.datasets.sources import Frame, Source, open_source
-from utils.datasets.splits import round_image_size
 from utils.datasets.streams import ReconnectPolicy
 from utils.detection.parallel import parallel_map
-from utils.detection.sampling_plots import MAX_IMAGES, SamplingPlots
 from utils.detection.writers import DetectionWriter, displayed, require_display
 from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir, write_skipped
 from utils.inference.annotations import summarize
-from utils.inference.detector import TorchNetwork, prepare
-from utils.inference.model_loading import open_ensemble
+from utils.inference.engine import open_onnx_network
+from utils.inference.metadata import ModelMetadata
+from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
-from utils.inference.tta import augmented
 from utils.log import LOGGER
 from utils.options import DetectOptions
 from utils.plugins import load_plugins
-from utils.runtime import select_device
+from utils.threads import thread_count
+
+if TYPE_CHECKING:
+    from utils.detection.sampling_plots import SamplingPlots
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """The opened weights, and what belongs to them in a run."""
+
+    network: Network
+    metadata: ModelMetadata
+    workers: int  # batches that it runs at once, each in one thread, if there are several
+    sampling: SamplingPlots | None = None  # of `--visualize`
 
 
 def run_detection(options: DetectOptions) -> Path:
@@ -39,30 +51,30 @@ def run_detection(options: DetectOptions) -> Path:
     Raises:
         DetectorError: an input is invalid, or no file of the source could be read.
     """
-    device = select_device(options.device)
     load_plugins(options.plugins)
     if options.view_img:
         require_display()
     reconnect = ReconnectPolicy(give_up_after=options.stream_timeout)
     source = open_source(options.source, vid_stride=options.vid_stride, reconnect=reconnect)
-    model, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
+    # Batches of files run in parallel on the CPU. Streams need low latency, and `--visualize` hooks into the network,
+    # which no other thread may use at the same time.
+    several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
+    model = _open_model(options, several=several)
+    network, metadata = model.network, model.metadata
     names = load_data_config(options.data).names if options.data else metadata.names
-    if len(names) != model.num_classes:
-        what = f"has {len(names)} names, but the model has {model.num_classes} classes"
+    if len(names) != network.num_classes:
+        what = f"has {len(names)} names, but the model has {network.num_classes} classes"
         raise ConfigError(options.data, what, fix="leave --data out")
     if any(not 0 <= class_id < len(names) for class_id in options.classes):
         what = f"must be from 0 to {len(names) - 1} (got {options.classes})"
         raise ConfigError("--classes", what, fix="pass class ids of this model")
-    half = options.half and device.type == "cuda"
-    if options.half and not half:
-        LOGGER.warning("--half requires CUDA; using full precision")
     if not options.imgsz:
         LOGGER.info(f"Image size: {metadata.image_size} px, as the model was trained; --imgsz changes it")
     imgsz = options.imgsz or (metadata.image_size,)
-    height, width = (round_image_size(side, model.max_stride) for side in (imgsz * 2)[:2])
+    height, width = (round_image_size(side, network.max_stride) for side in (imgsz * 2)[:2])
     config = InferenceConfig(
         size_hw=(height, width),
-        stride=model.max_stride,
+        stride=network.max_stride,
         nms=NmsSettings(
             conf_threshold=options.conf_thres,
             iou_threshold=options.iou_thres,
@@ -71,24 +83,10 @@ def run_detection(options: DetectOptions) -> Path:
             agnostic=options.agnostic_nms,
         ),
     )
-    dtype = torch.float16 if half else torch.float32
-    network = prepare(model, device=device, dtype=dtype)
-    sampling = SamplingPlots(
-        network,
-        layers=options.visualize_layers,
-        locations_xy=options.visualize_at,
-        max_images=MAX_IMAGES if options.draws_sampling else 0,
-    )
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     writer = DetectionWriter(options, run_dir, names)
-    # Batches of files run in parallel on the CPU. Streams need low latency, runtimes of exported files have their own
-    # threads, and `--visualize` hooks into the network, which no other thread may use at the same time.
-    several = not (options.draws_sampling or source.streams) and len(source.files) > options.batch_size
-    on_cpu = isinstance(network, DetectionModel) and device.type == "cpu"
-    workers = torch.get_num_threads() if several and on_cpu else 1
-    detector = TorchNetwork(detector=augmented(network) if options.augment else network, device=device, dtype=dtype)
     try:
-        _detect(detector, config, source, options, writer, sampling, workers)
+        _detect(model, config, source, options, writer)
     finally:
         write_skipped(run_dir, source.skipped)
     if source.skipped:
@@ -98,24 +96,63 @@ def run_detection(options: DetectOptions) -> Path:
     return run_dir
 
 
+def _open_model(options: DetectOptions, *, several: bool) -> _Model:
+    """Open the weights in the engine that suits the run, which has several batches or one."""
+    workers = thread_count() if several else 1
+    flags = {"--visualize": options.draws_sampling, "--augment": options.augment, "--half": options.half}
+    opened = open_onnx_network(
+        options.weights,
+        engine=options.engine,
+        device=options.device,
+        torch_only=next((flag for flag, given in flags.items() if given), ""),
+        threads=1 if workers > 1 else None,
+    )
+    if opened is not None:
+        return _Model(network=opened[0], metadata=opened[1], workers=workers)
+    from torch import nn
+
+    from models.yolo import DetectionModel  # only now: ONNX Runtime needs no torch
+    from utils.detection.sampling_plots import MAX_IMAGES, SamplingPlots
+    from utils.inference.model_loading import open_torch_network
+    from utils.inference.tta import augmented
+    from utils.runtime import select_device
+
+    device = select_device(options.device)
+    half = options.half and device.type == "cuda"
+    if options.half and not half:
+        LOGGER.warning("--half requires CUDA; using full precision")
+    network, metadata = open_torch_network(options.weights, device, trust=options.trust_torchscript, half=half)
+    sampling = None
+    if options.draws_sampling:
+        layers, locations_xy = options.visualize_layers, options.visualize_at
+        sampling = SamplingPlots(
+            cast(nn.Module, network.detector), layers=layers, locations_xy=locations_xy, max_images=MAX_IMAGES
+        )
+    # Runtimes of exported files have their own threads.
+    in_parallel = isinstance(network.detector, DetectionModel) and device.type == "cpu"
+    if options.augment:
+        network = replace(network, detector=augmented(network.detector))
+    return _Model(network=network, metadata=metadata, workers=workers if in_parallel else 1, sampling=sampling)
+
+
 def _detect(
-    detector: TorchNetwork,
+    model: _Model,
     config: InferenceConfig,
     source: Source,
     options: DetectOptions,
     writer: DetectionWriter,
-    sampling: SamplingPlots,
-    workers: int,
 ) -> None:
     """Process all frames: log a line for each, and the mean timings at the end; RunError if there are none."""
     totals: Counter[str] = Counter()
     frames, limited = 0, False
+    workers, sampling = model.workers, model.sampling
     progress = _Progress(len(source.files), endless=bool(source.streams))
     batches = source.batches(options.batch_size, lambda frame: (frame, preprocess(frame.image, config)))
-    with contextlib.closing(batches), contextlib.closing(progress.bar), sampling, writer:
+    plots = sampling or contextlib.nullcontext()
+    with contextlib.closing(batches), contextlib.closing(progress.bar), plots, writer:
         start = time.perf_counter()
         predicted = parallel_map(
-            lambda batch: predict(detector, [image for _, image in batch], config), batches, workers=workers
+            lambda batch: predict(model.network, [image for _, image in batch], config), batches, workers=workers
         )
         for batch, results in predicted:
             for (frame, preprocessed), (detections, timings) in zip(batch, results, strict=True):
@@ -130,8 +167,9 @@ def _detect(
                     limit = f"reached the limit of --max-det {options.max_det} detections (shown once)"
                     LOGGER.warning(f"{displayed(frame.path)}: {limit}")
                 writer.write(frame, detections)
-                path = writer.run_dir / writer.stem(frame.path, frame.number)
-                sampling.add(frame.image, preprocessed, detections, writer.names, path)
+                if sampling is not None:
+                    path = writer.run_dir / writer.stem(frame.path, frame.number)
+                    sampling.add(frame.image, preprocessed, detections, writer.names, path)
     if not frames:
         first, reason = source.skipped[0]
         others = f": none of its {len(source.skipped)} files could be read" if len(source.skipped) > 1 else ""

@@ -15,13 +15,14 @@ from models.yolo import DetectionModel
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.images import read_image
 from utils.datasets.index import build_index
+from utils.datasets.letterbox import round_image_size
 from utils.datasets.sources import open_source
-from utils.datasets.splits import open_data, round_image_size
+from utils.datasets.splits import open_data
 from utils.errors import CheckpointError, ConfigError, RunError, did_you_mean
 from utils.explain.layers import select_layers
 from utils.files import unique_name
 from utils.inference.class_mapping import class_name_mismatch
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import is_exported, open_weights
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, PreprocessedImage, preprocess

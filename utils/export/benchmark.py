@@ -14,7 +14,7 @@ from utils.datasets.splits import evaluation_loader, open_data
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.detector import prepare
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import open_weights
 from utils.inference.nms import EVALUATION_NMS
 from utils.log import LOGGER

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.inference.exported_model import OUTPUT, require_package
+from utils.inference.metadata import OUTPUT
 from utils.inference.nms import NmsSettings
+from utils.inference.onnx_session import require_package
 
 PREDICTIONS = "predictions"
 Node = tuple[str, tuple[list[str], list[str]], dict[str, Any]]  # operator, inputs and outputs, attributes

@@ -7,39 +7,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import CheckpointError, RunError
 from utils.inference.exported_model import ExportedModel
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.inference.parity import TOLERANCE, max_difference, random_images
 from utils.log import LOGGER
 
-TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.05
 SEED = 0
 Shape = tuple[int, ...]
-
-
-def _random_images(shape: Shape, generator: torch.Generator) -> Tensor:
-    """Return images (B, C, H, W) in [0, 1] with coarse and fine structure."""
-    batch, channels, height, width = shape
-    coarse = torch.rand(batch, channels, max(height // 16, 1), max(width // 16, 1), generator=generator)
-    smooth = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-    return (0.8 * smooth + 0.2 * torch.rand(shape, generator=generator)).clamp(0, 1)
-
-
-@torch.inference_mode()
-def max_difference(expected: Tensor, actual: Tensor) -> float:
-    """Return the largest difference of two outputs: absolute for values up to 1, relative above.
-
-    Boxes are in pixels: the float32 next to 1000 is 6e-5 away. Infinite if shapes or non-finite entries differ.
-    """
-    if expected.shape != actual.shape or not torch.equal(expected.isfinite(), actual.isfinite()):
-        return float("inf")
-    finite = expected.isfinite()
-    expected, actual = expected[finite].double(), actual[finite].double()
-    return float(((actual - expected).abs() / expected.abs().clamp(min=1)).max()) if expected.numel() else 0.0
 
 
 class Reference:
@@ -56,7 +34,7 @@ class Reference:
         if device not in self._outputs:
             generator = torch.Generator().manual_seed(SEED)
             network = copy.deepcopy(self.network).to(device)
-            images = [_random_images(shape, generator).to(device) for shape in self.shapes]
+            images = [random_images(shape, generator).to(device) for shape in self.shapes]
             self._outputs[device] = [(batch, network(batch)) for batch in images]
         return self._outputs[device]
 

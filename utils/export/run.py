@@ -10,17 +10,19 @@ from typing import cast
 
 import torch
 
-from models.modules.akconv import AKConv
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats, stored_bytes
-from utils.export.formats import ExportWrapper, add_nms, to_onnx, to_openvino, to_torchscript
-from utils.export.parity_check import HALF_TOLERANCE, TOLERANCE, Reference, check_nms, check_parity
+from utils.export.formats import add_nms, to_openvino, to_torchscript
+from utils.export.parity_check import HALF_TOLERANCE, Reference, check_nms, check_parity
 from utils.files import atomic_write
 from utils.folders import atomic_write_folder
-from utils.inference.exported_model import ModelMetadata, mark_trusted, open_onnx, open_openvino, open_torchscript
+from utils.inference.exported_model import mark_trusted, open_onnx, open_openvino, open_torchscript
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import is_exported, open_weights
 from utils.inference.nms import NmsSettings
+from utils.inference.onnx_conversion import ExportWrapper, default_opset, to_onnx
+from utils.inference.parity import TOLERANCE
 from utils.log import LOGGER
 from utils.options import ExportOptions
 from utils.plugins import load_plugins
@@ -83,10 +85,8 @@ def _export(
         mark_trusted(data)
     elif name == "onnx":
         path = stem.with_suffix(".onnx")
-        # From opset 19 on, AKConv is a single operator, DeformConv, which is a third faster in ONNX Runtime but has no
-        # half precision there.
-        deformable = any(isinstance(layer, AKConv) for layer in model.modules()) and not options.half
-        data = to_onnx(wrapper, metadata, opset=options.opset or (19 if deformable else 17), simplify=options.simplify)
+        opset = options.opset or default_opset(model, half=options.half)
+        data = to_onnx(wrapper, metadata, opset=opset, simplify=options.simplify)
         exported = open_onnx(data, device, path=path)
         check(exported)
         if options.nms:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib
 import io
 import json
 import os
-import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,62 +19,13 @@ from torch import Tensor, nn
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import CheckpointError, ConfigError, DetectorError
 from utils.files import try_write, user_cache_dir
+from utils.inference.metadata import ModelMetadata
+from utils.inference.onnx_session import open_session, require_package
 from utils.log import LOGGER
 
-INPUT, OUTPUT = "images", "output0"
 TORCHSCRIPT_METADATA = "config.txt"  # the extra file in which YOLOv5 stores it too
 OPENVINO_METADATA = "model_info"
-DEFAULT_IMAGE_SIZE = 640
 Run = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelMetadata:
-    """What is known of a model besides its weights; exported files store it under the keys that YOLOv5 uses."""
-
-    names: tuple[str, ...]  # of the classes
-    stride: int  # image sides must be multiples of it
-    image_size: int = DEFAULT_IMAGE_SIZE  # default longer side in pixels
-    data: str = ""  # data yaml it was trained on
-    single_class: bool = False  # trained with all classes as one
-    nms: bool = False  # NMS is part of the graph: output rows are x1, y1, x2, y2, score, class
-    device: str = "cpu"  # type of device a TorchScript file runs on: its constants are bound to it
-
-    def to_text(self) -> dict[str, str]:
-        """Return the key-value pairs to store in a file."""
-        return {
-            "names": str(dict(enumerate(self.names))),
-            "stride": str(self.stride),
-            "imgsz": str(self.image_size),
-            "data": self.data,
-            "single_cls": str(self.single_class),
-            "nms": str(self.nms),
-            "device": self.device,
-        }
-
-    @classmethod
-    def from_text(cls, text: Mapping[str, Any], *, path: Path | str) -> ModelMetadata:
-        """Parse what `to_text`, or YOLOv5, wrote; CheckpointError if class names or stride are missing or invalid."""
-        try:
-            names = text["names"]
-            names = ast.literal_eval(names) if isinstance(names, str) else names
-            by_id = {int(n): str(v) for n, v in (names.items() if isinstance(names, dict) else enumerate(names))}
-            stride, size = int(text["stride"]), str(text.get("imgsz", ""))
-            if sorted(by_id) != list(range(len(by_id))) or not by_id or not 1 <= stride <= 4096:
-                raise ValueError
-        except (KeyError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
-            raise CheckpointError(
-                path, "has no valid class names and stride in its metadata", fix="export it with export.py or YOLOv5"
-            ) from error
-        return cls(
-            names=tuple(by_id[n] for n in range(len(by_id))),
-            stride=stride,
-            image_size=int(size) if re.fullmatch("[1-9][0-9]{0,3}", size) else DEFAULT_IMAGE_SIZE,
-            data=str(text.get("data", "")),
-            single_class=str(text.get("single_cls")) == "True",
-            nms=str(text.get("nms")) == "True",
-            device=str(text.get("device", "")),
-        )
 
 
 class ExportedModel(nn.Module):
@@ -142,15 +89,6 @@ def _as_predictions(rows: Tensor, classes: int) -> Tensor:
     return torch.cat((xyxy_to_cxcywh(rows[..., :4]), rows[..., 4:5], one_hot), -1)
 
 
-def require_package(name: str, where: Path | str) -> Any:  # noqa: ANN401
-    """Import an optional package for a flag or file; ConfigError if it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        fix = f"install it: pip install {name}"
-        raise ConfigError(where, f"needs {name}, which is not installed", fix=fix) from error
-
-
 def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
     """Open a TorchScript file. It is a program that runs from here on: the caller must trust it.
 
@@ -182,9 +120,6 @@ def open_torchscript(data: bytes, device: torch.device, *, path: Path | str) -> 
 def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> ExportedModel:
     """Open an ONNX file in ONNX Runtime; CheckpointError if it is damaged or has no metadata."""
     onnxruntime = require_package("onnxruntime", path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -192,7 +127,7 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
         else:
             LOGGER.warning(f"{path} runs on the CPU: no CUDAExecutionProvider (install onnxruntime-gpu)")
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=providers)
+        session = open_session(data, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(path, f"cannot be opened by ONNX Runtime: {reason}", fix="export it again") from error

@@ -12,18 +12,13 @@ import torch
 from models.summary import model_line
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
+from utils.inference.detector import TorchNetwork, prepare
 from utils.inference.ensemble import Ensemble
-from utils.inference.exported_model import (
-    DEFAULT_IMAGE_SIZE,
-    ExportedModel,
-    ModelMetadata,
-    is_trusted,
-    open_onnx,
-    open_openvino,
-    open_torchscript,
-)
+from utils.inference.exported_model import ExportedModel, is_trusted, open_onnx, open_openvino, open_torchscript
+from utils.inference.metadata import DEFAULT_IMAGE_SIZE, ModelMetadata
 from utils.log import LOGGER
-from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model, read_weights_file
+from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model
+from utils.weights_file import read_weights_file
 
 Model = DetectionModel | ExportedModel
 CPU = torch.device("cpu")
@@ -54,7 +49,7 @@ def open_weights(
         return exported, exported.metadata
     content = load_checkpoint(path)
     model, names = load_model(path, content=content)
-    return model, _checkpoint_metadata(content, names, model.max_stride, path)
+    return model, checkpoint_metadata(content, names, model.max_stride, path)
 
 
 def open_ensemble(
@@ -86,6 +81,16 @@ def open_ensemble(
     )
 
 
+def open_torch_network(
+    paths: Sequence[str], device: torch.device, *, trust: bool = False, half: bool = False
+) -> tuple[TorchNetwork, ModelMetadata]:
+    """Open one or several files as `open_ensemble` does, prepared for inference in torch on a device."""
+    dtype = torch.float16 if half else torch.float32
+    model, metadata = open_ensemble(paths, device, trust=trust)
+    network = TorchNetwork(detector=prepare(model, device=device, dtype=dtype), device=device, dtype=dtype)
+    return network, metadata
+
+
 def _name_difference(names: Sequence[str], expected: Sequence[str]) -> str:
     """Describe how class names differ from those of the first model of an ensemble."""
     if len(names) != len(expected):
@@ -94,7 +99,7 @@ def _name_difference(names: Sequence[str], expected: Sequence[str]) -> str:
     return f"names class {class_id} {names[class_id]!r}, but the first model {expected[class_id]!r}"
 
 
-def _checkpoint_metadata(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> ModelMetadata:
+def checkpoint_metadata(content: Checkpoint, names: tuple[str, ...], stride: int, path: Path) -> ModelMetadata:
     """Return the metadata of a checkpoint's model.
 
     Raises:

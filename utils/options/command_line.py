@@ -16,7 +16,6 @@ from utils.datasets.config import load_data_config
 from utils.errors import ConfigError
 from utils.files import find_file
 from utils.log import LOGGER
-from utils.missing_weights import unreadable_weights
 from utils.options.ablation import parse_switches
 from utils.options.base import HYP_FOLDER
 from utils.options.export import ExportOptions
@@ -25,6 +24,7 @@ from utils.options.preparation import PrepareOptions
 from utils.options.training import CompareOptions, TrainOptions
 from utils.plugins import find_plugin
 from utils.strict_yaml import load_yaml
+from utils.weights_file import unreadable_weights
 
 Options = TypeVar("Options", bound=object)
 

@@ -11,6 +11,7 @@ from utils.cli import option
 from utils.errors import ConfigError
 from utils.options.base import IMAGE_SIZES, DatasetOptions, PluginOptions, check_thresholds, require
 
+AUTO, TORCH, ONNXRUNTIME = ENGINES = ("auto", "torch", "onnxruntime")
 TASKS = ("train", "val", "test", "speed")
 MAX_POSITIONS = 36  # more could not be distinguished in one image
 
@@ -20,6 +21,9 @@ class InferenceOptions(PluginOptions):
     """How val.py and detect.py run a checkpoint or exported file, and where their output goes."""
 
     device: str = option("", "cpu, mps, or a CUDA device index")
+    engine: str = option(
+        AUTO, "what runs a checkpoint on a CPU; auto: ONNX Runtime if installed, as fast as an export", choices=ENGINES
+    )
     augment: bool = option(False, "test-time augmentation: three scales and a flip")
     half: bool = option(False, "half precision (CUDA only)")
     save_conf: bool = option(False, "append the confidence to the rows of --save-txt")

@@ -7,13 +7,16 @@ import functools
 import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
 from PIL import ImageDraw, ImageFont, features
 
 from utils.log import LOGGER
+
+if TYPE_CHECKING:  # its import takes longer than drawing the boxes of an image; ASCII text does without
+    from matplotlib.ft2font import FT2Font
 
 DEFAULT_FONT = "DejaVu Sans"  # matplotlib's own
 MAX_LETTERS = 28  # of a class name
@@ -129,12 +132,23 @@ def _runs(text: str, size: int) -> list[tuple[float, str, ImageFont.FreeTypeFont
 
 @functools.lru_cache(maxsize=64)
 def _load(family: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(_font_files()[family], size)
+    return ImageFont.truetype(_default_file() if family == DEFAULT_FONT else _font_files()[family], size)
+
+
+@functools.lru_cache(maxsize=1)
+def _default_file() -> str:
+    """Return the file of the default font, which is part of matplotlib's package."""
+    spec = find_spec("matplotlib")
+    folders = (spec and spec.submodule_search_locations) or []
+    files = [Path(folder, "mpl-data", "fonts", "ttf", f"{DEFAULT_FONT.replace(' ', '')}.ttf") for folder in folders]
+    return next((str(file) for file in files if file.is_file()), "") or _font_files()[DEFAULT_FONT]
 
 
 @functools.lru_cache(maxsize=1)
 def _font_files() -> dict[str, str]:
     """Return one file per family, upright and of normal weight if there is one, in the order of preference."""
+    from matplotlib import font_manager
+
     entries = [entry for entry in font_manager.fontManager.ttflist if not entry.name.startswith(UNUSABLE_FONTS)]
     entries.sort(key=lambda entry: (entry.style != "normal", str(entry.weight) not in ("400", "normal"), entry.name))
     files: dict[str, str] = {DEFAULT_FONT: str(font_manager.findfont(DEFAULT_FONT))}
@@ -147,13 +161,15 @@ def _font_files() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=128)
 def _face(file: str) -> FT2Font:
+    from matplotlib.ft2font import FT2Font
+
     return FT2Font(file)
 
 
 @functools.lru_cache(maxsize=4096)
 def _family(character: str) -> str | None:
     """Return the first family with a character; None if none has it, or if its script cannot be shaped."""
-    if character.isspace():
+    if character.isspace() or (character.isascii() and character.isprintable()):
         return DEFAULT_FONT
     if _needs_shaping(character) and not _can_shape():
         return None
@@ -174,6 +190,8 @@ def _search(code: int) -> str | None:
 @functools.lru_cache(maxsize=1)
 def _add_new_fonts() -> bool:
     """Add the fonts installed since matplotlib wrote its list of them, once; return whether there are any."""
+    from matplotlib import font_manager
+
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     new = [file for file in font_manager.findSystemFonts() if file not in known]
     for file in new:
@@ -194,5 +212,7 @@ def _needs_shaping(character: str) -> bool:
 @functools.lru_cache(maxsize=1)
 def _can_shape() -> bool:
     """Whether both drawing libraries shape complex scripts: Pillow with libraqm, matplotlib 3.11 or later."""
+    import matplotlib as mpl
+
     version = tuple(int(part) for part in mpl.__version__.split(".")[:2])
     return bool(features.check("raqm")) and version >= (3, 11)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utils.boxes import pairwise_iou
 from utils.datasets.config import DataConfig
 from utils.datasets.images import READ_THREADS, read_image
-from utils.datasets.splits import round_image_size
+from utils.datasets.letterbox import round_image_size
 from utils.errors import ConfigError, DataError
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.detector import TorchNetwork, prepare

@@ -14,7 +14,8 @@ import torch
 from models.summary import ModelSummary, summarize
 from models.yolo import DetectionModel
 from utils.datasets.config import DATA_FOLDER
-from utils.datasets.splits import class_names, open_data, round_image_size
+from utils.datasets.letterbox import round_image_size
+from utils.datasets.splits import class_names, open_data
 from utils.distributed import (
     LAUNCH_FILE,
     DistributedContext,

@@ -11,15 +11,16 @@ import torch
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.config import EMBEDDED, DataConfig
 from utils.datasets.index import DatasetIndex, build_index
+from utils.datasets.letterbox import round_image_size
 from utils.datasets.split_checks import split_warnings
-from utils.datasets.splits import class_names, evaluation_loader, open_data, round_image_size
+from utils.datasets.splits import class_names, evaluation_loader, open_data
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.annotations import label_rows
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.detector import Detector
 from utils.inference.ensemble import SingleClassWrapper
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import open_ensemble
 from utils.inference.nms import NmsSettings
 from utils.inference.tta import augmented

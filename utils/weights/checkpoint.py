@@ -17,14 +17,13 @@ from models.yolo import DetectionModel, parse_model
 from utils import __version__
 from utils.errors import CheckpointError, ConfigError
 from utils.files import atomic_write
-from utils.missing_weights import unreadable_weights
 from utils.weights.pickled_module import UnsupportedError
 from utils.weights.restricted_pickle import DamagedError, RefusedError, printable
 from utils.weights.torch_file import read_torch_file
 from utils.weights.yolov5_checkpoint import from_yolov5, plain_yaml
+from utils.weights_file import read_weights_file
 
 SCHEMA = 1
-MAX_BYTES = 16_000_000_000
 USE_OURS = "pass a last.pt or best.pt"
 USE_ANOTHER = "use another checkpoint"
 Checkpoint = dict[str, Any]
@@ -72,14 +71,16 @@ def checkpoint_bytes(content: Checkpoint) -> bytes:
     return buffer.getvalue()
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
+def load_checkpoint(path: Path | str, *, data: bytes | None = None) -> Checkpoint:
     """Read and verify a checkpoint of this program, or convert one of YOLOv5. Nothing in the file is executed.
+
+    `data` is the content of the file, if it has been read already.
 
     Raises:
         CheckpointError: it is missing, damaged, of another program, or of a newer version.
     """
     path = Path(path)
-    data = read_weights_file(path)
+    data = read_weights_file(path) if data is None else data
     try:
         content = read_torch_file(data)
         ours = isinstance(content, dict) and "schema" in content and "sha256" in content
@@ -91,20 +92,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(path, f"is truncated or damaged ({len(data)} bytes)", fix=USE_ANOTHER) from error
     except UnsupportedError as error:
         raise CheckpointError(path, str(error), fix=f"{USE_OURS}, or a YOLOv5 detector") from error
-
-
-def read_weights_file(path: Path) -> bytes:
-    """Return the bytes of a weights file of any format; CheckpointError if it cannot be read or exceeds MAX_BYTES."""
-    try:
-        if path.exists() and not path.is_dir() and not path.is_file():
-            raise CheckpointError(path, "is a device or pipe, not a file", fix="check the path")
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(path, f"is too large ({path.stat().st_size} bytes)", fix="check the path")
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable_weights(path, error.errno or 0) from error
-    except ValueError as error:
-        raise CheckpointError(repr(str(path)), f"is not a path ({error})", fix="check the path") from error
 
 
 def _verified(content: Checkpoint, path: Path) -> Checkpoint:

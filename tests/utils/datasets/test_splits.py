@@ -3,7 +3,8 @@
 import pytest
 
 from utils.datasets.config import load_data_config
-from utils.datasets.splits import batch_bytes, class_names, open_data, round_image_size
+from utils.datasets.letterbox import round_image_size
+from utils.datasets.splits import batch_bytes, class_names, open_data
 
 
 @pytest.mark.parametrize(("size", "stride", "rounded"), [(640, 32, 640), (641, 32, 672), (1, 64, 64), (100, 8, 104)])

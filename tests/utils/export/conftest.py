@@ -5,7 +5,8 @@ import pytest
 from models.yolo import DetectionModel
 from tests.helpers.exports import METADATA
 from tests.helpers.small_model import small_model
-from utils.export.formats import ExportWrapper, to_onnx, to_torchscript
+from utils.export.formats import to_torchscript
+from utils.inference.onnx_conversion import ExportWrapper, to_onnx
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from models.modules import AKConv
 from models.yolo import DetectionModel
 from tests.helpers.exports import METADATA, UNTRACED_SHAPES, random_input_and_output
 from tests.helpers.small_model import SMALL_NAMES, small_model
-from utils.export.formats import ExportWrapper, to_onnx, to_torchscript
-from utils.export.parity_check import max_difference
+from utils.export.formats import to_torchscript
 from utils.inference.exported_model import open_onnx, open_torchscript
+from utils.inference.onnx_conversion import ExportWrapper, to_onnx
+from utils.inference.parity import max_difference
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import ConfigError, RunError
-from utils.export.parity_check import Reference, check_nms, check_parity, max_difference
-from utils.inference.exported_model import ExportedModel, ModelMetadata
+from utils.export.parity_check import Reference, check_nms, check_parity
+from utils.inference.exported_model import ExportedModel
+from utils.inference.metadata import ModelMetadata
 from utils.inference.nms import NmsSettings
+from utils.inference.parity import max_difference
 
 CPU = torch.device("cpu")
 METADATA = ModelMetadata(names=("a",), stride=32)

@@ -9,10 +9,10 @@ from tests.helpers.exports import UNTRACED_SHAPES, random_input_and_output
 from tests.helpers.small_model import small_checkpoint
 from utils.errors import ConfigError, RunError
 from utils.export import run
-from utils.export.formats import ExportWrapper
-from utils.export.parity_check import max_difference
 from utils.export.run import run_export
 from utils.inference.model_loading import open_weights
+from utils.inference.onnx_conversion import ExportWrapper
+from utils.inference.parity import max_difference
 from utils.options import ExportOptions
 
 pytest.importorskip("onnx")

@@ -15,7 +15,9 @@ from tests.helpers.small_model import SMALL_NAMES, small_checkpoint
 from utils.errors import CheckpointError, ConfigError
 from utils.export.run import run_export
 from utils.inference.autoshape import AutoShape, create_detector, load_detector
-from utils.inference.exported_model import ExportedModel, ModelMetadata, open_onnx, require_package
+from utils.inference.exported_model import ExportedModel, open_onnx
+from utils.inference.metadata import ModelMetadata
+from utils.inference.onnx_session import require_package
 from utils.options import ExportOptions
 
 pytestmark = pytest.mark.slow

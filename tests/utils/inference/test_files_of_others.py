@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from utils.errors import CheckpointError
 from utils.inference.autoshape import AutoShape
-from utils.inference.exported_model import DEFAULT_IMAGE_SIZE, ExportedModel, ModelMetadata, open_onnx, open_torchscript
+from utils.inference.exported_model import ExportedModel, open_onnx, open_torchscript
+from utils.inference.metadata import DEFAULT_IMAGE_SIZE, ModelMetadata
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -8,10 +8,11 @@ import torch
 from tests.helpers.exports import METADATA
 from tests.helpers.small_model import SMALL_NAMES, small_checkpoint, small_model
 from utils.errors import CheckpointError, ConfigError, DetectorError
-from utils.export.formats import ExportWrapper, to_torchscript
+from utils.export.formats import to_torchscript
 from utils.inference.ensemble import Ensemble, SingleClassWrapper
 from utils.inference.exported_model import mark_trusted
 from utils.inference.model_loading import open_ensemble, open_weights
+from utils.inference.onnx_conversion import ExportWrapper
 from utils.weights.checkpoint import describe_model, load_checkpoint, save_checkpoint, weights_of
 
 

@@ -17,7 +17,7 @@ from tests.helpers.small_model import SMALL_NAMES, self_labelled_data, small_che
 from utils.datasets.config import EMBEDDED
 from utils.errors import DataError, RunError
 from utils.inference.ensemble import Ensemble, SingleClassWrapper
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import open_ensemble
 from utils.metrics.coco import FIGURES
 from utils.options import ValOptions

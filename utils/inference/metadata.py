@@ -1,0 +1,64 @@
+"""What is known of a model besides its weights, and how exported files store it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import CheckpointError
+
+INPUT, OUTPUT = "images", "output0"  # of exported graphs
+DEFAULT_IMAGE_SIZE = 640
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What is known of a model besides its weights; exported files store it under the keys that YOLOv5 uses."""
+
+    names: tuple[str, ...]  # of the classes
+    stride: int  # image sides must be multiples of it
+    image_size: int = DEFAULT_IMAGE_SIZE  # default longer side in pixels
+    data: str = ""  # data yaml it was trained on
+    single_class: bool = False  # trained with all classes as one
+    nms: bool = False  # NMS is part of the graph: output rows are x1, y1, x2, y2, score, class
+    device: str = "cpu"  # type of device a TorchScript file runs on: its constants are bound to it
+
+    def to_text(self) -> dict[str, str]:
+        """Return the key-value pairs to store in a file."""
+        return {
+            "names": str(dict(enumerate(self.names))),
+            "stride": str(self.stride),
+            "imgsz": str(self.image_size),
+            "data": self.data,
+            "single_cls": str(self.single_class),
+            "nms": str(self.nms),
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_text(cls, text: Mapping[str, Any], *, path: Path | str) -> ModelMetadata:
+        """Parse what `to_text`, or YOLOv5, wrote; CheckpointError if class names or stride are missing or invalid."""
+        try:
+            names = text["names"]
+            names = ast.literal_eval(names) if isinstance(names, str) else names
+            by_id = {int(n): str(v) for n, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+            stride, size = int(text["stride"]), str(text.get("imgsz", ""))
+            if sorted(by_id) != list(range(len(by_id))) or not by_id or not 1 <= stride <= 4096:
+                raise ValueError
+        except (KeyError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
+            raise CheckpointError(
+                path, "has no valid class names and stride in its metadata", fix="export it with export.py or YOLOv5"
+            ) from error
+        return cls(
+            names=tuple(by_id[n] for n in range(len(by_id))),
+            stride=stride,
+            image_size=int(size) if re.fullmatch("[1-9][0-9]{0,3}", size) else DEFAULT_IMAGE_SIZE,
+            data=str(text.get("data", "")),
+            single_class=str(text.get("single_cls")) == "True",
+            nms=str(text.get("nms")) == "True",
+            device=str(text.get("device", "")),
+        )
