@@ -45,6 +45,7 @@ def custom(
     allow_urls: bool = False,
     trust: bool = False,
     verbose: bool = True,
+    engine: str = "auto",
 ) -> _Model:
     """Load a trained model.
 
@@ -56,11 +57,14 @@ def custom(
         allow_urls: download images given by their web address.
         trust: run a TorchScript file, which is a program, even if it was not exported on this machine.
         verbose: the former name of `_verbose`.
+        engine: what runs a checkpoint on a CPU: torch, onnxruntime, or auto; see `load_detector`.
 
     Raises:
         DetectorError: the file cannot be read, a required package is missing, or the device is not available.
     """
-    return _autoshape.load_detector(path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls, trust=trust)
+    return _autoshape.load_detector(
+        path, device=_name(device), autoshape=autoshape, allow_urls=allow_urls, trust=trust, engine=engine
+    )
 
 
 def create(

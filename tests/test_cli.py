@@ -33,10 +33,10 @@ image_weights evolve sync_bn tensorboard download
 multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoothing patience freeze save_period seed
 no_amp plugins strict no_label_cache fraction"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
-save_txt save_conf save_json coco_eval augment half noplots project name exist_ok plugins strict no_label_cache
+save_txt save_conf save_json coco_eval augment engine half noplots project name exist_ok plugins strict no_label_cache
 trust_torchscript"""
 DETECT_FLAGS = """weights source data imgsz batch_size stream_timeout conf_thres iou_thres max_det device
-view_img save_txt save_format save_csv
+view_img save_txt save_format save_csv engine
 save_conf save_crop nosave classes agnostic_nms augment project name exist_ok line_thickness hide_labels hide_conf half
 vid_stride visualize visualize_layers visualize_at plugins trust_torchscript"""
 COMPARE_FLAGS = """cfg weights sweep ablation design data task hyp epochs batch_size imgsz device optimizer

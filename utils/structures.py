@@ -67,6 +67,16 @@ class LetterboxTransform:
         return boxes.clip(0, np.array((width, height, width, height), np.float32))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArrayBatch:
+    """The input of one evaluation step, without torch."""
+
+    images: np.ndarray  # (B, 3, H, W) uint8, RGB, stored channels last
+    targets: np.ndarray  # (n, 6) float32, as those of `Batch`
+    indices: Sequence[int]  # index of each image in the data set
+    transforms: Sequence[LetterboxTransform] = ()  # of each image
+
+
 @dataclass(kw_only=True)
 class Batch:
     """The input of one training or evaluation step."""

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _limit: int | None = None  # of `single_threaded`
@@ -40,12 +40,21 @@ def _default() -> int:
     text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
-    for processor in processors:
+    for processor in _processors():
         siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
         try:
             cores.add(siblings.read_text(encoding="ascii"))
         except OSError:  # not Linux
             cores.add(str(processor))
     return len(cores)
+
+
+def available_workers(requested: int) -> int:
+    """Return the number of data loader workers: as requested, but at most one per core."""
+    return max(min(requested, len(_processors())), 0)
+
+
+def _processors() -> Collection[int]:
+    """Return the processors that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch.utils.data import Sampler
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.dataset import LoadedSample, SampleKey
-from utils.structures import Batch
+from utils.structures import ArrayBatch, Batch
 
 
-class ShuffledBatches(Sampler[list[SampleKey]]):
+class ShuffledBatches:
     """Batches of a training epoch: a permutation that depends only on (seed, epoch), split into batches.
 
     With `rectangles`, images of similar aspect ratio form a batch, without mosaic, and only the order of the batches is
@@ -112,8 +110,16 @@ def rectangular_batches(
 
 
 def collate(samples: Sequence[LoadedSample]) -> Batch:
+    """Collate samples of the same size for torch."""
+    import torch  # here, since batches of arrays do not need it
+
+    batch = collate_arrays(samples)
+    images, targets = torch.from_numpy(batch.images), torch.from_numpy(batch.targets)
+    return Batch(images=images, targets=targets, indices=batch.indices, transforms=batch.transforms)
+
+
+def collate_arrays(samples: Sequence[LoadedSample]) -> ArrayBatch:
     """Collate samples of the same size. The images stay channels last in memory, the format that the model uses."""
-    images = torch.from_numpy(np.stack([s.sample.image for s in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
     rows = []
     for batch_index, loaded in enumerate(samples):
         height, width = loaded.sample.size_hw
@@ -121,9 +127,9 @@ def collate(samples: Sequence[LoadedSample]) -> Batch:
         boxes = xyxy_to_cxcywh(boxes) / np.array((width, height, width, height), np.float32)
         column = np.full((len(boxes), 1), batch_index, np.float32)
         rows.append(np.concatenate((column, loaded.sample.classes[:, None].astype(np.float32), boxes), 1))
-    return Batch(
-        images=images,
-        targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
+    return ArrayBatch(
+        images=np.stack([s.sample.image for s in samples]).transpose(0, 3, 1, 2),
+        targets=np.concatenate(rows).astype(np.float32),
         indices=[s.index for s in samples],
         transforms=[s.transform for s in samples if s.transform is not None],
     )

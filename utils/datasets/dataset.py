@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from utils.boxes import cxcywh_to_xyxy
 from utils.datasets.copy_paste import copy_paste
@@ -38,7 +37,7 @@ class LoadedSample:
     transform: LetterboxTransform | None
 
 
-class DetectionDataset(Dataset[LoadedSample]):
+class DetectionDataset:
     """Samples of one split."""
 
     def __init__(

@@ -22,6 +22,7 @@ from utils.errors import DetectorError, RunError
 from utils.files import free_bytes
 from utils.log import LOGGER
 from utils.structures import Batch
+from utils.threads import available_workers
 
 MAX_WORKER_DEATHS = 5  # in a row
 PREFETCH_FACTOR = 4  # batches per worker
@@ -60,12 +61,6 @@ def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
-
-
-def available_workers(requested: int) -> int:
-    """Return the number of worker processes: as requested, but at most one per core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(requested, cores), 0)
 
 
 def workers_for_memory(workers: int, batch_bytes: int) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from utils.datasets.batching import rectangular_batches
 from utils.datasets.config import DataConfig, load_data_config
-from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.download import fetch
 from utils.datasets.index import DatasetIndex
-from utils.datasets.loader import BatchLoader
 from utils.datasets.synthetic_shapes import ensure_shapes
+
+if TYPE_CHECKING:
+    from utils.datasets.loader import BatchLoader
 
 DEFAULT_CACHE_BYTES = 128_000_000
 EVALUATION_PAD = 0.5
@@ -33,13 +35,22 @@ def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
 def evaluation_loader(
     index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
 ) -> BatchLoader:
-    """Return batches of complete images, sorted by aspect ratio, each padded as little as possible."""
+    """Return batches of complete images for torch, loaded by processes that stay for further passes."""
+    import torch  # only for this loader
+
+    from utils.datasets.loader import BatchLoader
+
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
-    batches = rectangular_batches(
-        index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
-    )
+    batches = evaluation_plan(index, batch_size=batch_size, image_size=image_size, stride=stride)
     pin, most_bytes = torch.cuda.is_available(), batch_bytes(batch_size, image_size)
     return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=pin, batch_bytes=most_bytes)
+
+
+def evaluation_plan(index: DatasetIndex, *, batch_size: int, image_size: int, stride: int) -> list[list[SampleKey]]:
+    """Return the samples of each evaluation batch, sorted by aspect ratio, each padded as little as possible."""
+    return rectangular_batches(
+        index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
+    )
 
 
 def batch_bytes(batch_size: int, image_size: int) -> int:

@@ -17,15 +17,18 @@ from models.fuse import fused
 from models.yolo import DetectionModel
 from utils.datasets.letterbox import PAD_VALUE
 from utils.errors import ConfigError
-from utils.inference.detector import Detector, TorchNetwork
+from utils.inference.detector import TorchNetwork
+from utils.inference.engine import open_onnx_network
 from utils.inference.exported_model import ExportedModel
 from utils.inference.inputs import ImageInput, InputImage, parse_inputs
 from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, open_weights
 from utils.inference.nms import NmsSettings
+from utils.inference.onnx_session import OnnxNetwork
 from utils.inference.predict import InferenceConfig, Timings, predict, predict_batch, preprocess
 from utils.inference.results import Results
 from utils.inference.tta import augmented
 from utils.options.base import check_thresholds
+from utils.options.inference import AUTO, ENGINES
 from utils.runtime import select_device, to_device
 from utils.structures import Detections, LetterboxTransform
 from utils.thresholds import CONF_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS
@@ -57,9 +60,15 @@ class AutoShape(nn.Module):
     max_det = MAX_DETECTIONS  # maximum detections per image
     amp = False  # mixed precision, ignored on the CPU
 
-    def __init__(self, model: Model, names: Sequence[str], *, allow_urls: bool = False) -> None:
-        """Wrap a copy of a model, or an exported model itself."""
+    def __init__(
+        self, model: Model, names: Sequence[str], *, allow_urls: bool = False, onnx_network: OnnxNetwork | None = None
+    ) -> None:
+        """Wrap a copy of a model, or an exported model itself.
+
+        `onnx_network` is the same model in ONNX Runtime, which runs it while it is in single precision on the CPU.
+        """
         super().__init__()
+        self._onnx_network = onnx_network
         self.model: Model = fused(model)
         self.names = dict(enumerate(names))
         self.stride = model.max_stride
@@ -83,7 +92,7 @@ class AutoShape(nn.Module):
             ConfigError: a setting is out of range.
         """
         config = self._config(size)
-        network = self._network(augmented(self.model) if augment else self.model)
+        network = self._network(augment=augment)
         inputs = parse_inputs(ims, allow_urls=self.allow_urls)
         predicted: list[tuple[Detections, Timings]] = []
         shape: tuple[int, ...] = ()
@@ -121,18 +130,26 @@ class AutoShape(nn.Module):
         size_hw = (self._round(sides[0]), self._round(sides[-1]))
         return InferenceConfig(size_hw=size_hw, stride=self.stride, nms=nms)
 
-    def _network(self, detector: Detector) -> TorchNetwork:
-        """Return a detector made of the model, to be run where the model is now."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy gets: torch runs it, since its weights may change."""
+        return {**self.__dict__, "_onnx_network": None}
+
+    def _network(self, *, augment: bool) -> TorchNetwork | OnnxNetwork:
+        """Return the model ready to run where it is now."""
+        detector = augmented(self.model) if augment else self.model
         if isinstance(self.model, ExportedModel):
             return TorchNetwork(detector=detector, device=self.model.device, amp=self.amp)
         parameter = next(self.model.parameters())
+        single = parameter.device.type == "cpu" and parameter.dtype == torch.float32
+        if self._onnx_network is not None and single and not augment:
+            return self._onnx_network
         return TorchNetwork(detector=detector, device=parameter.device, dtype=parameter.dtype, amp=self.amp)
 
     def _round(self, side: int) -> int:
         return math.ceil(side / self.stride) * self.stride
 
     def _predict(
-        self, network: TorchNetwork, inputs: Sequence[InputImage], config: InferenceConfig
+        self, network: TorchNetwork | OnnxNetwork, inputs: Sequence[InputImage], config: InferenceConfig
     ) -> tuple[list[tuple[Detections, Timings]], tuple[int, ...]]:
         """Return detections and timings of each image, and the shape of an input."""
         images = {index: preprocess(one.image, config) for index, one in enumerate(inputs) if one.pixels is None}
@@ -140,10 +157,10 @@ class AutoShape(nn.Module):
         shapes = [image.image.shape[:2] for image in images.values()]
         for index, one in enumerate(inputs):
             if one.pixels is not None:
-                batch = self._pad(one.pixels).to(network.device, network.dtype)[None]
+                batch = self._pad(one.pixels)[None]
                 height, width = one.image.shape[:2]
                 transform = LetterboxTransform(original_hw=(height, width), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
-                (detections,), timings = predict_batch(network, batch, [transform], config)
+                (detections,), timings = predict_batch(network, network.convert(batch), [transform], config)
                 results[index] = detections, {"pre": 0.0, **timings}
                 shapes.append(batch.shape[2:])
         return [results[index] for index in range(len(inputs))], (len(inputs), 3, *shapes[-1])
@@ -176,7 +193,13 @@ def _whole_numbers(value: Any, name: str) -> tuple[int, ...]:  # noqa: ANN401
 
 
 def load_detector(
-    weights: str | Path, *, device: str = "", autoshape: bool = True, allow_urls: bool = False, trust: bool = False
+    weights: str | Path,
+    *,
+    device: str = "",
+    autoshape: bool = True,
+    allow_urls: bool = False,
+    trust: bool = False,
+    engine: str = AUTO,
 ) -> AutoShape | Model:
     """Load a trained model.
 
@@ -188,6 +211,8 @@ def load_detector(
             predictions.
         allow_urls: download images given by their web address.
         trust: run a TorchScript file, which is a program, even if it was not exported on this machine.
+        engine: what runs a checkpoint on a CPU: torch, onnxruntime, or auto, which takes ONNX Runtime if it is
+            installed. Changes of the weights after loading need torch.
 
     Raises:
         DetectorError: the weights cannot be read, a required package is missing, or the device is not available.
@@ -195,8 +220,15 @@ def load_detector(
     selected = select_device(device)
     if not Path(weights).suffix and not Path(weights).exists():
         weights = Path(weights).with_suffix(".pt")
+    if engine not in ENGINES:
+        raise ConfigError("engine", f"must be one of {', '.join(ENGINES)} (got {engine!r})", fix="correct engine")
+    torch_only = "" if autoshape else "autoshape=False"
+    opened = open_onnx_network([weights], engine=engine, device=selected.type, torch_only=torch_only)
     model, metadata = open_weights(weights, selected, trust=trust)
-    return to_device(AutoShape(model, metadata.names, allow_urls=allow_urls) if autoshape else model, selected)
+    if not autoshape:
+        return to_device(model, selected)
+    onnx_network = opened[0] if opened else None
+    return to_device(AutoShape(model, metadata.names, allow_urls=allow_urls, onnx_network=onnx_network), selected)
 
 
 def create_detector(

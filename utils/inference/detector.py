@@ -61,6 +61,10 @@ class TorchNetwork:
         """Move (B, 3, H, W) uint8 images to the device and scale them to [0, 1], keeping their memory layout."""
         return scale_pixels(torch.as_tensor(images), self.device, self.dtype)
 
+    def convert(self, pixels: Tensor) -> Tensor:
+        """Return scaled images (B, 3, H, W) as `__call__` takes them."""
+        return pixels.to(self.device, self.dtype)
+
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return predictions and raw maps of scaled images; on CUDA they are complete."""
@@ -69,3 +73,9 @@ class TorchNetwork:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return predictions, raw
+
+
+def torch_network(detector: Detector, *, device: torch.device, half: bool = False) -> TorchNetwork:
+    """Return the network of a copy of a detector, prepared for inference."""
+    dtype = torch.float16 if half else torch.float32
+    return TorchNetwork(detector=prepare(detector, device=device, dtype=dtype), device=device, dtype=dtype)

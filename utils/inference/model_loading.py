@@ -12,7 +12,7 @@ import torch
 from models.summary import model_line
 from models.yolo import DetectionModel
 from utils.errors import CheckpointError, ConfigError
-from utils.inference.detector import TorchNetwork, prepare
+from utils.inference.detector import TorchNetwork, torch_network
 from utils.inference.ensemble import Ensemble
 from utils.inference.exported_model import ExportedModel, is_trusted, open_onnx, open_openvino, open_torchscript
 from utils.inference.metadata import DEFAULT_IMAGE_SIZE, ModelMetadata
@@ -85,10 +85,8 @@ def open_torch_network(
     paths: Sequence[str], device: torch.device, *, trust: bool = False, half: bool = False
 ) -> tuple[TorchNetwork, ModelMetadata]:
     """Open one or several files as `open_ensemble` does, prepared for inference in torch on a device."""
-    dtype = torch.float16 if half else torch.float32
     model, metadata = open_ensemble(paths, device, trust=trust)
-    network = TorchNetwork(detector=prepare(model, device=device, dtype=dtype), device=device, dtype=dtype)
-    return network, metadata
+    return torch_network(model, device=device, half=half), metadata
 
 
 def _name_difference(names: Sequence[str], expected: Sequence[str]) -> str:

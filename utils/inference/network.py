@@ -19,6 +19,10 @@ class Network(Protocol):
         """Number of classes."""
 
     @property
+    def device(self) -> object:
+        """Where it runs: a device of torch, or its name."""
+
+    @property
     def max_stride(self) -> int:
         """Image sides must be multiples of it, in pixels."""
 

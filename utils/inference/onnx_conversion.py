@@ -19,7 +19,7 @@ from models.head import decode
 from models.modules.akconv import AKConv
 from models.summary import model_line
 from models.yolo import DetectionModel
-from utils.inference.detector import TorchNetwork, prepare
+from utils.inference.detector import torch_network
 from utils.inference.metadata import INPUT, OUTPUT, ModelMetadata
 from utils.inference.model_loading import checkpoint_metadata
 from utils.inference.onnx_cache import CachedGraph
@@ -162,7 +162,7 @@ def _difference(wrapper: ExportWrapper, graph: bytes, stride: int) -> float:
 def torch_forward(path: Path, weights: bytes) -> TorchForward:
     """Return the function from scaled images to predictions that torch computes for a checkpoint's content."""
     model, _ = load_model(path, content=load_checkpoint(path, data=weights))
-    network = TorchNetwork(detector=prepare(model, device=torch.device("cpu")))
+    network = torch_network(model, device=torch.device("cpu"))
 
     def forward(pixels: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(pixels))[0].numpy()

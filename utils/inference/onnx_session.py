@@ -64,6 +64,8 @@ class OnnxNetwork:
         max_stride: image sides must be multiples of it, in pixels.
     """
 
+    device = "cpu"
+
     def __init__(
         self,
         graph: bytes,
@@ -93,6 +95,10 @@ class OnnxNetwork:
         pixels = np.ascontiguousarray(images, dtype=np.float32)
         pixels /= 255
         return pixels
+
+    def convert(self, pixels: Any) -> np.ndarray:  # noqa: ANN401 - torch's tensors convert themselves
+        """Return scaled images (B, 3, H, W) as `__call__` takes them."""
+        return np.ascontiguousarray(pixels.float().cpu(), dtype=np.float32)
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, list[Any]]:
         """Return the (B, n, 5 + classes) predictions of scaled images; there are no raw maps."""

@@ -21,7 +21,7 @@ from utils.datasets.images import READ_THREADS, read_image
 from utils.datasets.letterbox import round_image_size
 from utils.errors import ConfigError, DataError
 from utils.inference.class_mapping import class_name_mismatch
-from utils.inference.detector import TorchNetwork, prepare
+from utils.inference.detector import torch_network
 from utils.inference.model_loading import open_weights
 from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
@@ -74,7 +74,7 @@ def open_detector(options: PrepareOptions, config: DataConfig) -> tuple[Network,
     size = round_image_size(options.imgsz or metadata.image_size, model.max_stride)
     nms = NmsSettings(conf_threshold=SEEN)
     settings = InferenceConfig(size_hw=(size, size), stride=model.max_stride, nms=nms)
-    return TorchNetwork(detector=prepare(model, device=device), device=device), settings
+    return torch_network(model, device=device), settings
 
 
 def find_suspects(network: Network, splits: Sequence[SplitSurvey], settings: InferenceConfig) -> list[Suspect]:

@@ -13,7 +13,7 @@ from utils.datasets.config import DataConfig
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.image_cache import prepare_disk_cache
 from utils.datasets.index import DatasetIndex, build_index
-from utils.datasets.loader import BatchLoader, available_workers
+from utils.datasets.loader import BatchLoader
 from utils.datasets.split_checks import split_warnings
 from utils.datasets.splits import DEFAULT_CACHE_BYTES, batch_bytes, class_names, evaluation_loader
 from utils.distributed import DistributedContext
@@ -21,6 +21,7 @@ from utils.errors import ConfigError, DataError
 from utils.log import LOGGER
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
+from utils.threads import available_workers
 
 MEMORY_FRACTION = 0.5  # of the available memory, for --cache ram
 

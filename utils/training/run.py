@@ -36,6 +36,7 @@ from utils.files import (
     remove_leftovers,
     write_skipped,
 )
+from utils.inference.detector import torch_network
 from utils.inference.nms import EVALUATION_NMS
 from utils.locks import FolderLock
 from utils.log import LOGGER, optional
@@ -44,7 +45,7 @@ from utils.options.hyperparameters import Hyperparameters, load_hyperparameters
 from utils.plots.curves import plot_results
 from utils.plots.labels import plot_labels
 from utils.plugins import load_plugins
-from utils.runtime import describe_environment, peak_memory_gb, seed_everything, select_device, to_device
+from utils.runtime import describe_environment, peak_memory_gb, seed_everything, select_device
 from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import make_callbacks, require_tensorboard
@@ -241,17 +242,16 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
     if not best.is_file():  # the run was resumed from a last.pt that was moved without it
         LOGGER.warning(f"{best} does not exist; evaluating {LAST}")
         best = trainer.checkpoints.last
-    model = to_device(load_model(best)[0], device)
+    model = load_model(best)[0]
+    network = torch_network(model, device=device, half=state.scaler.is_enabled())
     epochs = f"{progress.epoch} epoch{'s' * (progress.epoch != 1)}"
     LOGGER.info(f"\n{epochs} in {format_seconds(progress.seconds)}; evaluating {best}")
     evaluation = evaluate_and_report(
-        model,
+        network,
         data.val_loader,
         index=data.val,
         names=data.names,
         nms=EVALUATION_NMS,
-        device=device,
-        half=state.scaler.is_enabled(),
         run_dir=run_dir if plots else None,
         verbose=True,
     )

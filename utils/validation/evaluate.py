@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from utils.boxes import cxcywh_to_xyxy
-from utils.inference.detector import Detector, prepare
+from utils.inference.network import Network
 from utils.inference.nms import NmsSettings, non_max_suppression
-from utils.losses.detection import COMPONENTS
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
-from utils.runtime import scale_pixels
-from utils.structures import Batch, Detections
+from utils.structures import ArrayBatch, Batch, Detections
 from utils.text_table import clip, right
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from utils.inference.detector import Detector
+
+AnyBatch = TypeVar("AnyBatch", Batch, ArrayBatch)
 PHASES = ("loading", "pre", "inference", "nms", "matching")
 OTHER = "other"
 TABLE_WIDTHS = (21, 8, 11, 9, 9, 9, 10)  # together less than 80
@@ -42,54 +46,75 @@ class Evaluation:
 
 def evaluate(
     model: Detector,
-    batches: Iterable[Batch],
+    batches: Iterable[AnyBatch],
     *,
     nms: NmsSettings,
     device: torch.device,
     loss: Callable[[Sequence[Tensor], Tensor], Mapping[str, Tensor]] | None = None,
     half: bool = False,
-    on_batch: Callable[[int, Batch, Sequence[Detections]], None] | None = None,
+    on_batch: Callable[[int, AnyBatch, Sequence[Detections]], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a copy of a model, with folded batch norms, on the batches of an evaluation loader.
+    """Evaluate a copy of a model, with folded batch norms, in torch.
 
-    `loss` computes the named losses of a batch from raw predictions and targets. `on_batch` is called with the index of
-    each batch, the batch, and its detections in pixels of the network's input.
+    `loss` computes the named losses of a batch on the device. For the other parameters see `evaluate_network`.
     """
-    dtype = torch.float16 if half else torch.float32
-    network = prepare(model, device=device, dtype=dtype)
-    confusion = ConfusionMatrix(model.num_classes)
-    sums = dict.fromkeys(COMPONENTS, 0.0)
-    stopwatch = _Stopwatch(device)
+    import torch
+
+    from utils.inference.detector import torch_network
+
+    def losses(raw: Sequence[Tensor], targets: Tensor | np.ndarray) -> dict[str, float]:
+        named = loss(raw, torch.as_tensor(targets).to(device)) if loss is not None else {}
+        return {name: float(value) for name, value in named.items()}
+
+    network = torch_network(model, device=device, half=half)
+    with torch.inference_mode():
+        return evaluate_network(network, batches, nms=nms, losses=losses, on_batch=on_batch)
+
+
+def evaluate_network(
+    network: Network,
+    batches: Iterable[AnyBatch],
+    *,
+    nms: NmsSettings,
+    losses: Callable[[Sequence[Tensor], Tensor | np.ndarray], Mapping[str, float]] | None = None,
+    on_batch: Callable[[int, AnyBatch, Sequence[Detections]], None] | None = None,
+) -> Evaluation:
+    """Evaluate a network on the batches of an evaluation loader.
+
+    `losses` computes the named losses of a batch from raw predictions and targets. `on_batch` is called with the index
+    of each batch, the batch, and its detections in pixels of the network's input.
+    """
+    confusion = ConfusionMatrix(network.num_classes)
+    sums: dict[str, float] = {}
+    stopwatch = _Stopwatch()
     evaluated: list[ImageEvaluation] = []
     progress = tqdm(batches, desc="Validating", leave=False, disable=None)
-    with torch.inference_mode():
-        for batch_index, batch in enumerate(progress):
-            stopwatch.record("loading")
-            images = scale_pixels(batch.images, device, dtype)
-            targets = batch.targets.to(device)
-            stopwatch.record("pre")
-            predictions, raw = network(images)
-            stopwatch.record("inference")
-            if loss is not None:
-                for name, value in loss(raw, targets).items():
-                    sums[name] += float(value)
-            stopwatch.record(OTHER)
-            detections = non_max_suppression(predictions, nms)
-            stopwatch.record("nms")
-            labels = batch.targets.numpy()
-            for position in range(len(images)):
-                image = match_image(batch, position, detections[position], labels[labels[:, 0] == position])
-                evaluated.append(image)
-                confusion.add(image)
-            stopwatch.record("matching")
-            if on_batch is not None:
-                on_batch(batch_index, batch, detections)
-            stopwatch.end_batch(len(images))
+    for batch_index, batch in enumerate(progress):
+        stopwatch.record("loading")
+        pixels = network.scale(batch.images)
+        stopwatch.record("pre")
+        predictions, raw = network(pixels)
+        stopwatch.record("inference")
+        if losses is not None:
+            for name, value in losses(raw, batch.targets).items():
+                sums[name] = sums.get(name, 0.0) + value
+        stopwatch.record(OTHER)
+        detections = non_max_suppression(predictions, nms)
+        stopwatch.record("nms")
+        labels = np.asarray(batch.targets)
+        for position in range(len(detections)):
+            image = match_image(batch, position, detections[position], labels[labels[:, 0] == position])
+            evaluated.append(image)
+            confusion.add(image)
+        stopwatch.record("matching")
+        if on_batch is not None:
+            on_batch(batch_index, batch, detections)
+        stopwatch.end_batch(len(detections))
     evaluated.sort(key=lambda image: image.image_id)
     batch_count = max(len(stopwatch.batches), 1)
     return Evaluation(
         metrics=precision_recall(EvaluatedSet.concatenate(evaluated)),
-        losses={name: total / batch_count for name, total in sums.items()} if loss is not None else {},
+        losses={name: total / batch_count for name, total in sums.items()},
         images=evaluated,
         confusion=confusion,
         milliseconds=stopwatch.milliseconds(),
@@ -112,7 +137,9 @@ def metrics_table(metrics: PrecisionRecall, names: Sequence[str], *, images: int
     return "\n".join("".join(map(right, row, TABLE_WIDTHS)) for row in cells)
 
 
-def match_image(batch: Batch, position: int, detections: Detections, targets: np.ndarray) -> ImageEvaluation:
+def match_image(
+    batch: Batch | ArrayBatch, position: int, detections: Detections, targets: np.ndarray
+) -> ImageEvaluation:
     """Convert one image's detections and (m, 6) targets to pixels of the image file, and match them."""
     letterbox = batch.transforms[position]
     height, width = batch.images.shape[2:]
@@ -131,29 +158,23 @@ def match_image(batch: Batch, position: int, detections: Detections, targets: np
 class _Stopwatch:
     """Seconds of each phase of each batch."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.batches: list[tuple[dict[str, float], int]] = []  # seconds by phase and images of each finished batch
         self._seconds: dict[str, float] = {}
-        self._last = self._now()
+        self._last = time.perf_counter()
 
     def record(self, phase: str) -> None:
-        now = self._now()
+        now = time.perf_counter()
         self._seconds[phase] = now - self._last
         self._last = now
 
     def end_batch(self, images: int) -> None:
         """End a batch; the time since its last phase is not recorded."""
         self.batches.append((self._seconds, images))
-        self._seconds, self._last = {}, self._now()
+        self._seconds, self._last = {}, time.perf_counter()
 
     def milliseconds(self) -> dict[str, float]:
         """Return the time of each phase per image, without the first batch if there are several."""
         batches = self.batches[1:] or self.batches
         images = max(sum(count for _, count in batches), 1)
         return {phase: 1000 * sum(seconds[phase] for seconds, _ in batches) / images for phase in PHASES}
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":  # kernels run asynchronously
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

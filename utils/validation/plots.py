@@ -19,7 +19,7 @@ from utils.plots.boxes import draw_boxes, image_grid
 from utils.plots.curves import plot_confidence_curve, plot_precision_recall
 from utils.plots.fonts import display_name
 from utils.plots.matrices import plot_confusion
-from utils.structures import Batch, Detections
+from utils.structures import ArrayBatch, Batch, Detections
 from utils.thresholds import CONF_THRESHOLD
 from utils.validation.evaluate import Evaluation
 
@@ -32,11 +32,15 @@ MAX_NAME_LENGTH = 18  # letters; two names and a reason are as wide as a tile
 
 
 def plot_batch(
-    batch: Batch, names: Sequence[str], path: Path, captions: Sequence[str] = (), detections: Sequence[Detections] = ()
+    batch: Batch | ArrayBatch,
+    names: Sequence[str],
+    path: Path,
+    captions: Sequence[str] = (),
+    detections: Sequence[Detections] = (),
 ) -> None:
     """Draw the first images of a batch with their labels, or with the given detections above `CONF_THRESHOLD`."""
     height, width = batch.images.shape[2:]
-    targets = batch.targets.numpy()
+    targets = np.asarray(batch.targets)
     tiles = []
     for position in range(min(len(batch.images), MAX_IMAGES)):
         if not detections:
@@ -50,7 +54,7 @@ def plot_batch(
             boxes, scores = of_image.boxes[confident], of_image.scores[confident].tolist()
             classes = of_image.classes[confident].tolist()
             texts = [f"{display_name(names[c], c)} {score:.1f}" for c, score in zip(classes, scores, strict=True)]
-        image = np.ascontiguousarray(batch.images[position].permute(1, 2, 0).numpy())
+        image = np.ascontiguousarray(np.asarray(batch.images[position]).transpose(1, 2, 0))
         tiles.append(draw_boxes(image, boxes, texts, classes, thickness=THICKNESS))
     write_image(path, image_grid(tiles, captions[:MAX_IMAGES]))
 

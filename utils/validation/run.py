@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.config import EMBEDDED, DataConfig
+from utils.datasets.dataset import DetectionDataset
 from utils.datasets.index import DatasetIndex, build_index
 from utils.datasets.letterbox import round_image_size
 from utils.datasets.split_checks import split_warnings
-from utils.datasets.splits import class_names, evaluation_loader, open_data
+from utils.datasets.splits import class_names, evaluation_plan, open_data
+from utils.datasets.threaded_loader import ThreadedLoader
 from utils.errors import ConfigError
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.annotations import label_rows
 from utils.inference.class_mapping import class_name_mismatch
-from utils.inference.detector import Detector
-from utils.inference.ensemble import SingleClassWrapper
+from utils.inference.engine import open_onnx_network
 from utils.inference.metadata import ModelMetadata
-from utils.inference.model_loading import open_ensemble
+from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
-from utils.inference.tta import augmented
 from utils.log import LOGGER, optional
 from utils.metrics.coco import coco_figures
 from utils.metrics.evaluated_set import ImageEvaluation
 from utils.options import ValOptions
+from utils.options.inference import ONNXRUNTIME, TORCH
 from utils.output_names import OutputNames
 from utils.plugins import load_plugins
-from utils.runtime import select_device, to_device
-from utils.structures import Batch, Detections
+from utils.structures import Detections
 from utils.thresholds import CONF_THRESHOLD, EVAL_CONF_THRESHOLD, IOU_THRESHOLD
 from utils.validation.coco_json import coco_arrays, coco_predictions, coco_table, coco_truth
-from utils.validation.evaluate import Evaluation, evaluate, metrics_table
+from utils.validation.evaluate import AnyBatch, Evaluation, evaluate_network, metrics_table
 from utils.validation.plots import plot_batch, plot_curves, plot_detection_errors
+
+if TYPE_CHECKING:
+    from utils.inference.detector import TorchNetwork
 
 PLOTTED_BATCHES = 3
 
 
 def run_evaluation(options: ValOptions) -> Evaluation:
     """Evaluate checkpoints with the given options; DetectorError if an input is invalid."""
-    device = select_device(options.device)
     load_plugins(options.plugins)
-    opened, metadata = open_ensemble(options.weights, device, trust=options.trust_torchscript)
+    flags = {"--augment": options.augment, "--half": options.half, "--single-cls": options.single_cls}
+    torch_only = next((flag for flag, given in flags.items() if given), "")
+    opened = open_onnx_network(options.weights, engine=options.engine, device=options.device, torch_only=torch_only)
+    network, metadata = opened or _open_in_torch(options)
     config = open_data(options.data or _own_data(metadata))
     single_class = options.single_cls or metadata.single_class
     names = _common_names(config, metadata, single_class=single_class)
@@ -55,36 +61,22 @@ def run_evaluation(options: ValOptions) -> Evaluation:
         max_detections=options.max_det,
         multi_label=True,
     )
-    half = options.half and device.type == "cuda"
-    _warn_about_options(options, conf_threshold=nms.conf_threshold, half=half)
-    stride = opened.max_stride
+    _warn_about_options(options, conf_threshold=nms.conf_threshold)
+    stride = network.max_stride
     image_size = round_image_size(options.imgsz or metadata.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
     for warning in split_warnings(config, index, split, max_detections=nms.max_detections):
         LOGGER.warning(warning)
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
-    loader = evaluation_loader(
-        index,
-        batch_size=options.batch_size,
-        image_size=image_size,
-        stride=stride,
-        workers=options.workers,
-        single_class=single_class,
-    )
-    model: Detector = to_device(opened, device)
-    if options.augment:
-        model = augmented(model)
-    if single_class and model.num_classes > 1:
-        model = SingleClassWrapper(model)
+    dataset = DetectionDataset(index, image_size=image_size, single_class=single_class)
+    plan = evaluation_plan(index, batch_size=options.batch_size, image_size=image_size, stride=stride)
     evaluation = evaluate_and_report(
-        model,
-        loader,
+        network,
+        ThreadedLoader(dataset=dataset, plan=plan, workers=options.workers),
         index=index,
         names=names,
         nms=nms,
-        device=device,
-        half=half,
         run_dir=None if options.noplots or speed else run_dir,
         verbose=options.verbose,
     )
@@ -94,10 +86,34 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     if save_json or options.coco_eval:
         _report_coco(options, evaluation, index=index, names=names, run_dir=run_dir if save_json else None)
     if speed:
-        settings = {"device": str(device), "image_size": image_size, "batch_size": options.batch_size}
+        settings = {
+            "engine": TORCH if opened is None else ONNXRUNTIME,
+            "device": str(network.device),
+            "image_size": image_size,
+            "batch_size": options.batch_size,
+        }
         dump_json(run_dir / "speed.json", {**settings, "milliseconds_per_image": evaluation.milliseconds})
     LOGGER.info(f"Results: {run_dir}")
     return evaluation
+
+
+def _open_in_torch(options: ValOptions) -> tuple[TorchNetwork, ModelMetadata]:
+    """Open the weights in torch, with the wrappers that the options ask for."""
+    from utils.inference.ensemble import SingleClassWrapper
+    from utils.inference.model_loading import open_torch_network
+    from utils.inference.tta import augmented
+    from utils.runtime import select_device
+
+    device = select_device(options.device)
+    half = options.half and device.type == "cuda"
+    if options.half and not half:
+        LOGGER.warning("--half needs CUDA; using full precision")
+    network, metadata = open_torch_network(options.weights, device, trust=options.trust_torchscript, half=half)
+    if options.augment:
+        network = replace(network, detector=augmented(network.detector))
+    if (options.single_cls or metadata.single_class) and network.num_classes > 1:
+        network = replace(network, detector=SingleClassWrapper(network.detector))
+    return network, metadata
 
 
 def _own_data(metadata: ModelMetadata) -> str:
@@ -108,7 +124,7 @@ def _own_data(metadata: ModelMetadata) -> str:
     return data
 
 
-def _warn_about_options(options: ValOptions, *, conf_threshold: float, half: bool) -> None:
+def _warn_about_options(options: ValOptions, *, conf_threshold: float) -> None:
     """Warn about options that change what the metrics mean or that have no effect."""
     if conf_threshold > EVAL_CONF_THRESHOLD:
         flag = "--task speed" if options.task == "speed" else "--conf-thres"
@@ -118,8 +134,6 @@ def _warn_about_options(options: ValOptions, *, conf_threshold: float, half: boo
         )
     if options.save_conf and not options.save_txt:
         LOGGER.warning("--save-conf has no effect without --save-txt")
-    if options.half and not half:
-        LOGGER.warning("--half needs CUDA; using full precision")
 
 
 def _common_names(config: DataConfig, metadata: ModelMetadata, *, single_class: bool) -> tuple[str, ...]:
@@ -137,30 +151,28 @@ def _common_names(config: DataConfig, metadata: ModelMetadata, *, single_class: 
 
 
 def evaluate_and_report(
-    model: Detector,
-    batches: Iterable[Batch],
+    network: Network,
+    batches: Iterable[AnyBatch],
     *,
     index: DatasetIndex,
     names: Sequence[str],
     nms: NmsSettings,
-    device: torch.device,
-    half: bool = False,
     run_dir: Path | None = None,
     verbose: bool = False,
 ) -> Evaluation:
-    """Evaluate a model, print the table and the time of each phase, and write plots into `run_dir` if there is one.
+    """Evaluate a network, print the table and the time of each phase, and write plots into `run_dir` if there is one.
 
     A plot that cannot be written causes a warning only.
     """
 
-    def plot(batch_index: int, batch: Batch, detections: Sequence[Detections]) -> None:
+    def plot(batch_index: int, batch: AnyBatch, detections: Sequence[Detections]) -> None:
         if run_dir is not None and batch_index < PLOTTED_BATCHES:
             captions = [Path(str(index.paths[i])).name for i in batch.indices]
             with optional():
                 plot_batch(batch, names, run_dir / f"val_batch{batch_index}_labels.jpg", captions)
                 plot_batch(batch, names, run_dir / f"val_batch{batch_index}_pred.jpg", captions, detections)
 
-    evaluation = evaluate(model, batches, nms=nms, device=device, half=half, on_batch=plot)
+    evaluation = evaluate_network(network, batches, nms=nms, on_batch=plot)
     LOGGER.info(metrics_table(evaluation.metrics, names, images=len(evaluation.images), verbose=verbose))
     LOGGER.info(speed_line(evaluation.milliseconds))
     if run_dir is not None:

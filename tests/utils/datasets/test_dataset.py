@@ -8,8 +8,9 @@ from utils.datasets.config import load_data_config
 from utils.datasets.dataset import DetectionDataset, SampleKey
 from utils.datasets.image_cache import ImageCache
 from utils.datasets.index import build_index
-from utils.datasets.loader import BatchLoader, available_workers
+from utils.datasets.loader import BatchLoader
 from utils.datasets.transforms import Augmentation
+from utils.threads import available_workers
 
 STRONG = Augmentation(
     hsv_h=0.02, hsv_s=0.7, hsv_v=0.4, degrees=5, translate=0.1, scale=0.5, shear=2, perspective=0.0003,
