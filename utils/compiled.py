@@ -43,9 +43,13 @@ class Kernel:
 
 
 AKCONV = ("models/sampling/cpu_kernel_layer.c", "models/sampling/cpu_kernel.c")
+VECTORIZED = "-fno-trapping-math"  # comparisons may set flags that nobody reads
+TRAINING = tuple(f"models/sampling/{name}.c" for name in ("training_kernel", "offset_kernel", "positions"))
 KERNELS = {
     "akconv-float": Kernel(sources=AKCONV, flags=("-DREAL=float",)),
     "akconv-double": Kernel(sources=AKCONV, flags=("-DREAL=double",)),
+    "training-float": Kernel(sources=TRAINING, flags=("-DREAL=float", "-DBITS=32", VECTORIZED)),
+    "training-double": Kernel(sources=TRAINING, flags=("-DREAL=double", "-DBITS=64", VECTORIZED)),
     "nms": Kernel(sources=("utils/inference/nms.c",), flags=("-ffp-contract=off",)),
 }
 

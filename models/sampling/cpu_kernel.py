@@ -1,15 +1,10 @@
-"""AKConv by the compiled kernel of cpu_kernel.c: one pass over a channels-last map, and one matrix product.
-
-The backward pass stores only the inputs of the sampling, and recomputes positions and weights.
-"""
+"""A whole AKConv layer without gradients, by the compiled kernel of cpu_kernel_layer.c."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.sampling.sampling_grid import SamplingGrid
@@ -17,7 +12,6 @@ from utils import compiled
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 SMALL = 1 << 15  # output elements, below which more threads cost more than they save
-MIN_CHANNELS = 8  # per chunk: one vector register
 
 
 def load(dtype: torch.dtype) -> ctypes.CDLL | None:
@@ -38,73 +32,12 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def _shape(rows: Tensor, offset: Tensor, size_hw: tuple[int, int], grid: SamplingGrid, *, chunks: int = 1) -> _Shape:
-    """Return the kernel's struct for rows (B H W, C) and offsets (B, 2N or 3N, h, w) of any memory layout."""
-    batch, _, out_h, out_w = offset.shape
-    samples = batch * out_h * out_w * grid.num_points * rows.shape[1]
-    threads = torch.get_num_threads() if samples > SMALL else 1
-    return _Shape(
-        *(batch, *size_hw, out_h, out_w, grid.num_points, rows.shape[1], grid.stride),
-        *offset.stride(),
-        *(*_flags(grid), threads, chunks),
-    )
-
-
 def _flags(grid: SamplingGrid) -> tuple[bool, bool, bool]:
     return grid.padding == "zeros", grid.modulated, grid.gradient == "symmetric"
 
 
-class _SampleRows(torch.autograd.Function):
-    """Sampling: rows (B H W, C) of a map of `size_hw` and offsets (B, 2N or 3N, h, w) to samples (B, h, w, N C)."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:  # noqa: ANN401
-        rows, offset, points, size_hw, grid = inputs
-        shape = _shape(rows, offset, size_hw, grid)
-        out = rows.new_empty(shape.batch, shape.out_h, shape.out_w, shape.points * shape.channels)
-        library = load(rows.dtype)
-        if library is None:
-            raise RuntimeError("the kernel is not compiled; run python -m utils.compiled")
-        library.forward(ctypes.byref(shape), *map(_address, (rows, offset, points, out)))
-        ctx.save_for_backward(rows, offset, points)
-        ctx.constants = size_hw, grid
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        rows, offset, points = ctx.saved_tensors
-        threads = torch.get_num_threads()
-        chunks = 1 if offset.shape[0] % threads == 0 else max(min(threads, rows.shape[1] // MIN_CHANNELS), 1)
-        shape = _shape(rows, offset, *ctx.constants, chunks=chunks)
-        grad = grad.contiguous()
-        grad_rows = torch.zeros_like(rows)
-        partial = rows.new_empty(chunks, shape.batch, shape.out_h, shape.out_w, offset.shape[1])
-        library = load(rows.dtype)
-        library.backward(  # type: ignore[union-attr]  # loaded by forward
-            ctypes.byref(shape), *map(_address, (rows, offset, points, grad, grad_rows, partial))
-        )
-        grad_offset = partial[0] if chunks == 1 else partial.sum(0)
-        return grad_rows, grad_offset.permute(0, 3, 1, 2), None, None, None
-
-
 def _address(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def ak_conv2d_cpu_kernel(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Compute `ak_conv2d` by the compiled kernel; RuntimeError if it is not compiled, ValueError for another device."""
-    points = grid.points
-    if any(tensor.device.type != "cpu" for tensor in (x, offset, points)):
-        raise ValueError("the CPU kernel needs map, offsets and points on the CPU")
-    # Positions and sums in at least single precision, whatever that of the map.
-    dtype = torch.promote_types(torch.promote_types(x.dtype, offset.dtype), torch.float32)
-    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).to(dtype).contiguous()  # no copy of a channels-last map
-    samples = _SampleRows.apply(rows, offset.to(dtype), points.to(dtype).contiguous(), tuple(x.shape[2:]), grid)
-    columns = samples.to(x.dtype).permute(0, 3, 1, 2)
-    # A 1x1 convolution over N C channels; channels-last weights are not copied either.
-    matrix = weight.squeeze(3).transpose(1, 2).reshape(len(weight), -1, 1, 1)
-    return F.conv2d(columns, matrix, bias)
 
 
 def is_supported(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> bool:

@@ -5,7 +5,7 @@
 | `onnx` | few graph nodes, fast in ONNX Runtime | during `torch.onnx.export` |
 | `torchscript` | `embedding_bag` without a custom backward pass | during `torch.jit.trace` |
 | `gather` | four gathers and elementwise arithmetic | during `torch.export` |
-| `cpu_kernel` | a compiled kernel and one matrix product | on the CPU, once compiled by `python -m utils.compiled` |
+| `cpu_kernel` | compiled kernels and one matrix product | on the CPU, once compiled by `python -m utils.compiled` |
 | `embedding_bag` | one weighted gather and one matrix product | otherwise, and under `torch.compile` |
 | `triton` | fused kernels, forward and backward, on CUDA | on request: tested only in Triton's interpreter so far |
 
@@ -22,12 +22,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.sampling.cpu_kernel import ak_conv2d_cpu_kernel, load
 from models.sampling.embedding_bag import ak_conv2d_embedding_bag
 from models.sampling.gather import ak_conv2d_gather
 from models.sampling.onnx import ak_conv2d_onnx
 from models.sampling.sampling_grid import SamplingGrid
 from models.sampling.torchscript import ak_conv2d_torchscript
+from models.sampling.training_kernel import ak_conv2d_cpu_kernel, load
 from models.sampling.triton.kernel import ak_conv2d_triton
 from utils.log import LOGGER
 

@@ -10,6 +10,7 @@ from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
 from models.sampling.offset_convolution import predict_offsets
 from models.sampling.onnx import ak_layer2d_onnx
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
+from models.sampling.training_kernel import ak_layer_training, is_trainable
 
 
 def ak_conv2d(
@@ -66,14 +67,16 @@ def ak_conv2d(
 def ak_layer2d(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
     """Apply `ak_conv2d` with offsets that `p_conv`, made by `offset_convolution`, predicts from the map.
 
-    Arguments and errors are those of `ak_conv2d`. Without gradients one kernel may compute both steps.
+    Arguments and errors are those of `ak_conv2d`. One kernel may compute both steps.
     """
     chosen = choose(x)
     if chosen == "onnx" and torch.onnx.is_in_onnx_export():
         return ak_layer2d_onnx(x, p_conv, weight, bias, grid)
-    if chosen == "cpu_kernel" and is_supported(x, p_conv, weight, bias, grid):
-        log_once("cpu_kernel", "cpu")
-        return ak_layer_cpu_kernel(x, p_conv, weight, bias, grid)
+    if chosen == "cpu_kernel":
+        for supported, layer in ((is_supported, ak_layer_cpu_kernel), (is_trainable, ak_layer_training)):
+            if supported(x, p_conv, weight, bias, grid):
+                log_once("cpu_kernel", "cpu")
+                return layer(x, p_conv, weight, bias, grid)
     return ak_conv2d(
         x,
         predict_offsets(x, p_conv, grid),

@@ -122,24 +122,6 @@ def test_who_watches_the_offsets_sees_them() -> None:
 
 
 @COMPILED
-def test_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.sampling.cpu_kernel.SMALL", 0)
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            layer, x = moving_layer((1, 20, 7, 9, 12, 5, 2), "border")
-            layer.double()(x.double().requires_grad_()).square().sum().backward()
-            found.append({name: parameter.grad for name, parameter in layer.named_parameters()})
-    finally:
-        torch.set_num_threads(before)
-    for gradients in found[1:]:
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, found[0][name], rtol=1e-10, atol=1e-10)
-
-
-@COMPILED
 def test_what_does_not_fit_is_an_error_and_no_read_beyond_the_tensor() -> None:
     layer, x = moving_layer(CASES[0], "border")
     weights = layer.conv[0].weight  # type: ignore[union-attr]

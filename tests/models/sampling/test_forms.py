@@ -155,7 +155,7 @@ def test_a_nan_spoils_its_own_pixel_only(implementation: str, channel: int) -> N
 
 @COMPILED
 def test_kernel_gradients_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.sampling.cpu_kernel.SMALL", 0)
+    monkeypatch.setattr("models.sampling.training_kernel.SMALL", 0)
     before = torch.get_num_threads()
     found = []
     try:
