@@ -19,6 +19,7 @@ LADDER = (
     ("validation", "detection", "benchmarks", "preparation", "explain"),
     ("training", "export"),
     ("comparison",),
+    ("app",),
     ("scripts",),
 )
 RUNG = {room: height for height, rooms in enumerate(LADDER) for room in rooms}

@@ -25,6 +25,7 @@ from utils.options import (
     TrainOptions,
     ValOptions,
 )
+from utils.options.app import AppOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +47,7 @@ EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic simplify ops
 topk_per_class topk_all iou_thres conf_thres include benchmark repeats project name plugins"""
 PREPARE_FLAGS = """source out format split seed folds sort_names names ignore_class copy in_place_lists polygons check
 weights imgsz device project name"""
+APP_FLAGS = "weights comparison lang host port upload_mb plugins"
 BENCHMARK_FLAGS = "suite device imgsz batch_size layer_batch repeats amp project name"
 
 
@@ -58,6 +60,7 @@ BENCHMARK_FLAGS = "suite device imgsz batch_size layer_batch repeats amp project
         (DetectOptions, DETECT_FLAGS),
         (CompareOptions, COMPARE_FLAGS),
         (BenchmarkOptions, BENCHMARK_FLAGS),
+        (AppOptions, APP_FLAGS),
         (ExportOptions, EXPORT_FLAGS),
     ],
 )

@@ -27,6 +27,7 @@ from utils.options import (
     TrainOptions,
     ValOptions,
 )
+from utils.options.app import AppOptions
 from utils.options.explain import ExplainOptions
 
 OPTIONS: dict[str, type] = {
@@ -37,6 +38,7 @@ OPTIONS: dict[str, type] = {
     "compare.py": CompareOptions,
     "export.py": ExportOptions,
     "benchmarks.py": BenchmarkOptions,
+    "app.py": AppOptions,
     "hubconf.py": HubOptions,
     "models": SummaryOptions,
     "utils.benchmarks.nms": NmsBenchmarkOptions,

@@ -40,9 +40,14 @@ from utils.training.run import run_training
 
 COMMANDS = all_commands()
 NETWORK = "installs from the network"
+SERVES = "serves a page until it is stopped; the tests of utils/app start it"
 NOT_RUN = {
     "python -m pip install --requirement requirements-dev.txt": NETWORK,
     "pip install -r requirements-export.txt": NETWORK,
+    "pip install -r requirements-app.txt": NETWORK,
+    "python app.py --weights best.pt": SERVES,
+    "python app.py --weights runs/train/a/weights/best.pt runs/train/b/weights/best.pt "
+    "--comparison runs/compare/exp": SERVES,
     "pip install tensorboard": NETWORK,
     "make install": NETWORK,
     "make demo": "takes minutes and needs `make install`; its line is run as compare.py",
@@ -112,7 +117,7 @@ def test_listed_commands_are_in_the_documentation_and_every_script_is_run() -> N
     assert set(NOT_RUN) <= known, "remove commands that are not documented any more"
     assert known >= QUICK and not QUICK & set(NOT_RUN)
     quick = [program_of(command) for command in COMMANDS if shlex.join(command) in QUICK]
-    assert set(quick) >= set(SCRIPTS) - {"hubconf.py", "compare.py", "export.py", "benchmarks.py"}
+    assert set(quick) >= set(SCRIPTS) - {"app.py", "hubconf.py", "compare.py", "export.py", "benchmarks.py"}
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,10 @@ def test_export_extra_matches_requirements_export_txt(project: dict[str, Any]) -
     )
 
 
+def test_app_extra_matches_requirements_app_txt(project: dict[str, Any]) -> None:
+    assert {*project["optional-dependencies"]["app"], "-r requirements.txt"} == requirements("requirements-app.txt")
+
+
 def test_dev_extra_matches_requirements_dev_txt(project: dict[str, Any]) -> None:
     group = set(project["optional-dependencies"]["dev"])
     assert f"{NAME}[export]" in group

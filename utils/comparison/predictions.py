@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -134,15 +134,36 @@ def _file_states(val: DatasetIndex) -> str:
 def _read_cache(path: Path, key: str) -> EvaluatedSet | None:
     """Return cached predictions; None if there are none of this checkpoint, data and image size."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if "key" not in stored or str(stored["key"]) != key:
-                return None
-            arrays = {field.name: stored[field.name] for field in fields(EvaluatedSet)}
-            return EvaluatedSet(**{**arrays, "num_images": int(arrays["num_images"])})
+        stored = _load(path, lambda stored_key: stored_key == key)
+        return stored[1] if stored else None
     except Exception as error:
         if path.exists():
             LOGGER.warning(f"{path} is damaged ({type(error).__name__}); re-evaluating")
         return None
+
+
+def _load(path: Path, accepts: Callable[[str], bool]) -> tuple[str, EvaluatedSet] | None:
+    """Return key and content of cached predictions; None without a key that is accepted, as of an older version."""
+    with np.load(path, allow_pickle=False) as stored:
+        key = str(stored["key"]) if "key" in stored else ""
+        if not accepts(key):
+            return None
+        arrays = {field.name: stored[field.name] for field in fields(EvaluatedSet)}
+        return key, EvaluatedSet(**{**arrays, "num_images": int(arrays["num_images"])})
+
+
+def cached_predictions(cache: Path, val: DatasetIndex) -> dict[str, EvaluatedSet]:
+    """Return the predictions of a finished comparison on a split by the hash of the checkpoint's file.
+
+    Damaged files, and those of another version or of other labels, are left out.
+    """
+    expected, found = [str(CACHE_VERSION), val.fingerprint()], {}
+    for path in sorted(cache.glob("*.npz")):
+        with contextlib.suppress(Exception):
+            stored = _load(path, lambda key: key.split()[:3:2] == expected)
+            if stored is not None:
+                found[stored[0].split()[1]] = stored[1]
+    return found
 
 
 def coco_ranks(val: DatasetIndex) -> np.ndarray:

@@ -51,16 +51,21 @@ class ShownRun:
 
 def shown_runs(result: ComparisonResult, evaluated: Sequence[Sequence[EvaluatedSet]]) -> list[ShownRun]:
     """Choose a run of each model; `evaluated` holds the predictions of all."""
-    shown = []
-    for scores, runs in zip(result.scores, evaluated, strict=True):
-        points = scores.metrics[PRIMARY_METRIC].points
-        index = int(np.abs(points - points.mean()).round(9).argmin())  # of two runs, both as near, the first
-        seed = scores.seeds[index]
-        title = f"{scores.label} (seed {seed})" if len(runs) > 1 and seed is not None else scores.label
-        labels, detections = _boxes_by_image(runs[index])
-        f1 = np.stack([image_f1(run) for run in runs])
-        shown.append(ShownRun(model=scores.label, title=title, labels=labels, detections=detections, f1=f1))
-    return shown
+    return [
+        shown_run(scores.label, runs, points=scores.metrics[PRIMARY_METRIC].points, seeds=scores.seeds)
+        for scores, runs in zip(result.scores, evaluated, strict=True)
+    ]
+
+
+def shown_run(label: str, runs: Sequence[EvaluatedSet], *, points: np.ndarray, seeds: Sequence[int | None]) -> ShownRun:
+    """Choose a run of one model from the predictions, mAP50-95 and seed of each."""
+    index = int(np.abs(points - points.mean()).round(9).argmin())  # of two runs, both as near, the first
+    seed = seeds[index]
+    title = f"{label} (seed {seed})" if len(runs) > 1 and seed is not None else label
+    labels, detections = _boxes_by_image(runs[index])
+    return ShownRun(
+        model=label, title=title, labels=labels, detections=detections, f1=np.stack([image_f1(run) for run in runs])
+    )
 
 
 def _boxes_by_image(run: EvaluatedSet) -> tuple[list[list[ShownBox]], list[list[ShownBox]]]:

@@ -23,7 +23,7 @@ from utils.explain.layers import select_layers
 from utils.files import unique_name
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.metadata import ModelMetadata
-from utils.inference.model_loading import is_exported, open_weights
+from utils.inference.model_loading import is_exported, model_name, open_weights
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, PreprocessedImage, preprocess
 from utils.log import LOGGER
@@ -74,12 +74,9 @@ def open_models(options: ExplainOptions, device: torch.device) -> list[Explained
         if models and len(layers) != len(models[0].layers):
             what = f"has a head that reads {len(layers)} layers, but the first model {len(models[0].layers)}"
             raise ConfigError(path, what, fix="choose --layers that all models have")
-        file = Path(path).resolve()
-        in_run = file.parent.name == "weights"  # runs/train/NAME/weights/best.pt
-        name = file.parent.parent.name if in_run else file.stem
         models.append(
             ExplainedModel(
-                label=unique_name(name, [model.label for model in models]),
+                label=unique_name(model_name(path), [model.label for model in models]),
                 network=to_device(network.requires_grad_(False), device),
                 metadata=metadata,
                 layers=layers,

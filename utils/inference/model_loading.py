@@ -32,6 +32,12 @@ def is_exported(weights: Path | str) -> bool:
     return path.is_dir() or path.suffix.lower() in (".onnx", ".torchscript", ".xml", *UNSUPPORTED_SUFFIXES)
 
 
+def model_name(weights: Path | str) -> str:
+    """Return the name of a model: that of the run for `runs/train/NAME/weights/best.pt`, otherwise of the file."""
+    file = Path(weights).resolve()
+    return file.parent.parent.name if file.parent.name == "weights" else file.stem
+
+
 def open_weights(
     weights: Path | str, device: torch.device = CPU, *, trust: bool = False
 ) -> tuple[Model, ModelMetadata]:
