@@ -101,7 +101,7 @@ def _detect_image(uploads: Uploads, name: str, model: LoadedModel, settings: Set
     annotated = write_image(found.folder / f"{stem}.jpg", annotate(image, model, detections))
     found.annotated.append((annotated, f"{stem}: {summarize(detections, model.metadata.names)}"))
     height, width = image.shape[:2]
-    boxes = xyxy_to_cxcywh(detections.boxes) / detections.boxes.new_tensor((width, height, width, height))
+    boxes = xyxy_to_cxcywh(detections.boxes) / np.array((width, height, width, height))
     columns = detections.classes.tolist(), boxes.tolist(), detections.scores.tolist()
     found.labels.append(atomic_write(found.folder / f"{stem}.txt", label_rows(*columns, with_confidence=False)))
 
@@ -147,7 +147,7 @@ def annotate(image: np.ndarray, model: LoadedModel, detections: Detections) -> n
     """Return an (H, W, 3) image with boxes, whose lines grow with it."""
     labels = box_labels(detections, model.metadata.names)
     classes = detections.classes.tolist()
-    return draw_boxes(image, detections.boxes.numpy(), labels, classes, thickness=line_width(image))
+    return draw_boxes(image, detections.boxes, labels, classes, thickness=line_width(image))
 
 
 def line_width(image: np.ndarray) -> int:

@@ -42,7 +42,7 @@ def match_detections(models: tuple[LoadedModel, LoadedModel], detections: tuple[
         np.array([model.metadata.names[class_id] for class_id in of_model.classes.tolist()], dtype=object)
         for model, of_model in zip(models, detections, strict=True)
     ]
-    iou = pairwise_iou(first.boxes.numpy(), second.boxes.numpy())
+    iou = pairwise_iou(first.boxes, second.boxes)
     same = names[0][:, None] == names[1][None]
     pairs, free = [], (set(range(len(first))), set(range(len(second))))
     order = np.argsort(-(iou + 2 * same), axis=None, kind="stable")
@@ -66,4 +66,4 @@ def draw_differences(image: np.ndarray, model: LoadedModel, detections: Detectio
     rows = [row for row in range(len(detections)) if row not in shared]
     others = Detections(boxes=detections.boxes[rows], scores=detections.scores[rows], classes=detections.classes[rows])
     labels = box_labels(others, model.metadata.names)
-    return draw_boxes(canvas, others.boxes.numpy(), labels, others.classes.tolist(), thickness=width + 1)
+    return draw_boxes(canvas, others.boxes, labels, others.classes.tolist(), thickness=width + 1)

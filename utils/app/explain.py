@@ -24,7 +24,7 @@ from utils.inference.sampling_points import LayerSampling, Location, akconv_laye
 from utils.plots.explain import ModelMaps, plot_maps, plot_receptive_fields
 from utils.plots.figure import save_figure
 from utils.plots.sampling import OffsetSamples, plot_offsets
-from utils.runtime import scale_pixels
+from utils.runtime import scale_pixels, select_device
 
 VIEWS = ("sampling", "offsets", "cam", "field")  # sampling points, histogram, class activation map, receptive field
 MAX_LAYERS = 8
@@ -61,13 +61,14 @@ def explain_position(
         what = f"{xy[0]:g}, {xy[1]:g} is outside the image of {width} x {height} pixels"
         raise ConfigError("position", what, fix="choose a position in the image")
     config = model.config(settings)
+    device = select_device(settings.device)
     preprocessed = preprocess(image, config)
     figures: list[tuple[str, str, Path]] = []
     target = ""
     with exclusive():
-        network = model.network(config.device)
+        network = model.network(device)
         if model.has_akconv and {"sampling", "offsets"} & set(views):
-            samplings = sample_image(network, akconv_layers(network), preprocessed, config)
+            samplings = sample_image(network, akconv_layers(network), preprocessed)
             if "sampling" in views:
                 location = Location(xy=xy, label=f"{xy[0]:.0f}, {xy[1]:.0f}")
                 for name in [name for name in layers if name in samplings][:MAX_LAYERS]:
@@ -78,7 +79,7 @@ def explain_position(
                 samples = [offset_samples(layer) for layer in samplings.values()]
                 figures.append(("offsets", "", plot_offsets(samples, folder / "offsets.png")))
         if "cam" in views:
-            target, path = _draw_maps(network, model, preprocessed, config, xy, method, folder)
+            target, path = _draw_maps(network, model, preprocessed, xy, method, folder)
             figures += [("cam", method, path)] if target else []
         if "field" in views:
             figures.append(("field", "", _draw_fields(network, model, image, config, xy, folder)))
@@ -99,22 +100,23 @@ def offset_samples(layer: LayerSampling) -> OffsetSamples:
     )
 
 
-def _pixels(image: np.ndarray, config: InferenceConfig) -> torch.Tensor:
+def _pixels(image: np.ndarray, network: DetectionModel) -> torch.Tensor:
     """Return the (1, 3, H, W) input of an (H, W, 3) uint8 image."""
-    return scale_pixels(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], config.device)
+    return scale_pixels(
+        torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None], network.head.anchors.device
+    )
 
 
 def _draw_maps(
     network: DetectionModel,
     model: LoadedModel,
     image: PreprocessedImage,
-    config: InferenceConfig,
     xy: tuple[float, float],
     method: str,
     folder: Path,
 ) -> tuple[str, Path]:
     """Draw the maps of the most confident prediction around a position; its class and score, "" if there is none."""
-    pixels, path = _pixels(image.image, config), folder / f"{method.replace('+', 'p')}.png"
+    pixels, path = _pixels(image.image, network), folder / f"{method.replace('+', 'p')}.png"
     with torch.no_grad():
         predictions = network(pixels)[0][0]
     x, y = image.transform.to_input(np.array([*xy, *xy], np.float32))[:2].tolist()
@@ -142,7 +144,7 @@ def _draw_fields(
     height, width = padded.shape[:2]
     x, y = transform.to_input(np.array([*xy, *xy], np.float32))[:2].tolist()
     at = (x / width, y / height)
-    fields = receptive_fields(network, _pixels(padded, config), layers=select_layers(network, ()), position=at)
+    fields = receptive_fields(network, _pixels(padded, network), layers=select_layers(network, ()), position=at)
     levels = {model.label: {name: energy_levels(energy) for name, energy in fields.items()}}
     figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at)
     return save_figure(figure, folder / "receptive-field.png")

@@ -12,8 +12,9 @@ import torch
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.files import unique_name
-from utils.inference.detector import Detector, prepare
-from utils.inference.exported_model import ExportedModel, ModelMetadata
+from utils.inference.detector import TorchNetwork, torch_network
+from utils.inference.exported_model import ExportedModel
+from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, model_name, open_weights
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
@@ -46,7 +47,7 @@ class LoadedModel:
     label: str
     model: Model  # in evaluation mode, on the CPU unless exported
     metadata: ModelMetadata
-    detectors: dict[torch.device, Detector] = field(default_factory=dict)  # with batch norms folded
+    networks: dict[torch.device, TorchNetwork] = field(default_factory=dict)  # with batch norms folded
 
     @property
     def has_akconv(self) -> bool:
@@ -68,7 +69,6 @@ class LoadedModel:
         if not 0 <= settings.size <= MAX_IMAGE_SIZE:
             raise ConfigError("image size", f"must be up to {MAX_IMAGE_SIZE} (got {settings.size})", fix="change it")
         side = -(-(settings.size or self.metadata.image_size) // stride) * stride
-        device = self.model.device if isinstance(self.model, ExportedModel) else select_device(settings.device)
         names = self.metadata.names
         classes = [class_id for class_id, name in enumerate(names) if name in settings.classes]
         nms = NmsSettings(
@@ -77,16 +77,17 @@ class LoadedModel:
             max_detections=MAX_DETECTIONS,
             classes=classes if settings.classes else None,
         )
-        return InferenceConfig(size_hw=(side, side), stride=stride, nms=nms, device=device)
+        return InferenceConfig(size_hw=(side, side), stride=stride, nms=nms)
 
     def detect(self, image: np.ndarray, settings: Settings) -> tuple[Detections, float]:
         """Return the detections in an (H, W, 3) uint8 RGB image, in its pixels, and the milliseconds that they took."""
         config = self.config(settings)
+        device = self.model.device if isinstance(self.model, ExportedModel) else select_device(settings.device)
         preprocessed = preprocess(image, config)
         with exclusive():
-            if config.device not in self.detectors:
-                self.detectors[config.device] = prepare(self.model, device=config.device)
-            ((detections, timings),) = predict(self.detectors[config.device], [preprocessed], config)
+            if device not in self.networks:
+                self.networks[device] = torch_network(self.model, device=device)
+            ((detections, timings),) = predict(self.networks[device], [preprocessed], config)
         return detections, sum(timings.values())
 
     def describe(self, detections: Detections, row: int) -> tuple[str, float | str]:

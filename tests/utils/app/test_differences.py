@@ -1,11 +1,10 @@
 """Detections of two models, matched by class name and place."""
 
 import numpy as np
-import torch
 
 from utils.app.differences import draw_differences, match_detections
 from utils.app.models import LoadedModel
-from utils.inference.exported_model import ModelMetadata
+from utils.inference.metadata import ModelMetadata
 from utils.structures import Detections
 
 
@@ -18,8 +17,8 @@ def model(*names: str) -> LoadedModel:
 
 
 def detections(*boxes: tuple[float, float, float, float, int]) -> Detections:
-    rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5)
-    return Detections(boxes=rows[:, :4], scores=torch.linspace(0.9, 0.5, len(rows)), classes=rows[:, 4].long())
+    rows = np.array(boxes, np.float32).reshape(-1, 5)
+    return Detections(boxes=rows[:, :4], scores=np.linspace(0.9, 0.5, len(rows)), classes=rows[:, 4].astype(np.int64))
 
 
 def test_shared_different_and_single_detections() -> None:
