@@ -48,7 +48,7 @@ def run_app(options: AppOptions) -> None:
                 from utils.app.page import build_page
                 from utils.app.widgets import STYLE, theme
             except ImportError as error:
-                fix = "pip install -r requirements-app.txt"
+                fix = "install it: pip install -r requirements-app.txt"
                 raise ConfigError("app.py", f"{error.name} is not installed", fix=fix) from error
             app = FastAPI(openapi_url=None)
             if comparison is not None:
