@@ -16,8 +16,12 @@ KMEANS_ITERATIONS = 30
 
 def best_ratio(boxes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     """Return the ratio, in (0, 1], of the worse side of each of (n, 2) boxes to that of the best of (k, 2) anchors."""
-    ratio = boxes_wh[:, None] / anchors_wh[None]
-    return np.minimum(ratio, 1 / ratio).min(2).max(1)
+    best = np.zeros(len(boxes_wh))
+    for anchor in anchors_wh:  # one by one: all ratios at once would be larger than the data set's labels
+        ratio = boxes_wh / anchor
+        ratio = np.minimum(ratio, 1 / ratio)
+        np.maximum(best, np.minimum(ratio[:, 0], ratio[:, 1]), out=best)
+    return best
 
 
 def best_possible_recall(boxes_wh: np.ndarray, anchors_wh: np.ndarray, *, max_ratio: float) -> float:
@@ -75,8 +79,13 @@ def _kmeans(boxes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     deviation = boxes.std(0) + 1e-9
     points = boxes / deviation
     centres = points[np.sort(rng.choice(len(points), count, replace=False))]
+    x, y = np.ascontiguousarray(points.T)
     for _ in range(KMEANS_ITERATIONS):
-        nearest = ((points[:, None] - centres[None]) ** 2).sum(2).argmin(1)
+        nearest, shortest = np.zeros(len(points), np.int64), np.full(len(points), np.inf)
+        for i, centre in enumerate(centres):
+            distance = (x - centre[0]) ** 2 + (y - centre[1]) ** 2
+            nearest[distance < shortest] = i
+            np.minimum(shortest, distance, out=shortest)
         for i in range(count):
             if (nearest == i).any():
                 centres[i] = points[nearest == i].mean(0)

@@ -28,7 +28,7 @@ def _is_truncated_jpeg(data: bytes) -> bool:
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == _START_OF_SCAN:
-            return data.find(_JPEG_END, position) < 0
+            return data.rfind(_JPEG_END, position) < 0
         if marker == 0xFF:  # a fill byte
             position += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length

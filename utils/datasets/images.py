@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import math
 import os
 import stat
@@ -42,6 +43,7 @@ _BLOCK_PIXELS = 4_000_000  # converted at a time
 _OPENCV_MODES = frozenset(("1", "L", "P", "RGB"))
 ORIENTATION_TAG, FIRST_TRANSPOSED = 0x0112, 5  # in EXIF: from 5, width and height change places
 READ_THREADS = 4
+_CHUNK = 16  # files that a thread reads in turn
 _LARGE_BYTES = 100_000_000
 _LARGE_IMAGES = threading.Lock()
 _WARNING_FILTERS = threading.Lock()  # the filters are global to the process
@@ -51,13 +53,16 @@ Result = TypeVar("Result")
 
 def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
     """Return whether a file name has one of the suffixes, ignoring case."""
-    return Path(path).suffix[1:].lower() in suffixes
+    stem, _, suffix = os.path.basename(path).rpartition(".")
+    return bool(stem) and suffix.lower() in suffixes
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], what: str) -> Iterator[Result]:
     """Yield the results of a function that reads images, in order, with a progress bar on a terminal."""
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        yield from tqdm(pool.map(function, items), desc=what, total=len(items), leave=False, disable=None)
+        results = itertools.chain.from_iterable(pool.map(lambda chunk: list(map(function, chunk)), chunks))
+        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None)
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -73,7 +78,8 @@ def read_image_file(path: Path | str) -> bytes:
             raise DataError(path, "is not a regular file", fix="remove it from the data set")
         if status.st_size > MAX_DECODED_BYTES:
             raise DataError(path, f"is too large for an image ({status.st_size:,} bytes)", fix="remove it")
-        return Path(path).read_bytes()
+        with io.FileIO(path) as file:
+            return file.readall()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
         raise DataError(path, f"cannot be read ({reason})", fix="check the path") from error

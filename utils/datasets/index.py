@@ -183,11 +183,12 @@ def cache_file(config: DataConfig, split: str, paths: Sequence[str], labels: Seq
     for path, label in zip(paths, labels, strict=True):
         try:
             status = os.stat(path)
-            state = (status.st_size, status.st_mtime_ns, status.st_ino)
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
         except OSError:
-            state = (-1, -1, -1)
-        content = hashlib.sha256(label).hexdigest() if isinstance(label, bytes) else str(label)
-        digest.update(f"{path}\0{state}\0{content}\n".encode("utf-8", "surrogateescape"))
+            state = ""
+        content = label if isinstance(label, bytes) else str(label).encode("utf-8", "surrogateescape")
+        kind = f"{path}\0{state} {type(label).__name__} {len(content)}\0"
+        digest.update(kind.encode("utf-8", "surrogateescape") + content)
     key = hashlib.sha256(f"{config.file.resolve()} {split}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return user_cache_dir() / "labels" / f"{split}-{key}-{digest.hexdigest()[:24]}.npz"
 

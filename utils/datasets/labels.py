@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import math
 import os
 import stat
@@ -19,6 +21,7 @@ from utils.files import decode_text
 from utils.structures import Polygons
 
 MAX_LABEL_BYTES = 10_000_000
+CLIP_TOLERANCE = 1e-4  # beyond which clipping a box is counted, since rounding alone explains less
 MAX_VALUE = 1e9  # far beyond any class id or pixel: such a number is an error of its own, and sums of it overflow
 COLUMNS = ("class", "x_center", "y_center", "width", "height")
 LabelContent = bytes | DataError | None  # of a label file; the error if it cannot be read; None if there is no file
@@ -48,10 +51,17 @@ class LabelFile:
 
 def label_path(image_path: str) -> str:
     """Return the path of an image's label file: the last folder `images` becomes `labels`, the suffix `.txt`."""
-    *folders, name = PurePath(image_path).with_suffix(".txt").parts
-    if "images" in folders:
-        folders[-1 - folders[::-1].index("images")] = "labels"
-    return str(PurePath(*folders, name))
+    folder, name = os.path.split(image_path)
+    return f"{_label_folder(folder)}{name.rpartition('.')[0] or name}.txt"
+
+
+@functools.lru_cache(1024)
+def _label_folder(folder: str) -> str:
+    """Return the folder of the label files of a folder of images, with a separator at its end, or ""."""
+    parts = list(PurePath(folder).parts)
+    if "images" in parts:
+        parts[-1 - parts[::-1].index("images")] = "labels"
+    return os.path.join(*parts, "") if parts else ""
 
 
 def misplaced_labels(image_path: str) -> str:
@@ -75,11 +85,15 @@ class LabelRow(NamedTuple):
     @property
     def box(self) -> list[float]:
         """Class, cx, cy, w, h; of a polygon those of its bounding box."""
-        if len(self.values) == len(COLUMNS):
-            return self.values
-        x, y = self.values[1::2], self.values[2::2]
-        width, height = max(x) - min(x), max(y) - min(y)
-        return [self.values[0], min(x) + width / 2, min(y) + height / 2, width, height]
+        return _bounding_box(self.values)
+
+
+def _bounding_box(values: list[float]) -> list[float]:
+    if len(values) == len(COLUMNS):
+        return values
+    x, y = values[1::2], values[2::2]
+    width, height = max(x) - min(x), max(y) - min(y)
+    return [values[0], min(x) + width / 2, min(y) + height / 2, width, height]
 
 
 def label_rows(text: str) -> Iterator[LabelRow]:
@@ -103,40 +117,53 @@ def parse_labels(data: bytes, *, num_classes: int) -> LabelFile:
 
     An empty file is an image without objects.
     """
-    rows: list[list[float]] = []
-    rings: list[list[float]] = []
     problems: list[LabelProblem] = []
-    num_polygons = clipped = dropped = 0
-    for read in read_rows(data):
-        if problem := _range_problem(read, num_classes) or read.problem:
-            problems.append(problem)
-            continue
-        is_polygon = len(read.values) > len(COLUMNS)
-        num_polygons += is_polygon
-        row, was_clipped = _clip_box(read.box)
-        clipped += was_clipped
-        if np.float32(row[3]) <= 0 or np.float32(row[4]) <= 0:
-            dropped += 1
-        else:
-            rows.append(row)
-            rings.append(read.values[1:] if is_polygon else [])
-    array = np.array(rows, dtype=np.float32).reshape(-1, 5)
-    if len(array) > 1:
-        unique = np.sort(np.unique(array, axis=0, return_index=True)[1])
-        dropped += len(array) - len(unique)
-        array = array[unique]
-        rings = [rings[index] for index in unique]
-    return LabelFile(
-        rows=array,
-        polygons=Polygons(
+    valid = _valid_rows(data, num_classes)
+    if valid is None:
+        valid = []
+        for row in read_rows(data):
+            if problem := _range_problem(row, num_classes) or row.problem:
+                problems.append(problem)
+            else:
+                valid.append(row.values)
+    boxes, beyond = _clip_boxes(np.array([_bounding_box(values) for values in valid]).reshape(-1, 5))
+    boxes = boxes.astype(np.float32)
+    kept = np.flatnonzero((boxes[:, 3:] > 0).all(1))
+    if len(set(map(tuple, boxes[kept].tolist()))) < len(kept):
+        kept = kept[np.sort(np.unique(boxes[kept], axis=0, return_index=True)[1])]
+    is_polygon = [len(values) > len(COLUMNS) for values in valid]
+    polygons = empty_polygons(len(kept))
+    if any(is_polygon):
+        rings = [valid[i][1:] if is_polygon[i] else [] for i in kept]
+        polygons = Polygons(
             points=np.array([value for ring in rings for value in ring], np.float32).reshape(-1, 2),
             starts=np.cumsum([0, *(len(ring) // 2 for ring in rings)], dtype=np.int64),
-        ),
+        )
+    return LabelFile(
+        rows=boxes[kept],
+        polygons=polygons,
         problems=tuple(problems),
-        num_polygons=num_polygons,
-        clipped=clipped,
-        dropped=dropped,
+        num_polygons=sum(is_polygon),
+        clipped=int((beyond > CLIP_TOLERANCE).sum()),
+        dropped=len(boxes) - len(kept),
     )
+
+
+def _valid_rows(data: bytes, num_classes: int) -> list[list[float]] | None:
+    """Return the values of all rows of a file without any problem, which is most files; None for any other."""
+    if not data.isascii() or b"_" in data:
+        return None
+    try:
+        rows = [list(map(float, fields)) for line in data.decode().splitlines() if (fields := line.split())]
+    except ValueError:
+        return None
+    for values in rows:
+        count, class_id = len(values), values[0]
+        if (count != len(COLUMNS) and (count < 7 or count % 2 == 0)) or not class_id.is_integer():
+            return None
+        if not (0 <= class_id < num_classes and all(0 <= value <= 1 for value in values[1:])):  # nor NaN
+            return None
+    return rows
 
 
 def _parse_row(fields: list[str], line: int) -> LabelRow:
@@ -187,15 +214,15 @@ def _parse_float(text: str) -> float | None:
     return value if abs(value) < MAX_VALUE else None
 
 
-def _clip_box(row: list[float]) -> tuple[list[float], bool]:
-    """Clip a box to the image; return it and whether more than a rounding error was clipped."""
-    class_id, cx, cy, w, h = row
-    x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-    if min(x1, y1) >= 0 and max(x2, y2) <= 1:
-        return row, False
-    beyond = max(-x1, -y1, x2 - 1, y2 - 1)
-    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0)
-    return [class_id, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], beyond > 1e-4
+def _clip_boxes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n, 5) float64 rows clipped to the image, and (n,) by how much each extended beyond it, or less than 0."""
+    low, high = rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2
+    beyond = np.maximum(-low, high - 1).max(1)
+    outside = np.flatnonzero(beyond > 0)
+    if len(outside):
+        low, high = low[outside].clip(min=0), high[outside].clip(max=1)
+        rows[outside, 1:] = np.concatenate(((low + high) / 2, high - low), 1)
+    return rows, beyond
 
 
 def read_label_content(image_path: str) -> LabelContent:
@@ -207,7 +234,8 @@ def read_label_content(image_path: str) -> LabelContent:
             return DataError(path, "is not a regular file", fix="remove it")
         if status.st_size > MAX_LABEL_BYTES:
             return DataError(path, f"is too large for a label file ({status.st_size} bytes)", fix="remove it")
-        return Path(path).read_bytes()
+        with io.FileIO(path) as file:
+            return file.readall()
     except FileNotFoundError:
         return None
     except OSError as error:

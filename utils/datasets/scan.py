@@ -1,4 +1,4 @@
-"""List the images of a split, decode each once, and parse its labels."""
+"""List the images of a split, read each once, and parse its labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.datasets.config import PREPARE, DataConfig
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, map_in_threads, read_image
+from utils.datasets.image_size import image_size
+from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, map_in_threads, read_image_file
 from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
 from utils.datasets.paths import (
     ResolvedPath,
@@ -146,7 +147,7 @@ def _find_listed(line: str, folders: Sequence[str]) -> str:
 def scan_images(
     config: DataConfig, split: str, paths: Sequence[str], labels: Sequence[LabelContent]
 ) -> list[ScannedImage]:
-    """Decode every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
+    """Check every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
     pairs = list(zip(paths, labels, strict=True))
     return list(map_in_threads(functools.partial(_scan_image, config=config), pairs, f"Scanning {split}"))
 
@@ -154,7 +155,7 @@ def scan_images(
 def _scan_image(image: tuple[str, LabelContent], *, config: DataConfig) -> ScannedImage:
     path, label = image
     try:
-        height, width = read_image(path).shape[:2]
+        height, width = image_size(read_image_file(path), name=path)
     except DataError as error:
         return ScannedImage(error=error.what)
     if min(height, width) < MIN_IMAGE_SIZE:

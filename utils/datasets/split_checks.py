@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
+import stat
+import zlib
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,7 +44,8 @@ def split_warnings(
             f"{config.file}: {crowded} images of '{split}' have more than {max_detections} objects (up to "
             f"{objects.max()}), but only {max_detections} detections of an image are evaluated; val.py has --max-det"
         )
-    missing = sum(not os.path.exists(label_path(str(path))) for path in evaluated.paths)
+    empty = evaluated.paths[objects == 0].tolist()  # an image with objects has a label file
+    missing = sum(not os.path.exists(label_path(path)) for path in empty) if len(empty) > MOST * count else 0
     if missing > MOST * count:
         warnings.append(f"{config.file}: {missing} of {count} images of '{split}' have no label file")
     shared = [] if split == "train" else _shared_with_train(config, evaluated)
@@ -59,47 +63,67 @@ def _shared_with_train(config: DataConfig, evaluated: DatasetIndex) -> list[str]
         trained = list_images(config, "train", quiet=True)
     except DataError:
         return []
-    return overlapping_images(trained, [str(path) for path in evaluated.paths])
+    return overlapping_images(trained, evaluated.paths.tolist())
 
 
 def overlapping_images(paths: Sequence[str], evaluated: Sequence[str]) -> list[str]:
     """Return the evaluated images whose file is also among others: the same file, or equal byte for byte."""
-    files = set(map(os.path.realpath, paths))
-    copies = _equal_files(paths, [path for path in evaluated if os.path.realpath(path) not in files])
-    return [path for path in evaluated if path in copies or (os.path.realpath(path) in files and os.path.isfile(path))]
+    others = _regular_files(paths)
+    identities = {(status.st_dev, status.st_ino) for status in others.values()}
+    statuses = _regular_files(evaluated)
+    same = {path for path, status in statuses.items() if (status.st_dev, status.st_ino) in identities}
+    sizes = {path: status.st_size for path, status in statuses.items() if path not in same}
+    same |= _equal_files({path: status.st_size for path, status in others.items()}, sizes)
+    return [path for path in evaluated if path in same]
 
 
-def _equal_files(paths: Sequence[str], evaluated: Sequence[str]) -> set[str]:
-    """Return the evaluated files that are equal to one of others; only those with equal beginnings are read whole."""
-    by_head: dict[bytes, list[str]] = defaultdict(list)
-    sizes = {_size(path) for path in evaluated}
+def _regular_files(paths: Iterable[str]) -> dict[str, os.stat_result]:
+    """Return the status of each path that is, or links to, a regular file."""
+    statuses = {}
     for path in paths:
-        if (size := _size(path)) in sizes:
-            by_head[_digest(path, size, head=True)].append(path)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a null byte
+            if stat.S_ISREG((status := os.stat(path)).st_mode):
+                statuses[path] = status
+    return statuses
+
+
+def _equal_files(sizes: Mapping[str, int], evaluated: Mapping[str, int]) -> set[str]:
+    """Return the evaluated files that are equal to one of others, of all of which the sizes are given.
+
+    Only files of equal size are opened, and only those with equal beginnings read whole.
+    """
+    by_head: dict[tuple[int, int], list[str]] = defaultdict(list)
+    evaluated_sizes = set(evaluated.values())
+    for path, size in sizes.items():
+        if size in evaluated_sizes:
+            by_head[size, _checksum(path)].append(path)
     equal = set()
-    digests: dict[bytes, set[bytes]] = {}  # of the files with each head that both have
-    for path in evaluated:
-        size = _size(path)
-        head = _digest(path, size, head=True)
-        if head and head in by_head:
-            if head not in digests:
-                digests[head] = {_digest(other, size, head=False) for other in by_head[head]} - {b""}
-            if _digest(path, size, head=False) in digests[head]:
+    digests: dict[tuple[int, int], set[bytes]] = {}  # of the files with each beginning that both have
+    for path, size in evaluated.items():
+        key = (size, _checksum(path))
+        if key in by_head:
+            if key not in digests:
+                digests[key] = set(map(_digest, by_head[key])) - {b""}
+            if _digest(path) in digests[key]:
                 equal.add(path)
     return equal
 
 
-def _size(path: str) -> int | None:
-    """Return the size of a regular file in bytes, else None."""
-    return os.path.getsize(path) if os.path.isfile(path) else None
+def _checksum(path: str) -> int:
+    """Return a checksum of a file's beginning; of nothing if it cannot be read."""
+    return zlib.crc32(_read(path, HEAD) or b"")
 
 
-def _digest(path: str, size: int | None, *, head: bool) -> bytes:
-    """Return a hash of a file's size and content, or of its first bytes; b"" if it cannot be read."""
-    if size is None:
-        return b""
+def _digest(path: str) -> bytes:
+    """Return a hash of a file's content; b"" if it cannot be read."""
+    content = _read(path, -1)
+    return b"" if content is None else hashlib.sha256(content).digest()
+
+
+def _read(path: str, size: int) -> bytes | None:
+    """Return the first `size` bytes of a file, or all; None if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.sha256(f"{size} ".encode() + file.read(HEAD if head else -1)).digest()
+        with io.FileIO(path) as file:
+            return file.read(size)
     except OSError:  # no permission, or deleted since it was listed
-        return b""
+        return None

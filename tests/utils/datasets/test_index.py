@@ -43,7 +43,7 @@ def forbid_reading(monkeypatch):
     def fail(path):
         raise AssertionError(f"{path} was decoded in spite of the cache")
 
-    monkeypatch.setattr(scan, "read_image", fail)
+    monkeypatch.setattr(scan, "read_image_file", fail)
 
 
 def test_index_holds_paths_sizes_and_rows_in_order(root):

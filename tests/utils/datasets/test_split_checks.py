@@ -1,5 +1,6 @@
 """Images that splits share, splits without objects, and missing label files are warned of before training."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_images_shared_with_train_are_counted(tmp_path: Path) -> None:
 def test_a_val_that_is_train_reads_no_file_to_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = FaultySet(tmp_path)
     data.yaml.write_text(data.yaml.read_text().replace("images/val", "images/train"))
-    monkeypatch.setattr(split_checks, "_digest", None)
+    monkeypatch.setattr(split_checks, "_read", None)
     (warning,) = warnings_of(data)
     assert "16 of 16" in warning
 
@@ -83,14 +84,14 @@ def test_files_that_cannot_be_read_are_equal_to_nothing(tmp_path: Path, monkeypa
     train, val = (str(data.image(split, 0)) for split in ("train", "val"))
     shutil.copy(val, train)
     assert overlapping_images([train], [val]) == [val]
-    opened, denied = Path.open, set()
+    opened, denied = io.FileIO, set()
 
-    def refuse(path: Path, *args: str) -> object:
+    def refuse(path: str) -> io.FileIO:
         if path in denied:
             raise PermissionError(13, "Permission denied")
-        return opened(path, *args)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(io, "FileIO", refuse)
     for path in (train, val):
-        denied.add(Path(path))
+        denied.add(path)
         assert overlapping_images([train], [val]) == []
