@@ -8,9 +8,8 @@ import zlib
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from utils.datasets.images import decode_image, open_header
+from utils.datasets.images import decode_image, open_header, opencv_decode
 from utils.library_messages import muted
 
 _MAX_PIXELS = 30_000_000  # larger images are decoded, one at a time
@@ -56,8 +55,9 @@ def _intact_size(data: bytes) -> tuple[int, int] | None:
         return (height, width) if _is_intact_png(data) else None
     # The scale is 1/8 unless that would hide whether OpenCV has exchanged the sides, by EXIF.
     scale = 1 if width != height and -(-width // 8) == -(-height // 8) else 8
-    segments = np.frombuffer(_jpeg_without_scans(data), np.uint8)
-    image = cv2.imdecode(segments, cv2.IMREAD_COLOR if scale == 1 else cv2.IMREAD_REDUCED_COLOR_8)
+    segments = _jpeg_without_scans(data)
+    flags = cv2.IMREAD_COLOR if scale == 1 else cv2.IMREAD_REDUCED_COLOR_8
+    image = opencv_decode(segments, flags) if segments else None
     shape = None if image is None else image.shape[:2]
     sizes = ((height, width), (width, height))
     return next((size for size in sizes if shape == tuple(-(-side // scale) for side in size)), None)

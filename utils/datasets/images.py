@@ -209,10 +209,15 @@ def _decode(data: bytes) -> np.ndarray | None:
     with _one_at_a_time(size):
         if deep:
             return _decode_deep(data, orientation)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # applies the orientation itself
+        image = opencv_decode(data, cv2.IMREAD_COLOR_RGB)
         if image is None and header is not None and header.format in ("AVIF", "JPEG2000"):  # OpenCV was built without
             return pil_to_rgb8(Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS))
         return image
+
+
+def opencv_decode(data: bytes, flags: int) -> np.ndarray | None:
+    """Return what OpenCV decodes, by EXIF orientation unless the flags say otherwise; None if it refuses the file."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
 
 def _checked_size(pixels: int, bytes_per_pixel: int) -> int:
@@ -256,7 +261,7 @@ def open_header(data: bytes) -> Image.Image | None:
 
 def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
     """Decode an image of more than 8 bits, and apply its EXIF orientation (1 to 8)."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = opencv_decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         return None
     image = to_rgb8(image)[..., ::-1]  # OpenCV returns BGR
