@@ -31,7 +31,11 @@ EXTRA_FLAGS = tuple(shlex.split(os.environ.get("AKCONV_CFLAGS", "")))
 FOLDER = PROJECT_ROOT / "compiled" / "custom" if EXTRA_FLAGS else PROJECT_ROOT / "compiled"
 COMPILER_SECONDS = 120
 # Not -ffast-math: NaN must stay NaN.
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-fopenmp")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fopenmp")
+NATIVE = (("-march=native",),)
+# One library for all processors: the program chooses when it runs.
+X86_LEVELS = ((), ("-mavx2", "-mfma"), ("-mavx512f", "-mfma", "-mprefer-vector-width=512"))
+LEVELS = X86_LEVELS if platform.machine() in ("x86_64", "AMD64") else ((),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +43,14 @@ class Kernel:
     """A shared library compiled from C."""
 
     sources: tuple[str, ...]  # the compiled file, relative to the project, and the files that it includes
-    flags: tuple[str, ...]  # compiler flags in addition to `FLAGS`
+    flags: tuple[str, ...] = ()  # compiler flags in addition to `FLAGS`
+    levels: tuple[tuple[str, ...], ...] = NATIVE  # further flags of each object file that is linked
 
 
-AKCONV = ("models/sampling/cpu_kernel_layer.c", "models/sampling/cpu_kernel.c")
 VECTORIZED = "-fno-trapping-math"  # comparisons may set flags that nobody reads
 TRAINING = tuple(f"models/sampling/{name}.c" for name in ("training_kernel", "offset_kernel", "positions"))
 KERNELS = {
-    "akconv-float": Kernel(sources=AKCONV, flags=("-DREAL=float",)),
-    "akconv-double": Kernel(sources=AKCONV, flags=("-DREAL=double",)),
+    "layer": Kernel(sources=("models/sampling/layer_kernel.c",), flags=(VECTORIZED,), levels=LEVELS),
     "training-float": Kernel(sources=TRAINING, flags=("-DREAL=float", "-DBITS=32", VECTORIZED)),
     "training-double": Kernel(sources=TRAINING, flags=("-DREAL=double", "-DBITS=64", VECTORIZED)),
     "nms": Kernel(sources=("utils/inference/nms.c",), flags=("-ffp-contract=off",)),
@@ -55,10 +58,11 @@ KERNELS = {
 
 
 def library_path(name: str) -> Path:
-    """Return the path of a compiled kernel; its name depends on the sources, the flags and the processor."""
+    """Return the path of a compiled kernel; its name depends on sources, flags and, if it matters, the processor."""
     kernel = KERNELS[name]
     sources = [(PROJECT_ROOT / file).read_bytes() for file in kernel.sources]
-    target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), platform.machine(), processor_features())).encode()
+    processor = processor_features() if kernel.levels == NATIVE else ""
+    target = repr((FLAGS, (*kernel.flags, *EXTRA_FLAGS), kernel.levels, platform.machine(), processor)).encode()
     return FOLDER / f"{name}-{hashlib.sha256(b''.join(sources) + target).hexdigest()[:16]}.so"
 
 
@@ -92,10 +96,13 @@ def _build_with(compiler: str) -> list[Path]:
     paths = [library_path(name) for name in KERNELS]
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         for kernel, path in zip(KERNELS.values(), paths, strict=True):
-            source, objects, finished = PROJECT_ROOT / kernel.sources[0], Path(scratch) / "o", Path(scratch) / path.name
+            source, finished = PROJECT_ROOT / kernel.sources[0], Path(scratch) / path.name
+            objects = [str(Path(scratch) / f"{number}.o") for number in range(len(kernel.levels))]
+            for level, target in zip(kernel.levels, objects, strict=True):
+                flags = (*FLAGS, *level, *kernel.flags, *EXTRA_FLAGS)
+                _run(compiler, *flags, "-c", str(source), "-o", target, where=source)
             # Linked without -fopenmp: the OpenMP runtime is the one that torch has loaded.
-            _run(compiler, *FLAGS, *kernel.flags, *EXTRA_FLAGS, "-c", str(source), "-o", str(objects), where=source)
-            _run(compiler, "-shared", *EXTRA_FLAGS, str(objects), "-lm", "-o", str(finished), where=source)
+            _run(compiler, "-shared", *EXTRA_FLAGS, *objects, "-lm", "-o", str(finished), where=source)
             try:
                 ctypes.CDLL(str(finished))
             except OSError as error:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.common import Activation, batch_norm, make_activation
 from models.registry import register
+from models.sampling.layer_kernel import LayerKernel
 from models.sampling.offset_convolution import Offsets, last_convolution, offset_convolution
 from models.sampling.operator import ak_layer2d
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
@@ -132,12 +133,12 @@ class AKConv(nn.Module):
             nn.init.uniform_(start, -jitter, jitter)
         self.points: Tensor
         self.register_buffer("points", grid.points, persistent=False)
+        self._kernel = LayerKernel()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inc, H, W) to (B, outc, h, w)."""
-        columns, norm, act = cast(nn.Conv2d, self.conv[0]), self.conv[1], self.conv[2]
         grid = SamplingGrid(self.points, self.stride, self.padding, self.modulated, self.gradient)
-        return act(norm(ak_layer2d(x, self.p_conv, columns.weight, columns.bias, grid)))
+        return ak_layer2d(x, self.p_conv, self.conv, grid, self._kernel)
 
     def convolution_flops(self, output: Tensor) -> int:
         """Return the operations of the offsets and of the column product for one output (B, O, h, w)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from models.sampling.cpu_kernel import ak_layer_cpu_kernel, is_supported
-from models.sampling.dispatch import IMPLEMENTATIONS, choose, log_once
+from models.sampling.dispatch import IMPLEMENTATIONS, VARIABLE, choose, log_once
+from models.sampling.layer_kernel import LayerKernel
 from models.sampling.offset_convolution import predict_offsets
 from models.sampling.onnx import ak_layer2d_onnx
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
@@ -64,19 +67,37 @@ def ak_conv2d(
     return IMPLEMENTATIONS[chosen](x, offset, weight, bias, grid)
 
 
-def ak_layer2d(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    """Apply `ak_conv2d` with offsets that `p_conv`, made by `offset_convolution`, predicts from the map.
+def ak_layer2d(x: Tensor, p_conv: nn.Module, conv: nn.Sequential, grid: SamplingGrid, kernel: LayerKernel) -> Tensor:
+    """Apply `ak_conv2d` with offsets predicted from the map, then a norm and an activation.
 
-    Arguments and errors are those of `ak_conv2d`. One kernel may compute both steps.
+    Args:
+        x: (B, C, H, W).
+        p_conv: predicts the offsets; made by `offset_convolution`.
+        conv: the convolution over the samples, whose weight and bias are those of `ak_conv2d`, a norm, an activation.
+        grid: the constants of the sampling.
+        kernel: of this layer; without gradients it may compute all of this in one pass.
+
+    Returns:
+        (B, O, h, w).
+
+    Raises:
+        ValueError: as `ak_conv2d`.
     """
+    if not torch.is_grad_enabled() and kernel.is_available and _prefers_layer_kernel(x):
+        output = kernel(x, p_conv, conv, grid)
+        if output is not None:
+            return output
+    columns, norm, act = cast(nn.Conv2d, conv[0]), conv[1], conv[2]
+    return act(norm(_sampled_product(x, p_conv, columns.weight, columns.bias, grid)))
+
+
+def _sampled_product(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
     chosen = choose(x)
     if chosen == "onnx" and torch.onnx.is_in_onnx_export():
         return ak_layer2d_onnx(x, p_conv, weight, bias, grid)
-    if chosen == "cpu_kernel":
-        for supported, layer in ((is_supported, ak_layer_cpu_kernel), (is_trainable, ak_layer_training)):
-            if supported(x, p_conv, weight, bias, grid):
-                log_once("cpu_kernel", "cpu")
-                return layer(x, p_conv, weight, bias, grid)
+    if chosen == "cpu_kernel" and is_trainable(x, p_conv, weight, bias, grid):
+        log_once("cpu_kernel", "cpu")
+        return ak_layer_training(x, p_conv, weight, bias, grid)
     return ak_conv2d(
         x,
         predict_offsets(x, p_conv, grid),
@@ -88,3 +109,15 @@ def ak_layer2d(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None
         modulated=grid.modulated,
         gradient=grid.gradient,
     )
+
+
+def _prefers_layer_kernel(x: Tensor) -> bool:
+    """Return whether to use the kernel of whole layers; not in exported programs unless requested."""
+    if not torch.compiler.is_compiling():
+        if choose(x) != "cpu_kernel":
+            return False
+        log_once("cpu_kernel", "cpu")
+        return True
+    requested = os.environ.get(VARIABLE)
+    default = not requested and not torch.compiler.is_exporting()
+    return x.is_cpu and (requested == "cpu_kernel" or default)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Padding = Literal["border", "zeros"]
 Gradient = Literal["one_sided", "symmetric"]
+PADDINGS, GRADIENTS = get_args(Padding), get_args(Gradient)
 # Along one axis: low and high index, low and high weight; for a symmetric gradient also the index before the low one
 # and its weight, which is 0 but has a gradient.
 Neighbours = tuple[Tensor, ...]
@@ -29,9 +30,10 @@ class SamplingGrid:
     gradient: Gradient = "one_sided"  # of an integer position: towards the next pixel, or the mean of both sides
 
     def __post_init__(self) -> None:
-        for name, value, values in (("padding", self.padding, Padding), ("gradient", self.gradient, Gradient)):
-            if value not in get_args(values):
-                raise ValueError(f"{name} must be one of {get_args(values)}, got {value!r}")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding must be one of {PADDINGS}, got {self.padding!r}")
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"gradient must be one of {GRADIENTS}, got {self.gradient!r}")
 
     @property
     def num_points(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch  # noqa: F401 - before the kernels
 
 from utils import compiled
-from utils.compiled import FLAGS, KERNELS, library_path, load
+from utils.compiled import FLAGS, KERNELS, Kernel, library_path, load
 from utils.errors import ConfigError
 
 pytestmark = pytest.mark.kernels
@@ -18,10 +18,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(load("nms") is None, reason="needs python -m utils.compiled")
-@pytest.mark.parametrize("name", KERNELS)
-def test_the_source_compiles_without_a_warning(name: str, tmp_path: Path) -> None:
-    kernel = KERNELS[name]
-    command = ["cc", *FLAGS, *kernel.flags, "-Wall", "-Wextra", "-Werror", "-c", str(ROOT / kernel.sources[0])]
+@pytest.mark.parametrize(
+    ("kernel", "level"),
+    [
+        pytest.param(kernel, level, id=" ".join((name, *level)))
+        for name, kernel in KERNELS.items()
+        for level in kernel.levels
+    ],
+)
+def test_the_source_compiles_without_a_warning(kernel: Kernel, level: tuple[str, ...], tmp_path: Path) -> None:
+    command = ["cc", *FLAGS, *level, *kernel.flags, "-Wall", "-Wextra", "-Werror", "-c", str(ROOT / kernel.sources[0])]
     result = subprocess.run([*command, "-o", str(tmp_path / "o")], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
@@ -43,7 +49,7 @@ def test_a_compiler_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(compiled, "FOLDER", tmp_path / "compiled")
     with pytest.raises(ConfigError) as caught:
         compiled.build()
-    assert caught.value.where.endswith("cpu_kernel_layer.c") and "it is raining" in caught.value.what
+    assert caught.value.where.endswith("layer_kernel.c") and "it is raining" in caught.value.what
     assert list((tmp_path / "compiled").iterdir()) == []
 
 
@@ -74,7 +80,7 @@ def test_a_compiler_that_is_no_program_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(compiled, "FOLDER", tmp_path / "compiled")
     with pytest.raises(ConfigError) as caught:
         compiled.build()
-    assert caught.value.where.endswith("cpu_kernel_layer.c")
+    assert caught.value.where.endswith("layer_kernel.c")
 
 
 @pytest.mark.parametrize("blocked", ["folder", "parent"])

@@ -12,9 +12,9 @@ import torch
 from models.fuse import fused
 from models.modules import AKConv, C3_AKConv, ak_conv2d, base_points
 from models.modules.contract import Contract
-from models.sampling.cpu_kernel import load
 from models.sampling.dispatch import VARIABLE
 from models.sampling.offset_convolution import last_convolution
+from models.sampling.training_kernel import load
 from tests.helpers.akconv_oracles import akconv_pixelwise, symmetric_gradient
 from tests.models.sampling.test_onnx import OPSETS, SHAPES, TRACED, in_onnx
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.modules import AKConv, ak_conv2d, base_points
-from models.sampling.cpu_kernel import load
 from models.sampling.dispatch import VARIABLE, choose
+from models.sampling.training_kernel import load
 from tests.helpers.akconv_oracles import akconv_pixelwise
 
 pytestmark = pytest.mark.kernels

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.config import load_model_config
-from models.sampling.cpu_kernel import load
 from models.sampling.dispatch import VARIABLE
+from models.sampling.training_kernel import load
 from models.yolo import DetectionModel
 
 pytestmark = pytest.mark.kernels
