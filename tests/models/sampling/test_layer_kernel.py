@@ -184,11 +184,11 @@ def test_silu_is_exact_to_a_few_units_in_the_last_place(level: str) -> None:
     expected = x.double() * x.double().sigmoid()
     exponent = expected.abs().clamp(min=2.0**-126).log2().floor()
     error = (found - expected).abs() / torch.exp2(exponent - 23)
-    assert error.max() < 3.2
+    assert error.max() < 2.5
 
 
 def test_silu_far_from_zero(level: str) -> None:
-    x = torch.tensor([1e30, torch.inf, -87.5, -1e4, -1e30, torch.nan, -torch.inf, 0.0, -0.0])
+    x = torch.tensor([1e30, torch.inf, -88.5, -1e4, -1e30, torch.nan, -torch.inf, 0.0, -0.0])
     akconv = AKConv(1, len(x), 1, bias=True).eval()
     akconv.conv[1] = nn.Identity()
     akconv.conv[0].bias.data = x  # type: ignore[union-attr]
