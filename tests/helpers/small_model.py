@@ -9,6 +9,7 @@ from torch import nn
 
 from models.config import ModelConfig
 from models.modules import AKConv
+from models.sampling.offset_convolution import last_convolution
 from models.yolo import DetectionModel
 from utils.files import PROJECT_ROOT
 from utils.inference.nms import NmsSettings, non_max_suppression
@@ -25,7 +26,7 @@ def small_model(name: str) -> DetectionModel:
     model = DetectionModel(ModelConfig.from_dict(content, name=name), nc=len(SMALL_NAMES)).eval()
     for layer in model.modules():
         if isinstance(layer, AKConv):
-            nn.init.normal_(layer.p_conv.weight, std=0.15)
+            nn.init.normal_(last_convolution(layer.p_conv).weight, std=0.15)
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.1, 0.4)

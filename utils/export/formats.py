@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from utils.export.onnx_nms import append_nms
 from utils.inference import exported_model
 from utils.inference.metadata import ModelMetadata
 from utils.inference.nms import NmsSettings
-from utils.inference.onnx_conversion import ExportWrapper, serialize, silenced, to_onnx
+from utils.inference.onnx_conversion import ExportWrapper, default_opset, serialize, silenced, to_onnx
 from utils.inference.onnx_session import require_package
 
-OPENVINO_OPSET = 17  # its ONNX reader does not support DeformConv, which AKConv becomes from opset 19 on
+OPENVINO_FLAG = "--include openvino"
 
 
 def to_torchscript(wrapper: ExportWrapper, metadata: ModelMetadata) -> bytes:
@@ -41,11 +42,38 @@ def add_nms(data: bytes, metadata: ModelMetadata, nms: NmsSettings, *, max_per_c
 
 def to_openvino(wrapper: ExportWrapper, metadata: ModelMetadata) -> dict[str, bytes]:
     """Return an OpenVINO model as the bytes of its `.xml` and its `.bin`; ConfigError without openvino or onnx."""
-    openvino = require_package("openvino", "--include openvino")
-    model: Any = openvino.Core().read_model(to_onnx(wrapper, metadata, opset=OPENVINO_OPSET))
+    openvino = require_package("openvino", OPENVINO_FLAG)
+    opset = default_opset(wrapper.network, half=wrapper.half_precision)
+    model = openvino_model(to_onnx(wrapper, metadata, opset=opset))
     for key, text in metadata.to_text().items():
         model.set_rt_info(text, [exported_model.OPENVINO_METADATA, key])
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
         openvino.serialize(model, xml, weights)
         return {".xml": xml.read_bytes(), ".bin": weights.read_bytes()}
+
+
+def openvino_model(graph: bytes) -> Any:  # noqa: ANN401
+    """Return an ONNX graph as an `openvino.Model`.
+
+    OpenVINO's ONNX reader does not know DeformConv, although OpenVINO has the operator.
+    """
+    core = require_package("openvino", OPENVINO_FLAG).Core()
+    reader = require_package("openvino.frontend.onnx", OPENVINO_FLAG)
+    core.add_extension(reader.ConversionExtension("DeformConv", "", _deformable_convolution))
+    return core.read_model(graph)
+
+
+def _deformable_convolution(node: Any) -> list[Any]:  # noqa: ANN401
+    """Convert a DeformConv node that AKConv has become: its dilation is 1, and it has a bias if it has factors."""
+    openvino = require_package("openvino", OPENVINO_FLAG)
+    x, weight, offset, *others = (node.get_input(index) for index in range(node.get_input_size()))
+    pads, factors = node.get_attribute("pads"), others[1] if len(others) > 1 else None
+    constants = node.get_attribute("strides"), pads[:2], pads[2:], [1, 1]
+    # As in ONNX, a position less than a pixel outside the map is interpolated between the border and zero.
+    interpolation = {"bilinear_interpolation_pad": True}
+    y = openvino.opset8.deformable_convolution(x, offset, weight, *constants, factors, **interpolation)
+    if others:
+        bias = openvino.opset8.reshape(others[0], np.array([1, -1, 1, 1]), special_zero=False)
+        y = openvino.opset8.add(y, bias)
+    return [y.output(0)]

@@ -40,9 +40,10 @@ def test_an_export_that_differs_from_pytorch_leaves_no_file(
 
 
 @pytest.mark.slow
-def test_openvino_matches_pytorch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["yolov5n-AKConv.yaml", "yolov5n-AKConv-light.yaml", "yolov5n-AKConv-paper9.yaml"])
+def test_openvino_matches_pytorch(name: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    path = small_checkpoint(tmp_path / "best.pt", "yolov5n-AKConv.yaml")
+    path = small_checkpoint(tmp_path / "best.pt", name)
     folder = run_export(ExportOptions(weights=str(path), include=("openvino",)))[0]["openvino"]
     assert sorted(file.name for file in folder.iterdir()) == ["best.bin", "best.xml"]
     (exported, metadata), (checkpoint, checkpoint_metadata) = open_weights(folder), open_weights(path)
