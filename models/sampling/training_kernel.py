@@ -75,7 +75,8 @@ class _SampledProduct(torch.autograd.Function):
         _call("forward", rows, moved, grid, 1, rows, offset_weight, offset_bias, points, moved, samples)
         ctx.save_for_backward(rows, moved, offset_weight, weight, points)
         ctx.grid = grid
-        return F.conv2d(samples.permute(0, 3, 1, 2), _matrix(weight), bias)
+        product = F.conv2d(_as_images(samples), _matrix(weight), bias)
+        return product.permute(0, 2, 3, 1).reshape(*moved.shape[:3], -1).permute(0, 3, 1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -86,9 +87,9 @@ class _SampledProduct(torch.autograd.Function):
         threads = _threads(rows, moved, ctx.grid)
         chunks = 1 if batch % threads == 0 else max(min(threads, channels // MIN_CHANNELS), 1)
         matrix = _matrix(weight)
-        buffer = rows.new_empty(*moved.shape[:3], num_points * channels).permute(0, 3, 1, 2)
-        samples = _product_gradients(grad, buffer, matrix, (True, False, False))[0]
-        samples = samples.permute(0, 2, 3, 1).contiguous()
+        grad = _as_images(grad.permute(0, 2, 3, 1))
+        unused = _as_images(rows.new_empty(*moved.shape[:3], num_points * channels))
+        samples = _product_gradients(grad, unused, matrix, (True, False, False))[0].permute(0, 2, 3, 1).contiguous()
         grad_rows, grad_moved = torch.empty_like(rows), rows.new_empty(chunks, *moved.shape)
         moves = moved.shape[3]
         parts = rows.new_zeros(1 if chunks > 1 else threads, moves * (9 * channels + 1))
@@ -107,9 +108,8 @@ class _SampledProduct(torch.autograd.Function):
             grad_moved,
             parts,
         )
-        _, grad_matrix, grad_bias = _product_gradients(
-            grad, samples.permute(0, 3, 1, 2), matrix, (False, True, ctx.needs_input_grad[5])
-        )
+        wanted = False, True, ctx.needs_input_grad[5]
+        _, grad_matrix, grad_bias = _product_gradients(grad, samples.permute(0, 3, 1, 2), matrix, wanted)
         grad_weight = grad_matrix.view(outputs, num_points, channels).transpose(1, 2).unsqueeze(3)
         grad_x = grad_rows.permute(0, 3, 1, 2)
         if offset_weight is None:
@@ -122,6 +122,12 @@ class _SampledProduct(torch.autograd.Function):
 def _matrix(weight: Tensor) -> Tensor:
     """Return the weight (O, C, N, 1) of a 1x1 convolution over N C channels; channels-last weights are not copied."""
     return weight.squeeze(3).transpose(1, 2).reshape(len(weight), -1, 1, 1)
+
+
+def _as_images(pixels: Tensor) -> Tensor:
+    """Return values (B, h, w, K) as maps (B h, K, 1, w): with one thread torch uses oneDNN from 16 images only."""
+    batch, height, width, _ = pixels.shape
+    return pixels.reshape(batch * height, 1, width, -1).permute(0, 3, 1, 2)
 
 
 def _product_gradients(grad: Tensor, samples: Tensor, matrix: Tensor, wanted: tuple[bool, ...]) -> list[Tensor]:
