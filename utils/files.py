@@ -224,10 +224,20 @@ def user_cache_dir() -> Path:
 
     A user without a home folder, such as one of a container, gets a temporary folder, with a warning.
     """
+    return Path(_cache_root() or _temporary_cache(), "akyolo")
+
+
+def has_lasting_cache() -> bool:
+    """Whether the cache folder is still there in the next run."""
+    return bool(_cache_root())
+
+
+def _cache_root() -> str:
+    """Return the folder of all programs' caches, or "" without a home folder."""
     root = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or ""
     if not os.path.isabs(root):  # to be ignored, as the XDG specification says
         root = os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(root if os.path.isabs(root) else _temporary_cache(), "akyolo")
+    return root if os.path.isabs(root) else ""
 
 
 @functools.cache

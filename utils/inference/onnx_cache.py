@@ -12,7 +12,7 @@ from pathlib import Path
 from utils import __version__
 from utils.compiled import processor_features
 from utils.errors import DetectorError
-from utils.files import PROJECT_ROOT, try_write, user_cache_dir
+from utils.files import PROJECT_ROOT, has_lasting_cache, try_write, user_cache_dir
 
 MAX_FILES = 32  # the least recently used are removed
 CONVERSION = ("models/**/*.py", "utils/inference/onnx_conversion.py")  # what the graph depends on besides the weights
@@ -40,6 +40,8 @@ def graph_key(weights: bytes, runtime_version: str) -> str:
 
 def load_graph(key: str) -> CachedGraph | None:
     """Return a cached graph; None if there is none, or the file is damaged."""
+    if not has_lasting_cache():
+        return None
     path = _path(key)
     try:
         data = path.read_bytes()
@@ -68,6 +70,8 @@ def store_graph(key: str, cached: CachedGraph) -> DetectorError | None:
 
 def cache_is_writable() -> bool:
     """Whether graphs can be kept, so that a conversion is worth its time."""
+    if not has_lasting_cache():
+        return False
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -149,6 +149,16 @@ def test_without_a_writable_cache_torch_runs_unless_the_engine_is_required(
     assert len(network(network.scale(noise(1, 32, 64)))[0]) == 1 and len(warnings.records) == 2
 
 
+def test_without_a_home_folder_torch_runs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture, no_conversion: None
+) -> None:
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert open_onnx_network([checkpoint], engine="auto", device="cpu") is None
+    assert len(warnings.records) == 1
+
+
 def test_only_the_latest_graphs_are_kept(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_cache, "MAX_FILES", 3)
     stored = onnx_cache.CachedGraph(graph=b"\n\0", metadata={"names": "{}"}, summary="s")
