@@ -267,6 +267,7 @@ def test_several_weights_form_an_ensemble(weights: Path, tmp_path: Path) -> None
     found = {}
     for name, paths in (("one", (weights,)), ("twice", (weights, weights)), ("two", (weights, tmp_path / "other.pt"))):
         settings = {"weights": tuple(map(str, paths)), "save_txt": True, "save_conf": True, "max_det": 100}
+        settings |= {"engine": "torch"}  # which runs ensembles
         found[name] = labels(run_detection(options(weights, tmp_path / "in", tmp_path / name, **settings)))["a.txt"]
     np.testing.assert_allclose(found["twice"], found["one"], atol=1e-5)  # NMS drops the second of each pair
     assert not np.array_equal(found["two"], found["one"])

@@ -87,7 +87,7 @@ def test_the_first_images_and_one_frame_of_a_video_are_plotted(weights, tmp_path
     for _ in range(3):
         writer.write(np.full((48, 64, 3), 90, np.uint8))
     writer.release()
-    monkeypatch.setattr("utils.detection.run.MAX_IMAGES", 3)
+    monkeypatch.setattr("utils.detection.sampling_plots.MAX_IMAGES", 3)
     caplog.set_level("INFO")
     run = run_detection(options(weights["ak"], tmp_path / "in", tmp_path, visualize_layers=("23",), batch_size=3))
     names = sorted(path.name for path in (run / "sampling").iterdir())
