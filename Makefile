@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize proof proof-record messages clean
+.PHONY: install demo test test-fast test-long check sanitize proof proof-record messages docs clean
 
 install: $(VENV)/.installed
 
@@ -55,5 +55,14 @@ proof: install
 messages: install
 	$(RUN) -m tests.helpers.messages
 
+# The pages of docs/ as a site in site/. mkdocs gets an environment of its own.
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build
+
+$(VENV)-docs/.installed: requirements-docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,7 @@
-"""The documentation agrees with the program: its commands, flags, files and links exist. test_docs_run.py runs them."""
+"""The documentation agrees with the program: its commands, flags, files and links exist. test_docs_run.py runs them.
+
+It also agrees with itself: pages in English and Chinese, mkdocs.yml. docs/dev and docs/experiments are English only.
+"""
 
 import importlib.util
 import re
@@ -10,7 +13,7 @@ import pytest
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 from models.__main__ import SummaryOptions
-from tests.helpers.doc_commands import ALL, PAGES, ROOT, Command, all_commands, all_flags
+from tests.helpers.doc_commands import ALL, CHINESE, ENGLISH, PAGES, ROOT, Command, all_commands, all_flags, pieces
 from tests.studies import ablation_coverage, error_coverage, joint_coverage
 from tests.studies.ci_coverage import SimulationOptions
 from utils.benchmarks.nms import NmsBenchmarkOptions
@@ -49,6 +52,19 @@ OPTIONS: dict[str, type] = {
     "tests.studies.joint_coverage": joint_coverage.SimulationOptions,
 }
 
+# English pages without a Chinese one yet.
+UNTRANSLATED = {
+    "app.md",
+    "choosing.md",
+    "comparison.md",
+    "contributing.md",
+    "csdn-tutorial.md",
+    "faq.md",
+    "index.md",
+    "installation.md",
+    "quick-start.md",
+}
+
 
 @pytest.mark.parametrize("command", all_commands(), ids=shlex.join)
 def test_every_command_and_its_flags_exist(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +81,8 @@ def test_every_command_and_its_flags_exist(command: Command, monkeypatch: pytest
         return
     if program == "pip" or words[:2] == ["-m", "pip"]:
         flags = [word for word in words if word.startswith("-") and word != "-m"]
-        assert "install" in words and set(flags) <= {"-r", "--requirement"}
-        assert all((ROOT / words[words.index(flag) + 1]).is_file() for flag in flags)
+        assert "install" in words and set(flags) <= {"-r", "--requirement", "--index-url"}
+        assert all((ROOT / words[words.index(flag) + 1]).is_file() for flag in flags if flag != "--index-url")
         return
     is_module = words[0] == "-m"
     name, *words = words[1:] if is_module else words
@@ -84,7 +100,7 @@ def test_every_command_and_its_flags_exist(command: Command, monkeypatch: pytest
         monkeypatch.setattr(download, "fetch", lambda config: fetched.append(config.file))
         download.main()
         assert fetched
-    elif words == ["--help"]:
+    elif words in (["--help"], ["--version"]):
         assert "--debug" in build_parser(OPTIONS[name], description="").format_help()
     else:
         parse_options(OPTIONS[name], words, description="")
@@ -108,10 +124,70 @@ def test_the_readme_has_the_commands_of_the_makefile() -> None:
             assert f"\n{line[1]}\n" in (ROOT / page).read_text(encoding="utf-8"), page
 
 
+def without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def heading_ids(page: Path) -> list[tuple[int, str]]:
+    """Return the level and id of each heading: the explicit one, or the one that GitHub and mkdocs derive."""
+    result: list[tuple[int, str]] = []
+    for marks, text in re.findall(r"^(#+) (.*)$", without_code(page), re.M):
+        explicit = re.search(r"\{#([\w-]+)\}$", text)
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+        derived = re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+        result.append((len(marks), explicit[1] if explicit else derived))
+    return result
+
+
 def test_every_file_that_a_page_names_or_links_exists() -> None:
     for piece in ALL:
         if piece.language == "span" and re.fullmatch(r"(models|utils|tests|data|docs)/[\w./-]+", piece.text):
             assert (ROOT / piece.text).exists(), f"{piece.page} names {piece.text}"
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links {target}"
+    for page in (*PAGES, ROOT / "docs/example/README.md", *(ROOT / "docs").glob("experiments/*.md")):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", without_code(page)):
+            if target.startswith("https://"):
+                continue
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name} links {target}"
+            assert not anchor or anchor in [name for _, name in heading_ids(file)], (
+                f"{page.name} links {target}#{anchor}"
+            )
+
+
+def test_the_pages_in_english_and_chinese_have_the_same_headings() -> None:
+    english, chinese = {page.name for page in ENGLISH}, {page.name for page in CHINESE}
+    assert chinese <= english and english - chinese <= UNTRANSLATED
+    for page in CHINESE:
+        assert heading_ids(page) == heading_ids(ROOT / "docs" / page.name), page.name
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_the_pages_in_english_and_chinese_have_the_same_code(page: Path) -> None:
+    def code(path: Path) -> list[tuple[str, str]]:
+        blocks = [piece for piece in pieces(path) if piece.language != "span"]
+        return [(piece.language, re.sub(r" *#.*", "", piece.text).strip()) for piece in blocks]
+
+    assert code(page) == code(ROOT / "docs" / page.name)
+
+
+def test_the_site_has_every_page_in_both_languages() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (*ENGLISH, *CHINESE, *(ROOT / "docs").glob("experiments/*.md"), *(ROOT / "docs").glob("dev/*.md")):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert len(re.findall(rf"(?:- |: ){re.escape(name)}$", site, re.M)) == 1, name
+
+
+def test_the_error_messages_of_the_faq_are_those_of_the_programs() -> None:
+    lines = (ROOT / "tests/messages.txt").read_text(encoding="utf-8").splitlines()
+    templates = [line.split(" :: ")[2] for line in lines if ".what :: " in line]
+    known = [".*".join(map(re.escape, template.split("{…}"))) for template in templates]
+    messages = [piece.text for piece in pieces(ROOT / "docs/faq.md") if piece.text.startswith("error: ")]
+    assert len(messages) == 10
+    for message in messages:
+        what, _, fix = message.removeprefix("error: ").removesuffix(".").partition(". Fix: ")
+        assert fix and any(re.fullmatch(rf".+ {pattern}", what) for pattern in known if pattern != ".*"), message
+
+
+def test_the_site_loads_nothing_from_elsewhere() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "font: false" in site and not re.search(r"https?://", site)

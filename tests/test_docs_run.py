@@ -30,6 +30,7 @@ from tests.helpers.doc_commands import (
     python_blocks,
 )
 from tests.helpers.layouts import LAYOUTS
+from utils import __version__
 from utils.export.run import run_export
 from utils.inference.autoshape import AutoShape
 from utils.options import ExportOptions, TrainOptions
@@ -49,6 +50,8 @@ NOT_RUN = {
     "python app.py --weights runs/train/a/weights/best.pt runs/train/b/weights/best.pt "
     "--comparison runs/compare/exp": SERVES,
     "pip install tensorboard": NETWORK,
+    "python -m pip install -r requirements.txt": NETWORK,
+    "python -m pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": NETWORK,
     "make install": NETWORK,
     "make demo": "takes minutes and needs `make install`; its line is run as compare.py",
     "make test": "these tests",
@@ -57,6 +60,7 @@ NOT_RUN = {
     "make sanitize": "some of these tests, with a special compilation",
     "make messages": "writes tests/messages.txt, which test_messages.py checks",
     "make check": "these tests, ruff and mypy",
+    "make docs": "needs mkdocs",
     "trtexec --onnx=best.onnx --saveEngine=best.engine --minShapes=images:1x3x320x320 "
     "--optShapes=images:1x3x640x640 --maxShapes=images:8x3x1280x1280": "a program of TensorRT, needs an NVIDIA GPU",
     "python -m utils.datasets.download coco128.yaml": "downloads from the network",
@@ -143,13 +147,13 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             project=str(folder / "runs/train"),
         )
     )
-    for name in ("best.pt", "yolov5s.pt"):
+    for name in ("best.pt", "yolov5s.pt", "yolov5n.pt"):
         shutil.copy(folder / "runs/train/exp/weights/best.pt", folder / name)
     images = sorted((data.parent / "shapes/images/val").iterdir())[:3]
     (folder / "images").mkdir()
     for image in images:
         shutil.copy(image, folder / "images")
-    (folder / "my_module.py").write_text(python_block("README.md", "# my_module.py"))
+    (folder / "my_module.py").write_text(python_block("docs/contributing.md", "# my_module.py"))
     write_voc(folder / "SOURCE/VOC2007")
     (folder / "datasets/my_images").mkdir(parents=True)
     (folder / "datasets/my_images/data.yaml").write_text(text)
@@ -170,8 +174,8 @@ def write_voc(folder: Path) -> None:
 def write_custom_model(folder: Path) -> None:
     """Write mine.yaml: a model with a layer of the documentation's custom module."""
     config = load_yaml(ROOT / "models/yolov5n.yaml")
-    row = next(row for row in config["backbone"] if row[2] == "Conv" and row[3] == [256, 3, 2])
-    row[2:] = ["GatedConv", [256]]
+    row = next(row for row in config["backbone"] if row[2] == "C3")
+    row[1:] = [1, "SE", [16]]
     dump_yaml(folder / "mine.yaml", {**config, "width_multiple": 0.125})
 
 
@@ -191,6 +195,9 @@ def copy_packages(folder: Path) -> None:
 
 PREPARATIONS: dict[str, Callable[[Path], None]] = {
     "python train.py --cfg mine.yaml --plugins my_module.py": write_custom_model,
+    "python compare.py --cfg yolov5n.yaml mine.yaml --data shapes.yaml --plugins my_module.py --seeds 0 1 2": (
+        write_custom_model
+    ),
     "python prepare.py my_images": write_labelimg,
     "python -m utils.compiled": copy_packages,
 }
@@ -202,7 +209,7 @@ def fast_arguments(command: Command) -> list[str]:
     name = program_of(command)
     extra = SMALL_RESUMED if "--resume" in command else SMALL.get(name, "")
     words = [str(ROOT / word) if word == name and word in SCRIPTS else word for word in words]
-    if words[-1] != "--help":
+    if words[-1] not in ("--help", "--version"):
         words += shlex.split(extra)
     return [*(["-m", "torch.distributed.run", "--standalone"] if program == "torchrun" else []), *words]
 
@@ -257,8 +264,8 @@ def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Traceback" not in result.stderr and "ignored: " not in result.stderr
-    if "--help" in command:
-        assert "--debug" in result.stdout
+    if command[-1] in ("--help", "--version"):
+        assert ("--debug" if command[-1] == "--help" else __version__) in result.stdout
         return
     for pattern in expected:
         written = [path for path in folder.glob(pattern) if before.get(path) != path.stat().st_mtime_ns]
@@ -269,7 +276,7 @@ def test_every_block_of_python_is_run_by_a_test() -> None:
     pages = sorted({(piece.page, piece.text.splitlines()[0]) for piece in python_blocks()})
     others = [page for page in pages if page[0] != "docs/python.md"]  # test_hub.py runs that page
     assert others == [
-        ("README.md", "# my_module.py"),
+        ("docs/contributing.md", "# my_module.py"),
         ("docs/from-yolov5.md", "import wandb"),
         ("docs/training.md", "from utils.training.callbacks import Callback, register_callback"),
     ]

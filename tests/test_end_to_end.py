@@ -273,13 +273,13 @@ def test_compare_trains_each_model_once(
 
 
 def test_a_custom_module_from_one_file_can_be_trained(data: Path, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "my_module.py").write_text(readme.split("# my_module.py\n")[1].split("```")[0])
-    model = (ROOT / "models/yolov5n.yaml").read_text().replace("Conv, [512, 3, 2]", "GatedConv, [512]", 1)
+    page = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
+    (tmp_path / "my_module.py").write_text(page.split("# my_module.py\n")[1].split("```")[0])
+    model = (ROOT / "models/yolov5n.yaml").read_text().replace("3, C3, [128]", "1, SE, [16]", 1)
     (tmp_path / "mine.yaml").write_text(model)
     words = ("--cfg", "mine.yaml", "--plugins", "my_module.py", "--data", data, "--epochs", 1, "--imgsz", 96)
     result = script("train.py", *words, "--batch-size", 4, "--device", "cpu", "--noplots", cwd=tmp_path)
-    assert "GatedConv" in result.stdout
+    assert "SE  " in result.stdout
     best = tmp_path / "runs/train/exp/weights/best.pt"
     script("val.py", "--weights", best, "--plugins", "my_module.py", "--device", "cpu", "--noplots", cwd=tmp_path)
 

@@ -10,7 +10,9 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 Command = tuple[str, ...]
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENGLISH = sorted(page for page in (ROOT / "docs").glob("*.md") if not page.name.endswith(".zh.md"))
+CHINESE = sorted((ROOT / "docs/zh").glob("*.md"))  # with the code of the English pages (test_docs.py)
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *ENGLISH, *CHINESE]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 PYTHONS = ("python", "python3", ".venv/bin/python")
 PROGRAMS = (*PYTHONS, "torchrun", "pip", "make", "trtexec")
@@ -103,9 +105,14 @@ def all_flags() -> dict[str, str]:
 
 
 def python_blocks() -> list[Piece]:
-    """Return the blocks of Python."""
+    """Return the blocks of Python of the English pages; the Chinese ones have the same."""
     starts = ("from ", "import ", "@", "class ", "def ")
-    return [p for p in ALL if p.language == "python" or (p.language == "indented" and p.text.startswith(starts))]
+    pieces_of_english = [piece for piece in ALL if not piece.page.startswith("docs/zh/")]
+    return [
+        piece
+        for piece in pieces_of_english
+        if piece.language == "python" or (piece.language == "indented" and piece.text.startswith(starts))
+    ]
 
 
 def python_block(page: str, start: str) -> str:

@@ -1,0 +1,40 @@
+"""The notebook of the documentation runs: its cells, one after another, without Jupyter."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.doc_commands import ROOT
+
+NOTEBOOK = ROOT / "docs/tutorial.ipynb"
+SETTINGS = "IMAGES, EPOCHS, IMAGE_SIZE, SEEDS = 200, 16, 192, (0, 1, 2)"
+SMALL = "IMAGES, EPOCHS, IMAGE_SIZE, SEEDS = 60, 1, 64, (0, 1)"
+
+
+def cells(kind: str) -> list[str]:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def test_the_tutorial_has_ten_cells_without_outputs() -> None:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert len(cells("code")) == 10
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
+
+
+@pytest.mark.long
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (tmp_path / "train.py").touch()  # marks the root, which is replaced below
+    monkeypatch.chdir(docs)
+    namespace: dict[str, object] = {}
+    for index, source in enumerate(cells("code")):
+        assert index or SETTINGS in source
+        exec(compile(source.replace(SETTINGS, SMALL), f"cell {index + 1}", "exec"), namespace)
+        if index == 0:
+            namespace["ROOT"] = ROOT
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("validation: ", "test: "))]
+    assert len(lines) == 2
