@@ -1,15 +1,14 @@
-"""The size of an image file, or why it cannot be read: of most files without decoding their pixels."""
+"""The size of an image file that is certainly intact, without decoding its pixels."""
 
 from __future__ import annotations
 
 import re
 import struct
 import zlib
-from pathlib import Path
 
 import cv2
 
-from utils.datasets.images import decode_image, open_header, opencv_decode
+from utils.datasets.images import open_header, opencv_decode
 from utils.library_messages import muted
 
 _MAX_PIXELS = 30_000_000  # larger images are decoded, one at a time
@@ -26,25 +25,20 @@ _MAX_PNG_CHUNK = 1_000_000  # bytes; decoders refuse chunks from 8 MB
 _MAX_DEFLATE_RATIO = 1032
 
 
-def image_size(data: bytes, *, name: Path | str) -> tuple[int, int]:
-    """Return height and width of the image that `decode_image` returns, or raise its DataError.
+def intact_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width of the image that `decode_image` returns; None if the file may be damaged.
 
-    Intact JPEGs, and PNGs of 8 bits without transparency or orientation, are recognised without decoding their pixels.
-    One kind of damage is not found: pixels of a PNG that were compressed wrongly, with a checksum that is right.
+    Intact JPEGs, and PNGs of 8 bits without transparency or orientation, are recognised. Of damage, only this is not
+    found: pixels of a PNG that were compressed wrongly or lack whole chunks, although all checksums are right.
     """
     try:
         with muted():
-            size = _intact_size(data)
-    except Exception:  # decoders raise errors of any class; the reason is found below
-        size = None
-    if size is not None:
-        return size
-    height, width = decode_image(data, name=name).shape[:2]
-    return height, width
+            return _size(data)
+    except Exception:  # decoders raise errors of any class for damaged data
+        return None
 
 
-def _intact_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width of an intact file that `decode_image` gives to OpenCV as it is; None in any doubt."""
+def _size(data: bytes) -> tuple[int, int] | None:
     header = open_header(data)
     if header is None or header.mode not in ("L", "RGB") or "transparency" in header.info:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import itertools
 import math
 import os
 import stat
@@ -43,7 +42,6 @@ _BLOCK_PIXELS = 4_000_000  # converted at a time
 _OPENCV_MODES = frozenset(("1", "L", "P", "RGB"))
 ORIENTATION_TAG, FIRST_TRANSPOSED = 0x0112, 5  # in EXIF: from 5, width and height change places
 READ_THREADS = 4
-_CHUNK = 16  # files that a thread reads in turn
 _LARGE_BYTES = 100_000_000
 _LARGE_IMAGES = threading.Lock()
 _WARNING_FILTERS = threading.Lock()  # the filters are global to the process
@@ -59,10 +57,8 @@ def has_suffix(path: Path | str, suffixes: frozenset[str]) -> bool:
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], what: str) -> Iterator[Result]:
     """Yield the results of a function that reads images, in order, with a progress bar on a terminal."""
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        results = itertools.chain.from_iterable(pool.map(lambda chunk: list(map(function, chunk)), chunks))
-        yield from tqdm(results, desc=what, total=len(items), leave=False, disable=None)
+        yield from tqdm(pool.map(function, items), desc=what, total=len(items), leave=False, disable=None)
 
 
 def read_image(path: Path | str) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from utils.datasets.config import PREPARE, DataConfig
-from utils.datasets.image_size import image_size
-from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, map_in_threads, read_image_file
+from utils.datasets.image_size import intact_size
+from utils.datasets.images import IMAGE_SUFFIXES, has_suffix, map_in_threads, read_image, read_image_file
 from utils.datasets.labels import LabelContent, LabelFile, label_path, parse_labels
 from utils.datasets.paths import (
     ResolvedPath,
@@ -147,17 +148,37 @@ def _find_listed(line: str, folders: Sequence[str]) -> str:
 def scan_images(
     config: DataConfig, split: str, paths: Sequence[str], labels: Sequence[LabelContent]
 ) -> list[ScannedImage]:
-    """Check every image and parse every label file; a class id beyond the data yaml's `names` is a DataError."""
-    pairs = list(zip(paths, labels, strict=True))
-    return list(map_in_threads(functools.partial(_scan_image, config=config), pairs, f"Scanning {split}"))
+    """Check every image and parse every label file; a class id beyond the data yaml's `names` is a DataError.
+
+    Files that are intact are recognised in one thread, since most of that is Python code, and the others decoded.
+    """
+    sizes = [_intact_size(path) for path in tqdm(paths, desc=f"Scanning {split}", leave=False, disable=None)]
+    doubtful = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+    decoded = iter(map_in_threads(_decoded_size, doubtful, f"Decoding {split}"))
+    pairs = zip(paths, labels, (size or next(decoded) for size in sizes), strict=True)
+    return [_scan_labels(path, label, size, config) for path, label, size in pairs]
 
 
-def _scan_image(image: tuple[str, LabelContent], *, config: DataConfig) -> ScannedImage:
-    path, label = image
+def _intact_size(path: str) -> tuple[int, int] | None:
     try:
-        height, width = image_size(read_image_file(path), name=path)
+        return intact_size(read_image_file(path))
+    except DataError:
+        return None
+
+
+def _decoded_size(path: str) -> tuple[int, int] | DataError:
+    try:
+        height, width = read_image(path).shape[:2]
     except DataError as error:
-        return ScannedImage(error=error.what)
+        return error
+    return height, width
+
+
+def _scan_labels(path: str, label: LabelContent, size: tuple[int, int] | DataError, config: DataConfig) -> ScannedImage:
+    """Join the size of an image and its labels; the image is left out if either has an error."""
+    if isinstance(size, DataError):
+        return ScannedImage(error=size.what)
+    height, width = size
     if min(height, width) < MIN_IMAGE_SIZE:
         return ScannedImage(error=f"is too small ({width}x{height} pixels)")
     if isinstance(label, DataError):
