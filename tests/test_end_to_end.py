@@ -311,6 +311,16 @@ def test_benchmarks_measure_each_number_of_points(tmp_path: Path, monkeypatch: p
     assert "| N 13 | AKConv |" in (tmp_path / "runs/benchmark/exp/benchmark.md").read_text()
 
 
+def test_benchmarks_measure_inference_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.benchmarks.akconv.INFERENCE_SIZES", (32, 64))
+    monkeypatch.chdir(tmp_path)
+    run_benchmark(BenchmarkOptions(suite="inference", repeats=1, device="cpu"))
+    content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
+    (rows,) = content["parts"].values()
+    assert [row["variant"] for row in rows] == ["plain"] + ["AKConv"] * 4
+    assert all({"32 px, 1 thread", "64 px, 1 thread"} <= set(row["timings"]) for row in rows)
+
+
 def test_benchmarks_compare_each_layer_with_the_convolution_it_replaces() -> None:
     for plain, ours, gathers in layer_cases():
         assert [plain.variant, ours.variant, gathers.variant] == ["plain", "AKConv", "four gathers"]

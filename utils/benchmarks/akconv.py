@@ -6,7 +6,7 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from models.fuse import fused
 from models.summary import count_flops
-from utils.benchmarks.cases import AKCONV, FOUR_GATHERS, PLAIN, BenchmarkCase, layer_cases, model_cases, point_cases
+from utils.benchmarks.cases import (
+    AKCONV,
+    FOUR_GATHERS,
+    INFERENCE_SIZES,
+    PLAIN,
+    BenchmarkCase,
+    inference_cases,
+    layer_cases,
+    model_cases,
+    point_cases,
+)
 from utils.benchmarks.timing import Timing, interleave
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.log import LOGGER
@@ -34,7 +44,7 @@ class BenchmarkResult:
     timings: dict[str, Timing]  # by quantity, such as `forward` or `training step`
     parameters: int  # of the layer or model
     gflops: float  # for one image, including sampling
-    memory_mb: float  # peak memory of a forward and backward pass beyond the memory before it
+    memory_mb: float | None = None  # peak memory of a forward and backward pass beyond the memory before it
 
 
 def _inference(case: BenchmarkCase, module: nn.Module, image: Tensor) -> Callable[[], object]:
@@ -81,18 +91,39 @@ def _measure(cases: Sequence[BenchmarkCase], options: BenchmarkOptions, device: 
         ]
         for timing, kept in zip(interleave(actions, rounds=options.repeats, device=device), timings, strict=True):
             kept[quantity] = timing
-    meta = torch.device("meta")
-    return [
-        BenchmarkResult(
-            case=case.name,
-            variant=case.variant,
-            timings=timing_of,
-            parameters=sum(p.numel() for p in module.parameters()),
-            gflops=count_flops(module, case.image(1, options.imgsz, meta))[0] / 1e9,
-            memory_mb=_peak_memory(case, options),
-        )
-        for case, module, timing_of in zip(cases, modules, timings, strict=True)
-    ]
+    results = [_result(*row, options) for row in zip(cases, modules, timings, strict=True)]
+    return [replace(row, memory_mb=_peak_memory(case, options)) for row, case in zip(results, cases, strict=True)]
+
+
+def _measure_inference(
+    cases: Sequence[BenchmarkCase], options: BenchmarkOptions, device: torch.device
+) -> list[BenchmarkResult]:
+    """Measure whole models on one image of each size, with one thread and with all."""
+    modules = [case.module(device) for case in cases]
+    timings: list[dict[str, Timing]] = [{} for _ in cases]
+    every = torch.get_num_threads()
+    for size in INFERENCE_SIZES:
+        image = cases[0].image(1, size, device)
+        actions = [_inference(case, module, image) for case, module in zip(cases, modules, strict=True)]
+        for threads in dict.fromkeys((1, every)):
+            torch.set_num_threads(threads)
+            measured = interleave(actions, rounds=options.repeats, device=device, rotate=True)
+            for timing, kept in zip(measured, timings, strict=True):
+                kept[f"{size} px, {threads} thread{'s' if threads > 1 else ''}"] = timing
+    torch.set_num_threads(every)
+    return [_result(*row, options) for row in zip(cases, modules, timings, strict=True)]
+
+
+def _result(
+    case: BenchmarkCase, module: nn.Module, timings: dict[str, Timing], options: BenchmarkOptions
+) -> BenchmarkResult:
+    return BenchmarkResult(
+        case=case.name,
+        variant=case.variant,
+        timings=timings,
+        parameters=sum(p.numel() for p in module.parameters()),
+        gflops=count_flops(module, case.image(1, options.imgsz, torch.device("meta")))[0] / 1e9,
+    )
 
 
 def _peak_memory(case: BenchmarkCase, options: BenchmarkOptions) -> float:
@@ -130,14 +161,15 @@ def _resident_mb(device: torch.device, *, peak: bool) -> float:
 
 
 def _baseline_of(row: BenchmarkResult, rows: Sequence[BenchmarkResult]) -> BenchmarkResult:
-    """Return the plain result of the same case, or else the first of all."""
+    """Return the plain result of the same case, or else the first of all, which is plain."""
     return next((r for r in rows if r.variant == PLAIN and r.case == row.case), rows[0])
 
 
 def ratio_table(rows: Sequence[BenchmarkResult]) -> str:
     """Return a Markdown table of medians, with the ratios of medians and of minima to the baseline in brackets."""
     keys = list(rows[0].timings)
-    head = ["case", "variant", *(f"{key}, ms" for key in keys), "peak memory, MB", "parameters", "GFLOPs"]
+    memory = ["peak memory, MB"] if rows[0].memory_mb else []
+    head = ["case", "variant", *(f"{key}, ms" for key in keys), *memory, "parameters", "GFLOPs"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         baseline = _baseline_of(row, rows)
@@ -145,7 +177,8 @@ def ratio_table(rows: Sequence[BenchmarkResult]) -> str:
         for key, timing in row.timings.items():
             ratios = timing.median / baseline.timings[key].median, timing.minimum / baseline.timings[key].minimum
             cells.append(f"{timing.median:.2f} ({ratios[0]:.2f}, {ratios[1]:.2f})")
-        cells.append(f"{row.memory_mb:.0f} ({row.memory_mb / baseline.memory_mb:.2f})")
+        if row.memory_mb and baseline.memory_mb:
+            cells.append(f"{row.memory_mb:.0f} ({row.memory_mb / baseline.memory_mb:.2f})")
         cells += [f"{row.parameters:,}", f"{row.gflops:.3f}"]
         lines.append("| " + " | ".join([row.case, row.variant, *cells]) + " |")
     return "\n".join(lines)
@@ -162,16 +195,19 @@ def run_benchmark(options: BenchmarkOptions) -> Path:
         "points": (f"One layer by its number of points, batch {options.layer_batch}", point_cases()),
     }
     chosen = [part for suite, part in suites.items() if options.suite in ("all", suite)]
+    measure = _measure
+    if options.suite == "inference":
+        chosen, measure = [("Folded models, one image", [inference_cases()])], _measure_inference
     groups = [(title, cases) for title, of_part in chosen for cases in of_part]
     results: dict[str, list[BenchmarkResult]] = {title: [] for title, _ in chosen}
     start = time.perf_counter()
     for done, (title, cases) in enumerate(groups, 1):
-        results[title] += _measure(cases, options, device)
+        results[title] += measure(cases, options, device)
         minutes = (time.perf_counter() - start) / done * (len(groups) - done) / 60
         names = ", ".join(dict.fromkeys(case.name for case in cases))
         LOGGER.info(f"measured: {names} ({done} of {len(groups)}, about {minutes:.1f} min left)")
     heading = (
-        f"# Cost of AKConv\n\n{environment['gpu'] or 'CPU'}, {environment['cpu_count']} cores, "
+        f"# Cost of AKConv\n\n{environment['gpu'] or environment['processor']}, {environment['cpu_count']} cores, "
         f"{environment['torch_threads']} threads, torch {environment['torch']}; medians of {options.repeats} "
         f"interleaved rounds, channels last. In brackets the ratios of medians and of minima to the plain convolution "
         f"or model.\n"

@@ -21,6 +21,7 @@ from utils.runtime import memory_format, to_device
 
 PLAIN, AKCONV, FOUR_GATHERS = "plain", "AKConv", "four gathers"
 PAPER_POINTS = (3, 5, 9)
+INFERENCE_SIZES = (160, 192, 320, 640)
 
 
 class LayerShape(NamedTuple):
@@ -129,3 +130,11 @@ def model_cases() -> list[list[BenchmarkCase]]:
     plain = BenchmarkCase(name="yolov5n", variant=PLAIN, cfg="yolov5n.yaml")
     akconv = BenchmarkCase(name="yolov5n-AKConv", variant=AKCONV, cfg=tutorial)
     return [[plain, akconv, *paper, replace(akconv, name=f"{akconv.name} by four gathers", variant=FOUR_GATHERS)]]
+
+
+def inference_cases() -> list[BenchmarkCase]:
+    """Return the shipped nano models with AKConv, and plain."""
+    names = ("yolov5n", "yolov5n-AKConv", "yolov5n-AKConv-paper", "yolov5n-AKConv-paper9", "yolov5n-AKConv-light")
+    return [
+        BenchmarkCase(name=name, variant=AKCONV if "AKConv" in name else PLAIN, cfg=f"{name}.yaml") for name in names
+    ]

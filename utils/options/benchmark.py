@@ -11,7 +11,7 @@ from utils.options.base import Options, require
 
 # YOLOv5's benchmarks.py compares the formats of a checkpoint.
 FORMATS = ("benchmarks.py times layers and models", "run export.py --weights best.pt --include onnx --benchmark")
-SUITES = ("all", "models", "layers", "points")
+SUITES = ("all", "models", "layers", "points", "inference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class BenchmarkOptions(Options):
         ("--weights", "--data", "--half", "--test", "--pt-only", "--hard-fail"), FORMATS
     )
 
-    suite: str = option("all", "what to measure", choices=SUITES, aliases=("--part",))
+    suite: str = option("all", "what to measure; all leaves out inference", choices=SUITES, aliases=("--part",))
     device: str = option("", "cpu, mps, or a CUDA device index")
     imgsz: int = option(640, "image size of whole models", within=(32, 4096))
     batch_size: int = option(4, "second batch size of whole models, after 1", within=(1, math.inf))
