@@ -30,7 +30,9 @@
 #define OFFSET_OUTPUTS 6
 #define PANEL 16 /* outputs of a panel of packed weights; `PANEL` of layer_kernel.py */
 #define TAPS 9                 /* of the 3x3 convolution that predicts the offsets */
-#define BLOCK_FLOATS (1 << 14) /* samples of a block: 64 KB */
+#define BLOCK_FLOATS (1 << 15) /* samples of a block: 128 KB */
+#define AHEAD 32               /* output pixels, by which the map is fetched into the cache in advance */
+#define CACHE_LINE 16          /* floats */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -203,6 +205,11 @@ static void find_neighbours(const Layer *l, const Maps *maps, const Pixel *pixel
         const ptrdiff_t row = pixels[p].row, column = pixels[p].column;
         inside &= row > 0 && column > 0 && row + 1 < maps->height && column + 1 < maps->width;
         first[p] = pixels[p].image + (row * maps->width + column) * l->channels;
+        const float *next = first[p] + AHEAD * l->stride * l->channels;
+        for (ptrdiff_t c = 0; c < l->stride * l->channels; c += CACHE_LINE) {
+            __builtin_prefetch(next + c);
+            __builtin_prefetch(next + maps->width * l->channels + c);
+        }
     }
     for (ptrdiff_t tap = 0; tap < TAPS; tap++) {
         const ptrdiff_t down = tap / 3 - 1, right = tap % 3 - 1, distance = (down * maps->width + right) * l->channels;
