@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.app_server import AppServer, needs_gradio, serve
+from tests.helpers.finished_comparison import finished_comparison
 from tests.helpers.hostile_archives import header_bomb
 from tests.helpers.hostile_pickles import corpus
 from tests.helpers.small_model import small_checkpoint
@@ -39,8 +40,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def server(weights: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    with serve(tmp_path_factory.mktemp("server"), ["--weights", *weights, "--upload-mb", "2"]) as running:
+def server(weights: list[str], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    folder = tmp_path_factory.mktemp("server")
+    comparison = finished_comparison(data, folder / "comparison")
+    arguments = ["--weights", *weights, "--upload-mb", "2", "--comparison", str(comparison)]
+    with serve(folder, arguments) as running:
         yield running
 
 
@@ -160,6 +164,19 @@ def test_a_position_is_explained(client: Any, tmp_path: Path) -> None:
     assert not html and "96" in line
 
 
+def test_a_finished_comparison_is_browsed(client: Any, server: AppServer) -> None:
+    line, html = client.predict("all", "", "", "", 1, api_name="/browse")
+    assert "6 of 6" in line and html.count("<h4>") == 6 and html.count("<figure>") == 18
+    line, html = client.predict("false negative", "second", "0", "small", 9, api_name="/browse")
+    assert "1 of 6" in line and html.count("<figure>") == 2
+    address = re.findall(r'src="([^"]+)"', html)[1]
+    with urllib.request.urlopen(f"{server.url}/en/{address}") as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+    with urllib.request.urlopen(f"{server.url}/report.html") as answer:
+        assert b"<title>report" in answer.read()
+    assert status_of(f"{server.url}/results.json") == 404
+
+
 def test_eight_users_get_the_answers_to_their_own_images(server: AppServer, weights: list[str], tmp_path: Path) -> None:
     from gradio_client import Client
 
@@ -246,7 +263,7 @@ def test_no_path_or_address_from_the_page_is_read(server: AppServer, tmp_path: P
 def test_only_this_machine_is_answered(server: AppServer) -> None:
     assert status_of(f"{server.url}/en/") == 200
     assert status_of(f"{server.url}/en/", host="attacker.example") == 403
-    assert status_of(f"{server.url}/docs") == status_of(f"{server.url}/report.html") == 404
+    assert status_of(f"{server.url}/docs") == 404
     assert status_of(f"{server.url}/en/gradio_api/queue/join", body=bytes(2_000_000)) == 413
 
 
