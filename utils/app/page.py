@@ -29,9 +29,8 @@ def build_page(
     """
     words = words_in(lang)
     with gr.Blocks(title=words("title"), analytics_enabled=False) as page:
-        with gr.Row():
-            gr.Markdown(f"# {words('title')}")
-            gr.HTML(f'<a href="../{OTHER[lang]}/">{words("other language")}</a>', elem_classes="language")
+        link = f'<a href="../{OTHER[lang]}/">{words("other language")}</a>'
+        gr.HTML(f'<div class="title"><h1>{words("title")}</h1>{link}</div>', elem_classes="bare")
         gr.Markdown(words("note"), elem_classes="note")
         with gr.Tab(words("detect")):
             detect_tab(words, models, uploads)

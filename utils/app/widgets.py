@@ -23,14 +23,17 @@ BUTTONS = ["download", "fullscreen"]  # Gradio also has one that uploads to anot
 USERS = 8  # requests that are worked on at the same time
 STYLE = """
 :root { --font-sans: var(--font); }
-.note p { font-size: .9rem; opacity: .85; } .language { text-align: right; }
+.note p { font-size: .9rem; opacity: .85; }
+.title { display: flex; gap: 1rem; justify-content: space-between; align-items: baseline; }
+.title h1 { font-size: 1.6rem; font-weight: 600; }
+.bare, .bare > * { padding: 0 !important; }
 .status { min-height: 1.5em; } .status { overflow-wrap: anywhere; white-space: pre-line; }
 .report iframe { width: 100%; height: 75vh; border: 1px solid #8886; background: #fff; }
 .figures figure { margin: 0 0 1rem; } .figures img { max-width: 100%; height: auto; }
 .figures h4 { overflow-wrap: anywhere; }
 .figures figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: .6rem; }
-@media (max-width: 640px) { .gradio-container { padding: 8px !important; } .gradio-container h1 { font-size: 1.3rem; } }
+@media (max-width: 640px) { .gradio-container { padding: 8px !important; } .title h1 { font-size: 1.25rem; } }
 """
 
 
@@ -100,12 +103,12 @@ def drawn_image(label: str) -> gr.Image:
 
 def figures_area() -> gr.HTML:
     """Add a place for `figures_html`."""
-    return gr.HTML(elem_classes="figures", padding=False)
+    return gr.HTML(elem_classes=["figures", "bare"])
 
 
 def status_line() -> gr.HTML:
     """Add the line that says what a handler has done."""
-    return gr.HTML(elem_classes="status", padding=False)
+    return gr.HTML(elem_classes=["status", "bare"])
 
 
 def detections_table(words: Words, columns: str = "columns") -> gr.Dataframe:

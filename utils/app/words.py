@@ -81,8 +81,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "method": ("Method of the class activation map", "类激活图方法"),
     "position": ("Position {:.0f}, {:.0f}.", "位置 {:.0f}, {:.0f}。"),
     "legend": (
-        "Squares: initial sampling points; orange: learned ones; dashed: border of the layer's map.",
-        "方框为初始采样点，橙色圆点为学习后的采样点，虚线为该层特征图的边界。",
+        "Squares: initial sampling points; orange: learned ones; dashed: border of the layer's map. "
+        "A click on a figure enlarges it.",
+        "方框为初始采样点，橙色圆点为学习后的采样点，虚线为该层特征图的边界。点击图可放大。",
     ),
     "explained": ("The class activation map explains {}.", "类激活图所解释的检测：{}。"),
     "no target": ("No prediction covers this position.", "该位置没有预测框。"),
@@ -111,16 +112,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "绿色为正确检出，橙红色为误检，橙黄色为漏检；粗框为所筛选的框。",
     ),
     "help text": (
-        "**Image**: detections of one model, with downloads. **Files and videos**: up to {files} files of at most "
-        "{megabytes} MB and {pixels} million pixels; the first {frames} frames of a video. **Two models**: what only "
-        "one of them finds. **Inside AKConv**: where each layer samples for the position that you click, before and "
-        "after learning. **Finished comparison**: start with `--comparison runs/compare/NAME`.\n\nModels come from "
-        "the command line only: `python app.py --weights a.pt b.pt`. Training is done in a terminal: "
-        "`python train.py --help`.",
-        "**单张图像**：一个模型的检测结果，可下载。**批量与视频**：最多 {files} 个文件，每个不超过 {megabytes} MB、"
-        "{pixels} 百万像素；视频只处理前 {frames} 帧。**模型对比**：只有其中一个模型检出的目标。"
-        "**AKConv 可视化**：点击图像中的位置，查看各层在学习前后的采样点。"
-        "**对比实验**：启动时加上 `--comparison runs/compare/NAME`。\n\n"
+        "- **Image**: detections of one model, with downloads.\n"
+        "- **Files and videos**: up to {files} files of at most {megabytes} MB and {pixels} million pixels; the first "
+        "{frames} frames of a video.\n"
+        "- **Two models**: what only one of them finds.\n"
+        "- **Inside AKConv**: where each layer samples for the position that you click, before and after learning.\n"
+        "- **Finished comparison**: start with `--comparison runs/compare/NAME`.\n\nModels come from the command line "
+        "only: `python app.py --weights a.pt b.pt`. Training is done in a terminal: `python train.py --help`.",
+        "- **单张图像**：一个模型的检测结果，可下载。\n"
+        "- **批量与视频**：最多 {files} 个文件，每个不超过 {megabytes} MB、"
+        "{pixels}00 万像素；视频只处理前 {frames} 帧。\n"
+        "- **模型对比**：只有其中一个模型检出的目标。\n"
+        "- **AKConv 可视化**：点击图像中的位置，查看各层在学习前后的采样点。\n"
+        "- **对比实验**：启动时加上 `--comparison runs/compare/NAME`。\n\n"
         "模型只能在命令行中指定：`python app.py --weights a.pt b.pt`。训练请在终端进行：`python train.py --help`。",
     ),
 }
