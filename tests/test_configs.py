@@ -30,8 +30,9 @@ def test_a_model_yaml_matches_the_numbers_in_its_header(path: Path) -> None:
     assert f"{summary.sampling_gflops:.2f}" == header[3]
 
 
-def test_the_light_model_costs_no_more_than_the_baseline() -> None:
-    light, plain = (summarize(DetectionModel(f"yolov5n{suffix}.yaml")) for suffix in ("-AKConv-light", ""))
+@pytest.mark.parametrize("kind", ["light", "light4", "modulated", "modulated4"])
+def test_the_light_models_cost_no_more_than_the_baseline(kind: str) -> None:
+    light, plain = (summarize(DetectionModel(f"yolov5n{suffix}.yaml")) for suffix in (f"-AKConv-{kind}", ""))
     assert light.parameters <= plain.parameters and light.gflops <= plain.gflops
 
 
@@ -42,7 +43,7 @@ def test_a_data_yaml_has_the_classes_that_it_lists(path: Path) -> None:
     assert list(config.names) == (list(names.values()) if isinstance(names, dict) else names) and names
 
 
-@pytest.mark.parametrize("kind", ["residual", "neck", "head", "paper", "light", "light4"])
+@pytest.mark.parametrize("kind", ["residual", "neck", "head", "paper", "light", "light4", "modulated", "modulated4"])
 def test_a_model_config_is_available_in_every_size(kind: str) -> None:
     for size, multiples in SIZES.items():
         config = load_model_config(f"YOLOv5{size}-akconv-{kind}.yaml")
