@@ -10,7 +10,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 Command = tuple[str, ...]
 ROOT = Path(__file__).resolve().parents[2]
-ENGLISH = sorted(page for page in (ROOT / "docs").glob("*.md") if not page.name.endswith(".zh.md"))
+ENGLISH = sorted((ROOT / "docs").glob("*.md"))
 CHINESE = sorted((ROOT / "docs/zh").glob("*.md"))  # with the code of the English pages (test_docs.py)
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *ENGLISH, *CHINESE]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
