@@ -49,10 +49,16 @@ class Kernel:
 
 VECTORIZED = "-fno-trapping-math"  # comparisons may set flags that nobody reads
 TRAINING = tuple(f"models/sampling/{name}.c" for name in ("training_kernel", "offset_kernel", "positions"))
+AKCONV_OPERATOR = "onnxruntime-operator"
 KERNELS = {
     "layer": Kernel(sources=("models/sampling/layer_kernel.c",), flags=(VECTORIZED,), levels=LEVELS),
     "training-float": Kernel(sources=TRAINING, flags=("-DREAL=float", "-DBITS=32", VECTORIZED)),
     "training-double": Kernel(sources=TRAINING, flags=("-DREAL=double", "-DBITS=64", VECTORIZED)),
+    # Without OpenMP: the threads are those of ONNX Runtime.
+    AKCONV_OPERATOR: Kernel(
+        sources=("models/sampling/onnxruntime_operator.c", "models/sampling/layer_kernel.c"),
+        flags=(VECTORIZED, "-fno-openmp", "-Wno-unknown-pragmas"),
+    ),
     "nms": Kernel(sources=("utils/inference/nms.c",), flags=("-ffp-contract=off",)),
 }
 
@@ -143,6 +149,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     else:
         process.kill()
     process.wait()
+
+
+def compiled_library(name: str) -> Path | None:
+    """Return the path of a kernel, or None if it is not compiled for this machine."""
+    path = library_path(name)
+    return path if path.is_file() else None
 
 
 @functools.cache

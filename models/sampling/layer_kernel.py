@@ -84,24 +84,30 @@ def fits(tensors: LayerTensors, grid: SamplingGrid) -> bool:
     )
 
 
+def pack(tensors: LayerTensors) -> tuple[Tensor | None, ...]:
+    """Return copies of the parameters in the order and layout of the struct `Layer` of cpu_kernel_layer.c."""
+    outputs, channels, points, _ = tensors.weight.shape
+    matrix = F.pad(tensors.weight.detach().reshape(outputs, channels, points), (0, 0, 0, 0, 0, -outputs % PANEL))
+    panels = matrix.view(-1, PANEL, channels, points).permute(0, 3, 2, 1).contiguous()
+    bias = matrix.new_zeros(outputs) if tensors.bias is None else tensors.bias.detach()
+    return (
+        None
+        if tensors.depthwise is None
+        else tensors.depthwise.detach().permute(2, 3, 1, 0).clone(memory_format=torch.contiguous_format),
+        tensors.offset_weight.detach().permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format),
+        None if tensors.offset_bias is None else tensors.offset_bias.detach().clone(),
+        tensors.points.detach().clone(memory_format=torch.contiguous_format),
+        panels,
+        F.pad(bias, (0, -outputs % PANEL)),
+    )
+
+
 class PackedLayer:
     """Parameters that `fits` accepts, as the kernel reads them."""
 
     def __init__(self, tensors: LayerTensors, grid: SamplingGrid, *, silu: bool) -> None:
         outputs, channels, points, _ = tensors.weight.shape
-        matrix = F.pad(tensors.weight.detach().reshape(outputs, channels, points), (0, 0, 0, 0, 0, -outputs % PANEL))
-        panels = matrix.view(-1, PANEL, channels, points).permute(0, 3, 2, 1).contiguous()
-        bias = matrix.new_zeros(outputs) if tensors.bias is None else tensors.bias.detach()
-        self._read = (
-            None
-            if tensors.depthwise is None
-            else tensors.depthwise.detach().permute(2, 3, 1, 0).clone(memory_format=torch.contiguous_format),
-            tensors.offset_weight.detach().permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format),
-            None if tensors.offset_bias is None else tensors.offset_bias.detach().clone(),
-            tensors.points.detach().clone(memory_format=torch.contiguous_format),
-            panels,
-            F.pad(bias, (0, -outputs % PANEL)),
-        )
+        self._read = pack(tensors)
         constants = channels, outputs, points, grid.stride, grid.padding == "zeros", grid.modulated, silu
         self._layer = _Layer(*constants, *(None if t is None else t.data_ptr() for t in self._read))
         self._address = ctypes.addressof(self._layer)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from models.sampling.dispatch import IMPLEMENTATIONS, VARIABLE, choose, log_once
-from models.sampling.layer_kernel import LayerKernel
+from models.sampling.layer_kernel import LayerKernel, LayerTensors
 from models.sampling.offset_convolution import predict_offsets
 from models.sampling.onnx import ak_layer2d_onnx
+from models.sampling.onnx_operator import layer_operator
 from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
 from models.sampling.training_kernel import ak_layer_training, is_trainable
 
@@ -88,14 +89,13 @@ def ak_layer2d(x: Tensor, p_conv: nn.Module, conv: nn.Sequential, grid: Sampling
         if output is not None:
             return output
     columns, norm, act = cast(nn.Conv2d, conv[0]), conv[1], conv[2]
+    if torch.onnx.is_in_onnx_export() and choose(x) == "onnx":
+        return _in_onnx_graph(x, p_conv, conv, grid)
     return act(norm(_sampled_product(x, p_conv, columns.weight, columns.bias, grid)))
 
 
 def _sampled_product(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | None, grid: SamplingGrid) -> Tensor:
-    chosen = choose(x)
-    if chosen == "onnx" and torch.onnx.is_in_onnx_export():
-        return ak_layer2d_onnx(x, p_conv, weight, bias, grid)
-    if chosen == "cpu_kernel" and is_trainable(x, p_conv, weight, bias, grid):
+    if choose(x) == "cpu_kernel" and is_trainable(x, p_conv, weight, bias, grid):
         log_once("cpu_kernel", "cpu")
         return ak_layer_training(x, p_conv, weight, bias, grid)
     return ak_conv2d(
@@ -109,6 +109,21 @@ def _sampled_product(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor 
         modulated=grid.modulated,
         gradient=grid.gradient,
     )
+
+
+def _in_onnx_graph(x: Tensor, p_conv: nn.Module, conv: nn.Sequential, grid: SamplingGrid) -> Tensor:
+    """Add `ak_layer2d` to the ONNX graph."""
+    columns, norm, act = cast(nn.Conv2d, conv[0]), conv[1], conv[2]
+    silu = type(norm) is nn.Identity and type(act) is nn.SiLU
+    *depthwise, last = (module for module in p_conv.modules() if isinstance(module, nn.Conv2d))
+    taps = depthwise[0].weight if depthwise else None
+    tensors = LayerTensors(taps, last.weight, last.bias, grid.points, columns.weight, columns.bias)
+    y = layer_operator(x, tensors, grid, silu=silu)
+    if y is None:
+        y = ak_layer2d_onnx(x, p_conv, columns.weight, columns.bias, grid)
+    elif silu:
+        return y
+    return act(norm(y))
 
 
 def _prefers_layer_kernel(x: Tensor) -> bool:

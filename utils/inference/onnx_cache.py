@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils import __version__
-from utils.compiled import processor_features
+from utils.compiled import AKCONV_OPERATOR, compiled_library, processor_features
 from utils.errors import DetectorError
 from utils.files import PROJECT_ROOT, has_lasting_cache, try_write, user_cache_dir
 
@@ -31,7 +31,7 @@ class CachedGraph:
 def graph_key(weights: bytes, runtime_version: str) -> str:
     """Return the key of a weights file's graph, which other code, runtimes and processors do not share."""
     digest = hashlib.sha256(weights)
-    parts = [__version__, runtime_version, processor_features()]
+    parts = [__version__, runtime_version, processor_features(), str(compiled_library(AKCONV_OPERATOR))]
     for pattern in CONVERSION:
         parts += [path.read_text(encoding="utf-8") for path in sorted(PROJECT_ROOT.glob(pattern))]
     digest.update(json.dumps(parts).encode())

@@ -6,7 +6,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from models.fuse import fused
 from models.head import decode
 from models.modules.akconv import AKConv
+from models.sampling.onnx_operator import onnx_operators
 from models.summary import model_line
 from models.yolo import DetectionModel
+from utils.compiled import AKCONV_OPERATOR, compiled_library
 from utils.inference.detector import torch_network
 from utils.inference.metadata import INPUT, OUTPUT, ModelMetadata
 from utils.inference.model_loading import checkpoint_metadata
@@ -72,13 +74,17 @@ def silenced() -> Iterator[None]:
         yield
 
 
-def to_onnx(wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simplify: bool = False) -> bytes:
+def to_onnx(
+    wrapper: ExportWrapper, metadata: ModelMetadata, *, opset: int, simplify: bool = False, operators: bool = False
+) -> bytes:
     """Return an ONNX file of a model on the CPU with an opset from 12 to 20, simplified by onnxslim if requested.
 
+    With `operators`, AKConv layers are operators of a compiled library: for ONNX Runtime on this machine.
     A missing onnx or onnxslim raises a ConfigError.
     """
     onnx = require_package("onnx", "--include onnx")
-    with tempfile.TemporaryDirectory() as folder, silenced(), torch.no_grad():
+    layers = onnx_operators() if operators else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, silenced(), layers, torch.no_grad():
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             wrapper,
@@ -130,11 +136,12 @@ def convert(path: Path, weights: bytes) -> CachedGraph:
         # Their code is not part of the key of the cache.
         return CachedGraph(graph=b"", metadata=text, summary=summary, refusal=f"it has modules of {plugins[0]}")
     wrapper = ExportWrapper(model, half=False).eval()
+    library = compiled_library(AKCONV_OPERATOR)
     try:
-        exported = to_onnx(wrapper, metadata, opset=default_opset(model))
+        exported = to_onnx(wrapper, metadata, opset=default_opset(model), operators=library is not None)
         with tempfile.TemporaryDirectory() as folder:
             optimized = Path(folder) / "optimized.onnx"
-            open_session(exported, save_optimized=optimized)
+            open_session(exported, save_optimized=optimized, operators=library)
             graph = optimized.read_bytes()
         difference = _difference(wrapper, graph, model.max_stride)
     except Exception as error:  # of the exporter and of ONNX Runtime, whose exceptions have no common base class
@@ -149,7 +156,7 @@ def convert(path: Path, weights: bytes) -> CachedGraph:
 @torch.inference_mode()
 def _difference(wrapper: ExportWrapper, graph: bytes, stride: int) -> float:
     """Return the largest difference of an optimized graph's predictions to torch's on images of several sizes."""
-    session = open_session(graph, optimized=True)
+    session = open_session(graph, optimized=True, operators=compiled_library(AKCONV_OPERATOR))
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for batch, rows, columns in CHECKED_SHAPES:

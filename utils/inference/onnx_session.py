@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.compiled import AKCONV_OPERATOR, compiled_library
 from utils.errors import ConfigError, RunError
 from utils.inference.metadata import INPUT, OUTPUT, ModelMetadata
 from utils.log import LOGGER
@@ -35,6 +36,7 @@ def open_session(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     optimized: bool = False,
     save_optimized: Path | None = None,
+    operators: Path | None = None,
 ) -> Any:  # noqa: ANN401
     """Open an ONNX graph in ONNX Runtime, whose own exceptions this raises.
 
@@ -44,6 +46,7 @@ def open_session(
         providers: of ONNX Runtime, the first choice first.
         optimized: the graph was written by `save_optimized`, on a processor of this kind.
         save_optimized: file for the graph after ONNX Runtime's optimizations.
+        operators: a compiled library of operators in the graph.
     """
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -51,6 +54,8 @@ def open_session(
     options.log_severity_level = LOG_ERRORS
     if optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if operators is not None:
+        options.register_custom_ops_library(str(operators))
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
     return onnxruntime.InferenceSession(graph, options, providers=list(providers))
@@ -85,7 +90,9 @@ class OnnxNetwork:
             name: of the model, for messages.
         """
         self.num_classes, self.max_stride = len(metadata.names), metadata.stride
-        self._session = open_session(graph, threads=threads, optimized=True)
+        self._session = open_session(
+            graph, threads=threads, optimized=True, operators=compiled_library(AKCONV_OPERATOR)
+        )
         self._open_torch, self._name = open_torch, name
         self._torch: TorchForward | None = None
         self._lock = threading.Lock()
