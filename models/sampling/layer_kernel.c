@@ -33,6 +33,7 @@
 #define BLOCK_FLOATS (1 << 15) /* samples of a block: 128 KB */
 #define AHEAD 32               /* output pixels, by which the map is fetched into the cache in advance */
 #define CACHE_LINE 16          /* floats */
+#define ALIGNMENT 64           /* bytes */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -123,7 +124,8 @@ INLINE Vector exponential(Vector x) {
 /* Within 2.5 ulp for x > -87, as torch's own; below -88.3 it is 0, where the true value is above -1e-36. */
 INLINE Vector silu(Vector x) { return x / (splat(1) + exponential(-x)); }
 
-/* Return a vector whose lane L holds lanes L and L ^ distance, added, of `b` where L has the bit `distance`, else of `a`. */
+/* Return a vector whose lane L holds lanes L and L ^ distance, added: of `b` where L has the bit `distance`, else of
+ * `a`. */
 INLINE Vector fold(Vector a, Vector b, const int distance) {
 #ifdef __clang__
     Vector sum;
@@ -239,7 +241,8 @@ static void find_positions(const Layer *l, const Maps *maps, const Block *block,
             }
         float base[3][OFFSET_PIXELS] = {0};
         for (int p = 0; p < OFFSET_PIXELS; p++) base[0][p] = (float)pixels[p].row, base[1][p] = (float)pixels[p].column;
-        const ptrdiff_t taps = l->depthwise ? 1 : TAPS, used = count - first < OFFSET_PIXELS ? count - first : OFFSET_PIXELS;
+        const ptrdiff_t taps = l->depthwise ? 1 : TAPS;
+        const ptrdiff_t used = count - first < OFFSET_PIXELS ? count - first : OFFSET_PIXELS;
         for (ptrdiff_t move = 0; move < moves; move += OFFSET_OUTPUTS) {
             const float *weight = l->offset_weight + move * taps * channels;
             const ptrdiff_t outputs = moves - move < OFFSET_OUTPUTS ? moves - move : OFFSET_OUTPUTS;
@@ -398,7 +401,8 @@ static void multiply(const Layer *l, const Block *block, ptrdiff_t count, float 
 
 /* Compute the output pixels from `first` to `end`, counted over the batch. Returns 1 if out of memory, otherwise 0. */
 static int compute(const Layer *l, const Maps *maps, ptrdiff_t first, ptrdiff_t end) {
-    const ptrdiff_t inputs = l->points * l->channels, length = (inputs + LANES - 1) / LANES * LANES + LANES; /* not a multiple of a page */
+    const ptrdiff_t inputs = l->points * l->channels;
+    const ptrdiff_t length = (inputs + LANES - 1) / LANES * LANES + LANES; /* not a multiple of a page */
     if (first == end) return 0;
     ptrdiff_t size = BLOCK_FLOATS / length / TILE * TILE;
     if (size < TILE) size = TILE;
@@ -406,9 +410,10 @@ static int compute(const Layer *l, const Maps *maps, ptrdiff_t first, ptrdiff_t 
     const ptrdiff_t padded = size + OFFSET_PIXELS, samples = padded * l->points + LANES, zeros = l->channels;
     const ptrdiff_t moves = (2 + l->modulated) * l->points;
     const ptrdiff_t floats = 11 * samples + size * length + (1 + OFFSET_PIXELS) * zeros;
-    char *memory = NULL;
-    if (posix_memalign((void **)&memory, 64, (size_t)floats * 4 + (size_t)padded * sizeof(Pixel) + (size_t)moves * sizeof(Move))) return 1;
-    Block block = {.length = length, .samples = (float *)memory};
+    const size_t bytes = (size_t)floats * 4 + (size_t)padded * sizeof(Pixel) + (size_t)moves * sizeof(Move);
+    char *memory = malloc(bytes + ALIGNMENT); /* aligned by hand, since Windows has no aligned_alloc */
+    if (!memory) return 1;
+    Block block = {.length = length, .samples = (float *)(memory + (ALIGNMENT - (uintptr_t)memory % ALIGNMENT))};
     block.pixels = (Pixel *)(block.samples + size * length);
     block.moves = (Move *)(block.pixels + padded);
     float *next = (float *)(block.moves + moves);

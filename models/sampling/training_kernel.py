@@ -76,7 +76,9 @@ class _SampledProduct(torch.autograd.Function):
         ctx.save_for_backward(rows, moved, offset_weight, weight, points)
         ctx.grid = grid
         product = F.conv2d(_as_images(samples), _matrix(weight), bias)
-        return product.permute(0, 2, 3, 1).reshape(*moved.shape[:3], -1).permute(0, 3, 1, 2)
+        maps = product.permute(0, 2, 3, 1).reshape(*moved.shape[:3], -1).permute(0, 3, 1, 2)
+        # The same memory, but not as a view: autograd forbids in-place changes of a view that a Function returns.
+        return maps.new_empty(0).set_(maps.untyped_storage(), maps.storage_offset(), maps.shape, maps.stride())
 
     @staticmethod
     @torch.autograd.function.once_differentiable

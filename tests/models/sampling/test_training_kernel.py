@@ -146,3 +146,14 @@ def test_other_convolutions_hooks_and_autocast_take_the_two_steps() -> None:
     handle.remove()
     torch.testing.assert_close(layer(x), watched, rtol=1e-3, atol=1e-3)
     assert len(seen) == 1
+
+
+def test_the_output_may_be_changed_in_place() -> None:
+    layer = AKConv(8, 6, 3, 2, act=False).train()
+    x = torch.randn(2, 8, 7, 12, requires_grad=True)
+    grid = SamplingGrid(layer.points, 2)
+    y = ak_layer_training(x, layer.p_conv, layer.conv[0].weight, None, grid)
+    expected = torch.autograd.grad((2 * y + 1).square().sum(), layer.conv[0].weight, retain_graph=True)[0]
+    y.mul_(2).add_(1)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), layer.conv[0].weight)[0], expected)
+    assert y.is_contiguous(memory_format=torch.channels_last)
