@@ -76,7 +76,7 @@ class _SampledProduct(torch.autograd.Function):
         ctx.save_for_backward(rows, moved, offset_weight, weight, points)
         ctx.grid = grid
         product = F.conv2d(_as_images(samples), _matrix(weight), bias)
-        maps = product.permute(0, 2, 3, 1).reshape(*moved.shape[:3], -1).permute(0, 3, 1, 2)
+        maps = product.permute(0, 2, 3, 1).reshape(*moved.shape[:3], len(weight)).permute(0, 3, 1, 2)
         # The same memory, but not as a view: autograd forbids in-place changes of a view that a Function returns.
         return maps.new_empty(0).set_(maps.untyped_storage(), maps.storage_offset(), maps.shape, maps.stride())
 
@@ -128,8 +128,8 @@ def _matrix(weight: Tensor) -> Tensor:
 
 def _as_images(pixels: Tensor) -> Tensor:
     """Return values (B, h, w, K) as maps (B h, K, 1, w): with one thread torch uses oneDNN from 16 images only."""
-    batch, height, width, _ = pixels.shape
-    return pixels.reshape(batch * height, 1, width, -1).permute(0, 3, 1, 2)
+    batch, height, width, count = pixels.shape
+    return pixels.reshape(batch * height, 1, width, count).permute(0, 3, 1, 2)
 
 
 def _product_gradients(grad: Tensor, samples: Tensor, matrix: Tensor, wanted: tuple[bool, ...]) -> list[Tensor]:

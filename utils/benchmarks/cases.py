@@ -134,7 +134,8 @@ def model_cases() -> list[list[BenchmarkCase]]:
 
 def inference_cases() -> list[BenchmarkCase]:
     """Return the shipped nano models with AKConv, and plain."""
-    names = ("yolov5n", "yolov5n-AKConv", "yolov5n-AKConv-paper", "yolov5n-AKConv-paper9", "yolov5n-AKConv-light")
+    forms = ("", "-paper", "-paper9", "-light", "-modulated", "-modulated4")
+    names = ("yolov5n", *(f"yolov5n-AKConv{form}" for form in forms))
     return [
         BenchmarkCase(name=name, variant=AKCONV if "AKConv" in name else PLAIN, cfg=f"{name}.yaml") for name in names
     ]
