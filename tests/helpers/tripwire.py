@@ -19,7 +19,9 @@ import torch
 import detect
 from models.yolo import DetectionModel
 from utils.cli import run_script
+from utils.files import PROJECT_ROOT, user_cache_dir
 
+ROOT, CACHE = PROJECT_ROOT, user_cache_dir() / "onnxruntime"
 QUIET = {"builtins.id"}
 # Text of a model yaml is parsed as a literal, which compiles but executes nothing.
 PARSED = ("compile", "<unknown>")
@@ -36,8 +38,12 @@ class Recorder:
     def __call__(self, event: str, args: tuple) -> None:
         if not self.on or event in QUIET or (event, args[1:2]) == (PARSED[0], (PARSED[1],)):
             return
-        reading = event == "open" and str(args[0]) == self.path and args[1] in ("r", "rb")
-        if not reading:
+        # Besides the file itself, the sources whose hash names a converted graph, and the cache of these graphs.
+        path = str(args[0]) if args else ""
+        ours = path == self.path or path.startswith((str(ROOT), str(CACHE)))
+        reading = event == "open" and ours and args[1] in ("r", "rb")
+        looking = event in ("os.scandir", "pathlib.Path.glob") and path.startswith(str(ROOT))
+        if not (reading or looking or (event == "os.mkdir" and path == str(CACHE))):
             self.events.append(f"{event} {args!r}"[:300])
 
 

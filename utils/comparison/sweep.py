@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.config import ModelConfig, literal
 from models.overrides import RowKeyword, module_names
+from models.sampling.layer_kernel import LayerKernel
 from models.yolo import DetectionModel
 from utils.comparison.candidates import ToTrain
 from utils.comparison.trained_runs import OFFSET_LR
@@ -157,6 +158,8 @@ def _comparable(value: object) -> Any:  # noqa: ANN401
     if isinstance(value, Tensor):
         octets = value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
         return value.dtype, tuple(value.shape), value.requires_grad, hashlib.sha256(octets).digest()
+    if isinstance(value, LayerKernel):  # packed weights, which follow from the parameters
+        return LayerKernel
     if isinstance(value, PLAIN):
         return type(value), value
     if isinstance(value, (list, tuple)):

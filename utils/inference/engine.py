@@ -120,7 +120,6 @@ def _convert(path: Path, weights: bytes, key: str, *, strict: bool) -> CachedGra
         raise _RefusedError("its cache folder cannot be written; set XDG_CACHE_HOME")
     from utils.inference.onnx_conversion import convert
 
-    LOGGER.info(f"{path}: converting for ONNX Runtime, once")
     cached = convert(path, weights)
     if error := store_graph(key, cached):
         LOGGER.warning(f"{path}: converted for this run only: {error}")

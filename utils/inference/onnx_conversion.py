@@ -27,6 +27,7 @@ from utils.inference.model_loading import checkpoint_metadata
 from utils.inference.onnx_cache import CachedGraph
 from utils.inference.onnx_session import TorchForward, open_session, require_package
 from utils.inference.parity import TOLERANCE, max_difference, random_images
+from utils.log import LOGGER
 from utils.weights.checkpoint import load_checkpoint, load_model
 
 TRACED_CELLS = (3, 5)  # height and width of the traced images in cells of the coarsest level
@@ -135,6 +136,7 @@ def convert(path: Path, weights: bytes) -> CachedGraph:
     if plugins := sorted(name for name in origins if name.partition(".")[0] not in ("models", "torch")):
         # Their code is not part of the key of the cache.
         return CachedGraph(graph=b"", metadata=text, summary=summary, refusal=f"it has modules of {plugins[0]}")
+    LOGGER.info(f"{path}: converting for ONNX Runtime, once")
     wrapper = ExportWrapper(model, half=False).eval()
     library = compiled_library(AKCONV_OPERATOR)
     try:

@@ -138,6 +138,7 @@ def test_the_metrics_are_those_of_val_and_of_pycocotools_on_its_files(finished_r
         batch_size=8,
         workers=0,
         device="cpu",
+        engine="torch",  # as compare.py
         save_json=True,
         noplots=True,
         project=str(finished_runs / "val"),
