@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from models.sampling.embedding_bag import ak_conv2d_embedding_bag
 from models.sampling.gather import ak_conv2d_gather
@@ -77,7 +78,9 @@ def choose(x: Tensor, *, implementation: str | None = None) -> str:
         return "onnx" if torch.onnx.is_in_onnx_export() else "torchscript"
     if torch.jit.is_scripting() or torch.compiler.is_exporting():
         return "gather"
-    if on_cpu and not torch.compiler.is_compiling() and load(torch.float32):
+    # Of other types of tensor, such as FakeTensor, the kernels cannot read the memory.
+    in_memory = on_cpu and type(x) in (Tensor, Parameter)
+    if in_memory and not torch.compiler.is_compiling() and load(torch.float32):
         return "cpu_kernel"
     return "embedding_bag"
 

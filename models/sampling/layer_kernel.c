@@ -33,6 +33,7 @@
 #define BLOCK_FLOATS (1 << 15) /* samples of a block: 128 KB */
 #define AHEAD 32               /* output pixels, by which the map is fetched into the cache in advance */
 #define CACHE_LINE 16          /* floats */
+#define PROBES 32              /* of each array of parameters; `PROBES` of layer_kernel.py */
 #define ALIGNMENT 64           /* bytes */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -465,6 +466,19 @@ int NAME(const Layer *l, const float *map, ptrdiff_t batch, ptrdiff_t height, pt
 }
 
 #if !defined(__AVX2__)
+/* Compare PROBES evenly spaced values of each of `count` arrays with those in `kept`, or keep them. Returns whether they
+ * are the same bits. */
+int probe(ptrdiff_t count, const float *const *arrays, const ptrdiff_t *sizes, float *kept, int keep) {
+    int same = 1;
+    for (ptrdiff_t k = 0; k < count; k++, kept += PROBES) {
+        float values[PROBES];
+        for (ptrdiff_t n = 0; n < PROBES; n++) values[n] = arrays[k][(sizes[k] - 1) * n / (PROBES - 1)];
+        if (keep) memcpy(kept, values, sizeof values);
+        same &= memcmp(values, kept, sizeof values) == 0;
+    }
+    return same;
+}
+
 /* Return the best set of instructions that this processor has: 0 for portable, 1 for avx2, 2 for avx512. */
 int best_level(void) {
 #if defined(__x86_64__)

@@ -2,8 +2,9 @@
 
 The kernel reads weights in an order of its own, and a bias and SiLU after the product cost no further pass. The packed
 weights are kept beside the layer, with the storage that they were read from: an operation that changes a weight raises
-its version, and one that replaces it gives it other memory, so that a call that finds either packs again. Only a write
-that goes around PyTorch's version counter (`weight.data.fill_()`, or through NumPy) is not seen.
+its version, and one that replaces it gives it other memory, so that a call that finds either packs again. Fused
+optimizers, `weight.data.mul_()` and NumPy write without raising the version, which 32 evenly spaced values of each
+parameter show; only a write of other single elements in such a way is not seen.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ VARIABLE = "AKCONV_CPU_LEVEL"  # an environment variable: the level to use inste
 PANEL = 16  # outputs of a panel of packed weights
 SMALL = 1 << 20  # multiply-adds of a call, below which more threads cost more than they save
 TAPS = 9
+PROBES = 32  # values of each parameter that are compared at each call; `PROBES` of layer_kernel.c
 MAX_ELEMENTS = 2**31 - 1  # of a map: the kernel's indices have 32 bits
 
 
@@ -68,6 +70,14 @@ def _entry_point(level: str | None) -> Callable[..., int] | None:
         return None
     function = getattr(compiled.load("layer"), f"layer_{level or levels[-1]}")
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_ssize_t] * 4, ctypes.c_void_p)
+    return cast(Callable[..., int], function)
+
+
+@functools.cache
+def _probe() -> Callable[..., int]:
+    """Return the function of the compiled kernel that keeps some values of the parameters, and compares them later."""
+    function = getattr(compiled.load("layer"), "probe")  # noqa: B009 - as in `_entry_point`
+    function.argtypes = (ctypes.c_ssize_t, *[ctypes.c_void_p] * 3, ctypes.c_int)
     return cast(Callable[..., int], function)
 
 
@@ -124,15 +134,26 @@ class PackedLayer:
         self._counted = not any(t is not None and t.is_inference() for t in tensors)
         self._sources = [t if t is None or not self._counted else (t.data_ptr(), t._version) for t in tensors]
         self._storages = [t if t is None else t.untyped_storage() for t in tensors]
+        present = [t for t in tensors if t is not None and t.numel()]
+        spans = (1 + sum((size - 1) * step for size, step in zip(t.shape, t.stride(), strict=True)) for t in present)
+        self._probed = (
+            len(present),
+            (ctypes.c_void_p * len(present))(*(t.data_ptr() for t in present)),
+            (ctypes.c_ssize_t * len(present))(*spans),
+            (ctypes.c_float * (PROBES * len(present)))(),
+        )
+        self._probe = _probe()
+        self._probe(*self._probed, 1)
 
     def is_current(self, tensors: LayerTensors, grid: SamplingGrid, *, silu: bool) -> bool:
         """Return whether parameters, stride, padding and factors are those that were packed, unchanged."""
         if not self._counted or (grid.stride, grid.padding, grid.modulated, silu) != self._constants:
             return False
         try:
-            return [t if t is None else (t.data_ptr(), t._version) for t in tensors] == self._sources
+            sources = [t if t is None else (t.data_ptr(), t._version) for t in tensors]
         except RuntimeError:  # an inference tensor
             return False
+        return sources == self._sources and self._probe(*self._probed, 0) == 1
 
     def run(self, x: Tensor) -> Tensor | None:
         """Map (B, C, H, W) to (B, O, h, w), channels last; None if the map has other channels or is too large."""

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from models.modules import AKConv, ak_conv2d, base_points
 from models.sampling.dispatch import VARIABLE, choose
@@ -121,3 +122,11 @@ def test_a_traced_layer_serves_sizes_never_traced(padding: str) -> None:
     for shape in ((1, 3, 7, 16), (3, 3, 16, 5), (2, 3, 1, 9)):
         x = torch.rand(shape)
         torch.testing.assert_close(loaded(x), layer(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_tensors_without_memory_give_shapes(gradients: bool) -> None:
+    akconv = AKConv(3, 4, 5, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.set_grad_enabled(gradients):
+        y = akconv(mode.from_tensor(torch.rand(2, 3, 7, 10)))
+    assert tuple(y.shape) == (2, 4, 4, 5)

@@ -238,11 +238,19 @@ def load(akconv: AKConv, name: str, *, replace: bool) -> None:
     akconv.load_state_dict(state, assign=replace)
 
 
+def fused_step(parameter: nn.Parameter) -> None:
+    parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD([parameter], lr=1, fused=True).step()
+
+
 CHANGES: dict[str, Callable[[AKConv, str], object]] = {
     "in place": lambda akconv, name: akconv.get_parameter(name).mul_(2),
     "through a view": lambda akconv, name: akconv.get_parameter(name).view(-1).mul_(2),
     "another parameter": assign,
     "other data": lambda akconv, name: setattr(akconv.get_parameter(name), "data", 2 * akconv.get_parameter(name).data),
+    "data in place": lambda akconv, name: akconv.get_parameter(name).data.mul_(2),
+    "fused optimizer": lambda akconv, name: fused_step(akconv.get_parameter(name)),
+    "NumPy": lambda akconv, name: akconv.get_parameter(name).detach().numpy().__imul__(2),
     "state": lambda akconv, name: load(akconv, name, replace=False),
     "assigned state": lambda akconv, name: load(akconv, name, replace=True),
     "half precision and back": lambda akconv, name: akconv.half().float().get_parameter(name).mul_(2),
