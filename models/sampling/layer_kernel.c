@@ -1,7 +1,7 @@
 /* A whole AKConv layer on the CPU without gradients: offsets, samples, matrix product and activation, for one block of
  * output pixels at a time, which stays in the cache.
  *
- * utils/compiled.py compiles this once for each set of vector instructions; the exported name tells which. Maps are
+ * utils/compiled.py compiles this once for each set of vector instructions; the exported name says which. Maps are
  * channels-last. Letters: B batch, (H, W) map, (h, w) output, N points, C channels, O outputs, M offsets and factors.
  * The library is not linked against libgomp: it uses the OpenMP runtime, and the threads, that torch has loaded.
  */

@@ -42,8 +42,8 @@ class Recorder:
         path = str(args[0]) if args else ""
         ours = path == self.path or path.startswith((str(ROOT), str(CACHE)))
         reading = event == "open" and ours and args[1] in ("r", "rb")
-        looking = event in ("os.scandir", "pathlib.Path.glob") and path.startswith(str(ROOT))
-        if not (reading or looking or (event == "os.mkdir" and path == str(CACHE))):
+        listing = event in ("os.scandir", "pathlib.Path.glob") and path.startswith(str(ROOT))
+        if not (reading or listing or (event == "os.mkdir" and path == str(CACHE))):
             self.events.append(f"{event} {args!r}"[:300])
 
 

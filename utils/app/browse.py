@@ -31,7 +31,7 @@ COLOURS = {"false positive": (213, 94, 0), "false negative": (230, 159, 0), "tru
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which boxes are looked for; None or "all" is any."""
+    """Which boxes are searched for; None or "all" is any."""
 
     kind: str = "all"
     class_id: int | None = None

@@ -10,7 +10,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "title": ("Detections and AKConv", "目标检测与 AKConv"),
     "other language": ("中文", "English"),
     "note": (
-        "This page is for looking at trained models; it does not train. Uploads stay on this machine; they are deleted "
+        "This page shows trained models; it does not train. Uploads stay on this machine; they are deleted "
         "after an hour, and when the server stops.",
         "本页面用于查看训练好的模型，不能在此训练。上传的文件只保存在本机，一小时后或服务停止时删除。",
     ),
@@ -107,7 +107,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "f1": ("{}: F1 {:.2f} (mean of its runs)", "{}：F1 {:.2f}（各次训练的平均）"),
     "browsed": (
         "{} of {} images; those on which the models differ most come first. Green: true positive, vermilion: false "
-        "positive, orange: false negative. Thick: what is looked for.",
+        "positive, orange: false negative. Thick: the selected kind.",
         "共 {1} 张图像，符合条件 {0} 张，模型差异最大的排在前面。"
         "绿色为正确检出，橙红色为误检，橙黄色为漏检；粗框为所筛选的框。",
     ),

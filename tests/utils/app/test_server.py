@@ -188,7 +188,7 @@ def test_eight_users_get_the_answers_to_their_own_images(server: AppServer, weig
         for _ in range(3):
             rows.append(boxes_of(client.predict(handed(path), label, *SETTINGS, api_name="/detect")[2]))
         assert rows[0] == rows[1] == rows[2]
-        # Sampling is recorded by hooks on the model that all users share; the size of the map tells whose it was.
+        # Sampling is recorded by hooks on the model that all users share; the size of the map shows whose it was.
         line, _ = explain(client, path, "akconv", 10 + number, 20, ["offsets"])
         return number, rows[0], line
 
