@@ -317,7 +317,7 @@ def test_benchmarks_measure_inference_by_size(tmp_path: Path, monkeypatch: pytes
     run_benchmark(BenchmarkOptions(suite="inference", repeats=1, device="cpu"))
     content = json.loads((tmp_path / "runs/benchmark/exp/benchmark.json").read_text())
     (rows,) = content["parts"].values()
-    assert [row["variant"] for row in rows] == ["plain"] + ["AKConv"] * 4
+    assert [row["variant"] for row in rows] == ["plain"] + ["AKConv"] * 6
     assert all({"32 px, 1 thread", "64 px, 1 thread"} <= set(row["timings"]) for row in rows)
 
 
