@@ -15,7 +15,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	touch $@
 
 demo: install
-	$(RUN) compare.py --cfg yolov5n.yaml yolov5n-AKConv.yaml yolov5n-AKConv-modulated4.yaml --data shapes.yaml --hyp hyp.demo.yaml --optimizer AdamW --imgsz 192 --batch-size 8 --epochs 16 --name demo
+	$(RUN) compare.py --cfg yolov5n.yaml yolov5n-AKConv.yaml yolov5n-AKConv-modulated4.yaml --data shapes.yaml --hyp hyp.demo.yaml --optimizer AdamW --imgsz 192 --batch-size 8 --epochs 16 --seeds 0 1 --name demo
 
 test: install
 	$(RUN) -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
