@@ -47,16 +47,17 @@ class Kernel:
     levels: tuple[tuple[str, ...], ...] = NATIVE  # further flags of each object file that is linked
 
 
-VECTORIZED = "-fno-trapping-math"  # comparisons may set flags that nobody reads
-TRAINING = tuple(f"models/sampling/{name}.c" for name in ("training_kernel", "offset_kernel", "positions"))
+VECTORIZED = "-fno-trapping-math"  # comparisons may set flags that are not read
+TRAINING = tuple(f"models/sampling/{name}.c" for name in ("training_kernel", "offset_kernel", "positions", "vectors"))
+LAYER = ("models/sampling/layer_kernel.c", "models/sampling/vectors.c")
 AKCONV_OPERATOR = "onnxruntime-operator"
 KERNELS = {
-    "layer": Kernel(sources=("models/sampling/layer_kernel.c",), flags=(VECTORIZED,), levels=LEVELS),
+    "layer": Kernel(sources=LAYER, flags=(VECTORIZED,), levels=LEVELS),
     "training-float": Kernel(sources=TRAINING, flags=("-DREAL=float", "-DBITS=32", VECTORIZED)),
     "training-double": Kernel(sources=TRAINING, flags=("-DREAL=double", "-DBITS=64", VECTORIZED)),
     # Without OpenMP: the threads are those of ONNX Runtime.
     AKCONV_OPERATOR: Kernel(
-        sources=("models/sampling/onnxruntime_operator.c", "models/sampling/layer_kernel.c"),
+        sources=("models/sampling/onnxruntime_operator.c", *LAYER),
         flags=(VECTORIZED, "-fno-openmp", "-Wno-unknown-pragmas"),
     ),
     "nms": Kernel(sources=("utils/inference/nms.c",), flags=("-ffp-contract=off",)),

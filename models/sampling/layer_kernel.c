@@ -29,24 +29,18 @@
 #endif
 #define OFFSET_OUTPUTS 6
 #define PANEL 16 /* outputs of a panel of packed weights; `PANEL` of layer_kernel.py */
-#define TAPS 9                 /* of the 3x3 convolution that predicts the offsets */
 #define BLOCK_FLOATS (1 << 15) /* samples of a block: 128 KB */
 #define AHEAD 32               /* output pixels, by which the map is fetched into the cache in advance */
 #define CACHE_LINE 16          /* floats */
 #define PROBES 32              /* of each array of parameters; `PROBES` of layer_kernel.py */
 #define ALIGNMENT 64           /* bytes */
-#define INLINE static inline __attribute__((always_inline))
+#define REAL float
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
-#if LANES == 16
-#define LANE ((Integers){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
-#elif LANES == 8
-#define LANE ((Integers){0, 1, 2, 3, 4, 5, 6, 7})
-#else
-#define LANE ((Integers){0, 1, 2, 3})
-#endif
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+#define LANE ((Integers){INDICES})
+#include "vectors.c"
 
 /* The constants of a layer; `Layer` of layer_kernel.py. */
 typedef struct {
@@ -124,37 +118,6 @@ INLINE Vector exponential(Vector x) {
 
 /* Within 2.5 ulp for x > -87, as torch's own; below -88.3 it is 0, where the true value is above -1e-36. */
 INLINE Vector silu(Vector x) { return x / (splat(1) + exponential(-x)); }
-
-/* Return a vector whose lane L holds lanes L and L ^ distance, added: of `b` where L has the bit `distance`, else of
- * `a`. */
-INLINE Vector fold(Vector a, Vector b, const int distance) {
-#ifdef __clang__
-    Vector sum;
-    for (int lane = 0; lane < LANES; lane++)
-        sum[lane] = lane & distance ? b[lane] + b[lane ^ distance] : a[lane] + a[lane ^ distance];
-    return sum;
-#else
-    const Integers from_b = ((LANE & distance) != 0) & LANES;
-    return __builtin_shuffle(a, b, LANE + from_b) + __builtin_shuffle(a, b, (LANE ^ distance) + from_b);
-#endif
-}
-
-/* Write the sum of the lanes of each of `count` vectors. */
-INLINE void sum_lanes(const Vector *vectors, const int count, float *to) {
-#pragma GCC unroll 8
-    for (int first = 0; first < count; first += LANES) {
-        Vector v[LANES];
-#pragma GCC unroll 16
-        for (int k = 0; k < LANES; k++) v[k] = first + k < count ? vectors[first + k] : (Vector){0};
-#pragma GCC unroll 4
-        for (int distance = 1; distance < LANES; distance *= 2)
-#pragma GCC unroll 16
-            for (int k = 0; k < LANES; k += 2 * distance)
-                if (first + k < count) v[k] = fold(v[k], v[k + distance], distance);
-        const int used = count - first < LANES ? count - first : LANES;
-        memcpy(to + first, v, (size_t)used * sizeof(float));
-    }
-}
 
 /* Write the products (pixels, outputs) of rows in `taps` parts of C with weights (outputs, taps, C). A vector holds
  * channels, since there are too few outputs to fill one. `pixels` and `outputs` are constants after inlining, so that

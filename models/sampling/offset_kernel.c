@@ -16,8 +16,6 @@
 #define OUTPUTS 3
 #endif
 #define LANES (8 * BYTES / BITS)
-#define TAPS 9
-#define INLINE static inline __attribute__((always_inline))
 
 typedef REAL Vector __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #if BITS == 32
@@ -25,13 +23,7 @@ typedef int32_t Integers __attribute__((vector_size(BYTES)));
 #else
 typedef int64_t Integers __attribute__((vector_size(BYTES)));
 #endif
-#if LANES == 16
-#define INDICES 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-#elif LANES == 8
-#define INDICES 0, 1, 2, 3, 4, 5, 6, 7
-#else
-#define INDICES 0, 1, 2, 3
-#endif
+#include "vectors.c"
 
 typedef struct {
     ptrdiff_t batch, height, width, out_h, out_w, points, channels, stride;
@@ -57,36 +49,6 @@ INLINE void store_part(REAL *to, Vector value, ptrdiff_t count) {
         store(to, value);
     else
         memcpy(to, &value, (size_t)count * sizeof(REAL));
-}
-
-/* Return a vector whose lane L holds lanes L and L ^ distance, added: of `b` where L has the bit `distance`, else of
- * `a`. */
-INLINE Vector fold(Vector a, Vector b, const int distance) {
-#ifdef __clang__
-    Vector sum;
-    for (int lane = 0; lane < LANES; lane++)
-        sum[lane] = lane & distance ? b[lane] + b[lane ^ distance] : a[lane] + a[lane ^ distance];
-    return sum;
-#else
-    const Integers lanes = {INDICES}, of_b = (lanes & distance) / distance * LANES;
-    return __builtin_shuffle(a, b, lanes + of_b) + __builtin_shuffle(a, b, (lanes ^ distance) + of_b);
-#endif
-}
-
-/* Write the sum of the lanes of each of `count` vectors. */
-INLINE void sum_lanes(const Vector *vectors, const int count, REAL *to) {
-#pragma GCC unroll 8
-    for (int first = 0; first < count; first += LANES) {
-        Vector v[LANES];
-#pragma GCC unroll 16
-        for (int k = 0; k < LANES; k++) v[k] = first + k < count ? vectors[first + k] : (Vector){0};
-#pragma GCC unroll 4
-        for (int distance = 1; distance < LANES; distance *= 2)
-#pragma GCC unroll 16
-            for (int k = 0; k < LANES; k += 2 * distance)
-                if (first + k < count) v[k] = fold(v[k], v[k + distance], distance);
-        store_part(to + first, v[0], count - first);
-    }
 }
 
 /* Write the sums (pixels, outputs) of TAPS rows of C channels, times weights (outputs, TAPS, C). `outputs` is constant

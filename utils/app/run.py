@@ -73,7 +73,9 @@ def run_app(options: AppOptions) -> None:
             config = uvicorn.Config(gate, log_level=logging.ERROR, timeout_graceful_shutdown=SECONDS_TO_CLOSE)
             host, port = listening.getsockname()[:2]
             if options.host not in LOOPBACK:
-                LOGGER.warning(f"--host {options.host}: whoever reaches this address can use the page and its models")
+                LOGGER.warning(
+                    f"--host {options.host}: anyone who reaches this address can use the page and its models"
+                )
             LOGGER.info(f"http://{'localhost' if host in LOOPBACK else host}:{port}  (Ctrl-C stops it)")
             uvicorn.Server(config).run(sockets=[listening])
             LOGGER.info("stopped" if shutdown.signal else "ended")

@@ -1,7 +1,6 @@
 """ONNX Runtime for checkpoints: the predictions of torch, one conversion, and torch wherever it cannot run."""
 
 import copy
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -327,7 +326,7 @@ def test_the_python_call_runs_in_the_engine_until_the_model_is_moved(checkpoint:
             assert len(one) > 5
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
     assert model._network(augment=True) is not onnx_network
-    assert copy.deepcopy(model)._onnx_network is None and pickle.loads(pickle.dumps(model))._onnx_network is None
+    assert copy.deepcopy(model)._onnx_network is None and copy.copy(model)._onnx_network is None
     assert model.double()._network(augment=False) is not onnx_network
     with pytest.raises(ConfigError):
         load_detector(checkpoint, device="cpu", engine="tensorrt")
