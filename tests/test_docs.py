@@ -156,6 +156,16 @@ def test_the_pages_in_english_and_chinese_have_the_same_code(page: Path) -> None
     assert code(page) == code(ROOT / "docs" / page.name)
 
 
+def test_both_pages_of_the_gates_have_the_same_rows_and_figures() -> None:
+    # The words differ, so the commands and numbers of each row are compared.
+    def rows(page: Path) -> list[tuple[list[str], list[str]]]:
+        lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+        return [(re.findall(r"`[^`]+`", line), sorted(re.findall(r"\d(?:[\d,.:-]*\d)?", line))) for line in lines]
+
+    english = rows(ROOT / "docs/reliability.md")
+    assert len(english) > 14 and english == rows(ROOT / "docs/zh/reliability.md")
+
+
 def test_the_site_has_every_page_in_both_languages() -> None:
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (*ENGLISH, *CHINESE, *(ROOT / "docs").glob("experiments/*.md"), *(ROOT / "docs").glob("dev/*.md")):
