@@ -85,6 +85,18 @@ def test_the_workflow_tests_the_oldest_supported_versions(project: dict[str, Any
     assert pinned == {entry for entry in project["dependencies"] if entry.startswith("torch")}
 
 
+def test_the_image_is_made_of_files_that_exist() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    replaced = re.search(r"sed -i 's/\^([\w-]+)>/([\w-]+)>/' requirements\.txt", dockerfile)
+    assert replaced is not None and replaced[2] == f"{replaced[1]}-headless"
+    assert [line for line in requirements("requirements.txt") if line.startswith(f"{replaced[1]}>")]
+    named = {*re.findall(r"requirements[\w-]*\.txt", dockerfile), *re.findall(r'"/app/([\w./-]+)"', dockerfile)}
+    assert named >= {"requirements.txt", "detect.py"} and all((ROOT / name).is_file() for name in named)
+    ignored = {line.rstrip("/") for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()}
+    assert not ignored & {"data", "models", "utils", *(path.name for path in ROOT.glob("*.py"))}
+    assert ignored >= {".*", "compiled", "datasets", "runs"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name)
 def test_issue_templates_are_forms(path: Path) -> None:
     form = yaml.safe_load(path.read_text(encoding="utf-8"))

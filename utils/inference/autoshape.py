@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from utils.errors import ConfigError
 from utils.inference.detector import TorchNetwork
 from utils.inference.engine import open_onnx_network
 from utils.inference.exported_model import ExportedModel
-from utils.inference.inputs import ImageInput, InputImage, parse_inputs
+from utils.inference.inputs import ImageInput, InputImage, number, parse_inputs, whole_numbers
 from utils.inference.model_loading import MAX_IMAGE_SIZE, Model, is_exported, open_weights
 from utils.inference.nms import NmsSettings
 from utils.inference.onnx_session import OnnxNetwork
@@ -109,16 +108,23 @@ class AutoShape(nn.Module):
             shape=shape,
         )
 
+    if TYPE_CHECKING:  # nn.Module declares that a call returns Any
+
+        def __call__(
+            self, ims: ImageInput | Sequence[ImageInput], size: int | Sequence[int] = 640, augment: bool = False
+        ) -> Results:
+            """See `forward`."""
+
     def _config(self, size: int | Sequence[int]) -> InferenceConfig:
         """Return the settings of one call; ConfigError if one is out of range."""
-        conf, iou = (_number(value, name) for value, name in ((self.conf, "conf"), (self.iou, "iou")))
-        (max_det,) = _whole_numbers(self.max_det, "max_det")
+        conf, iou = (number(value, name) for value, name in ((self.conf, "conf"), (self.iou, "iou")))
+        (max_det,) = whole_numbers(self.max_det, "max_det")
         check_thresholds(conf, iou, max_det)
-        sides = _whole_numbers(size, "size")
+        sides = whole_numbers(size, "size")
         if len(sides) not in (1, 2) or not all(1 <= side <= MAX_IMAGE_SIZE for side in sides):
             what = f"must be one or two numbers of pixels up to {MAX_IMAGE_SIZE} (got {size})"
             raise ConfigError("size", what, fix="pass the longer side, or height and width")
-        classes = None if self.classes is None else _whole_numbers(self.classes, "classes")
+        classes = None if self.classes is None else whole_numbers(self.classes, "classes")
         nms = NmsSettings(
             conf_threshold=conf,
             iou_threshold=iou,
@@ -171,25 +177,34 @@ class AutoShape(nn.Module):
         return F.pad(pixels, (0, self._round(width) - width, 0, self._round(height) - height), value=PAD_VALUE / 255)
 
 
-def _number(value: Any, name: str) -> float:  # noqa: ANN401 - whatever a user sets
-    """Return a real number of any library's type; ConfigError if it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(name, f"is not a number (got {str(value)[:60]!r})", fix=f"set {name} to a number") from error
+@overload
+def load_detector(
+    weights: str | Path,
+    *,
+    device: str = "",
+    autoshape: Literal[True] = True,
+    allow_urls: bool = False,
+    trust: bool = False,
+    engine: str = AUTO,
+) -> AutoShape: ...
 
 
-def _whole_numbers(value: Any, name: str) -> tuple[int, ...]:  # noqa: ANN401
-    """Return one whole number of any library's type, or a sequence of them, as a tuple; ConfigError for others."""
-    try:
-        array = np.atleast_1d(np.asarray(value))
-        with np.errstate(invalid="ignore"):  # infinity
-            numbers = array.astype(np.int64)
-        if array.ndim == 1 and array.dtype.kind in "iuf" and (numbers == array).all():
-            return tuple(numbers.tolist())
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ConfigError(name, f"must be whole numbers (got {str(value)[:60]})", fix=f"correct {name}")
+@overload
+def load_detector(
+    weights: str | Path, *, device: str = "", autoshape: Literal[False], trust: bool = False, engine: str = AUTO
+) -> Model: ...
+
+
+@overload
+def load_detector(
+    weights: str | Path,
+    *,
+    device: str = "",
+    autoshape: bool,
+    allow_urls: bool = False,
+    trust: bool = False,
+    engine: str = AUTO,
+) -> AutoShape | Model: ...
 
 
 def load_detector(

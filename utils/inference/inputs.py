@@ -1,4 +1,4 @@
-"""Inputs of the Python API: paths, addresses, PIL images, arrays and tensors in one form."""
+"""Inputs of the Python API: paths, addresses, PIL images, arrays and tensors in one form; numbers of any library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.datasets.images import decode_image, pil_to_rgb8, read_image, to_rgb8
 from utils.datasets.remote import WEB_SCHEMES, fetch, file_name, public_address
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -88,3 +88,24 @@ def _normalized_pixels(pixels: Tensor) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise ValueError(f"is not an image: {pixels.dtype} values from {low:g} to {high:g}, not in [0, 1]")
     return pixels.detach()
+
+
+def number(value: Any, name: str) -> float:  # noqa: ANN401 - whatever a user sets
+    """Return a real number of any library's type; ConfigError if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(name, f"is not a number (got {str(value)[:60]!r})", fix=f"set {name} to a number") from error
+
+
+def whole_numbers(value: Any, name: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Return one whole number of any library's type, or a sequence of them, as a tuple; ConfigError for others."""
+    try:
+        array = np.atleast_1d(np.asarray(value))
+        with np.errstate(invalid="ignore"):  # infinity
+            numbers = array.astype(np.int64)
+        if array.ndim == 1 and array.dtype.kind in "iuf" and (numbers == array).all():
+            return tuple(numbers.tolist())
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(name, f"must be whole numbers (got {str(value)[:60]})", fix=f"correct {name}")

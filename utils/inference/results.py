@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,16 @@ CORNER_COLUMNS = ("xmin", "ymin", "xmax", "ymax", "confidence", "class", "name")
 CENTER_COLUMNS = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name")
 FORMATS = {"xyxy": CORNER_COLUMNS, "xyxyn": CORNER_COLUMNS, "xywh": CENTER_COLUMNS, "xywhn": CENTER_COLUMNS}
 THICKNESS = 3
+
+
+class Crop(TypedDict):
+    """A box cut out of its image."""
+
+    box: list[Tensor]  # x1, y1, x2, y2 in pixels
+    conf: Tensor
+    cls: Tensor
+    label: str  # name and confidence
+    im: np.ndarray  # (h, w, 3) uint8 RGB, empty if the box covers no pixel
 
 
 class Results:
@@ -61,12 +70,12 @@ class Results:
         self.n = len(self.ims)
         self.t, self.s = tuple(times), shape
         self._originals, self._detections = tuple(ims), tuple(detections)
-        self.pred = [torch.from_numpy(_rows(of_image)) for of_image in detections]
+        self.pred: list[Tensor] = [torch.from_numpy(_rows(of_image)) for of_image in detections]
         sizes = [torch.tensor((im.shape[1], im.shape[0], im.shape[1], im.shape[0])).float() for im in self.ims]
-        self.xyxy: list[Any] = self.pred
-        self.xywh: list[Any] = [torch.cat((xyxy_to_cxcywh(p[:, :4]), p[:, 4:]), 1) for p in self.pred]
-        self.xyxyn: list[Any] = [_normalize(p, size) for p, size in zip(self.xyxy, sizes, strict=True)]
-        self.xywhn: list[Any] = [_normalize(p, size) for p, size in zip(self.xywh, sizes, strict=True)]
+        self.xyxy: list[Tensor] = self.pred
+        self.xywh: list[Tensor] = [torch.cat((xyxy_to_cxcywh(p[:, :4]), p[:, 4:]), 1) for p in self.pred]
+        self.xyxyn: list[Tensor] = [_normalize(p, size) for p, size in zip(self.xyxy, sizes, strict=True)]
+        self.xywhn: list[Tensor] = [_normalize(p, size) for p, size in zip(self.xywh, sizes, strict=True)]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -90,9 +99,10 @@ class Results:
         """Print the detections of each image."""
         print(self)
 
-    def pandas(self) -> Results:
+    def pandas(self) -> ResultTables:
         """Return a copy whose `xyxy`, `xyxyn`, `xywh`, `xywhn` are lists of tables, one per image."""
-        tables = copy.copy(self)
+        tables = ResultTables.__new__(ResultTables)
+        tables.__dict__.update(vars(self))
         for name, columns in FORMATS.items():
             setattr(tables, name, [self._table(rows, columns) for rows in getattr(self, name)])
         return tables
@@ -139,18 +149,12 @@ class Results:
             write_image(folder / f"{stem}.jpg", image)
         return folder
 
-    def crop(
-        self, save: bool = True, save_dir: str = "runs/detect/exp", exist_ok: bool = False
-    ) -> list[dict[str, Any]]:
+    def crop(self, save: bool = True, save_dir: str = "runs/detect/exp", exist_ok: bool = False) -> list[Crop]:
         """Cut out each box, best first, image by image.
 
         With `save`, also write them as `save_dir/crops/<class>/<image>.jpg`; the folder is chosen as in `save`.
-
-        Returns:
-            For each box `box` (four tensors x1, y1, x2, y2 in pixels), `conf`, `cls`, `label` (name and confidence) and
-            `im`, the (h, w, 3) uint8 RGB crop, empty if the box covers no pixel.
         """
-        crops = []
+        crops: list[Crop] = []
         taken = OutputNames()
         folder = make_run_dir(Path(save_dir).parent, Path(save_dir).name, exist_ok=exist_ok) if save else None
         for stem, image, detections, rows in zip(
@@ -170,6 +174,15 @@ class Results:
         """Return the file names without suffix, made unique."""
         taken = OutputNames()
         return [taken.claim(Path(file).stem) for file in self.files]
+
+
+class ResultTables(Results):
+    """`Results` with one table per image in each format: `CORNER_COLUMNS` or `CENTER_COLUMNS`."""
+
+    xyxy: list[pd.DataFrame]  # type: ignore[assignment]
+    xyxyn: list[pd.DataFrame]  # type: ignore[assignment]
+    xywh: list[pd.DataFrame]  # type: ignore[assignment]
+    xywhn: list[pd.DataFrame]  # type: ignore[assignment]
 
 
 def _rows(detections: Detections) -> np.ndarray:
