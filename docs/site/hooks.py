@@ -9,7 +9,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGELOG = "changelog.md"  # CHANGELOG.md of the repository, as a page
-OUTSIDE = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)]*)\)")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+LEFT_OUT = (".tex", "tables.html")  # as mkdocs.yml has it
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -22,14 +23,15 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Write links to files outside docs/ as their names: the site does not contain these files."""
-    folder = PurePosixPath(page.file.src_uri).parent
+    """Write links to files that the site does not contain, such as those outside docs/, as their names."""
+    depth = len(PurePosixPath(page.file.src_uri).parent.parts)
 
     def outside(match: re.Match[str]) -> str:
-        depth = match[2].count("../")
-        return match[1] if depth > len(folder.parts) else match[0]
+        target = match[2].partition("#")[0]
+        missing = target.count("../") > depth or ("://" not in target and target.endswith(LEFT_OUT))
+        return match[1] if missing else match[0]
 
-    return OUTSIDE.sub(outside, markdown)
+    return LINK.sub(outside, markdown)
 
 
 def on_page_context(context: dict[str, Any], page: Any, config: Any, nav: Any) -> dict[str, Any]:

@@ -48,10 +48,12 @@ def explain_position(
     layers: Sequence[str],
     method: str,
     folder: Path,
+    lang: str = "en",
 ) -> Explanation:
     """Draw views of a position, x and y in pixels of an (H, W, 3) uint8 RGB image, into a folder.
 
-    `layers` are names of AKConv layers; the maps and fields are those of the rows that the head reads.
+    `layers` are names of AKConv layers; the maps and fields are those of the rows that the head reads. `lang` is the
+    language of the figures.
 
     Raises:
         ConfigError: the position is outside the image, a setting is invalid, or the model is an exported one.
@@ -73,16 +75,16 @@ def explain_position(
                 location = Location(xy=xy, label=f"{xy[0]:.0f}, {xy[1]:.0f}")
                 for name in [name for name in layers if name in samplings][:MAX_LAYERS]:
                     path = folder / f"sampling-{name}.png"
-                    plot_layer(samplings[name], image, preprocessed, [location], path)
+                    plot_layer(samplings[name], image, preprocessed, [location], path, lang=lang)
                     figures.append(("sampling", name, path))
             if "offsets" in views:
                 samples = [offset_samples(layer) for layer in samplings.values()]
-                figures.append(("offsets", "", plot_offsets(samples, folder / "offsets.png")))
+                figures.append(("offsets", "", plot_offsets(samples, folder / "offsets.png", lang=lang)))
         if "cam" in views:
-            target, path = _draw_maps(network, model, preprocessed, xy, method, folder)
+            target, path = _draw_maps(network, model, preprocessed, xy, method, folder, lang)
             figures += [("cam", method, path)] if target else []
         if "field" in views:
-            figures.append(("field", "", _draw_fields(network, model, image, config, xy, folder)))
+            figures.append(("field", "", _draw_fields(network, model, image, config, xy, folder, lang)))
     return Explanation(figures=figures, target=target)
 
 
@@ -114,6 +116,7 @@ def _draw_maps(
     xy: tuple[float, float],
     method: str,
     folder: Path,
+    lang: str,
 ) -> tuple[str, Path]:
     """Draw the maps of the most confident prediction around a position; its class and score, "" if there is none."""
     pixels, path = _pixels(image.image, network), folder / f"{method.replace('+', 'p')}.png"
@@ -128,7 +131,8 @@ def _draw_maps(
     shown = [(name, None if heat is None else normalize(heat, size_hw).numpy()) for (name, _), heat in maps.items()]
     text = target.describe(predictions, model.metadata.names)
     models = [ModelMaps(model=model.label, text=text, box=target.box(predictions), maps=shown)]
-    return text, save_figure(plot_maps(image.image, models, method=method, truth_xyxy=np.zeros((0, 4))), path)
+    figure = plot_maps(image.image, models, method=method, truth_xyxy=np.zeros((0, 4)), lang=lang)
+    return text, save_figure(figure, path)
 
 
 def _draw_fields(
@@ -138,6 +142,7 @@ def _draw_fields(
     config: InferenceConfig,
     xy: tuple[float, float],
     folder: Path,
+    lang: str,
 ) -> Path:
     """Draw the effective receptive fields of the rows that the head reads, at a position."""
     padded, transform = letterbox(image, config.size_hw, stride=config.stride)
@@ -146,5 +151,5 @@ def _draw_fields(
     at = (x / width, y / height)
     fields = receptive_fields(network, _pixels(padded, network), layers=select_layers(network, ()), position=at)
     levels = {model.label: {name: energy_levels(energy) for name, energy in fields.items()}}
-    figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at)
+    figure = plot_receptive_fields(levels, fractions=list(FRACTIONS.values()), position=at, lang=lang)
     return save_figure(figure, folder / "receptive-field.png")

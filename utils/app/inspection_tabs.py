@@ -83,6 +83,7 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
             layers=chosen,
             method=cam,
             folder=folder,
+            lang=words("language"),
         )
         lines = [words("position", *xy)]
         if any(view == "sampling" for view, _, _ in result.figures):

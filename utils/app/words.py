@@ -7,6 +7,7 @@ from collections.abc import Callable
 Words = Callable[..., str]
 
 WORDS: dict[str, tuple[str, str]] = {
+    "language": ("en", "zh"),
     "title": ("Detections and AKConv", "目标检测与 AKConv"),
     "other language": ("中文", "English"),
     "note": (

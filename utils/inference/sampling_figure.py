@@ -20,6 +20,7 @@ from utils.inference.sampling_points import (
     sampled_positions,
 )
 from utils.plots.sampling import plot_sampling
+from utils.plots.translations import translate
 from utils.runtime import scale_pixels
 
 
@@ -36,7 +37,13 @@ def sample_image(
 
 
 def plot_layer(
-    layer: LayerSampling, image: np.ndarray, preprocessed: PreprocessedImage, locations: Sequence[Location], path: Path
+    layer: LayerSampling,
+    image: np.ndarray,
+    preprocessed: PreprocessedImage,
+    locations: Sequence[Location],
+    path: Path,
+    *,
+    lang: str = "en",
 ) -> Path:
     """Plot where one layer, in a forward pass on this image alone, samples at locations of the (H, W, 3) original."""
     input_hw = (preprocessed.image.shape[0], preprocessed.image.shape[1])
@@ -47,16 +54,16 @@ def plot_layer(
     (x1, y1), (x2, y2) = map_to_image(corners, cell_hw=(cell_h, cell_w), transform=transform).tolist()
     ratio_w, ratio_h = transform.ratio_wh
     offsets = layer_offsets(layer)
-    title = (
-        f"{layer.name}: {len(layer.points)} points, stride {layer.stride}, on a map of {height} x {width}; "
-        f"mean |offset| {offsets.abs_mean:.3g} px of the map, {offsets.oob_fraction:.1%} of its points outside "
-        f"({offsets.initial_oob_fraction:.1%} before learning)"
-    )
+    sizes = (layer.name, len(layer.points), layer.stride, height, width)
+    shape = translate("{}: {} points, stride {}, on a map of {} x {}", lang, *map(str, sizes))
+    measured = f"{offsets.abs_mean:.3g}", f"{offsets.oob_fraction:.1%}", f"{offsets.initial_oob_fraction:.1%}"
+    moved = translate("mean |offset| {} px of the map, {} of its points outside ({} before learning)", lang, *measured)
     return plot_sampling(
         image,
         sampled_positions(layer, locations, input_hw=input_hw, transform=transform),
-        title=title,
+        title=f"{shape}; {moved}",
         cell_wh=(cell_w / ratio_w, cell_h / ratio_h),
         map_xyxy=(x1, y1, x2, y2),
         path=path,
+        lang=lang,
     )

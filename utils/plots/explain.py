@@ -31,6 +31,7 @@ from utils.plots.style import (
     series_line,
     styled,
 )
+from utils.plots.translations import translate
 
 HEAT = mpl.colormaps["inferno"]
 OPACITY = 0.85  # of a map over the greyscale image, from `OPAQUE_FROM` of its maximum; below it fades
@@ -91,7 +92,9 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 @styled
-def plot_maps(image: np.ndarray, models: Sequence[ModelMaps], *, method: str, truth_xyxy: np.ndarray) -> Figure:
+def plot_maps(
+    image: np.ndarray, models: Sequence[ModelMaps], *, method: str, truth_xyxy: np.ndarray, lang: str = "en"
+) -> Figure:
     """Draw a row per model: the (H, W, 3) uint8 RGB image, and its maps over the greyscale version.
 
     `truth_xyxy` are (n, 4) boxes of the labelled objects that are meant, drawn solid; the prediction's is dashed.
@@ -110,7 +113,9 @@ def plot_maps(image: np.ndarray, models: Sequence[ModelMaps], *, method: str, tr
     shown = ListedColormap(overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(0, 1, 256)[None])[0])
     boxes = ["solid labelled"] if len(truth_xyxy) else []
     boxes += ["dashed predicted"] if any(model.box is not None for model in models) else []
-    label = f"{method}, 1: maximum of each map" + (f"\nboxes: {', '.join(boxes)}" if boxes else "")
+    label = translate("{}, 1: maximum of each map", lang, method)
+    if boxes:
+        label += "\n" + translate("boxes: {}", lang, ", ".join(translate(box, lang) for box in boxes))
     _colour_bar(figure, axes, ScalarMappable(Normalize(0, 1), shown), label)
     return figure
 
@@ -139,7 +144,9 @@ def plot_feature_maps(maps: np.ndarray, channels: Sequence[int], *, title: str) 
 
 
 @styled
-def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], position: tuple[float, float]) -> Figure:
+def plot_receptive_fields(
+    fields: Fields, *, fractions: Sequence[float], position: tuple[float, float], lang: str = "en"
+) -> Figure:
     """Draw the regions that hold given fractions of the energy, a row per model and a column per layer.
 
     `fractions` are three, ascending, in (0, 1); `position`, x and y as fractions of the input, is marked by a cross.
@@ -157,7 +164,8 @@ def plot_receptive_fields(fields: Fields, *, fractions: Sequence[float], positio
             axis.plot(position[0] * width - 0.5, position[1] * height - 0.5, "+", ms=7, mew=1, color=PREDICTED)
             titles.append(f"{model}\n{layer}")
     _set_titles(axes, titles)
-    bar = _colour_bar(figure, axes, ScalarMappable(norm, colours), "energy held by the strongest pixels")
+    label = translate("energy held by the strongest pixels", lang)
+    bar = _colour_bar(figure, axes, ScalarMappable(norm, colours), label)
     bar.set_ticks(bounds, labels=[f"{bound:.0%}" for bound in bounds])
     return figure
 

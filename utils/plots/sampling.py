@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 
 from utils.plots.figure import save_figure
 from utils.plots.style import BLUE, ORANGE
+from utils.plots.translations import translate
 
 HEIGHT = 6.0  # inches, of the image and of the details next to it
 MAX_ASPECT = 2.2  # of the image's panel, width over height
@@ -71,6 +72,7 @@ def plot_sampling(
     cell_wh: tuple[float, float],
     map_xyxy: tuple[float, float, float, float],
     path: Path | str,
+    lang: str = "en",
 ) -> Path:
     """Draw the points of one or more positions on an image, and each position enlarged next to it.
 
@@ -81,6 +83,7 @@ def plot_sampling(
         cell_wh: width and height of a pixel of the layer's map, in pixels of the image.
         map_xyxy: corners of the map, in pixels of the image.
         path: output file.
+        lang: language of the words.
     """
     height, width = image.shape[:2]
     columns = math.ceil(math.sqrt(len(positions)))
@@ -102,9 +105,10 @@ def plot_sampling(
         panel.set_title(f"{index}  {position.label}".rstrip(), fontsize=9)
     for panel in panels[len(positions) :]:
         panel.set_axis_off()
-    scale = f"one pixel of the map (white grid) is {cell_wh[0]:.3g} x {cell_wh[1]:.3g} pixels of the image"
+    sides = (f"{side:.3g}" for side in cell_wh)
+    scale = translate("one pixel of the map (white grid) is {} x {} pixels of the image", lang, *sides)
     figure.suptitle(f"{title}\n{scale}", fontsize=10.5)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(handles=_legend(lang), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return save_figure(figure, path)
 
 
@@ -174,17 +178,20 @@ def _grid_lines(start: float, end: float, cell: float) -> np.ndarray:
     return np.arange(start, end + cell / 2, cell)
 
 
-def _legend() -> list[Line2D]:
+def _legend(lang: str) -> list[Line2D]:
     outlined = [effects.withStroke(linewidth=3.4, foreground="black")]
-    return [
-        Line2D([], [], linestyle="", marker="s", ms=8, mfc="none", mec=BLUE, mew=1.8, label="initial shape"),
-        Line2D([], [], linestyle="", marker="o", ms=7, mfc=ORANGE, mec="white", label="learned shape"),
-        Line2D([], [], color="white", linewidth=1.5, path_effects=outlined, label="offset"),
-        Line2D([], [], color="black", linewidth=1.6, linestyle="--", label="border of the map"),
-    ]
+    lines = {
+        "initial shape": Line2D([], [], linestyle="", marker="s", ms=8, mfc="none", mec=BLUE, mew=1.8),
+        "learned shape": Line2D([], [], linestyle="", marker="o", ms=7, mfc=ORANGE, mec="white"),
+        "offset": Line2D([], [], color="white", linewidth=1.5, path_effects=outlined),
+        "border of the map": Line2D([], [], color="black", linewidth=1.6, linestyle="--"),
+    }
+    for name, line in lines.items():
+        line.set_label(translate(name, lang))
+    return list(lines.values())
 
 
-def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str = "") -> Path:
+def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str = "", lang: str = "en") -> Path:
     """Draw a histogram of row and of column offsets per layer; the outermost bars include all larger offsets."""
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
@@ -198,10 +205,12 @@ def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str
             counts, _ = np.histogram(np.clip(finite, -limit, limit), edges)
             fractions = counts / max(finite.size, 1)
             axis.stairs(fractions, edges, fill=True, color=colour, alpha=0.30)
-            axis.stairs(fractions, edges, color=colour, linewidth=1.3, label=label)
+            axis.stairs(fractions, edges, color=colour, linewidth=1.3, label=translate(label, lang))
         axis.axvline(0, color="#444444", linewidth=0.8)
-        outside = f"outside {layer.oob_fraction:.1%}, initially {layer.initial_oob_fraction:.1%}"
-        axis.set_title(f"{layer.name}\nmean |offset| {layer.abs_mean:.3g} px\n{outside}", fontsize=9)
+        mean = translate("mean |offset| {} px", lang, f"{layer.abs_mean:.3g}")
+        fractions_outside = (f"{fraction:.1%}" for fraction in (layer.oob_fraction, layer.initial_oob_fraction))
+        outside = translate("outside {}, initially {}", lang, *fractions_outside)
+        axis.set_title(f"{layer.name}\n{mean}\n{outside}", fontsize=9)
         axis.set_xlim(-limit, limit)
         axis.set_ylim(bottom=0)
         axis.locator_params(nbins=5)
@@ -209,8 +218,9 @@ def plot_offsets(layers: Sequence[OffsetSamples], path: Path | str, *, note: str
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(layers) :]:
         axis.set_axis_off()
-    figure.supxlabel("offset in pixels of the layer's map (outermost bars include larger offsets)", fontsize=9)
-    figure.supylabel("fraction of points", fontsize=9)
+    x_label = "offset in pixels of the layer's map (outermost bars include larger offsets)"
+    figure.supxlabel(translate(x_label, lang), fontsize=9)
+    figure.supylabel(translate("fraction of points", lang), fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9, frameon=False)
     if note:

@@ -27,6 +27,30 @@ CHINESE = {
     "difference from {}": "与 {} 的差值",
     "difference from {}, 95 % interval": "与 {} 的差值及 95% 置信区间",
     "no true positive": "没有检测正确的目标",
+    "{}: {} points, stride {}, on a map of {} x {}": "{}：{} 个采样点，步长 {}，特征图 {} × {}",
+    "mean |offset| {} px of the map, {} of its points outside ({} before learning)": (
+        "平均 |偏移| 为特征图的 {} 个像素，{} 的采样点在图外（学习前 {}）"
+    ),
+    "one pixel of the map (white grid) is {} x {} pixels of the image": (
+        "特征图的一个像素（白色网格）相当于图像的 {} × {} 个像素"
+    ),
+    "initial shape": "初始形状",
+    "learned shape": "学习后的形状",
+    "offset": "偏移",
+    "border of the map": "特征图边界",
+    "rows": "行方向",
+    "columns": "列方向",
+    "mean |offset| {} px": "平均 |偏移| {} 像素",
+    "outside {}, initially {}": "图外 {}，初始 {}",
+    "offset in pixels of the layer's map (outermost bars include larger offsets)": (
+        "偏移，以该层特征图的像素为单位（最外侧的柱含更大的偏移）"
+    ),
+    "fraction of points": "采样点的比例",
+    "{}, 1: maximum of each map": "{}，1 为各图的最大值",
+    "boxes: {}": "框：{}",
+    "solid labelled": "实线为标注",
+    "dashed predicted": "虚线为预测",
+    "energy held by the strongest pixels": "最强的像素所含的能量",
 }
 CAPTIONS: dict[str, tuple[str, str]] = {  # of figures, and parts of them, in English and in Chinese
     "overview": (

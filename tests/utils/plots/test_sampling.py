@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import utils.plots.sampling as plots
 from utils.plots.sampling import OffsetSamples, SampledPosition, plot_offsets, plot_sampling
@@ -37,10 +38,11 @@ def pixel_at(xy: np.ndarray, pixels: np.ndarray, axis: Axes, figure: Figure) -> 
     return pixels[round(pixels.shape[0] - y * scale), round(x * scale)][::-1] / 255
 
 
-def draw(path, positions, *, image=GREY):
+def draw(path, positions, *, image=GREY, lang="en"):
     height, width = image.shape[:2]
+    map_xyxy = (0, -5, width, height + 5)
     return plot_sampling(
-        image, positions, title="t", cell_wh=(10, 10), map_xyxy=(0, -5, width, height + 5), path=path / "p.png"
+        image, positions, title="", cell_wh=(10, 10), map_xyxy=map_xyxy, path=path / "p.png", lang=lang
     )
 
 
@@ -134,3 +136,13 @@ def test_histograms_of_constant_missing_and_huge_offsets(tmp_path, figures) -> N
     assert limits == pytest.approx([0.1, 1, 0.1, 0.1, 1e9])
     plot_offsets([samples(np.zeros(5), np.zeros(5))], tmp_path / "one.png")
     assert cv2.imread(str(tmp_path / "one.png")).std() > 5, "not blank"
+
+
+@pytest.mark.slow
+def test_words_in_chinese_leave_no_english_ones(tmp_path, figures) -> None:
+    draw(tmp_path, [position(SHAPE)], lang="zh")
+    plot_offsets([samples(np.ones(5), np.ones(5))], tmp_path / "o.png", lang="zh")
+    texts = {text.get_text() for figure in figures for text in figure.findobj(Text)}
+    words = {word for text in texts for word in re.findall("[A-Za-z]{2,}", text)}
+    assert words == {"model"}, "the layer's name alone"
+    assert {"学习后的形状", "行方向", "采样点的比例"} <= texts
