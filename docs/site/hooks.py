@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CHANGELOG = "changelog.md"  # CHANGELOG.md of the repository, as a page
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 LEFT_OUT = (".tex", "tables.html")  # as mkdocs.yml has it
+CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
+STOPS = "\u3001\u3002\uff09\uff0c\uff1a\uff1b"
+BROKEN = re.compile(rf"(?<=[{CHINESE}])\n *(?=[{CHINESE}])|(?<=[{STOPS}])\n *(?=\w|\*\S|\*\*\S|\[|`(?!``))")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -23,7 +26,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Write links to files that the site does not contain, such as those outside docs/, as their names."""
+    """Write links to files that the site does not contain, such as those outside docs/, as their names.
+
+    Lines of Chinese are joined: a browser would show a space between them.
+    """
     depth = len(PurePosixPath(page.file.src_uri).parent.parts)
 
     def outside(match: re.Match[str]) -> str:
@@ -31,7 +37,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         missing = target.count("../") > depth or ("://" not in target and target.endswith(LEFT_OUT))
         return match[1] if missing else match[0]
 
-    return LINK.sub(outside, markdown)
+    return LINK.sub(outside, BROKEN.sub("", markdown))
 
 
 def on_page_context(context: dict[str, Any], page: Any, config: Any, nav: Any) -> dict[str, Any]:
