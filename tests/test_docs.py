@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shlex
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,11 @@ def test_the_error_messages_of_the_faq_are_those_of_the_programs() -> None:
 def test_the_site_loads_nothing_from_elsewhere() -> None:
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in site and not re.search(r"https?://", site)
+
+
+def test_the_site_contains_its_style() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    styles = re.findall(r"^extra_css: \[(.*)\]$", site, re.M)[0].split(", ")
+    left_out = re.findall(r"^  (/.*)$", site.partition("exclude_docs: |\n")[2].partition("validation:")[0], re.M)
+    assert left_out and all((ROOT / "docs" / style).is_file() for style in styles)
+    assert not [style for style in styles if any(fnmatch(f"/{style}", f"{pattern}*") for pattern in left_out)]
