@@ -7,23 +7,11 @@ from typing import Any
 
 import gradio as gr
 
+from utils.app import widgets
 from utils.app.detect import MAX_TABLE_ROWS, detect_files
 from utils.app.differences import draw_differences, match_detections
-from utils.app.models import LoadedModel
+from utils.app.models import LoadedModel, Settings
 from utils.app.uploads import Uploads
-from utils.app.widgets import (
-    BUTTONS,
-    choose_model,
-    controls,
-    detections_table,
-    downloads,
-    drawn_image,
-    handle,
-    settings_of,
-    status_line,
-    uploaded_files,
-    uploaded_image,
-)
 from utils.app.words import Words
 from utils.datasets.image_writing import write_image
 from utils.files import write_csv
@@ -35,24 +23,24 @@ def detect_tab(words: Words, models: Models, uploads: Uploads) -> None:
     """Add the tab of one image."""
     with gr.Row():
         with gr.Column(min_width=320):
-            image, model = uploaded_image(words("image")), choose_model(models, words("model"))
+            image, model = widgets.uploaded_image(words("image")), widgets.choose_model(models, words("model"))
             button = gr.Button(words("run"), variant="primary")
-            settings = controls(words, models)
+            settings = widgets.controls(words, models)
         with gr.Column(min_width=320):
-            status, shown = status_line(), drawn_image(words("result"))
-            table, files = detections_table(words, "box columns"), downloads(words)
+            status, shown = widgets.area("status"), widgets.drawn_image(words("result"))
+            table, files = widgets.detections_table(words, "box columns"), widgets.downloads(words)
 
     def detect(name: str | None, label: str, *values: Any) -> Sequence[Any]:  # noqa: ANN401 - of the settings
         if name is None:
             return words("no image"), None, None, None
-        found = detect_files(uploads, [name], models[label], settings_of(*values), videos=False)
+        found = detect_files(uploads, [name], models[label], Settings(*values), videos=False)
         (path, caption), *_ = found.annotated
         line = words("found", len(found.rows), found.milliseconds, caption.partition(": ")[2])
         rows = [row[2:] for row in _shown_rows(found.rows)]
         return line, str(path), rows, [str(file) for file in found.downloads("detections")]
 
     outputs = [status, shown, table, files]
-    handle(words, [button.click], detect, [image, model, *settings], outputs, name="detect")
+    widgets.handle(words, [button.click], detect, [image, model, *settings], outputs, name="detect")
 
 
 def _shown_rows(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -63,26 +51,26 @@ def files_tab(words: Words, models: Models, uploads: Uploads) -> None:
     """Add the tab of several images and videos."""
     with gr.Row():
         with gr.Column(min_width=320):
-            chosen = uploaded_files(words("uploads"))
-            model = choose_model(models, words("model"))
+            chosen = widgets.uploaded_files(words("uploads"))
+            model = widgets.choose_model(models, words("model"))
             button = gr.Button(words("run"), variant="primary")
-            settings = controls(words, models)
+            settings = widgets.controls(words, models)
         with gr.Column(min_width=320):
-            status = status_line()
+            status = widgets.area("status")
             gallery = gr.Gallery(
                 label=words("result"),
                 columns=2,
                 object_fit="contain",
                 interactive=False,
                 height="auto",
-                buttons=BUTTONS,
+                buttons=widgets.BUTTONS,
             )
-            table, files = detections_table(words), downloads(words)
+            table, files = widgets.detections_table(words), widgets.downloads(words)
 
     def detect(names: list[str] | None, label: str, *values: Any) -> Sequence[Any]:  # noqa: ANN401
         if not names:
             return words("no file"), None, None, None
-        found = detect_files(uploads, names, models[label], settings_of(*values))
+        found = detect_files(uploads, names, models[label], Settings(*values))
         lines = [words("found files", len(found.rows), len(found.annotated), found.milliseconds)]
         if len(found.rows) > MAX_TABLE_ROWS:
             lines.append(words("shown rows", MAX_TABLE_ROWS))
@@ -93,27 +81,27 @@ def files_tab(words: Words, models: Models, uploads: Uploads) -> None:
         return "\n".join(lines), shown, _shown_rows(found.rows), downloads
 
     outputs = [status, gallery, table, files]
-    handle(words, [button.click], detect, [chosen, model, *settings], outputs, name="detect_files")
+    widgets.handle(words, [button.click], detect, [chosen, model, *settings], outputs, name="detect_files")
 
 
 def compare_tab(words: Words, models: Models, uploads: Uploads) -> None:
     """Add the tab of two models on the same image."""
     with gr.Row():
         with gr.Column(min_width=320):
-            image = uploaded_image(words("image"))
+            image = widgets.uploaded_image(words("image"))
         with gr.Column(min_width=320):
-            labels = [choose_model(models, words("first")), choose_model(models, words("second"), 1)]
+            labels = [widgets.choose_model(models, words("first")), widgets.choose_model(models, words("second"), 1)]
             button = gr.Button(words("run compare"), variant="primary")
-            settings = controls(words, models)
-    status = status_line()
+            settings = widgets.controls(words, models)
+    status = widgets.area("status")
     with gr.Row():
-        shown = [drawn_image(words(side)) for side in ("first", "second")]
-    table, files = detections_table(words, "compare columns"), downloads(words)
+        shown = [widgets.drawn_image(words(side)) for side in ("first", "second")]
+    table, files = widgets.detections_table(words, "compare columns"), widgets.downloads(words)
 
     def compare(name: str | None, first: str, second: str, *values: Any) -> Sequence[Any]:  # noqa: ANN401
         if name is None:
             return words("no image"), None, None, None, None
-        pixels, setting, folder = uploads.read_image(name), settings_of(*values), uploads.new_folder()
+        pixels, setting, folder = uploads.read_image(name), Settings(*values), uploads.new_folder()
         pair = models[first], models[second]
         detections = pair[0].detect(pixels, setting)[0], pair[1].detect(pixels, setting)[0]
         matches = match_detections(pair, detections)
@@ -137,4 +125,4 @@ def compare_tab(words: Words, models: Models, uploads: Uploads) -> None:
         return line, *paths, rows[:MAX_TABLE_ROWS], [*paths, str(csv)]
 
     inputs = [image, *labels, *settings]
-    handle(words, [button.click], compare, inputs, [status, *shown, table, files], name="compare")
+    widgets.handle(words, [button.click], compare, inputs, [status, *shown, table, files], name="compare")

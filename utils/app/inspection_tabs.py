@@ -9,20 +9,11 @@ from typing import Any
 
 import gradio as gr
 
+from utils.app import widgets
 from utils.app.browse import KINDS, REPORT, Comparison, Filter
 from utils.app.explain import VIEWS, explain_position
-from utils.app.models import LoadedModel
+from utils.app.models import LoadedModel, Settings
 from utils.app.uploads import Uploads
-from utils.app.widgets import (
-    choose_model,
-    controls,
-    figures_area,
-    figures_html,
-    handle,
-    settings_of,
-    status_line,
-    uploaded_image,
-)
 from utils.app.words import Words
 from utils.datasets.image_writing import write_image
 from utils.inference.sampling_points import akconv_layers
@@ -48,7 +39,7 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             gr.Markdown(f"**{words('click')}**")
-            image, model = uploaded_image(words("image")), choose_model(models, words("model"), first)
+            image, model = widgets.uploaded_image(words("image")), widgets.choose_model(models, words("model"), first)
             with gr.Row():
                 x = gr.Number(0, label=words("x"), minimum=0, min_width=100)
                 y = gr.Number(0, label=words("y"), minimum=0, min_width=100)
@@ -56,10 +47,10 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
             layers = gr.Dropdown(names, value=shown_at_first, multiselect=True, label=words("layers"))
             views = gr.CheckboxGroup([(words(view), view) for view in VIEWS], value=list(VIEWS), label=words("views"))
             method = gr.Dropdown(list(METHODS), value=METHODS[0], label=words("method"))
-            settings = controls(words, models)
+            settings = widgets.controls(words, models)
         with gr.Column(scale=2, min_width=320):
-            status = status_line()
-            figures = figures_area()
+            status = widgets.area("status")
+            figures = widgets.area("figures")
 
     def explain(
         name: str | None,
@@ -78,7 +69,7 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
             models[label],
             uploads.read_image(name),
             xy,
-            settings_of(*values),
+            Settings(*values),
             views=kinds,
             layers=chosen,
             method=cam,
@@ -93,7 +84,7 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
         if "cam" in kinds:
             lines.append(words("explained", result.target) if result.target else words("no target"))
         shown = [(path, f"{words(view)} {detail}") for view, detail, path in result.figures]
-        return " ".join(lines), figures_html(shown)
+        return " ".join(lines), widgets.figures_html(shown)
 
     def layers_of(label: str) -> Any:  # noqa: ANN401 - Gradio's update
         every, some = _layer_choices(models[label])
@@ -105,29 +96,25 @@ def explain_tab(words: Words, models: Models, uploads: Uploads) -> None:
     model.change(layers_of, model, layers, api_visibility="private")
     at_click = image.select(clicked, None, [x, y], api_visibility="private")
     inputs = [image, model, x, y, layers, views, method, *settings]
-    handle(words, [button.click, at_click.then], explain, inputs, [status, figures], name="explain")
+    widgets.handle(words, [button.click, at_click.then], explain, inputs, [status, figures], name="explain")
 
 
 def browse_tab(words: Words, comparison: Comparison, uploads: Uploads, tab: gr.Tab) -> None:
     """Add the tab of a finished comparison, shown when it is selected."""
-    any_choice = (words("all"), "")
+
+    def choice(key: str, options: Sequence[tuple[str, str]], value: str = "") -> gr.Dropdown:
+        shown = [*options] if value else [(words("all"), ""), *options]
+        return gr.Dropdown(shown, value=value, label=words(key), min_width=140)
+
     with gr.Tab(words("images")):
         with gr.Row():
-            kinds = [(words(kind), kind) for kind in KINDS]
-            kind = gr.Dropdown(kinds, value=KINDS[0], label=words("kind"), min_width=140)
-            labels = [any_choice, *((run.model, run.model) for run in comparison.runs)]
-            model = gr.Dropdown(labels, value="", label=words("model"), min_width=140)
-            of_class = gr.Dropdown(
-                [any_choice, *((name, str(i)) for i, name in enumerate(comparison.names))],
-                value="",
-                label=words("class"),
-                min_width=140,
-            )
-            sizes = [any_choice, *((words(size), size) for size in SIZES)]
-            size = gr.Dropdown(sizes, value="", label=words("object size"), min_width=140)
+            kind = choice("kind", [(words(kind), kind) for kind in KINDS], KINDS[0])
+            model = choice("model", [(run.model, run.model) for run in comparison.runs])
+            of_class = choice("class", [(name, str(i)) for i, name in enumerate(comparison.names)])
+            size = choice("object size", [(words(size), size) for size in SIZES])
             number = gr.Number(1, label=words("page"), minimum=1, precision=0, min_width=100)
-        status = status_line()
-        figures = figures_area()
+        status = widgets.area("status")
+        figures = widgets.area("figures")
     with gr.Tab(words("report")):
         link = f'<a href="/{REPORT}" target="_blank">{words("open report")}</a>'
         gr.HTML(f'{link}<iframe src="/{REPORT}" sandbox loading="lazy"></iframe>', elem_classes="report")
@@ -145,10 +132,10 @@ def browse_tab(words: Words, comparison: Comparison, uploads: Uploads, tab: gr.T
                 caption = words("labels") if run is None else words("f1", run.title, run.f1[:, image_id].mean())
                 panels.append((write_image(folder / f"{image_id:06d}-{index}.jpg", pixels), caption))
             name = html.escape(comparison.name(image_id))
-            sections.append(f'<h4>{name}</h4><div class="panels">{figures_html(panels)}</div>')
+            sections.append(f'<h4>{name}</h4><div class="panels">{widgets.figures_html(panels)}</div>')
         line = words("browsed", len(images), len(comparison.order))
         return f"{words('page of', start // IMAGES_PER_PAGE + 1, pages)} {line}", "".join(sections)
 
     inputs = [kind, model, of_class, size, number]
     events = [tab.select, *(component.input for component in inputs)]
-    handle(words, events, show, inputs, [status, figures], name="browse")
+    widgets.handle(words, events, show, inputs, [status, figures], name="browse")

@@ -29,9 +29,9 @@ MAX_DETECTIONS = 300
 _ONE_AT_A_TIME = threading.RLock()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Settings:
-    """Settings of the page."""
+    """Settings of the page, in the order of `widgets.controls`."""
 
     conf: float = CONF_THRESHOLD
     iou: float = IOU_THRESHOLD

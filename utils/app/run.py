@@ -54,21 +54,11 @@ def run_app(options: AppOptions) -> None:
             if comparison is not None:
                 report = comparison.folder / REPORT
                 app.get(f"/{REPORT}")(lambda: FileResponse(report, media_type="text/html"))
+            off = {name: False for name in ("run_history", "ssr_mode", "mcp_server", "enable_monitoring")}
+            look = {"theme": theme(), "css": STYLE, "footer_links": []}
             for lang in LANGUAGES:
                 page = build_page(models, uploads, comparison, lang=lang)
-                app = gr.mount_gradio_app(
-                    app,
-                    page,
-                    f"/{lang}",
-                    footer_links=[],
-                    run_history=False,
-                    max_file_size=uploads.max_bytes,
-                    ssr_mode=False,
-                    mcp_server=False,
-                    enable_monitoring=False,
-                    theme=theme(),
-                    css=STYLE,
-                )
+                app = gr.mount_gradio_app(app, page, f"/{lang}", max_file_size=uploads.max_bytes, **off, **look)
             gate = Gate(app, uploads, lang=options.lang, local=options.host in LOOPBACK)
             config = uvicorn.Config(gate, log_level=logging.ERROR, timeout_graceful_shutdown=SECONDS_TO_CLOSE)
             host, port = listening.getsockname()[:2]

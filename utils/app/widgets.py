@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from utils.app.models import LoadedModel, Settings, devices
+from utils.app.models import LoadedModel, devices
 from utils.app.words import Words
 from utils.datasets.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from utils.errors import DetectorError
@@ -78,7 +78,7 @@ def figures_html(figures: Sequence[tuple[Path, str]]) -> str:
 
 
 def controls(words: Words, models: Mapping[str, LoadedModel]) -> list[gr.components.Component]:
-    """Add the settings of inference, in the order of `settings_of`."""
+    """Add the settings of inference, in the order of `Settings`."""
     names = dict.fromkeys(name for model in models.values() for name in model.metadata.names)
     sizes = [(words("own size"), 0), *((str(size), size) for size in IMAGE_SIZES)]
     with gr.Accordion(words("settings"), open=False):
@@ -91,24 +91,14 @@ def controls(words: Words, models: Mapping[str, LoadedModel]) -> list[gr.compone
     return [conf, iou, size, classes, device]
 
 
-def settings_of(conf: float, iou: float, size: int, classes: Sequence[str], device: str) -> Settings:
-    """Return the settings from the values of their components."""
-    return Settings(conf=conf, iou=iou, size=size, classes=tuple(classes), device=device)
-
-
 def drawn_image(label: str) -> gr.Image:
     """Add an image that a handler draws."""
     return gr.Image(label=label, interactive=False, min_width=320, buttons=BUTTONS)
 
 
-def figures_area() -> gr.HTML:
-    """Add a place for `figures_html`."""
-    return gr.HTML(elem_classes=["figures", "bare"])
-
-
-def status_line() -> gr.HTML:
-    """Add the line that says what a handler has done."""
-    return gr.HTML(elem_classes=["status", "bare"])
+def area(kind: str) -> gr.HTML:
+    """Add a place for text: `status`, the line that says what a handler has done, or `figures`, for `figures_html`."""
+    return gr.HTML(elem_classes=[kind, "bare"])
 
 
 def detections_table(words: Words, columns: str = "columns") -> gr.Dataframe:
