@@ -42,8 +42,9 @@ class Detect(nn.Module):
     """One 1x1 convolution per level to A (5 + classes) channels.
 
     In training mode it returns the raw maps, [(B, A, H, W, K), ...]; in evaluation mode the decoded predictions
-    (B, all, K) and those maps. `strides` are the pixels per cell of each level; `anchors` (levels, A, 2) are widths and
-    heights, in pixels until `set_strides`, then in units of each level's stride.
+    (B, all, K) and those maps; if `undecoded`, in either mode the convolutions' outputs, [(B, A K, H, W), ...].
+    `strides` are the pixels per cell of each level; `anchors` (levels, A, 2) are widths and heights, in pixels until
+    `set_strides`, then in units of each level's stride.
     """
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], ch: Sequence[int]) -> None:
@@ -58,15 +59,18 @@ class Detect(nn.Module):
         self.nc = nc
         self.num_anchors = len(anchors[0]) // 2
         self.strides: tuple[int, ...] = ()
+        self.undecoded = False
         self.anchors: Tensor
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32).view(len(ch), -1, 2))
         self.m = nn.ModuleList(nn.Conv2d(channels, self.num_anchors * (5 + nc), 1) for channels in ch)
 
     def forward(self, x: list[Tensor]) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Map [(B, C_i, H_i, W_i), ...] to raw maps, or in evaluation mode to (predictions, raw maps)."""
+        maps = [conv(level) for conv, level in zip(self.m, x, strict=True)]
+        if self.undecoded:
+            return maps
         raw = []
-        for conv, level in zip(self.m, x, strict=True):
-            y = conv(level)
+        for y in maps:
             batch, _, height, width = y.shape
             y = y.view(batch, self.num_anchors, 5 + self.nc, height, width)
             raw.append(y.permute(0, 1, 3, 4, 2).contiguous())  # (B, A, H, W, K)

@@ -208,6 +208,8 @@ def fast_arguments(command: Command) -> list[str]:
     program, *words = command
     name = program_of(command)
     extra = SMALL_RESUMED if "--resume" in command else SMALL.get(name, "")
+    if "--static" in command:
+        extra = "--static 64 96"
     words = [str(ROOT / word) if word == name and word in SCRIPTS else word for word in words]
     if words[-1] not in ("--help", "--version"):
         words += shlex.split(extra)
@@ -219,7 +221,8 @@ def exported_files(command: Command) -> list[str]:
     kinds = [kind for kind in EXPORTS if kind in command] or ["torchscript"]
     for package in (package for kind in kinds for package in NEEDS.get(kind, ())):
         pytest.importorskip(package)
-    return [EXPORTS[kind] for kind in kinds]
+    edge = {"--static", "--raw-heads", "--int8"} & set(command)
+    return ["best_*.onnx"] if edge else [EXPORTS[kind] for kind in kinds]
 
 
 def export_inputs(command: Command, folder: Path) -> None:

@@ -4,7 +4,7 @@ There are two forms. From opset 19 it is one DeformConv with an N x 1 kernel, wh
 its regular positions and those of AKConv; a non-finite offset is then clamped to the border instead of giving NaN.
 Offsets of rows and columns are in one tensor, in DeformConv's order: row and column of each point in turn.
 Below opset 19, and in half precision, which cannot represent positions, it is four gathers of rows of a channels-last
-map, their weighted sum, and a matrix product.
+map, their weighted sum, and a matrix product. Graphs of fixed sizes have forms of their own: onnx_static.py.
 Letters: B batch, C and O input and output channels, (H, W) input size, (h, w) output size, N points, M = B h w N.
 """
 
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.sampling.onnx_static import ak_conv2d_deform, ak_conv2d_gathers, fixed_size_form
 from models.sampling.sampling_grid import Padding, SamplingGrid
 from models.sampling.torchscript import ak_conv2d_torchscript
 
@@ -178,7 +179,12 @@ def _row_gathers(
 
 
 def _order(num_points: int) -> list[int]:
-    """Return the channels of offsets, N of rows before N of columns, as row and column of each point in turn."""
+    """Return the channels of offsets, N of rows before N of columns, as row and column of each point in turn.
+
+    Gathers for fixed sizes take them as they are.
+    """
+    if fixed_size_form() == "gather":
+        return list(range(2 * num_points))
     return [axis * num_points + n for n in range(num_points) for axis in (0, 1)]
 
 
@@ -240,7 +246,10 @@ def ak_layer2d_onnx(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor |
 def _apply(
     x: Tensor, moves: Tensor, factors: Tensor | None, weight: Tensor, bias: Tensor | None, grid: SamplingGrid
 ) -> Tensor:
-    """Apply `_Layer`."""
+    """Apply `_Layer`, or the form for fixed sizes."""
+    if form := fixed_size_form():
+        static = ak_conv2d_gathers if form == "gather" else ak_conv2d_deform
+        return static(x, moves, factors, weight, bias, grid)
     out_channels, channels, num_points, _ = (int(size) for size in weight.shape)
     kernel = _Kernel(
         channels=channels,

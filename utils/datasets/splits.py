@@ -33,21 +33,44 @@ def class_names(config: DataConfig, *, single_class: bool) -> tuple[str, ...]:
 
 
 def evaluation_loader(
-    index: DatasetIndex, *, batch_size: int, image_size: int, stride: int, workers: int, single_class: bool = False
+    index: DatasetIndex,
+    *,
+    batch_size: int,
+    image_size: int,
+    stride: int,
+    workers: int,
+    single_class: bool = False,
+    fixed_hw: tuple[int, int] | None = None,
 ) -> BatchLoader:
-    """Return batches of complete images for torch, loaded by processes that stay for further passes."""
+    """Return batches of complete images for torch, loaded by processes that stay for further passes.
+
+    For `fixed_hw` see `evaluation_plan`.
+    """
     import torch  # only for this loader
 
     from utils.datasets.loader import BatchLoader
 
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
-    batches = evaluation_plan(index, batch_size=batch_size, image_size=image_size, stride=stride)
+    batches = evaluation_plan(index, batch_size=batch_size, image_size=image_size, stride=stride, fixed_hw=fixed_hw)
     pin, most_bytes = torch.cuda.is_available(), batch_bytes(batch_size, image_size)
     return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=pin, batch_bytes=most_bytes)
 
 
-def evaluation_plan(index: DatasetIndex, *, batch_size: int, image_size: int, stride: int) -> list[list[SampleKey]]:
-    """Return the samples of each evaluation batch, sorted by aspect ratio, each padded as little as possible."""
+def evaluation_plan(
+    index: DatasetIndex,
+    *,
+    batch_size: int,
+    image_size: int,
+    stride: int,
+    fixed_hw: tuple[int, int] | None = None,
+) -> list[list[SampleKey]]:
+    """Return the samples of each evaluation batch, sorted by aspect ratio, each padded as little as possible.
+
+    With `fixed_hw`, height and width of the only size that a model accepts, in order, all padded to it.
+    """
+    if fixed_hw is not None:
+        keys = [SampleKey(index=i, epoch=0, size_hw=fixed_hw) for i in range(len(index))]
+        return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
     return rectangular_batches(
         index.sizes_hw, batch_size=batch_size, image_size=image_size, stride=stride, pad=EVALUATION_PAD
     )

@@ -22,7 +22,7 @@ from utils.errors import ConfigError, RunError
 from utils.files import make_run_dir, write_skipped
 from utils.inference.annotations import summarize
 from utils.inference.engine import open_onnx_network
-from utils.inference.metadata import ModelMetadata
+from utils.inference.metadata import ModelMetadata, require_fixed_size
 from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
 from utils.inference.predict import InferenceConfig, predict, preprocess
@@ -68,13 +68,15 @@ def run_detection(options: DetectOptions) -> Path:
     if any(not 0 <= class_id < len(names) for class_id in options.classes):
         what = f"must be from 0 to {len(names) - 1} (got {options.classes})"
         raise ConfigError("--classes", what, fix="pass class ids of this model")
-    if not options.imgsz:
+    if metadata.fixed_hw:
+        require_fixed_size(metadata.fixed_hw, options.imgsz, options.weights[0])
+    elif not options.imgsz:
         LOGGER.info(f"Image size: {metadata.image_size} px, as the model was trained; --imgsz changes it")
-    imgsz = options.imgsz or (metadata.image_size,)
+    imgsz = metadata.fixed_hw or options.imgsz or (metadata.image_size,)
     height, width = (round_image_size(side, network.max_stride) for side in (imgsz * 2)[:2])
     config = InferenceConfig(
         size_hw=(height, width),
-        stride=network.max_stride,
+        stride=None if metadata.fixed_hw else network.max_stride,
         nms=NmsSettings(
             conf_threshold=options.conf_thres,
             iou_threshold=options.iou_thres,

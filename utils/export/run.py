@@ -13,15 +13,15 @@ import torch
 from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats, stored_bytes
-from utils.export.formats import add_nms, to_openvino, to_torchscript
-from utils.export.parity_check import HALF_TOLERANCE, Reference, check_nms, check_parity
+from utils.export.formats import to_openvino, to_torchscript
+from utils.export.onnx_file import write_onnx
+from utils.export.parity_check import HALF_TOLERANCE, Reference, check_parity
 from utils.files import atomic_write
 from utils.folders import atomic_write_folder
-from utils.inference.exported_model import mark_trusted, open_onnx, open_openvino, open_torchscript
+from utils.inference.exported_model import mark_trusted, open_openvino, open_torchscript
 from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import is_exported, open_weights
-from utils.inference.nms import NmsSettings
-from utils.inference.onnx_conversion import ExportWrapper, default_opset, to_onnx
+from utils.inference.onnx_conversion import ExportWrapper
 from utils.inference.parity import TOLERANCE
 from utils.log import LOGGER
 from utils.options import ExportOptions
@@ -30,6 +30,7 @@ from utils.runtime import select_device
 
 # Batch size, and height and width in cells of the coarsest level, of the images for the check; none was traced.
 CHECKED_SHAPES = ((1, 5, 7), (3, 4, 9), (2, 10, 6), (1, 3, 3), (3, 7, 4))
+STATIC_CHECKS = 3  # batches of the only shape
 
 
 def run_export(options: ExportOptions, given: Collection[str] = ()) -> list[dict[str, Path]]:
@@ -42,6 +43,8 @@ def run_export(options: ExportOptions, given: Collection[str] = ()) -> list[dict
         RunError: an export differs from PyTorch; its file is not written.
     """
     load_plugins(options.plugins)
+    if options.static and "imgsz" in given:
+        raise ConfigError("--imgsz", "is not possible with --static, which is the size", fix="leave --imgsz out")
     for weights in filter(is_exported, options.weights):
         raise ConfigError("--weights", f"{weights} is an exported file", fix="pass the checkpoint, a .pt")
     for name in options.include:
@@ -54,11 +57,16 @@ def _export_checkpoint(weights: str, options: ExportOptions, given: Collection[s
     """Export one checkpoint and return the file or folder of each format."""
     device = select_device(options.device)
     model, metadata = cast(tuple[DetectionModel, ModelMetadata], open_weights(weights))
-    sides = (options.imgsz * 2)[:2] if "imgsz" in given else (metadata.image_size,) * 2
+    sides = options.static or ((options.imgsz * 2)[:2] if "imgsz" in given else (metadata.image_size,) * 2)
+    if options.static and any(side % metadata.stride for side in sides):
+        what = f"must be multiples of the stride {metadata.stride} (got {sides[0]} {sides[1]})"
+        fix = f"pass --static {' '.join(str(-(-side // metadata.stride) * metadata.stride) for side in sides)}"
+        raise ConfigError("--static", what, fix=fix)
     metadata = replace(metadata, image_size=max(sides), device=device.type)
     stride = metadata.stride
     requested = (options.batch_size, *(-(-side // stride) for side in sides))
-    shapes = [(b, 3, rows * stride, columns * stride) for b, rows, columns in (*CHECKED_SHAPES, requested)]
+    checked = [requested] * STATIC_CHECKS if options.static else [*CHECKED_SHAPES, requested]
+    shapes = [(b, 3, rows * stride, columns * stride) for b, rows, columns in checked]
     reference = Reference(ExportWrapper(model, half=False).eval(), shapes)
     stem = Path(weights).with_suffix("")
     names = [name for name in dict.fromkeys(options.include) if name in options.FORMATS]
@@ -76,34 +84,19 @@ def _export(
     wrapper = ExportWrapper(model, half=options.half).eval().to(device)
     tolerance = HALF_TOLERANCE if options.half else TOLERANCE
     LOGGER.info(f"{name}: converting and checking")
-    check = partial(check_parity, name, reference, device=device, tolerance=tolerance, verbose=options.verbose)
+    check = partial(check_parity, name, device=device, tolerance=tolerance, verbose=options.verbose)
     if name == "torchscript":
         path = stem.with_suffix(".torchscript")
         data = to_torchscript(wrapper, metadata)
-        check(open_torchscript(data, device, path=path))
+        check(reference, open_torchscript(data, device, path=path))
         atomic_write(path, data)
         mark_trusted(data)
     elif name == "onnx":
-        path = stem.with_suffix(".onnx")
-        opset = options.opset or default_opset(model, half=options.half)
-        data = to_onnx(wrapper, metadata, opset=opset, simplify=options.simplify)
-        exported = open_onnx(data, device, path=path)
-        check(exported)
-        if options.nms:
-            nms = NmsSettings(
-                conf_threshold=options.conf_thres,
-                iou_threshold=options.iou_thres,
-                max_detections=options.topk_all,
-                agnostic=options.agnostic_nms,
-            )
-            per_class = options.topk_per_class
-            data = add_nms(data, metadata, nms, max_per_class=per_class)
-            check_nms(exported, open_onnx(data, device, path=path), nms, reference, max_per_class=per_class)
-        atomic_write(path, data)
+        path = write_onnx(stem, model, metadata, options, reference, check)
     else:
         path = stem.parent / f"{stem.name}_openvino_model"
         parts = to_openvino(wrapper, metadata)
-        check(open_openvino(parts[".xml"], parts[".bin"], path=path))
+        check(reference, open_openvino(parts[".xml"], parts[".bin"], path=path))
         atomic_write_folder(path, [(f"{stem.name}{suffix}", data) for suffix, data in parts.items()])
     LOGGER.info(f"{name}: {path}, {stored_bytes(path) / 1e6:.1f} MB")
     return path

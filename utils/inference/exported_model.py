@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from utils.errors import CheckpointError, ConfigError, DetectorError
 from utils.files import try_write, user_cache_dir
 from utils.inference.metadata import ModelMetadata
 from utils.inference.onnx_session import open_session, require_package
+from utils.inference.raw_heads import decode_heads
 from utils.log import LOGGER
 
 TORCHSCRIPT_METADATA = "config.txt"  # the extra file in which YOLOv5 stores it too
@@ -137,16 +139,29 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
         listed = ", ".join(f"{one.type} {one.shape}"[:60] for one in inputs[:3]) or "nothing"
         what = f"is not a detector of images: its input is {listed}"
         raise CheckpointError(path, what, fix="export it with export.py or YOLOv5")
-    graph_input, output = inputs[0], session.get_outputs()[0].name
+    graph_input, outputs = inputs[0], session.get_outputs()
     dtype = types[graph_input.type]
+    sizes = [size if isinstance(size, int) else None for size in graph_input.shape]  # None: any
+    if sizes[2] is not None and sizes[3] is not None:
+        metadata = replace(metadata, fixed_hw=(sizes[2], sizes[3]))
+
+    def run_batch(array: np.ndarray) -> np.ndarray:
+        if metadata.heads is None:
+            return session.run([outputs[0].name], {graph_input.name: array})[0]
+        maps = session.run([output.name for output in outputs], {graph_input.name: array})
+        return decode_heads(maps, anchors=metadata.heads.anchors, strides=metadata.heads.strides)
 
     def run(images: Tensor) -> Tensor:
-        for expected, size in zip(graph_input.shape, images.shape, strict=True):
-            if isinstance(expected, int) and expected != size:
-                shape = "x".join(str(size) for size in graph_input.shape)
-                raise ConfigError(path, f"accepts images of shape {shape} only", fix="export it with dynamic axes")
+        if any(expected not in (None, size) for expected, size in zip(sizes[1:], images.shape[1:], strict=True)):
+            shape = "x".join(str(size) for size in graph_input.shape)
+            raise ConfigError(path, f"accepts images of shape {shape} only", fix="export it with dynamic axes")
         array = np.ascontiguousarray(images.cpu().numpy(), dtype=dtype)
-        return torch.from_numpy(session.run([output], {graph_input.name: array})[0]).to(images.device)
+        step = sizes[0] or max(len(array), 1)
+        missing = -len(array) % step  # a file of a fixed batch size gets whole batches
+        array = np.concatenate((array, np.zeros((missing, *array.shape[1:]), dtype))) if missing else array
+        parts = [run_batch(array[start : start + step]) for start in range(0, max(len(array), 1), step)]
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return torch.from_numpy(rows[: len(images)]).to(images.device)
 
     return ExportedModel(run, metadata, path=path, device=device)
 

@@ -38,7 +38,11 @@ OPSET, DEFORMABLE_OPSET = 17, 19
 
 
 class ExportWrapper(nn.Module):
-    """The traced module: images (B, 3, H, W) float32 in [0, 1] to predictions (B, n, 5 + classes) float32."""
+    """The traced module: images (B, 3, H, W) float32 in [0, 1] to predictions (B, n, 5 + classes) float32.
+
+    Attributes:
+        dynamic_axes: names of the sizes that may vary, by input and output and axis; the first key is the input.
+    """
 
     def __init__(self, model: DetectionModel, *, half: bool) -> None:
         """Copy a float32 model with its batch norms folded.
@@ -51,6 +55,10 @@ class ExportWrapper(nn.Module):
         self.register_buffer("anchors", self.network.head.anchors.clone(), persistent=False)
         self.strides = self.network.head.strides
         self.half_precision = half
+        self.dynamic_axes = {
+            INPUT: {0: "batch", 2: "height", 3: "width"},
+            OUTPUT: {0: "batch", 1: "predictions"},
+        }
         if half:
             self.network.half()
 
@@ -94,11 +102,12 @@ def to_onnx(
             dynamo=False,  # the new exporter takes minutes with dynamic sizes, and supports no opset below 18
             opset_version=opset,
             input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "batch", 2: "height", 3: "width"}, OUTPUT: {0: "batch", 1: "predictions"}},
+            output_names=list(wrapper.dynamic_axes)[1:],
+            dynamic_axes={name: axes for name, axes in wrapper.dynamic_axes.items() if axes},
         )
         model = onnx.load_model(path)
-    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 5 + len(metadata.names)
+    if metadata.heads is None:
+        model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 5 + len(metadata.names)
     if simplify:
         with silenced():
             model = require_package("onnxslim", "--simplify").slim(model)

@@ -22,7 +22,7 @@ class InferenceConfig:
     """Settings of inference."""
 
     size_hw: tuple[int, int]  # images are letterboxed into this size, multiples of the stride
-    stride: int  # largest stride of the model
+    stride: int | None  # largest stride of the model, to which images are padded; None: they are padded to `size_hw`
     nms: NmsSettings
 
 

@@ -40,7 +40,7 @@ class ExportOptions(PluginOptions):
         "coreml": "export torchscript, then coremltools.convert",
         "mlmodel": "export torchscript, then coremltools.convert",
         "ncnn": "export torchscript, then pnnx best.torchscript inputshape=[1,3,640,640]",
-        "rknn": "export onnx with --opset 17, then convert it with rknn-toolkit2 at a fixed size",
+        "rknn": "export onnx with --static H W --raw-heads, then convert it with rknn-toolkit2",
         "saved_model": "export onnx, then onnx2tf",
         "pb": "export onnx, then onnx2tf",
         "tflite": "export onnx, then onnx2tf",
@@ -60,8 +60,19 @@ class ExportOptions(PluginOptions):
     device: str = option("cpu", "device a TorchScript file is for: cpu, or a CUDA device index")
     half: bool = option(False, "half precision inside; boxes stay in full precision")
     dynamic: bool = option(False, "dynamic axes (always on)")
-    simplify: bool = option(False, "run onnxslim on the ONNX graph")
-    opset: int = option(0, "ONNX opset, 12 to 20; 0: 17, or 19 for models with AKConv")
+    static: tuple[int, ...] = option(
+        (),
+        "ONNX of one height and width only, with --batch-size images, without operators that compute shapes",
+        kind=int,
+    )
+    akconv_form: str = option(
+        "",
+        "with --static: AKConv as gathers (any opset) or as DeformConv (opset 19 and later); default: gather",
+        choices=("gather", "deform"),
+    )
+    raw_heads: bool = option(False, "end the ONNX graph with the head's raw maps, without decoding")
+    simplify: bool = option(False, "run onnxslim on the ONNX graph (always with --static)")
+    opset: int = option(0, "ONNX opset, 12 to 20; 0: 17, 19 for models with AKConv, 12 with --static and gathers")
     verbose: bool = option(False, "log the difference to PyTorch per size")
     nms: bool = option(False, "NMS inside the ONNX graph")
     agnostic_nms: bool = option(False, "with --nms: class-agnostic NMS")
@@ -85,7 +96,25 @@ class ExportOptions(PluginOptions):
         if not set(self.include) & set(self.FORMATS):
             name = self.include[0]
             raise ConfigError("--include", f"{name} is not supported", fix=self.ELSEWHERE[name])
+        self._check_edge()
         if self.nms:
             require("onnx" in self.include, "--nms", "with --include onnx", self.include)
             require(self.opset != 12, "--opset", "at least 13 with --nms", self.opset)
             check_thresholds(self.conf_thres, self.iou_thres, self.topk_all)
+
+    def _check_edge(self) -> None:
+        """Raise a ConfigError for options of small devices that are invalid or do not go together."""
+        low, high = IMAGE_SIZES
+        valid = len(self.static) == 2 and all(low <= side <= high for side in self.static)
+        require(valid or not self.static, "--static", f"height and width, from {low} to {high} pixels", self.static)
+        require(bool(self.static) or not self.akconv_form, "--akconv-form", "with --static", self.akconv_form)
+        deformable = self.akconv_form != "deform" or self.opset == 0 or self.opset >= 19
+        require(deformable, "--opset", "at least 19 with --akconv-form deform", self.opset)
+        flags = {"--static": self.static, "--raw-heads": self.raw_heads}
+        others = {"--half": self.half, "--nms": self.nms}
+        if self.static:
+            others["--dynamic"] = self.dynamic
+        for flag in (flag for flag, given in flags.items() if given):
+            require(set(self.include) == {"onnx"}, flag, "with --include onnx alone", " ".join(self.include))
+            if other := next((name for name, given in others.items() if given), ""):
+                raise ConfigError(flag, f"is not possible with {other}", fix=f"leave {other} out")

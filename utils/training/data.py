@@ -94,7 +94,14 @@ def load_training_data(
     )
     bytes_per_batch, pin = batch_bytes(-(-batch_size // context.size), image_size), torch.cuda.is_available()
     train_loader = BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch)
-    val_loader = evaluation_loader(val, batch_size=2 * batch_size, **sizes, workers=workers, single_class=single_class)
+    val_loader = evaluation_loader(
+        val,
+        batch_size=2 * batch_size,
+        image_size=image_size,
+        stride=stride,
+        workers=workers,
+        single_class=single_class,
+    )
     names = class_names(dataset, single_class=single_class)
     return TrainingData(dataset.file, names, image_size, stride, train, val, sampler, train_loader, val_loader)
 

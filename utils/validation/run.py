@@ -22,7 +22,7 @@ from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.annotations import label_rows
 from utils.inference.class_mapping import class_name_mismatch
 from utils.inference.engine import open_onnx_network
-from utils.inference.metadata import ModelMetadata
+from utils.inference.metadata import ModelMetadata, require_fixed_size
 from utils.inference.network import Network
 from utils.inference.nms import NmsSettings
 from utils.log import LOGGER, optional
@@ -63,14 +63,21 @@ def run_evaluation(options: ValOptions) -> Evaluation:
     )
     _warn_about_options(options, conf_threshold=nms.conf_threshold)
     stride = network.max_stride
-    image_size = round_image_size(options.imgsz or metadata.image_size, stride)
+    if metadata.fixed_hw:
+        image_size = max(metadata.fixed_hw)
+        given = () if options.imgsz in (0, image_size) else (options.imgsz,)
+        require_fixed_size(metadata.fixed_hw, given, options.weights[0])
+    else:
+        image_size = round_image_size(options.imgsz or metadata.image_size, stride)
     split = "val" if speed else options.task
     index = build_index(config, split, use_cache=not options.no_label_cache, strict=options.strict)
     for warning in split_warnings(config, index, split, max_detections=nms.max_detections):
         LOGGER.warning(warning)
     run_dir = make_run_dir(options.project, options.name, exist_ok=options.exist_ok)
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class)
-    plan = evaluation_plan(index, batch_size=options.batch_size, image_size=image_size, stride=stride)
+    plan = evaluation_plan(
+        index, batch_size=options.batch_size, image_size=image_size, stride=stride, fixed_hw=metadata.fixed_hw
+    )
     evaluation = evaluate_and_report(
         network,
         ThreadedLoader(dataset=dataset, plan=plan, workers=options.workers),

@@ -8,7 +8,7 @@ import torch
 from tests.helpers.exports import UNTRACED_SHAPES, random_input_and_output
 from tests.helpers.small_model import small_checkpoint
 from utils.errors import ConfigError, RunError
-from utils.export import run
+from utils.export import onnx_file, run
 from utils.export.run import run_export
 from utils.inference.model_loading import open_weights
 from utils.inference.onnx_conversion import ExportWrapper
@@ -25,14 +25,15 @@ def test_an_export_that_differs_from_pytorch_leaves_no_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_checkpoint(tmp_path / "best.pt", "yolov5n.yaml")
-    convert = getattr(run, f"to_{name}")
+    module = run if name == "torchscript" else onnx_file
+    convert = getattr(module, f"to_{name}")
 
     def slightly_wrong(wrapper: ExportWrapper, *words: object, **named: object) -> bytes:
         with torch.no_grad():
             next(iter(wrapper.network.head.m)).bias.add_(3e-3)
         return convert(wrapper, *words, **named)
 
-    monkeypatch.setattr(run, f"to_{name}", slightly_wrong)
+    monkeypatch.setattr(module, f"to_{name}", slightly_wrong)
     with pytest.raises(RunError) as error:
         run_export(ExportOptions(weights=str(path), include=(name,)))
     assert error.value.where == name
