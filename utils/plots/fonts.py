@@ -21,8 +21,10 @@ if TYPE_CHECKING:  # its import takes longer than drawing the boxes of an image;
 DEFAULT_FONT = "DejaVu Sans"  # matplotlib's own
 MAX_LETTERS = 28  # of a class name
 # Tried before all others because they are made for reading: Chinese, Japanese and Korean fonts, then general ones.
+# Those for simplified Chinese come first: fonts for Hong Kong and Taiwan centre commas and full stops.
 PREFERRED = (
-    *("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "Microsoft YaHei", "PingFang", "SimHei"),
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK"),
+    *("Source Han Sans", "WenQuanYi", "Microsoft YaHei", "PingFang", "SimHei"),
     *("Malgun Gothic", "Yu Gothic", "Hiragino Sans", "Noto Sans", "Arial Unicode", "Segoe UI", "FreeSans"),
 )
 # The first has a box for every character, the others are bitmaps of one size.

@@ -181,3 +181,12 @@ def test_curves_and_the_confusion_matrix_show_names_in_that_font(tmp_path):
     plot_confusion(counts, counts / counts.sum(0), names, tmp_path / "c.png", note="note")
     for name in "abc":
         assert cv2.imread(str(tmp_path / f"{name}.png")).std() > 5, "not blank"
+
+
+def test_fonts_for_simplified_chinese_come_before_those_of_other_regions(default_fonts_only, monkeypatch):
+    regions = [f"Noto Sans CJK {region}" for region in ("HK", "JP", "SC", "TC")]
+    entries = [font_manager.FontEntry(fname=f"{name}.otf", name=name, weight=400) for name in regions]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, *entries])
+    fonts._font_files.cache_clear()
+    families = list(fonts._font_files())
+    assert families[:2] == [fonts.DEFAULT_FONT, "Noto Sans CJK SC"] and set(regions) <= set(families)
