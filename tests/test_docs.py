@@ -9,6 +9,7 @@ import shlex
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.distributed.run import get_args_parser as torchrun_parser
@@ -196,3 +197,15 @@ def test_the_site_contains_its_style() -> None:
     left_out = re.findall(r"^  (/.*)$", site.partition("exclude_docs: |\n")[2].partition("validation:")[0], re.M)
     assert left_out and all((ROOT / "docs" / style).is_file() for style in styles)
     assert not [style for style in styles if any(fnmatch(f"/{style}", f"{pattern}*") for pattern in left_out)]
+
+
+def test_the_site_joins_lines_of_chinese_and_keeps_lists_and_blocks() -> None:
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs/site/hooks.py")
+    assert spec is not None and spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="zh/a.md"))
+    kept = "。\n\n五：\n```\n六\n```\n| 七 |\n|---|\n"
+    source = f"1. 一，\n   **二**。\n2. 三\n   四{kept}[八](../../README.md)，[九](../a.md)\nten\n"
+    expected = f"1. 一，**二**。\n2. 三四{kept}八，[九](../a.md)\nten\n"
+    assert hooks.on_page_markdown(source, page, None, None) == expected

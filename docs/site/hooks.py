@@ -13,7 +13,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 LEFT_OUT = (".tex", "tables.html")  # as mkdocs.yml has it
 CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
 STOPS = "\u3001\u3002\uff09\uff0c\uff1a\uff1b"
-BROKEN = re.compile(rf"(?<=[{CHINESE}])\n *(?=[{CHINESE}])|(?<=[{STOPS}])\n *(?=\w|\*\S|\*\*\S|\[|`(?!``))")
+BROKEN = re.compile(rf"(?<=[{CHINESE}])\n *(?=[{CHINESE}])|(?<=[{STOPS}])\n *(?!\d+\. )(?=\w|\*\S|\*\*\S|\[|`(?!``))")
 
 
 def on_files(files: Any, config: Any) -> Any:
