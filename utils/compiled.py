@@ -24,7 +24,7 @@ from pathlib import Path
 
 from utils.cli import run_script
 from utils.errors import ConfigError
-from utils.files import PROJECT_ROOT
+from utils.files import PROJECT_ROOT, sync_file, sync_folder
 from utils.log import LOGGER
 
 EXTRA_FLAGS = tuple(shlex.split(os.environ.get("AKCONV_CFLAGS", "")))
@@ -114,7 +114,9 @@ def _build_with(compiler: str) -> list[Path]:
                 ctypes.CDLL(str(finished))
             except OSError as error:
                 raise ConfigError(source, f"the compiled kernel does not load ({error})", fix="set CC=gcc") from None
+            sync_file(finished)  # its name says that it is complete, and a torn library would end the program
             finished.replace(path)
+            sync_folder(FOLDER)
     for stale in set(FOLDER.glob("*.so")) - set(paths):
         stale.unlink()
     return paths

@@ -33,7 +33,8 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     """Write a file so that a crash leaves either the old content or the new, never part of it.
 
     Text is encoded as UTF-8, except for names of files that are not UTF-8, which keep their bytes; missing folders are
-    created. The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed in one step.
+    created. The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed in one step. All
+    of it, the names of new folders included, is on disk when this returns.
 
     Raises:
         RunError: the folder cannot be written or the disk is full. The old file stays untouched.
@@ -42,7 +43,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     temporary = _temporary_in(path.parent)
     try:
         data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
             file.flush()
@@ -84,10 +85,20 @@ def write_csv(path: Path | str, rows: Iterable[Iterable[Any]]) -> Path:
 
 
 def write_skipped(run_dir: Path, skipped: Sequence[tuple[Path | str, str]]) -> None:
-    """List skipped files and the reasons in a run's `skipped.csv`; no file is written if there are none."""
+    """List skipped files and the reasons in a run's `skipped.csv`; without any, one of an earlier run is removed."""
     if skipped:
         rows = [(os.fsencode(path).decode("utf-8", "replace"), reason) for path, reason in skipped]
         write_csv(run_dir / "skipped.csv", [("file", "reason"), *rows])
+    else:
+        remove_files(run_dir / "skipped.csv")
+
+
+def remove_files(*paths: Path) -> None:
+    """Remove files that would be taken for results of the present run; those that are missing are left out."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
 
 
 def unique_name(name: str, taken: Container[str]) -> str:
@@ -120,6 +131,23 @@ def keep_backup(path: Path | str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         atomic_write(backup, path.read_bytes())
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, with their names on disk; OSError or ValueError if it is impossible.
+
+    Without that, what is flushed into a new folder is lost with the folder when the power fails.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_file(path: Path | str) -> None:
+    """Flush the content of a file that a library has written; OSError if that fails."""
+    with Path(path).open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -158,11 +186,12 @@ def make_run_dir(project: Path | str, name: str, *, exist_ok: bool = False) -> P
     base = Path(project)
     candidate = base / name
     try:
-        candidate.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(candidate.parent)
         for suffix in ("", *range(2, 100_000)):
             candidate = base / f"{name}{suffix}"
             with contextlib.suppress(FileExistsError):
                 candidate.mkdir()
+                sync_folder(base)
                 return candidate
             if exist_ok and candidate.is_dir():
                 return candidate

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import RunError
-from utils.files import sync_folder
+from utils.files import make_folder, sync_file, sync_folder
 
 MANY_FILES = 500
 
@@ -47,7 +47,7 @@ def atomic_write_folder(folder: Path | str, files: Iterable[tuple[str, bytes | F
     """
     folder = Path(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
@@ -90,8 +90,7 @@ def _sync_tree(folder: Path, count: int) -> None:
         for name in names:
             status = os.lstat(os.path.join(root, name))
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # what a link leads to is on disk already
-                with Path(root, name).open("rb+") as file:
-                    os.fsync(file.fileno())
+                sync_file(Path(root, name))
         sync_folder(Path(root))
 
 

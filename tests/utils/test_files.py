@@ -112,6 +112,26 @@ def test_the_data_is_on_disk_before_the_name_and_the_name_before_the_return(tmp_
     assert events == [("fsync", b"content"), ("replace", "a.pt"), ("fsync", "folder")]
 
 
+def test_the_names_of_new_folders_are_on_disk_before_what_is_written_into_them(tmp_path, monkeypatch):
+    flushed, real_fsync, real_replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        flushed.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real_fsync(handle)
+
+    def replace(source, destination):
+        flushed.append(str(destination))
+        real_replace(source, destination)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    run = make_run_dir(tmp_path / "runs/train", "exp")
+    assert flushed == [str(tmp_path), str(tmp_path / "runs"), str(tmp_path / "runs/train")]
+    atomic_write(run / "weights/a.pt", b"content")
+    assert flushed[3] == str(run)
+    assert flushed[-2:] == [str(run / "weights/a.pt"), str(run / "weights")]
+
+
 def test_no_reader_ever_sees_a_part(tmp_path):
     path = tmp_path / "a.bin"
     contents = [bytes([digit]) * 300_000 for digit in range(4)]
@@ -451,3 +471,5 @@ def test_skipped_files_are_listed_whatever_their_names(tmp_path):
     assert not list(tmp_path.iterdir())
     write_skipped(tmp_path, [(Path("a,b.jpg"), "is truncated"), ("\udcff.png", "reason")])
     assert (tmp_path / "skipped.csv").read_text() == 'file,reason\n"a,b.jpg",is truncated\n\ufffd.png,reason\n'
+    write_skipped(tmp_path, [])  # that of an earlier run does not stay
+    assert not list(tmp_path.iterdir())

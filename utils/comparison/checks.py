@@ -24,7 +24,7 @@ from utils.datasets.split_checks import overlapping_images
 from utils.datasets.splits import open_data
 from utils.document import first_of
 from utils.errors import ConfigError, DataError, DetectorError
-from utils.files import file_hash
+from utils.files import file_hash, make_folder
 from utils.log import LOGGER
 from utils.options import CompareOptions, TrainOptions
 from utils.training.run import ENVIRONMENT, WEIGHTS_HASH
@@ -57,7 +57,7 @@ def require_writable_paper(options: CompareOptions) -> None:
     """Create the folder of --paper before hours of training; a ConfigError is raised if that is impossible."""
     if options.paper:
         try:
-            Path(options.paper).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(options.paper))
         except (OSError, ValueError) as error:
             what = f"cannot be created as a folder ({getattr(error, 'strerror', None) or error})"
             raise ConfigError(options.paper, what, fix="pass another folder as --paper") from error

@@ -20,7 +20,7 @@ from utils.comparison.candidates import ToTrain
 from utils.comparison.plan import PlannedRun
 from utils.comparison.trained_runs import TrainedRuns, last_epoch, read_run
 from utils.errors import RunError, RunStopped
-from utils.files import PROJECT_ROOT
+from utils.files import PROJECT_ROOT, make_folder
 from utils.log import LOGGER
 from utils.signals import GracefulShutdown
 from utils.text_table import clip
@@ -156,7 +156,7 @@ class _Job:
         command = [sys.executable, str(PROJECT_ROOT / "train.py"), *run.argv(resume=resume)]
         action = f"{'resuming' if resume else 'training'} {Path(run.options.cfg).name}"
         LOGGER.info(f"{progress.position(run)}, {run.title}: {action}; log: {run.log}")
-        run.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(run.log.parent)
         self._started = time.perf_counter()
         with run.log.open("ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode("utf-8", "backslashreplace"))

@@ -17,8 +17,8 @@ from utils.boxes import xyxy_to_cxcywh
 from utils.datasets.image_writing import write_image
 from utils.datasets.images import VIDEO_SUFFIXES, has_suffix
 from utils.datasets.sources import Frame
-from utils.errors import ConfigError, DataError
-from utils.files import atomic_write, write_csv
+from utils.errors import ConfigError, DataError, RunError
+from utils.files import atomic_write, sync_file, sync_folder, write_csv
 from utils.inference.annotations import box_labels, crop_names, label_rows, write_crops
 from utils.library_messages import muted
 from utils.log import LOGGER
@@ -41,6 +41,7 @@ class DetectionWriter:
         self._names = OutputNames()
         self._stems: dict[tuple[Path, int], str] = {}
         self._videos: dict[str, dict[tuple[int, int], cv2.VideoWriter | None]] = {}  # by stem and (H, W)
+        self._video_files: list[Path] = []
         self._jobs: deque[Future[None]] = deque()
         self._threads = max(min(4, (os.cpu_count() or 1) // 2), 1)
         self._image_pool = ThreadPoolExecutor(self._threads, thread_name_prefix="write")
@@ -62,6 +63,18 @@ class DetectionWriter:
             write_csv(self.run_dir / "predictions.csv", [CSV_COLUMNS, *self._rows])
         if error is None:
             self._wait_for_jobs(0)
+            self._sync_videos()
+
+    def _sync_videos(self) -> None:
+        """Flush the videos to disk, as all other files are; RunError if that fails."""
+        for path in self._video_files:
+            try:
+                sync_file(path)
+            except OSError as error:
+                what = f"cannot be written ({error.strerror})"
+                raise RunError(path, what, fix="free space or choose another --project") from error
+        if self._video_files:
+            sync_folder(self.run_dir)
 
     def stem(self, path: Path, number: int = 0) -> str:
         """Return the unique name of the outputs of a source, `number` being its position among the sources.
@@ -154,6 +167,7 @@ class DetectionWriter:
             if not writer.isOpened():
                 what = f"cannot be written as a video of {width}x{height} pixels"
                 raise DataError(path, what, fix="use --nosave, or check the disk")
+            self._video_files.append(path)
         return videos[height, width]
 
 

@@ -53,7 +53,7 @@ from utils.training.data import TrainingData, load_training_data
 from utils.training.results_csv import columns_of, format_seconds
 from utils.training.resume_checks import find_run, stored_hyperparameters, validate_checkpoint
 from utils.training.setup import build_model, build_trainer, check_anchors, choose_config
-from utils.training.state import LAST, SUMMARY, to_builtin
+from utils.training.state import LAST, SUMMARY, set_aside_earlier_run, to_builtin
 from utils.training.trainer import Trainer
 from utils.validation.evaluate import Evaluation
 from utils.validation.run import evaluate_and_report
@@ -217,12 +217,12 @@ def _with_absolute_paths(options: TrainOptions, data_file: Path) -> TrainOptions
 def _describe_run(trainer: Trainer, options: TrainOptions, transferred: float | None) -> None:
     """Write what is needed to understand and repeat a run; `options` are as typed."""
     run_dir, data = trainer.run_dir, trainer.data
-    (run_dir / SUMMARY).unlink(missing_ok=True)  # of an earlier run, under --exist-ok
-    dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
-    dump_yaml(run_dir / "hyp.yaml", asdict(trainer.state.hyperparameters))
     facts = {"seed": options.seed, "dataset": trainer.state.dataset, "transferred_fraction": transferred}
     if options.weights:
-        facts[WEIGHTS_HASH] = file_hash(trainer.state.options.weights)
+        facts[WEIGHTS_HASH] = file_hash(trainer.state.options.weights)  # which may be of the earlier run in this folder
+    set_aside_earlier_run(run_dir)
+    dump_yaml(run_dir / "opt.yaml", to_builtin(asdict(options)))
+    dump_yaml(run_dir / "hyp.yaml", asdict(trainer.state.hyperparameters))
     dump_json(run_dir / ENVIRONMENT, describe_environment(trainer.device) | facts)
     write_skipped(run_dir, [*data.train.skipped, *data.val.skipped])
     if not options.noplots:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.yolo import DetectionModel
 from utils.distributed import DistributedContext
 from utils.errors import CheckpointError, RunError
-from utils.files import keep_backup
+from utils.files import keep_backup, remove_files, sync_folder
 from utils.log import LOGGER
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
@@ -22,8 +22,9 @@ from utils.training.ema import ModelEma
 from utils.training.results_csv import Row, with_current_names
 from utils.weights.checkpoint import Checkpoint, describe_model, load_checkpoint, save_checkpoint, weights_of
 
-LAST, SUMMARY = "last.pt", "summary.json"
+LAST, SUMMARY, RESULTS = "last.pt", "summary.json", "results.csv"
 BACKUPS = ("last.bak.pt", "last.prev.pt")  # the second was written by version 0.1.0
+EARLIER = "last.earlier.pt"  # of the run that had the folder before
 RENAMED_FIELDS = {"told": "emitted_warnings"}
 RENAMED_WARNINGS = {"exploded": "diverged", "still": "frozen"}
 
@@ -143,6 +144,21 @@ def load_last(path: Path) -> tuple[Checkpoint, Path]:
             raise
         LOGGER.warning(f"{error} Resuming from backup {backup}, one epoch earlier")
         return load_checkpoint(backup), backup
+
+
+def set_aside_earlier_run(run_dir: Path) -> None:
+    """Let an earlier run of a folder (--exist-ok) neither be resumed nor taken for finished in place of the new one.
+
+    Its last.pt becomes last.earlier.pt. All of it is on disk before the new run writes anything. RunError if it fails.
+    """
+    last = run_dir / "weights" / LAST
+    try:
+        remove_files(run_dir / SUMMARY, run_dir / RESULTS, *map(last.with_name, BACKUPS))
+        if last.is_file():
+            last.replace(last.with_name(EARLIER))
+            sync_folder(last.parent)
+    except OSError as error:
+        raise RunError(run_dir, f"cannot be written ({error.strerror})", fix="choose another --name") from error
 
 
 class CheckpointFolder:

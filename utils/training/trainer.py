@@ -15,7 +15,7 @@ from utils.training.callbacks import Callback
 from utils.training.epoch import EpochTrainer, require_finite_state
 from utils.training.offset_monitor import OffsetMonitor
 from utils.training.results_csv import epoch_line, header_line, results_row, write_results
-from utils.training.state import CheckpointFolder
+from utils.training.state import RESULTS, CheckpointFolder
 from utils.validation.evaluate import Evaluation, evaluate
 
 WAITING_IS_HIGH = 0.2  # fraction of the training time
@@ -140,7 +140,7 @@ class Trainer:
         if not self.state.context.is_main:
             return
         require_finite_state(self.state.ema.model, f"epoch {progress.epoch - 1}")
-        write_results(progress.rows, self.run_dir / "results.csv")
+        write_results(progress.rows, self.run_dir / RESULTS)
         model_only = self.state.model_dict()
         # Until the first validation each epoch counts as the best.
         if progress.best_epoch == (progress.epoch - 1 if evaluation is not None else -1):

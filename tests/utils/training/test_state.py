@@ -16,7 +16,7 @@ from utils.options.hyperparameters import Hyperparameters
 from utils.training.ema import ModelEma
 from utils.training.optim import build_optimizer, parameter_groups
 from utils.training.resume_checks import check_run, find_run, validate_checkpoint
-from utils.training.state import CheckpointFolder, Progress, TrainState, load_last, to_builtin
+from utils.training.state import CheckpointFolder, Progress, TrainState, load_last, set_aside_earlier_run, to_builtin
 from utils.weights.checkpoint import content_hash, load_checkpoint, save_checkpoint
 
 MODEL = {
@@ -145,6 +145,24 @@ def test_writing_last_pt_keeps_the_previous_one(trained: TrainState, tmp_path: P
     assert [path.name for path in saved] == ["last.pt", "last.pt"] and folder.saved_epochs == 2
     names = ("last.pt", "last.bak.pt")
     assert [load_checkpoint(tmp_path / "weights" / name)["epoch"] for name in names] == [2, 1]
+
+
+def test_an_earlier_run_of_the_folder_cannot_be_resumed(trained: TrainState, tmp_path: Path) -> None:
+    set_aside_earlier_run(tmp_path / "new")
+    folder = CheckpointFolder(tmp_path / "exp/weights", on_save=lambda _: None)
+    folder.write("best.pt", trained.model_dict())
+    for _ in range(2):
+        folder.write_last(trained.state_dict(), epochs=1)
+    for name in ("summary.json", "results.csv", "opt.yaml"):
+        (tmp_path / "exp" / name).write_text("{}")
+    set_aside_earlier_run(tmp_path / "exp")
+    left = sorted(path.name for path in (tmp_path / "exp").rglob("*.*"))
+    assert left == ["best.pt", "last.earlier.pt", "opt.yaml"]
+    assert load_checkpoint(tmp_path / "exp/weights/last.earlier.pt")["progress"]
+    with pytest.raises(CheckpointError):
+        find_run(TrainOptions(resume="newest", project=str(tmp_path)), frozenset())
+    with pytest.raises(CheckpointError):
+        find_run(TrainOptions(resume=str(tmp_path / "exp")), frozenset())
 
 
 def test_only_options_that_may_change_are_accepted_at_resume(trained: TrainState, tmp_path: Path) -> None:
