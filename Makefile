@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize proof proof-record messages docs clean
+.PHONY: install demo test test-fast test-long check sanitize sanitize-shapes proof proof-record messages docs clean
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,12 @@ sanitize: install
 	preload="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"; \
 	CC=gcc LD_PRELOAD="$$preload" $(RUN) -m utils.compiled && \
 	LD_PRELOAD="$$preload" $(RUN) -m pytest -m "kernels and not long" --capture=sys
+
+# The same kernels called from C with random, small and huge shapes, also under the thread sanitizer: about ten minutes.
+SEED ?= 0
+COUNT ?= 20000
+sanitize-shapes: install
+	$(RUN) -m tests.sanitizers --seed $(SEED) --count $(COUNT)
 
 # Before a refactor `make proof-record`, after each step `make proof`: the same bits. See tests/studies/refactor_proof.py.
 proof-record: install

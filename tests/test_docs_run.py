@@ -58,6 +58,7 @@ NOT_RUN = {
     "make test-long": "these tests",
     "make test-fast": "these tests",
     "make sanitize": "some of these tests, with a special compilation",
+    "make sanitize-shapes": "ten minutes of programs in C, with special compilations",
     "make messages": "writes tests/messages.txt, which test_messages.py checks",
     "make check": "these tests, ruff and mypy",
     "make docs": "needs mkdocs",

@@ -239,7 +239,7 @@ INLINE Axis locate(float position, int32_t size, const int zeros) {
     /* NaN fails every comparison and becomes `lowest`, so that an index is never out of range. */
     float bounded = position > lowest ? position : lowest;
     bounded = bounded < highest ? bounded : highest;
-    int32_t low = (int32_t)bounded; /* rounded towards zero */
+    int32_t low = (int32_t)bounded; /* rounded towards zero; fits, since |bounded| <= MAX_SIDE */
     low -= (float)low > bounded;
     Axis axis;
     axis.high_weight = bounded - (float)low + 0 * position; /* NaN for a non-finite position */
@@ -257,6 +257,8 @@ INLINE Axis locate(float position, int32_t size, const int zeros) {
     return axis;
 }
 
+/* Places are 32-bit: the last is H W C - 1, and the callers send no image of more than INT32_MAX elements. Images begin
+ * at pointers, so that a batch may have more. */
 INLINE void find_places(const Layer *l, const Maps *maps, const Block *block, ptrdiff_t samples, const int zeros) {
     const int32_t height = (int32_t)maps->height, width = (int32_t)maps->width, channels = (int32_t)l->channels;
     const float *rows = block->row, *columns = block->column;
@@ -412,10 +414,12 @@ static int compute(const Layer *l, const Maps *maps, ptrdiff_t first, ptrdiff_t 
     return 0;
 }
 
-/* Compute `out` (B, h, w, O) from `map` (B, H, W, C). Returns 1 if out of memory, otherwise 0. */
+/* Compute `out` (B, h, w, O) from `map` (B, H, W, C), with H and W at most MAX_SIDE and H W C at most INT32_MAX. Returns 1
+ * if out of memory, otherwise 0. */
 int NAME(const Layer *l, const float *map, ptrdiff_t batch, ptrdiff_t height, ptrdiff_t width, ptrdiff_t threads,
          float *out) {
-    const Maps maps = {map, batch, height, width, (height - 1) / l->stride + 1, (width - 1) / l->stride + 1, out};
+    const Maps maps = {map, batch, height, width, (height + l->stride - 1) / l->stride,
+                       (width + l->stride - 1) / l->stride, out};
     const ptrdiff_t pixels = batch * maps.out_h * maps.out_w;
     if (threads < 2) return compute(l, &maps, 0, pixels);
     int failed = 0;

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from models.sampling.sampling_grid import Padding, SamplingGrid
+from models.sampling.sampling_grid import MAX_SIDE, Padding, SamplingGrid
 from utils import compiled
 
 LEVELS = ("portable", "avx2", "avx512")  # sets of vector instructions, each including those before it
@@ -29,7 +29,7 @@ PANEL = 16  # outputs of a panel of packed weights
 SMALL = 1 << 20  # multiply-adds of a call, below which more threads cost more than they save
 TAPS = 9
 PROBES = 32  # values of each parameter that are compared at each call; `PROBES` of layer_kernel.c
-MAX_ELEMENTS = 2**31 - 1  # of a map: the kernel's indices have 32 bits
+MAX_ELEMENTS = 2**31 - 1  # of an image's map: the kernel's indices have 32 bits
 
 
 class LayerTensors(NamedTuple):
@@ -95,7 +95,7 @@ def fits(tensors: LayerTensors, grid: SamplingGrid) -> bool:
 
 
 def pack(tensors: LayerTensors) -> tuple[Tensor | None, ...]:
-    """Return copies of the parameters in the order and layout of the struct `Layer` of cpu_kernel_layer.c."""
+    """Return copies of the parameters in the order and layout of the struct `Layer` of layer_kernel.c."""
     outputs, channels, points, _ = tensors.weight.shape
     matrix = F.pad(tensors.weight.detach().reshape(outputs, channels, points), (0, 0, 0, 0, 0, -outputs % PANEL))
     panels = matrix.view(-1, PANEL, channels, points).permute(0, 3, 2, 1).contiguous()
@@ -158,7 +158,7 @@ class PackedLayer:
     def run(self, x: Tensor) -> Tensor | None:
         """Map (B, C, H, W) to (B, O, h, w), channels last; None if the map has other channels or is too large."""
         batch, channels, height, width = x.shape
-        if channels != self._channels or channels * height * width > MAX_ELEMENTS:
+        if channels != self._channels or max(height, width) > MAX_SIDE or channels * height * width > MAX_ELEMENTS:
             return None
         if not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous(memory_format=torch.channels_last)

@@ -140,9 +140,11 @@ static Status *run(void *kernel, void *context) {
     const float *map, *constant[CONSTANTS];
     CHECK(read_input(node, context, 0, &map, shape));
     for (size_t k = 0; k < CONSTANTS; k++) CHECK(read_input(node, context, k + 1, constant + k, k ? NULL : taps));
-    if (shape[3] != node->channels || shape[1] * shape[2] * shape[3] > INT32_MAX)
+    /* The product of two sides fits into 64 bits, that with the channels may not. */
+    if (shape[3] != node->channels || shape[3] < 1 || shape[1] > MAX_SIDE || shape[2] > MAX_SIDE ||
+        shape[1] * shape[2] > INT32_MAX / shape[3])
         return f[CREATE_STATUS](INVALID_ARGUMENT, "the map has other channels, or too many pixels");
-    const ptrdiff_t h = (shape[1] - 1) / node->stride + 1, w = (shape[2] - 1) / node->stride + 1;
+    const ptrdiff_t h = (shape[1] + node->stride - 1) / node->stride, w = (shape[2] + node->stride - 1) / node->stride;
     const int64_t result[4] = {shape[0], h, w, node->outputs};
     void *value;
     Call call = {.layer = {node->channels, node->outputs, node->points, node->stride, node->zeros, node->modulated,

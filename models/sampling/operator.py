@@ -13,7 +13,7 @@ from models.sampling.layer_kernel import LayerKernel, LayerTensors
 from models.sampling.offset_convolution import predict_offsets
 from models.sampling.onnx import ak_layer2d_onnx
 from models.sampling.onnx_operator import layer_operator
-from models.sampling.sampling_grid import Gradient, Padding, SamplingGrid
+from models.sampling.sampling_grid import MAX_SIDE, Gradient, Padding, SamplingGrid
 from models.sampling.training_kernel import ak_layer_training, is_trainable
 
 
@@ -50,7 +50,8 @@ def ak_conv2d(
         (B, O, h, w). A non-finite offset makes only its own output pixel NaN.
 
     Raises:
-        ValueError: shapes do not match, or padding, gradient or implementation is unknown.
+        ValueError: shapes do not match, a side of the map exceeds 2^30 pixels, or padding, gradient or implementation
+            is unknown.
 
     Source: arXiv 2311.11587, eqs. 1 to 4.
     """
@@ -63,6 +64,8 @@ def ak_conv2d(
             raise ValueError(f"weight must be (O, {channels}, {grid.num_points}, 1), got {tuple(weight.shape)}")
         if tuple(offset.shape) != offset_shape:
             raise ValueError(f"offset must be {offset_shape}, got {tuple(offset.shape)}")
+        if max(height, width) > MAX_SIDE:
+            raise ValueError(f"a map must have at most {MAX_SIDE} pixels along each side, got {height} x {width}")
         if x.device.type != "meta":
             log_once(chosen, x.device.type)
     return IMPLEMENTATIONS[chosen](x, offset, weight, bias, grid)

@@ -40,7 +40,7 @@ static Samples allocate(const Shape *s) {
     return samples;
 }
 
-/* Find the neighbours of `count` positions; this vectorizes. */
+/* Find the neighbours of `count` positions; this vectorizes. `size` is at most MAX_SIDE. */
 static void locate(const Axis *axis, ptrdiff_t count, int32_t size, int zeros, int symmetric) {
     const REAL lowest = zeros ? -1 : 0, highest = zeros ? size : size - 1;
 #pragma omp simd
@@ -49,7 +49,7 @@ static void locate(const Axis *axis, ptrdiff_t count, int32_t size, int zeros, i
         /* NaN fails every comparison and becomes `lowest`, so that an index is never out of range. */
         REAL bounded = position > lowest ? position : lowest;
         bounded = bounded < highest ? bounded : highest;
-        int32_t low = (int32_t)bounded; /* rounded towards zero */
+        int32_t low = (int32_t)bounded; /* rounded towards zero; fits, since |bounded| <= MAX_SIDE */
         low -= (REAL)low > bounded;
         const REAL inside = position == bounded ? 1 : 0;
         REAL high_weight = bounded - (REAL)low + 0 * position; /* NaN for a non-finite position */
@@ -91,7 +91,8 @@ static void find(const Shape *s, const REAL *offset, const REAL *points, ptrdiff
     locate(&samples->column, s->out_w * s->points, (int32_t)s->width, s->zeros, s->symmetric);
 }
 
-/* The four neighbours of a sample: top left, top right, bottom left, bottom right. */
+/* The four neighbours of a sample: top left, top right, bottom left, bottom right. Only neighbours along an axis are
+ * 32-bit: places, products with `width` and `channels`, have the 63 bits of addresses, so that no map overflows them. */
 typedef struct {
     ptrdiff_t place[4];
     REAL weight[4], factor; /* the weights are already multiplied by the factor */

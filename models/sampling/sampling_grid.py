@@ -13,6 +13,7 @@ from torch import Tensor
 
 Padding = Literal["border", "zeros"]
 Gradient = Literal["one_sided", "symmetric"]
+MAX_SIDE = 2**30  # pixels of a map's height or width, which are counted in int32; `MAX_SIDE` of vectors.c
 PADDINGS, GRADIENTS = get_args(Padding), get_args(Gradient)
 # Along one axis: low and high index, low and high weight; for a symmetric gradient also the index before the low one
 # and its weight, which is 0 but has a gradient.
@@ -134,10 +135,12 @@ def corners(rows: Tensor, columns: Tensor, size_hw: tuple[int, int], grid: Sampl
         NaN. With a symmetric gradient, four more pixels per position with weight 0, which only have gradients.
     """
     height, width = size_hw
-    batch = rows.shape[0]
+    batch, num_points = rows.shape[0], rows.shape[3]
     options = grid.padding == "zeros", grid.gradient == "symmetric"
     by_row, by_column = _Axis.apply(rows, height, *options), _Axis.apply(columns, width, *options)
-    dtype = torch.int64 if batch * height * width > torch.iinfo(torch.int32).max else torch.int32
+    # `embedding_bag` counts a row for each point of a pixel, and the entries of this index, eight for each position.
+    largest = max(batch * height * width * num_points, 8 * rows.numel())
+    dtype = torch.int64 if largest > torch.iinfo(torch.int32).max else torch.int32
     first = torch.arange(batch, device=rows.device, dtype=dtype).view(-1, 1, 1, 1) * (height * width)
     return combine_axes(by_row, by_column, first, width)
 

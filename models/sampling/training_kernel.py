@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.sampling.sampling_grid import SamplingGrid
+from models.sampling.sampling_grid import MAX_SIDE, SamplingGrid
 from utils import compiled
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -164,6 +164,7 @@ def is_trainable(x: Tensor, p_conv: nn.Module, weight: Tensor, bias: Tensor | No
         and (p_conv.stride, p_conv.padding, p_conv.dilation) == ((grid.stride, grid.stride), (1, 1), (1, 1))
         and p_conv.padding_mode == "zeros"
         and tuple(weight.shape[1:]) == (x.shape[1], grid.num_points, 1)
+        and max(x.shape[2:]) <= MAX_SIDE
         and all(t.dtype == x.dtype and t.device == x.device for t in tensors)
         and grid.points.device == x.device
         and not (p_conv._forward_hooks or p_conv._forward_pre_hooks or p_conv._backward_hooks)

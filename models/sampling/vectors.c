@@ -1,6 +1,9 @@
 /* What the kernels of AKConv share. The including file defines REAL, LANES, and the types Vector and Integers, of LANES
  * numbers each. */
 #define TAPS 9 /* of the 3x3 convolution that predicts the offsets */
+/* Pixels of a map's height or width; `MAX_SIDE` of sampling_grid.py. A position is clamped to [-1, MAX_SIDE], which float
+ * represents: so it converts to int32_t, and one pixel more still fits. */
+#define MAX_SIDE (1 << 30)
 #define INLINE static inline __attribute__((always_inline))
 #if LANES == 16
 #define INDICES 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15

@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 
 from models.modules import AKConv, ak_conv2d, base_points
 from models.sampling.dispatch import VARIABLE, choose
+from models.sampling.sampling_grid import MAX_SIDE, SamplingGrid, corners
 from models.sampling.training_kernel import load
 from tests.helpers.akconv_oracles import akconv_pixelwise
 
@@ -50,6 +51,28 @@ def test_forward_equals_the_pixelwise_oracle(implementation: str, padding: str) 
             )
             assert found.dtype == x_given.dtype
             assert np.abs(found.double().numpy() - expected).max() <= tolerance * max(scale, 1), seed
+
+
+@pytest.mark.parametrize(("side", "num_points", "dtype"), [(2**14, 7, torch.int32), (2**14, 8, torch.int64)])
+def test_an_index_has_room_for_a_row_for_each_point_of_a_pixel(side: int, num_points: int, dtype: torch.dtype) -> None:
+    grid = SamplingGrid(torch.zeros(num_points, 2))
+    position = torch.full((1, 1, 1, num_points), float(side))
+    index, _ = corners(position, position, (side, side), grid)
+    assert index.dtype == dtype
+    assert (index * num_points + num_points - 1).max() == side * side * num_points - 1  # as `embedding_bag` counts
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+def test_a_map_whose_pixels_int32_cannot_count_is_an_error(implementation: str, size: tuple[int, int]) -> None:
+    x = torch.zeros(1).expand(1, 1, *size)
+    offset, weight, points = (
+        torch.zeros(1, 2, *(1 + side // MAX_SIDE for side in size)),
+        torch.ones(1, 1, 1, 1),
+        torch.zeros(1, 2),
+    )
+    with pytest.raises(ValueError, match=str(MAX_SIDE)):
+        ak_conv2d(x, offset, weight, points=points, stride=MAX_SIDE, implementation=implementation)
 
 
 @pytest.mark.slow
