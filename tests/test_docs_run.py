@@ -94,6 +94,8 @@ SMALL = {
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --repeats 1",
     "utils.benchmarks.nms": "--repeats 1",
     "utils.explain": "--device cpu --imgsz 64 --images 1",
+    "tests.studies.ablation_coverage": "--trials 1 --resamples 4 --scenarios 'no effect'",
+    "tests.studies.error_coverage": "--trials 1 --images 10 --resamples 4",
     "tests.studies.ci_coverage": "--trials 1 --resamples 4 --scenarios equal",
     "tests.studies.joint_coverage": "--trials 1 --resamples 4 --scenarios equal",
     "pytest": "-n 0 -p no:cacheprovider --collect-only tests/test_presets.py",
