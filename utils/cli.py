@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from utils import __version__
 from utils.errors import ConfigError, DetectorError, RunStopped, did_you_mean
-from utils.log import LOGGER, enable_console, print_line
+from utils.log import LOGGER, enable_console, print_line, report_error
 from utils.malloc import out_of_memory, tune_malloc
 
 Options = TypeVar("Options")
@@ -217,7 +217,7 @@ def run_script(main: Callable[[], object]) -> NoReturn:
     except DetectorError as error:
         if debug:
             traceback.print_exc()
-        print_line(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}", to_stderr=True)
+        report_error(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}")
         sys.exit(error.exit_code)
     except (RuntimeError, MemoryError) as error:
         if debug or not out_of_memory(error):

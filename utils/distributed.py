@@ -7,24 +7,28 @@ Gradients are summed once before each optimizer step, and every mean in the loss
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import secrets
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.errors import ConfigError
-from utils.log import LOGGER
+from utils.errors import ConfigError, DetectorError, RunError
+from utils.heartbeat import Heartbeat
+from utils.log import LOGGER, report_error
 
+Value = TypeVar("Value")
 RENDEZVOUS_TIMEOUT = timedelta(minutes=2)
-TIMEOUT = timedelta(hours=3)  # the other processes wait while the main process validates or downloads data
+TIMEOUT = timedelta(hours=3)  # the others wait while the main process downloads data; a dead one is noticed otherwise
 POLL_SECONDS = 0.05
 LAUNCH_FILE = ".launch"  # in a run's folder: the launch that wrote it
 
@@ -36,15 +40,21 @@ class DistributedContext:
     rank: int = 0  # rank of this process; 0 is the main one
     size: int = 1  # world size
     launch: str = ""  # identifies the launch of torchrun, also after it has restarted its processes
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
+    @property
+    def leads_node(self) -> bool:
+        """Whether this is the first process on its machine."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
     def add(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, with the same bits in each; with one, the tensor itself."""
-        return _all_reduce(value) if self.size > 1 else value
+        return all_reduce(value) if self.size > 1 else value
 
     def broadcast(self, value: Any) -> Any:  # noqa: ANN401 - anything that pickles
         """Return the main process's value in every process."""
@@ -55,8 +65,58 @@ class DistributedContext:
 
     def barrier(self) -> None:
         """Wait until every process has reached this call."""
-        if self.size > 1:
-            dist.barrier()
+        self.any(False)
+
+    def agree(self, function: Callable[[], Value]) -> Value:
+        """Return the function's value; if it raises a DetectorError in some process, raise one and the same in all."""
+        if self.size == 1:
+            return function()
+        value, error = None, None
+        try:
+            value = function()
+        except DetectorError as raised:
+            error = raised
+        outcomes = self.gather((socket.gethostname(), error))
+        failed = [(host, each) for host, each in outcomes if each is not None]
+        if failed:
+            host, first = failed[0]
+            hosts = {name for name, _ in outcomes} - {name for name, each in outcomes if each is None}
+            if len(failed) < self.size:
+                what = f"{first.what}, on {', '.join(sorted(hosts)) or host}"
+                raise type(first)(first.where, what, fix=first.fix) from error
+            raise first
+        return value  # type: ignore[return-value]
+
+    def from_main(self, function: Callable[[], Value]) -> Value:
+        """Return, in every process, the function's value in the main one; a DetectorError there is raised in all."""
+        value = self.agree(lambda: function() if self.is_main else None)
+        return self.broadcast(value)
+
+    def require_same(self, values: dict[str, Any], where: object) -> None:
+        """Raise a ConfigError in all processes that names which of the values differ between them."""
+        outcomes = self.gather((socket.gethostname(), values))
+        for host, other in outcomes:
+            names = sorted(name for name, value in values.items() if other[name] != outcomes[0][1][name])
+            if names:
+                what = f"{', '.join(names)} on {host} differ from those on {outcomes[0][0]}"
+                raise ConfigError(where, what, fix="use the same data, files and flags on all nodes")
+
+    def broadcast_state(self, module: nn.Module) -> None:
+        """Give a module the main process's floating-point parameters and buffers, in place, in one message."""
+        if self.size == 1:
+            return
+        state = [value for value in module.state_dict().values() if value.is_floating_point()]
+        flat = torch.cat([value.detach().float().reshape(-1) for value in state])
+        dist.broadcast(flat, src=0)
+        for value, part in zip(state, flat.split([value.numel() for value in state]), strict=True):
+            value.copy_(part.view_as(value))
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; the result is the same in all."""
@@ -81,8 +141,11 @@ class DistributedContext:
         return values
 
 
-def init_distributed(device: torch.device) -> DistributedContext:
-    """Initialize the process group if torchrun started this process: gloo on CPU, nccl on GPUs.
+def init_distributed(device: str, *, timeout: float) -> DistributedContext:
+    """Initialize the process group if torchrun started this process: gloo on the CPU, nccl on GPUs.
+
+    `device` is the value of --device. This process ends once another one has been silent for `timeout` seconds; with 0
+    it waits.
 
     Raises:
         ConfigError: torch lacks torch.distributed, or the rendezvous fails.
@@ -92,31 +155,57 @@ def init_distributed(device: torch.device) -> DistributedContext:
         return DistributedContext()
     if not dist.is_available():
         raise ConfigError("torchrun", "this torch has no distributed package", fix="start train.py with python")
-    launch = ""
-    if not dist.is_initialized():
-        try:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            # Everything but gradients, such as received signals, is exchanged on the CPU.
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-            # torchrun keeps one store over all restarts, with the addresses of dead processes, and its own prefix is a
-            # count of restarts that differs between nodes.
-            while isinstance(store, dist.PrefixStore):
-                store = store.underlying_store
-            launch = store.compare_set("launch", "", secrets.token_hex(8)).decode()
-            store = dist.PrefixStore(_agree_on_start(store, rank, size), store)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=RENDEZVOUS_TIMEOUT)
-            # Older versions of torch only have the private function.
-            set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-            set_timeout(TIMEOUT)
-        except (ValueError, RuntimeError) as error:
-            what = f"rendezvous failed ({str(error).splitlines()[0]})"
-            raise ConfigError("torchrun", what, fix="start with torchrun") from error
-    context = DistributedContext(rank=dist.get_rank(), size=dist.get_world_size(), launch=launch)
-    if not context.is_main:
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+        # torchrun keeps one store over all restarts, with the addresses of dead processes, and its own prefix is a
+        # count of restarts that differs between nodes.
+        while isinstance(store, dist.PrefixStore):
+            store = store.underlying_store
+        launch = store.compare_set("launch", "", secrets.token_hex(8)).decode()
+        name = _agree_on_start(store, rank, size)
+        heartbeat = None
+        if timeout:
+            own = dist.PrefixStore(f"{name} heartbeat", store.clone())
+            heartbeat = Heartbeat(own, rank=rank, size=size, timeout=timeout, on_lost=_leave)
+        dist.init_process_group(
+            process_group_backend(device),
+            store=dist.PrefixStore(name, store),
+            rank=rank,
+            world_size=size,
+            timeout=RENDEZVOUS_TIMEOUT,
+        )
+        # Older versions of torch only have the private function.
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(TIMEOUT)
+        if heartbeat is not None:
+            heartbeat.start()
+    except (ValueError, RuntimeError) as error:
+        what = f"rendezvous failed ({str(error).splitlines()[0]})"
+        fix = "start with torchrun, on several nodes with GLOO_SOCKET_IFNAME set to the interface that connects them"
+        raise ConfigError("torchrun", what, fix=fix) from error
+    if rank:
         LOGGER.setLevel("ERROR")
-    return context
+    return DistributedContext(rank=rank, size=size, launch=launch, heartbeat=heartbeat)
+
+
+def process_group_backend(device: str) -> str:
+    """Return the backend for a value of --device: everything but gradients is exchanged on the CPU, also with GPUs."""
+    on_cpu = device.strip().lower() in ("cpu", "mps") or not torch.cuda.is_available()
+    return "gloo" if on_cpu else "cpu:gloo,cuda:nccl"
+
+
+def lost_process_error(what: str) -> RunError:
+    """Return the error of a process that has lost another one."""
+    fix = "resume with `python train.py --resume`, under torchrun again, unless torchrun restarts the run itself"
+    return RunError("torchrun", what, fix=fix)
+
+
+def _leave(what: str) -> NoReturn:
+    """End this process at once, and its data loader workers: its main thread may wait in an operation for hours."""
+    report_error(f"error: {lost_process_error(what)}")
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(RunError.exit_code)
 
 
 def _agree_on_start(store: dist.Store, rank: int, size: int) -> str:
@@ -156,12 +245,6 @@ def lost_process(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def destroy_distributed() -> None:
-    """Destroy the process group if it is initialized."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def local_device(name: str) -> str:
     """Return the device of this process: under torchrun with GPUs, that of its local rank."""
     rank = os.environ.get("LOCAL_RANK")
@@ -171,53 +254,11 @@ def local_device(name: str) -> str:
     return devices[int(rank) % len(devices)] if len(devices) > 1 else rank
 
 
-def _all_reduce(value: Tensor) -> Tensor:
+def all_reduce(value: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, without a gradient."""
     value = value.detach().clone()
     dist.all_reduce(value)
     return value
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes. Each process's loss depends on all values, so gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-        return _all_reduce(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
-        return _all_reduce(gradients[0])
-
-
-class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm with mean and variance of the whole batch, on any device; torch's own requires CUDA."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize (B, C, H, W)."""
-        if not self.training:
-            return super().forward(input)
-        x = input.to(torch.promote_types(input.dtype, torch.float32))
-        count = _all_reduce(x.new_tensor(x.numel() / x.shape[1]))
-        mean = _Sum.apply(x.sum((0, 2, 3))) / count
-        centred = x - mean.view(1, -1, 1, 1)
-        variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
-        with torch.no_grad():
-            momentum = self.momentum if self.momentum is not None else 0.1
-            if self.running_mean is not None and self.running_var is not None:
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-        scale = (variance + self.eps).rsqrt() * self.weight
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
-
-
-def sync_batch_norms(model: nn.Module) -> None:
-    """Turn every batch norm of a model, in place, into a `SyncedBatchNorm` with the same parameters and statistics."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncedBatchNorm
 
 
 def run_to_resume(project: str, launch: str) -> Path | None:

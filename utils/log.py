@@ -41,6 +41,24 @@ def print_line(text: str, *, to_stderr: bool = False) -> None:
             print_line(f"warning: standard output failed ({error.strerror}); continuing without it", to_stderr=True)
 
 
+def report_error(line: str) -> None:
+    """Print the line of an error, unless another process of torchrun on this machine has printed one.
+
+    If one process fails, the others lose it, and each line after the first would hide the cause.
+    """
+    record = os.environ.get("TORCHELASTIC_ERROR_FILE", "")  # in <one start of the processes>/<local rank>/
+    try:
+        if record:
+            os.close(
+                os.open(os.path.join(os.path.dirname(os.path.dirname(record)), "reported"), os.O_CREAT | os.O_EXCL)
+            )
+    except FileExistsError:
+        return
+    except OSError:
+        pass  # torchrun has no folder
+    print_line(line, to_stderr=True)
+
+
 def is_printable(text: str) -> bool:
     """Return whether the encoding of stdout has all characters of a text; GBK has no check mark."""
     try:

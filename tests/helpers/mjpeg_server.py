@@ -26,10 +26,17 @@ class Camera:
     Attributes:
         connections: number of connections.
         sent: number of complete images sent.
+        first_sent: when each accepted connection had its first image, by `time.monotonic`.
     """
 
     def __init__(
-        self, frames: int, *, max_connections: int, pause: float = 0.004, accepts: Callable[[], bool] = lambda: True
+        self,
+        frames: int,
+        *,
+        max_connections: int,
+        pause: float = 0.004,
+        accepts: Callable[[], bool] = lambda: True,
+        image: Callable[[int, int], np.ndarray] = lambda connection, number: camera_image(number),
     ) -> None:
         """Send `frames` images per connection, the last one truncated.
 
@@ -38,9 +45,12 @@ class Camera:
             max_connections: later connections are refused.
             pause: seconds between two images.
             accepts: whether the next connection is accepted.
+            image: of a connection, from 0, by its number over all connections.
         """
         self.frames, self.max_connections, self.pause, self.accepts = frames, max_connections, pause, accepts
+        self.image = image
         self.connections = self.sent = 0
+        self.first_sent: list[float] = []
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         self.connections += 1
@@ -51,11 +61,13 @@ class Camera:
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         handler.end_headers()
         for number in range(self.frames):
-            data = cv2.imencode(".jpg", camera_image(self.sent))[1].tobytes()
+            data = cv2.imencode(".jpg", self.image(len(self.first_sent) - (number > 0), self.sent))[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
             complete = number < self.frames - 1
             handler.wfile.write(head + (data + b"\r\n" if complete else data[: len(data) * 3 // 4]))
             handler.wfile.flush()
+            if not number:
+                self.first_sent.append(time.monotonic())
             self.sent += complete
             time.sleep(self.pause)
 

@@ -1,5 +1,6 @@
 """Two processes with a batch in parts: in float64 their gradients and statistics equal those of one process."""
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,8 +15,17 @@ import torch.multiprocessing as mp
 from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.batching import ShuffledBatches
-from utils.distributed import DistributedContext, _agree_on_start, lost_process, run_to_resume, sync_batch_norms
+from utils.distributed import (
+    DistributedContext,
+    _agree_on_start,
+    local_device,
+    lost_process,
+    process_group_backend,
+    run_to_resume,
+)
+from utils.errors import ConfigError, DataError
 from utils.losses.detection import DetectionLoss, LossSettings
+from utils.synced_batch_norm import sync_batch_norms
 
 pytestmark = pytest.mark.slow
 
@@ -136,3 +146,76 @@ def test_the_run_of_a_launch_is_found_by_its_mark(tmp_path: Path) -> None:
 )
 def test_a_lost_process_is_distinguished_from_other_errors(error: Exception, lost: bool) -> None:
     assert lost_process(error) is lost
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "backend"),
+    [
+        (0, "", "gloo"),
+        (2, "", "cpu:gloo,cuda:nccl"),
+        (2, "0,1", "cpu:gloo,cuda:nccl"),
+        (2, "cpu", "gloo"),
+        (2, " CPU", "gloo"),
+        (2, "mps", "gloo"),
+    ],
+)
+def test_gradients_on_gpus_go_through_nccl_and_everything_else_through_gloo(
+    gpus: int, device: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    assert process_group_backend(device) == backend
+
+
+@pytest.mark.parametrize(("device", "own"), [("", "1"), ("0,1", "1"), ("2, 3", "3"), ("5", "1"), ("cpu", "cpu")])
+def test_each_process_uses_the_gpu_of_its_rank_on_its_machine(
+    device: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "7")
+    assert local_device(device) == own
+
+
+def agree_rank(rank: int, port: int, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    context = DistributedContext(rank=rank, size=2)
+
+    def failing(rank_that_fails: int) -> int:
+        if rank == rank_that_fails:
+            raise DataError("set.yaml", f"rank {rank} lacks it", fix="copy it")
+        return rank
+
+    assert context.agree(lambda: failing(-1)) == rank
+    assert context.from_main(lambda: failing(-1)) == 0
+    context.require_same({"--epochs": 3, "the data": "same"}, "train.py")
+    raised = []
+    for call in (
+        lambda: context.agree(lambda: failing(1)),
+        lambda: context.from_main(lambda: failing(0)),
+        lambda: context.require_same({"--epochs": 3 + rank, "the data": "same"}, "train.py"),
+    ):
+        try:
+            call()
+        except (ConfigError, DataError) as error:
+            raised.append((type(error).__name__, str(error)))
+    layer = torch.nn.BatchNorm2d(2)
+    torch.nn.init.constant_(layer.weight, rank + 1.0)
+    layer.running_mean.fill_(rank + 2.0)  # type: ignore[union-attr]
+    context.broadcast_state(layer)
+    values = [layer.weight.tolist(), layer.running_mean.tolist()]  # type: ignore[union-attr]
+    Path(out, f"{rank}.json").write_text(json.dumps([raised, values]))
+    context.close()
+
+
+def test_an_error_in_one_process_is_the_same_error_in_all(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(agree_rank, args=(port, str(tmp_path)), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    (raised, values) = first
+    assert [kind for kind, _ in raised] == ["DataError", "DataError", "ConfigError"]
+    assert "rank 1" in raised[0][1] and "rank 0" in raised[1][1] and socket.gethostname() in raised[0][1]
+    assert "--epochs" in raised[2][1] and "the data" not in raised[2][1]
+    assert values == [[1.0, 1.0], [2.0, 2.0]]

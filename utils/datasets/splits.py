@@ -41,17 +41,20 @@ def evaluation_loader(
     workers: int,
     single_class: bool = False,
     fixed_hw: tuple[int, int] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> BatchLoader:
     """Return batches of complete images for torch, loaded by processes that stay for further passes.
 
-    For `fixed_hw` see `evaluation_plan`.
+    With several training processes, each gets every n-th batch, from its rank on. For `fixed_hw` see `evaluation_plan`.
     """
     import torch  # only for this loader
 
     from utils.datasets.loader import BatchLoader
 
     dataset = DetectionDataset(index, image_size=image_size, single_class=single_class, cache_bytes=DEFAULT_CACHE_BYTES)
-    batches = evaluation_plan(index, batch_size=batch_size, image_size=image_size, stride=stride, fixed_hw=fixed_hw)
+    plan = evaluation_plan(index, batch_size=batch_size, image_size=image_size, stride=stride, fixed_hw=fixed_hw)
+    batches = plan[rank::world_size]
     pin, most_bytes = torch.cuda.is_available(), batch_bytes(batch_size, image_size)
     return BatchLoader(dataset, batches, workers=min(workers, len(batches)), pin=pin, batch_bytes=most_bytes)
 

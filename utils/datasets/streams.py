@@ -23,6 +23,7 @@ DEFAULT_FPS = 30.0
 STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "http://", "https://")
 SCREEN = re.compile(r"screen(?:\s+0)?(?:\s+(\d+)\s+(\d+)\s+([1-9]\d*)\s+([1-9]\d*))?")
 SCREEN_FPS = 30.0
+SILENCE_FRACTION = 0.05  # a camera is found again after at most this much more than it was away
 POLL_SECONDS = 0.5  # the longest wait, so that Ctrl-C takes effect
 # OpenCV passes these to FFmpeg. Without discardcorrupt, a packet truncated by a broken connection is decoded half grey.
 _FFMPEG_VARIABLE, _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt"
@@ -49,8 +50,9 @@ class Frame:
 class ReconnectPolicy:
     """When to reconnect a stream, and when to give up, in seconds."""
 
-    initial_delay: float = 0.5  # before the first attempt; each failed attempt doubles the delay
+    initial_delay: float = 0.5  # before the second attempt to connect; each failed attempt doubles the delay
     max_delay: float = 8.0  # upper bound of the delay
+    return_delay: float = 0.1  # lower bound of the delay once there were frames: then it is a fraction of the silence
     give_up_after: float = 30.0  # time without a frame after which the stream is given up
     io_timeout: float = 10.0  # upper bound of one attempt to connect or to read
 
@@ -161,14 +163,14 @@ class _Reader(threading.Thread):
         return time.monotonic() - self._last_frame_at > limit
 
     def _read_and_reconnect(self) -> None:
-        delay = self.reconnect.initial_delay
+        delay, next_report = self.reconnect.initial_delay, 0.0
         while not self.stopped.is_set():
             before = self.frames
             opened = self._read()
             if self.stopped.is_set():
                 break
             if self.frames > before:
-                delay = self.reconnect.initial_delay
+                next_report = 0.0
             self.reconnects += 1
             silent = time.monotonic() - self._last_frame_at
             missing = not opened and not self.frames and "://" not in self.text  # no such camera, no screen
@@ -176,8 +178,12 @@ class _Reader(threading.Thread):
             if missing or remaining <= 0:
                 LOGGER.warning(f"{self.name}: giving up after {silent:.1f} s without a frame")
                 break
+            if self.frames:
+                delay = min(max(SILENCE_FRACTION * silent, self.reconnect.return_delay), self.reconnect.max_delay)
             wait = min(delay, remaining)
-            LOGGER.warning(f"{self.name}: no frame for {silent:.1f} s, reconnecting in {wait:.1f} s")
+            if silent >= next_report:
+                LOGGER.warning(f"{self.name}: no frame for {silent:.1f} s, reconnecting in {wait:.1f} s")
+                next_report = 2 * max(silent, 0.5)
             self.stopped.wait(wait)
             delay = min(2 * delay, self.reconnect.max_delay)
 

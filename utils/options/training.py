@@ -84,6 +84,9 @@ class TrainOptions(TrainingOptions):
     noautoanchor: bool = option(False, "keep the model's anchors whatever the data")
     evolve: int = option(0, "evolve hyperparameters for N generations", bare=300, within=(0, math.inf))
     sync_bn: bool = option(False, "synchronized batch norm over all processes of torchrun")
+    dist_timeout: int = option(
+        60, "under torchrun: seconds without a sign of life of another process until this one ends; 0: wait"
+    )
     tensorboard: bool = option(False, "also write results for TensorBoard")
     download: bool = option(False, "download the data set if it is missing")
     project: str = option("runs/train", "folder of all runs")
@@ -94,6 +97,9 @@ class TrainOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.batch_size >= 1 or self.batch_size == -1, "--batch-size", "at least 1, or -1", self.batch_size)
+        require(
+            self.dist_timeout == 0 or self.dist_timeout >= 5, "--dist-timeout", "0 or at least 5", self.dist_timeout
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.threads import available_workers
 
+VAL_BATCH_FACTOR = 2  # a validation batch is larger than a training batch, since no gradients are stored
 MEMORY_FRACTION = 0.5  # of the available memory, for --cache ram
 
 
@@ -38,7 +39,7 @@ class TrainingData:
     val: DatasetIndex
     sampler: ShuffledBatches
     train_loader: BatchLoader
-    val_loader: BatchLoader
+    val_loader: BatchLoader  # this process's part
 
 
 def load_training_data(
@@ -94,16 +95,25 @@ def load_training_data(
     )
     bytes_per_batch, pin = batch_bytes(-(-batch_size // context.size), image_size), torch.cuda.is_available()
     train_loader = BatchLoader(samples, sampler, workers=workers, pin=pin, batch_bytes=bytes_per_batch)
-    val_loader = evaluation_loader(
-        val,
-        batch_size=2 * batch_size,
-        image_size=image_size,
-        stride=stride,
-        workers=workers,
-        single_class=single_class,
-    )
+    val_loader = validation_loader(val, options, image_size=image_size, stride=stride, context=context)
     names = class_names(dataset, single_class=single_class)
     return TrainingData(dataset.file, names, image_size, stride, train, val, sampler, train_loader, val_loader)
+
+
+def validation_loader(
+    index: DatasetIndex, options: TrainOptions, *, image_size: int, stride: int, context: DistributedContext
+) -> BatchLoader:
+    """Return a process's part of the batches of the validation split: every n-th of n processes."""
+    return evaluation_loader(
+        index,
+        batch_size=VAL_BATCH_FACTOR * options.batch_size,
+        image_size=image_size,
+        stride=stride,
+        workers=options.workers,
+        single_class=options.single_cls,
+        rank=context.rank,
+        world_size=context.size,
+    )
 
 
 def _require_usable_batches(

@@ -7,7 +7,8 @@ evaluation pass would rule out the fastest implementation for the whole pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,24 +30,27 @@ class OffsetMonitor:
     def __init__(self, model: nn.Module, *, offset_lr: float) -> None:
         self._model, self._offset_lr = model, offset_lr
         self._layers = akconv_layers(model)
-        self._measured: dict[str, list[LayerOffsets]] = {}
+        # each layer's, by the index of the batch
+        self._measured: dict[int, list[LayerOffsets]] = {}
 
     def record_offsets(self, batch_index: int, num_batches: int, batch: Batch) -> None:
-        """Measure the first image of a batch if it is one of at most eight selected; index 0 begins a validation."""
-        if batch_index == 0:
-            self._measured = {}
+        """Measure the first image of a batch if it is one of at most eight selected, of all processes' batches."""
         interval = max(num_batches // MAX_IMAGES, 1)
         if not self._layers or batch_index % interval or batch_index // interval >= MAX_IMAGES:
             return
         device = next(self._model.parameters()).device
         with torch.inference_mode(), record_sampling(self._layers) as samplings:
             self._model(scale_pixels(batch.images[:1], device))
-            for name, layer in samplings.items():
-                self._measured.setdefault(name, []).append(layer_offsets(layer))
+            self._measured[batch_index] = [layer_offsets(layer) for layer in samplings.values()]
+
+    def exchange(self, gather: Callable[[object], list[Any]]) -> None:
+        """Give this process the measurements of all; `gather` returns the values of all processes."""
+        self._measured = {index: layers for part in gather(self._measured) for index, layers in part.items()}
 
     def layers(self) -> list[LayerOffsets]:
         """Return each layer's means over the images of the last validation."""
-        return [mean_offsets(measured) for measured in self._measured.values()]
+        images = [layers for _, layers in sorted(self._measured.items())]
+        return [mean_offsets(measured) for measured in zip(*images, strict=True)]
 
     def pop_columns(self) -> tuple[float, float]:
         """Return the values of `OFFSET_COLUMNS`, and clear them: an epoch without validation has none."""

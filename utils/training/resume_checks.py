@@ -26,7 +26,7 @@ from utils.weights.checkpoint import Checkpoint, stored_network
 from utils.weights.restricted_pickle import printable, type_name
 
 CHANGEABLE = frozenset(
-    "resume epochs device workers patience save_period nosave noval noplots cache data plugins".split()
+    "resume epochs device dist_timeout workers patience save_period nosave noval noplots cache data plugins".split()
 )
 MAX_INTEGER = 2**53
 ADVICE = "resume another checkpoint, such as last.bak.pt, or start a new run"

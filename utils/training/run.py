@@ -19,13 +19,12 @@ from utils.datasets.splits import class_names, open_data
 from utils.distributed import (
     LAUNCH_FILE,
     DistributedContext,
-    destroy_distributed,
     init_distributed,
     local_device,
     lost_process,
-    run_to_resume,
+    lost_process_error,
 )
-from utils.errors import ConfigError, RunError
+from utils.errors import ConfigError
 from utils.files import (
     absolute_path,
     atomic_write,
@@ -49,9 +48,10 @@ from utils.runtime import describe_environment, peak_memory_gb, seed_everything,
 from utils.strict_yaml import dump_yaml
 from utils.training.autobatch import choose_batch
 from utils.training.callbacks import make_callbacks, require_tensorboard
-from utils.training.data import TrainingData, load_training_data
+from utils.training.data import TrainingData, load_training_data, validation_loader
+from utils.training.processes import common_values, find_interrupted
 from utils.training.results_csv import columns_of, format_seconds
-from utils.training.resume_checks import find_run, stored_hyperparameters, validate_checkpoint
+from utils.training.resume_checks import stored_hyperparameters, validate_checkpoint
 from utils.training.setup import build_model, build_trainer, check_anchors, choose_config
 from utils.training.state import LAST, SUMMARY, set_aside_earlier_run, to_builtin
 from utils.training.trainer import Trainer
@@ -82,27 +82,19 @@ def run_training(options: TrainOptions, given: Iterable[str] = (), *, layers: bo
         DetectorError: the input is invalid (before anything is written), or the run failed.
         RunStopped: Ctrl-C or SIGTERM; the run was saved.
     """
-    content: Checkpoint | None = None
-    run_dir: Path | None = None
-    if options.resume:
-        options, content, run_dir = find_run(options, frozenset(given))
-    device = select_device(local_device(options.device))
-    context = init_distributed(device)
+    context = init_distributed(options.device, timeout=options.dist_timeout)
     try:
-        restarted = run_to_resume(options.project, context.launch)
-        if restarted is not None:
-            LOGGER.warning(f"restarted by torchrun; resuming {restarted}")
-            run_dir, last = restarted, restarted / "weights" / LAST
-            if last.is_file():
-                options, content, run_dir = find_run(replace(options, resume=str(last)), frozenset())
+        options, content, run_dir = find_interrupted(options, frozenset(given), context)
+        device = context.agree(lambda: select_device(local_device(options.device)))
+        if context.size > 1 and device.type == "cuda":
+            torch.cuda.set_device(device)
         return _run(options, content, run_dir, device, context, layers=layers)
     except RuntimeError as error:
         if not lost_process(error):
             raise
-        fix = "resume with `python train.py --resume`, under torchrun again, unless torchrun restarts the run itself"
-        raise RunError("torchrun", "another process has ended or cannot be reached", fix=fix) from error
+        raise lost_process_error("another process has ended or cannot be reached") from error
     finally:
-        destroy_distributed()
+        context.close()
 
 
 def _run(
@@ -122,20 +114,21 @@ def _run(
     hyperparameters = stored_hyperparameters(content, options.resume) if content else load_hyperparameters(options.hyp)
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, context))
-    model, data, transferred = _build_parts(options, hyperparameters, content, context)
+    # The main process downloads or draws the images before the others look for them.
+    context.from_main(lambda: open_data(options.data, download=options.download) and None)
+    context.agree(lambda: open_data(options.data) if context.leads_node else None)
+    model, data, transferred = context.agree(lambda: _build_parts(options, hyperparameters, content, context))
+    context.require_same(common_values(options, hyperparameters, data), options.data)
     typed, options = options, _with_absolute_paths(options, data.file)
     if run_dir is None:
-        created = make_run_dir(options.project, options.name, exist_ok=options.exist_ok) if context.is_main else None
-        run_dir = Path(context.broadcast(str(created)))
+        run_dir = context.from_main(lambda: make_run_dir(options.project, options.name, exist_ok=options.exist_ok))
     with contextlib.ExitStack() as stack:
-        if context.is_main:
-            stack.callback(FolderLock(run_dir).release)
-            remove_leftovers(run_dir)
-            if context.launch:
-                atomic_write(run_dir / LAUNCH_FILE, context.launch)
+        context.from_main(lambda: _claim(run_dir, context.launch, stack))
         trainer = build_trainer(
             options, hyperparameters, model=model, data=data, run_dir=run_dir, device=device, context=context
         )
+        context.broadcast_state(trainer.model)
+        context.broadcast_state(trainer.state.ema.model)
         if content is None and context.is_main:
             _describe_run(trainer, typed, transferred)
         cost = summarize(trainer.state.ema.model, (data.image_size, data.image_size))
@@ -146,17 +139,30 @@ def _run(
         if content is not None:
             _resume(trainer, content)
         trainer.train(make_callbacks(run_dir, tensorboard=options.tensorboard) if context.is_main else ())
-        return _finish(trainer, cost) if context.is_main else None
+        result = _finish(trainer, cost) if context.is_main else None
+        context.barrier()  # torchrun on another node would not wait long for the main process
+        return result
+
+
+def _claim(run_dir: Path, launch: str, stack: contextlib.ExitStack) -> None:
+    """Lock a run's folder until the stack is closed, and prepare it."""
+    stack.callback(FolderLock(run_dir).release)
+    remove_leftovers(run_dir)
+    if launch:
+        atomic_write(run_dir / LAUNCH_FILE, launch)
 
 
 def _measured_batch(
     options: TrainOptions, hyperparameters: Hyperparameters, device: torch.device, context: DistributedContext
 ) -> int:
     """Return the batch size over all processes for --batch-size -1."""
-    model = DetectionModel(choose_config(options, hyperparameters)[0])
-    image_size = round_image_size(options.imgsz, model.max_stride)
-    batch_size = choose_batch(model, image_size=image_size, device=device, amp=not options.no_amp)
-    return int(context.broadcast(batch_size)) * context.size
+
+    def measure() -> int:
+        model = DetectionModel(choose_config(options, hyperparameters)[0])
+        image_size = round_image_size(options.imgsz, model.max_stride)
+        return choose_batch(model, image_size=image_size, device=device, amp=not options.no_amp)
+
+    return context.from_main(measure) * context.size
 
 
 def _build_parts(
@@ -170,10 +176,6 @@ def _build_parts(
         config, weights = choose_config(options, hyperparameters)
     else:
         (config, _), weights = stored_network(content, options.resume), None
-    # The main process downloads or draws the images before the others look for them.
-    if context.is_main:
-        open_data(options.data, download=options.download)
-    context.barrier()
     dataset = open_data(options.data)
     names = class_names(dataset, single_class=options.single_cls)
     model, transferred = build_model(options, config, num_classes=len(names), content=weights)
@@ -244,11 +246,15 @@ def _finish(trainer: Trainer, cost: ModelSummary) -> TrainingResult:
         best = trainer.checkpoints.last
     model = load_model(best)[0]
     network = torch_network(model, device=device, half=state.scaler.is_enabled())
+    val_loader = data.val_loader
+    if state.context.size > 1:  # this process's part
+        sizes = {"image_size": data.image_size, "stride": data.stride}
+        val_loader = validation_loader(data.val, state.options, **sizes, context=DistributedContext())
     epochs = f"{progress.epoch} epoch{'s' * (progress.epoch != 1)}"
     LOGGER.info(f"\n{epochs} in {format_seconds(progress.seconds)}; evaluating {best}")
     evaluation = evaluate_and_report(
         network,
-        data.val_loader,
+        val_loader,
         index=data.val,
         names=data.names,
         nms=EVALUATION_NMS,

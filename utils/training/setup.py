@@ -11,13 +11,14 @@ from models.config import MAX_ANCHORS, ModelConfig, load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.autoanchor import fit_anchors
 from utils.datasets.index import DatasetIndex
-from utils.distributed import DistributedContext, sync_batch_norms
+from utils.distributed import DistributedContext
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.losses.detection import DetectionLoss
 from utils.options import TrainOptions
 from utils.options.hyperparameters import Hyperparameters
 from utils.runtime import to_device
+from utils.synced_batch_norm import sync_batch_norms
 from utils.training.data import TrainingData
 from utils.training.ema import ModelEma
 from utils.training.epoch import EpochTrainer, LoopConfig

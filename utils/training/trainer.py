@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +14,12 @@ from utils.log import LOGGER
 from utils.signals import GracefulShutdown, StopRequested
 from utils.structures import Batch
 from utils.training.callbacks import Callback
+from utils.training.data import VAL_BATCH_FACTOR
 from utils.training.epoch import EpochTrainer, require_finite_state
 from utils.training.offset_monitor import OffsetMonitor
 from utils.training.results_csv import epoch_line, header_line, results_row, write_results
 from utils.training.state import RESULTS, CheckpointFolder
-from utils.validation.evaluate import Evaluation, evaluate
+from utils.validation.evaluate import EvaluatedBatch, Evaluation, evaluate
 
 WAITING_IS_HIGH = 0.2  # fraction of the training time
 
@@ -68,7 +71,8 @@ class Trainer:
         training_time = time.perf_counter() - self._started
         losses = progress.means
         self._notify("on_train_epoch_end", losses)
-        evaluation = self._validate_on_main(is_last=epoch + 1 == epochs)
+        is_last = epoch + 1 == epochs
+        evaluation = self.validate() if is_last or self.config.validate_every_epoch else None
         self._finish_epoch(epoch, losses, evaluation)
         progress.seconds += time.perf_counter() - self._started
         self._save(evaluation)
@@ -83,35 +87,35 @@ class Trainer:
             self._waiting_reported = True
             LOGGER.info(f"{fraction:.0%} of the training waits for data; more --workers or --cache would help")
 
-    def _validate_on_main(self, *, is_last: bool) -> Evaluation | None:
-        """Validate in the main process, if it is due; if that is stopped by a signal, all raise StopRequested."""
-        context = self.state.context
-        evaluation, stopped = None, False
-        if context.is_main and (is_last or self.config.validate_every_epoch):
-            try:
-                evaluation = self.validate()
-            except StopRequested:
-                stopped = True
-        if context.any(stopped):
-            raise StopRequested
-        return evaluation
-
     def validate(self) -> Evaluation:
-        """Evaluate the averaged model on the validation split and measure its offsets; stops at a signal."""
+        """Evaluate the averaged model on the validation split, a part in each process, and measure its offsets.
 
-        def after_batch(batch_index: int, batch: Batch, _: object) -> None:
-            self._offsets.record_offsets(batch_index, len(self.data.val_loader), batch)
-            if self._shutdown.signal is not None:
+        Raises:
+            StopRequested: in all processes, if one has received a signal.
+        """
+        context, size = self.state.context, self.state.context.size
+        number_of_batches = math.ceil(len(self.data.val) / (VAL_BATCH_FACTOR * self.config.batch_size))
+        context.broadcast_state(self.state.ema.model)  # without --sync-bn each process has its own statistics
+
+        def measure_offsets(batch_index: int, batch: Batch, _: object) -> None:
+            self._offsets.record_offsets(context.rank + size * batch_index, number_of_batches, batch)
+
+        def exchange(batches: list[EvaluatedBatch]) -> list[EvaluatedBatch]:
+            if context.any(self._shutdown.signal is not None):
                 raise StopRequested
+            self._offsets.exchange(context.gather)
+            parts = context.gather(batches)
+            return [parts[i % size][i // size] for i in range(sum(map(len, parts)))]
 
         return evaluate(
             self.state.ema.model,
-            self.data.val_loader,
+            itertools.takewhile(lambda _: self._shutdown.signal is None, self.data.val_loader),
             nms=EVALUATION_NMS,
             device=self.device,
             loss=self._epoch_trainer.weighted_losses,
             half=self.state.scaler.is_enabled(),
-            on_batch=after_batch,
+            on_batch=measure_offsets,
+            exchange=exchange,
         )
 
     def _finish_epoch(self, epoch: int, losses: Mapping[str, float], evaluation: Evaluation | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from utils.boxes import cxcywh_to_xyxy
 from utils.inference.network import Network
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.log import LOGGER
 from utils.metrics.average_precision import PrecisionRecall, precision_recall
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.evaluated_set import EvaluatedSet, ImageEvaluation
@@ -44,6 +46,17 @@ class Evaluation:
     milliseconds: dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedBatch:
+    """The images of one batch, and its losses."""
+
+    images: list[ImageEvaluation]
+    losses: dict[str, float]
+
+
+Exchange = Callable[[list[EvaluatedBatch]], list[EvaluatedBatch]]
+
+
 def evaluate(
     model: Detector,
     batches: Iterable[AnyBatch],
@@ -53,6 +66,7 @@ def evaluate(
     loss: Callable[[Sequence[Tensor], Tensor], Mapping[str, Tensor]] | None = None,
     half: bool = False,
     on_batch: Callable[[int, AnyBatch, Sequence[Detections]], None] | None = None,
+    exchange: Exchange = list,
 ) -> Evaluation:
     """Evaluate a copy of a model, with folded batch norms, in torch.
 
@@ -68,7 +82,7 @@ def evaluate(
 
     network = torch_network(model, device=device, half=half)
     with torch.inference_mode():
-        return evaluate_network(network, batches, nms=nms, losses=losses, on_batch=on_batch)
+        return evaluate_network(network, batches, nms=nms, losses=losses, on_batch=on_batch, exchange=exchange)
 
 
 def evaluate_network(
@@ -78,43 +92,48 @@ def evaluate_network(
     nms: NmsSettings,
     losses: Callable[[Sequence[Tensor], Tensor | np.ndarray], Mapping[str, float]] | None = None,
     on_batch: Callable[[int, AnyBatch, Sequence[Detections]], None] | None = None,
+    exchange: Exchange = list,
 ) -> Evaluation:
     """Evaluate a network on the batches of an evaluation loader.
 
     `losses` computes the named losses of a batch from raw predictions and targets. `on_batch` is called with the index
-    of each batch, the batch, and its detections in pixels of the network's input.
+    of each batch, the batch, and its detections in pixels of the network's input. If several processes evaluate a part
+    each, `exchange` returns the batches of all, in the order in which one process would have evaluated them.
     """
-    confusion = ConfusionMatrix(network.num_classes)
-    sums: dict[str, float] = {}
     stopwatch = _Stopwatch()
-    evaluated: list[ImageEvaluation] = []
-    progress = tqdm(batches, desc="Validating", leave=False, disable=None)
+    done: list[EvaluatedBatch] = []
+    shown = None if LOGGER.isEnabledFor(logging.INFO) else True  # not from several processes
+    progress = tqdm(batches, desc="Validating", leave=False, disable=shown)
     for batch_index, batch in enumerate(progress):
         stopwatch.record("loading")
         pixels = network.scale(batch.images)
         stopwatch.record("pre")
         predictions, raw = network(pixels)
         stopwatch.record("inference")
-        if losses is not None:
-            for name, value in losses(raw, batch.targets).items():
-                sums[name] = sums.get(name, 0.0) + value
+        values = dict(losses(raw, batch.targets)) if losses is not None else {}
         stopwatch.record(OTHER)
         detections = non_max_suppression(predictions, nms)
         stopwatch.record("nms")
         labels = np.asarray(batch.targets)
-        for position in range(len(detections)):
-            image = match_image(batch, position, detections[position], labels[labels[:, 0] == position])
-            evaluated.append(image)
-            confusion.add(image)
+        images = [
+            match_image(batch, position, detections[position], labels[labels[:, 0] == position])
+            for position in range(len(detections))
+        ]
+        done.append(EvaluatedBatch(images=images, losses=values))
         stopwatch.record("matching")
         if on_batch is not None:
             on_batch(batch_index, batch, detections)
         stopwatch.end_batch(len(detections))
-    evaluated.sort(key=lambda image: image.image_id)
-    batch_count = max(len(stopwatch.batches), 1)
+    done = exchange(done)
+    evaluated = sorted((image for batch in done for image in batch.images), key=lambda image: image.image_id)
+    confusion = ConfusionMatrix(network.num_classes)
+    for image in evaluated:
+        confusion.add(image)
     return Evaluation(
         metrics=precision_recall(EvaluatedSet.concatenate(evaluated)),
-        losses={name: total / batch_count for name, total in sums.items()},
+        losses={
+            name: sum(batch.losses[name] for batch in done) / len(done) for name in (done[0].losses if done else ())
+        },
         images=evaluated,
         confusion=confusion,
         milliseconds=stopwatch.milliseconds(),
