@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize sanitize-shapes proof proof-record messages docs clean
+.PHONY: install demo test test-fast test-long check sanitize sanitize-shapes load machines proof proof-record messages docs clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +49,14 @@ SEED ?= 0
 COUNT ?= 20000
 sanitize-shapes: install
 	$(RUN) -m tests.sanitizers --seed $(SEED) --count $(COUNT)
+
+# Two machines as network namespaces, with a link that delays, loses and is cut; needs root.
+machines: install
+	$(RUN) -m pytest tests/fault_injection/test_machines.py
+
+# Threads, clients, streams and many images, in about 40 minutes; tests/studies/load.py. `page` needs requirements-app.txt.
+load: install
+	$(RUN) -m tests.studies.load
 
 # Before a refactor `make proof-record`, after each step `make proof`: the same bits. See tests/studies/refactor_proof.py.
 proof-record: install

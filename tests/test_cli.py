@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN_FLAGS = """weights cfg data hyp epochs batch_size imgsz rect resume nosave noval noautoanchor noplots cache device
 image_weights evolve sync_bn tensorboard download
 multi_scale single_cls optimizer workers project name exist_ok cos_lr label_smoothing patience freeze save_period seed
-no_amp plugins strict no_label_cache fraction"""
+no_amp plugins strict no_label_cache fraction dist_timeout"""
 VAL_FLAGS = """weights data batch_size imgsz conf_thres iou_thres max_det task device workers single_cls verbose 
 save_txt save_conf save_json coco_eval augment engine half noplots project name exist_ok plugins strict no_label_cache
 trust_torchscript"""
