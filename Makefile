@@ -69,6 +69,28 @@ proof: install
 messages: install
 	$(RUN) -m tests.helpers.messages
 
+.PHONY: audit guards gates
+# The licences of the installed packages, then their known vulnerabilities. Without access to the vulnerability service,
+# or for packages that it does not know, this fails: what was not looked up must not count as safe.
+audit: install $(VENV)-audit/.installed
+	$(VENV)-audit/bin/pip-licenses --python $(RUN) --order license
+	$(VENV)-audit/bin/pip-audit --strict --progress-spinner off --timeout 10 \
+		--path "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		|| { echo "audit: packages are vulnerable, or could not be looked up (see above)" >&2; exit 1; }
+
+$(VENV)-audit/.installed:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit pip-licenses
+	touch $@
+
+# Removes the guards of the program one at a time, in a copy; each must turn a test red. See tests/studies/guards.txt.
+guards: install
+	$(RUN) -m tests.studies.guards
+
+# Mistakes of users, hostile files without a network, and data sets that no command may change.
+gates: install
+	$(RUN) -m pytest --no-loadscope-reorder tests/fault_injection/test_user_mistakes.py tests/fault_injection/test_hostile_files.py tests/fault_injection/test_untouched_data.py
+
 # The pages of docs/ as a site in site/. mkdocs gets an environment of its own.
 docs: $(VENV)-docs/.installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build

@@ -158,6 +158,15 @@ def test_the_pages_in_english_and_chinese_have_the_same_code(page: Path) -> None
     assert code(page) == code(ROOT / "docs" / page.name)
 
 
+def test_the_tests_that_security_md_names_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    promises = [line for line in text.splitlines() if line.startswith("| **")]
+    assert len(promises) > 10
+    for line in promises:
+        named = re.findall(r"`(tests/[^`]+)`", line)
+        assert named and all((ROOT / name).is_file() for name in named), line
+
+
 def test_both_pages_of_the_gates_have_the_same_rows_and_figures() -> None:
     # The words differ, so the commands and numbers of each row are compared.
     def rows(page: Path) -> list[tuple[list[str], list[str]]]:

@@ -15,6 +15,7 @@ class DetectorError(Exception):
 
     def __init__(self, where: object, what: str, *, fix: str = "") -> None:
         """Compose the line: `where` is a file, `file:line` or flag; `fix` is in the imperative without a full stop."""
+        what = what if what.endswith("..") else what.removesuffix(".")  # libraries end their reasons with a full stop
         self.where, self.what, self.fix = str(where), what, fix
         stop = "" if fix.endswith("?") else "."
         super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}{stop}" if fix else ""))

@@ -1,13 +1,15 @@
-"""Choosing a device, and the refusal of one that does not exist."""
+"""Choosing a device, the refusal of one that does not exist, and the seeds of a step."""
 
 import platform
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from utils.errors import ConfigError
-from utils.runtime import describe_environment, processor_name, select_device
+from utils.runtime import describe_environment, processor_name, seed_step, select_device
 
 
 @pytest.fixture
@@ -78,3 +80,15 @@ def test_the_environment_names_the_processor(monkeypatch):
     assert name and (not cpuinfo.exists() or name in cpuinfo.read_text() or name == platform.machine())
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     assert processor_name() in (platform.processor(), platform.machine()) and processor_name()
+
+
+def test_what_a_model_draws_is_a_function_of_seed_step_and_rank() -> None:
+    def drawn(*key: int) -> tuple[float, ...]:
+        seed_step(*key)
+        return (*torch.rand(2).tolist(), float(np.random.random()), random.random())
+
+    keys = [(seed, step, rank) for seed in (0, 7) for step in (0, 1, 2**20) for rank in (0, 1)]
+    first = [drawn(*key) for key in keys]
+    torch.rand(5)
+    assert [drawn(*key) for key in reversed(keys)] == first[::-1]
+    assert len({*first}) == len(keys) and all(len({*column}) == len(keys) for column in zip(*first, strict=True))

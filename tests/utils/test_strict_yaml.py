@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.errors import ConfigError
-from utils.strict_yaml import dump_yaml, load_yaml
+from utils.strict_yaml import MAX_YAML_BYTES, dump_yaml, load_yaml
 
 text = st.text(st.characters(codec="utf-8", categories=("L", "P", "S", "Zs")), max_size=8)  # numbers: see below
 plain = st.recursive(
@@ -160,6 +160,13 @@ def test_depth_and_size_up_to_the_limits_are_read(tmp_path):
         (value,) = value
     assert value == []
     assert len(load_text(tmp_path, "a: '" + "x" * 999_990 + "'")["a"]) == 999_990
+
+
+def test_a_file_beyond_the_limit_of_size_is_refused(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, "a: 1\n".ljust(MAX_YAML_BYTES + 1, "#"))
+    assert caught.value.where == str(tmp_path / "a.yaml") and str(MAX_YAML_BYTES + 1) in caught.value.what
+    assert load_text(tmp_path, "a: 1\n".ljust(MAX_YAML_BYTES, "#")) == {"a": 1}
 
 
 def test_many_nodes_side_by_side_are_not_deep(tmp_path):

@@ -100,6 +100,15 @@ def test_there_are_enough_hostile_archives_and_all_differ():
     assert len({made(kind) for kind in HOSTILE}) == len(HOSTILE) >= 25
 
 
+def test_a_bomb_beside_honest_files_is_refused():
+    honest = ("images/a.jpg", np.random.default_rng(0).bytes(200_000))
+    assert len(read_all(zipped(honest, ("labels/a.txt", GOOD)))) == 2
+    # All files together are less than a hundred times the archive.
+    with pytest.raises(DataError) as caught:
+        read_all(zipped(honest, ("labels/bomb.txt", bytes(3_000_000))))
+    assert "labels/bomb.txt" in caught.value.what
+
+
 def test_a_file_that_is_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 30_000)
     with pytest.raises(DataError, match="40,000"):

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.helpers.data_oracles import tree_hash, write_data_set, write_yaml
-from tests.helpers.hostile_archives import zipped
+from tests.helpers.hostile_archives import tarred, zipped
 from tests.helpers.https_server import CERTIFICATE, serving
 from utils.datasets import catalog
+from utils.datasets.archives import open_archive
 from utils.datasets.catalog import KNOWN, DatasetPart, RemoteArchive, without_top_folder
 from utils.datasets.config import KNOWN_SETS, load_data_config
 from utils.datasets.download import fetch, part_entries
@@ -84,6 +85,26 @@ def test_redirects_within_https_are_followed_and_endless_ones_are_not(archive, t
         assert len(asked) < 15
 
 
+def test_a_long_chain_of_redirects_is_refused(archive, tmp_path):
+    pages = {f"/{number}.zip": f"/{number + 1}.zip" for number in range(30)}
+    with serving({**pages, "/30.zip": archive}) as (address, asked):
+        with pytest.raises(RunError) as caught:
+            fetch(config_of(tmp_path, f"{address}/0.zip"))
+        assert caught.value.where == f"{address}/0.zip" and len(asked) <= 10
+    assert not list((tmp_path / "sets").iterdir())
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file", "data", "gopher"])
+def test_other_schemes_are_refused_before_a_connection(scheme, tmp_path):
+    with serving({}, tls=False) as (address, asked), pytest.raises(DataError):
+        list(
+            part_entries(
+                DatasetPart((RemoteArchive(address.replace("http", scheme, 1)),), without_top_folder), tmp_path
+            )
+        )
+    assert not asked
+
+
 def announced(length, body, handler):
     """Answer with a body of another length than announced."""
     handler.send_response(200)
@@ -122,6 +143,16 @@ def test_bad_servers_are_refused_and_leave_nothing(kind, archive, tmp_path):
                 fetch(config, max_bytes=2 * len(archive))
     assert str(caught.value).isprintable() and address in str(caught.value)
     assert not asked_over_http and not list((tmp_path / "sets").iterdir())
+
+
+def test_a_tar_file_cut_between_members_is_refused(tmp_path):
+    names = [f"images/{split}/{index}.txt" for split in ("train", "val") for index in (0, 1)]
+    whole = tarred(*((name, b"x") for name in names))
+    part = whole[:2048]  # two members: a tar file may end there
+    assert sorted(open_archive(io.BytesIO(part), where="part")) == names[:2]
+    with serving({"/a.tar": partial(announced, len(whole), part)}) as (address, _), pytest.raises(DetectorError):
+        fetch(config_of(tmp_path, f"{address}/a.tar"))
+    assert not list((tmp_path / "sets").iterdir())
 
 
 def test_of_files_with_equal_names_that_of_the_first_archive_is_used(tmp_path):

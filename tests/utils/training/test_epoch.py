@@ -251,6 +251,13 @@ def test_bad_batches_change_no_learned_state(kind, value, tmp_path):
     assert equal(before.statistics, after.statistics) is (kind != "gradient")
 
 
+def test_each_step_moves_the_averaged_model(tmp_path):
+    course = Course([GOOD, GOOD, *["loss"] * 10], tmp_path)
+    course.run()
+    start, after_one, after_two, *_ = course.records
+    assert not equal(start.averages, after_one.averages) and not equal(after_one.averages, after_two.averages)
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_mean_losses_exclude_bad_batches(kind, tmp_path):
     course = Course([GOOD, kind, kind, GOOD, *[kind] * 10], tmp_path)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from utils.errors import RunError
 from utils.plots.curves import plot_results
 from utils.training.results_csv import (
     COLUMNS,
@@ -99,3 +100,20 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_run_times(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_results_are_written_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.csv"
+    write_results([], file)
+    before, name_of_old = file.read_bytes(), file.stat().st_ino
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", refuse)
+        with pytest.raises(RunError):
+            write_results([dict.fromkeys(COLUMNS, 1.0)], file)
+    assert file.read_bytes() == before and [*tmp_path.iterdir()] == [file]
+    write_results([dict.fromkeys(COLUMNS, 1.0)], file)
+    assert file.stat().st_ino != name_of_old and file.read_bytes() != before

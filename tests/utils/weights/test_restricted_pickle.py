@@ -17,8 +17,9 @@ import torch
 
 from tests.helpers.assemble_pickle import call, make, pickled
 from tests.helpers.hostile_pickles import CANARY, COMMAND, corpus
-from utils.weights.checkpoint import content_hash
-from utils.weights.restricted_pickle import DamagedError, PickleStub, RefusedError, RestrictedUnpickler
+from utils.errors import CheckpointError
+from utils.weights.checkpoint import content_hash, load_checkpoint, load_model
+from utils.weights.restricted_pickle import DamagedError, PickleStub, PickleStubClass, RefusedError, RestrictedUnpickler
 from utils.weights.torch_file import DTYPES, TensorUnpickler, read_torch_file
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,17 @@ def test_objects_become_stubs_and_their_modules_are_not_imported() -> None:
     assert read["set"].args == ([1],)
 
 
+def test_all_storages_together_are_no_larger_than_the_file() -> None:
+    reader = TensorUnpickler(BytesIO(), budget=1000)
+    kind = PickleStubClass("torch.FloatStorage", callable=False)
+    first = reader.persistent_load(("storage", kind, "0", "cpu", 200))
+    assert first.nbytes == 800 and reader.persistent_load(("storage", kind, "0", "cpu", 200)) is first
+    for count in (51, 2**40):  # before their memory is allocated
+        with pytest.raises(DamagedError):
+            reader.persistent_load(("storage", kind, "1", "cpu", count))
+    assert list(reader.storages) == ["0"]
+
+
 def test_altered_pickles_give_a_typed_error_or_a_value() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
     with zipfile.ZipFile(BytesIO(saved({"model": layers, "names": {0: "a", 1: "b"}, "x": [1, 2.5, (3,)]}))) as archive:
@@ -95,6 +107,14 @@ def test_altered_pickles_give_a_typed_error_or_a_value() -> None:
             assert "\n" not in str(error) and len(str(error)) < 400
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 50
+
+
+def test_the_reader_refuses_every_hostile_file() -> None:
+    cases = corpus(saved({"model": torch.nn.Conv2d(30, 40, 3), "epoch": 3}))
+    for label, data, expected in cases:
+        with pytest.raises(CheckpointError) as error:
+            load_model("x.pt", content=load_checkpoint("x.pt", data=data))
+        assert expected in str(error.value) and "\n" not in str(error.value), label
 
 
 Outcomes = tuple[list[tuple[str, str]], list[dict[str, object]], Path]
