@@ -43,7 +43,7 @@ vid_stride visualize visualize_layers visualize_at plugins trust_torchscript"""
 COMPARE_FLAGS = """cfg weights sweep ablation design data task hyp epochs batch_size imgsz device optimizer
 workers cos_lr patience cache noplots seed seeds jobs browse no_amp tiny figures paper lang project name plugins
 names pretrained fraction rect multi_scale single_cls image_weights label_smoothing freeze strict no_label_cache"""
-EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic static akconv_form raw_heads simplify opset
+EXPORT_FLAGS = """data weights imgsz batch_size device half dynamic static akconv_form raw_heads int8 simplify opset
 verbose nms agnostic_nms topk_per_class topk_all iou_thres conf_thres include benchmark repeats project name plugins"""
 PREPARE_FLAGS = """source out format split seed folds sort_names names ignore_class copy in_place_lists polygons check
 weights imgsz device project name"""

@@ -10,8 +10,8 @@ import torch
 
 from utils.benchmarks.timing import interleave
 from utils.datasets.index import build_index
-from utils.datasets.splits import evaluation_loader, open_data
-from utils.errors import ConfigError
+from utils.datasets.splits import evaluation_loader
+from utils.export.int8 import open_data_for
 from utils.files import atomic_write, dump_json, make_run_dir
 from utils.inference.detector import prepare
 from utils.inference.metadata import ModelMetadata
@@ -35,15 +35,13 @@ def compare_formats(options: ExportOptions, paths: Mapping[str, Path], metadata:
         ConfigError: the data set is unknown, or has other classes.
     """
     device = select_device(options.device)
-    config = open_data(options.data or metadata.data or "shapes.yaml")
-    if config.num_classes != len(metadata.names) and not metadata.single_class:
-        what = f"has {config.num_classes} classes, but the model has {len(metadata.names)}"
-        raise ConfigError(config.file, what, fix="pass its --data")
+    config = open_data_for(metadata, options.data)
     index = build_index(config, "val")
     size = metadata.image_size
+    fixed_hw = (options.static[0], options.static[1]) if options.static else None
     detectors = [open_weights(path, device)[0] for path in paths.values()]
     LOGGER.info(f"Timing {', '.join(paths)} in {options.repeats} rounds, then evaluating each on {len(index)} images")
-    image = torch.rand(1, 3, size, size).to(device)
+    image = torch.rand(1, 3, *(fixed_hw or (size, size))).to(device)
     with torch.inference_mode():
         actions = [partial(prepare(detector, device=device), image) for detector in detectors]
         timings = interleave(actions, rounds=options.repeats, device=device)
@@ -56,6 +54,7 @@ def compare_formats(options: ExportOptions, paths: Mapping[str, Path], metadata:
             stride=metadata.stride,
             workers=0,
             single_class=metadata.single_class,
+            fixed_hw=fixed_hw,
         )
         metrics = evaluate(detector, loader, nms=EVALUATION_NMS, device=device).metrics
         rows.append(
@@ -70,8 +69,9 @@ def compare_formats(options: ExportOptions, paths: Mapping[str, Path], metadata:
         )
     run_dir = make_run_dir(options.project, options.name)
     environment = describe_environment(device)
+    pixels = " x ".join(map(str, fixed_hw or (size,)))
     lines = [
-        f"{environment['gpu'] or 'CPU'}, {environment['torch_threads']} threads, {size} px, batch 1; "
+        f"{environment['gpu'] or 'CPU'}, {environment['torch_threads']} threads, {pixels} px, batch 1; "
         f"{options.repeats} interleaved rounds. mAP on {config.file}.\n",
         "| format | MB | mAP50 | mAP50-95 | ms, minimum | ms, median |",
         "|---|---|---|---|---|---|",

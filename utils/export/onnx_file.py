@@ -14,6 +14,7 @@ from models.sampling.onnx_static import Form, fixed_sizes
 from models.yolo import DetectionModel
 from utils.export.edge_wrapper import EdgeWrapper
 from utils.export.formats import add_nms
+from utils.export.int8 import open_data_for, quantize_and_compare
 from utils.export.parity_check import Reference, check_nms
 from utils.files import atomic_write, dump_json
 from utils.inference.exported_model import ExportedModel, open_onnx
@@ -26,6 +27,7 @@ from utils.options import ExportOptions
 
 CPU = torch.device("cpu")
 STATIC_OPSETS: dict[Form, int] = {"gather": 12, "deform": 19}
+INT8_OPSET = 13  # the first with scales for each channel
 COMPUTING_SHAPES = frozenset(("Shape", "Size", "Range", "Where", "ConstantOfShape", "Expand", "NonZero"))
 
 
@@ -39,6 +41,7 @@ def write_onnx(
 ) -> Path:
     """Convert a model to ONNX, check the result with `check`, and write the file, whose name begins with `stem`."""
     path = stem.with_name(f"{stem.name}{_suffix(options)}.onnx")
+    config = open_data_for(metadata, options.data) if options.int8 else None  # before minutes of work
     edge = bool(options.static or options.raw_heads)
     if edge:
         shape = (options.batch_size, options.static[0], options.static[1]) if options.static else None
@@ -49,12 +52,16 @@ def write_onnx(
         wrapper = ExportWrapper(model, half=options.half).eval()
     form = cast(Form, options.akconv_form or "gather")
     opset = options.opset or (STATIC_OPSETS[form] if options.static else default_opset(model, half=options.half))
+    if config is not None:
+        opset = max(opset, INT8_OPSET)
     with fixed_sizes(form) if options.static else nullcontext():
         data = to_onnx(wrapper, metadata, opset=opset, simplify=options.simplify or bool(options.static))
     exported = open_onnx(data, CPU, path=path)
     check(reference, exported)
     if options.static:
         _log_operators(data)
+    if config is not None:
+        data = quantize_and_compare(data, metadata, config, path=path)
     if options.nms:
         nms = NmsSettings(
             conf_threshold=options.conf_thres,
@@ -76,7 +83,7 @@ def write_onnx(
 def _suffix(options: ExportOptions) -> str:
     """Return what tells the names of files for other purposes from that of the usual one."""
     height_by_width = "x".join(map(str, options.static))
-    return "".join(f"_{part}" for part in (height_by_width, options.raw_heads and "raw") if part)
+    return "".join(f"_{part}" for part in (height_by_width, "raw" * options.raw_heads, "int8" * options.int8) if part)
 
 
 def operators(data: bytes) -> list[str]:

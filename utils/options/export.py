@@ -30,9 +30,6 @@ class ExportOptions(PluginOptions):
         "--per-tensor": "TensorFlow",
         "--mlmodel": "CoreML",
     }
-    REFUSED: ClassVar[dict[str, tuple[str, str]]] = {
-        "--int8": ("files are in full or half precision", "convert the ONNX file with onnxruntime.quantization")
-    }
     FORMATS: ClassVar[tuple[str, ...]] = ("torchscript", "onnx", "openvino")
     ELSEWHERE: ClassVar[dict[str, str]] = {
         "engine": TRTEXEC,
@@ -49,7 +46,7 @@ class ExportOptions(PluginOptions):
         "paddle": "export onnx, then x2paddle",
     }
 
-    data: str = option("", "data yaml for --benchmark; default: the one the checkpoint was trained on")
+    data: str = option("", "data yaml for --benchmark and --int8; default: the one the checkpoint was trained on")
     weights: tuple[str, ...] = option((), "checkpoint(s) to export one after another; files are written beside them")
     imgsz: tuple[int, ...] = option(
         (640, 640),
@@ -71,6 +68,9 @@ class ExportOptions(PluginOptions):
         choices=("gather", "deform"),
     )
     raw_heads: bool = option(False, "end the ONNX graph with the head's raw maps, without decoding")
+    int8: bool = option(
+        False, "quantize the ONNX file with images of the train split of --data, and report its mAP on the val split"
+    )
     simplify: bool = option(False, "run onnxslim on the ONNX graph (always with --static)")
     opset: int = option(0, "ONNX opset, 12 to 20; 0: 17, 19 for models with AKConv, 12 with --static and gathers")
     verbose: bool = option(False, "log the difference to PyTorch per size")
@@ -110,7 +110,10 @@ class ExportOptions(PluginOptions):
         require(bool(self.static) or not self.akconv_form, "--akconv-form", "with --static", self.akconv_form)
         deformable = self.akconv_form != "deform" or self.opset == 0 or self.opset >= 19
         require(deformable, "--opset", "at least 19 with --akconv-form deform", self.opset)
-        flags = {"--static": self.static, "--raw-heads": self.raw_heads}
+        if self.int8:
+            require(self.opset != 12, "--opset", "at least 13 with --int8", self.opset)
+            require(self.batch_size == 1 or not self.static, "--batch-size", "1 with --int8", self.batch_size)
+        flags = {"--static": self.static, "--raw-heads": self.raw_heads, "--int8": self.int8}
         others = {"--half": self.half, "--nms": self.nms}
         if self.static:
             others["--dynamic"] = self.dynamic
