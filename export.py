@@ -1,4 +1,4 @@
-"""Export a checkpoint to other formats: `python export.py --weights best.pt --include torchscript onnx openvino`."""
+"""Export a checkpoint to other formats: `python export.py --weights best.pt --include torchscript onnx ncnn`."""
 
 from utils.cli import run_script
 

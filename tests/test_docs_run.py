@@ -118,8 +118,13 @@ WRITES = {
     "models --diagram": "yolov5n-AKConv.svg",
     "venv": ".venv/bin/python",
 }
-NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
-EXPORTS = {"torchscript": "best.torchscript", "onnx": "best.onnx", "openvino": "best_openvino_model"}
+NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "ncnn": ("ncnn", "pnnx")}
+EXPORTS = {
+    "torchscript": "best.torchscript",
+    "onnx": "best.onnx",
+    "openvino": "best_openvino_model",
+    "ncnn": "best_ncnn_model",
+}
 
 
 def test_listed_commands_are_in_the_documentation_and_every_script_is_run() -> None:

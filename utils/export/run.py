@@ -14,6 +14,7 @@ from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.export.benchmark import compare_formats, stored_bytes
 from utils.export.formats import to_openvino, to_torchscript
+from utils.export.ncnn import ncnn_folder
 from utils.export.onnx_file import write_onnx
 from utils.export.parity_check import HALF_TOLERANCE, Reference, check_parity
 from utils.files import atomic_write
@@ -21,6 +22,7 @@ from utils.folders import atomic_write_folder
 from utils.inference.exported_model import mark_trusted, open_openvino, open_torchscript
 from utils.inference.metadata import ModelMetadata
 from utils.inference.model_loading import is_exported, open_weights
+from utils.inference.ncnn_model import open_ncnn
 from utils.inference.onnx_conversion import ExportWrapper
 from utils.inference.parity import TOLERANCE
 from utils.log import LOGGER
@@ -30,6 +32,7 @@ from utils.runtime import select_device
 
 # Batch size, and height and width in cells of the coarsest level, of the images for the check; none was traced.
 CHECKED_SHAPES = ((1, 5, 7), (3, 4, 9), (2, 10, 6), (1, 3, 3), (3, 7, 4))
+NCNN_TOLERANCE = 1e-3  # its exp and its 3x3 convolutions are less precise than the other formats'
 STATIC_CHECKS = 3  # batches of the only shape
 
 
@@ -93,6 +96,12 @@ def _export(
         mark_trusted(data)
     elif name == "onnx":
         path = write_onnx(stem, model, metadata, options, reference, check)
+    elif name == "ncnn":
+        path = stem.parent / f"{stem.name}_ncnn_model"
+        cpu = replace(metadata, device="cpu")
+        with ncnn_folder(model, cpu, form=options.akconv_form, half=options.half) as folder:
+            check(reference, open_ncnn(folder, path=path), tolerance=max(tolerance, NCNN_TOLERANCE))
+            atomic_write_folder(path, [(file.name, file.read_bytes()) for file in sorted(folder.iterdir())])
     else:
         path = stem.parent / f"{stem.name}_openvino_model"
         parts = to_openvino(wrapper, metadata)

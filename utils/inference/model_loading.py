@@ -16,6 +16,7 @@ from utils.inference.detector import TorchNetwork, torch_network
 from utils.inference.ensemble import Ensemble
 from utils.inference.exported_model import ExportedModel, is_trusted, open_onnx, open_openvino, open_torchscript
 from utils.inference.metadata import DEFAULT_IMAGE_SIZE, ModelMetadata
+from utils.inference.ncnn_model import PARAM, open_ncnn
 from utils.log import LOGGER
 from utils.weights.checkpoint import Checkpoint, load_checkpoint, load_model
 from utils.weights_file import read_weights_file
@@ -41,7 +42,7 @@ def model_name(weights: Path | str) -> str:
 def open_weights(
     weights: Path | str, device: torch.device = CPU, *, trust: bool = False
 ) -> tuple[Model, ModelMetadata]:
-    """Open a checkpoint, whose model stays on the CPU, or an .onnx, .torchscript, OpenVINO folder or .xml on a device.
+    """Open a checkpoint, whose model stays on the CPU, or an .onnx, .torchscript, .xml, OpenVINO or ncnn folder.
 
     With `trust`, run a TorchScript file that was not exported on this machine.
 
@@ -127,10 +128,14 @@ def _open_exported(path: Path, device: torch.device, *, trust: bool) -> Exported
     suffix = path.suffix.lower()
     if suffix in UNSUPPORTED_SUFFIXES:
         raise ConfigError(path, f"{suffix} files are not supported", fix="pass the .pt, .onnx or .torchscript")
+    if (path / PARAM).exists():
+        return open_ncnn(path, path=path)
     if path.is_dir() or suffix == ".xml":
         graphs = [path] if suffix == ".xml" else sorted(path.glob("*.xml"))
         if len(graphs) != 1:
-            raise CheckpointError(path, f"holds {len(graphs)} .xml files, not one", fix="pass an OpenVINO folder")
+            raise CheckpointError(
+                path, f"holds {len(graphs)} .xml files, not one", fix="pass an OpenVINO or ncnn folder"
+            )
         return open_openvino(read_weights_file(graphs[0]), read_weights_file(graphs[0].with_suffix(".bin")), path=path)
     data = read_weights_file(path)
     if suffix == ".onnx":

@@ -30,13 +30,12 @@ class ExportOptions(PluginOptions):
         "--per-tensor": "TensorFlow",
         "--mlmodel": "CoreML",
     }
-    FORMATS: ClassVar[tuple[str, ...]] = ("torchscript", "onnx", "openvino")
+    FORMATS: ClassVar[tuple[str, ...]] = ("torchscript", "onnx", "openvino", "ncnn")
     ELSEWHERE: ClassVar[dict[str, str]] = {
         "engine": TRTEXEC,
         "trt": TRTEXEC,
         "coreml": "export torchscript, then coremltools.convert",
         "mlmodel": "export torchscript, then coremltools.convert",
-        "ncnn": "export torchscript, then pnnx best.torchscript inputshape=[1,3,640,640]",
         "rknn": "export onnx with --static H W --raw-heads, then convert it with rknn-toolkit2",
         "saved_model": "export onnx, then onnx2tf",
         "pb": "export onnx, then onnx2tf",
@@ -64,8 +63,9 @@ class ExportOptions(PluginOptions):
     )
     akconv_form: str = option(
         "",
-        "with --static: AKConv as gathers (any opset) or as DeformConv (opset 19 and later); default: gather",
-        choices=("gather", "deform"),
+        "AKConv with --static: gather (default; any opset) or deform (DeformConv, opset 19 and later); in ncnn: grid "
+        "(default) or deform (faster on x86)",
+        choices=("gather", "deform", "grid"),
     )
     raw_heads: bool = option(False, "end the ONNX graph with the head's raw maps, without decoding")
     int8: bool = option(
@@ -80,7 +80,7 @@ class ExportOptions(PluginOptions):
     topk_all: int = option(100, "with --nms: maximum detections per image")
     iou_thres: float = option(IOU_THRESHOLD, "with --nms: NMS IoU threshold")
     conf_thres: float = option(CONF_THRESHOLD, "with --nms: confidence threshold")
-    include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino")
+    include: tuple[str, ...] = option(("torchscript",), "formats: torchscript onnx openvino ncnn")
     benchmark: bool = option(False, "then compare the formats: file size, mAP on --data, latency")
     repeats: int = option(15, "with --benchmark: timing repeats", aliases=("--rounds",), within=(1, math.inf))
     project: str = option("runs/export", "with --benchmark: folder of all tables")
@@ -107,8 +107,10 @@ class ExportOptions(PluginOptions):
         low, high = IMAGE_SIZES
         valid = len(self.static) == 2 and all(low <= side <= high for side in self.static)
         require(valid or not self.static, "--static", f"height and width, from {low} to {high} pixels", self.static)
-        require(bool(self.static) or not self.akconv_form, "--akconv-form", "with --static", self.akconv_form)
-        deformable = self.akconv_form != "deform" or self.opset == 0 or self.opset >= 19
+        forms = ("gather", "deform") if self.static else ("grid", "deform") if "ncnn" in self.include else ()
+        allowed = "gather or deform with --static, grid or deform with --include ncnn"
+        require(self.akconv_form in ("", *forms), "--akconv-form", allowed, self.akconv_form)
+        deformable = not self.static or self.akconv_form != "deform" or self.opset == 0 or self.opset >= 19
         require(deformable, "--opset", "at least 19 with --akconv-form deform", self.opset)
         if self.int8:
             require(self.opset != 12, "--opset", "at least 13 with --int8", self.opset)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.modules import AKConv
-from models.sampling.offset_convolution import last_convolution
+from tests.helpers.moving_layer import moving_layer
 from utils.export.formats import openvino_model
 
 openvino = pytest.importorskip("openvino")
@@ -31,15 +30,6 @@ def opened(layer: nn.Module, opset: int) -> Any:
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(openvino_model(buffer.getvalue()), "CPU", properties)
     return lambda x: torch.from_numpy(compiled([x.numpy()])[0].copy())
-
-
-def moving_layer(num_points: int, stride: int, **form: Any) -> AKConv:
-    """A layer whose offsets reach beyond the map and are no whole numbers."""
-    layer = AKConv(4, 6, num_points, stride, **form).eval()
-    last = last_convolution(layer.p_conv)
-    nn.init.normal_(last.weight, std=0.7)
-    nn.init.normal_(last.bias, std=2.0)  # type: ignore[arg-type]
-    return layer
 
 
 @pytest.mark.filterwarnings("ignore")
