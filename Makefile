@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check sanitize sanitize-shapes load machines proof proof-record messages docs clean
+.PHONY: install demo test test-fast test-long check power-loss sanitize sanitize-shapes load machines proof proof-record messages docs clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,11 @@ check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(MAKE) test
+
+# Runs lose power, and go on from every disk state that may be left. It may be stopped: power-loss.log has the verdicts so
+# far, which hold for the present code only.
+power-loss: install
+	$(RUN) -m tests.fault_injection.power_loss --log power-loss.log
 
 # The kernels in C under gcc's address and undefined-behaviour sanitizers. Python itself is not instrumented, so the
 # libraries are preloaded; leaks are not searched for, because the interpreter frees nothing at its end. Output is
