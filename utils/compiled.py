@@ -80,7 +80,8 @@ def processor_features() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    listed = [line for line in lines if line.startswith(("flags", "Features"))]
+    return listed[0] if listed else platform.processor()  # which may start a program, `uname`
 
 
 def build() -> list[Path]:

@@ -253,7 +253,7 @@ def pages() -> dict[str, object]:
         "server/redirect to http": f"http://localhost:{PORT + 1}/a.zip",
         "server/redirect to a file": "file:///etc/passwd",
         "server/redirect elsewhere": "https://example.org/a.zip",
-        "server/redirect without end": "https://localhost:8443/server/redirect%20without%20end",
+        "server/redirect without end": "https://localhost:8443/server/redirect%20without%20end.zip",
         "server/truncated": partial(respond, len(good) + 100, good),
         "server/far too large": partial(respond, 10**15, good),
         "server/a page": b"<html>sign in</html>",
@@ -261,7 +261,7 @@ def pages() -> dict[str, object]:
         "server/a tar of links": tarred(("images/a", b"x")) + b"\xff" * 512,
     }
     result |= {f"archive/{name}": make() for name, make in HOSTILE.items() if "too many" not in name}
-    return {f"/{name.replace(' ', '%20')}": page for name, page in result.items()}
+    return {f"/{name.replace(' ', '%20')}.zip": page for name, page in result.items()}
 
 
 def serve_until_closed() -> None:

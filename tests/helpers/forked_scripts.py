@@ -161,7 +161,8 @@ class Audit:
             self.record(event, args)
 
     def may_write(self, path: str | bytes) -> bool:
-        text = os.path.realpath(os.fsdecode(path))
+        folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))  # a link is replaced, not what it leads to
+        text = os.path.join(os.path.realpath(folder), name)
         return text.startswith(self.writable) or text.startswith("/proc/self")
 
     def record(self, event: str, args: tuple) -> None:

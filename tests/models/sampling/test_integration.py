@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.config import load_model_config
 from models.modules import AKConv, C3_AKConv
+from models.sampling.sampling_grid import SamplingGrid
 from models.yolo import DetectionModel
 from utils.training.ema import ModelEma
 
@@ -81,6 +82,14 @@ def test_gradients_pass_through_distributed_training(tmp_path: Path) -> None:
             torch.testing.assert_close(found.grad, expected.grad)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_offsets_in_half_precision_give_exact_positions(dtype: torch.dtype) -> None:
+    offset = torch.full((1, 2, 1, 2100), 0.25, dtype=dtype)
+    rows, columns = SamplingGrid(torch.zeros(1, 2)).positions(offset)
+    assert rows.dtype == columns.dtype == torch.float32
+    assert torch.equal(columns.flatten(), torch.arange(2100) + 0.25) and bool((rows == 0.25).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -25,6 +25,16 @@ def test_our_checkpoints_are_read_and_an_altered_byte_is_detected(tmp_path: Path
     assert caught.value.where == str(path)
 
 
+def test_a_value_altered_in_an_intact_file_is_detected(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "ours.pt", {"epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}})
+    content = torch.load(tmp_path / "ours.pt", weights_only=True)
+    content["ema"]["a.weight"][3, 2] += 1e-6
+    torch.save(content, tmp_path / "altered.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "altered.pt")
+    assert caught.value.where == str(tmp_path / "altered.pt")
+
+
 def test_a_checkpoint_from_before_versions_were_recorded_is_read(tmp_path: Path) -> None:
     content = {"schema": 1, "epoch": 3, "ema": {"a.weight": torch.randn(7, 5)}}
     torch.save({**content, "sha256": content_hash(content)}, tmp_path / "old.pt")

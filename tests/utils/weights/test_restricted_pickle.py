@@ -89,6 +89,13 @@ def test_all_storages_together_are_no_larger_than_the_file() -> None:
     assert list(reader.storages) == ["0"]
 
 
+def test_only_listed_names_may_be_called() -> None:
+    for name in ("pip._internal.Thing", "torch.nn.Linear"):
+        assert isinstance(unpickle(pickled(make(name, {"a": 1}))), PickleStub)
+        with pytest.raises(RefusedError):
+            unpickle(pickled(call(name, "x")))
+
+
 def test_altered_pickles_give_a_typed_error_or_a_value() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
     with zipfile.ZipFile(BytesIO(saved({"model": layers, "names": {0: "a", 1: "b"}, "x": [1, 2.5, (3,)]}))) as archive:
