@@ -1,5 +1,6 @@
 """ncnn: AKConv layers alone in both forms, whole models, and their folders as --weights."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,16 @@ def test_a_damaged_folder_is_an_error(tmp_path: Path) -> None:
     (folder / METADATA).unlink()
     with pytest.raises(CheckpointError):
         open_weights(folder)
+
+
+@pytest.mark.slow
+def test_several_threads_may_call_one_model(tmp_path: Path) -> None:
+    exported = open_weights(export(tmp_path, "yolov5n-AKConv.yaml"))[0]
+    images = [random_images((1, 3, 96, 32 * n), torch.Generator().manual_seed(n)) for n in range(2, 6)]
+    expected = [exported(image)[0] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        for index, rows in enumerate(pool.map(lambda image: exported(image)[0], images * 4)):
+            torch.testing.assert_close(rows, expected[index % 4], rtol=0, atol=0)
 
 
 def test_without_the_packages_a_line_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
