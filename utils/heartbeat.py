@@ -40,18 +40,22 @@ class Heartbeat:
         self._failure = ""
         self._counts = ["0"] * size  # the last seen beat of each process
         self._hosts: list[str] = []
+        self._threads: list[threading.Thread] = []
         store.set(f"host {rank}", socket.gethostname())
         store.set(f"beat {rank}", "0")
 
     def start(self) -> None:
         """Start, once all processes have registered."""
         self._hosts = [host.decode() for host in self._store.multi_get([f"host {r}" for r in range(self._size)])]
-        for work in (self._beat, self._watch):
-            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop; others may still wait for this process to end, but not for long."""
         self._stopped.set()
+        for thread in self._threads:  # one that asks the store while Python ends could crash it
+            thread.join(timeout=2 * INTERVAL)
 
     def _beat(self) -> None:
         keys = [f"beat {rank}" for rank in range(self._size)]

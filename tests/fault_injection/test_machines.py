@@ -179,7 +179,7 @@ def test_data_that_one_machine_lacks_are_told_on_both(
     ]
     lines = []
     for node, run in zip(nodes, runs, strict=True):
-        code, line = ends(node, run, within=120)
+        code, line = ends(node, run, within=600)
         assert code
         lines.append(line)
     assert lines[0] == lines[1] and f"node{missing + 1}" in lines[0] and str(copy) in lines[0]
@@ -195,6 +195,6 @@ def test_data_that_differ_are_told_on_both(
         node.torchrun(tmp_path / node.name, *arguments(each, recipe, model, epochs=2))
         for node, each in zip(nodes, (data, changed / data.name), strict=True)
     ]
-    lines = [ends(node, run, within=120)[1] for node, run in zip(nodes, runs, strict=True)]
+    lines = [ends(node, run, within=600)[1] for node, run in zip(nodes, runs, strict=True)]
     assert lines[0].partition(": ")[2].partition(": ")[2] == lines[1].partition(": ")[2].partition(": ")[2]
     assert "node2" in lines[0]

@@ -42,7 +42,7 @@ class Node:
 
     def __init__(self, number: int) -> None:
         self.name, self.address = f"node{number}", ADDRESSES[number - 1]
-        self.namespace, self.device = f"ak{os.getpid()}n{number}", f"aktun{number}"
+        self.namespace, self.device = f"ak{os.getpid()}n{number}", f"ak{os.getpid()}t{number}"
         self._ip("netns", "add", self.namespace)
         self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(self.tun, _TUNSETIFF, struct.pack("16sH22x", self.device.encode(), _IFF_TUN | _IFF_NO_PI))

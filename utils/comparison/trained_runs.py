@@ -26,7 +26,7 @@ from utils.weights.checkpoint import load_checkpoint, load_model
 # Options of train.py that do not change what a run learns.
 NON_SEMANTIC_OPTIONS = frozenset(
     "project name exist_ok resume device workers cache noplots nosave save_period tensorboard download strict "
-    "no_label_cache".split()
+    "no_label_cache dist_timeout".split()
 )
 # Files whose content is compared instead of their name, and the seed.
 COMPARED_BY_CONTENT = frozenset(("cfg", "hyp", "seed"))
