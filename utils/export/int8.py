@@ -106,7 +106,7 @@ def nodes_in_float(graph: Any) -> list[str]:  # noqa: ANN401
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     kept += [node.name for node in convolutions[:1]]
     for scope in {_scope(node.name) for node in graph.node if node.op_type in SAMPLING}:
-        inside = [n for n in graph.node if _scope(n.name) == scope or n.name.startswith(f"{scope}/p_conv/")]
+        inside = [n for n in graph.node if _scope(n.name) == scope or n.name.startswith(f"{scope}/p_conv")]
         kept += [node.name for node in inside]
         if any(node.op_type == "Gather" for node in inside):  # the convolution of the samples follows
             kept.remove([node.name for node in inside if node.op_type == "Conv"][-1])

@@ -59,7 +59,8 @@ def test_convolutions_are_in_int8_except_heads_offsets_and_the_first(
     before, after, lost = (
         float(number) for number in re.findall(r"-?\d\.\d{4}", next(m for m in caplog.messages if "mAP50-95" in m))
     )
-    assert before > 0.15 and lost == pytest.approx(before - after, abs=2e-4)
+    assert before > 0.15 or name != "yolov5n.yaml"
+    assert lost == pytest.approx(before - after, abs=2e-4)
     level = next(record.levelname for record in caplog.records if "mAP50-95" in record.message)
     assert level == ("WARNING" if lost > MAX_LOSS else "INFO")
     exported = open_weights(path)[0]
