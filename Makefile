@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 RECORD ?= proof.json
 
-.PHONY: install demo test test-fast test-long check power-loss sanitize sanitize-shapes load machines proof proof-record messages docs clean
+.PHONY: install demo test test-fast test-long check power-loss sanitize sanitize-shapes load machines proof proof-record messages fuzz docs clean
 
 install: $(VENV)/.installed
 
@@ -62,6 +62,10 @@ machines: install
 # Threads, clients, streams and many images, in about 40 minutes; tests/studies/load.py. `page` needs requirements-app.txt.
 load: install
 	$(RUN) -m tests.studies.load
+
+# Mutated inputs of every kind, see tests/fuzz. FUZZ_SEED=1 makes others; an interrupted run continues. Results: runs/fuzz.
+fuzz: install
+	$(RUN) -m tests.fuzz
 
 # Before a refactor `make proof-record`, after each step `make proof`: the same bits. See tests/studies/refactor_proof.py.
 proof-record: install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,8 +130,13 @@ def _construct(
         ConfigError: the arguments are invalid, or the module has more than `room` parameters.
     """
     try:
-        with torch.device("meta"):
-            count = count_parameters(entry.factory(*args, **kwargs))
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about weights without elements, which are refused
+            module = entry.factory(*args, **kwargs)
+        empty = next((name for name, weight in module.named_parameters() if not weight.numel()), "")
+        if empty:
+            raise ValueError(f"{empty} would have no elements: channels or a kernel of size 0")
+        count = count_parameters(module)
         if count > room:
             raise ValueError(f"would have {count:,} parameters; a model may have {MAX_PARAMETERS:,}")
         return entry.factory(*args, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any
 
 from utils.errors import ConfigError, did_you_mean
 from utils.files import PROJECT_ROOT, find_file
+from utils.literals import NOT_A_LITERAL, parse_expression, parse_literal
 from utils.log import LOGGER
 from utils.strict_yaml import load_yaml
 
@@ -244,8 +245,8 @@ def literal(value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, str):
         return value
     try:
-        return ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return parse_literal({"true": "True", "false": "False"}.get(value, value))
+    except NOT_A_LITERAL:
         return value
 
 
@@ -255,13 +256,13 @@ def parse_call(text: str, *, where: str) -> tuple[str, tuple[Any, ...], dict[str
     Text of another form is a ConfigError.
     """
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        node = parse_expression(text.strip())
         call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
         name = ast.unparse(call.func)
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             raise ValueError(name)
         args = tuple(ast.literal_eval(argument) for argument in call.args)
         return name, args, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except NOT_A_LITERAL as error:
         what = f"{text[:60]!r} is not of the form name(literals)"
         raise ConfigError(where, what, fix="write e.g. nn.LeakyReLU(0.1)") from error

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 import models.common
 from models.build import DETECT, count_parameters, parse_model
-from models.config import ModelConfig, load_model_config
+from models.config import LayerSpec, ModelConfig, load_model_config
 from models.head import Detect
 from utils.errors import ConfigError
 
 Output = list[Tensor] | tuple[Tensor, list[Tensor]]
 # Bounds several times those of the largest models that ship, so that a few rows do not take gigabytes or minutes.
+MEASURED_SIZE = 128  # of the image on which strides are measured, in pixels
 MAX_ELEMENTS = 2**24  # of a map at 128 pixels
 MAX_RAW = 2**28  # of the head's maps: 100,000 classes are possible
 MAX_OPERATIONS = 5e10  # parameters times the pixels of the input, at 128 pixels
@@ -55,6 +56,7 @@ class DetectionModel(nn.Module):
         self.sources = [layer.sources for layer in self.config.layers]
         self._kept = {source for sources in self.sources for source in sources}
         self.head.set_strides(self._measure_strides(), where=self.config.name)
+        self._require_matching_shapes()
 
     @property
     def head(self) -> Detect:
@@ -99,7 +101,7 @@ class DetectionModel(nn.Module):
 
         The meta device would take seconds: its first addition loads torch's compiler.
         """
-        size = 128
+        size = MEASURED_SIZE
         self.eval()  # batch norm must not see it
         self.head.train()
         device = next(self.parameters()).device
@@ -116,12 +118,7 @@ class DetectionModel(nn.Module):
                     what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {size} x {size} px"
                     where = f"{self.config.name}: layer {spec.index} {spec.module}"
                     raise ConfigError(where, what, fix="lower channels, sizes and repeats")
-                try:
-                    outputs[spec.index] = self._layer_output(spec.index, outputs)
-                except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
-                    where = f"{self.config.name}: layer {spec.index} {spec.module}"
-                    what = f"shapes do not match: {str(error).splitlines()[0]}"
-                    raise ConfigError(where, what, fix="check from and args") from error
+                self._apply(spec, outputs)
         self.train()
         cells = [(level.shape[2], level.shape[3]) for level in outputs.pop(len(self.model) - 1)]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
@@ -131,6 +128,30 @@ class DetectionModel(nn.Module):
         heights = [y.shape[2] for y in outputs.values() if isinstance(y, Tensor) and y.dim() == 4 and y.shape[2] > 1]
         self._coarsest = max((size // height for height in heights if size % height == 0), default=1)
         return [size // height for height, _ in cells]
+
+    def _apply(self, spec: LayerSpec, outputs: dict[int, Any]) -> None:
+        """Add the output of one layer; a ConfigError names the row if the shapes of its inputs do not match."""
+        try:
+            outputs[spec.index] = self._layer_output(spec.index, outputs)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+            height, width = outputs[-1].shape[2:]
+            what = f"shapes do not match for {height} x {width} px: {str(error).splitlines()[0]}"
+            raise ConfigError(
+                f"{self.config.name}: layer {spec.index} {spec.module}", what, fix="check from and args"
+            ) from error
+
+    def _require_matching_shapes(self) -> None:
+        """Raise a ConfigError if maps match at the measured size, but not at another multiple of the largest stride."""
+        height, width = 5 * self.max_stride, 3 * self.max_stride
+        if width > MEASURED_SIZE:  # several times the memory
+            return
+        self.eval()
+        device = next(self.parameters()).device
+        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, height, width, device=device)}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for spec in self.config.layers:
+                self._apply(spec, outputs)
+        self.train()
 
 
 def expected_elements(layer: nn.Module, x: Tensor) -> int:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copyreg
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+MAX_TEXT = 1000  # characters of each part of a message, which quotes what stands in a file
+_BREAKING = ("Cc", "Zl", "Zp")  # Unicode's control characters, and line and paragraph separators
+
 
 class DetectorError(Exception):
-    """An error that the user can act on: `where: what is wrong (value). Fix: what to do`."""
+    """An error that the user can act on: `where: what is wrong (value). Fix: what to do`.
+
+    It is one line, whatever is quoted in it: see `one_line`.
+    """
 
     exit_code = 2
 
     def __init__(self, where: object, what: str, *, fix: str = "") -> None:
         """Compose the line: `where` is a file, `file:line` or flag; `fix` is in the imperative without a full stop."""
         what = what if what.endswith("..") else what.removesuffix(".")  # libraries end their reasons with a full stop
-        self.where, self.what, self.fix = str(where), what, fix
-        stop = "" if fix.endswith("?") else "."
-        super().__init__(f"{self.where}: {what}." + (f" Fix: {fix}{stop}" if fix else ""))
+        self.where, self.what, self.fix = one_line(str(where)), one_line(what), one_line(fix)
+        stop = "" if self.fix.endswith("?") else "."
+        super().__init__(f"{self.where}: {self.what}." + (f" Fix: {self.fix}{stop}" if fix else ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the composed line and all fields, so that the error can leave a worker process."""
@@ -51,6 +58,15 @@ class RunStopped(DetectorError):  # noqa: N818 - not an error
         super().__init__(where, what, fix=fix)
         self.args = (f"{self.where}: {what}. {fix[:1].upper()}{fix[1:]}",)  # no stop after a command to be copied
         self.exit_code = exit_code
+
+
+def one_line(text: str, *, limit: int = MAX_TEXT) -> str:
+    """Return a text as part of one line: control characters and line breaks escaped, a long one without its middle."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _BREAKING else c for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

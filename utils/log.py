@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from utils.errors import DataError, RunError
+from utils.errors import DataError, RunError, one_line
 
 LOGGER = logging.getLogger("akyolo")
 
@@ -18,11 +18,17 @@ class _Console(logging.Handler):
     """Write information to stdout, and warnings with a prefix to stderr; found late, so that tests can capture."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            print_line(f"{record.levelname.lower()}: {message}", to_stderr=True)
-        else:
-            print_line(message)
+        print_line(console_text(record), to_stderr=record.levelno >= logging.WARNING)
+
+
+def console_text(record: logging.LogRecord) -> str:
+    """Return what the console shows: a warning as one line, information (also tables) without control characters."""
+    message = record.getMessage()
+    if record.levelno >= logging.WARNING:
+        return f"{record.levelname.lower()}: {one_line(message)}"
+    return (
+        message if message.isprintable() else "\n".join(one_line(line, limit=len(line)) for line in message.split("\n"))
+    )
 
 
 def print_line(text: str, *, to_stderr: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,62 +9,6 @@ from PIL import Image
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 DARK, BRIGHT = 20, 255
-
-_LINE_END = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  # as str.splitlines
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-
-
-def reference_labels(data, num_classes):
-    """Return the rows, (n, 5) float32, and problems, [(line, column, is_class_range)], of a label file."""
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        return np.zeros((0, 5), np.float32), [(1, 0, False)]
-    rows, problems, seen = [], [], set()
-    for line, content in enumerate(_LINE_END.split(text), 1):
-        fields = re.findall(r"\S+", content)
-        if not fields:
-            continue
-        problem = _first_problem(fields, num_classes)
-        if problem:
-            problems.append((line, *problem))
-            continue
-        row = _box_of([float(field) for field in fields])
-        if row[3] > 0 and row[4] > 0 and tuple(row) not in seen:
-            seen.add(tuple(row))
-            rows.append(row)
-    return np.array(rows, np.float32).reshape(-1, 5), problems
-
-
-def _first_problem(fields, num_classes):
-    if not (len(fields) == 5 or (len(fields) >= 7 and len(fields) % 2 == 1)):
-        return 0, False
-    for column, field in enumerate(fields, 1):
-        if not _DECIMAL.fullmatch(field) or abs(float(field)) >= 1e9:
-            return column, False
-        value = float(field)
-        if column == 1:
-            if value < 0 or value % 1:
-                return 1, False
-            if value > num_classes - 1:
-                return 1, True
-        elif value < 0 or value > 1:
-            return column, False
-    return None
-
-
-def _box_of(values):
-    """Return class, cx, cy, w, h of a box or a polygon, clipped to the image, in float32."""
-    class_id, rest = values[0], values[1:]
-    if len(rest) == 4:
-        cx, cy, w, h = rest
-        x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-        if x1 >= 0 and y1 >= 0 and x2 <= 1 and y2 <= 1:
-            return np.array([class_id, cx, cy, w, h], np.float32)
-        x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in (x1, y1, x2, y2))
-    else:
-        x1, y1, x2, y2 = min(rest[::2]), min(rest[1::2]), max(rest[::2]), max(rest[1::2])
-    return np.array([class_id, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], np.float32)
 
 
 def slow_matches(targets, anchors, size_hw, max_ratio):

@@ -5,6 +5,7 @@ import functools
 import json
 import random
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -572,3 +573,24 @@ def test_mutated_configs_build_or_are_refused_in_one_line(seed):
         else:
             assert ModelConfig.from_dict(model.config.to_dict(), name="model") == model.config
     assert 5 <= refused < 20
+
+
+def test_a_model_whose_maps_match_at_one_size_only_is_refused():
+    halved = [[-1, 1, "Conv", [8, 3, 2]]] * 4
+    thirds = [-1, 1, "Conv", [8, 1, 3, 2]]  # 8 cells become 4, but 6 become 4 as well
+    head = [[-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [[3, -1], 1, "Concat", [1]]]
+    value = {"nc": 2, "anchors": 1, "head": [*head, [-1, 1, "Detect", ["nc", "anchors"]]]}
+    assert DetectionModel({**value, "backbone": [*halved, [-1, 1, "Conv", [8, 3, 2]]]}).max_stride == 32
+    with pytest.raises(ConfigError) as caught:
+        DetectionModel({**value, "backbone": [*halved, thirds]})
+    assert "layer 6 Concat" in caught.value.where and "160 x 96" in caught.value.what
+
+
+@pytest.mark.parametrize("row", [[-1, 1, "DWConvTranspose2d", [8, False]], [-1, 1, "C3Ghost", [1]]])
+def test_layers_without_weights_are_refused_and_python_does_not_warn(row):
+    value = {"nc": 2, "channel_multiple": 1, "anchors": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]], row]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConfigError) as caught:
+            DetectionModel({**value, "head": [[-1, 1, "Detect", ["nc", "anchors"]]]})
+    assert f"layer 1 {row[2]}" in caught.value.where

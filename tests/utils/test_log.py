@@ -1,11 +1,14 @@
 """Standard streams of any encoding, closed, full, or without a reader: a script goes on and ends with its own code."""
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from utils.log import console_text
 
 ROOT = Path(__file__).resolve().parents[2]
 # Prints in the middle of its work, and leaves a file that says that it came to its end. Nothing imports torch.
@@ -80,3 +83,11 @@ def test_a_closed_stream_is_not_taken_by_the_next_file(tmp_path: Path) -> None:
     script = "import os, utils.log\nutils.log.enable_console()\nfile = open('a', 'w')\nos.write(2, b'x')"
     assert run(tmp_path, "2>&-", SCRIPT=script)[0] == 0
     assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_what_is_quoted_cannot_move_the_cursor_nor_begin_another_line() -> None:
+    def shown(level: int, text: str) -> str:
+        return console_text(logging.LogRecord("akyolo", level, "", 0, text, None, None))
+
+    assert shown(logging.WARNING, "a\nerror: b\x1b[2J") == "warning: a\\nerror: b\\x1b[2J"
+    assert shown(logging.INFO, "a table\nof \x1b[2J two lines\n") == "a table\nof \\x1b[2J two lines\n"

@@ -185,7 +185,8 @@ def _decode(data: bytes) -> np.ndarray | None:
     with contextlib.ExitStack() as stack:
         if header is None:
             deep, orientation = data.startswith(_DEEP_SIGNATURES), 1
-            size = _checked_size(*raw_size(data))
+            with suppress_pillow_warnings():
+                size = _checked_size(*raw_size(data))
         else:
             stack.enter_context(header)
             stack.enter_context(suppress_pillow_warnings())
@@ -258,8 +259,8 @@ def open_header(data: bytes) -> Image.Image | None:
 def _decode_deep(data: bytes, orientation: int) -> np.ndarray | None:
     """Decode an image of more than 8 bits, and apply its EXIF orientation (1 to 8)."""
     image = opencv_decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        return None
+    if image is None or (image.dtype == np.uint8 and data.startswith(TIFF_SIGNATURES)):
+        return None  # Pillow reads TIFFs of 8 bits; of those that it refuses, OpenCV makes a black image
     image = to_rgb8(image)[..., ::-1]  # OpenCV returns BGR
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)

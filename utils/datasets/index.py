@@ -211,10 +211,13 @@ def write_cache(file: Path, index: DatasetIndex) -> None:
 def read_cache(file: Path) -> DatasetIndex | None:
     """Return the cached index, or None if there is none or it is damaged. Pickled objects are never loaded."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            skipped = tuple((str(path), str(reason)) for path, reason in stored["skipped"])
-            notes = tuple(str(note) for note in stored["notes"])
-            index = DatasetIndex(**{**stored, "skipped": skipped, "notes": notes})
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            arrays = dict(stored)
+        skipped, notes = arrays["skipped"], arrays["notes"]
+        if (skipped.dtype.kind, skipped.shape[1:], notes.dtype.kind, notes.ndim) != ("U", (2,), "U", 1):
+            raise ValueError("texts of another shape")
+        texts = {"skipped": tuple(map(tuple, skipped.tolist())), "notes": tuple(notes.tolist())}
+        index = DatasetIndex(**{**arrays, **texts})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:
@@ -240,8 +243,15 @@ def _is_consistent(index: DatasetIndex) -> bool:
         and index.point_starts.shape == (len(index.labels) + 1,)
         and _is_rising(index.point_starts)
         and index.points.shape == (index.point_starts[-1], 2)
-        and bool(np.isfinite(index.labels).all() and np.isfinite(index.points).all())
+        and bool((index.sizes_hw > 0).all() and np.isfinite(index.labels).all())
+        and bool((index.labels[:, 0] >= 0).all() and (index.labels[:, 0] % 1 == 0).all())
+        and _is_normalized(index.labels[:, 1:])
+        and _is_normalized(index.points)
     )
+
+
+def _is_normalized(values: np.ndarray) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _is_rising(starts: np.ndarray) -> bool:

@@ -47,8 +47,7 @@ def read_video(
         DataError: it cannot be opened, or has no frame that can be decoded.
     """
     with _opened(source, path, policy) as capture:
-        with muted():
-            fps, total = capture.get(cv2.CAP_PROP_FPS), max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        fps, total = capture.get(cv2.CAP_PROP_FPS), max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         fps = fps if 0 < fps < 1000 else DEFAULT_FPS
         index = failures = 0  # frames tried; failures in a row
         times = array("d")  # of the good frames, in milliseconds
@@ -99,11 +98,10 @@ def _next_frame(capture: Capture, *, wanted: bool, times: array[float]) -> tuple
     The time of a good frame is added to `times`.
     """
     try:
-        with muted():
-            if not capture.grab():
-                return False, None
-            milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
-            decoded, image = capture.retrieve() if wanted else (True, None)
+        if not capture.grab():
+            return False, None
+        milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+        decoded, image = capture.retrieve() if wanted else (True, None)
         if wanted and (not decoded or image is None or not image.size):
             return False, None
         times.append(milliseconds)
@@ -114,19 +112,22 @@ def _next_frame(capture: Capture, *, wanted: bool, times: array[float]) -> tuple
 
 @contextlib.contextmanager
 def _opened(source: Path | str, path: Path, policy: ReconnectPolicy) -> Iterator[Capture]:
-    """Open a video for the time of the context; DataError if it cannot be opened."""
+    """Open a video for the time of the context; DataError if it cannot be opened.
+
+    Libraries are muted as long: FFmpeg's threads decode, and complain, between the calls too.
+    """
     unreadable = DataError(path, "cannot be opened as a video", fix="check the file")
     with contextlib.ExitStack() as stack:
         name = source if isinstance(source, str) else stack.enter_context(_plain_name(source))
+        stack.enter_context(muted())
         try:
-            with muted():
-                if isinstance(source, str):
-                    capture = open_capture(source, policy)
-                else:
-                    backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
-                    capture = cv2.VideoCapture(name, backend)
-                stack.callback(capture.release)
-                opened = capture.isOpened()
+            if isinstance(source, str):
+                capture = open_capture(source, policy)
+            else:
+                backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
+                capture = cv2.VideoCapture(name, backend)
+            stack.callback(capture.release)
+            opened = capture.isOpened()
         except (cv2.error, UnicodeError) as error:
             raise unreadable from error
         if not opened:

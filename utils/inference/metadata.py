@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import CheckpointError, ConfigError
+from utils.literals import NOT_A_LITERAL, parse_literal
 from utils.log import LOGGER
 
 INPUT, OUTPUT = "images", "output0"  # of exported graphs
@@ -69,13 +69,13 @@ class ModelMetadata:
         """Parse what `to_text`, or YOLOv5, wrote; CheckpointError if class names or stride are missing or invalid."""
         try:
             names = text["names"]
-            names = ast.literal_eval(names) if isinstance(names, str) else names
+            names = parse_literal(names) if isinstance(names, str) else names
             by_id = {int(n): str(v) for n, v in (names.items() if isinstance(names, dict) else enumerate(names))}
             stride, size = int(text["stride"]), str(text.get("imgsz", ""))
             if sorted(by_id) != list(range(len(by_id))) or not by_id or not 1 <= stride <= 4096:
                 raise ValueError
             heads = RawHeads.from_json(str(text["heads"])) if text.get("heads") else None
-        except (KeyError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
+        except (KeyError, OverflowError, *NOT_A_LITERAL) as error:
             raise CheckpointError(
                 path, "has no valid class names and stride in its metadata", fix="export it with export.py or YOLOv5"
             ) from error

@@ -16,7 +16,7 @@ from utils.inference.metadata import INPUT, OUTPUT, ModelMetadata
 from utils.log import LOGGER
 from utils.threads import thread_count
 
-LOG_ERRORS = 3  # ONNX Runtime's severity
+LOG_FATAL = 4  # ONNX Runtime's severity: what it logs of an error besides, it raises as well
 TorchForward = Callable[[np.ndarray], np.ndarray]  # scaled images to predictions, by torch
 
 
@@ -51,14 +51,16 @@ def open_session(
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or thread_count()
-    options.log_severity_level = LOG_ERRORS
+    options.log_severity_level = LOG_FATAL
     if optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if operators is not None:
         options.register_custom_ops_library(str(operators))
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
-    return onnxruntime.InferenceSession(graph, options, providers=list(providers))
+    # Its fallback to the CPU prints an error, and opens the same graph again.
+    falls_back = int(list(providers) != ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=list(providers), enable_fallback=falls_back)
 
 
 class OnnxNetwork:

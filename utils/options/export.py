@@ -100,7 +100,7 @@ class ExportOptions(PluginOptions):
         if self.nms:
             require("onnx" in self.include, "--nms", "with --include onnx", self.include)
             require(self.opset != 12, "--opset", "at least 13 with --nms", self.opset)
-            check_thresholds(self.conf_thres, self.iou_thres, self.topk_all)
+        check_thresholds(self.conf_thres, self.iou_thres, self.topk_all)
 
     def _check_edge(self) -> None:
         """Raise a ConfigError for options of small devices that are invalid or do not go together."""

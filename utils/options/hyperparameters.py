@@ -14,6 +14,7 @@ from utils.options.base import HYP_FOLDER
 from utils.strict_yaml import load_yaml
 
 OPTIONAL = ("iou_t", "anchors", "fl_gamma", "copy_paste", "offset_lr", "close_mosaic", "nbs")
+MAX_VALUE = 1e6  # far above any useful one; the arithmetic of the augmentations stays finite
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 
@@ -93,6 +94,8 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
             raise ConfigError(where, f"unknown hyperparameter {key!r}", fix=hint)
         if isinstance(item, bool) or not isinstance(item, (int, float)) or not math.isfinite(item) or item < 0:
             raise ConfigError(where, f"{key} must be a number of at least 0 (got {item!r})", fix=f"correct {key}")
+        if item > MAX_VALUE:
+            raise ConfigError(where, f"{key} must be at most {MAX_VALUE:.0f} (got {item!r})", fix=f"correct {key}")
         if key in PROBABILITIES and item > 1:
             raise ConfigError(where, f"{key} is a probability (got {item})", fix=f"correct {key}")
     missing = [key for key in known if key not in value and key not in OPTIONAL]
@@ -102,4 +105,4 @@ def check_hyperparameters(value: dict[str, Any], *, where: str) -> Hyperparamete
         raise ConfigError(where, "lr0 must be above 0, anchor_t above 1, nbs at least 1", fix="correct them")
     if max(value["momentum"], value["warmup_momentum"]) >= 1:
         raise ConfigError(where, "momentum and warmup_momentum must be below 1", fix="correct them")
-    return Hyperparameters(**{key: float(item) for key, item in value.items()})
+    return Hyperparameters(**{key: float(item) + 0.0 for key, item in value.items()})  # + 0.0: no negative zero

@@ -5,22 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.data_oracles import reference_labels
 from tests.helpers.label_files import REPEATABLE, damaged_label_files, label_files
+from tests.helpers.label_reference import assert_equals_reference
 from utils.datasets.labels import COLUMNS, label_path, parse_labels, read_label_content
 
 
 def rows_of(text, num_classes=3):
     data = text if isinstance(text, bytes) else text.encode()
     return parse_labels(data, num_classes=num_classes)
-
-
-def assert_equals_reference(data):
-    parsed = parse_labels(data, num_classes=3)
-    rows, problems = reference_labels(data, 3)
-    assert [(p.line, p.column, p.is_class_range) for p in parsed.problems] == problems
-    assert parsed.rows.shape == rows.shape and parsed.rows.dtype == np.float32
-    np.testing.assert_allclose(parsed.rows, rows, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

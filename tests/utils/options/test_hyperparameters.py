@@ -1,5 +1,6 @@
 """Hyperparameter yamls: values out of range, unknown and missing keys, and what the loss and the augmentation get."""
 
+import math
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_valid_values_are_kept_as_floats() -> None:
         ({"cls": True}, "cls"),
         ({"obj": float("nan")}, "obj"),
         ({"hsv_h": float("inf")}, "hsv_h"),
+        ({"scale": 1e38}, "scale"),
         ({"mixup": 1.01}, "mixup"),
         ({"mosiac": 1.0}, "mosaic"),
     ],
@@ -41,6 +43,11 @@ def test_invalid_values_are_refused_with_file_and_key(changes: dict[str, object]
     with pytest.raises(ConfigError) as caught:
         check_hyperparameters({**VALID, **changes}, where="my.yaml")
     assert caught.value.where == "my.yaml" and key in f"{caught.value.what} {caught.value.fix}"
+
+
+def test_a_negative_zero_is_zero() -> None:
+    checked = check_hyperparameters({**VALID, "degrees": -0.0}, where="hyp.yaml")
+    assert math.copysign(1, checked.degrees) == 1  # a range from -degrees to degrees that runs backwards is an error
 
 
 @pytest.mark.parametrize("key", VALID)
