@@ -12,9 +12,10 @@ def test_literals_are_restored(value: object) -> None:
     assert parse_literal(f" {value!r}\t") == value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a", "f()", "1 +", "1is 2", "\0", "{[]: 1}", "(" * 500, "-" * 100_000 + "1", "\udcff"]
-)
+WRONG = ["", "a", "f()", "1 +", "1is 2", "\0", "{[]: 1}", "(" * 500, "-" * 100_000 + "1", "\udcff"]
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_anything_else_is_an_error_that_callers_know(text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
