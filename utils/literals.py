@@ -13,7 +13,7 @@ NOT_A_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError
 def parse_expression(text: str) -> ast.expr:
     """Return the syntax tree of an expression; one of `NOT_A_LITERAL` if it is none. Python's warnings are dropped."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # such as `1is 2`, or "\\d" in a regular expression
+        warnings.simplefilter("ignore")  # about `1is 2` or "\d", of a class that depends on the version
         return ast.parse(text.strip(" \t"), mode="eval").body
 
 
