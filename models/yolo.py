@@ -118,7 +118,7 @@ class DetectionModel(nn.Module):
                     what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {size} x {size} px"
                     where = f"{self.config.name}: layer {spec.index} {spec.module}"
                     raise ConfigError(where, what, fix="lower channels, sizes and repeats")
-                self._apply(spec, outputs)
+                self._add_output(spec, outputs)
         self.train()
         cells = [(level.shape[2], level.shape[3]) for level in outputs.pop(len(self.model) - 1)]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
@@ -129,7 +129,7 @@ class DetectionModel(nn.Module):
         self._coarsest = max((size // height for height in heights if size % height == 0), default=1)
         return [size // height for height, _ in cells]
 
-    def _apply(self, spec: LayerSpec, outputs: dict[int, Any]) -> None:
+    def _add_output(self, spec: LayerSpec, outputs: dict[int, Any]) -> None:
         """Add the output of one layer; a ConfigError names the row if the shapes of its inputs do not match."""
         try:
             outputs[spec.index] = self._layer_output(spec.index, outputs)
@@ -150,7 +150,7 @@ class DetectionModel(nn.Module):
         outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, height, width, device=device)}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for spec in self.config.layers:
-                self._apply(spec, outputs)
+                self._add_output(spec, outputs)
         self.train()
 
 

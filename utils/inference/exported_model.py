@@ -161,7 +161,7 @@ def open_onnx(data: bytes, device: torch.device, *, path: Path | str) -> Exporte
         array = np.concatenate((array, np.zeros((missing, *array.shape[1:]), dtype))) if missing else array
         parts = [run_batch(array[start : start + step]) for start in range(0, max(len(array), 1), step)]
         rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return torch.from_numpy(rows[: len(images)]).to(images.device)
+        return torch.from_numpy(rows[: len(rows) - missing]).to(images.device)
 
     return ExportedModel(run, metadata, path=path, device=device)
 
