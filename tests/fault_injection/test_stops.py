@@ -25,7 +25,8 @@ def uninterrupted(
 ) -> Path:
     """Folder of a run that was not interrupted."""
     project = tmp_path_factory.mktemp("uninterrupted")
-    run_training(train_options(data, project, name=request.param, hyp=str(recipe), optimizer=request.param))
+    changes = {"hyp": str(recipe), "cfg": str(recipe.with_name("dropout.yaml")), "optimizer": request.param}
+    run_training(train_options(data, project, name=request.param, **changes))
     return project / request.param
 
 
@@ -50,7 +51,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
             os.kill(os.getpid(), signal.SIGINT)
         return validate(self)
 
-    changes = {"hyp": str(recipe), "optimizer": uninterrupted.name}
+    changes = {"hyp": str(recipe), "cfg": str(recipe.with_name("dropout.yaml")), "optimizer": uninterrupted.name}
     with monkeypatch.context() as patch:
         stop_in_batch(patch, batches)
         patch.setattr(Trainer, "validate", stopped_validation)

@@ -20,6 +20,10 @@ backbone:
 head:
   - [[1, 2], 1, Detect, [nc, anchors]]
 """
+# It draws random numbers while it trains, which a run that is interrupted must draw again.
+DROPOUT_MODEL = SMALL_MODEL.replace(
+    "  - [[1, 2], 1, Detect", "  - [-1, 1, nn.Dropout2d, [0.5]]\n  - [[1, 3], 1, Detect"
+)
 
 
 def train_options(data: Path, project: Path, **changes: object) -> TrainOptions:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.target_process import fingerprints
-from tests.helpers.training_runs import SMALL_MODEL, stop_in_batch, train_options
+from tests.helpers.training_runs import DROPOUT_MODEL, stop_in_batch, train_options
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 from utils.errors import ConfigError, RunStopped
@@ -25,7 +25,7 @@ def test_a_fraction_out_of_range_is_refused(value: float) -> None:
 def test_a_run_trains_on_the_drawn_images_and_resumes_to_the_same_bits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "small.yaml").write_text(SMALL_MODEL)
+    (tmp_path / "small.yaml").write_text(DROPOUT_MODEL)
     settings = {"cfg": str(tmp_path / "small.yaml"), "imgsz": 64, "epochs": 2, "fraction": 0.72, "seed": 3}
     whole = run_training(train_options(data, tmp_path, name="whole", **settings)).run_dir
     summary = load_json(whole / "summary.json")
