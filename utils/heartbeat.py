@@ -6,6 +6,7 @@ process counts in the store of its launch, in a thread that goes on meanwhile, a
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class Heartbeat:
         """
         self._store, self._rank, self._size, self._timeout, self._on_lost = store, rank, size, timeout, on_lost
         self._stopped = threading.Event()
+        self._parent = os.getppid()  # torchrun
         self._rounds = 0  # answers of the store
         self._failure = ""
         self._counts = ["0"] * size  # the last seen beat of each process
@@ -80,6 +82,8 @@ class Heartbeat:
 
     def _lost(self, silent: list[float]) -> str:
         """Describe what has been silent for too long; "" if nothing has."""
+        if os.getppid() != self._parent:
+            return "it was killed on this machine"
         if self._failure:
             return f"the launch has ended elsewhere ({self._failure})"
         if silent[0] >= self._timeout:

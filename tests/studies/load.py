@@ -80,7 +80,7 @@ def mixed_input(seed: int, index: int, folder: Path) -> Any:
         return path
     if kind == 2:
         return Image.fromarray(image)
-    return [mixed_input(seed, 1_000_000 + 5 * index + i, folder) for i in range(2 + index % 3)]
+    return [mixed_input(seed, 1_000_000 + 16 * index + 4 * i + i % 3, folder) for i in range(2 + index % 3)]
 
 
 def resident_bytes(pid: int | str = "self") -> int:
