@@ -44,7 +44,7 @@ class Tally:
 
 
 def prepare(kind: Kind, folder: Path, *, quick: bool) -> Bases:
-    """Return a kind's intact inputs, and judge some in this process, so that modules imported late are imported."""
+    """Return a kind's intact inputs, and evaluate some in this process, so that modules imported late are imported."""
     folder.mkdir(parents=True, exist_ok=True)
     bases = kind.prepare(folder, quick)
     here = os.getcwd()
@@ -58,20 +58,20 @@ def prepare(kind: Kind, folder: Path, *, quick: bool) -> Bases:
 
 
 def run_kind(kind: Kind, bases: Bases, *, seed: int, cases: int, jobs: int, log: Path | None) -> Iterator[Tally]:
-    """Judge the cases of a kind that the log does not have yet, and yield the tally after each batch."""
+    """Evaluate the cases of a kind that the log does not have yet, and yield the tally after each batch."""
     tally = Tally(kind.name)
     for line in log.read_text().splitlines() if log and log.exists() else ():
         with contextlib.suppress(ValueError):  # an interrupted run may have cut one off
             tally.add(**json.loads(line))
 
-    def judge(start: int) -> tuple[int, Batch]:
+    def evaluate(start: int) -> tuple[int, Batch]:
         indices = range(start, min(start + kind.batch, cases))
         make = lambda index: kind.case(index, seed=seed, bases=bases)  # noqa: E731
         return start, run_batch(indices, make, kind.check, kind.limits)
 
     todo = [start for start in range(0, cases, kind.batch) if start not in tally.batches]
     with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(judge, todo) if jobs > 1 else map(judge, todo)
+        results = pool.map(evaluate, todo) if jobs > 1 else map(evaluate, todo)
         for start, batch in results:
             counts = {name: sum(v.kind == name for v in batch.verdicts) for name in tally.counts}
             finds = [(verdict.index, verdict.reason) for verdict in batch.verdicts if verdict.kind == FIND]
@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the cases of `make test`, from few intact inputs")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="results; a second run continues them")
-    parser.add_argument("--case", type=int, help="write one case of one kind into --out, and judge it")
+    parser.add_argument("--case", type=int, help="write one case of one kind into --out, and evaluate it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -68,7 +68,7 @@ Check = Callable[[Path], None]  # returns if the file is accepted and right
 
 
 def run_batch(indices: Sequence[int], make: Make, check: Check, limits: Limits) -> Batch:
-    """Judge cases in one child, and alone those at which the child died."""
+    """Evaluate cases in one child, and alone those at which the child died."""
     batch, rest = Batch(), list(indices)
     while rest:
         verdicts, death = _fork(rest, make, check, limits, batch)
@@ -85,7 +85,7 @@ def run_batch(indices: Sequence[int], make: Make, check: Check, limits: Limits) 
 
 
 def _fork(indices: Sequence[int], make: Make, check: Check, limits: Limits, batch: Batch) -> tuple[list[Verdict], str]:
-    """Judge cases in a child; return the verdicts, and how the child ended if it did not judge all."""
+    """Evaluate cases in a child; return the verdicts, and how the child ended if it did not evaluate all."""
     reader, writer = os.pipe()
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="fuzz-")))
     sys.stdout.flush()
@@ -121,7 +121,7 @@ def _fork(indices: Sequence[int], make: Make, check: Check, limits: Limits, batc
 
 
 def _serve(indices: Sequence[int], make: Make, check: Check, limits: Limits, folder: Path, writer: int) -> None:
-    """Judge cases one after the other, in a child."""
+    """Evaluate cases one after the other, in a child."""
     os.chdir(folder)
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -144,7 +144,7 @@ def _serve(indices: Sequence[int], make: Make, check: Check, limits: Limits, fol
             continue
         path = folder / case.name
         path.write_bytes(case.content)
-        kind, reason = judge(path, check, limits, guard)
+        kind, reason = evaluate(path, check, limits, guard)
         if noise := os.pread(printed, 300, 0):
             kind, reason = FIND, f"{reason}; prints {noise!r}"
             os.ftruncate(printed, 0)
@@ -153,7 +153,7 @@ def _serve(indices: Sequence[int], make: Make, check: Check, limits: Limits, fol
         os.chdir(folder)
 
 
-def judge(path: Path, check: Check, limits: Limits, guard: Guard) -> tuple[str, str]:
+def evaluate(path: Path, check: Check, limits: Limits, guard: Guard) -> tuple[str, str]:
     """Check one file; return the kind of verdict, and the error or the fault."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew

@@ -1,4 +1,4 @@
-"""What a kind of input is: how many cases, how one is made, and how it is judged."""
+"""What a kind of input is: how many cases, how one is made, and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kind:
     prepare: Callable[[Path, bool], Bases]  # intact inputs by name, made in a folder; fewer if quick
     mutate: Callable[[Bases, random.Random], tuple[str, bytes]]  # file name and content of a case
     check: Callable[[Path], None]  # see `tests.fuzz.isolation.Check`
-    warm_up: tuple[str, ...] = ()  # of the bases, those to be judged before any case, so that late imports are over
+    warm_up: tuple[str, ...] = ()  # of the bases, those to be evaluated before any case, so that late imports are over
     limits: Limits = field(default_factory=Limits)
 
     def case(self, index: int, *, seed: int, bases: Bases) -> Case:

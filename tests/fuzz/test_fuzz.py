@@ -1,4 +1,4 @@
-"""Some cases of every kind, every input that once went wrong, and the judge itself."""
+"""Some cases of every kind, every input that once went wrong, and the harness itself."""
 
 import ctypes
 import json
@@ -112,7 +112,7 @@ LIMITS = Limits(seconds=0.5, megabytes=100)
 
 
 @pytest.mark.parametrize("name", HARMFUL)
-def test_harm_is_found_and_the_other_cases_are_judged(name: str) -> None:
+def test_harm_is_found_and_the_other_cases_are_evaluated(name: str) -> None:
     def check(path: Path) -> None:
         if path.read_bytes() == b"harmful":
             HARMFUL[name](path)

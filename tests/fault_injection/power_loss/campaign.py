@@ -13,7 +13,7 @@ from tests.fault_injection.power_loss.disk import Disk, Tree, read_tree, tree_ha
 from tests.fault_injection.power_loss.recording import record
 from tests.fault_injection.power_loss.scenarios import Scenario, make_data, promised, set_up
 from tests.fault_injection.power_loss.server import Server
-from tests.fault_injection.power_loss.verdict import Results, as_read, judge, lost_when_said, results
+from tests.fault_injection.power_loss.verdict import Results, as_read, evaluate, lost_when_said, results
 
 MAPPED = "cache/Microsoft/"  # ONNX Runtime's own database, which it writes through memory; no command reads it
 CHECKED = 0.02  # fraction of the other states of a class that are run too
@@ -117,7 +117,7 @@ class Campaign:
         if key not in self._verdicts:
             self.server.empty()
             write_tree(self.server.root, tree)
-            self._verdicts[key] = judge(self.server, scenario, epochs, recorded.expected, recorded.older)
+            self._verdicts[key] = evaluate(self.server, scenario, epochs, recorded.expected, recorded.older)
             if self._log is not None:
                 with self._log.open("a") as log:
                     log.write(json.dumps([key, self._verdicts[key]]) + "\n")

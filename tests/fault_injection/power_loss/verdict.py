@@ -78,7 +78,7 @@ def lost_when_said(flushed: Tree, final: Tree) -> list[str]:
     )
 
 
-def judge(server: Server, scenario: Scenario, promised: int, expected: Results, older: Results) -> str:
+def evaluate(server: Server, scenario: Scenario, promised: int, expected: Results, older: Results) -> str:
     """Run the commands that follow a crash in the present tree, and return what is wrong, or nothing."""
     outcome = server.execute(scenario.after)
     problem = _unreadable(outcome)

@@ -72,7 +72,8 @@ def test_too_many_anchors_are_refused_in_one_line(anchors: float, tmp_path: Path
     options = train_options(tmp_path, tmp_path, hyp=recipe_with(tmp_path, anchors))
     with pytest.raises(ConfigError) as caught:
         choose_config(options, load_hyperparameters(options.hyp))
-    assert caught.value.where == options.hyp and f"{anchors:g}" in caught.value.what and "100" in caught.value.what
+    assert caught.value.where == options.hyp and "100" in caught.value.what
+    assert f"{anchors:g}" in caught.value.what or str(anchors) in caught.value.what
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
