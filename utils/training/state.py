@@ -153,10 +153,12 @@ def set_aside_earlier_run(run_dir: Path) -> None:
     """
     last = run_dir / "weights" / LAST
     try:
-        remove_files(run_dir / SUMMARY, run_dir / RESULTS, *map(last.with_name, BACKUPS))
+        # In an order that leaves at each point the earlier run as it was, or one that cannot be resumed.
+        remove_files(*map(last.with_name, BACKUPS))
         if last.is_file():
             last.replace(last.with_name(EARLIER))
             sync_folder(last.parent)
+        remove_files(run_dir / SUMMARY, run_dir / RESULTS)
     except OSError as error:
         raise RunError(run_dir, f"cannot be written ({error.strerror})", fix="choose another --name") from error
 

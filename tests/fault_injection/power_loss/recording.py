@@ -122,7 +122,7 @@ class _Parser:
 
     def handle(self, text: str) -> tuple[int, bytes] | None:
         """Return number and path of an open file; None if it is deleted or no file."""
-        match = HANDLE.match(text)
+        match = HANDLE.match(text.strip())  # the last argument of a call that strace splits ends with a space
         path = _plain(match[2]) if match and not match[3] else b""
         return (int(match[1]), path) if match and path.startswith(b"/") else None  # or a pipe
 

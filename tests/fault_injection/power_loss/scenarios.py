@@ -29,7 +29,7 @@ DETECT = (
     f"detect.py --weights {WEIGHTS} --exist-ok --save-txt --save-csv --save-crop --engine torch --imgsz 32 --max-det 4 "
     "--device cpu"
 )
-COMPARE = "compare.py --cfg {data}/model.yaml {data}/other.yaml --epochs 1 --name c --figure-formats png " + COMMON
+COMPARE = "compare.py --cfg {data}/model.yaml {data}/other.yaml --epochs 1 --name c " + COMMON
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def set_up(server: Server, scenario: Scenario) -> None:
             (server.root / "w").mkdir()
             (server.root / "w/best.pt").write_bytes((server.data / "trained/train/exp/weights/best.pt").read_bytes())
         elif command == "relabel":
-            labels = sorted((server.data / "shapes/labels").rglob("*.txt"))[0]
+            labels = sorted((server.data / "shapes/labels/train").glob("*.txt"))[0]
             labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))
         else:
             server.must(command, first=functools.partial(stop_in_batch, batch) if batch else None)
