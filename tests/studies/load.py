@@ -189,15 +189,15 @@ def streams(options: LoadOptions, _: Path) -> dict[str, Any]:
     """Drop four cameras again and again, each time for up to two seconds.
 
     A return is measured from the moment at which a camera accepts connections, and from the first frame that it sends.
-    Its picture is dark or bright in turn, from connection to connection.
+    Its image is dark or bright in turn, from connection to connection.
     """
     rng = np.random.default_rng(options.seed)
     back_at, fleet = [0.0] * 4, []
     levels = [np.full((48, 64, 3), level, np.uint8) for level in (100, 200)]
     for i in range(4):
         accepts = partial(lambda i: time.monotonic() >= back_at[i], i)
-        picture = partial(lambda connection, _: levels[connection % 2])
-        fleet.append(Camera(12, max_connections=10**9, pause=0.02, accepts=accepts, image=picture))
+        image = partial(lambda connection, _: levels[connection % 2])
+        fleet.append(Camera(12, max_connections=10**9, pause=0.02, accepts=accepts, image=image))
     seconds: list[list[tuple[float, float]]] = [[] for _ in fleet]
     with (
         cameras(**{f"cam{i}": camera for i, camera in enumerate(fleet)}) as address,

@@ -81,7 +81,7 @@ def write_onnx(
 
 
 def _suffix(options: ExportOptions) -> str:
-    """Return what tells the names of files for other purposes from that of the usual one."""
+    """Return the suffix that distinguishes a file of one size, of raw maps, or in int8 from the usual one."""
     height_by_width = "x".join(map(str, options.static))
     return "".join(f"_{part}" for part in (height_by_width, "raw" * options.raw_heads, "int8" * options.int8) if part)
 

@@ -88,7 +88,7 @@ def test_after_each_return_the_pause_is_short_and_told_once(caplog):
     pauses = [
         float(record.message.split(" in ")[1][:-2]) for record in caplog.records if "reconnecting in" in record.message
     ]
-    assert pauses == [reconnect.return_delay] * 2  # the attempts that fail in between are not told
+    assert pauses == [reconnect.return_delay] * 2  # the attempts that fail in between are not logged
     assert "giving up after" in caplog.text
 
 
