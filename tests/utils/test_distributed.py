@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.batching import ShuffledBatches
 from utils.distributed import (
+    POLL_SECONDS,
     DistributedContext,
     _agree_on_start,
     local_device,
@@ -114,7 +116,9 @@ def test_each_start_gets_one_name_in_all_processes_whatever_earlier_starts_left_
     names = []
     for size in (3, 3, 2, 4, 3):  # the same launch, with nodes that leave and join
         with ThreadPoolExecutor(size) as pool:
-            found = set(pool.map(lambda rank, size=size: _agree_on_start(store, rank, size), range(size)))
+            others = [pool.submit(_agree_on_start, store, rank, size) for rank in range(1, size)]
+            time.sleep(3 * POLL_SECONDS)  # before the main process starts, they see only what earlier starts have left
+            found = {_agree_on_start(store, 0, size), *(other.result() for other in others)}
         assert len(found) == 1
         names += found
     assert len(set(names)) == 5

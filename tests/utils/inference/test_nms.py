@@ -238,6 +238,20 @@ def test_results_do_not_depend_on_the_first_pool(options, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_only_the_best_candidates_up_to_the_limit_are_considered(multi_label, monkeypatch):
+    batch = predictions(2500, 5)[:1]
+    settings = NmsSettings(conf_threshold=0.05, max_detections=2000, multi_label=multi_label)
+    scores = (batch[0, :, 5:] * batch[0, :, 4:5]).numpy()
+    best = np.sort(scores.max(1) if not multi_label else scores.ravel())[::-1]
+    (unlimited,) = non_max_suppression(batch, settings)
+    monkeypatch.setattr(nms, "MAX_CANDIDATES", 500)
+    (detections,) = non_max_suppression(batch, settings)
+    # What suppresses a box is better than the box, so that the limit cuts the list and changes nothing before.
+    expected = rows_of(unlimited)[unlimited.scores >= best[499]]
+    assert 20 < len(expected) < 500 < len(unlimited) and torch.equal(rows_of(detections), expected)
+
+
 def test_equal_scores_keep_the_order_of_the_boxes():
     batch = untrained_predictions(320, 3)
     batch[..., 4:] = (batch[..., 4:] * 4).round() / 4
