@@ -45,7 +45,7 @@ def main() -> None:
         raise ConfigError("--diagram", f"only SVG is written (got {path.name!r})", fix="use a name that ends in .svg")
     config = load_model_config(options.cfg)
     if "nc" in given:
-        config = ModelConfig.from_dict({**config.to_dict(), "nc": options.nc}, name=config.name)
+        config = ModelConfig.from_dict({**config.to_dict(), "nc": options.nc}, name=config.name, path=config.path)
     from models.summary import summarize  # torch comes after what can be checked without
     from models.yolo import DetectionModel
 

@@ -38,13 +38,13 @@ def parse_model(config: ModelConfig, ch: int) -> nn.Sequential:
     Raises:
         ConfigError: a module is unknown or its arguments are invalid; names the row.
     """
-    activation = _activation(config.activation, where=config.name) if config.activation else None
+    activation = _activation(config.activation, where=config.where) if config.activation else None
     channels: dict[int, int] = {-1: ch}
     layers: list[nn.Module] = []
     modules = sum(max(round(spec.number * config.depth_multiple), 1) for spec in config.layers)
     if modules > MAX_MODULES:
         what = f"has {modules} modules in its {len(config.layers)} rows, more than {MAX_MODULES}"
-        raise ConfigError(config.name, what, fix="lower `number`")
+        raise ConfigError(config.where, what, fix="lower `number`")
     room = MAX_PARAMETERS
     for spec in config.layers:
         is_last = spec.index == len(config.layers) - 1
@@ -69,7 +69,7 @@ def _activation(text: str, *, where: str) -> nn.Module:
 
 def _wrong_head(spec: LayerSpec, config: ModelConfig) -> ConfigError:
     """Return the error for a row that is Detect but not the last one, or the other way round."""
-    where = f"{config.name}: layer {spec.index} {spec.module}"
+    where = f"{config.where}: layer {spec.index} {spec.module}"
     fix = "end the head with [[...], 1, Detect, [nc, anchors]]"
     if spec.module in OTHER_HEADS:
         return ConfigError(
@@ -85,7 +85,7 @@ def _build_layer(
     spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None, room: int
 ) -> tuple[nn.Module, int]:
     """Build one row of at most `room` parameters; return the layer and its output channels."""
-    where = f"{config.name}: layer {spec.index}"
+    where = f"{config.where}: layer {spec.index}"
     entry = lookup(spec.module, where=where)
     where = f"{where} {spec.module}"
     repeats = max(round(spec.number * config.depth_multiple), 1) if spec.number > 1 else 1
@@ -149,7 +149,7 @@ def _build_detect(
     spec: LayerSpec, config: ModelConfig, channels: dict[int, int], activation: nn.Module | None, room: int
 ) -> tuple[nn.Module, int]:
     """Build the head from its row `[nc, anchors]`; anchors may be a count, to be fitted to the data later."""
-    where = f"{config.name}: layer {spec.index} Detect"
+    where = f"{config.where}: layer {spec.index} Detect"
     if list(spec.args) == ["nc"]:
         raise ConfigError(where, f"has no anchors, as in {ULTRALYTICS}", fix=USE_YOLOV5)
     if list(spec.args) not in (["nc", "anchors"], []) or spec.kwargs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class LayerSpec:
 class ModelConfig:
     """A validated model yaml."""
 
-    name: str  # file name without folder, for messages and tables
+    name: str  # file name without folder, for tables
     num_classes: int
     depth_multiple: float  # scales the repeats
     width_multiple: float  # scales the channels
@@ -58,6 +58,12 @@ class ModelConfig:
     activation: str | None  # a call such as `nn.LeakyReLU(0.1)`, or None for SiLU
     layers: tuple[LayerSpec, ...]  # backbone and head in order
     backbone_length: int  # number of backbone layers
+    path: str = field(default="", compare=False)  # of the file, as it was given; "" for other sources
+
+    @property
+    def where(self) -> str:
+        """What errors call the config: its file's path, or its name."""
+        return self.path or self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the mapping of the yaml, from which `from_dict` restores an equal config."""
@@ -82,42 +88,44 @@ class ModelConfig:
         }
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any], *, name: str) -> ModelConfig:
-        """Validate the mapping of a model yaml; `name` is the file name for messages.
+    def from_dict(cls, value: dict[str, Any], *, name: str, path: str = "") -> ModelConfig:
+        """Validate the mapping of a model yaml; messages name `path`, or `name` without one.
 
         Raises:
             ConfigError: something is invalid; names the file, the row and the field.
         """
+        where = path or name
         for key in value:
             if key in FOREIGN_KEYS:
                 what, fix = FOREIGN_KEYS[key]
-                raise ConfigError(name, f"{what} (it has the key {key!r})", fix=fix)
+                raise ConfigError(where, f"{what} (it has the key {key!r})", fix=fix)
             if key not in KNOWN_KEYS:
                 hint = did_you_mean(str(key), KNOWN_KEYS) or f"use one of {', '.join(KNOWN_KEYS)}"
-                raise ConfigError(name, f"unknown key {key!r}", fix=hint)
+                raise ConfigError(where, f"unknown key {key!r}", fix=hint)
         for part in ("backbone", "head"):
             if not isinstance(value.get(part), list):
                 what = f"{part} must be a list of rows (got {type(value.get(part)).__name__})"
-                raise ConfigError(name, what, fix=f"add {part}")
+                raise ConfigError(where, what, fix=f"add {part}")
         rows = [*value["backbone"], *value["head"]]
         if not rows:
-            raise ConfigError(name, "has no layers", fix="add backbone and head")
+            raise ConfigError(where, "has no layers", fix="add backbone and head")
         if len(rows) > MAX_LAYERS:
-            raise ConfigError(name, f"has {len(rows)} rows, more than {MAX_LAYERS}", fix="use `number` for repeats")
+            raise ConfigError(where, f"has {len(rows)} rows, more than {MAX_LAYERS}", fix="use `number` for repeats")
         activation = value.get("activation")
         if not isinstance(activation, str | None):
             what = f"activation {activation!r} is not a string"
-            raise ConfigError(name, what, fix="write nn.SiLU() or nn.LeakyReLU(0.1)")
+            raise ConfigError(where, what, fix="write nn.SiLU() or nn.LeakyReLU(0.1)")
         return cls(
             name=name,
-            num_classes=_integer(value.get("nc", 80), "nc", name=name),
-            depth_multiple=_multiple(value.get("depth_multiple", 1.0), "depth_multiple", name=name),
-            width_multiple=_multiple(value.get("width_multiple", 1.0), "width_multiple", name=name),
-            channel_multiple=_integer(value.get("channel_multiple", 8), "channel_multiple", name=name),
-            anchors=_anchors(value.get("anchors", 3), name=name),
+            num_classes=_integer(value.get("nc", 80), "nc", where=where),
+            depth_multiple=_multiple(value.get("depth_multiple", 1.0), "depth_multiple", where=where),
+            width_multiple=_multiple(value.get("width_multiple", 1.0), "width_multiple", where=where),
+            channel_multiple=_integer(value.get("channel_multiple", 8), "channel_multiple", where=where),
+            anchors=_anchors(value.get("anchors", 3), where=where),
             activation=activation,
-            layers=tuple(_layer(row, index, name=name) for index, row in enumerate(rows)),
+            layers=tuple(_layer(row, index, where=where) for index, row in enumerate(rows)),
             backbone_length=len(value["backbone"]),
+            path=path,
         )
 
 
@@ -139,7 +147,8 @@ def load_model_config(name: str, *, log: bool = True) -> ModelConfig:
             LOGGER.info(f"{Path(name).name}: using {path.name} with the multiples of size {size} ({depth}, {width})")
         value = {**load_yaml(path), "depth_multiple": depth, "width_multiple": width}
         return ModelConfig.from_dict(value, name=Path(name).stem + path.suffix)
-    return ModelConfig.from_dict(load_yaml(path), name=path.name)
+    ships = path.is_relative_to(MODEL_FOLDER) and len(Path(name).parts) == 1  # and is known by its bare name
+    return ModelConfig.from_dict(load_yaml(path), name=path.name, path="" if ships else str(path))
 
 
 def _scaled_variant(name: str) -> tuple[Path, str] | None:
@@ -165,19 +174,19 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _integer(value: Any, key: str, *, name: str) -> int:  # noqa: ANN401
+def _integer(value: Any, key: str, *, where: str) -> int:  # noqa: ANN401
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-        raise ConfigError(name, f"{key} must be an integer from 1 to 100000 (got {value!r})", fix=f"correct {key}")
+        raise ConfigError(where, f"{key} must be an integer from 1 to 100000 (got {value!r})", fix=f"correct {key}")
     return value
 
 
-def _multiple(value: Any, key: str, *, name: str) -> float:  # noqa: ANN401
+def _multiple(value: Any, key: str, *, where: str) -> float:  # noqa: ANN401
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 16:
-        raise ConfigError(name, f"{key} must be a number in (0, 16] (got {value!r})", fix=f"correct {key}")
+        raise ConfigError(where, f"{key} must be a number in (0, 16] (got {value!r})", fix=f"correct {key}")
     return float(value)
 
 
-def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
+def _anchors(value: Any, *, where: str) -> Anchors | int:  # noqa: ANN401
     """Validate anchors: a count per level, or per level an even number of positive sizes in pixels."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ANCHORS:
         return value
@@ -190,13 +199,13 @@ def _anchors(value: Any, *, name: str) -> Anchors | int:  # noqa: ANN401
     )
     if not valid or not value or len({len(level) for level in value}) != 1:
         what = f"anchors {str(value)[:60]!r} are invalid"
-        raise ConfigError(name, what, fix="give per level the same number of w, h pairs in pixels")
+        raise ConfigError(where, what, fix="give per level the same number of w, h pairs in pixels")
     return tuple(tuple(float(v) for v in level) for level in value)
 
 
-def _layer(row: Any, index: int, *, name: str) -> LayerSpec:  # noqa: ANN401
+def _layer(row: Any, index: int, *, where: str) -> LayerSpec:  # noqa: ANN401
     """Validate one row."""
-    where = f"{name}: layer {index}"
+    where = f"{where}: layer {index}"
     if not isinstance(row, list) or len(row) not in (3, 4):
         raise ConfigError(where, f"row {str(row)[:60]!r} is invalid", fix="write [from, number, module, args]")
     source, number, module = row[:3]

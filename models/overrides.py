@@ -90,7 +90,7 @@ def _free_rows(config: ModelConfig) -> list[LayerSpec]:
 
 
 def _where(config: ModelConfig, layer: LayerSpec) -> str:
-    return f"{config.name}: layer {layer.index}"
+    return f"{config.where}: layer {layer.index}"
 
 
 def _forwarded(layer: LayerSpec, module: str, *, where: str) -> Sequence[str]:

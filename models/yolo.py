@@ -55,7 +55,7 @@ class DetectionModel(nn.Module):
         self.model = parse_model(self.config, ch)
         self.sources = [layer.sources for layer in self.config.layers]
         self._kept = {source for sources in self.sources for source in sources}
-        self.head.set_strides(self._measure_strides(), where=self.config.name)
+        self.head.set_strides(self._measure_strides(), where=self.config.where)
         self._require_matching_shapes()
 
     @property
@@ -116,14 +116,14 @@ class DetectionModel(nn.Module):
                     operations += max((math.prod(x.shape[2:]) for x in inputs), default=0) * count_parameters(layer)
                 if operations > MAX_OPERATIONS or elements > (MAX_RAW if spec.module == DETECT else MAX_ELEMENTS):
                     what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {size} x {size} px"
-                    where = f"{self.config.name}: layer {spec.index} {spec.module}"
+                    where = f"{self.config.where}: layer {spec.index} {spec.module}"
                     raise ConfigError(where, what, fix="lower channels, sizes and repeats")
                 self._add_output(spec, outputs)
         self.train()
         cells = [(level.shape[2], level.shape[3]) for level in outputs.pop(len(self.model) - 1)]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
             what = f"the head's maps are {cells} cells for {size} px, so the stride is not an integer"
-            raise ConfigError(self.config.name, what, fix="check strides and paddings")
+            raise ConfigError(self.config.where, what, fix="check strides and paddings")
         # A map of one cell may be pooled, as in channel attention, whatever the image's size.
         heights = [y.shape[2] for y in outputs.values() if isinstance(y, Tensor) and y.dim() == 4 and y.shape[2] > 1]
         self._coarsest = max((size // height for height in heights if size % height == 0), default=1)
@@ -137,7 +137,7 @@ class DetectionModel(nn.Module):
             height, width = outputs[-1].shape[2:]
             what = f"shapes do not match for {height} x {width} px: {str(error).splitlines()[0]}"
             raise ConfigError(
-                f"{self.config.name}: layer {spec.index} {spec.module}", what, fix="check from and args"
+                f"{self.config.where}: layer {spec.index} {spec.module}", what, fix="check from and args"
             ) from error
 
     def _require_matching_shapes(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from models.config import MODEL_FOLDER, SIZES, ModelConfig, literal, load_model_config, parse_call
+from models.yolo import DetectionModel
 from utils.errors import ConfigError
 from utils.log import LOGGER
 from utils.strict_yaml import dump_yaml, load_yaml
@@ -299,3 +300,17 @@ def test_anything_but_a_name_with_literals_is_refused(text):
     with pytest.raises(ConfigError) as caught:
         parse_call(text, where="w")
     assert caught.value.where == "w" and repr(text[:60]) in caught.value.what
+
+
+def test_errors_name_the_file_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = {"nc": {**CONFIG, "nc": 0}, "row": changed(backbone=[[-1, 1, "Convv", [8]]])}
+    for name, value in wrong.items():
+        dump_yaml(tmp_path / "cfg" / f"{name}.yaml", value)
+        with pytest.raises(ConfigError) as caught:
+            DetectionModel(f"cfg/{name}.yaml")
+        assert caught.value.where.split(": ")[0] == f"cfg/{name}.yaml"
+    dump_yaml(tmp_path / "cfg/good.yaml", CONFIG)
+    config = load_model_config("cfg/good.yaml")
+    assert (config.name, config.where) == ("good.yaml", "cfg/good.yaml")
+    assert load_model_config("yolov5n").where == load_model_config("YOLOv5n.yaml").where == "yolov5n.yaml"

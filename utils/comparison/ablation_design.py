@@ -98,7 +98,7 @@ def ablation_variants(
         if len(label.encode()) > MAX_LABEL:
             raise ConfigError("--ablation", f"makes the long name {label}", fix="give the switches shorter names")
         config = _placed(base.config, {name: [yamls[file] for file in by_name[name].yamls] for name in names})
-        variant = replace(base, config=replace(config, name=f"{label}.yaml"), label=label, cfg="")
+        variant = replace(base, config=replace(config, name=f"{label}.yaml", path=""), label=label, cfg="")
         if config != base.config:
             variant = replace(variant, has_offsets=has_offset_convolutions(DetectionModel(variant.config)))
         for name in names:
@@ -147,7 +147,7 @@ def _placed(base: ModelConfig, yamls: Mapping[str, Sequence[ModelConfig]]) -> Mo
         else:
             differing = {key: own.get(key) for key in {**parts, **own}}
         if any(changed[key] != value for key, value in differing.items() if key in changed):
-            what = f"{config.name} changes rows that another yaml changes too, or their number"
+            what = f"{config.where} changes rows that another yaml changes too, or their number"
             raise ConfigError(f"--ablation {switch}", what, fix="combine the yamls in one switch's yaml")
         changed |= differing
     if not changed:

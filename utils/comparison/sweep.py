@@ -89,7 +89,7 @@ def sweep_variants(base: ToTrain, words: Sequence[str], *, taken: Collection[str
         seen.append(variant.content)
         label = unique_name("-".join(parts), [*taken, *(other.label for other in variants)])
         hyp = base.hyp if variant.hyperparameters == base.hyperparameters else ""
-        config = replace(variant.config, name=f"{label}.yaml")
+        config = replace(variant.config, name=f"{label}.yaml", path="")
         variants.append(replace(variant, label=label, cfg="", config=config, hyp=hyp))
     if len(variants) > MAX_VARIANTS:
         raise ConfigError("--sweep", f"makes {len(variants)} models, more than {MAX_VARIANTS}", fix="give fewer values")

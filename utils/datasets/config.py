@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,12 @@ def names_in_order(names: Any, where: object) -> tuple[str, ...]:  # noqa: ANN40
     for class_id, name in enumerate(names):
         if isinstance(name, (dict, list, type(None))) or not str(name).strip():
             raise ConfigError(where, f"the name of class {class_id} must be text (got {name!r})", fix="write a name")
-    return tuple(str(name) for name in names)
+    texts = [str(name) for name in names]
+    if repeated := next((name for name, times in Counter(texts).most_common(1) if times > 1), ""):
+        ids = [class_id for class_id, name in enumerate(texts) if name == repeated]
+        what = f"classes {ids[0]} and {ids[1]} have the same name {repeated!r}; they are trained as two classes"
+        _log_once(logging.WARNING, f"{where}: {what}")
+    return tuple(texts)
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401

@@ -140,7 +140,7 @@ def build_model(
     for index in frozen:
         model.model[index].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        what = f"leaves nothing to train of the {last + 1} layers of {config.name} (got {given})"
+        what = f"leaves nothing to train of the {last + 1} layers of {config.where} (got {given})"
         raise ConfigError("--freeze", what, fix=f"freeze at most the first {last}")
     if frozen:
         LOGGER.info(f"Frozen layers: {sorted(frozen)}")

@@ -27,7 +27,7 @@ def moving_layer(
     return layer, torch.randn(batch, channels, height, width)
 
 
-@pytest.mark.parametrize("implementation", ["gather", pytest.param("cpu_kernel", marks=COMPILED)])
+@pytest.mark.parametrize("implementation", ["embedding_bag", "gather", pytest.param("cpu_kernel", marks=COMPILED)])
 @pytest.mark.parametrize("padding", ["border", "zeros"])
 def test_a_map_too_wide_for_single_precision_is_not_left(implementation: str, padding: str) -> None:
     width = 2**24 + 4  # its last index, 2**24 + 3, is rounded up to 2**24 + 4

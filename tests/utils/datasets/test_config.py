@@ -69,6 +69,14 @@ def test_wrong_yaml_is_one_line_with_file_key_and_value(tmp_path, text, values):
     assert all(value in caught.value.what for value in values) and "\n" not in str(caught.value)
 
 
+def test_a_name_of_two_classes_is_a_warning_and_they_stay_two(tmp_path, caplog):
+    config = config_of(tmp_path, "names: [red car, bus, red car]")
+    assert config.names == ("red car", "bus", "red car")
+    (record,) = caplog.records
+    texts = (str(config.file), "0", "2", "'red car'")
+    assert record.levelname == "WARNING" and all(text in record.getMessage() for text in texts)
+
+
 def test_missing_yaml_is_refused():
     with pytest.raises(ConfigError) as caught:
         load_data_config("no-such-data.yaml")
