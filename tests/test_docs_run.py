@@ -92,7 +92,7 @@ SMALL = {
     "detect.py": "--device cpu --imgsz 64",
     "hubconf.py": "--device cpu",
     "models": "--imgsz 64",
-    "compare.py": f"--epochs 1 {CPU}",
+    "compare.py": f"--epochs 1 --seeds 0 {CPU}",
     "export.py": "--imgsz 64",
     "benchmarks.py": "--device cpu --imgsz 64 --batch-size 2 --layer-batch 1 --repeats 1",
     "utils.benchmarks.nms": "--repeats 1",
@@ -145,19 +145,7 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = re.sub(r"^generator:.*\n", "", text, flags=re.M)
     for name in ("shapes.yaml", "mine.yaml", "coco128.yaml", "bccd"):
         (folder / name).write_text(text)
-    run_training(
-        TrainOptions(
-            cfg=str(folder / "yolov5n-AKConv.yaml"),
-            data=str(folder / "shapes.yaml"),
-            epochs=1,
-            batch_size=4,
-            imgsz=64,
-            device="cpu",
-            workers=0,
-            noplots=True,
-            project=str(folder / "runs/train"),
-        )
-    )
+    train_tiny(folder, "yolov5n-AKConv.yaml", "exp")
     for name in ("best.pt", "yolov5s.pt", "yolov5n.pt"):
         shutil.copy(folder / "runs/train/exp/weights/best.pt", folder / name)
     images = sorted((data.parent / "shapes/images/val").iterdir())[:3]
@@ -169,6 +157,32 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "datasets/my_images").mkdir(parents=True)
     (folder / "datasets/my_images/data.yaml").write_text(text)
     return folder
+
+
+def train_tiny(folder: Path, cfg: str, name: str, seed: int = 0) -> None:
+    """Train a model for one epoch; the run is `folder`/runs/train/`name`."""
+    run_training(
+        TrainOptions(
+            cfg=str(folder / cfg),
+            data=str(folder / "shapes.yaml"),
+            epochs=1,
+            batch_size=4,
+            imgsz=64,
+            device="cpu",
+            workers=0,
+            noplots=True,
+            seed=seed,
+            project=str(folder / "runs/train"),
+            name=name,
+        )
+    )
+
+
+def write_finished_runs(folder: Path) -> None:
+    """Train two models with two seeds each, named as in the documentation."""
+    for seed in range(2):
+        train_tiny(folder, "yolov5n.yaml", f"plain-seed{seed}", seed)
+        train_tiny(folder, "yolov5n-AKConv.yaml", f"akconv-seed{seed}", seed)
 
 
 def write_voc(folder: Path) -> None:
@@ -221,6 +235,8 @@ def fast_arguments(command: Command) -> list[str]:
     extra = SMALL_RESUMED if "--resume" in command else SMALL.get(name, "")
     if "--static" in command:
         extra = "--static 64 96"
+    if name == "compare.py" and "--weights" in command and "--cfg" not in command:
+        extra = CPU  # finished runs are not trained
     words = [str(ROOT / word) if word == name and word in SCRIPTS else word for word in words]
     if words[-1] not in ("--help", "--version"):
         words += shlex.split(extra)
@@ -264,6 +280,8 @@ def test_every_command_runs(command: Command, workplace: Path, tmp_path: Path) -
     expected = exported_files(command) if name == "export.py" else [WRITES[key]] if key in WRITES else []
     export_inputs(command, folder)
     PREPARATIONS.get(shlex.join(command), lambda _: None)(folder)
+    if "runs/train/plain-seed*" in command:
+        write_finished_runs(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if name != "utils.compiled":
