@@ -104,13 +104,29 @@ def test_calls_that_strace_splits_are_joined_and_other_folders_left_out() -> Non
     ]
 
 
+def test_duplicated_handles_share_their_offset() -> None:
+    def shown(text: str) -> str:
+        return "".join(f"\\x{ord(letter):02x}" for letter in text)
+
+    log, out = shown("/r/log"), shown("/dev/null")
+    calls = [
+        f'7 openat(AT_FDCWD<{shown("/r")}>, "{log}", O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0666) = 3<{log}>',
+        f'7 write(3<{log}>, "\\x41\\x42", 2) = 2',
+        f"8 dup2(3<{log}>, 1<{out}>) = 1<{log}>",
+        f'8 write(1<{log}>, "\\x43", 1) = 1',
+        f'7 write(3<{log}>, "\\x44", 1) = 1',
+    ]
+    disk = Disk({}, parse("\n".join(calls), Path("/r"), Path("/said")))
+    assert disk.final_tree() == {"log": b"ABCD"}
+
+
 @needs_strace
 @pytest.mark.long
 def test_a_training_that_loses_power_ends_with_the_same_bits(tmp_path: Path) -> None:
     """The recording also shows that all operations were seen: they make the final tree."""
     command = [sys.executable, "-m", "tests.fault_injection.power_loss", "--work", str(tmp_path / "work")]
-    arguments = ("--only", "train over", "scan", "--states", "24", "--checked", "0")
+    arguments = ("--only", "train over", "scan", "--states", "24", "--checked", "0", "--recoveries", "1")
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, (reports, done.stderr[-3000:])
-    assert reports[-1]["generated"] >= 48 and reports[0]["executed"] >= 10
+    assert reports[-1]["generated"] >= 48 and reports[0]["executed"] >= 10 and reports[0]["recordings"] == 2

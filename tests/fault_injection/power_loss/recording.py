@@ -16,8 +16,8 @@ from pathlib import Path
 
 CALLS = (
     "open openat creat write pwrite64 writev pwritev pwritev2 truncate ftruncate fallocate copy_file_range sendfile "
-    "splice lseek fsync fdatasync sync syncfs rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat "
-    "mkdir mkdirat rmdir mknod mknodat chdir fchdir"
+    "splice lseek dup dup2 dup3 fsync fdatasync sync syncfs rename renameat renameat2 link linkat symlink symlinkat "
+    "unlink unlinkat mkdir mkdirat rmdir mknod mknodat chdir fchdir"
 ).split()
 LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$")
 RESULT = re.compile(r"\) += (-?\d+)(?:<.*>)?.*$")
@@ -50,11 +50,8 @@ def is_available() -> bool:
     )
 
 
-def record(action: Callable[[], int], folder: Path, said: Path, log: Path) -> tuple[int, list[Operation]]:
-    """Run an action in a traced child whose working directory is the folder; return its exit code and operations.
-
-    `said` is the file that the action's standard output and error go to; writes to it become `say` operations.
-    """
+def record(action: Callable[[], int], folder: Path, log: Path) -> int:
+    """Run an action in a traced child whose working directory is the folder; return its exit code."""
     child = os.fork()
     if child == 0:
         os.chdir(folder)
@@ -72,11 +69,14 @@ def record(action: Callable[[], int], folder: Path, said: Path, log: Path) -> tu
     os.kill(child, signal.SIGCONT)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     tracer.wait()
-    return status, parse(log.read_text(), folder, said)
+    return status
 
 
 def parse(text: str, folder: Path, said: Path) -> list[Operation]:
-    """Return the operations of a log of strace -f -y -xx; its strings and paths are hexadecimal, free of commas."""
+    """Return the operations of a log of strace -f -y -xx; its strings and paths are hexadecimal, free of commas.
+
+    `said` is the file that standard output and error go to; writes to it become `say` operations.
+    """
     parser = _Parser(folder, said)
     waiting: dict[str, tuple[str, int]] = {}
     for line in text.splitlines():
@@ -108,7 +108,8 @@ class _Parser:
     def __init__(self, folder: Path, said: Path) -> None:
         self.folder, self.said = os.fsencode(folder), os.fsencode(said)
         self.operations: list[Operation] = []
-        self._offsets: dict[tuple[int, bytes], int] = {}  # by handle and path; None once appending
+        # By handle and path, in a list that duplicates of a handle share; -1 while appending.
+        self._offsets: dict[tuple[int, bytes], list[int]] = {}
 
     def add(self, kind: str, path: str, **more: object) -> None:
         self.operations.append(Operation(kind, path, **more))  # type: ignore[arg-type]
@@ -143,6 +144,8 @@ class _Parser:
             self.path_call("mkdir", [self.at(arguments)])
         elif name in ("open", "openat"):
             self.opened(arguments, tail)
+        elif name in ("dup", "dup2", "dup3"):
+            self.duplicated(arguments, result)
         elif name in ("sync", "syncfs"):
             self.operations.append(Operation("syncfs", begun=begun))
         elif name not in ("chdir", "fchdir"):
@@ -181,11 +184,17 @@ class _Parser:
             return
         if "O_SYNC" in flags or "O_DSYNC" in flags:
             raise RecordingError(f"{path} is opened with {flags}")
-        self._offsets[opened] = -1 if "O_APPEND" in flags else 0
+        self._offsets[opened] = [-1 if "O_APPEND" in flags else 0]
         if "O_CREAT" in flags or "O_TRUNC" in flags:
             self.add("create", path)
         if "O_TRUNC" in flags:
             self.add("truncate", path)
+
+    def duplicated(self, arguments: list[str], result: int) -> None:
+        """A second handle of an open file, which has the same offset."""
+        opened = self.handle(arguments[0])
+        if opened is not None:
+            self._offsets[result, opened[1]] = self._offsets.setdefault(opened, [0])
 
     def file_call(self, name: str, arguments: list[str], result: int, begun: int) -> None:
         """A call on an open file."""
@@ -197,14 +206,15 @@ class _Parser:
         path = self.relative(opened[1])
         if path is None:
             return
-        offset = self._offsets.setdefault(opened, 0)
+        place = self._offsets.setdefault(opened, [0])
+        offset = place[0]
         if name in ("fsync", "fdatasync"):
             self.add("sync", path, begun=begun)
         elif name == "lseek":
-            self._offsets[opened] = result
+            place[0] = result
         elif name == "write":
             self.add("write", path, data=_plain(arguments[1])[:result], offset=offset)
-            self._offsets[opened] = offset if offset < 0 else offset + result
+            place[0] = offset if offset < 0 else offset + result
         elif name == "pwrite64":
             self.add("write", path, data=_plain(arguments[1])[:result], offset=int(arguments[3]))
         elif name == "ftruncate":

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shutil
 import signal
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ DETECT = (
     f"detect.py --weights {WEIGHTS} --exist-ok --save-txt --save-csv --save-crop --engine torch --imgsz 32 --max-det 4 "
     "--device cpu"
 )
+SCAN = "scan {data}/scanned.yaml"
 COMPARE = "compare.py --cfg {data}/model.yaml {data}/other.yaml --epochs 1 --name c " + COMMON
 
 
@@ -42,12 +44,13 @@ class Scenario:
     before: tuple[str, ...] = ()  # run first; `stop N` lets the next one be stopped in batch N
     again: str = ""  # run if the command says that there is nothing to resume
     states: int = 200  # at least so many are drawn
+    recoveries: int = 0  # so many of what follows a crash lose power in turn
     trains: bool = False
 
 
 def _train(name: str, command: str, after: str = "train.py --resume", *before: str) -> Scenario:
     again = command if "--resume" not in command else ""
-    return Scenario(name, command, after, before, again=again, states=2200, trains=True)
+    return Scenario(name, command, after, before, again=again, states=2200, recoveries=6, trains=True)
 
 
 SCENARIOS = (
@@ -56,15 +59,13 @@ SCENARIOS = (
     _train("train over", f"{TRAIN} --epochs 2", "train.py --resume", f"{TRAIN} --epochs 3 --seed 1 --save-period 1"),
     _train("train resumed", "train.py --resume", "train.py --resume", "stop 3", f"{TRAIN} --epochs 3"),
     _train("train extended", "train.py --resume --epochs 4", "train.py --resume --epochs 4", f"{TRAIN} --epochs 2"),
-    Scenario("compare", COMPARE, COMPARE),
-    Scenario("compare more seeds", f"{COMPARE} --seeds 0 1", f"{COMPARE} --seeds 0 1", (COMPARE,)),
     Scenario(
         "detect over",
         f"{DETECT} --source {{data}}/media --conf-thres 0.00001",
         f"{DETECT} --source {{data}}/media --conf-thres 0.00001",
         (f"{DETECT} --source {{data}}/media --conf-thres 0.01",),
     ),
-    Scenario("scan", "scan {data}/tiny.yaml", "scan {data}/tiny.yaml", ("scan {data}/tiny.yaml", "relabel")),
+    Scenario("scan", SCAN, SCAN, ("copy data", SCAN, "relabel")),
     Scenario("prepare", "prepare.py {data}/voc --out datasets/new", "prepare.py {data}/voc --out datasets/new"),
     Scenario("prepare copies", *["prepare.py {data}/voc --out new --copy"] * 2),
     Scenario("export onnx", *["export.py --weights w/best.pt --include onnx --imgsz 32"] * 2, ("copy weights",)),
@@ -73,6 +74,8 @@ SCENARIOS = (
         *["export.py --weights w/best.pt --include torchscript --imgsz 32"] * 2,
         ("copy weights", "export.py --weights w/best.pt --include torchscript --imgsz 64"),
     ),
+    Scenario("compare", COMPARE, COMPARE),
+    Scenario("compare more seeds", f"{COMPARE} --seeds 0 1", f"{COMPARE} --seeds 0 1", (COMPARE,)),
 )
 
 
@@ -80,6 +83,7 @@ def make_data(server: Server) -> None:
     """Write data set, models, trained weights and images."""
     data = server.data
     (data / "tiny.yaml").write_text(TINY_DATA.replace("train: 10, val: 6", "train: 6, val: 3"))
+    (data / "scanned.yaml").write_text((data / "tiny.yaml").read_text().replace("path: shapes", "path: scanned"))
     ensure_shapes(load_data_config(str(data / "tiny.yaml")))
     # Two batches for each step and epoch, and warm-up.
     recipe = (ROOT / "data/hyps/hyp.scratch-low.yaml").read_text().replace("mixup: 0.0", "mixup: 0.5")
@@ -129,8 +133,11 @@ def set_up(server: Server, scenario: Scenario) -> None:
         elif command == "copy weights":
             (server.root / "w").mkdir()
             (server.root / "w/best.pt").write_bytes((server.data / "trained/train/exp/weights/best.pt").read_bytes())
+        elif command == "copy data":
+            shutil.rmtree(server.data / "scanned", ignore_errors=True)
+            shutil.copytree(server.data / "shapes", server.data / "scanned")
         elif command == "relabel":
-            labels = sorted((server.data / "shapes/labels/train").glob("*.txt"))[0]
+            labels = sorted((server.data / "scanned/labels/train").glob("*.txt"))[0]
             labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))
         else:
             server.must(command, first=functools.partial(stop_in_batch, batch) if batch else None)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import resource
 import select
 import shutil
@@ -11,11 +12,17 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 import compare
 import detect
@@ -23,17 +30,21 @@ import export
 import prepare
 import train
 from utils.cli import run_script
-from utils.comparison import jobs
+from utils.comparison import cost, jobs
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
+from utils.files import LEFTOVER
 
 # What the scripts import only once they need it.
 PRELOADED = (
     "matplotlib.pyplot onnx onnxruntime torch._dynamo torchvision utils.comparison.run utils.detection.run "
-    "utils.export.run utils.inference.engine utils.inference.exported_model utils.preparation.run utils.training.run"
+    "utils.export.run utils.inference.engine utils.inference.exported_model utils.options.command_line "
+    "utils.preparation.run utils.training.run"
 ).split()
+FOLDER_LEFTOVER = re.compile(r"\..*\.\w{8}\.tmp")
+SHOWN = (".png", ".svg", ".pdf", ".html", ".md")
 SECONDS, CPU_SECONDS = 900, 60  # no command takes as long, not even on a busy machine
-CRASHED, ENDLESS = 99, 98  # exit codes: an exception that no script reports, and too much time
+CRASHED, ENDLESS, UNREAD = 99, 98, 97  # exit codes; the first: an unreported exception
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,42 @@ class ForkedRun:
         os.waitpid(self.pid, 0)
 
 
+def is_leftover(path: PurePath) -> bool:
+    """Whether a path is, or lies in, what an interrupted write leaves."""
+    return any(LEFTOVER.fullmatch(part) or FOLDER_LEFTOVER.fullmatch(part) for part in path.parts)
+
+
+def is_unread(path: PurePath) -> bool:
+    """Whether no command reads a file that an earlier one has left, other than to show it to a person."""
+    return is_leftover(path) or ("compare" in path.parts and (path.suffix in SHOWN or "figures" in path.parts))
+
+
+def forbid_reading(files: set[str]) -> None:
+    """End this process if Python opens one of the files, unless it has written it: they decide nothing."""
+
+    def check(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and os.path.abspath(arguments[0]) in files:
+            os._exit(UNREAD)
+        elif event == "os.rename":
+            files.discard(os.path.abspath(arguments[1]))
+
+    if files:
+        sys.addaudithook(check)
+
+
+def save_data(figure: Figure, file: IO[bytes], **_: object) -> None:
+    """Write what a figure shows instead of drawing it."""
+    for artist in figure.findobj():
+        if isinstance(artist, Line2D):
+            file.write(np.ascontiguousarray(artist.get_xydata()).tobytes())
+        elif isinstance(artist, Text):
+            file.write(artist.get_text().encode())
+        elif isinstance(artist, Rectangle):
+            file.write(repr(artist.get_bbox().bounds).encode())
+        elif isinstance(artist, AxesImage):
+            file.write(np.ascontiguousarray(artist.get_array()).tobytes())
+
+
 def run(argv: Sequence[str], output: int) -> int:
     """Run a script's main function in this process, its output going to a file handle; return the exit code."""
     os.dup2(output, 1)
@@ -109,11 +156,14 @@ class Server:
     def __init__(self, work: Path) -> None:
         self.work, self.root, self.data, self.said = work, work / "root", work / "data", work / "said"
         for folder in (self.root, self.data):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         os.environ |= {"XDG_CACHE_HOME": str(self.root / "cache"), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         torch.set_num_threads(1)
         for name in PRELOADED:
             importlib.import_module(name)
+        # Drawing and timing are most of a comparison, and decide nothing about its files.
+        Figure.get_layout_engine, Figure.savefig = lambda _: None, save_data  # type: ignore[method-assign,assignment]
+        cost.ROUNDS, cost.WARM_UP_ROUNDS = 2, 0
         jobs.subprocess = SimpleNamespace(Popen=ForkedRun, STDOUT=None, DEVNULL=None)  # type: ignore[assignment]
         jobs.POLL_SECONDS = 0.01
 
@@ -126,6 +176,7 @@ class Server:
         """Run a command in this process, which is a child; `first` is called before. `{data}` is that folder."""
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
         os.chdir(self.root)
+        forbid_reading({str(path) for path in self.root.rglob("*") if path.is_file() and is_unread(path)})
         if first is not None:
             first()
         output = os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -150,3 +201,9 @@ class Server:
         outcome = self.execute(command, first)
         if outcome.code != (143 if first else 0):
             raise RuntimeError(f"{command}: exit code {outcome.code}: {outcome.text[-2000:]}")
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and its children."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system

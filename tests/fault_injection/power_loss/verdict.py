@@ -4,42 +4,47 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from tests.fault_injection.power_loss.disk import Tree, read_tree
 from tests.fault_injection.power_loss.scenarios import Scenario
-from tests.fault_injection.power_loss.server import Outcome, Server
-from utils.files import LEFTOVER
+from tests.fault_injection.power_loss.server import UNREAD, Outcome, Server, is_leftover, is_unread
 from utils.weights.checkpoint import content_hash, load_checkpoint
 
 Results = dict[str, str]  # by path: a hash of what must be the same
 STATE = ("epoch", "model", "ema", "updates", "optimizer", "gradients", "scaler", "names", "config", "hyperparameters")
-MEASURED = ("training_seconds", "peak_memory_gb", "seconds", "cost", "environment", "options", "commands", "warnings")
+MEASURED = (
+    "training_seconds peak_memory_gb training_memory_gb seconds cost fps_network fps_end_to_end environment options "
+    "commands warnings"
+).split()
+CALLERS = (
+    ".debug_pkl",
+    "/serialization_id",
+)  # in TorchScript: who called the tracer, here the tests, and a hash with it
 WITHOUT_RESULTS = re.compile(r"(^|/)\.lock$|\.log$|^cache(/|$)|last\.bak\.pt$")
-REPORTS = (".md", ".html")  # with measured times
-FOLDER_LEFTOVER = re.compile(r"\..*\.\w{8}\.tmp")
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a path is, or lies in, what an interrupted write leaves."""
-    return any(LEFTOVER.fullmatch(part) or FOLDER_LEFTOVER.fullmatch(part) for part in Path(name).parts)
+REPORTS = re.compile(r"\.(md|html)$|/compare\.png$|/trade_off\.\w+$")  # with measured times
 
 
 def as_read(tree: Tree) -> Tree:
-    """Return the part of a tree on which commands depend: leftovers are removed or ignored by their names."""
-    kept = {name: content for name, content in tree.items() if not is_leftover(name)}
-    return kept | {f"{Path(name).parent}/leftover": None for name in tree if is_leftover(name)}
+    """Return the part of a tree on which commands depend; that they read nothing else is checked in each state.
+
+    Leftovers are removed or ignored by their names, pictures and reports of compare.py are written anew.
+    """
+    kept = {name: content for name, content in tree.items() if content is None or not is_unread(PurePath(name))}
+    kept = {name: content for name, content in kept.items() if not is_leftover(PurePath(name))}
+    return kept | {f"{Path(name).parent}/leftover": None for name in tree if is_leftover(PurePath(name))}
 
 
 def results(tree: Tree) -> Results:
     """Return the hashes of all results in a tree, without what is measured or differs by where a run was resumed."""
     found = {}
     for name, content in tree.items():
-        if isinstance(content, bytes) and not WITHOUT_RESULTS.search(name) and not is_leftover(name):
+        if isinstance(content, bytes) and not WITHOUT_RESULTS.search(name) and not is_leftover(PurePath(name)):
             found[name] = _digest(name, content)
     return found
 
@@ -60,7 +65,11 @@ def _digest(name: str, content: bytes) -> str:
                 if key != "key":  # holds the hash of a checkpoint's file
                     digest.update(key.encode() + arrays[key].tobytes())
         return digest.hexdigest()
-    return "written" if suffix in REPORTS else hashlib.sha256(content).hexdigest()
+    if suffix == ".torchscript":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            parts = sorted((part, archive.read(part)) for part in archive.namelist() if not part.endswith(CALLERS))
+        return content_hash(repr(parts))
+    return "written" if REPORTS.search(name) else hashlib.sha256(content).hexdigest()
 
 
 def _unmeasured(value: Any) -> Any:
@@ -103,6 +112,8 @@ def evaluate(server: Server, scenario: Scenario, promised: int, expected: Result
 
 def _unreadable(outcome: Outcome) -> str:
     """Return what is wrong with how a command ended and what it printed."""
+    if outcome.code == UNREAD:
+        return f"read a leftover, picture or report: {outcome.text[-300:]}"
     if outcome.code not in (0, 2) or "Traceback" in outcome.text:
         return f"exit code {outcome.code}: {outcome.text[-1500:]}"
     if len(outcome.errors) != (outcome.code == 2):
