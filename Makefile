@@ -33,10 +33,10 @@ check: install
 	$(RUN) -m mypy
 	$(MAKE) test
 
-# Runs lose power, and go on from every disk state that may be left. It may be stopped: power-loss.log has the verdicts so
-# far, which hold for the present code only.
+# Runs lose power, and go on from every disk state that may be left. It may be stopped: called again it goes on where it
+# was, with what it keeps in memory for the present code.
 power-loss: install
-	$(RUN) -m tests.fault_injection.power_loss --log power-loss.log
+	$(RUN) -m tests.fault_injection.power_loss
 
 # The kernels in C under gcc's address and undefined-behaviour sanitizers. Python itself is not instrumented, so the
 # libraries are preloaded; leaks are not searched for, because the interpreter frees nothing at its end. Output is

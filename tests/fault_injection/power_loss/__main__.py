@@ -1,7 +1,7 @@
 """Let runs lose power, and run what follows in the disk states that may be left; exit code 1 if a promise is broken.
 
-`python -m tests.fault_injection.power_loss [--seed N] [--states N] [--only NAME ...] [--work FOLDER]`. A campaign that
-was stopped goes on where it was, as long as its working folder is there; remove that after a change of the code.
+`python -m tests.fault_injection.power_loss [--seed N] [--states N] [--only NAME ...]`. A campaign that was stopped goes
+on where it was, if neither the code has changed nor the machine was restarted, which empties its folder in memory.
 """
 
 import argparse
@@ -22,6 +22,20 @@ from tests.helpers.training_runs import ROOT
 MEMORY = Path("/dev/shm")  # much faster than a disk, which flushes for real
 
 
+def folder_in_memory() -> Path:
+    """Return where a campaign works, the same as long as the code is; folders of other code are removed."""
+    code = [*ROOT.glob("*.py")]
+    for name in ("models", "utils", "tests/fault_injection/power_loss"):
+        code += [path for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".c")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code))).hexdigest()[:12]
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    checkout = f"power-loss-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"
+    for other in parent.glob(f"{checkout}-*"):
+        if other.name != f"{checkout}-{digest}":
+            shutil.rmtree(other)
+    return parent / f"{checkout}-{digest}"
+
+
 def main() -> int:
     """Run the campaign and print a line of JSON for each scenario, and the sums."""
     parser = argparse.ArgumentParser()
@@ -31,10 +45,9 @@ def main() -> int:
     parser.add_argument("--recoveries", type=int, help="recoveries of each scenario that lose power too")
     parser.add_argument("--executed", type=int, help="states of each scenario to run at most, a seeded sample")
     parser.add_argument("--only", nargs="+", default=[scenario.name for scenario in SCENARIOS])
-    parser.add_argument("--work", type=Path, help="folder to work in; by default one in memory, the same each time")
+    parser.add_argument("--work", type=Path, help="folder to work in, and to keep; by default one in memory")
     options = parser.parse_args()
-    parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    work = options.work or parent / f"power-loss-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"
+    work = options.work or folder_in_memory()
     campaign = Campaign(work, seed=options.seed)
     gc.collect()
     gc.freeze()  # the children share these pages

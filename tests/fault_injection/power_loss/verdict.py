@@ -20,7 +20,7 @@ Results = dict[str, str]  # by path: a hash of what must be the same
 STATE = ("epoch", "model", "ema", "updates", "optimizer", "gradients", "scaler", "names", "config", "hyperparameters")
 MEASURED = (
     "training_seconds peak_memory_gb training_memory_gb seconds cost fps_network fps_end_to_end environment options "
-    "commands warnings"
+    "commands warnings git"
 ).split()
 CALLERS = (
     ".debug_pkl",
