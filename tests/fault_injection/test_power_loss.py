@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from tests.fault_injection.power_loss.disk import Disk, Tree
 from tests.fault_injection.power_loss.recording import Operation, is_available, parse
+from tests.fault_injection.power_loss.unread import UNREAD
 from tests.helpers.training_runs import ROOT
 
 needs_strace = pytest.mark.skipif(not is_available(), reason="needs strace, which may trace processes")
@@ -118,6 +120,21 @@ def test_duplicated_handles_share_their_offset() -> None:
     ]
     disk = Disk({}, parse("\n".join(calls), Path("/r"), Path("/said")))
     assert disk.final_tree() == {"log": b"ABCD"}
+
+
+def test_reading_a_leftover_ends_a_command_and_reading_what_it_wrote_does_not(tmp_path: Path) -> None:
+    code = (
+        "import os; from tests.fault_injection.power_loss.unread import forbid_reading; "
+        "forbid_reading({os.path.abspath('old')}); open('new', 'w').close(); "
+    )
+
+    def exit_code(action: str) -> int:
+        (tmp_path / "old").touch()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, "-c", code + action], cwd=tmp_path, env=environment).returncode
+
+    assert exit_code("open('old')") == UNREAD
+    assert exit_code("os.replace('new', 'old'); open('old')") == 0
 
 
 @needs_strace

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import os
-import re
 import resource
 import select
 import shutil
@@ -12,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -29,11 +28,11 @@ import detect
 import export
 import prepare
 import train
+from tests.fault_injection.power_loss.unread import forbid_reading, is_unread
 from utils.cli import run_script
 from utils.comparison import cost, jobs
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
-from utils.files import LEFTOVER
 
 # What the scripts import only once they need it.
 PRELOADED = (
@@ -41,10 +40,8 @@ PRELOADED = (
     "utils.export.run utils.inference.engine utils.inference.exported_model utils.options.command_line "
     "utils.preparation.run utils.training.run"
 ).split()
-FOLDER_LEFTOVER = re.compile(r"\..*\.\w{8}\.tmp")
-SHOWN = (".png", ".svg", ".pdf", ".html", ".md")
 SECONDS, CPU_SECONDS = 900, 60  # no command takes as long, not even on a busy machine
-CRASHED, ENDLESS, UNREAD = 99, 98, 97  # exit codes; the first: an unreported exception
+CRASHED, ENDLESS = 99, 98  # exit codes; the first: an unreported exception
 
 
 @dataclass(frozen=True)
@@ -94,29 +91,6 @@ class ForkedRun:
     def wait(self) -> None:
         """Wait for the end."""
         os.waitpid(self.pid, 0)
-
-
-def is_leftover(path: PurePath) -> bool:
-    """Whether a path is, or lies in, what an interrupted write leaves."""
-    return any(LEFTOVER.fullmatch(part) or FOLDER_LEFTOVER.fullmatch(part) for part in path.parts)
-
-
-def is_unread(path: PurePath) -> bool:
-    """Whether no command reads a file that an earlier one has left, other than to show it to a person."""
-    return is_leftover(path) or ("compare" in path.parts and (path.suffix in SHOWN or "figures" in path.parts))
-
-
-def forbid_reading(files: set[str]) -> None:
-    """End this process if Python opens one of the files, unless it has written it: they decide nothing."""
-
-    def check(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and os.path.abspath(arguments[0]) in files:
-            os._exit(UNREAD)
-        elif event == "os.rename":
-            files.discard(os.path.abspath(arguments[1]))
-
-    if files:
-        sys.addaudithook(check)
 
 
 def save_data(figure: Figure, file: IO[bytes], **_: object) -> None:

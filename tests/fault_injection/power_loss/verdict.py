@@ -13,7 +13,8 @@ import numpy as np
 
 from tests.fault_injection.power_loss.disk import Tree, read_tree
 from tests.fault_injection.power_loss.scenarios import Scenario
-from tests.fault_injection.power_loss.server import UNREAD, Outcome, Server, is_leftover, is_unread
+from tests.fault_injection.power_loss.server import Outcome, Server
+from tests.fault_injection.power_loss.unread import UNREAD, is_leftover, is_unread
 from utils.weights.checkpoint import content_hash, load_checkpoint
 
 Results = dict[str, str]  # by path: a hash of what must be the same
