@@ -39,7 +39,7 @@ class DistributedContext:
 
     rank: int = 0  # rank of this process; 0 is the main one
     size: int = 1  # world size
-    launch: str = ""  # identifies the launch of torchrun, also after it has restarted its processes
+    launch: str = ""  # in the main process: identifies the launch of torchrun, also after its restarts
     heartbeat: Heartbeat | None = None
 
     @property
@@ -83,8 +83,8 @@ class DistributedContext:
             hosts = {name for name, _ in outcomes} - {name for name, each in outcomes if each is None}
             if len(failed) < self.size:
                 what = f"{first.what}, on {', '.join(sorted(hosts)) or host}"
-                raise type(first)(first.where, what, fix=first.fix) from error
-            raise first
+                raise self._reported(type(first)(first.where, what, fix=first.fix)) from error
+            raise self._reported(first)
         return value  # type: ignore[return-value]
 
     def from_main(self, function: Callable[[], Value]) -> Value:
@@ -99,7 +99,14 @@ class DistributedContext:
             names = sorted(name for name, value in values.items() if other[name] != outcomes[0][1][name])
             if names:
                 what = f"{', '.join(names)} on {host} differ from those on {outcomes[0][0]}"
-                raise ConfigError(where, what, fix="use the same data, files and flags on all nodes")
+                raise self._reported(ConfigError(where, what, fix="use the same data, files and flags on all nodes"))
+
+    def _reported(self, error: DetectorError) -> DetectorError:
+        """Print an error that all processes raise; once one has ended, torchrun ends the others, on all machines."""
+        report_error(f"error: {error}")
+        error.reported = True
+        self.leave_together()
+        return error
 
     def broadcast_state(self, module: nn.Module) -> None:
         """Give a module the main process's floating-point parameters and buffers, in place, in one message."""
@@ -110,6 +117,14 @@ class DistributedContext:
         dist.broadcast(flat, src=0)
         for value, part in zip(state, flat.split([value.numel() for value in state]), strict=True):
             value.copy_(part.view_as(value))
+
+    def leave_together(self) -> None:
+        """Wait until all processes are here, and none uses the store any more: it may end with the main process."""
+        self.barrier()
+        if self.size > 1 and self.heartbeat is not None:
+            self.heartbeat.stop()
+            _set_timeout(RENDEZVOUS_TIMEOUT)
+            self.barrier()
 
     def close(self) -> None:
         """Leave the process group."""
@@ -161,7 +176,7 @@ def init_distributed(device: str, *, timeout: float) -> DistributedContext:
         # count of restarts that differs between nodes.
         while isinstance(store, dist.PrefixStore):
             store = store.underlying_store
-        launch = store.compare_set("launch", "", secrets.token_hex(8)).decode()
+        launch = launch_name(store) if rank == 0 else ""
         name = _agree_on_start(store, rank, size)
         heartbeat = None
         if timeout:
@@ -174,9 +189,7 @@ def init_distributed(device: str, *, timeout: float) -> DistributedContext:
             world_size=size,
             timeout=RENDEZVOUS_TIMEOUT,
         )
-        # Older versions of torch only have the private function.
-        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-        set_timeout(TIMEOUT)
+        _set_timeout(TIMEOUT)
         if heartbeat is not None:
             heartbeat.start()
     except (ValueError, RuntimeError) as error:
@@ -186,6 +199,11 @@ def init_distributed(device: str, *, timeout: float) -> DistributedContext:
     if rank:
         LOGGER.setLevel("ERROR")
     return DistributedContext(rank=rank, size=size, launch=launch, heartbeat=heartbeat)
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    # Older versions of torch only have the private function.
+    (getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout)(timeout)
 
 
 def process_group_backend(device: str) -> str:
@@ -259,6 +277,18 @@ def all_reduce(value: Tensor) -> Tensor:
     value = value.detach().clone()
     dist.all_reduce(value)
     return value
+
+
+def launch_name(store: dist.Store) -> str:
+    """Return a name of this launch of torchrun that stays when torchrun restarts its processes, and never returns.
+
+    The name is the folder of torchrun's logs, which it creates anew at each launch, with a random name. The store would
+    do only where torchrun itself holds it: elsewhere it ends with the main process.
+    """
+    logs = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parent.parent  # FOLDER/attempt_0/RANK/error.json
+    if logs.name.startswith("attempt_"):
+        return str(logs.parent)
+    return store.compare_set("launch", "", secrets.token_hex(8)).decode()
 
 
 def run_to_resume(project: str, launch: str) -> Path | None:

@@ -23,6 +23,7 @@ from tests.helpers.training_runs import ROOT
 ADDRESSES = ("10.87.0.1", "10.87.0.2")
 PORT = 29871
 MTU = 9000
+_NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # without it torchrun 2.14 cannot replace a machine
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
@@ -87,7 +88,7 @@ class Node:
         return subprocess.Popen(
             [*enter, f'hostname {self.name}; {hide}exec "$@"', "sh", *launch, *map(str, arguments)],
             cwd=folder,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": self.device, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "GLOO_SOCKET_IFNAME": self.device, "OMP_NUM_THREADS": "1", **_NEW_STORE},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

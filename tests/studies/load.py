@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -43,6 +44,14 @@ import sys
 from utils.datasets.config import load_data_config
 from utils.datasets.index import build_index
 build_index(load_data_config(sys.argv[1]), "train")
+"""
+# A child's peak starts at the size of the process that started it, so that a small one has to.
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(code)
 """
 SAMPLE_SECONDS = 1.0  # between two looks at the memory
 
@@ -243,17 +252,13 @@ def write_images(folder: Path, count: int, seed: int) -> Path:
 def measured(command: Sequence[object], folder: Path) -> dict[str, float]:
     """Run a script of the project, and return its processor time and its largest resident memory."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    words = [sys.executable, *map(str, command)]
-    pid = os.posix_spawn(
-        words[0],
-        words,
-        environment,
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, str(folder / "log.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)],
-    )
-    _, status, used = os.wait4(pid, 0)
-    if status:
-        raise RunError(command[0], f"ended with status {status}", fix=f"see {folder / 'log.txt'}")
-    return {"processor_seconds": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / 1000, 1)}
+    words = [sys.executable, "-S", "-c", MEASURE, sys.executable, *map(str, command)]
+    with (folder / "log.txt").open("a") as log:
+        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    if done.returncode:
+        raise RunError(command[0], f"ended with status {done.returncode}", fix=f"see {folder / 'log.txt'}")
+    seconds, kilobytes = map(float, done.stdout.split())
+    return {"processor_seconds": round(seconds, 1), "peak_mb": round(kilobytes / 1000, 1)}
 
 
 def images(options: LoadOptions, folder: Path) -> dict[str, Any]:
@@ -304,6 +309,8 @@ def images(options: LoadOptions, folder: Path) -> dict[str, Any]:
             )
             trained = measured((*words, "--project", folder / "train"), folder)
             results["train"][count] = {"scan": cold, "scan_again": again, "epoch": trained}
+        found = {name: result[count] for name, result in results.items() if count in result}
+        print(json.dumps({"images": count, **found}), file=sys.stderr, flush=True)  # the next takes longer
     return results
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+import utils.distributed
 from models.config import load_model_config
 from models.yolo import DetectionModel
 from utils.datasets.batching import ShuffledBatches
@@ -21,6 +22,7 @@ from utils.distributed import (
     POLL_SECONDS,
     DistributedContext,
     _agree_on_start,
+    launch_name,
     local_device,
     lost_process,
     process_group_backend,
@@ -141,6 +143,16 @@ def test_a_start_that_lacks_a_process_is_an_error(monkeypatch: pytest.MonkeyPatc
     assert len(errors) == 1
 
 
+def test_a_launch_keeps_its_name_when_the_store_ends_with_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(folder: str, attempt: int, store: dist.Store) -> str:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", f"{folder}/attempt_{attempt}/0/error.json" if folder else "")
+        return launch_name(store)
+
+    first, second = dist.HashStore(), dist.HashStore()
+    assert name("/tmp/e/id_x1", 0, first) == name("/tmp/e/id_x1", 1, second) != name("/tmp/e/id_y2", 0, first)
+    assert name("", 0, first) == name("", 0, first) != name("", 0, second)  # no logs: the store is torchrun's
+
+
 def test_the_run_of_a_launch_is_found_by_its_mark(tmp_path: Path) -> None:
     for name, launch in (("exp", "a1"), ("exp2", "b2")):
         (tmp_path / name).mkdir()
@@ -194,6 +206,13 @@ def test_each_process_uses_the_gpu_of_its_rank_on_its_machine(
 def agree_rank(rank: int, port: int, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     context = DistributedContext(rank=rank, size=2)
+    printed = [Path(out, f"printed by {each}") for each in range(2)]
+
+    def report(line: str) -> None:
+        time.sleep(0.5 * rank)
+        printed[rank].write_text(line)
+
+    utils.distributed.report_error = report
 
     def failing(rank_that_fails: int) -> int:
         if rank == rank_that_fails:
@@ -212,7 +231,10 @@ def agree_rank(rank: int, port: int, out: str) -> None:
         try:
             call()
         except (ConfigError, DataError) as error:
-            raised.append((type(error).__name__, str(error)))
+            lines = [path.read_text() for path in printed]  # none ends before all have printed it
+            raised.append((type(error).__name__, str(error), error.reported, lines == [f"error: {error}"] * 2))
+            context.barrier()
+            printed[rank].unlink()
     layer = torch.nn.BatchNorm2d(2)
     torch.nn.init.constant_(layer.weight, rank + 1.0)
     layer.running_mean.fill_(rank + 2.0)  # type: ignore[union-attr]
@@ -230,7 +252,8 @@ def test_an_error_in_one_process_is_the_same_error_in_all(tmp_path: Path) -> Non
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     (raised, values) = first
-    assert [kind for kind, _ in raised] == ["DataError", "DataError", "ConfigError"]
+    assert all(reported and printed for _, _, reported, printed in raised)
+    assert [each[0] for each in raised] == ["DataError", "DataError", "ConfigError"]
     assert "rank 1" in raised[0][1] and "rank 0" in raised[1][1] and socket.gethostname() in raised[0][1]
     assert "--epochs" in raised[2][1] and "the data" not in raised[2][1]
     assert values == [[1.0, 1.0], [2.0, 2.0]]

@@ -30,9 +30,13 @@ Options = TypeVar("Options", bound=object)
 
 
 def read_options(options_class: type[Options], *, description: str | None) -> tuple[Options, frozenset[str]]:
-    """Parse `sys.argv`, check the files that it names, and log what was given; see `parse_options`, `check_files`."""
+    """Parse `sys.argv`, check the files that it names, and log what was given; see `parse_options`, `check_files`.
+
+    Several processes of a training check the files together, once they have met.
+    """
     options, given = parse_options(options_class, None, description=description or "")
-    check_files(options)
+    if not isinstance(options, TrainOptions) or os.environ.get("WORLD_SIZE", "1") == "1":
+        check_files(options)
     if os.environ.get("RANK", "0") == "0":  # at once: the import of torch takes seconds
         values = {name: getattr(options, name) for name in vars(options) if name in given}
         listed = [f"{name}={' '.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items()]

@@ -9,6 +9,7 @@ from typing import Any
 from utils.distributed import DistributedContext, run_to_resume
 from utils.log import LOGGER
 from utils.options import TrainOptions
+from utils.options.command_line import check_files
 from utils.options.hyperparameters import Hyperparameters
 from utils.training.data import TrainingData
 from utils.training.resume_checks import find_run
@@ -27,6 +28,8 @@ def find_interrupted(
 
     Machines need not share a file system: the main process looks for the run, and sends its content to the others.
     """
+    if context.size > 1 and not options.resume:
+        context.agree(lambda: check_files(options))
     found, content, run_dir = context.from_main(lambda: _find(options, given, context.launch))
     if context.is_main:
         return found, content, run_dir

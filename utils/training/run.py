@@ -108,10 +108,7 @@ def _run(
 ) -> TrainingResult | None:
     """Build the parts, train, and evaluate the best model."""
     seed_everything(options.seed, device)
-    load_plugins(options.plugins)
-    if options.tensorboard:
-        require_tensorboard()
-    hyperparameters = stored_hyperparameters(content, options.resume) if content else load_hyperparameters(options.hyp)
+    hyperparameters = context.agree(lambda: _load_settings(options, content))
     if options.batch_size == -1:
         options = replace(options, batch_size=_measured_batch(options, hyperparameters, device, context))
     # The main process downloads or draws the images before the others look for them.
@@ -140,8 +137,16 @@ def _run(
             _resume(trainer, content)
         trainer.train(make_callbacks(run_dir, tensorboard=options.tensorboard) if context.is_main else ())
         result = _finish(trainer, cost) if context.is_main else None
-        context.barrier()  # torchrun on another node would not wait long for the main process
+        context.leave_together()  # torchrun on another node would not wait long for the main process
         return result
+
+
+def _load_settings(options: TrainOptions, content: Checkpoint | None) -> Hyperparameters:
+    """Load the plugins, and return the hyperparameters."""
+    load_plugins(options.plugins)
+    if options.tensorboard:
+        require_tensorboard()
+    return stored_hyperparameters(content, options.resume) if content else load_hyperparameters(options.hyp)
 
 
 def _claim(run_dir: Path, launch: str, stack: contextlib.ExitStack) -> None:

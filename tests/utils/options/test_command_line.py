@@ -93,6 +93,15 @@ def test_errors_about_files_come_before_torch_is_imported(folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
+def test_processes_of_a_training_check_their_files_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", str(folder / "missing.yaml")])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "data" in read_options(TrainOptions, description="")[1]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(DetectorError):
+        read_options(TrainOptions, description="")
+
+
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_a_missing_checkpoint_of_yolov5_names_its_download(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
