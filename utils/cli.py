@@ -211,6 +211,8 @@ def run_script(main: Callable[[], object]) -> NoReturn:
     """
     enable_console()
     tune_malloc()
+    if "WORLD_SIZE" in os.environ:  # else torch prints the calls that led to each lost connection, besides our line
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     debug = not DEBUG.isdisjoint(sys.argv)
     try:
         main()
