@@ -72,6 +72,8 @@ NOT_RUN = {
     "--data bccd --imgsz 320": "needs six runs of an hour each",
     "python compare.py --weights 'runs/answer/yolov5n-seed*' 'runs/answer/yolov5n-AKConv-lr0.1-seed*' "
     "--data bccd --imgsz 320 --task test": "needs six runs of an hour each",
+    "python compare.py --weights 'runs/bccd/*' 'runs/chess/*' 'runs/cable_damage/*' --data bccd chess/data.yaml "
+    "cable_damage/data.yaml --imgsz 224 --task test": "needs 18 runs of ten minutes each",
 }
 # Not marked `long`: one command of each script that no other test runs as a process, and what takes seconds.
 QUICK = {
