@@ -56,7 +56,7 @@ class DetectionModel(nn.Module):
         self.sources = [layer.sources for layer in self.config.layers]
         self._kept = {source for sources in self.sources for source in sources}
         self.head.set_strides(self._measure_strides(), where=self.config.where)
-        self._require_matching_shapes()
+        self._require_same_strides()
 
     @property
     def head(self) -> Detect:
@@ -102,24 +102,7 @@ class DetectionModel(nn.Module):
         The meta device would take seconds: its first addition loads torch's compiler.
         """
         size = MEASURED_SIZE
-        self.eval()  # batch norm must not see it
-        self.head.train()
-        device = next(self.parameters()).device
-        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, size, size, device=device)}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may be random
-            operations = 0
-            for spec in self.config.layers:
-                layer = self.model[spec.index]
-                inputs = [outputs[source] for source in spec.sources if isinstance(outputs[source], Tensor)]
-                elements = sum(expected_elements(layer, x) for x in inputs)
-                if spec.module != DETECT:
-                    operations += max((math.prod(x.shape[2:]) for x in inputs), default=0) * count_parameters(layer)
-                if operations > MAX_OPERATIONS or elements > (MAX_RAW if spec.module == DETECT else MAX_ELEMENTS):
-                    what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {size} x {size} px"
-                    where = f"{self.config.where}: layer {spec.index} {spec.module}"
-                    raise ConfigError(where, what, fix="lower channels, sizes and repeats")
-                self._add_output(spec, outputs)
-        self.train()
+        outputs = self._outputs(size, size)
         cells = [(level.shape[2], level.shape[3]) for level in outputs.pop(len(self.model) - 1)]
         if any(height != width or not 0 < height <= size or size % height for height, width in cells):
             what = f"the head's maps are {cells} cells for {size} px, so the stride is not an integer"
@@ -128,6 +111,28 @@ class DetectionModel(nn.Module):
         heights = [y.shape[2] for y in outputs.values() if isinstance(y, Tensor) and y.dim() == 4 and y.shape[2] > 1]
         self._coarsest = max((size // height for height in heights if size % height == 0), default=1)
         return [size // height for height, _ in cells]
+
+    def _outputs(self, height: int, width: int) -> dict[int, Any]:
+        """Return the outputs of all layers for a black image; a ConfigError names a row that takes too much."""
+        self.eval()  # batch norm must not see it
+        self.head.train()
+        device = next(self.parameters()).device
+        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, height, width, device=device)}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a layer may be random
+            operations, allowed = 0, MAX_OPERATIONS * height * width / MEASURED_SIZE**2
+            for spec in self.config.layers:
+                layer = self.model[spec.index]
+                inputs = [outputs[source] for source in spec.sources if isinstance(outputs[source], Tensor)]
+                elements = sum(expected_elements(layer, x) for x in inputs)
+                if spec.module != DETECT:
+                    operations += max((math.prod(x.shape[2:]) for x in inputs), default=0) * count_parameters(layer)
+                if operations > allowed or elements > (MAX_RAW if spec.module == DETECT else MAX_ELEMENTS):
+                    what = f"takes {operations:.1e} operations and {elements:.1e} numbers for {height} x {width} px"
+                    where = f"{self.config.where}: layer {spec.index} {spec.module}"
+                    raise ConfigError(where, what, fix="lower channels, sizes and repeats")
+                self._add_output(spec, outputs)
+        self.train()
+        return outputs
 
     def _add_output(self, spec: LayerSpec, outputs: dict[int, Any]) -> None:
         """Add the output of one layer; a ConfigError names the row if the shapes of its inputs do not match."""
@@ -140,18 +145,17 @@ class DetectionModel(nn.Module):
                 f"{self.config.where}: layer {spec.index} {spec.module}", what, fix="check from and args"
             ) from error
 
-    def _require_matching_shapes(self) -> None:
-        """Raise a ConfigError if maps match at the measured size, but not at another multiple of the largest stride."""
-        height, width = 5 * self.max_stride, 3 * self.max_stride
-        if width > MEASURED_SIZE:  # several times the memory
-            return
-        self.eval()
-        device = next(self.parameters()).device
-        outputs: dict[int, Any] = {-1: torch.zeros(1, self.in_channels, height, width, device=device)}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for spec in self.config.layers:
-                self._add_output(spec, outputs)
-        self.train()
+    def _require_same_strides(self) -> None:
+        """Raise a ConfigError if maps match, or have the measured strides, at the measured size only."""
+        # A stride of s where s - 1 is needed gives, with some padding, the right number of cells at s sizes in a row.
+        # Five more cells than were measured are beyond that for strides up to 5, few columns keep the image small.
+        measured = MEASURED_SIZE // self.max_stride
+        height, width = (measured + 5) * self.max_stride, min(measured, 3) * self.max_stride
+        cells = [tuple(level.shape[2:4]) for level in self._outputs(height, width)[len(self.model) - 1]]
+        expected = [(height // stride, width // stride) for stride in self.head.strides]
+        if cells != expected:
+            what = f"the head's maps are {cells} cells for {height} x {width} px, not {expected} as their strides say"
+            raise ConfigError(self.config.where, what, fix="check strides and paddings")
 
 
 def expected_elements(layer: nn.Module, x: Tensor) -> int:

@@ -133,6 +133,8 @@ class Audit:
     CODE = {"exec": "co_filename", "compile": "", "import": ""}
     CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
     CHANGES |= {"os.chown", "os.utime", "shutil.rmtree", "os.setxattr", "os.mkfifo", "os.mknod", "sqlite3.connect"}
+    # Where an event has the open folder (`dir_fd`) of its first path, as when a tree is removed.
+    OPEN_FOLDER = {"os.remove": 1, "os.rmdir": 1, "shutil.rmtree": 1, "os.mkdir": 2, "os.chmod": 2, "os.rename": 2}
 
     def __init__(self, writable: list[str]) -> None:
         self.writable = tuple(os.path.realpath(path) for path in (*writable, os.devnull))
@@ -157,8 +159,12 @@ class Audit:
             writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             if writes and not self.may_write(args[0]):
                 self.record(event, args)
-        elif event in self.CHANGES and not all(self.may_write(a) for a in args[:2] if isinstance(a, (str, bytes))):
-            self.record(event, args)
+        elif event in self.CHANGES:
+            folder = args[self.OPEN_FOLDER[event]] if len(args) > self.OPEN_FOLDER.get(event, len(args)) else None
+            base = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) and folder >= 0 else ""
+            paths = [os.path.join(base, os.fsdecode(a)) for a in args[:2] if isinstance(a, (str, bytes))]
+            if not all(map(self.may_write, paths)):
+                self.record(event, args)
 
     def may_write(self, path: str | bytes) -> bool:
         folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))  # a link is replaced, not what it leads to

@@ -139,7 +139,7 @@ def test_a_start_that_lacks_a_process_is_an_error(monkeypatch: pytest.MonkeyPatc
 
     waiting = threading.Thread(target=start, daemon=True)
     waiting.start()
-    waiting.join(60)
+    waiting.join(20)
     assert len(errors) == 1
 
 

@@ -180,6 +180,9 @@ def part_entries(part: DatasetPart, folder: Path) -> Iterator[FileEntry]:
             download(archive, file)
             for name, read in open_archive(file, where=archive.url).items():
                 files.setdefault(name, read)
+        if not files:
+            what = "has no images, labels or text files"
+            raise DataError(part.archives[0].url, what, fix="check the address under `download`")
         yield from part.convert(files)
 
 

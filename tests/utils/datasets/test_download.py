@@ -126,6 +126,8 @@ BAD_SERVERS = {
     "announced too large": (lambda zip_: partial(announced, 10**12, zip_), DataError),
     "a web page": (lambda zip_: b"<html>Sign in</html>", DataError),
     "nothing": (lambda zip_: b"", DataError),
+    "an empty archive": (lambda zip_: zipped(), DataError),
+    "programs only": (lambda zip_: zipped(("a/setup.py", b"x"), ("a/Makefile", b"x")), DataError),
     "not found": (lambda zip_: None, RunError),
     "no answer": (lambda zip_: lambda handler: None, RunError),
 }
