@@ -184,7 +184,8 @@ def page(options: LoadOptions, folder: Path) -> dict[str, Any]:
     paths = [mixed_input(options.seed, 4 * index + 1, folder) for index in range(max(options.inputs // 20, 1))]
     settings = (0.25, 0.45, 0, [], "cpu")
     with serve(folder / "server", ["--weights", str(weights)]) as server:
-        clients = [Client(f"{server.url}/en/", verbose=False, download_files=False) for _ in range(options.threads)]
+        connection = {"verbose": False, "download_files": False, "httpx_kwargs": {"timeout": 120}}
+        clients = [Client(f"{server.url}/en/", **connection) for _ in range(options.threads)]
 
         def ask(client: int, index: int) -> list[list[Any]]:
             answer = clients[client].predict(handle_file(str(paths[index])), "model", *settings, api_name="/detect")

@@ -1,6 +1,7 @@
 """The Python API: the same image in any form gives the same results, alone, in lists, and in eight threads."""
 
 import copy
+import gc
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,17 @@ def test_every_form_of_an_image_gives_the_same_results(model, source, tmp_path):
         assert (image == source).all()
     other = model(np.ascontiguousarray(source[..., ::-1]), size=96).pred[0]
     assert other.shape != expected.pred[0].shape or not torch.allclose(other, expected.pred[0], atol=1e-2)
+
+
+def test_calls_leave_nothing_behind(model, source):
+    def objects_after(calls: int) -> int:
+        for _ in range(calls):
+            model([source, Image.fromarray(source)], size=96)
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects_after(5)
+    assert objects_after(20) == objects_after(20)
 
 
 def test_results_are_the_models_predictions_after_nms(model, source):
