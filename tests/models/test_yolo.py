@@ -577,13 +577,25 @@ def test_mutated_configs_build_or_are_refused_in_one_line(seed):
 
 def test_a_model_whose_maps_match_at_one_size_only_is_refused():
     halved = [[-1, 1, "Conv", [8, 3, 2]]] * 4
-    thirds = [-1, 1, "Conv", [8, 1, 3, 2]]  # 8 cells become 4, but 6 become 4 as well
+    # With both 8 cells become 4, but with the first 6 do as well; the second also makes 5 of 10 and 3 of 6, but 7 of 18.
+    thirds = [-1, 1, "Conv", [8, 1, 3, 2]], [-1, 1, "Conv", [8, 2, 3, 2]]
     head = [[-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [[3, -1], 1, "Concat", [1]]]
     value = {"nc": 2, "anchors": 1, "head": [*head, [-1, 1, "Detect", ["nc", "anchors"]]]}
     assert DetectionModel({**value, "backbone": [*halved, [-1, 1, "Conv", [8, 3, 2]]]}).max_stride == 32
+    for row in thirds:
+        with pytest.raises(ConfigError) as caught:
+            DetectionModel({**value, "backbone": [*halved, row]})
+        assert "layer 6 Concat" in caught.value.where and "288 x 96" in caught.value.what
+
+
+@pytest.mark.parametrize("halvings", [4, 5])
+def test_a_head_with_the_measured_stride_at_one_size_only_is_refused(halvings):
+    halved = [[-1, 1, "Conv", [8, 3, 2]]] * halvings
+    value = {"nc": 2, "anchors": 1, "head": [[-1, 1, "Detect", ["nc", "anchors"]]]}
+    third = [-1, 1, "AKConv", [8, 3, 3]] if halvings == 5 else [-1, 1, "Conv", [8, 2, 3, 2]]  # 4 or 8 cells: half of it
     with pytest.raises(ConfigError) as caught:
-        DetectionModel({**value, "backbone": [*halved, thirds]})
-    assert "layer 6 Concat" in caught.value.where and "160 x 96" in caught.value.what
+        DetectionModel({**value, "backbone": [*halved, third]})
+    assert caught.value.where == "model"
 
 
 @pytest.mark.parametrize("row", [[-1, 1, "DWConvTranspose2d", [8, False]], [-1, 1, "C3Ghost", [1]]])
