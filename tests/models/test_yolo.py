@@ -577,7 +577,7 @@ def test_mutated_configs_build_or_are_refused_in_one_line(seed):
 
 def test_a_model_whose_maps_match_at_one_size_only_is_refused():
     halved = [[-1, 1, "Conv", [8, 3, 2]]] * 4
-    # With both 8 cells become 4, but with the first 6 do as well; the second also makes 5 of 10 and 3 of 6, but 7 of 18.
+    # With both, 8 cells become 4. With the first 6 do as well; the second makes 5 of 10 and 3 of 6, but 7 of 18.
     thirds = [-1, 1, "Conv", [8, 1, 3, 2]], [-1, 1, "Conv", [8, 2, 3, 2]]
     head = [[-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [[3, -1], 1, "Concat", [1]]]
     value = {"nc": 2, "anchors": 1, "head": [*head, [-1, 1, "Detect", ["nc", "anchors"]]]}
