@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 from models.__main__ import SummaryOptions
 from tests.helpers.doc_commands import ALL, CHINESE, ENGLISH, PAGES, ROOT, Command, all_commands, all_flags, pieces
-from tests.studies import ablation_coverage, error_coverage, joint_coverage
+from tests.studies import ablation_coverage, error_coverage, joint_coverage, load
 from tests.studies.ci_coverage import SimulationOptions
 from utils.benchmarks.nms import NmsBenchmarkOptions
 from utils.cli import build_parser, parse_options
@@ -52,6 +52,7 @@ OPTIONS: dict[str, type] = {
     "tests.studies.ci_coverage": SimulationOptions,
     "tests.studies.error_coverage": error_coverage.SimulationOptions,
     "tests.studies.joint_coverage": joint_coverage.SimulationOptions,
+    "tests.studies.load": load.LoadOptions,
 }
 
 

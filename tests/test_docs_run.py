@@ -65,6 +65,7 @@ NOT_RUN = {
     "make audit": NETWORK,
     "make guards": "some of these tests, which must fail",
     "make gates": "some of these tests",
+    "python -m tests.studies.load --studies images": "a hundred thousand images",
     "trtexec --onnx=best.onnx --saveEngine=best.engine --minShapes=images:1x3x320x320 "
     "--optShapes=images:1x3x640x640 --maxShapes=images:8x3x1280x1280": "a program of TensorRT, needs an NVIDIA GPU",
     "python -m utils.datasets.download coco128.yaml": "downloads from the network",
