@@ -72,7 +72,11 @@ class ModelConfig:
                 list(layer.sources) if len(layer.sources) > 1 else layer.sources[0],
                 layer.number,
                 layer.module,
-                [*map(_plain, layer.args), *([_plain(layer.kwargs)] if layer.kwargs else [])],
+                # A mapping among the positional arguments stands in quotes: as the last item it would be keywords.
+                [
+                    *(repr(arg) if isinstance(arg, dict) else _plain(arg) for arg in layer.args),
+                    *([_plain(layer.kwargs)] if layer.kwargs else []),
+                ],
             ]
             for layer in self.layers
         ]

@@ -314,3 +314,9 @@ def test_errors_name_the_file_as_it_was_given(tmp_path, monkeypatch):
     config = load_model_config("cfg/good.yaml")
     assert (config.name, config.where) == ("good.yaml", "cfg/good.yaml")
     assert load_model_config("yolov5n").where == load_model_config("YOLOv5n.yaml").where == "yolov5n.yaml"
+
+
+def test_a_mapping_in_quotes_as_the_last_argument_stays_an_argument():
+    config = read(with_row([-1, 1, "C3", [32, False, "{'a': 1}"]]))
+    assert config.layers[1].args == (32, False, {"a": 1}) and config.layers[1].kwargs == {}
+    assert read(config.to_dict()) == config
