@@ -112,7 +112,7 @@ WRITES = {
     "train.py": "runs/train/*/weights/last.pt",
     "val.py": "runs/val/exp/confusion_matrix.png",
     "detect.py": "runs/detect/exp/*.[jp][pn]g",
-    "compare.py": "runs/compare/*/report.html",
+    "compare.py": "runs/compare/**/report.html",  # with --task test one folder below
     "benchmarks.py": "runs/benchmark/exp/*",
     "utils.explain": "runs/explain/exp/report.html",
     "utils.datasets.convert": "TARGET/data.yaml",
