@@ -160,7 +160,9 @@ def test_sentences_name_sets_numbers_and_reasons():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sets", "seeds"), [(2, 2), (3, 3), (5, 3)])
+@pytest.mark.parametrize(
+    ("sets", "seeds"), [(2, 2), *(pytest.param(sets, 3, marks=pytest.mark.long) for sets in (3, 5))]
+)
 def test_interval_coverage_and_error_rate_on_normal_data(sets, seeds):
     """True differences vary between sets by far more than their intervals, with mean 0; so do the variances."""
     rng = np.random.default_rng(11)
