@@ -131,7 +131,7 @@ def workplace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         dump_yaml(folder / name, {**load_yaml(ROOT / "models" / name), "width_multiple": 0.125})
     text = data.read_text().replace("path: shapes", f"path: {data.parent / 'shapes'}")
     text = re.sub(r"^generator:.*\n", "", text, flags=re.M)
-    for name in ("shapes.yaml", "mine.yaml", "coco128.yaml", "bccd"):
+    for name in ("shapes.yaml", "mine.yaml", "coco.yaml", "coco128.yaml", "bccd"):
         (folder / name).write_text(text)
     train_tiny(folder, "yolov5n-AKConv.yaml", "exp")
     for name in ("best.pt", "yolov5s.pt", "yolov5n.pt"):
