@@ -219,8 +219,7 @@ def run_script(main: Callable[[], object]) -> NoReturn:
     except DetectorError as error:
         if debug:
             traceback.print_exc()
-        if not error.reported:
-            report_error(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}")
+        report_error(f"{'' if isinstance(error, RunStopped) else 'error: '}{error}")
         sys.exit(error.exit_code)
     except (RuntimeError, MemoryError) as error:
         if debug or not out_of_memory(error):

@@ -102,9 +102,8 @@ class DistributedContext:
                 raise self._reported(ConfigError(where, what, fix="use the same data, files and flags on all nodes"))
 
     def _reported(self, error: DetectorError) -> DetectorError:
-        """Print an error that all processes raise; once one has ended, torchrun ends the others, on all machines."""
+        """Print an error that all processes raise, once a machine; when one has ended, torchrun ends all others."""
         report_error(f"error: {error}")
-        error.reported = True
         self.leave_together()
         return error
 

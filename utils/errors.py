@@ -19,7 +19,6 @@ class DetectorError(Exception):
     """
 
     exit_code = 2
-    reported = False  # whether the line has been printed
 
     def __init__(self, where: object, what: str, *, fix: str = "") -> None:
         """Compose the line: `where` is a file, `file:line` or flag; `fix` is in the imperative without a full stop."""

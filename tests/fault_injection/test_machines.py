@@ -162,7 +162,7 @@ def test_a_machine_that_died_is_replaced_and_the_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_data_that_one_machine_lacks_are_told_on_both(
+def test_data_that_one_machine_lacks_are_reported_on_both(
     missing: int, nodes: tuple[Node, Node], data: Path, recipe: Path, model: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "set"
@@ -185,7 +185,7 @@ def test_data_that_one_machine_lacks_are_told_on_both(
     assert lines[0] == lines[1] and f"node{missing + 1}" in lines[0] and str(copy) in lines[0]
 
 
-def test_data_that_differ_are_told_on_both(
+def test_data_that_differ_are_reported_on_both(
     nodes: tuple[Node, Node], data: Path, recipe: Path, model: Path, tmp_path: Path
 ) -> None:
     changed = tmp_path / "changed"

@@ -34,7 +34,7 @@ REPORTS = re.compile(r"\.(md|html)$|/compare\.png$|/trade_off\.\w+$")  # with me
 def as_read(tree: Tree) -> Tree:
     """Return the part of a tree on which commands depend; that they read nothing else is checked in each state.
 
-    Leftovers are removed or ignored by their names, pictures and reports of compare.py are written anew.
+    Leftovers are removed or ignored by their names, images and reports of compare.py are written anew.
     """
     kept = {name: content for name, content in tree.items() if content is None or not is_unread(PurePath(name))}
     kept = {name: content for name, content in kept.items() if not is_leftover(PurePath(name))}
@@ -114,7 +114,7 @@ def evaluate(server: Server, scenario: Scenario, promised: int, expected: Result
 def _unreadable(outcome: Outcome) -> str:
     """Return what is wrong with how a command ended and what it printed."""
     if outcome.code == UNREAD:
-        return f"read a leftover, picture or report: {outcome.text[-300:]}"
+        return f"read a leftover, image or report: {outcome.text[-300:]}"
     if outcome.code not in (0, 2) or "Traceback" in outcome.text:
         return f"exit code {outcome.code}: {outcome.text[-1500:]}"
     if len(outcome.errors) != (outcome.code == 2):
